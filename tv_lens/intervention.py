@@ -1,0 +1,249 @@
+"""What may be done at a site: a value put in its place, something added, a direction taken out.
+
+An intervention is a pure function of the tensor it meets. It never edits in place (law R3) and never knows about
+hooks: `registry.py` finds the tensor, cuts out the selected positions and head, and puts the result back.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tv_lens.errors import InvalidArgument, ShapeMismatch
+from tv_lens.site import Site
+
+
+@dataclass(frozen=True, eq=False)
+class Intervention(ABC):
+    """An edit at a site.
+
+    The tensor handed to `edit` is what the site selects, batch first: `batch pos *axes` where the site names no
+    position, `batch *axes` where it names one; a head's axis is gone where the site names a head.
+    """
+
+    site: Site | str  # a text is parsed; afterwards it is always a Site
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "site", Site.parse(self.site))
+
+    @abstractmethod
+    def edit(self, x: Float[Tensor, "batch *axes"]) -> Float[Tensor, "batch *axes"]:
+        """A new tensor of the same shape: what the site shall hold instead."""
+
+    def then(self, other: Intervention) -> Stack:
+        """Both edits at the same site, this one first: stacking on purpose (law R7)."""
+        return Stack(self.site, (self, other))
+
+    @property
+    def mixes_prompts(self) -> bool:
+        """Whether what a prompt gets depends on the other prompts of its batch."""
+        return False
+
+    @property
+    def label(self) -> str:
+        """One line for `print(model.registry)`."""
+        return f"{type(self).__name__}({self.site})"
+
+    def __repr__(self) -> str:
+        return self.label
+
+
+def _fitted(value: Tensor, x: Tensor, site: Site) -> Tensor:
+    """The value on x's device and dtype, checked to broadcast to x without growing it."""
+    try:
+        fits = torch.broadcast_shapes(value.shape, x.shape) == x.shape
+    except RuntimeError:
+        fits = False
+    if not fits:
+        raise ShapeMismatch(f"The value does not fit {site}.", got=f"shape {list(value.shape)}",
+                            allowed=f"{list(x.shape)}, or what broadcasts to it")  # fmt: skip
+    return value.to(device=x.device, dtype=x.dtype)
+
+
+def _tensor(value: object, site: Site) -> Tensor:
+    if not isinstance(value, Tensor):
+        value = torch.as_tensor(value, dtype=torch.float32)
+    if not torch.isfinite(value).all():
+        raise InvalidArgument(f"The value for {site} is not finite.", got=f"{int((~torch.isfinite(value)).sum())} "
+                              "NaN or infinite entries", do="look where it was computed.")  # fmt: skip
+    return value
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Replace(Intervention):
+    """The site holds `value` instead.
+
+    Args:
+        value: broadcasts to what the site selects, e.g. `d_model`, or `batch d_model` for a value each prompt.
+    """
+
+    value: Float[Tensor, "*axes"]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "value", _tensor(self.value, self.site))
+
+    def edit(self, x: Float[Tensor, "batch *axes"]) -> Float[Tensor, "batch *axes"]:
+        return _fitted(self.value, x, self.site).expand(x.shape)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Add(Intervention):
+    """`scale * vector` is added to what the site holds; a scale of 0 is no edit."""
+
+    vector: Float[Tensor, "*axes"]
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "vector", _tensor(self.vector, self.site))
+        if not math.isfinite(self.scale):
+            raise InvalidArgument(f"The scale of Add({self.site}) is not finite.", got=f"scale={self.scale}")
+
+    def edit(self, x: Float[Tensor, "batch *axes"]) -> Float[Tensor, "batch *axes"]:
+        return x + self.scale * _fitted(self.vector, x, self.site)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Zero(Intervention):
+    """The site holds zeros: zero ablation."""
+
+    def edit(self, x: Float[Tensor, "batch *axes"]) -> Float[Tensor, "batch *axes"]:
+        return torch.zeros_like(x)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Mean(Intervention):
+    """The site holds its mean: over a reference set where `value` is given, else over the batch's other prompts.
+
+    The batch mean needs at least two prompts, and leaves each prompt's own value out, so that the ablated value
+    carries nothing of the prompt it replaces.
+    """
+
+    value: Float[Tensor, "*axes"] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.value is not None:
+            object.__setattr__(self, "value", _tensor(self.value, self.site))
+
+    @property
+    def mixes_prompts(self) -> bool:
+        return self.value is None
+
+    def edit(self, x: Float[Tensor, "batch *axes"]) -> Float[Tensor, "batch *axes"]:
+        if self.value is not None:
+            return _fitted(self.value, x, self.site).expand(x.shape)
+        if len(x) < 2:
+            raise InvalidArgument(f"Mean({self.site}) over the batch needs at least two prompts.", got=f"{len(x)}",
+                                  do="give value=, the mean over a reference set.")  # fmt: skip
+        return (x.sum(0, keepdim=True) - x) / (len(x) - 1)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Resample(Intervention):
+    """The site holds what it holds on another prompt of the batch (resample ablation).
+
+    The other prompt is drawn by the seed, one to one, never the prompt itself.
+    """
+
+    seed: int = 0
+
+    @property
+    def mixes_prompts(self) -> bool:
+        return True
+
+    def partners(self, batch: int) -> list[int]:
+        """For each prompt the index of the one whose value it gets: a random single cycle, so none keeps its own."""
+        if batch < 2:
+            raise InvalidArgument(f"Resample({self.site}) needs at least two prompts.", got=f"{batch}")
+        order = torch.randperm(batch, generator=torch.Generator().manual_seed(self.seed)).tolist()
+        partners = [0] * batch
+        for here, there in zip(order, order[1:] + order[:1]):
+            partners[here] = there
+        return partners
+
+    def edit(self, x: Float[Tensor, "batch *axes"]) -> Float[Tensor, "batch *axes"]:
+        return x[torch.tensor(self.partners(len(x)), device=x.device)]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Project(Intervention):
+    """The site's component in a subspace is removed, or with `keep=True` is all that stays.
+
+    Args:
+        directions: one direction or several, over the site's last axis; they need not be orthogonal or of unit length.
+        keep: keep the subspace and remove the rest.
+    """
+
+    directions: Float[Tensor, "*n axis"]
+    keep: bool = False
+    _basis: Float[Tensor, "axis rank"] = field(init=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        directions = _tensor(self.directions, self.site).float()
+        if directions.ndim not in (1, 2):
+            raise ShapeMismatch("Directions are one vector or a list of vectors.", got=f"shape {list(directions.shape)}",
+                                allowed="[axis] or [n, axis]")  # fmt: skip
+        directions = directions[None] if directions.ndim == 1 else directions
+        # An SVD, not QR: dependent directions must not add arbitrary ones to the basis.
+        _, singular, rows = torch.linalg.svd(directions, full_matrices=False)
+        rank = int((singular > singular.max() * 1e-5).sum()) if singular.any() else 0
+        if rank == 0:
+            raise InvalidArgument(f"Project({self.site}) needs a direction that is not zero.", got="zeros")
+        object.__setattr__(self, "_basis", rows[:rank].T.contiguous())
+
+    def edit(self, x: Float[Tensor, "batch *axes"]) -> Float[Tensor, "batch *axes"]:
+        if x.shape[-1] != self._basis.shape[0]:
+            raise ShapeMismatch(f"The directions do not fit {self.site}.", got=f"length {self._basis.shape[0]}",
+                                allowed=f"length {x.shape[-1]}")  # fmt: skip
+        basis = self._basis.to(device=x.device, dtype=x.dtype)
+        inside = (x @ basis) @ basis.T
+        return inside if self.keep else x - inside
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Stack(Intervention):
+    """Several edits at one site, in order."""
+
+    parts: tuple[Intervention, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for part in self.parts:
+            if part.site != self.site:
+                raise InvalidArgument("Only edits of the same site can be stacked.", got=f"{part.site}",
+                                      allowed=f"{self.site}", do="pass them side by side instead.")  # fmt: skip
+
+    def edit(self, x: Float[Tensor, "batch *axes"]) -> Float[Tensor, "batch *axes"]:
+        for part in self.parts:
+            x = part.edit(x)
+        return x
+
+    def then(self, other: Intervention) -> Stack:
+        return Stack(self.site, (*self.parts, other))
+
+    @property
+    def mixes_prompts(self) -> bool:
+        return any(part.mixes_prompts for part in self.parts)
+
+    @property
+    def label(self) -> str:
+        return " then ".join(part.label for part in self.parts)
+
+
+def as_interventions(given: Intervention | Sequence[Intervention]) -> tuple[Intervention, ...]:
+    """One intervention or several, as a tuple; anything else is refused by its type."""
+    found = (given,) if isinstance(given, Intervention) else tuple(given)
+    for one in found:
+        if not isinstance(one, Intervention):
+            raise InvalidArgument("This is not an intervention.", got=repr(type(one).__name__),
+                                  allowed="tv.Replace, Add, Zero, Mean, Resample, Project, or vector.replace()")  # fmt: skip
+    return found

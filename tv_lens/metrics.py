@@ -1,0 +1,297 @@
+"""Metrics: logits at the answer position in, one number per example out.
+
+A metric is a plain function `f(logits, answers) -> Float["batch"]`. What its number means (units, which way
+is up, where zero is) travels with it as a `MetricInfo`, so that every table and figure can say so.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tv_lens.errors import InvalidArgument, NonFiniteMetric, ShapeMismatch, unknown
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What each example should be answered with, as the metrics need it.
+
+    Args:
+        correct: first token of the clean answer.
+        wrong: first token of the answer it is held against (the corrupted prompt's, or a foil).
+        reference: logits of the clean run, for metrics that compare whole distributions.
+
+    Example:
+        >>> answers = Answers(correct=torch.tensor([5, 7]), wrong=torch.tensor([6, 5]))
+        >>> answers.select(slice(0, 1))
+        Answers(n=1, wrong=yes, reference=no)
+    """
+
+    correct: Int[Tensor, "batch"]
+    wrong: Int[Tensor, "batch"] | None = None
+    reference: Float[Tensor, "batch d_vocab"] | None = None
+
+    def __post_init__(self) -> None:
+        if self.correct.ndim != 1:
+            raise ShapeMismatch(
+                "Answers need one token id per example.", got=list(self.correct.shape), allowed="[batch]"
+            )
+        for name in ("wrong", "reference"):
+            part = getattr(self, name)
+            if part is not None and len(part) != len(self.correct):
+                raise ShapeMismatch(
+                    f"Answers.{name} and Answers.correct differ in length.",
+                    got=len(part), allowed=len(self.correct),
+                )
+        for name in ("correct", "wrong"):
+            part = getattr(self, name)
+            if part is not None and len(part) and int(part.min()) < 0:
+                raise InvalidArgument(f"Answers.{name} holds a negative token id.", got=int(part.min()))
+
+    def __len__(self) -> int:
+        return len(self.correct)
+
+    def __repr__(self) -> str:
+        held = {name: "no" if getattr(self, name) is None else "yes" for name in ("wrong", "reference")}
+        return f"Answers(n={len(self)}, wrong={held['wrong']}, reference={held['reference']})"
+
+    def select(self, index: Tensor | slice | Sequence[int]) -> Answers:
+        """The answers of chosen examples; repeats are allowed, so one example can answer for many rows.
+
+        Args:
+            index: a slice, integer positions, or a boolean mask.
+        """
+        if not isinstance(index, slice):
+            index = torch.as_tensor(index)
+            index = index.reshape(-1) if index.dtype == torch.bool else index.reshape(-1).long()
+
+        def pick(part: Tensor) -> Tensor:
+            return part[index if isinstance(index, slice) else index.to(part.device)]
+
+        wrong = None if self.wrong is None else pick(self.wrong)
+        reference = None if self.reference is None else pick(self.reference)
+        return Answers(pick(self.correct), wrong, reference)
+
+    def to(self, device: torch.device | str) -> Answers:
+        """The same answers on another device."""
+        wrong = None if self.wrong is None else self.wrong.to(device)
+        reference = None if self.reference is None else self.reference.to(device)
+        return Answers(self.correct.to(device), wrong, reference)
+
+
+@dataclass(frozen=True)
+class MetricInfo:
+    """What a metric's number means.
+
+    Args:
+        name: the metric's name, as figures print it.
+        units: what one unit of it is.
+        sign: in words, which way is up and where zero is.
+        zero: the value that stands for "neither way"; a diverging colour scale is centred there.
+        answers_only: it reads no logits but the two answers', so that the others need not be computed.
+    """
+
+    name: str
+    units: str
+    sign: str
+    zero: float | None = None
+    answers_only: bool = False
+
+
+Metric = Callable[[Tensor, Answers], Tensor]
+
+
+def metric(
+    *, units: str, sign: str, zero: float | None = None, name: str | None = None, answers_only: bool = False
+) -> Callable[[Metric], Metric]:
+    """A decorator that gives a metric function its `MetricInfo`.
+
+    Example:
+        >>> @metric(units="logits", sign="higher: the answer's logit is larger; zero means nothing by itself")
+        ... def answer_logit(logits, answers):
+        ...     return logits.gather(1, answers.correct[:, None])[:, 0]
+        >>> info_of(answer_logit).units
+        'logits'
+    """
+
+    def attach(function: Metric) -> Metric:
+        function.metric_info = MetricInfo(name or function.__name__, units, sign, zero, answers_only)
+        return function
+
+    return attach
+
+
+def info_of(function: Metric) -> MetricInfo:
+    """The `MetricInfo` of a metric; a plain function without one gets its own name and unstated units."""
+    info = getattr(function, "metric_info", None)
+    if isinstance(info, MetricInfo):
+        return info
+    if isinstance(function, functools.partial):
+        return info_of(function.func)
+    name = getattr(function, "__name__", type(function).__name__)
+    return MetricInfo(name, "units not stated", "sign not stated by this metric")
+
+
+def checked(
+    function: Metric, logits: Float[Tensor, "batch d_vocab"], answers: Answers, where: str = ""
+) -> Tensor:
+    """The metric per example, `Float["batch"]`, or an error that names the rows it failed on.
+
+    Args:
+        function: any metric.
+        logits: one row per example, at the position that predicts the answer.
+        answers: as many as there are rows.
+        where: what was being measured, for the message ("layer=3, pos=7").
+    """
+    place = f" at {where}" if where else ""
+    name = info_of(function).name
+    if logits.ndim != 2 or len(logits) != len(answers):
+        raise ShapeMismatch(
+            f"Metric {name} was given logits that do not fit the answers{place}.",
+            got=list(logits.shape), allowed=f"[{len(answers)}, d_vocab]",
+        )
+    for part in (answers.correct, answers.wrong):
+        if part is not None and len(part) and int(part.max()) >= logits.shape[1]:
+            raise InvalidArgument(
+                f"An answer's token id is outside the model's vocabulary{place}.",
+                got=int(part.max()), allowed=f"0 to {logits.shape[1] - 1}",
+                do="tokenize the prompts with the tokenizer of the model that is run",
+            )
+    values = function(logits, answers)
+    if not isinstance(values, Tensor) or tuple(values.shape) != (len(answers),):
+        got = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
+        raise ShapeMismatch(
+            f"Metric {name} must return one number per example{place}.", got=got, allowed=[len(answers)],
+            do="reduce over the vocabulary only; the Sweep averages over examples",
+        )
+    bad = ~torch.isfinite(values)
+    if bool(bad.any()):
+        rows = bad.nonzero()[:, 0].tolist()
+        shown = ", ".join(f"{row} ({values[row].item()})" for row in rows[:5])
+        more = f", and {len(rows) - 5} more" if len(rows) > 5 else ""
+        do = "look at these examples' logits; half-precision overflow is the usual cause: load with float32"
+        if bool(torch.isfinite(logits[bad]).all()):
+            do = "these examples' logits are finite: the metric itself divides by zero or takes a log of zero"
+        raise NonFiniteMetric(
+            f"Metric {name} is not finite for {len(rows)} of {len(values)} examples{place}.",
+            got=f"rows {shown}{more}", do=do,
+        )
+    return values
+
+
+class Readout:
+    """A metric on rows of logits, each row answered by one example.
+
+    Args:
+        function: any metric.
+        answers: of the examples.
+        owners: the example of each row.
+    """
+
+    def __init__(self, function: Metric, answers: Answers, owners: Int[Tensor, "row"]):
+        self._function, self._answers, self._owners = function, answers, owners
+        self._narrow = info_of(function).answers_only and answers.wrong is not None
+
+    def columns(self, rows: Int[Tensor, "n"]) -> Int[Tensor, "n k"] | None:
+        """The only tokens whose logits the metric reads, or None if it reads them all."""
+        if not self._narrow:
+            return None
+        chosen = self._answers.select(self._owners[rows])
+        return torch.stack([chosen.correct, chosen.wrong], dim=1)
+
+    def __call__(self, logits: Float[Tensor, "n columns"], rows: Int[Tensor, "n"]) -> Float[Tensor, "n"]:
+        """The metric of each row; of the two columns only, where `columns` named them."""
+        chosen = self._answers.select(self._owners[rows])
+        if self._narrow:
+            first = torch.zeros(len(rows), dtype=torch.long)
+            chosen = Answers(first, first + 1)
+        return checked(self._function, logits, chosen, "an edited run")
+
+
+# ------------------------------------------------------------------------------------------------ built in
+
+
+def _at(values: Float[Tensor, "batch d_vocab"], ids: Int[Tensor, "batch"]) -> Float[Tensor, "batch"]:
+    return values.gather(1, ids.to(values.device)[:, None]).squeeze(1)
+
+
+def _needed(answers: Answers, part: str, name: str, do: str) -> Tensor:
+    value = getattr(answers, part)
+    if value is None:
+        raise InvalidArgument(f"Metric {name} needs Answers.{part}, and these answers have none.", do=do)
+    return value
+
+
+@metric(
+    units="logits", zero=0.0, answers_only=True,
+    sign="higher: towards the clean answer; 0: both answers equally likely; below 0: towards the wrong one",
+)
+def logit_diff(logits: Float[Tensor, "batch d_vocab"], answers: Answers) -> Float[Tensor, "batch"]:
+    """Logit of the correct answer minus logit of the wrong one, by first tokens.
+
+    Sign: higher is towards the clean answer; zero is indifference.
+    """
+    do = "use prompt pairs whose corrupted answers differ, or log_prob"
+    wrong = _needed(answers, "wrong", "logit_diff", do)
+    logits = logits.float()
+    return _at(logits, answers.correct) - _at(logits, wrong)
+
+
+@metric(units="nats", sign="higher: the clean answer is more probable; 0 is certainty, values are negative")
+def log_prob(logits: Float[Tensor, "batch d_vocab"], answers: Answers) -> Float[Tensor, "batch"]:
+    """Log-probability of the correct answer's first token."""
+    logits = logits.float()
+    return _at(logits, answers.correct) - logits.logsumexp(dim=1)
+
+
+@metric(units="probability", sign="higher: the clean answer is more probable; from 0 to 1")
+def prob(logits: Float[Tensor, "batch d_vocab"], answers: Answers) -> Float[Tensor, "batch"]:
+    """Probability of the correct answer's first token."""
+    return log_prob(logits, answers).exp()
+
+
+@metric(units="tokens", sign="lower is better; 0: the clean answer is the top prediction")
+def rank(logits: Float[Tensor, "batch d_vocab"], answers: Answers) -> Float[Tensor, "batch"]:
+    """How many tokens are predicted before the correct answer's first token.
+
+    Of tokens with equal logits the one with the lower id counts as first, so `rank == 0` is `exact_match`.
+    """
+    own = _at(logits, answers.correct)[:, None]
+    ids = torch.arange(logits.shape[1], device=logits.device)
+    before = (logits > own) | ((logits == own) & (ids < answers.correct.to(logits.device)[:, None]))
+    # A NaN compares false with everything: without this a broken row would report the best rank.
+    unreadable = logits.isnan().any(dim=1)
+    return before.sum(dim=1).float().masked_fill(unreadable, float("nan"))
+
+
+@metric(units="nats", sign="lower: closer to the clean run; 0: the same distribution as the clean run")
+def kl(logits: Float[Tensor, "batch d_vocab"], answers: Answers) -> Float[Tensor, "batch"]:
+    """Kullback-Leibler divergence KL(clean || this) of the two runs' next-token distributions."""
+    reference = _needed(answers, "reference", "kl", "pass the clean run's logits as Answers(reference=...)")
+    clean = reference.to(logits.device).float().log_softmax(dim=1)
+    terms = clean.exp() * (clean - logits.float().log_softmax(dim=1))
+    return terms.masked_fill(clean == -torch.inf, 0.0).sum(dim=1)  # 0 log 0 is 0
+
+
+@metric(units="share of examples", sign="higher is better; 1: the answer's first token is the top prediction")
+def exact_match(logits: Float[Tensor, "batch d_vocab"], answers: Answers) -> Float[Tensor, "batch"]:
+    """1 where the top prediction is the correct answer's first token, else 0."""
+    ranks = rank(logits, answers)
+    return torch.where(ranks.isnan(), ranks, (ranks == 0).float())
+
+
+METRICS: dict[str, Metric] = {
+    function.metric_info.name: function for function in (logit_diff, log_prob, prob, rank, kl, exact_match)
+}
+
+
+def named(name: str) -> Metric:
+    """The built-in metric of that name, for callers that have a string (a command line, a saved plan)."""
+    if name not in METRICS:
+        raise unknown("metric", name, METRICS)
+    return METRICS[name]

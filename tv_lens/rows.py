@@ -1,0 +1,128 @@
+"""Many interventions in one pass: each row is one prompt under one set of edits.
+
+A caller lists its rows and a readout and gets one number a row. Two plans, one meaning: the row plan recomputes only
+what an edit can change (`row_plan.py`, `row_walk.py`); the hook plan runs every row as a full forward pass of its
+prompt, and is the oracle. Which one ran, and why, is in the result's provenance.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tv_lens import row_plan
+from tv_lens.batch import TokenBatch
+from tv_lens.capture import bytes_per_prompt, prompts_per_batch
+from tv_lens.editing import Edit
+from tv_lens.errors import EmptySelection, InvalidArgument, unknown
+from tv_lens.model import HookedModel
+from tv_lens.progress import Bar
+from tv_lens.progress import progress as progress_bar
+from tv_lens.row_edits import PlacedEdit, Readout, Row, check_rows, columns_of, merged
+
+__all__ = ["PLANS", "PlacedEdit", "Readout", "Row", "RowValues", "run_rows"]
+
+PLANS = ("auto", "rows", "hooks")
+
+
+@dataclass(frozen=True, eq=False)
+class RowValues:
+    """One number a row, and how they were come by."""
+
+    values: Float[Tensor, "row"]
+    provenance: dict[str, object] = field(default_factory=dict)
+
+
+def run_rows(
+    model: HookedModel, base: TokenBatch, rows: Sequence[Row], readout: Readout, *, plan: str = "auto",
+    memory_budget: int | None = None, who: str = "rows", show_progress: bool = True,
+) -> RowValues:  # fmt: skip
+    """The readout of every row's logits after its prompt's last token.
+
+    Args:
+        model: any hooked model.
+        base: the prompts that the rows edit.
+        rows: what to run.
+        readout: takes logits and the indices of their rows, gives one number each.
+        plan: "rows" recomputes only what the edits can change, "hooks" runs every row whole, "auto" takes the first
+            where it applies and says in the provenance why where it does not.
+        memory_budget: bytes one batch may take beside the weights.
+        who: the verb that asks.
+        show_progress: show a bar where somebody looks.
+
+    Raises:
+        InvalidArgument: the row plan was demanded and does not apply.
+        BudgetTooSmall: the budget does not hold one row.
+    """
+    if plan not in PLANS:
+        raise unknown("plan", plan, PLANS)
+    if not rows:
+        raise EmptySelection("There is no row to run.")
+    base = model.tokens(base)
+    check_rows(rows, base)
+    why_not = "asked for" if plan == "hooks" else row_plan.why_not(model, rows)
+    if plan == "rows" and why_not:
+        raise InvalidArgument("The row plan does not apply here.", got=why_not, do='use plan="auto" or plan="hooks".')
+    budget, started = memory_budget or model.memory_budget, time.perf_counter()
+    values = torch.full((len(rows),), float("nan"))
+    with progress_bar(who, len(rows), "rows", show_progress) as bar:
+        run = _hook_plan if why_not else row_plan.run
+        counts = run(model, base, rows, readout, values, budget, who, bar)
+    chosen = {"plan": "hooks", "plan_why": why_not} if why_not else {"plan": "rows"}
+    return RowValues(values, {**chosen, **counts, "rows": len(rows), "seconds": round(time.perf_counter() - started, 3)})
+
+
+def _hook_plan(
+    model: HookedModel, base: TokenBatch, rows: Sequence[Row], readout: Readout, values: Float[Tensor, "row"],
+    budget: int, who: str, bar: Bar,
+) -> dict[str, int]:  # fmt: skip
+    """Every row as a forward pass of its whole prompt, in batches of prompts of like length."""
+    passes, peak = 0, 0
+    for chunk in _chunks(model, base, rows, budget):
+        index = torch.tensor(chunk)
+        batch = base.select([rows[i].prompt for i in chunk])
+        columns = columns_of(readout, index) if model.registry.can_narrow and model.registry.can_gather else None
+        narrow = None if columns is None else columns[:, None]
+        logits, _ = model.forward(batch, _placed(rows, chunk), logits_at=batch.last[:, None], logit_columns=narrow,
+                                  who=who)  # fmt: skip
+        logits = logits[:, 0]
+        if columns is None and (wanted := columns_of(readout, index)) is not None:
+            logits = logits.gather(1, wanted.to(logits.device))
+        values[index] = readout(logits, index).float().cpu()
+        passes, peak = passes + 1, max(peak, len(chunk) * _bytes(model, batch.width))
+        bar.advance(len(chunk))
+    return {"passes": passes, "estimated_peak_bytes": peak}
+
+
+def _placed(rows: Sequence[Row], chunk: Sequence[int]) -> list[Edit]:
+    """Every edit of the chunk's rows, on its own row of the batch."""
+    return merged(
+        (edit.intervention, torch.full((len(edit.positions),), at), torch.tensor(edit.positions))
+        for at, i in enumerate(chunk) for edit in rows[i].edits
+    )  # fmt: skip
+
+
+def _bytes(model: HookedModel, width: int) -> int:
+    return bytes_per_prompt(model.shape, width, 1, model.dtype.itemsize)
+
+
+def _chunks(model: HookedModel, base: TokenBatch, rows: Sequence[Row], budget: int) -> Iterator[list[int]]:
+    """Rows of like length in batches that fit the budget: the longest decides, since shorter ones are padded to it."""
+    lengths = base.lengths.tolist()
+    chunk: list[int] = []
+    for i in sorted(range(len(rows)), key=lambda i: lengths[rows[i].prompt]):
+        width = lengths[rows[i].prompt]
+        fits = prompts_per_batch(budget, _bytes(model, width), f"{width} tokens")
+        # Beyond a few thousand tokens a larger batch is no faster on any machine, and only delays the progress bar.
+        fits = min(fits, max(1, 4096 // width))
+        if len(chunk) >= fits:
+            yield chunk
+            chunk = []
+        chunk.append(i)
+    if chunk:
+        yield chunk

@@ -1,0 +1,119 @@
+"""What a model lets us read and write: the findings of the registry's probe, and their description.
+
+Presence is not enough. Some hooks fire and their edits are thrown away (the attention patterns of GPT-J, GPT-Neo and
+OPT in TransformerLens 4.3), so each component is perturbed once and believed writable only if the logits moved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tv_lens.intervention import Intervention
+from tv_lens.site import COMPONENTS, Component, ModelShape, Site
+
+
+@dataclass(frozen=True)
+class Support:
+    """What can be done at a component: read it, write it, or neither, and why."""
+
+    read: bool
+    write: bool
+    reason: str = ""
+
+    @property
+    def word(self) -> str:
+        return "write" if self.write else "read" if self.read else "absent"
+
+
+NO_HOOK = Support(False, False, "this architecture has no such hook in TransformerLens.")
+NEVER_FIRES = Support(False, False, "the hook exists, but does not run in a forward pass of this architecture.")
+DISCARDED = Support(True, False, "the hook can be read, but the model does not use what is written there "
+                    "(attention is computed by the original code).")  # fmt: skip
+MIDDLE_NOT_A_SUM = Support(True, False, "resid_pre + attn_out is not resid_mid here, so it cannot be written "
+                           "through attn_out.")  # fmt: skip
+NOT_SCORES = Support(False, False, "the hook holds the pattern here, not the scores (TransformerLens's native models).")
+WRITABLE = Support(True, True)
+
+
+def wrong_shape(found: tuple[int, ...], entry: Component) -> Support:
+    return Support(False, False, f"its tensor has the shape {list(found)}, which is not {' '.join(entry.axes)}.")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Perturb(Intervention):
+    """Noise of the size of what is there: the probe's edit. Masked attention scores stay masked."""
+
+    def edit(self, x: Float[Tensor, "batch *axes"]) -> Float[Tensor, "batch *axes"]:
+        live = x.abs() < 1e30
+        size = x[live].float().pow(2).mean().sqrt().clamp(min=0.1) if live.any() else torch.tensor(1.0)
+        noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x.device)
+        return torch.where(live, x + (size * noise).to(x.dtype), x)
+
+
+def layer_kinds(blocks: list, layer_types: list | None) -> list[int]:
+    """One representative layer for each: layers built of the same classes behave alike and are probed once."""
+    first: dict[object, int] = {}
+    chosen = []
+    for i, block in enumerate(blocks):
+        modules = tuple(sorted((name, type(part).__name__) for name, part in block.named_children()))
+        kind = (type(block).__name__, modules, None if layer_types is None else layer_types[i])
+        chosen.append(first.setdefault(kind, i))
+    return chosen
+
+
+def verdicts(
+    candidates: Sequence[Site], hooked: Collection[Site], values: Mapping[Site, Tensor],
+    logits: Float[Tensor, "row d_vocab"], shape: ModelShape,
+) -> dict[Site, Support]:  # fmt: skip
+    """What the probe's pass says of each candidate; candidate i was perturbed in row i + 1, row 0 not at all."""
+    moved = (logits - logits[0]).abs().amax(-1) > 1e-4 * logits[0].std()
+    found = {}
+    for row, site in enumerate(candidates, start=1):
+        value = values.get(site)
+        if site not in hooked:
+            found[site] = NO_HOOK
+        elif value is None:
+            found[site] = NEVER_FIRES
+        elif not _has_axes(value, site.entry, len(logits), shape):
+            found[site] = wrong_shape(tuple(value.shape), site.entry)
+        elif site.component == "scores" and _equal(value, values.get(Site("pattern", site.layer))):
+            found[site] = NOT_SCORES
+        elif site.component == "resid_mid":
+            parts = [values.get(Site(name, site.layer)) for name in ("resid_pre", "attn_out")]
+            if any(part is None or part.shape != value.shape for part in parts):
+                found[site] = MIDDLE_NOT_A_SUM
+                continue
+            gap = (parts[0][0] + parts[1][0] - value[0]).abs().max()  # row 0: the others were perturbed in between
+            found[site] = WRITABLE if gap <= 1e-2 * value[0].abs().max() else MIDDLE_NOT_A_SUM
+        else:
+            found[site] = WRITABLE if moved[row] else DISCARDED
+    return found
+
+
+def _equal(value: Tensor, other: Tensor | None) -> bool:
+    return other is not None and torch.equal(value[0], other[0])
+
+
+def _has_axes(value: Tensor, entry: Component, batch: int, shape: ModelShape) -> bool:
+    """Whether a tensor has the table's axes (law R6); the number of neurons is the model's to decide."""
+    pos = value.shape[entry.axes.index(entry.position_axis)] if value.ndim == len(entry.axes) else 0
+    known = dict(batch=batch, pos=pos, query_pos=pos, key_pos=pos)
+    wanted = [known.get(axis) or (None if axis == "d_mlp" else shape.size(axis)) for axis in entry.axes]
+    return len(wanted) == value.ndim and all(w in (None, have) for w, have in zip(wanted, value.shape))
+
+
+def table(support: Mapping[tuple[str, int | None], Support], shape: ModelShape) -> str:
+    """Lines of a table: component, what can be done, its axes with sizes, TransformerLens's name, meaning."""
+    lines = []
+    for name, entry in COMPONENTS.items():
+        layers = range(shape.n_layers) if entry.layered else [None]
+        words = {support[name, layer].word for layer in layers}
+        word = words.pop() if len(words) == 1 else "mixed"
+        axes = " ".join(axis if (n := shape.size(axis)) is None else f"{axis}={n}" for axis in entry.axes)
+        lines.append(f"  {name:<11}{word:<8}{axes:<42}{entry.hook:<38}{entry.meaning}")
+    return "\n".join(lines)

@@ -1,0 +1,52 @@
+"""From demonstrations to a task vector: the verb, and the methods it knows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tv_lens import tasks as task_library
+from tv_lens.errors import InvalidArgument
+from tv_lens.model import HookedModel
+from tv_lens.task_vectors.method import Method
+from tv_lens.task_vectors.residual_mean import ResidualMean
+from tv_lens.task_vectors.vector import TaskVector
+from tv_lens.tasks.task import Task
+from tv_lens.tasks.words import TaskLike
+
+METHODS: dict[str, type[Method]] = {"ResidualMean": ResidualMean}
+
+
+def extract(
+    model: HookedModel, task: TaskLike, *, method: Method = ResidualMean(), seed: int = 0, progress: bool = True
+) -> TaskVector:
+    """The task's vector: a direction with its site, method, prompts and model.
+
+    Args:
+        model: the model to look into; it is left as it was.
+        task: a task, the name of a built-in one, or the path of a file of pairs.
+        method: how; `ResidualMean()` chooses the layer on dev queries, `ResidualMean(layer=20)` is told it.
+        seed: the draw of demonstrations and queries.
+        progress: show a bar where somebody looks.
+
+    Raises:
+        EmptySelection: the task has too few pairs for the method.
+        SiteError: the model has no such layer.
+
+    Example:
+        >>> vector = extract(model, "present-past", method=ResidualMean(layer=20))  # doctest: +SKIP
+        >>> model.run("Q: walk\\nA:", vector.replace()).argmax()  # doctest: +SKIP
+    """
+    if not isinstance(method, Method):
+        raise InvalidArgument("A method is a value.", got=repr(method), allowed=", ".join(METHODS),
+                              do="method=tv.ResidualMean(layer=20)")  # fmt: skip
+    found = task if isinstance(task, Task) else task_library.task(task)
+    return method.extract(model, found, seed=seed, progress=progress)
+
+
+def method_of(vector: TaskVector) -> Method | None:
+    """The method that a vector was extracted with; of a sum of vectors, its first term's; None if it was none."""
+    description: dict[str, Any] = vector.method
+    while "name" not in description and description.get("of"):
+        description = description["of"][0]
+    kind = METHODS.get(description.get("name", ""))
+    return None if kind is None else kind.from_dict(description)

@@ -1,0 +1,146 @@
+"""Two-dimensional maps of representations: where prompts of different tasks lie."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from tv_lens.errors import InvalidArgument, unknown
+from tv_lens.model import HookedModel
+from tv_lens.progress import progress as progress_bar
+from tv_lens.task_vectors.representations import Tasks, classes_of, draw, read, sites_of
+from tv_lens.tasks.templates import Template
+
+METHODS = ("pca", "umap")
+N_NEIGHBOURS, MIN_DIST = 15, 0.1
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class RepresentationMap:
+    """Prompts as points in the plane.
+
+    Args:
+        points: one row a prompt.
+        labels: each prompt's task.
+        method: "pca" or "umap".
+        site: where the representations were read, such as `resid_post[20]@-1`.
+        texts: each prompt.
+        explained: the share of variance along each axis (PCA), else None.
+        provenance: where the points come from, as JSON would hold it.
+
+    Sign:
+        Only neighbourhoods mean something; under UMAP, distances between clusters do not.
+    """
+
+    points: Float[np.ndarray, "n 2"]
+    labels: list[str]
+    method: str
+    site: str
+    texts: list[str]
+    explained: tuple[float, ...] | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The tasks, in the order they were given."""
+        return tuple(dict.fromkeys(self.labels))
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a prompt: x, y, task, text."""
+        x, y = self.points.T
+        return pd.DataFrame({"x": x, "y": y, "task": self.labels, "text": self.texts})
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def __repr__(self) -> str:
+        kept = "" if self.explained is None else f", {sum(self.explained):.0%} of variance"
+        return f"RepresentationMap({len(self)} prompts of {len(self.classes)} tasks at {self.site}, {self.method}{kept})"
+
+
+def representation_map(
+    model: HookedModel, tasks: Tasks, layer: int, shots: int = 4, n: int = 100, method: str = "pca", seed: int = 0, *,
+    site: str = "resid_post", pos: int | str = -1, null: bool = True, split: str = "train",
+    template: Template | None = None, progress: bool = True,
+) -> RepresentationMap:  # fmt: skip
+    """The prompts that `decodability` looks at with the same arguments, laid out in the plane.
+
+    Args:
+        model: the model to look into.
+        tasks: tasks, their names or files; a mapping gives them other names.
+        layer: where to read.
+        shots: demonstrations per prompt.
+        n: prompts per task.
+        method: "pca" (linear; keeps distances as well as a plane can) or "umap" (keeps neighbourhoods; needs the extra
+            `tv_lens[umap]`).
+        seed: the prompts, the Null task, and UMAP's start.
+        site: the component that is read.
+        pos: a position or a kind of span, as in `decodability`.
+        null: whether prompts of the Null task are on the map.
+        split: where queries come from.
+        template: instead of the tasks' own.
+        progress: show a bar where somebody looks.
+
+    Source:
+        Han et al. 2025 (arXiv 2412.12276), figures 2 and 3: UMAP of 100 prompts a class, 15 neighbours, minimal
+        distance 0.1.
+    """
+    if method not in METHODS:
+        raise unknown("method of drawing a map", method, METHODS)
+    classes, absent = classes_of(tasks, null, seed)
+    least = N_NEIGHBOURS + 1 if method == "umap" else 3
+    if n * len(classes) < least:
+        raise InvalidArgument("A map needs more points.", got=f"{n * len(classes)} prompts",
+                              allowed=f"{least} or more for {method}", do="raise n")  # fmt: skip
+    (where,) = sites_of(model, site, layer)
+    if method == "umap":
+        _umap()  # absent, it is said before anything runs
+    drawn = draw(model, classes, shots=shots, n=n, seed=seed, split=split, pos=pos, template=template)
+    with progress_bar("representation map", drawn.n_tokens, "tokens", progress) as bar:
+        vectors = read(model, drawn, [where], bar.advance)[where].numpy()
+    points, explained = _pca(vectors) if method == "pca" else (_reduced_by_umap(vectors, seed), None)
+    provenance = {
+        "verb": "representation_map", "model": model.name, "fingerprint": model.fingerprint,
+        "tasks": {name: one.fingerprint for name, one in classes.items()}, "null": absent, "shots": shots, "n": n,
+        "split": split, "seed": seed, "template": [(template or one.template).name for one in classes.values()],
+        **({"n_neighbors": N_NEIGHBOURS, "min_dist": MIN_DIST} if method == "umap" else {}),
+    }  # fmt: skip
+    labels = [drawn.classes[label] for label in drawn.labels.tolist()]
+    place = str(where.at(pos)) if isinstance(pos, int) else f"{where}@{pos}"
+    return RepresentationMap(points, labels, method, place, drawn.texts, explained, provenance)
+
+
+def _pca(vectors: Float[np.ndarray, "n d"]) -> tuple[Float[np.ndarray, "n 2"], tuple[float, ...]]:
+    """The first two principal components, signs fixed, and the share of variance along each."""
+    from sklearn.decomposition import PCA
+
+    vectors = vectors.astype(np.float64)
+    if np.ptp(vectors, axis=0).max() == 0:  # every prompt is one point: no direction is better than another
+        return np.zeros((len(vectors), 2)), (0.0, 0.0)
+    pca = PCA(n_components=2, svd_solver="full")
+    return pca.fit_transform(vectors), tuple(float(share) for share in pca.explained_variance_ratio_)
+
+
+def _umap() -> Any:
+    """The UMAP library, or an error that says how to get it."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import umap
+    except ImportError as error:
+        raise InvalidArgument("Drawing a map by UMAP needs the library umap-learn.", got="method='umap'",
+                              allowed="method='pca', which needs nothing more",
+                              do="pip install 'tv_lens[umap]'") from error  # fmt: skip
+    return umap
+
+
+def _reduced_by_umap(vectors: Float[np.ndarray, "n d"], seed: int) -> Float[np.ndarray, "n 2"]:
+    reducer = _umap().UMAP(n_neighbors=N_NEIGHBOURS, min_dist=MIN_DIST, random_state=seed, n_jobs=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of one thread, which a fixed seed needs
+        return reducer.fit_transform(vectors).astype(np.float64)

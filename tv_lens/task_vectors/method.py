@@ -1,0 +1,43 @@
+"""What an extraction method is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import fields
+from typing import Any
+
+from tv_lens.model import HookedModel
+from tv_lens.task_vectors.vector import TaskVector
+from tv_lens.tasks.task import Task
+from tv_lens.tasks.templates import Template
+
+
+class Method(ABC):
+    """A way to extract a task vector: a frozen dataclass whose fields are its options.
+
+    A method is a value, so it is saved with the vectors that it made and can make their controls later.
+    """
+
+    @abstractmethod
+    def extract(self, model: HookedModel, task: Task, *, seed: int = 0, progress: bool = True) -> TaskVector:
+        """The task's vector; `tv.extract` is the way in."""
+
+    @abstractmethod
+    def fixed(self, layer: int, template: Template) -> Method:
+        """The same method at one layer and under one template: what control vectors are extracted with."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The method's name and options, as JSON holds them."""
+        options = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+        if isinstance(options.get("template"), Template):
+            options["template"] = options["template"].to_dict()
+        return {"name": type(self).__name__, **options}
+
+    @classmethod
+    def from_dict(cls, options: dict[str, Any]) -> Method:
+        """The method that `to_dict` describes, an object of this class."""
+        names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
+        known = {name: options[name] for name in names if name in options}
+        if known.get("template") is not None:
+            known["template"] = Template(**known["template"])
+        return cls(**known)

@@ -1,0 +1,200 @@
+"""Prompts of several tasks, each drawn on its own, and what a model holds at one token of each.
+
+Decodability and the maps look at such points. Every prompt is an independent draw from its task. The tasks' own draws
+would not do: tasks over the same inputs draw the same inputs under one seed, so each point would have a twin in every
+other class, its nearest neighbour wherever inputs outweigh the task; and queries that come round in turn are spread
+more evenly over the other classes than over the point's own. Either pushes a network that encodes nothing below chance.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tv_lens import tasks as task_library
+from tv_lens.batch import TokenBatch
+from tv_lens.errors import EmptySelection, InvalidArgument, SiteError
+from tv_lens.model import HookedModel
+from tv_lens.site import Site, component
+from tv_lens.tasks.drawing import rng_of
+from tv_lens.tasks.prompts import Prompts
+from tv_lens.tasks.task import Task
+from tv_lens.tasks.templates import Template
+from tv_lens.tasks.tokenized import TokenizedPrompts
+
+TaskLike = Task | str | os.PathLike[str]
+Tasks = TaskLike | Sequence[TaskLike] | Mapping[str, TaskLike]
+_STEPS = 50  # how often progress moves in one reading, where prompts are many
+
+
+@dataclass(frozen=True, eq=False)
+class Points:
+    """Prompts of every class, cut off after the token that is read; class after class.
+
+    Args:
+        classes: their names.
+        labels: the class of each point.
+        rows: the tokens of each point.
+        texts: the whole prompt of each.
+        shown_tokens: the tokens of its demonstrations' answers.
+        shown_text: the text of its demonstrations' answers.
+    """
+
+    classes: tuple[str, ...]
+    labels: Int[Tensor, " point"]
+    rows: list[list[int]]
+    texts: list[str]
+    shown_tokens: list[list[int]]
+    shown_text: list[str]
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens to run: a prompt that occurs twice runs once."""
+        return sum(map(len, {tuple(row) for row in self.rows}))
+
+
+def classes_of(tasks: Tasks, null: bool, seed: int = 0) -> tuple[dict[str, Task], str | None]:
+    """The classes by name, the Null task last where it is wanted, and the Null task's name.
+
+    Args:
+        tasks: tasks, their names or files; a mapping gives them other names.
+        null: whether the Null task over all their inputs joins them.
+        seed: of the Null task's answers.
+    """
+    if isinstance(tasks, (Task, str, os.PathLike)):
+        tasks = [tasks]
+    named = tasks.items() if isinstance(tasks, Mapping) else ((None, one) for one in tasks)
+    members = [(name, one if isinstance(one, Task) else task_library.task(one)) for name, one in named]
+    members = [one if name is None else one.rename(name) for name, one in members]
+    absent = None
+    if null and members:
+        members.append(task_library.null(members, seed=seed))
+        absent = members[-1].name
+    names = [one.name for one in members]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InvalidArgument(
+            "Two classes have the same name.", got=", ".join(twice), allowed="one name a class",
+            do="give {name: task} instead of a list" + ("; null=False adds no Null task" if absent in twice else ""),
+        )  # fmt: skip
+    if len(members) < 2:
+        raise EmptySelection(
+            "Telling tasks apart needs two of them.", got=f"{len(members)} classes", allowed="2 or more",
+            do="name more tasks; null=True adds the task without a rule",
+        )  # fmt: skip
+    return dict(zip(names, members)), absent
+
+
+def sites_of(model: HookedModel, site: str, layers: int | Sequence[int] | None) -> list[Site]:
+    """The sites to read, layer by layer; every layer if None.
+
+    Raises:
+        SiteError: the component does not live in layers, has no vector at a token, or the model has no such layer.
+    """
+    entry = component(site)
+    if not entry.layered or entry.position_axis != "pos":
+        raise SiteError(f"{site} is not a vector that every layer holds at a token.", got=f"site={site!r}",
+                        allowed="a component such as resid_post, attn_out, mlp_out or z")  # fmt: skip
+    chosen = range(model.n_layers) if layers is None else [layers] if isinstance(layers, int) else list(layers)
+    if not len(chosen) or len(set(chosen)) < len(chosen):
+        raise InvalidArgument("Layers are named once each.", got=f"layers={layers}", allowed="one layer or more")
+    return [model.registry.check(Site(site, int(layer)).check(model.shape), write=False) for layer in chosen]
+
+
+def draw(
+    model: HookedModel, classes: Mapping[str, Task], *, shots: int, n: int, seed: int = 0, split: str = "train",
+    pos: int | str = -1, template: Template | None = None,
+) -> Points:  # fmt: skip
+    """`n` prompts of every class as points, cut off after the position that is read.
+
+    A prompt's draw hangs on the seed, the class's name and its number only: more prompts, shots or classes add to
+    fewer, and change nothing of them. What stands after a position cannot change it, so it is not run.
+
+    Args:
+        model: whose tokens.
+        classes: the tasks by name.
+        shots: demonstrations per prompt.
+        n: prompts per class.
+        seed: the draws.
+        split: where queries come from.
+        pos: a position of each prompt, -1 being its last token; or a kind of span ("y", "separator", "x" of the last
+            demonstration, "query_x", "query_separator"), whose last token is meant.
+        template: instead of the tasks' own.
+    """
+    rows, texts, shown_tokens, shown_text = [], [], [], []
+    for name, one in classes.items():
+        seeds = [rng_of("points", seed, name, i).getrandbits(31) for i in range(n)]
+        drawn = [one.prompts(shots, 1, seed=own, split=split, template=template) for own in seeds]
+        prompts = Prompts(tuple(prompt for single in drawn for prompt in single), name, drawn[0].template)
+        tokenized = prompts.tokenize(model)
+        for row, end, spans in zip(tokenized.tokens.rows(), _ends(tokenized, pos, shots), tokenized.token_spans):
+            rows.append(row[:end])
+            answers = [span for span in spans if span.kind == "y"]
+            shown_tokens.append([token for span in answers for token in row[span.start : span.end]])
+        texts += prompts.texts
+        shown_text += ["".join(pair.output for pair in prompt.demonstrations) for prompt in prompts]
+    labels = torch.arange(len(classes)).repeat_interleave(n)
+    return Points(tuple(classes), labels, rows, texts, shown_tokens, shown_text)
+
+
+def _ends(tokenized: TokenizedPrompts, pos: int | str, shots: int) -> list[int]:
+    """How many tokens of each prompt are run, so that the last of them is the one that is read."""
+    if isinstance(pos, int):
+        return (tokenized.tokens.index(pos) + 1).tolist()
+    outside = pos in ("prefix", "bos", "query_x", "query_separator")
+    if not outside and shots == 0:
+        raise InvalidArgument("Without demonstrations no demonstration can be read.", got=f"pos={pos!r}, shots=0",
+                              allowed="an integer position, 'query_x' or 'query_separator'")  # fmt: skip
+    return (tokenized.position_of(pos, None if outside else shots - 1) + 1).tolist()
+
+
+def read(
+    model: HookedModel, points: Points, sites: Sequence[Site], advance: Callable[[int], object] = lambda steps: None
+) -> dict[Site, Float[Tensor, "point d"]]:
+    """What each site holds at the last token of every point, on the host in float32, heads laid side by side.
+
+    Prompts of equal length run together, so little is spent on padding; equal prompts run once, so that they are one
+    point exactly (rounding differs from batch to batch, and near enough neighbours would tell batches apart).
+
+    Args:
+        model: to be read.
+        points: where.
+        sites: what.
+        advance: told how many tokens have been run.
+    """
+    places: dict[tuple[int, ...], int] = {}
+    owner = torch.tensor([places.setdefault(tuple(row), len(places)) for row in points.rows])
+    unique = list(places)
+    mixed = np.random.default_rng(0).permutation(len(unique))  # a batch holds prompts of all classes
+    order = sorted(mixed.tolist(), key=lambda i: len(unique[i]))
+    size = max(16, -(-len(order) // _STEPS))
+    parts: dict[Site, list[Tensor]] = {site: [] for site in sites}
+    for start in range(0, len(order), size):
+        batch = TokenBatch.from_lists([unique[i] for i in order[start : start + size]])
+        found = model.capture(batch, sites, positions=-1)
+        for site in sites:
+            parts[site].append(found[site].reshape(len(batch), -1))
+        advance(int(batch.lengths.sum()))
+    where = torch.tensor(order).argsort()[owner]
+    return {site: torch.cat(parts.pop(site))[where] for site in sites}
+
+
+def bag(rows: Sequence[Sequence[object]]) -> Float[Tensor, "point item"]:
+    """How often each item occurs in each row; one column of zeros where no row has any.
+
+    Example:
+        >>> bag(["ab", "bb", ""]).tolist()
+        [[1.0, 1.0], [0.0, 2.0], [0.0, 0.0]]
+    """
+    items = {item: place for place, item in enumerate(dict.fromkeys(item for row in rows for item in row))}
+    counts = torch.zeros(len(rows), max(1, len(items)))
+    for i, row in enumerate(rows):
+        for item in row:
+            counts[i, items[item]] += 1
+    return counts

@@ -1,0 +1,142 @@
+"""The residual stream's mean after demonstrations of a task: Hendel et al.'s task vector."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tv_lens.errors import EmptySelection, InvalidArgument
+from tv_lens.model import HookedModel
+from tv_lens.progress import progress as progress_bar
+from tv_lens.site import Site, component
+from tv_lens.task_vectors.method import Method
+from tv_lens.task_vectors.selection import layer_sweep
+from tv_lens.task_vectors.vector import TaskVector, check_component, tokenizer_fingerprint
+from tv_lens.tasks.drawing import rng_of, take
+from tv_lens.tasks.prompts import Prompt, Prompts
+from tv_lens.tasks.task import Task
+from tv_lens.tasks.templates import Template
+
+
+@dataclass(frozen=True)
+class ResidualMean(Method):
+    """The mean residual stream at the last token of prompts that show the task and ask a dummy query.
+
+    A context is a set of demonstrations with a dummy query: another input, which only makes the prompt whole. Dummies
+    are drawn from the train split like the demonstrations, so no dev or test input has any part in the vector; they
+    differ from context to context. The vector is injected by replacement at the last token of a prompt without
+    demonstrations.
+
+    Args:
+        layer: where; None chooses it by the accuracy of injected dev queries (ties: the higher log-probability).
+        shots: demonstrations in a context.
+        contexts: how many contexts the mean is over; 1 is the vector of one demonstration set.
+        queries: dummy queries in each context.
+        component: what is read and replaced.
+        template: instead of the task's own.
+        layers: the layers to choose from; None for all.
+        dev: how many dev queries the layer is chosen on; all of the split if it has fewer.
+
+    Source:
+        Hendel, Geva and Globerson 2023 (arXiv 2310.15916). Theirs is `ResidualMean(shots=5, contexts=1, queries=2)`
+        for every demonstration set anew, with dummies from the test inputs and the layer chosen on a dev set. The mean
+        over contexts is their `multi_context` variant and Han et al. 2025 (arXiv 2412.12276), appendix C.
+    """
+
+    layer: int | None = None
+    shots: int = 10
+    contexts: int = 100
+    queries: int = 1
+    component: str = "resid_post"
+    template: Template | None = None
+    layers: Sequence[int] | None = None
+    dev: int = 40
+
+    def __post_init__(self) -> None:
+        entry = check_component(component(self.component))
+        if not entry.layered:
+            raise InvalidArgument(f"{self.component} has no layers to choose from.", got=self.component,
+                                  allowed="resid_pre, resid_mid, resid_post, attn_out, mlp_out")  # fmt: skip
+        for name, least in (("shots", 0), ("contexts", 1), ("queries", 1), ("dev", 1)):
+            if getattr(self, name) < least:
+                raise InvalidArgument(f"ResidualMean needs {name} of at least {least}.", got=getattr(self, name))
+        if self.layers is not None:
+            object.__setattr__(self, "layers", tuple(sorted(set(int(layer) for layer in self.layers))))
+            if self.layer is not None or not self.layers:
+                raise InvalidArgument("Either one layer is named, or several to choose from.",
+                                      got=f"layer={self.layer}, layers={self.layers}")  # fmt: skip
+
+    def extract(self, model: HookedModel, task: Task, *, seed: int = 0, progress: bool = True) -> TaskVector:
+        vectors = self.at_layers(model, task, seed=seed, progress=progress)
+        if self.layer is not None:
+            return vectors[self.layer]
+        selection = layer_sweep(model, task, vectors, template=self.template or task.template, n=self.dev, seed=seed,
+                                progress=progress)  # fmt: skip
+        return replace(vectors[selection.provenance["chosen"]], selection=selection)
+
+    def at_layers(
+        self, model: HookedModel, task: Task, *, seed: int = 0, progress: bool = True
+    ) -> dict[int, TaskVector]:
+        """The vector of every layer (of `layers`, or `layer`), from one set of passes and without choosing.
+
+        Raises:
+            SiteError: the model has no such layer.
+        """
+        sites = self._sites(model)
+        prompts = self._contexts(task, seed)
+        means = _means(model, prompts, sites, f"{task.name}: reading contexts", progress)
+        recipe: dict[str, Any] = {**prompts.recipe, "contexts": self.contexts, "queries": self.queries}
+        tokenizer = tokenizer_fingerprint(model.tokenizer)
+        return {
+            site.layer: TaskVector(
+                mean, site, task=task.name, method=self.fixed(site.layer, prompts.template).to_dict(), prompts=recipe,
+                model=model.name, fingerprint=model.fingerprint, tokenizer=tokenizer,
+            )
+            for site, mean in zip(sites, means)
+        }  # fmt: skip
+
+    def fixed(self, layer: int, template: Template) -> ResidualMean:
+        return replace(self, layer=layer, layers=None, template=template)
+
+    def _sites(self, model: HookedModel) -> list[Site]:
+        layers: Iterable[int] = range(model.n_layers) if self.layers is None else self.layers
+        if self.layer is not None:
+            layers = [self.layer]
+        return [model.registry.check(Site(self.component, layer, pos=-1), write=True) for layer in layers]
+
+    def _contexts(self, task: Task, seed: int) -> Prompts:
+        """The contexts, each with its dummy queries; all of them from the train split."""
+        drawn = task.prompts(self.shots, self.contexts, seed=seed, split="train", template=self.template)
+        if self.queries == 1:
+            return drawn
+        items: list[Prompt] = []
+        for i, context in enumerate(drawn):
+            used = {context.input, *(pair.input for pair in context.demonstrations)}
+            unused = [pair for pair in task.split("train") if pair.input not in used]
+            more = take(unused, self.queries - 1, rng_of(seed, "dummies", i))
+            if len(more) < self.queries - 1:
+                raise EmptySelection(f"{task.name!r} has too few train pairs for so many dummy queries.",
+                                     got=f"queries={self.queries}", allowed=f"at most {len(unused) + 1}")  # fmt: skip
+            items += [context, *(Prompt.build(drawn.template, context.demonstrations, pair) for pair in more)]
+        return replace(drawn, items=tuple(items), recipe={**drawn.recipe, "n": len(items)})
+
+
+def _means(
+    model: HookedModel, prompts: Prompts, sites: Sequence[Site], who: str, progress: bool
+) -> list[Float[Tensor, "d_model"]]:
+    """The mean over prompts of what each site holds at the last token."""
+    batch = model.tokens(prompts.tokenize(model).tokens)
+    step = max(1, 4096 // batch.width)  # sums are taken batch by batch, so that many prompts need no more memory
+    sums = torch.zeros(len(sites), model.shape.d_model, dtype=torch.float64)
+    with progress_bar(who, len(batch), "prompts", progress) as bar:
+        for start in range(0, len(batch), step):
+            part = batch.select(slice(start, start + step))
+            held = model.capture(part, sites)
+            sums += torch.stack([held[site].double().sum(0) for site in sites])
+            bar.advance(len(part))
+    return list((sums / len(batch)).float())

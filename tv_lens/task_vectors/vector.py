@@ -1,0 +1,273 @@
+"""A direction with a birthplace: what it is, where it acts, and which model, task and prompts it comes from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tv_lens.errors import InvalidArgument, ModelMismatch, ShapeMismatch, SiteError
+from tv_lens.intervention import Add, Replace
+from tv_lens.model import HookedModel
+from tv_lens.site import COMPONENTS, Component, Site
+from tv_lens.sweep import Sweep
+from tv_lens.sweep_parts import plain
+from tv_lens.task_vectors import vector_file
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TaskVector:
+    """A vector of the residual stream that stands for a task.
+
+    Vectors of one model and site can be added, subtracted and scaled. `replace()` and `add()` make an Intervention of
+    one; both act where the vector was read.
+
+    Args:
+        direction: the numbers; kept in float32 on the host.
+        site: where it was read and where it acts.
+        task: the task's name; algebra writes its formula here.
+        method: how it was extracted.
+        prompts: the recipe of the prompts it was extracted from.
+        model: the model's name.
+        fingerprint: of the model's config and weights.
+        tokenizer: the fingerprint of the tokenizer's vocabulary.
+        selection: how the layer was chosen, where it was.
+
+    Example:
+        >>> a = TaskVector(torch.tensor([3.0, 0.0]), "resid_post[1]@-1", task="a")
+        >>> b = TaskVector(torch.tensor([0.0, 4.0]), "resid_post[1]@-1", task="b")
+        >>> (a - b).task, (a - b).norm, a.cosine(b)
+        ('a - b', 5.0, 0.0)
+        >>> (2 * a).add(scale=0.5)
+        Add(resid_post[1]@-1)
+    """
+
+    direction: Float[Tensor, "d_model"]
+    site: Site | str
+    task: str = "task"
+    method: dict[str, Any] = field(default_factory=dict)
+    prompts: dict[str, Any] = field(default_factory=dict)
+    model: str = ""
+    fingerprint: str = ""
+    tokenizer: str = ""
+    selection: Sweep | None = None
+
+    __array_ufunc__ = None  # so that a numpy number times a vector is a vector, not an array of vectors
+
+    def __post_init__(self) -> None:
+        site = Site.parse(self.site)
+        check_component(site.entry)
+        if self.direction.ndim != 1:
+            raise ShapeMismatch("A task vector is one direction.", got=f"shape {list(self.direction.shape)}",
+                                allowed="[d_model]")  # fmt: skip
+        if not torch.isfinite(self.direction).all():
+            wrong = int((~torch.isfinite(self.direction)).sum())
+            raise InvalidArgument("A task vector is finite.", got=f"{wrong} NaN or infinite entries",
+                                  do="look where it was computed.")  # fmt: skip
+        direction = self.direction.detach().to("cpu", torch.float32).clone()
+        for name, value in dict(site=site, direction=direction, method=plain(self.method, "method"),
+                                prompts=plain(self.prompts, "prompts")).items():  # fmt: skip
+            object.__setattr__(self, name, value)
+
+    # ---- what it does -------------------------------------------------------------------------------------------
+
+    def replace(self) -> Replace:
+        """The intervention that puts the vector in the place of what its site holds (Hendel et al. 2023)."""
+        return Replace(self.site, self.direction)
+
+    def add(self, scale: int | float = 1.0) -> Add:
+        """The intervention that adds `scale` times the vector to what its site holds (Todd et al. 2023)."""
+        return Add(self.site, self.direction, float(scale))
+
+    # ---- algebra ------------------------------------------------------------------------------------------------
+
+    def __add__(self, other: TaskVector) -> TaskVector:
+        if not isinstance(other, TaskVector):
+            return NotImplemented
+        self._require_kin(other, same_site=True)
+        return self._derived(self.direction + other.direction, f"{self.task} + {other.task}", other)
+
+    def __radd__(self, other: object) -> TaskVector:
+        # sum() starts from 0, so that sum(vectors) / len(vectors) is their mean.
+        return self if isinstance(other, Real) and other == 0 else NotImplemented
+
+    def __sub__(self, other: TaskVector) -> TaskVector:
+        if not isinstance(other, TaskVector):
+            return NotImplemented
+        self._require_kin(other, same_site=True)
+        return self._derived(self.direction - other.direction, f"{self.task} - {_grouped(other.task)}", other)
+
+    def __mul__(self, scale: Real) -> TaskVector:
+        if not isinstance(scale, Real):
+            return NotImplemented
+        return self._scaled(float(scale), f"{float(scale):g} * {_grouped(self.task)}")
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, scale: Real) -> TaskVector:
+        if not isinstance(scale, Real):
+            return NotImplemented
+        if scale == 0:
+            raise InvalidArgument("A vector cannot be divided by zero.", got=f"{self.task} / 0")
+        return self._scaled(1 / float(scale), f"{_grouped(self.task)} / {float(scale):g}")
+
+    def __neg__(self) -> TaskVector:
+        return self._derived(-self.direction, f"-{_grouped(self.task)}")
+
+    @property
+    def norm(self) -> float:
+        """Its Euclidean length."""
+        return float(self.direction.norm())
+
+    def cosine(self, other: TaskVector) -> float:
+        """The cosine of the angle to a vector of the same model, also one of another layer."""
+        self._require_kin(other, same_site=False)
+        for vector in (self, other):
+            if vector.norm == 0:
+                raise InvalidArgument("A vector of length zero has no direction.", got=vector.task)
+        return float(self.direction.double() @ other.direction.double() / (self.norm * other.norm))
+
+    def random_like(self, seed: int = 0) -> TaskVector:
+        """A vector of the same length and site in a random direction: the control for "any push of this size"."""
+        drawn = torch.randn(len(self.direction), generator=torch.Generator().manual_seed(seed))
+        drawn = drawn * (self.norm / float(drawn.norm()))
+        found = self._derived(drawn, f"random vector (seed {seed}, norm of {self.task})")
+        return replace(found, method={"random_like": seed, "of": [self.method]})
+
+    def _scaled(self, scale: float, label: str) -> TaskVector:
+        if not math.isfinite(scale):
+            raise InvalidArgument("A vector is scaled by a finite number.", got=scale)
+        return self._derived(scale * self.direction, label)
+
+    def _derived(self, direction: Float[Tensor, "d_model"], label: str, *others: TaskVector) -> TaskVector:
+        terms = (self, *others)
+        return replace(
+            self, direction=direction, task=label, selection=None,
+            method={"algebra": label, "of": [term.method for term in terms]},
+            prompts={"of": [term.prompts for term in terms]},
+        )  # fmt: skip
+
+    def _require_kin(self, other: TaskVector, same_site: bool) -> None:
+        if self.fingerprint != other.fingerprint or len(self.direction) != len(other.direction):
+            raise ModelMismatch(
+                "Vectors of different models cannot be combined.",
+                got=f"{self.task!r} of {self.birthplace} and {other.task!r} of {other.birthplace}",
+                do="extract both on one model.",
+            )  # fmt: skip
+        if same_site and self.site != other.site:
+            raise SiteError(
+                "Vectors of different sites cannot be combined.", got=f"{self.site} and {other.site}",
+                do=f"extract both at one layer, as in tv.ResidualMean(layer={self.site.layer}).",
+            )  # fmt: skip
+
+    # ---- where it belongs ---------------------------------------------------------------------------------------
+
+    @property
+    def birthplace(self) -> str:
+        """The model it was made on, in words."""
+        return _named(self.model, self.fingerprint, len(self.direction))
+
+    def check(self, model: HookedModel) -> TaskVector:
+        """This vector, if it was made on this model.
+
+        Raises:
+            ModelMismatch: the model has another width, other weights or another tokenizer.
+        """
+        again = "extract it on this model: tv.extract(model, task)."
+        here = _named(model.name, model.fingerprint, model.shape.d_model)
+        if len(self.direction) != model.shape.d_model:
+            raise ModelMismatch("This vector does not fit into this model.", got=f"a vector of {self.birthplace}",
+                                allowed=f"a vector of {here}", do=again)  # fmt: skip
+        if self.fingerprint and model.fingerprint and self.fingerprint != model.fingerprint:
+            raise ModelMismatch(
+                "This vector was made on another model.", got=f"a vector of {self.birthplace}",
+                allowed=f"a vector of {here}", do=again + " To transplant it on purpose, use "
+                "tv.Replace(vector.site, vector.direction).",
+            )  # fmt: skip
+        tokens = tokenizer_fingerprint(model.tokenizer)
+        if self.tokenizer and tokens and self.tokenizer != tokens:
+            raise ModelMismatch(
+                "This vector was made with another tokenizer.", got=f"tokenizer {self.tokenizer}",
+                allowed=f"tokenizer {tokens}", do="load the model with the tokenizer it was made with, or " + again,
+            )  # fmt: skip
+        self.site.check(model.shape)
+        return self
+
+    # ---- on disk ------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the vector with its birthplace to a safetensors file, whole or not at all, and returns the path."""
+        texts = {name: getattr(self, name) for name in ("task", "model", "fingerprint", "tokenizer")}
+        about = {**texts, "site": str(self.site), "method": self.method, "prompts": self.prompts}
+        vector_file.write(Path(path), self.direction, about, self.selection)
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: str | Path, model: HookedModel | None = None) -> TaskVector:
+        """The vector that `save` wrote.
+
+        Args:
+            path: the file.
+            model: refuses a vector that was made on another model.
+
+        Raises:
+            FormatError: the file is damaged or is something else.
+            ModelMismatch: the vector was made on another model.
+        """
+        direction, about, selection = vector_file.read(Path(path))
+        vector = cls(direction, selection=selection, **about)
+        return vector if model is None else vector.check(model)
+
+    def __repr__(self) -> str:
+        how = self.method.get("name") or ("algebra" if "algebra" in self.method else "by hand")
+        shown = [f"{self.prompts[key]} {key}" for key in ("contexts", "shots") if key in self.prompts]
+        lines = [f"TaskVector {self.task!r} at {self.site}",
+                 f"  norm {self.norm:.4g}; {', '.join([how, *shown])}",
+                 f"  made on {self.birthplace}"]  # fmt: skip
+        if self.selection is not None:
+            best = float(self.selection.sel(layer=self.site.layer).mean())
+            beside = audit_words(self.selection.provenance.get("audit", {}))
+            lines.append(f"  layer chosen on {self.selection.n} dev queries: first-token accuracy {best:.2f}{beside}")
+        return "\n".join(lines)
+
+
+def tokenizer_fingerprint(tokenizer: Any) -> str:
+    """Sixteen hex digits of a tokenizer's sorted vocabulary; empty for a model without one."""
+    vocabulary: Mapping[str, int] = tokenizer.get_vocab() if tokenizer is not None else {}
+    if not vocabulary:
+        return ""
+    return hashlib.sha256(json.dumps(sorted(vocabulary.items())).encode()).hexdigest()[:16]
+
+
+def check_component(entry: Component) -> Component:
+    """The component, if one vector of the residual stream's width stands at each of its tokens."""
+    if entry.axes != ("batch", "pos", "d_model"):
+        fitting = [name for name, known in COMPONENTS.items() if known.axes == ("batch", "pos", "d_model")]
+        raise SiteError("A task vector has the residual stream's axes.", got=f"{entry.name}: {' '.join(entry.axes)}",
+                        allowed=", ".join(fitting))  # fmt: skip
+    return entry
+
+
+def audit_words(audit: Mapping[str, Any]) -> str:
+    """What stands beside every accuracy: what needs no task to be scored; empty if there was no audit."""
+    if not audit:
+        return ""
+    return (f" (majority guess {audit['majority_rate']:.2f}, copied input {audit['copy_rate']:.2f}, "
+            f"single-token answers {audit['single_token_share']:.0%})")  # fmt: skip
+
+
+def _named(model: str, fingerprint: str, width: int) -> str:
+    return f"{model or 'an unnamed model'} ({fingerprint or 'no fingerprint'}, d_model {width})"
+
+
+def _grouped(label: str) -> str:
+    return f"({label})" if " " in label else label

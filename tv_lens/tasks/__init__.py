@@ -1,0 +1,15 @@
+"""Tasks, their templates, and the prompts that are made of them."""
+
+from tv_lens.tasks.audit import TaskAudit
+from tv_lens.tasks.prompts import Prompt, PromptPairs, Prompts
+from tv_lens.tasks.task import Task
+from tv_lens.tasks.templates import ARROW, IO, QA, Pair, Span, Template
+from tv_lens.tasks.tokenized import TokenizedPairs, TokenizedPrompts, TokenSpan
+
+# After the module tv_lens.tasks.task, whose place under this name the function takes.
+from tv_lens.tasks.words import family, names, null, task
+
+__all__ = [
+    "ARROW", "IO", "QA", "Pair", "Prompt", "PromptPairs", "Prompts", "Span", "Task", "TaskAudit", "Template",
+    "TokenSpan", "TokenizedPairs", "TokenizedPrompts", "family", "names", "null", "task",
+]  # fmt: skip

@@ -1,0 +1,101 @@
+"""What an accuracy on a task is worth: how a tokenizer cuts the answers, and what guessing would score."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tv_lens.tasks.encoding import continuations, encode, tokenizer_of
+from tv_lens.tasks.task import Task
+from tv_lens.tasks.templates import Template
+
+
+@dataclass(frozen=True)
+class TaskAudit:
+    """Numbers to print beside every accuracy on a task, all shares of its pairs.
+
+    Args:
+        task: the task's name.
+        template: the template's name.
+        n: pairs.
+        single_token_share: answers of one token; for the others the first token is not the whole answer.
+        ambiguous_first_token_share: answers whose first token also begins a different answer of the task.
+        majority_rate: what always guessing the commonest first token scores by first token.
+        majority_answer: the commonest answer among those that begin with it.
+        copy_rate: what repeating the input scores by first token.
+        exact_majority_rate: what always giving the commonest whole answer scores by exact match.
+        exact_copy_rate: what repeating the input scores by exact match.
+    """
+
+    task: str
+    template: str
+    n: int
+    single_token_share: float
+    ambiguous_first_token_share: float
+    majority_rate: float
+    majority_answer: str
+    copy_rate: float
+    exact_majority_rate: float
+    exact_copy_rate: float
+
+    @property
+    def cautions(self) -> list[str]:
+        """What a reader of accuracies must know, in sentences; empty if there is nothing to add."""
+        found = []
+        if self.majority_rate >= 0.2:
+            found.append(
+                f"always guessing {self.majority_answer!r} scores {self.majority_rate:.2f} by first token"
+            )
+        if self.copy_rate >= 0.1:
+            found.append(f"repeating the input scores {self.copy_rate:.2f} by first token")
+        if self.ambiguous_first_token_share >= 0.2:
+            found.append(
+                f"{self.ambiguous_first_token_share:.0%} of answers share their first token with another "
+                "answer: score whole answers"
+            )
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """The numbers as a plain dictionary."""
+        return asdict(self)
+
+    def __repr__(self) -> str:
+        return (
+            f"TaskAudit({self.task!r}, {self.n} pairs, template {self.template!r})\n"
+            f"  single-token answers    {self.single_token_share:6.1%}\n"
+            f"  ambiguous first tokens  {self.ambiguous_first_token_share:6.1%}\n"
+            f"  majority guess          {self.majority_rate:6.1%}  ({self.majority_answer!r}; "
+            f"exact {self.exact_majority_rate:.1%})\n"
+            f"  copied input            {self.copy_rate:6.1%}  (exact {self.exact_copy_rate:.1%})"
+        )
+
+
+def audit(task: Task, model_or_tokenizer: Any, template: Template) -> TaskAudit:
+    """What a tokenizer makes of a task's answers; `Task.audit` is the way in."""
+    tokenizer = tokenizer_of(model_or_tokenizer)
+    texts = [template.render((), pair.input)[0] for pair in task]
+    ids, _ = encode(tokenizer, texts)
+    answers = continuations(tokenizer, texts, ids, [template.answer_text(pair.output) for pair in task])
+    copies = continuations(tokenizer, texts, ids, [template.answer_text(pair.input) for pair in task])
+    firsts = Counter(answer[0] for answer in answers)
+    outputs = Counter(pair.output for pair in task)
+    begun: dict[int, set[str]] = {}
+    for pair, answer in zip(task, answers):
+        begun.setdefault(answer[0], set()).add(pair.output)
+    # Ties go to the answer that comes first in the task, so that the audit is the same everywhere.
+    majority = max(firsts, key=firsts.__getitem__)
+    candidates = [label for label in task.labels if label in begun[majority]]
+    n = len(task)
+    return TaskAudit(
+        task=task.name,
+        template=template.name,
+        n=n,
+        single_token_share=sum(len(answer) == 1 for answer in answers) / n,
+        ambiguous_first_token_share=sum(len(begun[answer[0]]) > 1 for answer in answers) / n,
+        majority_rate=firsts[majority] / n,
+        majority_answer=max(candidates, key=outputs.__getitem__),
+        copy_rate=sum(copy[0] == answer[0] for copy, answer in zip(copies, answers)) / n,
+        exact_majority_rate=max(outputs.values()) / n,
+        exact_copy_rate=sum(pair.input == pair.output for pair in task) / n,
+    )

@@ -1,0 +1,247 @@
+"""Clean prompts beside corrupted twins: what is drawn, and how a demonstration stops showing the task."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from os import PathLike
+from typing import Any
+
+from tv_lens.errors import EmptySelection, InvalidArgument, MisalignedPrompts, PromptError, unknown
+from tv_lens.tasks.drawing import Draw, check_counts, draw, other_labels, rng_of, shuffled_labels, take
+from tv_lens.tasks.encoding import tokenizer_of
+from tv_lens.tasks.prompts import Prompt, PromptPairs, Prompts
+from tv_lens.tasks.task import Task
+from tv_lens.tasks.templates import Pair, Template
+from tv_lens.tasks.tokenized import tokenize_prompts
+from tv_lens.tasks.wordlists import common_words
+
+CORRUPTIONS = ("shuffle_labels", "other_task", "no_demonstrations", "random_words")
+Shape = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Pools:
+    """What a set of pairs is drawn from.
+
+    Args:
+        shown: pairs to demonstrate.
+        asked: pairs to ask.
+        labels: what foils are taken from.
+        relabel: the other task's answer to each input, where the two tasks share their inputs.
+        foreign: the other task's demonstrations, where they do not.
+        words: what stands in for answers under "random_words".
+    """
+
+    shown: tuple[Pair, ...]
+    asked: tuple[Pair, ...]
+    labels: tuple[str, ...]
+    relabel: dict[str, str] | None = None
+    foreign: tuple[Pair, ...] = ()
+    words: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PairPlan:
+    """How a set of pairs was asked for, so that it can be drawn, and drawn again from fewer words."""
+
+    task: Task
+    other: Task | None
+    corrupt: str
+    shots: int
+    n: int | None
+    seed: int
+    split: str
+    template: Template
+
+    @classmethod
+    def checked(
+        cls, task: Task, *, corrupt: str, other: Task | str | PathLike[str] | None, shots: int, **rest: Any
+    ) -> PairPlan:
+        """The plan, if the corruption exists, fits the shots, and has its other task."""
+        if corrupt not in CORRUPTIONS:
+            raise unknown("corruption", corrupt, CORRUPTIONS)
+        check_counts(shots, rest["n"])
+        least = 2 if corrupt == "shuffle_labels" else 1
+        if shots < least:
+            raise InvalidArgument(
+                f"The corruption {corrupt!r} needs more demonstrations to corrupt.",
+                got=f"shots={shots}",
+                allowed=f"{least} or more",
+                do="raise shots" + (", or use corrupt='random_words'" if shots == 1 else ""),
+            )
+        if (corrupt == "other_task") != (other is not None):
+            given = None if other is None else str(getattr(other, "name", other))
+            raise InvalidArgument(
+                "The corruption 'other_task' needs another task, and no other corruption does.",
+                got=f"corrupt={corrupt!r}, other={given!r}",
+                allowed="corrupt='other_task' together with other=<a task, its name or its file>",
+            )
+        if other is not None and not isinstance(other, Task):
+            from tv_lens.tasks.words import task as find
+
+            other = find(other)
+        return cls(task=task, other=other, corrupt=corrupt, shots=shots, **rest)
+
+    def draw(self) -> PromptPairs:
+        """The pairs, drawn from every word there is."""
+        return self._draw(self.pools())
+
+    def uniform(self, model_or_tokenizer: Any) -> PromptPairs:
+        """The pairs, drawn from words of the commonest token shape."""
+        tokenizer = tokenizer_of(model_or_tokenizer)
+        pools = alike(self, self.pools(), tokenizer)
+        pairs = self._draw(pools)
+        tokens = pairs.tokenize(tokenizer)
+        matched = tokens.clean.is_uniform and tokens.corrupted.is_uniform
+        if not matched or (self.corrupt != "no_demonstrations" and not tokens.is_aligned):
+            # A word's shape is measured between like neighbours; a tokenizer that looks further breaks that.
+            raise MisalignedPrompts(
+                "This tokenizer cuts words differently depending on their neighbours.",
+                got=repr(tokens),
+                allowed="prompts of one token structure",
+                do="use a template that parts words from what surrounds them, with spaces or line breaks",
+            )
+        return pairs
+
+    def pools(self) -> Pools:
+        """Everything that may be drawn."""
+        shown, asked, labels = self.task.split("train"), self.task.split(self.split), self.task.labels
+        if self.corrupt == "random_words":
+            words = tuple(word for word in common_words() if word not in set(labels))
+            return Pools(shown, asked, labels, words=words)
+        if self.other is None:
+            return Pools(shown, asked, labels)
+        known = self.other.lookup
+        if 2 * sum(pair.input in known for pair in self.task) < len(self.task):
+            return Pools(shown, asked, self.other.labels, foreign=self.other.split("train"))
+
+        def told_apart(pairs: Iterable[Pair]) -> tuple[Pair, ...]:
+            return tuple(pair for pair in pairs if known.get(pair.input, pair.output) != pair.output)
+
+        return Pools(told_apart(shown), told_apart(asked), self.other.labels, relabel=known)
+
+    def _draw(self, pools: Pools) -> PromptPairs:
+        draws = draw(
+            pools.shown, pools.asked, shots=self.shots, n=self.n, seed=self.seed, split=self.split,
+            task=self.task.name,
+        )  # fmt: skip
+        clean, corrupted = [], []
+        for i, one in enumerate(draws):
+            foils = self._foils(pools, one.query, i)
+            clean.append(Prompt.build(self.template, one.demonstrations, one.query, foils))
+            corrupted.append(Prompt.build(self.template, self._corrupt(pools, one, i), one.query, foils))
+        sides = self._side(clean, "clean"), self._side(corrupted, "corrupted")
+        return PromptPairs(*sides, corrupt=self.corrupt, plan=self)
+
+    def _side(self, items: list[Prompt], side: str) -> Prompts:
+        recipe = self.task.recipe(
+            shots=self.shots, n=len(items), seed=self.seed, split=self.split, template=self.template
+        )
+        if side == "corrupted":
+            recipe["corrupt"] = self.corrupt
+            if self.other is not None:
+                recipe["other"] = {"task": self.other.name, "fingerprint": self.other.fingerprint}
+        return Prompts(tuple(items), task=self.task.name, template=self.template, recipe=recipe)
+
+    def _foils(self, pools: Pools, query: Pair, i: int) -> tuple[str, ...]:
+        foils = other_labels(pools.labels, query.output, rng_of(self.seed, self.split, "foil", i))
+        if pools.relabel is not None:
+            twin = pools.relabel[query.input]
+            foils = (twin, *(foil for foil in foils if foil != twin))
+        if not foils:
+            raise PromptError(
+                f"{self.task.name!r} has no second answer to hold {query.output!r} against.",
+                got=f"{len(pools.labels)} different answers",
+                allowed="two different answers or more",
+                do="use a task with more answers, or corrupt='other_task'",
+            )
+        return foils
+
+    def _corrupt(self, pools: Pools, one: Draw, i: int) -> tuple[Pair, ...]:
+        rng = rng_of(self.seed, self.split, self.corrupt, i)
+        if self.corrupt == "no_demonstrations":
+            return ()
+        if self.corrupt == "shuffle_labels":
+            return shuffled_labels(one.demonstrations, rng)
+        if self.corrupt == "random_words":
+            words = take(pools.words, len(one.demonstrations), rng)
+            return tuple(replace(pair, output=word) for pair, word in zip(one.demonstrations, words))
+        if pools.relabel is not None:
+            return tuple(replace(pair, output=pools.relabel[pair.input]) for pair in one.demonstrations)
+        strangers = [pair for pair in pools.foreign if pair.input != one.query.input]
+        if len(strangers) < self.shots:
+            raise EmptySelection(
+                f"{self.other.name!r} has too few pairs for so many demonstrations.",
+                got=f"shots={self.shots}",
+                allowed=f"at most {len(strangers)}",
+            )
+        return tuple(take(strangers, self.shots, rng))
+
+
+def shapes(pairs: Iterable[Pair], template: Template, tokenizer: Any) -> dict[Pair, Shape]:
+    """The tokens that each pair takes: as a demonstration, after another, and as a query with its answer."""
+    pairs = list(dict.fromkeys(pairs))
+    if not pairs:
+        return {}
+    probes = Prompts(tuple(Prompt.build(template, (pair, pair), pair) for pair in pairs), template=template)
+    tokens = tokenize_prompts(probes, tokenizer)
+    return {
+        pair: (len(answer), *spans)
+        for pair, answer, spans in zip(pairs, tokens.answer_ids, tokens.token_spans)
+    }
+
+
+def alike(plan: PairPlan, pools: Pools, tokenizer: Any) -> Pools:
+    """The pools, cut down to the commonest shape that still has enough pairs.
+
+    Raises:
+        EmptySelection: no shape has enough pairs to show and to ask.
+    """
+    both = tuple(dict.fromkeys((*pools.shown, *pools.asked)))
+    twins = {}
+    if pools.relabel is not None:
+        twins = {pair: Pair(pair.input, pools.relabel[pair.input]) for pair in both}
+    shape = shapes((*both, *twins.values(), *pools.foreign), plan.template, tokenizer)
+    matched = {pair: shape[pair] for pair in both if shape[pair] == shape[twins.get(pair, pair)]}
+    matched |= {pair: shape[pair] for pair in pools.foreign}
+    most = 0
+    for key, _ in sorted(Counter(matched[pair] for pair in both if pair in matched).items(), key=_commonest):
+        kept = _only(pools, {pair for pair, found in matched.items() if found == key})
+        if pools.words and kept.shown:
+            stand_ins = [Pair(kept.shown[0].input, word) for word in pools.words]
+            cut = shapes(stand_ins, plan.template, tokenizer)
+            kept = replace(kept, words=tuple(pair.output for pair in stand_ins if cut[pair] == key))
+        room = _room(plan, pools, kept)
+        if room >= plan.shots:
+            return kept
+        most = max(most, room)
+    raise EmptySelection(
+        f"No token shape of {plan.task.name!r} has enough pairs for uniform prompts.",
+        got=f"shots={plan.shots}",
+        allowed=f"at most {most} shots with this tokenizer and template",
+        do="fewer shots, or pairs without .uniform and positions counted from the end",
+    )
+
+
+def _commonest(entry: tuple[Shape, int]) -> tuple[int, str]:
+    return -entry[1], str(entry[0])  # ties by name, so that the choice is the same everywhere
+
+
+def _only(pools: Pools, pairs: set[Pair]) -> Pools:
+    """The pools with nothing but these pairs in them."""
+    shown, asked, foreign = (
+        tuple(pair for pair in pool if pair in pairs) for pool in (pools.shown, pools.asked, pools.foreign)
+    )
+    return replace(pools, shown=shown, asked=asked, foreign=foreign)
+
+
+def _room(plan: PairPlan, pools: Pools, kept: Pools) -> int:
+    """The most demonstrations that the pools which are left can give to a query."""
+    if not kept.asked:
+        return 0
+    limits = [len(kept.shown) - (plan.split == "train")]
+    limits += [len(kept.foreign) - 1] if pools.foreign else []
+    limits += [len(kept.words)] if pools.words else []
+    return max(0, min(limits))

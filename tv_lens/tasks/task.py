@@ -1,0 +1,249 @@
+"""Tasks: pairs of words under one rule, split once and for all, and the prompts that are made of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+from tv_lens.errors import EmptySelection, InvalidArgument, unknown
+from tv_lens.tasks.drawing import SPLITS, draw, other_labels, rng_of
+from tv_lens.tasks.prompts import Prompt, PromptPairs, Prompts
+from tv_lens.tasks.templates import QA, Pair, Template
+
+if TYPE_CHECKING:
+    from tv_lens.tasks.audit import TaskAudit
+
+
+@dataclass(frozen=True, init=False)
+class Task:
+    """Pairs (input, answer) under one rule, with the template that asks for it.
+
+    The pairs are split 60/20/20 into train, dev and test by a hash of the input and the task's seed: no two
+    splits share a pair or an input, and tasks over the same inputs are split alike. Demonstrations are always
+    shown from train; queries come from the split that is asked for.
+
+    Args:
+        name: what results call it.
+        pairs: `Pair`s or (input, answer) tuples; repeats of a pair are dropped.
+        template: the text around inputs and answers.
+        description: one line on what the rule is.
+        source: where the pairs come from.
+        seed: the split.
+
+    Example:
+        >>> numbers = Task("successor", [(str(i), str(i + 1)) for i in range(20)])
+        >>> numbers
+        Task('successor', 20 pairs: '0' -> '1', '1' -> '2', ...; train 12, dev 4, test 4)
+        >>> print(numbers.prompts(shots=1, n=1)[0].text)
+        Q: 3
+        A: 4
+        <BLANKLINE>
+        Q: 17
+        A:
+    """
+
+    name: str
+    items: tuple[Pair, ...]
+    template: Template = QA
+    description: str = ""
+    source: str = ""
+    seed: int = 0
+
+    def __init__(
+        self,
+        name: str,
+        pairs: Iterable[Pair | tuple[str, str]],
+        template: Template = QA,
+        description: str = "",
+        source: str = "",
+        seed: int = 0,
+    ) -> None:
+        fields = dict(template=template, description=description, source=source, seed=seed)
+        for key, value in dict(fields, name=name, items=_unique(name, pairs)).items():
+            object.__setattr__(self, key, value)
+        if not self.items:
+            raise EmptySelection(f"The task {name!r} has no pairs.", got="0 pairs", allowed="at least one")
+
+    @cached_property
+    def lookup(self) -> dict[str, str]:
+        """The answer to each input."""
+        return {pair.input: pair.output for pair in self.items}
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """Each different answer once, in order of first appearance."""
+        return tuple(dict.fromkeys(pair.output for pair in self.items))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Sixteen hex digits that change when a pair or the split changes, whatever the task is called."""
+        lines = [f"seed={self.seed}", *sorted(f"{pair.input}\t{pair.output}" for pair in self.items)]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+    @cached_property
+    def _splits(self) -> dict[str, tuple[Pair, ...]]:
+        def rank(pair: Pair) -> bytes:
+            return hashlib.sha256(f"split|{self.seed}|{pair.input}".encode()).digest()
+
+        ranked = sorted(self.items, key=rank)
+        held = max(1, round(0.2 * len(ranked))) if len(ranked) >= 3 else 0
+        return {
+            "train": tuple(ranked[: len(ranked) - 2 * held]),
+            "dev": tuple(ranked[len(ranked) - 2 * held : len(ranked) - held]),
+            "test": tuple(ranked[len(ranked) - held :]),
+        }
+
+    def split(self, which: str) -> tuple[Pair, ...]:
+        """The pairs of one split: "train", "dev" or "test"."""
+        if which not in SPLITS:
+            raise unknown("split", which, SPLITS)
+        return self._splits[which]
+
+    def prompts(
+        self,
+        shots: int,
+        n: int | None = None,
+        seed: int = 0,
+        split: str = "test",
+        template: Template | None = None,
+        foils: bool = False,
+    ) -> Prompts:
+        """Prompts with demonstrations from train and queries from a split.
+
+        Args:
+            shots: demonstrations per prompt.
+            n: prompts; None asks every pair of the split once.
+            seed: the draw; more shots or prompts under one seed only add to fewer.
+            split: where queries come from.
+            template: instead of the task's own.
+            foils: whether each prompt brings another label of the task to hold the answer against.
+
+        Raises:
+            EmptySelection: more is asked for than the split holds.
+        """
+        template = template or self.template
+        draws = draw(
+            self.split("train"), self.split(split), shots=shots, n=n, seed=seed, split=split, task=self.name
+        )
+        items = []
+        for i, (shown, query) in enumerate(draws):
+            wrong = other_labels(self.labels, query.output, rng_of(seed, split, "foil", i)) if foils else ()
+            items.append(Prompt.build(template, shown, query, wrong))
+        recipe = self.recipe(shots=shots, n=len(items), seed=seed, split=split, template=template)
+        return Prompts(tuple(items), task=self.name, template=template, recipe=recipe)
+
+    def queries(
+        self,
+        n: int | None = None,
+        seed: int = 0,
+        split: str = "test",
+        template: Template | None = None,
+        foils: bool = False,
+    ) -> Prompts:
+        """Prompts without demonstrations; see `prompts`."""
+        return self.prompts(0, n, seed=seed, split=split, template=template, foils=foils)
+
+    def pairs(
+        self,
+        shots: int,
+        n: int | None = None,
+        corrupt: str = "shuffle_labels",
+        other: Task | str | PathLike[str] | None = None,
+        seed: int = 0,
+        split: str = "test",
+        template: Template | None = None,
+    ) -> PromptPairs:
+        """Clean prompts, each beside a twin whose demonstrations no longer show the task.
+
+        Args:
+            shots: demonstrations per clean prompt.
+            n: pairs of prompts; None asks every pair of the split once.
+            corrupt: "shuffle_labels" deals the answers of the demonstrations out again, so that as few as
+                possible stay where they belong; "other_task" shows another task's answers for the same
+                inputs, or its whole demonstrations when it shares less than half of the inputs;
+                "random_words" puts common words in the answers' place; "no_demonstrations" leaves the query
+                alone.
+            other: the other task, or its name or file, for "other_task".
+            seed: the draw.
+            split: where queries come from.
+            template: instead of the task's own.
+
+        The foil is another label of the task; under "other_task" it is the other task's answer.
+
+        Raises:
+            EmptySelection: more is asked for than the split holds.
+            InvalidArgument: the corruption does not fit the shots or lacks its other task.
+        """
+        from tv_lens.tasks.corruption import PairPlan
+
+        plan = PairPlan.checked(
+            self, corrupt=corrupt, other=other, shots=shots, n=n, seed=seed, split=split,
+            template=template or self.template,
+        )  # fmt: skip
+        return plan.draw()
+
+    def audit(self, model_or_tokenizer: Any, template: Template | None = None) -> TaskAudit:
+        """What a tokenizer makes of the answers: what a constant guess or a copied input would score."""
+        from tv_lens.tasks.audit import audit
+
+        return audit(self, model_or_tokenizer, template or self.template)
+
+    def recipe(self, *, template: Template, **drawn: Any) -> dict[str, Any]:
+        """What reproduces a draw from this task; JSON-able."""
+        return {"task": self.name, "fingerprint": self.fingerprint, **drawn, "template": template.to_dict()}
+
+    def rename(self, name: str) -> Task:
+        """The same task under another name."""
+        return self._but(name=name)
+
+    def reversed(self, name: str, description: str = "") -> Task:
+        """The task that leads back, from answer to input; an answer of several inputs is left out."""
+        counts: dict[str, int] = {}
+        for pair in self.items:
+            counts[pair.output] = counts.get(pair.output, 0) + 1
+        back = [Pair(pair.output, pair.input) for pair in self.items if counts[pair.output] == 1]
+        return self._but(name=name, pairs=back, description=description)
+
+    def restricted(self, inputs: Iterable[str]) -> Task:
+        """The task over some of its inputs, split anew."""
+        wanted = set(inputs)
+        return self._but(pairs=[pair for pair in self.items if pair.input in wanted])
+
+    def _but(self, **changes: Any) -> Task:
+        now = dict(
+            name=self.name, pairs=self.items, template=self.template, description=self.description,
+            source=self.source, seed=self.seed,
+        )  # fmt: skip
+        return Task(**{**now, **changes})
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[Pair]:
+        return iter(self.items)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{pair.input!r} -> {pair.output!r}" for pair in self.items[:2])
+        more = ", ..." if len(self) > 2 else ""
+        sizes = ", ".join(f"{which} {len(self.split(which))}" for which in SPLITS)
+        count = "1 pair" if len(self) == 1 else f"{len(self)} pairs"
+        return f"Task({self.name!r}, {count}: {shown}{more}; {sizes})"
+
+
+def _unique(name: str, pairs: Iterable[Pair | tuple[str, str]]) -> tuple[Pair, ...]:
+    kept: dict[str, Pair] = {}
+    for pair in pairs:
+        pair = pair if isinstance(pair, Pair) else Pair(*pair)
+        before = kept.setdefault(pair.input, pair)
+        if before.output != pair.output:
+            raise InvalidArgument(
+                f"The task {name!r} gives one input two answers.",
+                got=f"{pair.input!r} -> {before.output!r} and {pair.output!r}",
+                allowed="one answer for each input",
+                do="keep one of the two pairs",
+            )
+    return tuple(kept.values())

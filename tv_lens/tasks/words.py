@@ -1,0 +1,222 @@
+"""The built-in word tasks: the lists that come with the library, and what code derives from them."""
+
+from __future__ import annotations
+
+import os
+import string
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from pathlib import Path
+
+from tv_lens.errors import EmptySelection, unknown
+from tv_lens.tasks.drawing import rng_of, take
+from tv_lens.tasks.files import SUFFIXES, read_pairs
+from tv_lens.tasks.task import Task
+from tv_lens.tasks.templates import QA, Template
+from tv_lens.tasks.wordlists import common_words, pair_list, pair_lists, words_of
+
+TaskLike = Task | str | os.PathLike[str]
+SOURCE = "tv_lens"
+
+# derived name -> (the list that is read backwards, what the task is)
+_REVERSED = {
+    "past-present": ("present-past", "past tense -> verb, present-past read backwards"),
+    "plural-singular": ("singular-plural", "plural -> noun, singular-plural read backwards"),
+    "capital-country": ("country-capital", "capital city -> country, country-capital read backwards"),
+    "french-english": ("english-french", "French word -> English word, english-french read backwards"),
+    "spanish-english": ("english-spanish", "Spanish word -> English word, english-spanish read backwards"),
+}
+_FAMILIES = {
+    "verbs": ("present-past", "present-gerund", "present-third"),
+    "adjectives": ("comparative", "superlative"),
+    "countries": ("country-capital", "country-language", "country-demonym"),
+    "languages": ("english-french", "english-spanish"),
+    "letters": ("capitalize", "uppercase", "first-letter", "last-letter"),
+    "lists": ("first-of-three", "second-of-three", "last-of-three"),
+}
+
+
+def names() -> tuple[str, ...]:
+    """The names of all built-in tasks."""
+    return tuple(sorted((*pair_lists(), *_REVERSED, *_DERIVED)))
+
+
+def task(
+    name_or_path: str | os.PathLike[str],
+    *,
+    template: Template = QA,
+    seed: int = 0,
+    name: str | None = None,
+    conflicts: str = "error",
+) -> Task:
+    """A built-in task by its name, or the task that a file of pairs holds.
+
+    Args:
+        name_or_path: one of `names()`, or a path: it has a separator, or ends in .json, .jsonl, .csv or .tsv.
+        template: the text around inputs and answers.
+        seed: how the pairs are split into train, dev and test.
+        name: what results call it; otherwise the built-in name, or the file's name without its ending.
+        conflicts: for files that give one input two answers: "error", or "drop" to leave such inputs out.
+
+    Raises:
+        UnknownName: there is no such task; names the nearest ones.
+        TaskFileError: the file cannot be read; names the line.
+
+    Example:
+        >>> task("present-past").lookup["go"]
+        'went'
+    """
+    if conflicts not in ("error", "drop"):
+        raise unknown("way with conflicting pairs", conflicts, ("error", "drop"))
+    if is_path(name_or_path):
+        path = Path(name_or_path)
+        found = read_pairs(path, conflicts)
+        return Task(
+            name or path.stem,
+            found.pairs,
+            template=template,
+            description=found.description,
+            source=found.source or path.name,
+            seed=seed,
+        )
+    known = str(name_or_path).strip().lower().replace("_", "-").replace(" ", "-")
+    if known not in names():
+        raise unknown("task", name_or_path, names(), do="tv.task also takes the path of a file of pairs")
+    pairs, description = _builtin(known)
+    return Task(name or known, pairs, template=template, description=description, source=SOURCE, seed=seed)
+
+
+def family(name: str, *, template: Template = QA, seed: int = 0) -> tuple[Task, ...]:
+    """Tasks that answer the same inputs differently, cut down to the inputs that they share.
+
+    Only the demonstrations' answers tell such tasks apart, so a probe cannot name the task by its inputs.
+
+    Args:
+        name: "verbs", "adjectives", "countries", "languages", "letters" or "lists".
+        template: the text around inputs and answers.
+        seed: how the pairs are split.
+
+    Example:
+        >>> [member.name for member in family("adjectives")]
+        ['comparative', 'superlative']
+    """
+    if name not in _FAMILIES:
+        raise unknown("family of tasks", name, _FAMILIES)
+    members = [task(member, template=template, seed=seed) for member in _FAMILIES[name]]
+    shared = set.intersection(*(set(member.lookup) for member in members))
+    return tuple(member.restricted(shared) for member in members)
+
+
+def null(tasks: TaskLike | Sequence[TaskLike], seed: int = 0, name: str = "null") -> Task:
+    """The task without a rule: the same inputs, each with an answer drawn at random from the tasks' answers.
+
+    No input keeps an answer that one of the tasks gives to it, nor is it its own answer.
+
+    Args:
+        tasks: one task or several.
+        seed: the draw.
+        name: what results call it.
+
+    Example:
+        >>> nothing = null("country-capital")
+        >>> nothing.lookup["France"] == "Paris"
+        False
+    """
+    several = [tasks] if isinstance(tasks, (Task, str, os.PathLike)) else list(tasks)
+    several = [one if isinstance(one, Task) else task(one) for one in several]
+    if not several:
+        raise EmptySelection("The Null task needs a task whose inputs it takes.", got="0 tasks")
+    right: dict[str, set[str]] = {}
+    for one in several:
+        for pair in one:
+            right.setdefault(pair.input, {pair.input}).add(pair.output)
+    answers = [pair.output for one in several for pair in one]  # with repeats: frequent answers stay frequent
+    pairs = [(source, _wrong(source, answers, taken, seed)) for source, taken in right.items()]
+    titles = ", ".join(one.name for one in several)
+    return Task(
+        name,
+        pairs,
+        template=several[0].template,
+        description=f"no rule: inputs of {titles}, answers drawn at random from theirs",
+        source=several[0].source,
+        seed=several[0].seed,
+    )
+
+
+def is_path(name_or_path: str | os.PathLike[str]) -> bool:
+    """Whether a task is asked for by its file rather than by its name."""
+    if not isinstance(name_or_path, str):
+        return True
+    separated = any(mark in name_or_path for mark in (os.sep, os.altsep, "/") if mark)
+    path = Path(name_or_path)
+    return separated or path.suffix.lower() in (*SUFFIXES, ".conllu") or path.is_file()
+
+
+def _wrong(source: str, answers: Sequence[str], taken: set[str], seed: int) -> str:
+    free = [answer for answer in answers if answer not in taken]
+    if not free:
+        raise EmptySelection(
+            "The Null task needs more answers to draw from.",
+            got=f"no answer for {source!r} but right ones",
+            allowed="tasks with two different answers or more",
+        )
+    return rng_of("null", seed, source).choice(free)
+
+
+@cache
+def _builtin(name: str) -> tuple[tuple[tuple[str, str], ...], str]:
+    """The pairs and the description of a built-in task."""
+    if name in _REVERSED:
+        forward, description = _REVERSED[name]
+        back = Task(forward, pair_list(forward).pairs).reversed(name)
+        return tuple((pair.input, pair.output) for pair in back), description
+    if name in _DERIVED:
+        build, description = _DERIVED[name]
+        return tuple(build()), description
+    found = pair_list(name)
+    return tuple((pair.input, pair.output) for pair in found.pairs), found.description
+
+
+def _of_words(rule: Callable[[str], str]) -> Callable[[], Iterable[tuple[str, str]]]:
+    return lambda: [(word, rule(word)) for word in common_words()]
+
+
+def _along_alphabet(step: int) -> Callable[[], Iterable[tuple[str, str]]]:
+    def build() -> Iterable[tuple[str, str]]:
+        for alphabet in (string.ascii_lowercase, string.ascii_uppercase):
+            pairs = zip(alphabet, alphabet[1:])
+            yield from pairs if step > 0 else ((after, before) for before, after in pairs)
+
+    return build
+
+
+def _of_three(place: int, n: int = 300) -> Callable[[], Iterable[tuple[str, str]]]:
+    """Lists of three common words, the same for every place: only the answers tell the tasks apart."""
+
+    def build() -> Iterable[tuple[str, str]]:
+        lists = [take(common_words(), 3, rng_of("of-three", i)) for i in range(n)]
+        return [(", ".join(words), words[place]) for words in lists]
+
+    return build
+
+
+def _animal_of_three(n: int = 300) -> Iterable[tuple[str, str]]:
+    for i in range(n):
+        rng = rng_of("animal-of-three", i)
+        animal = rng.choice(words_of("animals"))
+        words = take([*take(words_of("objects"), 2, rng), animal], 3, rng)
+        yield ", ".join(words), animal
+
+
+_DERIVED: dict[str, tuple[Callable[[], Iterable[tuple[str, str]]], str]] = {
+    "capitalize": (_of_words(str.capitalize), "word -> the same word with a capital letter"),
+    "uppercase": (_of_words(str.upper), "word -> the same word in capital letters"),
+    "first-letter": (_of_words(lambda word: word[0]), "word -> its first letter"),
+    "last-letter": (_of_words(lambda word: word[-1]), "word -> its last letter"),
+    "next-letter": (_along_alphabet(1), "letter -> the next one in the alphabet, in both cases"),
+    "previous-letter": (_along_alphabet(-1), "letter -> the one before it in the alphabet, in both cases"),
+    "first-of-three": (_of_three(0), "three words -> the first of them"),
+    "second-of-three": (_of_three(1), "three words -> the second of them"),
+    "last-of-three": (_of_three(2), "three words -> the last of them"),
+    "animal-of-three": (_animal_of_three, "one animal and two objects -> the animal"),
+}

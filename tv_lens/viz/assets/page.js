@@ -1,0 +1,70 @@
+// Draws every figure of the page, in the colours of the reader's light or dark setting.
+(function () {
+  "use strict";
+  const swap = JSON.parse(document.getElementById("tv-colours").textContent);
+  const wantsDark = window.matchMedia("(prefers-color-scheme: dark)");
+
+  function recoloured(value) {
+    if (typeof value === "string") return Object.hasOwn(swap, value) ? swap[value] : value;
+    if (Array.isArray(value)) return value.map(recoloured);
+    if (value && typeof value === "object" && !("bdata" in value)) {
+      return Object.fromEntries(Object.entries(value).map(([key, part]) => [key, recoloured(part)]));
+    }
+    return value;
+  }
+
+  function fileName(text) {
+    return text.toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "") || "figure";
+  }
+
+  function plotly(place, text) {
+    const camera = {
+      name: "png", title: "Save as PNG", icon: Plotly.Icons.camera,
+      click: function () {
+        const figure = JSON.parse(text);  // a picture leaves the page: it needs its title and a light ground
+        const layout = Object.assign({}, figure.layout, { title: figure.full, margin: figure.margin });
+        Plotly.downloadImage({ data: figure.data, layout: layout },
+          { format: "png", scale: 2, width: place.clientWidth, height: layout.height + 62, filename: fileName(figure.name) });
+      },
+    };
+    // By default plotly.js offers to upload the data to its maker's server; a figure here offers no such thing.
+    const config = { displaylogo: false, responsive: true, showSendToCloud: false, plotlyServerURL: "",
+                     modeBarButtonsToAdd: [camera],
+                     modeBarButtonsToRemove: ["toImage", "select2d", "lasso2d", "autoScale2d"] };
+    function draw() {
+      const figure = JSON.parse(text);
+      const ground = { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)" };
+      const layout = Object.assign(figure.layout, ground);
+      const dark = wantsDark.matches;
+      return Plotly.react(place, dark ? recoloured(figure.data) : figure.data, dark ? recoloured(layout) : layout, config);
+    }
+    wantsDark.addEventListener("change", draw);
+    return draw();
+  }
+
+  function circuitsvis(place, text) {
+    const figure = JSON.parse(text);
+    CircuitsVis.render(place.id, CircuitsVis[figure.component], figure.props);
+  }
+
+  // A document inside a notebook's frame asks for the room that it takes; where it may not, the frame scrolls.
+  function fitFrame() {
+    try {
+      if (window.frameElement) window.frameElement.style.height = document.body.offsetHeight + 4 + "px";
+    } catch (error) { /* the frame belongs to another origin */ }
+  }
+
+  window.tvDraw = function () {
+    if (window.parent !== window) new ResizeObserver(fitFrame).observe(document.body);
+    for (const place of document.querySelectorAll("[data-figure]")) {
+      const text = document.getElementById(place.id + "-data").textContent;
+      try {
+        (place.dataset.figure === "plotly" ? plotly : circuitsvis)(place, text);
+        place.dataset.drawn = "yes";
+      } catch (error) {
+        place.className = "problem";
+        place.textContent = "This figure could not be drawn: " + error.message;
+      }
+    }
+  };
+})();

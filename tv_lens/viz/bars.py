@@ -1,0 +1,106 @@
+"""Conditions side by side: horizontal bars with intervals, one panel a label of another axis."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from tv_lens.errors import InvalidArgument
+from tv_lens.sweep import Sweep
+from tv_lens.viz import sweeps, theme
+from tv_lens.viz.figure import Figure
+
+
+def bars(sweep: Sweep, *, title: str, height: int | None, level: float, strong: Sequence[str]) -> Figure:
+    """A `Figure` with one bar a condition, its interval as a line and its mean as a number."""
+    from plotly.subplots import make_subplots
+
+    axis, panels = _arranged(sweep)
+    found = sweep.interval(level)
+    if axis is None:
+        found, names = found.expand_dims({"": 1}), [sweep.name or sweep.metric]
+        axis = ""
+    else:
+        names = sweeps.tick_labels(sweep, axis)
+    panel_names = sweeps.tick_labels(sweep, panels) if panels else []
+    n_columns = theme.columns_for(len(panel_names))
+    n_rows = math.ceil(len(panel_names) / n_columns) or 1
+    height = height or 130 + n_rows * (len(names) * 32 + 80)
+    figure = make_subplots(n_rows, n_columns, shared_yaxes=True, subplot_titles=panel_names or None,
+                           horizontal_spacing=0.05, vertical_spacing=min(0.3, 105 / height))  # fmt: skip
+    baselines = _baselines(sweep, found)
+    ends = [0.0, float(found["low"].min()), float(found["high"].max()), *baselines.values()]
+    room = (max(ends) - min(ends) or 1.0) * (0.13 if n_columns == 1 else 0.22)  # for the number after each bar
+    limits = [min(ends) - (room if min(ends) < 0 else 0), max(ends) + room]
+    for panel in range(max(1, len(panel_names))):
+        row, column = panel // n_columns + 1, panel % n_columns + 1
+        part = found.isel({panels: panel}) if panels else found
+        for trace in _bars(sweep, part, axis, names, strong, level, limits):
+            figure.add_trace(trace, row, column)
+        for i, (name, mean) in enumerate(baselines.items()):
+            figure.add_vline(mean, row=row, col=column, line=dict(color=theme.SOFT, width=1.3, dash="dash"))
+            text = f"{sweeps.baseline_name(name)} {theme.number(mean)}"
+            figure.add_annotation(text=text, x=mean, y=1, yref="y domain", yanchor="bottom", yshift=14 * (i % 2),
+                                  showarrow=False, font=dict(size=11, color=theme.SOFT), row=row, col=column)  # fmt: skip
+    text = sweeps.subtitle(sweep, f"lines: {level:.0%} bootstrap intervals")
+    figure.update_layout(theme.layout(title, text, height), showlegend=False, bargap=0.38)
+    figure.update_layout(margin_t=96 + 22 * bool(panel_names) + 12 * len(baselines))
+    figure.update_yaxes(**theme.axis(), showgrid=False)
+    figure.update_yaxes(autorange="reversed", ticks="", ticklabelstandoff=6)
+    figure.update_xaxes(**theme.axis(), range=limits)
+    for column in range(1, n_columns + 1):
+        for row in range(1, n_rows + 1):
+            last = (row * n_columns + column - 1) >= len(panel_names)  # no panel below this one
+            if last:
+                figure.update_xaxes(title=theme.axis(sweeps.value_title(sweep))["title"], row=row, col=column)
+    for note in figure.layout.annotations[: len(panel_names)]:
+        note.update(font=dict(size=13.5, color=theme.INK), yshift=16 * len(baselines))
+    return Figure(title, text, sweep.sign, plotly=figure, height=height)
+
+
+def _arranged(sweep: Sweep) -> tuple[str | None, str | None]:
+    """The axes as bars, panels."""
+    if len(sweep.axes) > 2:
+        raise InvalidArgument("Bars show at most two axes.", got=", ".join(sweep.axes),
+                              do="choose with .sel(axis=label) or pool with .average(axis)")  # fmt: skip
+    if not sweep.axes:
+        return None, None
+    axis = "condition" if "condition" in sweep.axes else sweep.axes[0]
+    return axis, next((other for other in sweep.axes if other != axis), None)
+
+
+def _baselines(sweep: Sweep, found: xr.Dataset) -> dict[str, float]:
+    """The baselines that are not among the bars already."""
+    means = found["mean"].values
+    return {name: mean for name, mean in sweeps.baseline_means(sweep).items() if not np.isclose(means, mean).any()}
+
+
+def _bars(
+    sweep: Sweep, found: xr.Dataset, axis: str, names: Sequence[str], strong: Sequence[str], level: float,
+    limits: Sequence[float],
+) -> list[Any]:  # fmt: skip
+    import plotly.graph_objects as go
+
+    mean, low, high, n = (np.atleast_1d(found[key].values) for key in ("mean", "low", "high", "n"))
+    n = np.broadcast_to(n, mean.shape)
+    set_off = [name in strong if strong else re.match(r"vector($|,| \(| @)", name) is not None for name in names]
+    colours = [theme.ACCENT if one or not any(set_off) else theme.MUTED for one in set_off]
+    hover = ("<b>%{y}</b><br><b>%{x:.3g}</b> " + theme.escaped(sweep.units)
+             + f"<br>{level:.0%} interval %{{customdata[0]:.3g}} to %{{customdata[1]:.3g}}"
+             + "<br>n = %{customdata[2]}<extra></extra>")  # fmt: skip
+    bar = go.Bar(
+        x=np.round(mean, 6), y=list(names), orientation="h", marker=dict(color=colours, line=dict(width=0)),
+        customdata=np.stack([low, high, n], axis=-1), hovertemplate=hover,
+        error_x=dict(type="data", symmetric=False, array=high - mean, arrayminus=mean - low, color=theme.INK,
+                     thickness=1.4, width=4),
+    )  # fmt: skip
+    right = np.maximum(high, 0) + (limits[1] - limits[0]) * 0.012
+    label = go.Scatter(x=right, y=list(names), mode="text", text=[theme.number(one) for one in mean],
+                       textposition="middle right", textfont=dict(size=12.5, color=theme.INK), hoverinfo="skip",
+                       cliponaxis=False)  # fmt: skip
+    return [bar, label]

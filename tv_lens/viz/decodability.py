@@ -1,0 +1,20 @@
+"""Task decodability by layer, one curve a task, one panel a shot count."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tv_lens.task_vectors.decodability import Decodability
+from tv_lens.viz.dispatch import plot
+from tv_lens.viz.figure import Figure
+
+
+@plot.register(Decodability)
+def plot_decodability(result: Decodability, **style: Any) -> Figure:
+    """A `Figure` of the result's sweep, with chance as a dashed line; its controls are a sweep of their own.
+
+    Args:
+        result: draw `result.controls` or `result.over_tasks()` for the other views.
+        style: as for a Sweep.
+    """
+    return plot(result.sweep, **style)

@@ -1,0 +1,127 @@
+"""Two axes of a sweep as a map, a third one as a menu."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tv_lens.errors import InvalidArgument
+from tv_lens.sweep import Sweep
+from tv_lens.viz import sweeps, theme
+from tv_lens.viz.figure import Figure
+
+_ORDER = ("layer", "query_pos", "head", "kv_head", "task", "key_pos", "pos", "span", "neuron")
+_WIDTH = 1000  # pixels that a page gives a figure; what fits is judged by it
+
+
+def heatmap(sweep: Sweep, *, title: str, height: int | None, level: float, center: float | int | None) -> Figure:
+    """A `Figure` with the mean of every cell as a colour; limits and counts are in the hover labels."""
+    import plotly.graph_objects as go
+
+    y, x, *rest = _arranged(sweep)
+    frames = sweep.values[rest[0]].values.tolist() if rest else [None]
+    found = sweep.interval(level)
+    means = found["mean"].values
+    scale, low, high = _scale(sweep, means, center)
+    columns = sweeps.tick_labels(sweep, x)
+    x_names, y_names = (np.array(sweeps.full_labels(sweep, axis), dtype=object) for axis in (x, y))
+    traces = []
+    for i, frame in enumerate(frames):
+        part = (found.sel({rest[0]: frame}) if rest else found).transpose(y, x)
+        numbers = np.stack([part["low"], part["high"], np.broadcast_to(part["n"], part["low"].shape)], axis=-1)
+        shape = part["mean"].shape
+        traces.append(go.Heatmap(
+            z=np.round(part["mean"].values, 6), x=_places(sweep, x), y=_places(sweep, y),
+            text=np.broadcast_to(x_names[None], shape).tolist(),
+            hovertext=np.broadcast_to(y_names[:, None], shape).tolist(),
+            customdata=np.round(numbers, 6), colorscale=scale, zmin=low, zmax=high, visible=i == 0,
+            xgap=1 if len(columns) <= 60 else 0, ygap=1 if sweep.values.sizes[y] <= 60 else 0, hoverongaps=False,
+            hovertemplate=_hover(sweep, x, y, level),
+            colorbar=_colourbar(sweeps.value_title(sweep)),
+        ))  # fmt: skip
+    tilted = sum(len(label) for label in columns) * 7.5 > _WIDTH * 0.85 or len(columns) > 40
+    rows = sweep.values.sizes[y]
+    height = height or int(np.clip(rows * 15 + 190 + 50 * tilted + 40 * bool(rest), 330, 820))
+    figure = go.Figure(traces, theme.layout(title, _subtitle(sweep, center), height))
+    if not sweeps.is_numbered(sweep, y):
+        figure.update_yaxes(autorange="reversed")  # names read from the top, layers rise from the bottom
+    crowded = len(columns) > 70
+    figure.update_xaxes(**theme.axis(theme.axis_title(x)), showgrid=False, tickangle=-90 if tilted else 0,
+                        **_ticks(sweep, x, _WIDTH, 8 if crowded else 12 if tilted else 26))  # fmt: skip
+    figure.update_yaxes(**theme.axis(theme.axis_title(y)), showgrid=False, **_ticks(sweep, y, height - 190, 14))
+    if tilted:
+        figure.update_xaxes(tickfont_size=8.5 if crowded else 11)
+    if rest:
+        figure.update_layout(updatemenus=[_menu(rest[0], sweeps.tick_labels(sweep, rest[0]))], margin_t=130)
+    return Figure(title, _subtitle(sweep, center), sweep.sign, plotly=figure, height=height)
+
+
+def _arranged(sweep: Sweep) -> list[str]:
+    """The axes as rows, columns, menu: layers are rows, the longer of the other places columns."""
+    axes = sorted(sweep.axes, key=lambda a: _ORDER.index(a) if a in _ORDER else len(_ORDER))
+    places = [axis for axis in axes if axis in sweeps.PLACES]
+    if len(places) >= 2:
+        return [places[0], places[-1], *(axis for axis in axes if axis not in (places[0], places[-1]))]
+    if len(axes) == 1:
+        raise InvalidArgument("A heatmap needs two axes.", got=axes[0], do='use kind="lines" or kind="bars"')
+    return list(sweep.axes)
+
+
+def _places(sweep: Sweep, axis: str) -> list[int | float]:
+    """Where the axis's labels stand: numbers at themselves, anything else at its rank."""
+    labels = sweep.values[axis].values
+    even = labels.dtype.kind in "iu" and len(labels) > 1 and len(set(np.diff(labels))) == 1 and labels[1] > labels[0]
+    return labels.tolist() if even else list(range(len(labels)))
+
+
+def _ticks(sweep: Sweep, axis: str, room: int, each: int) -> dict[str, object]:
+    """Tick places and texts, thinned so that they do not run into each other."""
+    places, labels = _places(sweep, axis), sweeps.tick_labels(sweep, axis)
+    step = int(np.ceil(len(places) * each / room))
+    if not sweeps.has_tokens(sweep, axis) and sweeps.is_numbered(sweep, axis) and step > 1:
+        step = next(nice for nice in (2, 5, 10, 20, 25, 50, 100, 250, 1000, 10**9) if nice >= step)
+    return dict(tickmode="array", tickvals=places[::step], ticktext=labels[::step])
+
+
+def _scale(sweep: Sweep, means: np.ndarray, center: float | int | None) -> tuple[list, float, float]:
+    """The colour scale with its ends: diverging around the zero where the metric has one."""
+    middle = center if center is not None else sweep.zero
+    low, high = float(np.nanmin(means)), float(np.nanmax(means))
+    if middle is not None:
+        reach = max(abs(high - middle), abs(low - middle)) or 1.0
+        return theme.colourscale(theme.DIVERGING), middle - reach, middle + reach
+    whole = sweeps.value_range(sweep, low, high)
+    if whole is not None:
+        return theme.colourscale(theme.SEQUENTIAL), 0.0, 1.0
+    return theme.colourscale(theme.SEQUENTIAL), low, high if high > low else low + 1.0
+
+
+def _hover(sweep: Sweep, x: str, y: str, level: float) -> str:
+    return (f"{theme.axis_title(y)} %{{hovertext}} · {theme.axis_title(x)} %{{text}}"
+            f"<br><b>%{{z:.3g}}</b> {theme.escaped(sweep.units)}"
+            f"<br>{level:.0%} interval %{{customdata[0]:.3g}} to %{{customdata[1]:.3g}}"
+            "<br>n = %{customdata[2]}<extra></extra>")  # fmt: skip
+
+
+def _colourbar(title: str) -> dict[str, object]:
+    font = dict(size=13, color=theme.SOFT)
+    return dict(title=dict(text=title, side="right", font=font), thickness=14, len=1, outlinewidth=0,
+                tickfont=dict(color=theme.INK), x=1.01, xpad=8)  # fmt: skip
+
+
+def _subtitle(sweep: Sweep, center: float | int | None) -> str:
+    found = sweeps.baseline_means(sweep)
+    marks = [f"{sweeps.baseline_name(name)} {theme.number(mean)}" for name, mean in found.items()]
+    middle = center if center is not None else sweep.zero
+    if middle is not None:
+        marks.append(f"neutral colour at {theme.number(middle)}")
+    return sweeps.subtitle(sweep, *marks)
+
+
+def _menu(axis: str, labels: list[str]) -> dict[str, object]:
+    buttons = [
+        dict(label=f"{theme.axis_title(axis)}: {label}", method="restyle",
+             args=["visible", [j == i for j in range(len(labels))]])
+        for i, label in enumerate(labels)
+    ]  # fmt: skip
+    return dict(buttons=buttons, x=0, xanchor="left", y=1.02, yanchor="bottom", bgcolor=theme.PAPER,
+                bordercolor=theme.LINE, font=dict(color=theme.INK), pad=dict(b=6), showactive=True)  # fmt: skip

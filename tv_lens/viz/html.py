@@ -1,0 +1,318 @@
+"""Pages of prose, tables and figures in one file that asks nothing of any network."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import gzip
+import html
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tv_lens.errors import InvalidArgument
+from tv_lens.viz.figure import Figure, script_safe, write_html
+from tv_lens.viz.theme import interval_text, number, swap_table
+
+# The browser enforces what this module promises: a page that could ask the network for something asks in vain.
+_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; "
+    "img-src data: blob:; font-src data:"
+)
+
+
+@dataclass(frozen=True)
+class Section:
+    """One heading of a page and what stands under it.
+
+    Args:
+        title: the heading, also in the table of contents.
+        parts: in order: text, `Figure`, `Table` or DataFrame, `Facts`, `Note`, or any result that `plot` draws. Text
+            knows blank lines, `- ` lists, ``` fences, `code` and **bold**; everything else is shown as it is.
+    """
+
+    title: str
+    parts: tuple[Any, ...]
+
+    def __init__(self, title: str, *parts: Any):
+        object.__setattr__(self, "title", title)
+        object.__setattr__(self, "parts", parts)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with its caption.
+
+    Args:
+        frame: the rows. Columns `mean`, `low`, `high` become one column, `0.75 [0.62, 0.86]`.
+        caption: what it shows, with metric and units.
+        strong: labels in the first column whose rows are set off.
+        headings: what to print for a column's name.
+    """
+
+    frame: pd.DataFrame
+    caption: str = ""
+    strong: Sequence[Any] = ()
+    headings: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A few numbers to see first: label -> value, or label -> (value, small print)."""
+
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Note:
+    """A paragraph that is set off: a finding, or with `warn=True` a caveat."""
+
+    text: str
+    warn: bool = False
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page, ready to be saved with `.save("report.html")` or shown in Jupyter."""
+
+    title: str
+    html: str = field(repr=False)
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the page as one file, whole or not at all, and returns its path."""
+        return write_html(path, self.html)
+
+    def _repr_html_(self) -> str:
+        return framed(self.html, 800)
+
+
+def page(
+    title: str, sections: Sequence[Section | tuple[str, Sequence[Any]]], *, lead: str = "", footer: str = ""
+) -> Page:
+    """A `Page` with a title, a table of contents and its sections.
+
+    Args:
+        title: of the page.
+        sections: `Section`s, or pairs of a heading and its parts.
+        lead: what the page is about, in a sentence or two under the title.
+        footer: small print: versions, fingerprint, date.
+
+    Example:
+        >>> import pandas as pd
+        >>> table = Table(pd.DataFrame({"prompt": ["zero-shot"], "mean": [0.1], "low": [0.0], "high": [0.2]}))
+        >>> report = page("A report", [Section("Accuracy", "With **intervals**.", table)])
+        >>> "0.10 [0, 0.20]" in report.html
+        True
+    """
+    drawn = [one if isinstance(one, Section) else Section(one[0], *one[1]) for one in sections]
+    names = _names([section.title for section in drawn])
+    figures: list[Figure] = []
+    blocks = [_section(section, name, figures) for section, name in zip(drawn, names, strict=True)]
+    entries = "".join(f'<li><a href="#{name}">{html.escape(one.title)}</a></li>'
+                      for one, name in zip(drawn, names, strict=True))  # fmt: skip
+    contents = f'<nav aria-label="Contents"><ol>{entries}</ol></nav>' if len(drawn) > 1 else ""
+    head = f"<header><h1>{html.escape(title)}</h1>{prose(lead)}{contents}</header>"
+    foot = f"<footer>{prose(footer)}</footer>" if footer else ""
+    return Page(title, document(head + "\n".join(blocks) + foot, figures, title=title, single=False))
+
+
+def _names(titles: Sequence[str]) -> list[str]:
+    """An anchor per heading, each its own."""
+    found: list[str] = []
+    for title in titles:
+        name = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "section"
+        while name in found:
+            name += "-2"
+        found.append(name)
+    return found
+
+
+def _section(section: Section, name: str, figures: list[Figure]) -> str:
+    blocks = [_part(part, figures) for part in section.parts]
+    return f'<section><h2 id="{name}">{html.escape(section.title)}</h2>\n' + "\n".join(blocks) + "</section>"
+
+
+def _part(part: Any, figures: list[Figure]) -> str:
+    if isinstance(part, str):
+        return prose(part)
+    if isinstance(part, Note):
+        return f'<div class="note{" warn" if part.warn else ""}">{prose(part.text)}</div>'
+    if isinstance(part, pd.DataFrame):
+        part = Table(part)
+    if isinstance(part, Table):
+        return table(part)
+    if isinstance(part, Facts):
+        return facts(part)
+    if not isinstance(part, Figure):
+        from tv_lens.viz.dispatch import plot
+
+        part = plot(part)
+    figures.append(part)
+    return figure_block(part, len(figures))
+
+
+# -------------------------------------------------------------------------------------------------------- blocks
+
+
+def prose(text: str) -> str:
+    """Text as HTML: paragraphs, lists, fenced code, `code` and **bold**; nothing in it can act as markup."""
+    blocks = []
+    for i, piece in enumerate(re.split(r"^```\w*\n(.*?)^```\s*$", text, flags=re.DOTALL | re.MULTILINE)):
+        if i % 2:
+            blocks.append(f"<pre><code>{html.escape(piece.rstrip())}</code></pre>")
+            continue
+        for block in re.split(r"\n\s*\n", piece.strip()):
+            rows = [row.strip() for row in block.split("\n") if row.strip()]
+            if rows and all(row.startswith("- ") for row in rows):
+                blocks.append("<ul>" + "".join(f"<li>{_inline(row[2:])}</li>" for row in rows) + "</ul>")
+            elif rows:
+                blocks.append(f"<p>{_inline(' '.join(rows))}</p>")
+    return "\n".join(blocks)
+
+
+def _inline(text: str) -> str:
+    pieces = re.split(r"`([^`]+)`", text)
+    return "".join(
+        f"<code>{html.escape(piece)}</code>" if i % 2
+        else re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", html.escape(piece))
+        for i, piece in enumerate(pieces)
+    )  # fmt: skip
+
+
+def table(part: Table) -> str:
+    """A `Table` as HTML."""
+    frame = part.frame
+    if {"mean", "low", "high"} <= set(frame.columns):
+        merged = [interval_text(*row) for row in frame[["mean", "low", "high"]].itertuples(index=False)]
+        place = list(frame.columns).index("mean")
+        frame = frame.drop(columns=["mean", "low", "high"])
+        frame.insert(min(place, frame.shape[1]), "mean", merged)
+    numeric = {name: name == "mean" or pd.api.types.is_numeric_dtype(frame[name]) for name in frame.columns}
+    mark = {name: ' class="number"' if numeric[name] else "" for name in frame.columns}
+    head = "".join(
+        f"<th{mark[name]}>{html.escape(str(part.headings.get(name, _heading(name))))}</th>" for name in frame.columns
+    )
+    rows = []
+    for values in frame.itertuples(index=False):
+        strong = ' class="strong"' if part.strong and values[0] in part.strong else ""
+        pairs = zip(frame.columns, values, strict=True)
+        cells = "".join(f"<td{mark[name]}>{_cell(value)}</td>" for name, value in pairs)
+        rows.append(f"<tr{strong}>{cells}</tr>")
+    caption = f"<caption>{html.escape(part.caption)}</caption>" if part.caption else ""
+    body = "".join(rows)
+    return f'<div class="table"><table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _heading(name: object) -> str:
+    return "mean [95% interval]" if name == "mean" else str(name).replace("_", " ")
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float) or (hasattr(value, "dtype") and value.dtype.kind == "f"):
+        return number(value)
+    return "–" if value is None else html.escape(str(value))
+
+
+def facts(part: Facts) -> str:
+    """`Facts` as tiles."""
+    tiles = []
+    for label, value in part.values.items():
+        value, small = value if isinstance(value, tuple) else (value, "")
+        small = f"<small>{html.escape(str(small))}</small>" if small else ""
+        tiles.append(f"<div><dt>{html.escape(label)}</dt><dd>{_cell(value)}{small}</dd></div>")
+    return f'<dl class="facts">{"".join(tiles)}</dl>'
+
+
+def figure_block(figure: Figure, index: int) -> str:
+    """A figure's place on a page: its title as text, where it is drawn, and what the page's script draws there."""
+    head = f"<header><h3>{html.escape(figure.title)}</h3>"
+    head += f"<p>{html.escape(figure.subtitle)}</p></header>" if figure.subtitle else "</header>"
+    note = f"<figcaption>{html.escape(figure.note)}</figcaption>" if figure.note else ""
+    name = f"figure-{index}"
+    place = f'<div id="{name}" class="{figure.library}" data-figure="{figure.library}" role="img"'
+    place += f' aria-label="{html.escape(figure.title)}"></div>'
+    data = f'<script type="application/json" id="{name}-data">{figure.payload()}</script>'
+    return f"<figure>{head}{place}{note}{data}</figure>"
+
+
+# ------------------------------------------------------------------------------------------------------ documents
+
+
+@functools.cache
+def _library(name: str) -> str:
+    """A drawing library's source, fit for an inline script element."""
+    if name == "plotly":
+        from plotly.offline import get_plotlyjs
+
+        source = get_plotlyjs()
+    else:
+        bundle = resources.files("circuitsvis") / "dist" / "cdn" / "iife.js"
+        source = bundle.read_text(encoding="utf-8")
+    source = re.sub(r"^//# sourceMappingURL=.*$", "", source, flags=re.MULTILINE)  # it would be asked for
+    return source.replace("</script", "<\\/script").replace("<!--", "<\\!--")
+
+
+@functools.cache
+def _packed(name: str) -> str:
+    return base64.b64encode(gzip.compress(_library(name).encode(), compresslevel=9, mtime=0)).decode()
+
+
+def _scripts(libraries: Sequence[str], compress: bool) -> str:
+    """The elements that load the libraries, then draw."""
+    draw = "tvDraw();"
+    if not compress:
+        return "".join(f"<script>{_library(name)}</script>" for name in libraries) + f"<script>{draw}</script>"
+    # A notebook keeps every output: packed, a figure costs it 2 MB instead of 5.
+    packed = "".join(f'<script type="text/plain" class="tv-library">{_packed(name)}</script>' for name in libraries)
+    load = """
+(async () => {
+  for (const packed of document.querySelectorAll(".tv-library")) {
+    const bytes = Uint8Array.from(atob(packed.textContent), (letter) => letter.charCodeAt(0));
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+    const script = document.createElement("script");
+    script.textContent = await new Response(stream).text();
+    document.head.append(script);
+  }
+  tvDraw();
+})();"""
+    return f"{packed}<script>{load}</script>"
+
+
+def document(body: str, figures: Sequence[Figure], *, title: str, single: bool = True, compress: bool = False) -> str:
+    """A whole HTML document around `body`, with each drawing library that its figures need once.
+
+    Args:
+        body: what the page shows.
+        figures: those in the body.
+        title: of the browser's tab.
+        single: the page is one figure.
+        compress: pack the libraries, for a document that sits inside another.
+    """
+    assets = resources.files("tv_lens.viz") / "assets"
+    style, script = ((assets / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    libraries = sorted({figure.library for figure in figures}, reverse=True)
+    colours = f'<script type="application/json" id="tv-colours">{script_safe(json.dumps(swap_table()))}</script>'
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{html.escape(title)}</title>\n<style>{style}</style></head>\n"
+        f'<body{" class=single" if single else ""}><main>\n{body}\n</main>\n'
+        f"{colours}<script>{script}</script>{_scripts(libraries, compress)}</body></html>\n"
+    )
+
+
+def framed(text: str, height: int) -> str:
+    """The document inside a frame of its own, so that a notebook's styles and other figures cannot touch it."""
+    if not text.startswith("<!doctype html>"):
+        raise InvalidArgument("Only a whole document can be framed.", got=text[:40])
+    return (f'<iframe srcdoc="{html.escape(text)}" style="width:100%;height:{height}px;border:0" '
+            'loading="eager"></iframe>')  # fmt: skip

@@ -1,0 +1,160 @@
+"""Colours, numbers and labels that all figures share.
+
+Every colour is written once for a light page. `SWAP` maps it to the one that stands for it on a dark page, so a
+figure carries no second description of itself.
+"""
+
+from __future__ import annotations
+
+import html
+import textwrap
+from typing import Any
+
+import numpy as np
+
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+INK, SOFT, GRID, LINE, PAPER = "#1b1f24", "#5b6570", "#e6e9ed", "#b4bcc5", "#ffffff"
+MUTED = "#9aa9ba"
+
+# Okabe and Ito's palette, told apart with every common colour blindness; yellow is left out (unreadable on white).
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#b0578d", "#e69f00", "#56b4e9", "#7a5c3e", "#5b6570")
+_PALETTE_DARK = ("#4aa3df", "#ff8a3d", "#2cc79c", "#dd93bd", "#f3bd4a", "#8fd0f7", "#bf9a75", "#aab4be")
+ACCENT = PALETTE[0]
+DASHES = ("solid", "dash", "dot", "dashdot")
+SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "x", "star", "pentagon")
+
+# Orange to blue through the page's own colour: the one pair of hues that no common colour blindness merges.
+DIVERGING = ("#7f3300", "#d9761c", "#f6c793", "#f7f7f8", "#a9cdea", "#2f7fc1", "#083f7a")
+_DIVERGING_DARK = ("#ffd3a1", "#f29b4b", "#8a4a17", "#20252b", "#1d4f7d", "#4a9be0", "#c2e2ff")
+SEQUENTIAL = ("#f4f6f9", "#c3d6ea", "#82b1da", "#3c84c4", "#145a9c", "#062f5f")
+_SEQUENTIAL_DARK = ("#1d2228", "#183b5f", "#1f62a0", "#3f90da", "#86bff0", "#daeeff")
+# Ordered series (shots, steps): from pale to deep without reaching either background.
+_ORDERED = ("#8fb8de", "#5c95cb", "#2f74b5", "#1a5493", "#0d3568")
+_ORDERED_DARK = ("#3e6d9c", "#5389c2", "#72a8de", "#9dc6ef", "#cfe4fa")
+
+BAND, FAINT_BAND = 0.16, 0.08  # opacity of an interval's band, and of one among many
+
+SWAP = {
+    INK: "#e8ebee", SOFT: "#a4aeb9", GRID: "#30363d", LINE: "#565f69", PAPER: "#171a1e", MUTED: "#5d6a79",
+    **dict(zip(PALETTE, _PALETTE_DARK, strict=True)),
+    **dict(zip(DIVERGING, _DIVERGING_DARK, strict=True)),
+    **dict(zip(SEQUENTIAL, _SEQUENTIAL_DARK, strict=True)),
+    **dict(zip(_ORDERED, _ORDERED_DARK, strict=True)),
+}  # fmt: skip
+
+
+def faded(colour: str, opacity: float = BAND) -> str:
+    """The colour as rgba, in the spelling that `swap_table` knows."""
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{opacity})"
+
+
+def swap_table() -> dict[str, str]:
+    """Light to dark, for plain colours and for faded ones."""
+    swap = dict(SWAP)
+    for band in (BAND, FAINT_BAND):
+        swap |= {faded(light, band): faded(dark, band + 0.05) for light, dark in SWAP.items()}
+    return swap
+
+
+def colourscale(colours: tuple[str, ...]) -> list[list[Any]]:
+    """The colours at equal steps, as plotly takes them."""
+    return [[round(i / (len(colours) - 1), 6), colour] for i, colour in enumerate(colours)]
+
+
+def series_colours(n: int, ordered: bool) -> list[str]:
+    """One colour a series: shades of one hue where the series are ordered, hues where they are not."""
+    if ordered and 1 < n <= len(_ORDERED):
+        return [_ORDERED[round(i * (len(_ORDERED) - 1) / (n - 1))] for i in range(n)]
+    return [PALETTE[i % len(PALETTE)] for i in range(n)]
+
+
+def number(value: float | int, digits: int = 3) -> str:
+    """The number as a reader wants it: few digits, a true minus sign."""
+    value = float(value)
+    if not np.isfinite(value):
+        return "–"
+    if value != 0 and (abs(value) >= 1e5 or abs(value) < 1e-3):
+        text = f"{value:.{digits - 1}e}"
+    else:
+        order = int(np.floor(np.log10(abs(value)))) if value else 0
+        places = max(0, digits - 1 - order) if order >= 0 else max(digits - 1, digits - 2 - order)
+        text = f"{value:.{places}f}"
+    return "0" if float(text) == 0 else text.replace("-", "−")
+
+
+def interval_text(mean: float | int, low: float | int, high: float | int) -> str:
+    """`0.75 [0.62, 0.86]`."""
+    return f"{number(mean)} [{number(low)}, {number(high)}]"
+
+
+def escaped(text: object) -> str:
+    """Text that plotly shows as it is: it reads a small HTML, in which a token such as `<b>` would vanish."""
+    return html.escape(str(text), quote=False)
+
+
+def token_label(token: object, longest: int = 14) -> str:
+    """A token as an axis shows it: its leading spaces and line breaks made visible, cut when long."""
+    text = str(token).replace("\r", "").replace("\n", "⏎").replace("\t", "⇥")
+    bare = text.lstrip(" ")
+    text = "␣" * (len(text) - len(bare)) + bare
+    if len(text) > longest:
+        text = text[: longest - 1] + "…"
+    return escaped(text or "∅")
+
+
+def wrapped(text: object, width: int = 70, lines: int = 6) -> str:
+    """Long text for a hover label, escaped and broken into lines."""
+    rows = [row for part in str(text).split("\n") for row in (textwrap.wrap(part, width) or [""])]
+    if len(rows) > lines:
+        rows = ["… " + rows[-lines], *rows[-lines + 1 :]]  # a prompt's end, with its query, says most
+    return "<br>".join(escaped(row) for row in rows)
+
+
+def columns_for(panels: int) -> int:
+    """How many panels stand side by side."""
+    return {0: 1, 1: 1, 2: 2, 4: 2}.get(panels, 3)
+
+
+def spread(values: list[float], gap: float) -> list[float]:
+    """The values moved apart until neighbours are `gap` apart, as little as that takes; order is kept."""
+    order = np.argsort(values, kind="stable")
+    moved = np.array(values, dtype=float)[order]
+    for _ in range(200):
+        for i in range(len(moved) - 1):
+            short = gap - (moved[i + 1] - moved[i])
+            if short > 1e-9:
+                moved[i] -= short / 2
+                moved[i + 1] += short / 2
+    found = np.empty_like(moved)
+    found[order] = moved
+    return found.tolist()
+
+
+def axis_title(name: str) -> str:
+    """An axis's name as a reader says it."""
+    words = {"pos": "position", "query_pos": "query position (attends from)", "key_pos": "key position (attends to)",
+             "kv_head": "key-value head", "resid_post": "residual stream"}  # fmt: skip
+    return words.get(name, name.replace("_", " "))
+
+
+def layout(title: str, subtitle: str, height: int) -> dict[str, Any]:
+    """What every figure's layout starts from; axes are styled by `axis`."""
+    return dict(
+        title=dict(text=escaped(title), subtitle=dict(text=escaped(subtitle), font=dict(size=13, color=SOFT)), x=0.01,
+                   xanchor="left", y=0.98, yanchor="top", font=dict(size=17, color=INK)),
+        font=dict(family=FONT, size=13, color=INK), height=height, paper_bgcolor=PAPER, plot_bgcolor=PAPER,
+        margin=dict(l=60, r=20, t=90, b=55), hovermode="closest", colorway=list(PALETTE),
+        hoverlabel=dict(bgcolor=PAPER, bordercolor=LINE, font=dict(family=FONT, size=12, color=INK), align="left"),
+        modebar=dict(bgcolor="rgba(0,0,0,0)", color=LINE, activecolor=ACCENT),
+        legend=dict(bgcolor="rgba(0,0,0,0)", font=dict(color=INK), itemsizing="constant"),
+    )  # fmt: skip
+
+
+def axis(title: str | None = None, **options: Any) -> dict[str, Any]:
+    """One axis: quiet lines, titles and ticks that claim their own room."""
+    return dict(
+        title=dict(text=title, standoff=10, font=dict(size=13, color=SOFT)) if title else None,
+        gridcolor=GRID, linecolor=LINE, zerolinecolor=LINE, tickcolor=LINE, ticks="outside", ticklen=4,
+        tickfont=dict(color=INK, size=12), automargin=True, zeroline=False, **options,
+    )  # fmt: skip
