@@ -91,7 +91,7 @@ def test_an_accuracy_travels_with_its_audit_and_its_birthplace(model, vector):
     assert origin["prompts"]["shots"] == 3 and origin["prompts"]["split"] == "test"
     assert "caution" not in origin
     json.dumps(origin)
-    assert "(majority guess 0.10, copied input 1.00, single-token answers 0%)" in repr(found).splitlines()[0]
+    assert "(majority guess 0.02, copied input 1.00, single-token answers 0%)" in repr(found).splitlines()[0]
 
 
 def test_more_queries_than_there_are_means_all_of_them(model, vector):

@@ -18,10 +18,10 @@ from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge.sources import build_bridge_from_module
 
 import tv_lens as tv
+from tv_lens.editing import Edit
 from tv_lens.errors import DuplicateSite, InvalidArgument, MisalignedPrompts, ShapeMismatch, SiteAbsent, SiteError
 from tv_lens.errors import SiteNotReached, SiteNotWritable, TVLensError
 from tv_lens.intervention import Add, Intervention, Mean, Replace, Resample, Zero
-from tv_lens.registry import Edit
 from tv_lens.site import COMPONENTS, Site, Sites
 
 BATCH, POS = 5, 7  # no other axis of the tiny models has these lengths, so a swapped axis shows
@@ -200,7 +200,7 @@ def test_R2_an_unembedding_that_ignores_the_choice_of_positions_is_noticed(llama
     """The last token is chosen by a hook before the unembedding; were it discarded as other edits are in other
     architectures, the first token's logits would stand in its place."""
     clean = llama.run(TOKENS)
-    monkeypatch.setattr("tv_lens.registry._gatherer", lambda columns: lambda x, hook: x)
+    monkeypatch.setattr("tv_lens.registry.gatherer", lambda columns: lambda x, hook: x)
     assert torch.allclose(llama.run(TOKENS), clean, atol=1e-5)
 
 

@@ -1,11 +1,42 @@
-"""How does a model learn a task in context? Task vectors, patching and decoding circuits on TransformerLens."""
+"""How does a model learn a task in context? Task vectors, activation patching and decoding circuits on TransformerLens.
 
+Example:
+    >>> import tv_lens as tv
+    >>> model = tv.load("smollm2-135m")  # doctest: +SKIP
+    >>> vector = tv.extract(model, tv.task("present-past"), method=tv.ResidualMean(layer=20))  # doctest: +SKIP
+    >>> model.run("Q: go\\nA:", vector.replace())  # doctest: +SKIP
+"""
+
+from tv_lens import metrics, tasks, viz
+from tv_lens.attention import AttentionPatterns, attention
 from tv_lens.batch import TokenBatch
+from tv_lens.capture import Capture
 from tv_lens.errors import TVLensError
-from tv_lens.intervention import Add, Intervention, Mean, Project, Replace, Resample, Zero
+from tv_lens.intervention import Add, Intervention, Mean, Project, Replace, Resample, Stack, Zero
 from tv_lens.metrics import Answers, exact_match, kl, log_prob, logit_diff, metric, prob, rank
 from tv_lens.model import HookedModel, load
+from tv_lens.patching import patch
+from tv_lens.registry import HookRegistry
+from tv_lens.rows import PlacedEdit, Row, run_rows
+from tv_lens.scoring import Scores, score
 from tv_lens.site import COMPONENTS, Site, Sites, sites
-from tv_lens.sweep import Sweep
+from tv_lens.sweep import Sweep, concat
+from tv_lens.task_vectors.decodability import Decodability, decodability
+from tv_lens.task_vectors.evaluation import evaluate
+from tv_lens.task_vectors.extraction import extract
+from tv_lens.task_vectors.maps import RepresentationMap, representation_map
+from tv_lens.task_vectors.residual_mean import ResidualMean
+from tv_lens.task_vectors.vector import TaskVector
+from tv_lens.tasks import ARROW, IO, QA, PromptPairs, Prompts, Task, Template, task
+from tv_lens.viz import Figure, page, plot
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "ARROW", "COMPONENTS", "IO", "QA", "Add", "Answers", "AttentionPatterns", "Capture", "Decodability", "Figure",
+    "HookRegistry", "HookedModel", "Intervention", "Mean", "PlacedEdit", "Project", "PromptPairs", "Prompts",
+    "Replace", "RepresentationMap", "Resample", "ResidualMean", "Row", "Scores", "Site", "Sites", "Stack", "Sweep",
+    "TVLensError", "Task", "TaskVector", "Template", "TokenBatch", "Zero", "attention", "concat", "decodability", "evaluate", "exact_match",
+    "extract", "kl", "load", "log_prob", "logit_diff", "metric", "metrics", "page", "patch", "plot", "prob", "rank",
+    "representation_map", "run_rows", "score", "sites", "task", "tasks", "viz",
+]  # fmt: skip

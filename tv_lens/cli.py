@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from tv_lens.errors import InvalidArgument, TVLensError, unknown
+from tv_lens.errors import ModelLoadError, TVLensError, closest, unknown
 
 if TYPE_CHECKING:
     from tv_lens.experiments import LensResult
@@ -178,13 +178,14 @@ def _lens(
     for one in tasks:
         library.task(one)
     matched = None if family is None else library.family(family)
+    options = _loading(loading or {})
     started = time.perf_counter()
 
     def say(line: str) -> None:
         _err().print(f"[dim]{time.perf_counter() - started:5.0f} s[/dim]  {line}", highlight=False)
 
     say(f"loading {model}")
-    loaded = load(model, **_loading(loading or {}))
+    loaded = load(model, **options)
     result = run(loaded, tasks, matched=matched, say=say, **asked)
     say("writing the report")
     return replace(result, source=model)
@@ -233,17 +234,20 @@ def _template(name: str | None) -> Template | None:
 
 
 def _tokenizer(model: str) -> Any:
-    """A model's tokenizer without its weights, where that works; otherwise the model, or the error that says why not."""
+    """A model's tokenizer, without its weights."""
     from transformers import AutoTokenizer
 
-    from tv_lens.model import load
-    from tv_lens.weights import locate
+    from tv_lens.weights import EMBEDDED, locate
 
     place = locate(model)
     try:
         return AutoTokenizer.from_pretrained(str(place.folder or place.name), local_files_only=place.folder is not None)
-    except Exception:  # transformers raises what it likes; loading the model says the same in a sentence
-        return load(model)
+    except Exception as error:  # transformers raises what it likes
+        near = closest(model, EMBEDDED, n=1)
+        raise ModelLoadError(
+            f"Could not load the tokenizer of {model}.", got=(str(error).strip().splitlines() or [type(error).__name__])[0],
+            do=f"did you mean {near[0]!r}?" if near else "check the name or the folder; a hub name needs a connection, once.",
+        ) from error  # fmt: skip
 
 
 def _state(name: str) -> str:

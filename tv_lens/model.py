@@ -21,13 +21,14 @@ from transformer_lens.model_bridge.sources import build_bridge_from_module
 from tv_lens import weights
 from tv_lens.batch import TokenBatch
 from tv_lens.capture import Capture, captured
+from tv_lens.editing import Edit
 from tv_lens.errors import InvalidArgument, ModelLoadError, PromptError, SiteAbsent
 from tv_lens.intervention import Intervention, as_interventions
-from tv_lens.editing import Edit
-from tv_lens.registry import Attachment, BlockCall, HookRegistry
+from tv_lens.registry import Attachment, HookRegistry
+from tv_lens.rerouting import BlockCall
 from tv_lens.site import ModelShape, Site, Sites
 
-Tokens = "str | Sequence[str] | Int[Tensor, 'batch pos'] | TokenBatch"
+Tokens = "str | Sequence[str] | Int[Tensor, '*prompts pos'] | TokenBatch"
 GIB = 2**30
 
 

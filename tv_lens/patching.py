@@ -77,6 +77,8 @@ def patch(
     targets = _targets(model, sites, over)
     tokens, note = _tokenized(model, pairs, targets, over)
 
+    _check_positions(targets, tokens.clean.tokens, tokens.corrupted.tokens)
+
     # 1. the cells of the sweep
     cells = _cells(model, tokens, targets, over)
 
@@ -197,6 +199,13 @@ def _cells(model: HookedModel, tokens: TokenizedPairs, targets: Sequence[Site], 
         raise InvalidArgument("The sites do not fill a grid over the axes.", got=f"{len(cells)} of {size} cells",
                               do="sweep one component at a time, or name fewer axes.")  # fmt: skip
     return list(cells.values())
+
+
+def _check_positions(targets: Sequence[Site], *sides: TokenBatch) -> None:
+    """Raises `PositionError` where the sites name a position beyond some prompt."""
+    for position in sorted({p for site in targets for p in site.positions}):
+        for tokens in sides:
+            tokens.index(position)
 
 
 def _positions(cell: Cell, site: Site, spans: Sequence[TokenSpan], length: int) -> tuple[int, ...]:

@@ -9,17 +9,16 @@ threads never share a hooked pass (R10).
 
 from __future__ import annotations
 
-import inspect
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
@@ -27,15 +26,12 @@ from tv_lens.batch import TokenBatch
 from tv_lens.editing import Edit, edited, position_second, positions_of, refuse_duplicates, refuse_misaligned
 from tv_lens.errors import ModelLoadError, ShapeMismatch, SiteAbsent, SiteNotReached, SiteNotWritable
 from tv_lens.intervention import Intervention
+from tv_lens.rerouting import BlockCall, gatherer, narrowed, replaced_blocks
 from tv_lens.site import COMPONENTS, ModelShape, Site
 from tv_lens.support import Perturb, Support, layer_kinds, table, verdicts
 
 
 UNEMBED = "unembed.hook_in"  # where positions that nobody will read are dropped, before the vocabulary's product
-
-
-BlockCall = Callable[[int, Callable[..., Any], Tensor, dict[str, Any]], Any]
-"""How a block is run: its layer, its own forward, the stream that enters it, and its keyword arguments."""
 
 
 @dataclass(eq=False)
@@ -289,9 +285,9 @@ class HookRegistry:
             stack.enter_context(self._bridge.hooks(fwd_hooks=self._hooks()))
             for attachment in self._active:
                 if attachment.block_call is not None:
-                    stack.enter_context(_replaced_blocks(self._bridge.blocks, attachment.block_call))
+                    stack.enter_context(replaced_blocks(self._bridge.blocks, attachment.block_call))
                 if attachment.logit_columns is not None:
-                    stack.enter_context(_narrowed(self._bridge.unembed, attachment.logit_columns))
+                    stack.enter_context(narrowed(self._bridge.unembed, attachment.logit_columns))
         except BaseException:
             stack.close()
             raise
@@ -312,7 +308,7 @@ class HookRegistry:
                  for t in sorted({*edits, *reads, *ends}, key=str)]  # fmt: skip
         gather = [a.logits_at for a in self._active if a.logits_at is not None]
         if gather:
-            hooks.append((UNEMBED, _gatherer(gather[-1])))
+            hooks.append((UNEMBED, gatherer(gather[-1])))
         return hooks
 
     def _hook(
@@ -388,49 +384,3 @@ def raised_flag(bridge: TransformerBridge, flag: str) -> Iterator[None]:
         yield
     finally:
         setter(before)
-
-
-def _gatherer(cols: Int[Tensor, "batch n"]):
-    def gather(x: Float[Tensor, "batch pos d_model"], hook: object) -> Float[Tensor, "batch n d_model"]:
-        rows = torch.arange(len(cols), device=x.device)[:, None]
-        return x[rows, cols.to(x.device)]
-
-    return gather
-
-
-@contextmanager
-def _replaced_forward(module: torch.nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    object.__setattr__(module, "forward", forward)
-    try:
-        yield
-    finally:
-        object.__delattr__(module, "forward")
-
-
-@contextmanager
-def _replaced_blocks(blocks: torch.nn.ModuleList, call: BlockCall) -> Iterator[None]:
-    """Each block's forward goes through `call`, with its arguments by the names of the original block's signature."""
-    with ExitStack() as stack:
-        for layer, block in enumerate(blocks):
-            names = list(inspect.signature(block.original_component.forward).parameters)
-
-            def forward(*args: Any, layer: int = layer, own: Callable = block.forward, names: list = names, **kwargs: Any) -> Any:
-                kwargs = {**dict(zip(names, args)), **kwargs}
-                return call(layer, own, kwargs.pop(names[0]), kwargs)
-
-            stack.enter_context(_replaced_forward(block, forward))
-        yield
-
-
-@contextmanager
-def _narrowed(unembed: torch.nn.Module, columns: Int[Tensor, "batch n k"]) -> Iterator[None]:
-    """The unembedding computes only the named tokens' logits: `batch n k` instead of `batch n d_vocab`."""
-    linear = unembed.original_component
-
-    def forward(x: Float[Tensor, "batch n d_model"]) -> Float[Tensor, "batch n k"]:
-        chosen = columns.to(x.device)
-        logits = torch.einsum("bnd,bnkd->bnk", x, linear.weight[chosen])
-        return logits if linear.bias is None else logits + linear.bias[chosen]
-
-    with _replaced_forward(linear, forward):
-        yield

@@ -108,7 +108,8 @@ def _refuse(model: HookedModel, edits: Sequence[Intervention], most: int) -> Non
     for edit in edits:
         if edit.mixes_prompts:
             raise InvalidArgument(
-                f"{edit.label} takes its value from the batch's other prompts, and prompts are scored each on its own.",
+                f"{edit.label} takes its value from the batch's other prompts, and prompts are scored each on "
+                "its own.",
                 do="compute the value first: Replace(site, value), or Mean(site, value=...).",
             )  # fmt: skip
     for open_edit in (edit for attachment in model.registry.attached for edit in attachment.edits):

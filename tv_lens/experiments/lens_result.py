@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 FORMAT = "tv_lens.lens/1"
 AGAINST = ("zero-shot", "random vector", "other task's vector", "Null vector")  # what a task vector is held against
-_SAID = {"zero-shot": "no vector", "random vector": "a random vector", "other task's vector": "another task's vector",
+_SAID = {"zero-shot": "the bare prompt", "random vector": "a random vector", "other task's vector": "another task's vector",
          "Null vector": "the Null vector"}  # fmt: skip
 Interval = dict[str, float]
 
@@ -119,14 +119,15 @@ class LensResult:
 
     def _verdict(self) -> str:
         """Which vectors certainly do more than all that they are held against, and which do not."""
-        against = "no vector, a random one, another task's and the Null task's"
+        against = "the bare prompt, a random vector, another task's and the Null task's"
         failing = {name: _either([_SAID[one] for one in unbeaten(self.evaluations[name])])
                    for name in self.tasks if name not in self.working}  # fmt: skip
         if len(self.tasks) == 1:
             return (f"At 95% confidence it is not above {failing[self.best]}." if failing
-                    else f"At 95% confidence it does more than {against}.")  # fmt: skip
-        text = f"At 95% confidence, {len(self.working)} of {len(self.tasks)} vectors do more than {against}"
-        text += f" ({', '.join(self.working)})" if self.working else ""
+                    else f"At 95% confidence it is above {against}.")  # fmt: skip
+        if not self.working:
+            return f"At 95% confidence, none of the {len(self.tasks)} vectors is above all of {against}."
+        text = f"At 95% confidence, {len(self.working)} of {len(self.tasks)} vectors are above {against} ({', '.join(self.working)})"
         return text + "".join(f"; {name} is not above {what}" for name, what in failing.items()) + "."
 
     # ------------------------------------------------------------------------------------------------- numbers

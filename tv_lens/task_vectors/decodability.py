@@ -285,8 +285,9 @@ def _by_class(hits: Bool[Tensor, " point"], n_classes: int) -> Bool[Tensor, "exa
 
 
 def _label_shuffle(
-    labels: Int[Tensor, " point"], index: Int[Tensor, "point k"], far: Float[Tensor, "point k"], n_classes: int, seed: int
-) -> Float[Tensor, "deal example task"]:
+    labels: Int[Tensor, " point"], index: Int[Tensor, "point k"], far: Float[Tensor, "point k"], n_classes: int,
+    seed: int,
+) -> Float[Tensor, "deal example task"]:  # fmt: skip
     """Which points are named rightly when labels are dealt out again, deal by deal.
 
     A class's example i is then the i-th of whichever points bear its label.
@@ -316,8 +317,9 @@ def _pairwise(
 
 
 def _labelled(
-    votes: Sequence[_Votes], classes: list[str], layers: list[int | None], shots: Sequence[int], provenance: dict[str, Any]
-) -> Decodability:
+    votes: Sequence[_Votes], classes: list[str], layers: list[int | None], shots: Sequence[int],
+    provenance: dict[str, Any],
+) -> Decodability:  # fmt: skip
     def sweep(part: Callable[[_Votes], Tensor], name: str, chance: float, **axes: Sequence[Any]) -> Sweep:
         axes = {**axes, "shots": list(shots)}
         values = torch.stack([part(one) for one in votes], dim=-1).numpy()

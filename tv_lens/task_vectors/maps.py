@@ -60,7 +60,8 @@ class RepresentationMap:
 
     def __repr__(self) -> str:
         kept = "" if self.explained is None else f", {sum(self.explained):.0%} of variance"
-        return f"RepresentationMap({len(self)} prompts of {len(self.classes)} tasks at {self.site}, {self.method}{kept})"
+        what = f"{len(self)} prompts of {len(self.classes)} tasks"
+        return f"RepresentationMap({what} at {self.site}, {self.method}{kept})"
 
 
 def representation_map(

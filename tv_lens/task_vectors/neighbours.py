@@ -132,8 +132,9 @@ def vote(
 
 
 def leave_one_out(
-    points: Float[Tensor, "point d"], labels: Int[Tensor, " point"], k: int = 10, distance: str = "euclidean", seed: int = 0
-) -> Int[Tensor, " point"]:
+    points: Float[Tensor, "point d"], labels: Int[Tensor, " point"], k: int = 10, distance: str = "euclidean",
+    seed: int = 0,
+) -> Int[Tensor, " point"]:  # fmt: skip
     """The class that the k nearest other points name for each point.
 
     The mean of `leave_one_out(points, labels) == labels` over a class's points is its task decodability.

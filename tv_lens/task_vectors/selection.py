@@ -70,7 +70,8 @@ def layer_sweep(
     info, audit = info_of(exact_match), task.audit(model, template).to_dict()
     return Sweep(
         xr.DataArray(hits.T.double().numpy(), dims=("example", "layer"), coords={"layer": layers}),
-        metric=info.name, units=info.units, sign=info.sign, name=f"{task.name}: the vector injected at each layer{audit_words(audit)}",
+        metric=info.name, units=info.units, sign=info.sign,
+        name=f"{task.name}: the vector injected at each layer{audit_words(audit)}",
         provenance={"verb": "layer_sweep", "model": model.name, "fingerprint": model.fingerprint, "task": task.name,
                     "split": split, "prompts": prompts.recipe, "component": vectors[layers[0]].site.component,
                     "scale": scale, "chosen": layers[chosen], "mean_log_prob": log_probs,

@@ -68,8 +68,8 @@ def read(path: Path) -> tuple[Float[Tensor, "d_model"], dict[str, Any], Sweep | 
         raise FormatError("This safetensors file is not a task vector of tv_lens.", got=str(path),
                           allowed="a file written by TaskVector.save")  # fmt: skip
     if not header.get("version", "").isdigit() or int(header["version"]) > VERSION:
-        raise FormatError("This task vector was written by a later tv_lens.", got=f"version {header.get('version')!r}",
-                          allowed=f"up to version {VERSION}", do="update tv_lens.")  # fmt: skip
+        raise FormatError("This task vector was written by a later tv_lens.", allowed=f"up to version {VERSION}",
+                          got=f"version {header.get('version')!r}", do="update tv_lens.")  # fmt: skip
     if header.pop("sha256", None) != _digest(tensors, header):
         raise FormatError("This task vector is damaged: its checksum does not fit.", got=str(path),
                           do="write it again with TaskVector.save(path).")  # fmt: skip

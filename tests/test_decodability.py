@@ -1,0 +1,345 @@
+"""Task decodability: against its definition, at chance where nothing tells tasks apart, and its errors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import tiny_characters
+from tv_lens.errors import EmptySelection, InvalidArgument, PositionError, SiteError, UnknownName
+from tv_lens.site import Site
+from tv_lens.sweep import Sweep, concat
+from tv_lens.task_vectors.decodability import CONTROLS, decodability
+from tv_lens.task_vectors.neighbours import leave_one_out
+from tv_lens.task_vectors.representations import bag, classes_of, draw, read, sites_of
+from tv_lens.tasks import Task, family
+
+
+@pytest.fixture(scope="module")
+def models():
+    made = {}
+
+    def make(name: str = "llama"):
+        if name not in made:
+            made[name] = tiny_characters.model(name)
+        return made[name]
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def model(models):
+    return models()
+
+
+@pytest.fixture(scope="module")
+def found(model):
+    """Three tasks that every demonstration gives away, and Null, which answers with one of the three digits."""
+    return decodability(model, tiny_characters.telling(3), shots=(0, 1, 4), n=30, k=5)
+
+
+# ------------------------------------------------------------------------------------------------------------- chance
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gemma2"])
+def test_an_untrained_network_scores_chance_in_every_class(models, name):
+    """Four names of one task: nothing tells the classes apart, so only ties and draws could favour one."""
+    one = tiny_characters.pairings(1)[0]
+    classes = {f"name-{i}": one for i in range(4)}
+    runs = [decodability(models(name), classes, shots=(0, 1, 4), n=40, null=False, seed=seed) for seed in range(4)]
+    shares = np.stack([run.mean().values for run in runs])  # run layer task shots
+    shuffled = np.stack([run.shuffles.values.values for run in runs], axis=1)  # deal run layer task shots
+    off = (shares - shuffled.mean(axis=0)) / shuffled.std(axis=0)
+    assert np.abs(off).max() < 4  # in every class of every run
+    assert np.abs(off.mean(axis=(0, 1, 3))).max() < 1.5
+    assert np.abs(shares.mean(axis=(0, 1, 3)) - 0.25).max() < 0.06
+    assert np.abs(shuffled.mean(axis=(0, 1, 2, 4)) - 0.25).max() < 0.02
+
+
+def test_the_chance_band_is_wider_than_independent_points_would_make_it(found):
+    band = found.chance_band()
+    assert band["low"].dims == ("layer", "task", "shots")
+    assert bool((band["low"] < 0.25).all()) and bool((band["high"] > 0.25).all())
+    assert float((band["high"] - band["low"]).mean()) > 4 * (0.25 * 0.75 / 30) ** 0.5
+    assert float(found.over_tasks().mean().sel(layer=0, shots=4)) > float(band["high"].sel(layer=0, shots=4).mean())
+
+
+def test_classes_have_no_twins_among_each_others_prompts(model):
+    """Tasks over the same inputs draw the same inputs under one seed; points must not."""
+    points = draw(model, classes_of(tiny_characters.telling(2), null=False)[0], shots=2, n=40)
+    first, second = points.texts[:40], points.texts[40:]
+    queries = [[text.rpartition(";")[2] for text in texts] for texts in (first, second)]
+    assert sum(a == b for a, b in zip(*queries)) < 10
+    assert len(set(queries[0])) > 15
+
+
+def test_tasks_that_demonstrations_give_away_are_named(found):
+    assert found.mean().sel(shots=0).max() < 0.6
+    tasks = found.over_tasks().mean()
+    assert float(tasks.sel(shots=4).max()) > 0.7
+    controls = found.controls.sel(task=list(found.tasks)).mean().mean("task")
+    assert float(controls.sel(control="surface tokens", shots=4)) > 0.95
+    assert float(controls.sel(control="surface characters", shots=4)) > 0.95
+    for name in ("label shuffle", "embedding"):
+        assert np.abs(controls.sel(control=name).values - 0.25).max() < 0.15
+
+
+# --------------------------------------------------------------------------------------------------- the definition
+
+
+def test_the_definition_taken_literally(model, found):
+    """Prompt by prompt, on whole texts, with neighbours and votes in plain Python."""
+    classes, _ = classes_of(tiny_characters.telling(3), null=True)
+    points = draw(model, classes, shots=1, n=30)
+    vectors = torch.stack([model.residual_stream(text)[1, 0, -1] for text in points.texts]).double()
+    labels = points.labels.tolist()
+    agree = decided = 0
+    for i, vector in enumerate(vectors):
+        far = (vectors - vector).norm(dim=1)
+        far[i] = torch.inf
+        order = far.argsort().tolist()
+        if far[order[4]] >= far[order[5]] - 1e-4:
+            continue  # points at equal distance compete for the last place
+        votes: dict[int, list[float]] = {}
+        for j in order[:5]:
+            votes.setdefault(labels[j], []).append(float(far[j]))
+        ranked = sorted(votes, key=lambda label: (-len(votes[label]), sum(votes[label])))
+        hit = found.sweep.values.sel(layer=1, shots=1).values.T.reshape(-1)[i]
+        agree += bool(hit) == (ranked[0] == labels[i])
+        decided += 1
+    assert decided > 60 and agree == decided
+
+
+def test_axes_and_provenance(found):
+    assert found.sweep.values.dims == ("example", "layer", "task", "shots") and found.sweep.values.dtype == bool
+    assert found.sweep.values.shape == (30, 3, 4, 3) and found.classes == ("tells-0", "tells-1", "tells-2", "null")
+    assert found.controls.values.dims == ("example", "control", "task", "shots")
+    assert tuple(found.controls.values["control"].values) == CONTROLS
+    assert found.pairs.values.shape == (30, 3, 4, 4, 3)
+    assert found.shuffles.values.shape == (100, 3, 4, 3) and found.shuffles.axes == found.sweep.axes
+    assert found.chance == found.sweep.zero == 0.25 and found.pairs.zero == 0.5
+    made = found.sweep.provenance
+    assert (made["k"], made["n"], made["distance"], made["null"]) == (5, 30, "euclidean", "null")
+    assert made["ties"].startswith("equal votes: the class with the smallest summed distance")
+    assert made["inputs"] == "all tasks have the same inputs" and made["chance"] == 0.25
+    assert set(made["tasks"]) == set(found.classes)
+
+
+def test_the_model_is_left_as_it_was(model, found):
+    assert model.registry.attached == ()
+
+
+def test_layers_chosen_give_what_all_layers_give(model, found):
+    part = decodability(model, tiny_characters.telling(3), shots=4, n=30, k=5, layers=[2, 0])
+    assert part.sweep.values["layer"].values.tolist() == [2, 0]
+    for layer in (0, 2):
+        np.testing.assert_array_equal(
+            part.sel(layer=layer, shots=4).values, found.sel(layer=layer, shots=4).values
+        )
+
+
+@pytest.mark.parametrize("distance", ["cosine", "standardised"])
+@pytest.mark.parametrize("site", ["attn_out", "z"])
+def test_other_distances_and_sites(model, distance, site):
+    tasks = tiny_characters.telling(2)
+    part = decodability(model, tasks, shots=1, n=20, k=3, layers=1, site=site, distance=distance, null=False)
+    points = draw(model, classes_of(tasks, null=False)[0], shots=1, n=20)
+    vectors = read(model, points, [Site(site, 1)])[Site(site, 1)]
+    assert vectors.shape == (40, 32)
+    hits = leave_one_out(vectors, points.labels, 3, distance) == points.labels
+    np.testing.assert_array_equal(part.sel(layer=1, shots=1).values.values.T.reshape(-1), hits.numpy())
+
+
+def test_the_same_seed_gives_the_same_result(model):
+    runs = [decodability(model, tiny_characters.telling(2), shots=1, n=12, k=3, seed=seed) for seed in (1, 1, 2)]
+    for part in ("sweep", "controls", "pairs"):
+        first, again, other = (getattr(run, part).values.values for run in runs)
+        np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(runs[0].controls.values.values, runs[2].controls.values.values)
+
+
+# ------------------------------------------------------------------------------------------------------------- points
+
+
+def test_draws_add_to_each_other(model):
+    tasks = tiny_characters.pairings(3)
+    few = draw(model, classes_of(tasks[:2], null=False)[0], shots=1, n=5)
+    more = draw(model, classes_of(tasks, null=False)[0], shots=1, n=9)
+    assert few.texts == more.texts[:5] + more.texts[9:14]
+    longer = draw(model, classes_of(tasks[:2], null=False)[0], shots=3, n=5)
+    assert [text.split(";")[0] for text in longer.texts] == [text.split(";")[0] for text in few.texts]
+
+
+def test_equal_prompts_run_once_and_are_one_point(model, monkeypatch):
+    classes = classes_of({f"name-{i}": tiny_characters.pairings(1)[0] for i in range(3)}, null=False)[0]
+    points = draw(model, classes, shots=0, n=50)
+    ran, capture = [], model.capture
+
+    def counting(tokens, *args, **kwargs):
+        ran.extend(tokens.rows())
+        return capture(tokens, *args, **kwargs)
+
+    monkeypatch.setattr(model, "capture", counting)
+    counted = []
+    site = Site("resid_post", 2)
+    vectors = read(model, points, [site], counted.append)[site]
+    assert len(ran) == len(set(points.texts)) < 40 and sum(counted) == points.n_tokens == 2 * len(ran)
+    same = points.texts.index(points.texts[-1])
+    assert same < 149 and torch.equal(vectors[same], vectors[-1])
+    for i in (0, 77, 149):
+        alone = capture(points.texts[i], [site], positions=-1)[site][0]
+        torch.testing.assert_close(vectors[i], alone, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("pos, token", [(-1, -1), (-2, -2), (1, 1), ("y", -4), ("x", -6), ("query_x", -2)])
+def test_a_position_is_read_where_it_stands_in_the_whole_prompt(model, pos, token):
+    points = draw(model, classes_of(tiny_characters.pairings(2), null=False)[0], shots=3, n=6, pos=pos)
+    site = Site("resid_post", 2)
+    found = read(model, points, [site])[site]
+    whole = model.capture(points.texts, [site], positions=token)[site]
+    torch.testing.assert_close(found, whole, atol=1e-5, rtol=1e-5)
+
+
+def test_the_answers_that_were_shown(model):
+    points = draw(model, classes_of(tiny_characters.telling(2), null=False)[0], shots=3, n=2)
+    for text, shown, tokens in zip(points.texts, points.shown_text, points.shown_tokens):
+        assert shown == "".join(part[2] for part in text.split(";")[:-1])  # "a>1;b>0;c>1;d>"
+        assert model.tokenizer.decode(tokens).replace(" ", "") == shown
+    assert set(points.shown_text[0]) <= set("01") and set(points.shown_text[3]) <= set("23")
+    assert bag(points.shown_text).tolist() == bag(points.shown_tokens).tolist()
+
+
+def test_a_bag_counts():
+    assert bag(["aab", "b", ""]).tolist() == [[2, 1], [0, 1], [0, 0]]
+    assert bag([[], []]).tolist() == [[0], [0]]
+
+
+def test_tasks_by_name_object_and_mapping():
+    classes, absent = classes_of(["comparative", family("adjectives")[1]], null=True)
+    assert list(classes) == ["comparative", "superlative", "null"] and absent == "null"
+    classes, absent = classes_of({"one": "comparative", "two": tiny_characters.pairings(1)[0]}, null=False)
+    assert list(classes) == ["one", "two"] and absent is None and classes["one"].name == "one"
+    assert list(classes_of("antonym", null=True)[0]) == ["antonym", "null"]
+
+
+# ------------------------------------------------------------------------------------------------------------- result
+
+
+def test_best_layer_leaves_null_out(found):
+    means = found.mean().sel(task=["tells-0", "tells-1", "tells-2"]).mean("task")
+    assert found.best_layer() == int(means.mean("shots").values.argmax())
+    assert found.best_layer(shots=4) == int(means.sel(shots=4).values.argmax())
+    assert found.tasks == ("tells-0", "tells-1", "tells-2")
+
+
+def test_summary_puts_the_controls_beside(found):
+    table = found.summary(layer=2)
+    numbers = ["mean", "low", "high", "chance low", "chance high", *CONTROLS]
+    assert list(table.columns) == ["task", "shots", "layer", *numbers]
+    assert len(table) == 12
+    row = table[(table.task == "tells-1") & (table.shots == 4)].iloc[0]
+    assert row["mean"] == float(found.mean().sel(layer=2, task="tells-1", shots=4))
+    assert row["surface tokens"] == float(found.controls.mean().sel(control="surface tokens", task="tells-1", shots=4))
+    assert row["low"] <= row["mean"] <= row["high"] and row["layer"] == 2
+    assert set(found.summary()["layer"]) == {found.best_layer()}
+
+
+def test_pairwise_is_decodability_of_two(model, found):
+    table = found.pairwise(layer=1)
+    assert list(table.index) == list(table.columns) == list(found.classes)
+    assert np.isnan(np.diag(table.values)).all() and not np.isnan(table.values).all()
+    alone = decodability(model, tiny_characters.telling(3)[:2], shots=4, n=30, k=5, null=False, layers=1)
+    for task, other in (("tells-0", "tells-1"), ("tells-1", "tells-0")):
+        assert table.loc[task, other] == pytest.approx(float(alone.mean().sel(task=task, layer=1, shots=4)))
+    assert found.pairwise(shots=0).shape == (4, 4)
+
+
+def test_its_sweeps_are_saved_and_loaded(found, tmp_path):
+    for part in (found.sweep, found.controls, found.pairs, found.shuffles):
+        again = Sweep.load(part.save(tmp_path / "sweep"))
+        assert again.values.equals(part.values) and again.provenance == part.provenance
+
+
+def test_repr(found):
+    text = repr(found)
+    assert text.startswith(
+        "Decodability of 3 tasks and Null: 5 nearest of 4 x 30 points, euclidean distance, chance 0.250\n"
+    )
+    assert "  4 shots, layer " in text and "surface tokens 1.00" in text and "different inputs" not in text
+
+
+def test_tasks_over_different_inputs_are_pointed_out(model):
+    low, high = (Task(name, [(x, "1") for x in half], template=tiny_characters.TEMPLATE)
+                 for name, half in (("low", tiny_characters.LETTERS[:26]), ("high", tiny_characters.LETTERS[26:])))
+    text = repr(decodability(model, [low, high], shots=0, n=12, k=3, null=False))
+    assert text.endswith("the tasks have different inputs: shots=0 shows what the query alone gives away")
+
+
+# ------------------------------------------------------------------------------------------------------------- errors
+
+
+def test_bad_arguments_before_anything_runs(model, monkeypatch):
+    monkeypatch.setattr(model, "capture", None)
+    two = tiny_characters.telling(2)
+    with pytest.raises(InvalidArgument) as error:
+        decodability(model, two, n=10)
+    assert str(error.value) == (
+        "A task's own points must be able to fill the neighbourhood.\n"
+        "  got:     k=10, n=10 prompts a task\n"
+        "  allowed: k from 1 to n - 1\n"
+        "  do:      draw more prompts, or let fewer neighbours vote"
+    )
+    with pytest.raises(InvalidArgument) as error:
+        decodability(model, [two[0], two[0]])
+    assert str(error.value) == (
+        "Two classes have the same name.\n  got:     tells-0\n  allowed: one name a class\n"
+        "  do:      give {name: task} instead of a list"
+    )
+    with pytest.raises(EmptySelection, match="Telling tasks apart needs two of them"):
+        decodability(model, two[:1], null=False)
+    with pytest.raises(EmptySelection):
+        decodability(model, [])
+    with pytest.raises(UnknownName, match="did you mean 'cosine'"):
+        decodability(model, two, distance="cosin")
+    with pytest.raises(InvalidArgument, match="named once each"):
+        decodability(model, two, shots=(1, 1))
+    with pytest.raises(InvalidArgument, match="named once each"):
+        decodability(model, two, shots=())
+    with pytest.raises(UnknownName, match="did you mean 'resid_post'"):
+        decodability(model, two, site="resid_pots")
+    with pytest.raises(SiteError, match="layers 0 to 2"):
+        decodability(model, two, layers=[3])
+    for site in ("pattern", "embed"):
+        with pytest.raises(SiteError, match="not a vector that every layer holds"):
+            decodability(model, two, site=site)
+    with pytest.raises(UnknownName, match="No split"):
+        decodability(model, two, split="trian", null=False)
+    with pytest.raises(EmptySelection, match="too few pairs for so many demonstrations"):
+        decodability(model, two, shots=90, null=False)
+    with pytest.raises(PositionError, match="beyond"):
+        decodability(model, two, shots=1, pos=40, null=False)
+    with pytest.raises(InvalidArgument, match="no demonstration can be read"):
+        decodability(model, two, shots=0, pos="y", null=False)
+
+
+def test_sites_in_layer_order_as_given(model):
+    assert sites_of(model, "mlp_out", None) == [Site("mlp_out", layer) for layer in range(3)]
+    assert sites_of(model, "mlp_out", 1) == [Site("mlp_out", 1)]
+    with pytest.raises(InvalidArgument, match="named once each"):
+        sites_of(model, "mlp_out", [1, 1])
+
+
+# --------------------------------------------------------------------------------------------------------- real model
+
+
+@pytest.mark.slow
+def test_smollm2_encodes_verb_forms_in_its_middle_layers(smollm2):
+    """Three forms of the same verbs and Null: chance without demonstrations, named after four, best near layer 20."""
+    found = decodability(smollm2, family("verbs"), shots=(0, 1, 4), n=50)
+    tasks = found.over_tasks().interval()
+    best = found.best_layer()
+    assert 16 <= best <= 23
+    assert float(tasks["mean"].sel(shots=0).max()) < 0.35
+    assert float(tasks["low"].sel(shots=1, layer=best)) > float(tasks["high"].sel(shots=1, layer=0))
+    assert float(tasks["mean"].sel(shots=4, layer=best)) > 0.95

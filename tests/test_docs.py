@@ -1,0 +1,162 @@
+"""The documentation runs: every python block of a page in order, and what a page shows is what comes out.
+
+A page's blocks share one namespace. A block whose first line is `# not run` is only compiled. Where a `text` block
+follows a `python` block directly, it is what the block displays, as a notebook would: what it prints, the value of its
+last line, or the message of the `TVLensError` that it raises. `...` in it stands for anything.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import doctest
+import io
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import tv_lens as tv
+from tv_lens import errors
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+SLOW: set[str] = set()  # pages that need more than the limit, by their path from the root
+CPU_SECONDS = 45  # of one core for a page that is not slow; about 25 when nothing else runs
+FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+LINK = re.compile(r"!?\[[^\]]*\]\((?!https?:)([^)#\s]*)(#[^)\s]*)?\)")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: its language, its text, its first line's number, and the `text` block that shows its output."""
+
+    language: str
+    text: str
+    line: int
+    shown: str | None = None
+
+
+def blocks_of(page: str) -> list[Block]:
+    """The fenced blocks of a page in order; a text block that shows an output is part of the block it follows."""
+    found: list[Block] = []
+    language, start, held, between = None, 0, [], True
+    for number, line in enumerate(page.splitlines(), 1):
+        if language is None and line.startswith("```"):
+            language, start, held = line[3:].strip(), number + 1, []
+        elif language is not None and line.startswith("```"):
+            block = Block(language, "\n".join(held) + "\n", start)
+            if block.language == "text" and found and found[-1].language == "python" and not between:
+                block, before = None, found.pop()
+                found.append(Block("python", before.text, before.line, "\n".join(held) + "\n"))
+            if block is not None:
+                found.append(block)
+            language, between = None, False
+        elif language is not None:
+            held.append(line)
+        elif line.strip():
+            between = True
+    assert language is None, f"the block that opens on line {start - 1} is not closed"
+    return found
+
+
+def displayed(block: Block, page: Path, namespace: dict) -> str:
+    """What a block displays; an error of tv_lens counts where the page shows an output."""
+    tree = ast.parse(block.text, filename=str(page))
+    ast.increment_lineno(tree, block.line - 1)
+    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        try:
+            exec(compile(tree, str(page), "exec"), namespace)
+            if last is not None:
+                value = eval(compile(ast.Expression(last.value), str(page), "eval"), namespace)
+                if value is not None:
+                    print(repr(value))
+        except tv.TVLensError as error:
+            if block.shown is None:
+                raise
+            print(error)
+    return out.getvalue()
+
+
+def name_of(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+def params() -> list:
+    return [pytest.param(page, id=name_of(page), marks=[pytest.mark.slow] if name_of(page) in SLOW else [])
+            for page in PAGES]  # fmt: skip
+
+
+@pytest.mark.parametrize("page", params())
+def test_every_block_of_a_page_runs_and_shows_what_comes_out(page, request, tmp_path, monkeypatch):
+    text = page.read_text(encoding="utf-8")
+    if "smollm2-135m" in text and "```python" in text:
+        model, load = request.getfixturevalue("smollm2"), tv.load
+        monkeypatch.setattr(tv, "load", lambda source, **how: model if (source, how) == ("smollm2-135m", {}) else load(source, **how))
+    monkeypatch.chdir(tmp_path)  # pages save files
+    namespace, started = {"__name__": "__main__"}, time.process_time()
+    for block in blocks_of(text):
+        if block.language != "python":
+            continue
+        if block.text.startswith("# not run"):
+            compile(block.text, str(page), "exec")
+            continue
+        got = displayed(block, page, namespace)
+        if block.shown is not None and not doctest.OutputChecker().check_output(block.shown, got, FLAGS):
+            pytest.fail(f"{name_of(page)}, line {block.line}: the page shows\n{block.shown}\nand what came out is\n{got}")
+    spent = time.process_time() - started
+    assert name_of(page) in SLOW or spent < CPU_SECONDS, f"{name_of(page)} took {spent:.0f} s: a page is cheap, or slow"
+
+
+def test_blocks_are_found_with_what_they_show():
+    page = "a\n```python\nx = 1\nx\n```\n\n```text\n1\n```\nwords\n```text\nalone\n```\n```python\n# not run: no GPU\n```\n"
+    first, alone, last = blocks_of(page)
+    assert first == Block("python", "x = 1\nx\n", 3, "1\n")
+    assert (alone.language, alone.shown, last.shown) == ("text", None, None)
+    assert displayed(first, ROOT / "page.md", {}) == "1\n"
+    with pytest.raises(AssertionError, match="line 1 is not closed"):
+        blocks_of("```python\nx")
+
+
+def test_an_error_is_displayed_where_it_is_shown_and_raised_where_it_is_not():
+    code = "import tv_lens as tv\ntv.Site('nothing')\n"
+    assert displayed(Block("python", code, 1, "..."), ROOT / "page.md", {}).startswith("No component is called 'nothing'.")
+    with pytest.raises(errors.UnknownName):
+        displayed(Block("python", code, 1), ROOT / "page.md", {})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_lead_somewhere(page):
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target, anchor in LINK.findall(text):
+        aim = (page.parent / target).resolve() if target else page
+        assert aim.exists(), f"{name_of(page)} links to {target}, which is not there"
+        if anchor and aim.suffix == ".md":
+            heads = re.findall(r"^#+ (.+)$", aim.read_text(encoding="utf-8"), flags=re.MULTILINE)
+            anchors = {"#" + re.sub(r"[^\w\- ]", "", head.lower()).strip().replace(" ", "-") for head in heads}
+            assert anchor in anchors, f"{name_of(page)} links to {target}{anchor}, and there is no such heading"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_tests_that_are_named_exist(page):
+    for file, test in re.findall(r"(tests/[\w/]+\.py)(?:::(\w+))?", page.read_text(encoding="utf-8")):
+        path = ROOT / file
+        assert path.is_file(), f"{name_of(page)} names {file}, which is not there"
+        assert not test or f"def {test}(" in path.read_text(encoding="utf-8"), f"{name_of(page)} names {file}::{test}"
+
+
+def test_every_error_has_a_section():
+    kinds = [kind.__name__ for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, tv.TVLensError)]
+    heads = re.findall(r"^## (\w+)$", (ROOT / "docs" / "errors.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert sorted(heads) == sorted(kinds)
+
+
+def test_every_page_is_reached_from_the_index():
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    missing = [name_of(page) for page in PAGES[1:] if page.name != "index.md"
+               and f"({page.relative_to(ROOT / 'docs').as_posix()})" not in index]  # fmt: skip
+    assert not missing, f"docs/index.md does not link to {', '.join(missing)}"

@@ -1,0 +1,145 @@
+"""tv.patch: identities, axes, alignment, direction, and errors that say what to do."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import tiny
+import tv_lens as tv
+import tiny_characters
+from tv_lens.errors import InvalidArgument, MisalignedPrompts, NonFiniteMetric, SiteNotWritable, UnknownName
+
+
+@pytest.fixture(scope="module")
+def text_model():
+    made = {}
+
+    def make(family: str = "llama") -> tv.HookedModel:
+        if family not in made:
+            made[family] = tv.load(tiny.hugging_face_model(family), tokenizer=tiny_characters.tokenizer(), name=family)
+        return made[family]
+
+    return make
+
+
+def pairs() -> tv.PromptPairs:
+    return tv.PromptPairs.from_texts(
+        clean=["ab>ba;cd>", "pq>qp;rs>", "xy>yx;ef>"], corrupted=["ab>ab;cd>", "pq>pq;rs>", "xy>xy;ef>"],
+        answers=["d", "s", "f"], foils=["c", "r", "e"],
+    )  # fmt: skip
+
+
+def test_a_full_patch_of_the_stream_is_the_source_run(text_model):
+    model = text_model()
+    sweep = tv.patch(model, pairs(), tv.sites("resid_post"), over=("layer",), progress=False)
+    np.testing.assert_allclose(sweep.values, np.repeat(sweep.clean.values[:, None], 3, 1), atol=1e-5)
+    broken = tv.patch(model, pairs(), tv.sites("resid_post"), over="layer", direction="noising", progress=False)
+    np.testing.assert_allclose(broken.values, np.repeat(sweep.corrupted.values[:, None], 3, 1), atol=1e-5)
+    np.testing.assert_allclose(sweep.recovery().mean().values, 1.0, atol=1e-4)
+    np.testing.assert_allclose(broken.recovery().mean().values, 0.0, atol=1e-4)
+
+
+def test_clean_equal_to_corrupted_has_no_effect(text_model):
+    same = tv.PromptPairs.from_texts(["ab>ba;cd>"], ["ab>ba;cd>"], answers=["d"], foils=["c"])
+    for plan in ("rows", "hooks"):
+        sweep = tv.patch(text_model(), same, tv.sites("z"), over=("layer", "head", "pos"), plan=plan, progress=False)
+        np.testing.assert_allclose(sweep.values - sweep.clean, 0, atol=2e-6)  # sums in other orders
+
+
+def test_the_plans_agree_on_every_axis(text_model):
+    model = text_model("gemma2")
+    for component, over in (("resid_pre", ("layer", "pos")), ("z", ("layer", "head")), ("v", ("layer", "head", "pos")),
+                            ("mlp_out", ("layer", "span")), ("attn_out", ("pos",)), ("resid_mid", ("layer", "pos"))):  # fmt: skip
+        found = [tv.patch(model, pairs(), tv.sites(component), over=over, plan=plan, progress=False) for plan in ("rows", "hooks")]
+        assert [sweep.provenance["plan"] for sweep in found] == ["rows", "hooks"]
+        assert found[0].values.dims == ("example", *over)
+        np.testing.assert_allclose(found[0].values, found[1].values, atol=1e-5)
+
+
+def test_axes_are_labelled_and_positions_carry_their_tokens(text_model):
+    sweep = tv.patch(text_model(), pairs(), tv.sites("resid_pre", layer=[0, 2]), progress=False)
+    assert sweep.values.sizes == {"example": 3, "layer": 2, "pos": 9}
+    assert sweep.values.layer.values.tolist() == [0, 2]
+    assert sweep.values.token.values.tolist()[2] == ">"
+    assert sweep.units == "logits" and sweep.provenance["direction"] == "denoising"
+
+
+def test_several_components_side_by_side(text_model):
+    sweep = tv.patch(text_model(), pairs(), tv.sites("attn_out", "mlp_out", pos=-1), over=("component", "layer"), progress=False)
+    assert sweep.values.component.values.tolist() == ["attn_out", "mlp_out"]
+    alone = tv.patch(text_model(), pairs(), tv.sites("mlp_out", pos=-1), over=("layer",), progress=False)
+    np.testing.assert_allclose(sweep.values.sel(component="mlp_out"), alone.values, atol=1e-5)
+
+
+def test_the_last_token_needs_no_alignment(text_model):
+    uneven = tv.PromptPairs.from_texts(["ab>ba;cd>"], ["cd>"], answers=["d"], foils=["c"])
+    last = tv.patch(text_model(), uneven, tv.sites("resid_post", pos=-1), over=("layer",), progress=False)
+    np.testing.assert_allclose(last.values[0, -1], last.clean[0], atol=1e-5)
+    with pytest.raises(MisalignedPrompts) as caught:
+        tv.patch(text_model(), uneven, tv.sites("resid_post"), progress=False)
+    assert "do not line up in pair 0" in str(caught.value)
+
+
+def test_patterns_go_through_whole_passes_and_say_so(text_model):
+    sweep = tv.patch(text_model(), pairs(), tv.sites("pattern"), over=("layer", "head"), progress=False)
+    assert sweep.provenance["plan"] == "hooks" and "pattern" in sweep.provenance["plan_why"]
+    with pytest.raises(SiteNotWritable, match="discarded by GPTJForCausalLM"):
+        tv.patch(text_model("gptj"), pairs(), tv.sites("pattern"), over=("layer", "head"), progress=False)
+
+
+def test_prompts_of_a_task_are_drawn_again_where_positions_need_it(text_model):
+    model = text_model()
+    pairs_of_words = [("ab", "ba"), ("cd", "dc"), ("ef", "fe"), ("gh", "hg"), ("ij", "ji"), ("kl", "lk"), ("mno", "onm"),
+                      ("pqr", "rqp"), ("st", "ts"), ("uv", "vu"), ("wx", "xw"), ("yz", "zy")]  # fmt: skip
+    task = tv.Task("mirror", pairs_of_words, template=tv.Template("t", "{x}>", "{y}", ";"))
+    drawn = task.pairs(shots=3, n=4, seed=0)
+    sweep = tv.patch(model, drawn, tv.sites("resid_pre", layer=1), progress=False)
+    assert sweep.provenance["redrawn"] == (not drawn.tokenize(model).is_uniform)
+
+
+def test_the_model_is_left_as_it_was(text_model):
+    model = text_model()
+    before = model.run("ab>ba;cd>")
+    tv.patch(model, pairs(), tv.sites("z"), over=("layer", "head"), progress=False)
+    assert torch.equal(model.run("ab>ba;cd>"), before)
+    assert not model.registry.attached and not model.registry.foreign_hooks()
+
+
+def test_any_metric_and_a_metric_that_fails(text_model):
+    model = text_model()
+    for metric in (tv.log_prob, tv.prob, tv.rank, tv.kl, tv.exact_match):
+        found = tv.patch(model, pairs(), tv.sites("resid_post", pos=-1), over=("layer",), metric=metric, progress=False)
+        assert found.metric == metric.__name__
+    assert tv.patch(model, pairs(), tv.sites("resid_post"), over=("layer",), metric=tv.kl, progress=False).values.max() < 1e-5
+    with pytest.raises(NonFiniteMetric, match="the clean run"):
+        tv.patch(model, pairs(), tv.sites("z"), metric=lambda logits, answers: logits[:, 0] * float("nan"), progress=False)
+
+
+def test_errors_name_what_is_allowed(text_model):
+    model = text_model()
+    for arguments, error, words in (
+        (dict(sites=tv.sites("resid_post"), over=("layr",)), UnknownName, "did you mean 'layer'?"),
+        (dict(sites=tv.sites("resid_post"), direction="denoise"), UnknownName, "'denoising'"),
+        (dict(sites=tv.sites("resid_post"), over=("layer", "head")), InvalidArgument, "cannot be swept over heads"),
+        (dict(sites=tv.sites("z", pos=-1), over=("layer", "pos")), InvalidArgument, "name a position"),
+        (dict(sites=tv.sites("z"), over=("pos", "span")), InvalidArgument, "axes of a sweep"),
+        (dict(sites=tv.sites("z", layer=9), over=("layer",)), tv.TVLensError, "layers 0 to 2"),
+        (dict(sites=tv.sites("z", head=9), over=("layer",)), tv.TVLensError, "heads 0 to 3"),
+        (dict(sites=tv.sites("z", pos=50), over=("layer",)), tv.TVLensError, "beyond"),
+        (dict(sites=["z[0].h1", "z[1].h2"], over=("layer", "head")), InvalidArgument, "do not fill a grid"),
+    ):  # fmt: skip
+        with pytest.raises(error) as caught:
+            tv.patch(model, pairs(), progress=False, **arguments)
+        assert words in str(caught.value), str(caught.value)
+    with pytest.raises(UnknownName, match="did you mean 'resid_post'"):
+        tv.sites("resid_pots")
+
+
+def test_a_budget_splits_the_work_and_changes_no_value(text_model):
+    roomy = tv.patch(text_model(), pairs(), tv.sites("resid_pre"), progress=False)
+    tight = tv.patch(text_model(), pairs(), tv.sites("resid_pre"), progress=False, memory_budget=150_000)
+    np.testing.assert_allclose(roomy.values, tight.values, atol=1e-5)
+    with pytest.raises(tv.TVLensError, match="at least"):
+        tv.patch(text_model(), pairs(), tv.sites("resid_pre"), progress=False, memory_budget=100)
