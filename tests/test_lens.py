@@ -131,7 +131,7 @@ def test_what_must_fail_fails_before_anything_is_run(model, monkeypatch):
         (dict(tasks="antonym", size="dmeo"), UnknownName, "did you mean 'demo'?"),
         (dict(tasks="antonym", n=1), InvalidArgument, "queries is too small"),
         (dict(tasks="antonym", size=LensSize(layer_step=4)), InvalidArgument, "larger than the model"),
-        (dict(tasks=few), EmptySelection, "The task 'few' has no dev pairs."),
+        (dict(tasks=few, shots=1), EmptySelection, "The task 'few' has no dev pairs."),
         (dict(tasks="antonym", shots=200), EmptySelection, "at most"),
         (dict(tasks="antonym", matched="antonyms"), UnknownName, "No task is called 'antonyms'."),
     ):
@@ -172,7 +172,7 @@ def test_the_answer_does_not_flatter_a_vector_that_does_nothing(result):
     assert found.working == [] and "takes zero-shot accuracy from 0.00 to 0.00" in found.answer()
     assert found.answer().endswith("none of the 2 vectors is above all of the bare prompt, a random vector, another task's "
                                    "and the Null task's.")  # fmt: skip
-    assert unbeaten(found.evaluations["capitalize"]) == list(AGAINST)
+    assert unbeaten(found.lifts["capitalize"]) == list(AGAINST)
 
 
 # ------------------------------------------------------------------------------------------------- the numbers

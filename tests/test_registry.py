@@ -38,9 +38,9 @@ def expected_word(family: str, component: str) -> str:
     """What TransformerLens 4.3 lets one do, by its source: written down here, not asked of the registry."""
     if component == "resid_mid" and family in PARALLEL:
         return "absent"
-    if family in ORIGINAL_ATTENTION and component == "result":
+    if family in ORIGINAL_ATTENTION and component in ("result", "scores"):
         return "absent"
-    if family in ORIGINAL_ATTENTION and component in ("pattern", "scores"):
+    if family in ORIGINAL_ATTENTION and component == "pattern":
         return "read"
     return "write"
 
@@ -601,10 +601,21 @@ def test_R9_what_is_marked_as_read_is_discarded_and_what_is_marked_as_write_is_n
 
 
 @pytest.mark.parametrize("family", sorted(ORIGINAL_ATTENTION))
-@pytest.mark.parametrize("component", ["pattern", "scores"])
-def test_R9_a_write_that_would_be_discarded_is_refused(tiny_model, family, component):
+def test_R9_scores_that_are_the_pattern_are_not_offered_as_scores(tiny_model, family):
+    model = tiny_model(family)
+    _, cache = model.tl.run_with_cache(TOKENS)
+    assert torch.equal(cache["blocks.1.attn.hook_attn_scores"], cache["blocks.1.attn.hook_pattern"])
+    with pytest.raises(SiteAbsent) as caught:
+        model.capture(TOKENS, "scores[1]")
+    assert caught.value.do == (
+        "the hook holds the pattern here, not the scores (attention is computed by the original code)."
+    )
+
+
+@pytest.mark.parametrize("family", sorted(ORIGINAL_ATTENTION))
+def test_R9_a_write_that_would_be_discarded_is_refused(tiny_model, family):
     model, before = tiny_model(family), state_of(tiny_model(family).tl)
-    site = Site(component, 1, head=2)
+    site = Site("pattern", 1, head=2)
     with pytest.raises(SiteNotWritable) as caught:
         model.run(TOKENS, Zero(site))
     assert str(caught.value) == (

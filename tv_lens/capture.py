@@ -106,8 +106,8 @@ def captured(model: HookedModel, tokens: TokenBatch, sites: Sequence[Site], budg
     for start in range(0, len(tokens), size):
         rows = torch.arange(start, min(start + size, len(tokens)), device=tokens.ids.device)
         batch = TokenBatch(tokens.ids[rows], tokens.mask[rows])  # the full width: parts must stack
-        at = batch.last[:, None] if stop is None else None
-        _, attachment = model.forward(batch, reads=sites, logits_at=at, stop_after=stop, who="model.capture")
+        _, attachment = model.forward(batch, reads=sites, logits_at=batch.last[:, None], stop_after=stop,
+                                      who="model.capture")  # fmt: skip
         for site in sites:
             value = attachment.values[site].float()
             if site.pos is None and batch.is_padded:

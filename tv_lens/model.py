@@ -178,7 +178,7 @@ class HookedModel:
             block_call: runs the blocks in the model's place.
             model_arguments: passed to the model as they are (a mask, position ids, a cache).
         """
-        gathers = logits_at is not None and stop_after is None and self.registry.can_gather
+        gathers = logits_at is not None and self.registry.can_gather
         with self.registry.attach(
             who, edits, reads, logits_at if gathers else None, logit_columns, block_call
         ) as attachment:

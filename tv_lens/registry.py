@@ -319,7 +319,7 @@ class HookRegistry:
 
         TransformerLens's resid_mid hook sits on the MLP's branch, so a write there would not reach the skip
         connection. It is written through attn_out instead: the stream before the layer is remembered on the way in,
-        and the difference that the edits of resid_mid make to their sum is added to attn_out, which is exact.
+        and attn_out becomes what is missing from it to the edited sum: exact, and untouched where nothing was edited.
         """
 
         def hook_function(x: Tensor, hook: object) -> Tensor:
@@ -332,11 +332,12 @@ class HookRegistry:
             if detour and tensor.component == "resid_pre":
                 self._stream_before[tensor.layer] = x
             if detour and tensor.component == "attn_out":
-                middle = self._stream_before.pop(tensor.layer) + x
+                before = self._stream_before.pop(tensor.layer)
+                middle = before + x
                 edited = middle
                 for attachment, edit in detour:
                     edited = self._apply(edit, edited, attachment)
-                x = x + (edited - middle)
+                x = torch.where(edited == middle, x, edited - before)
             return x
 
         return hook_function

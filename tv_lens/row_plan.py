@@ -23,6 +23,7 @@ from tv_lens.site import Site
 
 WHOLE_PASSES = ("embed", "pattern", "scores")
 TOKENS_PER_WALK = 768  # rows beside one another attend to each other's masked keys: beyond this that costs more
+TOKENS_WORTH_A_WALK = 384  # below this a pass costs its overhead, not its tokens
 _verdicts: weakref.WeakKeyDictionary[HookedModel, str | None] = weakref.WeakKeyDictionary()
 
 
@@ -150,12 +151,8 @@ def _walks(by_prompt: Sequence[list[_Planned]], base: BaseRun, model: HookedMode
     else:
         for prompt, planned in enumerate(born):
             yield from _side_by_side([planned], _only(base, prompt), budget, model)
-    longer: dict[int, list[tuple[_Planned, int]]] = defaultdict(list)
-    for prompt, planned in enumerate(by_prompt):
-        for p in planned:
-            if p.start != last:
-                longer[p.start].append((p, prompt))
-    for start, found in sorted(longer.items()):
+    longer = [(p, prompt) for prompt, planned in enumerate(by_prompt) for p in planned if p.start != last]
+    for start, found in _by_start(longer, base.length):
         found.sort(key=lambda pair: pair[0].birth)
         size = _fit(model, 1, base.length - start, base.length, budget)
         size = max(1, min(size, 8192 // (base.length - start)))
@@ -164,6 +161,23 @@ def _walks(by_prompt: Sequence[list[_Planned]], base: BaseRun, model: HookedMode
             owners = torch.tensor([prompt for _, prompt in part])
             births = tuple(p.birth for p, _ in part)
             yield _Group(Walk(base, births, 0, start, owners), tuple(p for p, _ in part))
+
+
+def _by_start(
+    longer: Sequence[tuple[_Planned, int]], length: int
+) -> Iterator[tuple[int, list[tuple[_Planned, int]]]]:  # fmt: skip
+    """Rows by the position where they begin; neighbours join until a walk has work enough to fill a pass.
+
+    A row may begin earlier than it must: it then recomputes what the base run knows, which costs tokens and no truth.
+    """
+    group: list[tuple[_Planned, int]] = []
+    for pair in sorted(longer, key=lambda pair: pair[0].start):
+        if group and pair[0].start != group[-1][0].start and len(group) * (length - group[0][0].start) >= TOKENS_WORTH_A_WALK:
+            yield group[0][0].start, group
+            group = []
+        group.append(pair)
+    if group:
+        yield group[0][0].start, group
 
 
 def _side_by_side(born: Sequence[list[_Planned]], base: BaseRun, budget: int, model: HookedModel) -> Iterator[_Group]:

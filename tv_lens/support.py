@@ -36,7 +36,8 @@ DISCARDED = Support(True, False, "the hook can be read, but the model does not u
                     "(attention is computed by the original code).")  # fmt: skip
 MIDDLE_NOT_A_SUM = Support(True, False, "resid_pre + attn_out is not resid_mid here, so it cannot be written "
                            "through attn_out.")  # fmt: skip
-NOT_SCORES = Support(False, False, "the hook holds the pattern here, not the scores (TransformerLens's native models).")
+NOT_SCORES = Support(False, False, "the hook holds the pattern here, not the scores "
+                     "(attention is computed by the original code).")  # fmt: skip
 WRITABLE = Support(True, True)
 
 

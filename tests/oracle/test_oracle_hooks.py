@@ -23,7 +23,7 @@ WIDTH = max(LENGTHS)
 IDS = torch.tensor([row + [0] * (WIDTH - len(row)) for row in ROWS])
 LAYER = 1
 
-# component: the hook of layer 1, the axis of its positions, the axis of its heads
+# component: TransformerLens's canonical name of the hook of layer 1 (the library uses the aliases), the axis of its positions, the axis of its heads
 TABLE = {
     "embed": ("embed.hook_out", 1, None),
     "resid_pre": ("blocks.1.hook_in", 1, None),
@@ -34,16 +34,15 @@ TABLE = {
     "pattern": ("blocks.1.attn.hook_pattern", 2, 1),
     "z": ("blocks.1.attn.hook_z", 1, 2),
     "result": ("blocks.1.attn.hook_result", 1, 2),
-    "attn_out": ("blocks.1.attn.hook_out", 1, None),
+    "attn_out": ("blocks.1.hook_attn_out", 1, None),  # after the norm behind attention where there is one
     "mlp_post": ("blocks.1.mlp.hook_post", 1, None),
-    "mlp_out": ("blocks.1.mlp.hook_out", 1, None),
+    "mlp_out": ("blocks.1.hook_mlp_out", 1, None),
     "resid_post": ("blocks.1.hook_out", 1, None),
     "final_norm": ("ln_final.hook_out", 1, None),
 }
 DISCARDED = {"gptj": {"scores", "pattern", "result"}, "opt": {"scores", "pattern", "result"}}
-POST_NORM = {"gemma2", "olmo2"}  # what a sublayer adds to the stream is what leaves the norm behind it
+ABSENT = {"gptj": {"scores", "result"}, "opt": {"scores", "result"}}
 THOROUGH = {"gpt2", "llama", "gemma2"}  # every selection of every component; on the others one of each
-HEADS = {"k": 2, "v": 2}
 
 
 @pytest.fixture
@@ -80,10 +79,6 @@ def columns(pos, row):
 def with_hook(model, component, function):
     """The logits at each row's last token of a pass with one plain hook, which gets the tensor to write into."""
     name = TABLE[component][0]
-    if component == "attn_out" or component == "mlp_out":
-        name = f"blocks.1.hook_{component}"  # post-norm architectures have them elsewhere
-    if component == "mlp_post":
-        name = "blocks.1.mlp.hook_post"
 
     def hook_function(x, hook):
         x = x.clone()
@@ -123,7 +118,7 @@ def site_of(component, head, pos):
 
 
 def readable(family):
-    return [c for c in TABLE if not (c == "result" and family in DISCARDED)]
+    return [c for c in TABLE if c not in ABSENT.get(family, ())]
 
 
 def writable(family):
@@ -162,7 +157,8 @@ def edits_of(component, head, pos, width):
     yield tv.Zero(site), lambda x, row, others: x * 0
     yield tv.Replace(site, vector.abs()), lambda x, row, others: vector.abs()
     yield tv.Project(site, vector), lambda x, row, others: x - (x @ unit) * unit
-    yield tv.Project(site, vector, keep=True), lambda x, row, others: (x @ unit) * unit
+    half = torch.arange(width) < width // 2
+    yield tv.Project(site, torch.eye(width)[half] * 3, keep=True), lambda x, row, others: x * half
     yield tv.Zero(site).then(tv.Add(site, vector)), lambda x, row, others: vector
     if mean_allowed and component not in ("scores", "pattern"):
         yield tv.Mean(site), lambda x, row, others: (sum(others) - x) / (len(others) - 1)

@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 
 from tv_lens import tasks as task_library
 from tv_lens.errors import EmptySelection, InvalidArgument, PromptError, unknown
-from tv_lens.experiments.lens_result import LensResult, lift, model_card, unbeaten, versions
+from tv_lens.experiments.lens_result import LensResult, lifts, model_card, unbeaten, versions
 from tv_lens.model import HookedModel
 from tv_lens.patching import patch
 from tv_lens.site import sites
@@ -111,6 +111,7 @@ def lens(
     """
     # 1. what is asked, and everything that can be refused before minutes have passed
     size, asked, named = _size(size, n), _asked(tasks), _named(tasks)
+    twins = None if matched is None else list(_named(matched).values())
     _check(model, named, shots, size, template)
     clock, options = _Clock(say), dict(seed=seed, progress=progress)
     audits = {name: task.audit(model, template) for name, task in named.items()}
@@ -142,8 +143,7 @@ def lens(
     with clock.stage("decodability", f"decodability of the tasks at {_listed(td_shots)} shots, every layer"):
         found = decodability(model, list(named.values()), **reading)
     beside = None
-    if matched is not None:
-        twins = list(_named(matched).values())
+    if twins is not None:
         with clock.stage("decodability", f"decodability of tasks over the same inputs ({_listed([t.name for t in twins])})"):
             beside = decodability(model, twins, **reading)
     with clock.stage("map", f"a map of the prompts at layer {found.best_layer()}"):
@@ -152,7 +152,8 @@ def lens(
 
     # 5. which tokens and layers carry the task of one prompt
     with clock.stage("patching", f"patching {_n(size.patch_pairs, 'pair')} of prompts, layer by token"):
-        order = sorted(named, key=lambda name: (bool(unbeaten(evaluations[name])), -lift(evaluations[name], "zero-shot")["mean"]))
+        lifted = {name: lifts(sweep) for name, sweep in evaluations.items()}
+        order = sorted(named, key=lambda name: (bool(unbeaten(lifted[name])), -lifted[name]["zero-shot"]["mean"]))
         patched, skipped = _patched(model, [named[name] for name in order], size, template, seed, progress)
 
     settings = {"shots": shots, "seed": seed, "size": size.name, "template": (template or next(iter(named.values())).template).name,

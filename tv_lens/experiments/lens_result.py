@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,20 +76,29 @@ class LensResult:
     versions: dict[str, str] = field(default_factory=dict)
     created: str = ""
 
+    @cached_property
+    def lifts(self) -> dict[str, dict[str, Interval]]:
+        """Per task and condition, the vector's first-token accuracy minus the condition's."""
+        return {name: lifts(sweep) for name, sweep in self.evaluations.items()}
+
+    @cached_property
+    def _accuracies(self) -> dict[str, xr.Dataset]:
+        return {name: sweep.interval() for name, sweep in self.evaluations.items()}
+
     @property
     def working(self) -> list[str]:
         """The tasks whose vector certainly beats no vector and every control, the largest lift first."""
-        found = [name for name, sweep in self.evaluations.items() if not unbeaten(sweep)]
-        return sorted(found, key=lambda name: -lift(self.evaluations[name], "zero-shot")["mean"])
+        found = [name for name in self.tasks if not unbeaten(self.lifts[name])]
+        return sorted(found, key=lambda name: -self.lifts[name]["zero-shot"]["mean"])
 
     @property
     def best(self) -> str:
         """The task whose vector lifts accuracy most, among those that work if any does."""
-        return max(self.working or self.tasks, key=lambda name: lift(self.evaluations[name], "zero-shot")["mean"])
+        return max(self.working or self.tasks, key=lambda name: self.lifts[name]["zero-shot"]["mean"])
 
     def accuracy(self, task: str, condition: str, score: str = "first token") -> Interval:
         """Mean, low, high and n of one condition of a task on its test queries."""
-        return interval_of(self.evaluations[task].sel(condition=condition, score=score))
+        return interval_of(self._accuracies[task].sel(condition=condition, score=score))
 
     @property
     def recovery(self) -> Sweep | None:
@@ -120,7 +130,7 @@ class LensResult:
     def _verdict(self) -> str:
         """Which vectors certainly do more than all that they are held against, and which do not."""
         against = "the bare prompt, a random vector, another task's and the Null task's"
-        failing = {name: _either([_SAID[one] for one in unbeaten(self.evaluations[name])])
+        failing = {name: _either([_SAID[one] for one in unbeaten(self.lifts[name])])
                    for name in self.tasks if name not in self.working}  # fmt: skip
         if len(self.tasks) == 1:
             return (f"At 95% confidence it is not above {failing[self.best]}." if failing
@@ -147,18 +157,17 @@ class LensResult:
         return plain(found, "summary")
 
     def _task_summary(self, name: str) -> dict[str, Any]:
-        task, vector, sweep = self.tasks[name], self.vectors[name], self.evaluations[name]
-        table = sweep.interval()
+        task, vector, table = self.tasks[name], self.vectors[name], self._accuracies[name]
         accuracy = {
-            condition: {score: interval_of(table.sel(condition=condition, score=score)) for score in table["score"].values}
+            condition: {score: self.accuracy(name, condition, score) for score in table["score"].values}
             for condition in table["condition"].values
         }
         return {
             "task": self.asked.get(name), "description": task.description, "source": task.source, "pairs": len(task),
             "fingerprint": task.fingerprint, "audit": self.audits[name].to_dict(), "cautions": self.audits[name].cautions,
             "layer": vector.site.layer, "accuracy": accuracy,
-            "lift": {condition: lift(sweep, condition) for condition in AGAINST}, "unbeaten": unbeaten(sweep),
-            "other_task": sweep.provenance["other_task"],
+            "lift": self.lifts[name], "unbeaten": unbeaten(self.lifts[name]),
+            "other_task": self.evaluations[name].provenance["other_task"],
             "by_layer": records(vector.selection),
             "vector": {"file": self.vector_files[name], "site": str(vector.site), "norm": vector.norm,
                        "method": vector.method, "prompts": vector.prompts},
@@ -249,16 +258,17 @@ def records(sweep: Sweep) -> list[dict[str, Any]]:
     return table.astype(object).to_dict(orient="records")
 
 
-def lift(evaluation: Sweep, condition: str, score: str = "first token") -> Interval:
-    """How much more the vector answers than a condition does, example by example."""
-    scored = evaluation.sel(score=score)
-    difference = scored.values.sel(condition="vector", drop=True) - scored.values.sel(condition=condition, drop=True)
-    return interval_of(replace(scored, values=difference, clean=None, corrupted=None))
+def lifts(evaluation: Sweep) -> dict[str, Interval]:
+    """How much more the vector answers by first token than each condition does, query by query."""
+    scored = evaluation.sel(score="first token")
+    difference = scored.values.sel(condition="vector", drop=True) - scored.values.sel(condition=list(AGAINST))
+    table = replace(scored, values=difference, clean=None, corrupted=None).interval()
+    return {condition: interval_of(table.sel(condition=condition)) for condition in AGAINST}
 
 
-def unbeaten(evaluation: Sweep) -> list[str]:
-    """The conditions that the vector does not certainly beat: the 95% interval of the difference reaches 0."""
-    return [condition for condition in AGAINST if lift(evaluation, condition)["low"] <= 0]
+def unbeaten(found: Mapping[str, Interval]) -> list[str]:
+    """The conditions that the vector does not certainly beat: the 95% interval of the lift reaches 0."""
+    return [condition for condition, interval in found.items() if interval["low"] <= 0]
 
 
 def _decodability_summary(found: Decodability) -> dict[str, Any]:

@@ -44,8 +44,8 @@ class ResidualMean(Method):
 
     Source:
         Hendel, Geva and Globerson 2023 (arXiv 2310.15916). Theirs is `ResidualMean(shots=5, contexts=1, queries=2)`
-        for every demonstration set anew, with dummies from the test inputs and the layer chosen on a dev set. The mean
-        over contexts is their `multi_context` variant and Han et al. 2025 (arXiv 2412.12276), appendix C.
+        for every demonstration set anew, with dummies from the test inputs and the layer chosen on a dev set. The
+        mean over contexts is their `multi_context` variant and Han et al. 2025 (arXiv 2412.12276), appendix C.
     """
 
     layer: int | None = None
