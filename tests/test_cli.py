@@ -104,7 +104,7 @@ def test_lens_writes_the_report_and_tells_the_headline(tv_lens, folder, tmp_path
     summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
     assert summary["model"]["source"] == str(folder) and summary["tasks"]["letters"]["task"] == str(path)
     settings = summary["settings"]
-    assert [settings[key] for key in ("shots", "seed", "queries", "template", "size")] == [2, 1, 5, "io", "full"]
+    assert [settings[key] for key in ("shots", "seed", "queries", "template", "size")] == [2, 1, 5, "io", "standard"]
     told = plain(found.stdout)
     assert plain(summary["answer"]) in told
     assert f"Report: {out / 'report.html'}" in told and f"Vectors: {out / 'vectors'}" in told
@@ -147,7 +147,7 @@ def test_an_error_is_one_block_without_a_traceback(tv_lens, monkeypatch):
     monkeypatch.setattr("tv_lens.model.load", lambda *args, **kwargs: pytest.fail("the model was loaded"))
     found = tv_lens("lens", "-t", "antonym", "--size", "dmeo")
     assert found.exit_code == 2 and found.stdout == ""
-    assert found.stderr == "Error No size is called 'dmeo'.\n  got:     'dmeo'\n  allowed: demo, full\n  do:      did you mean 'demo'?\n"
+    assert found.stderr == "Error No size is called 'dmeo'.\n  got:     'dmeo'\n  allowed: demo, standard, full\n  do:      did you mean 'demo'?\n"
     assert tv_lens("lens", "-t", "antonym", "--size", "dmeo", "--debug").exception.got == "'dmeo'"
 
 

@@ -140,7 +140,7 @@ def test_what_must_fail_fails_before_anything_is_run(model, monkeypatch):
 
 
 def test_sizes_say_what_they_are():
-    assert list(SIZES) == ["demo", "full"] and all(size.name == name for name, size in SIZES.items())
+    assert list(SIZES) == ["demo", "standard", "full"] and all(size.name == name for name, size in SIZES.items())
     with pytest.raises(InvalidArgument, match="A lens's td_prompts is too small"):
         LensSize(td_prompts=10)
 

@@ -76,7 +76,7 @@ def lens(
     model: Model = DEMO_MODEL,
     out: Out = Path("report"),
     shots: Annotated[int, typer.Option("--shots", "-k", help="Demonstrations in a prompt.")] = 10,
-    size: Annotated[str, typer.Option("--size", metavar="demo|full", help="How much is run.")] = "full",
+    size: Annotated[str, typer.Option("--size", metavar="demo|standard|full", help="How much is run.")] = "standard",
     n: Annotated[int | None, typer.Option("--n", help="Test queries per task.", show_default="the size's")] = None,
     seed: Seed = 0,
     template: TemplateName = None,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,7 +26,7 @@ from tv_lens.batch import TokenBatch
 from tv_lens.editing import Edit, edited, position_second, positions_of, refuse_duplicates, refuse_misaligned
 from tv_lens.errors import ModelLoadError, ShapeMismatch, SiteAbsent, SiteNotReached, SiteNotWritable
 from tv_lens.intervention import Intervention
-from tv_lens.rerouting import BlockCall, gatherer, narrowed, replaced_blocks
+from tv_lens.rerouting import BlockCall, gathered, narrowed, replaced_blocks
 from tv_lens.site import COMPONENTS, ModelShape, Site
 from tv_lens.support import Perturb, Support, layer_kinds, table, verdicts
 
@@ -62,6 +62,26 @@ class Attachment:
             raise SiteNotReached("A forward pass ended without reaching every attached site.", got=", ".join(missed),
                                  do="the pass stopped early, or this architecture skips the site; "
                                     "print(model.registry) shows which sites it has.")  # fmt: skip
+
+
+class _Hook:
+    """A function with its first arguments, as TransformerLens calls a hook."""
+
+    def __init__(self, function: Callable[..., Tensor], *arguments: Any):
+        self.function, self.arguments = function, arguments
+
+    def __call__(self, x: Tensor, hook: object) -> Tensor:
+        return self.function(*self.arguments, x)
+
+
+def _perturbed(values: dict[Site, Tensor], site: Site, row: int, x: Tensor) -> Tensor:
+    """The probe's hook: keeps what it sees and disturbs one row of it."""
+    values[site] = x.detach()
+    if site.component == "resid_mid":  # never written at its own hook
+        return x
+    out = x.clone()
+    out[row] = Perturb(site).edit(x[row])
+    return out
 
 
 _LOCKS: WeakKeyDictionary[TransformerBridge, Any] = WeakKeyDictionary()
@@ -136,17 +156,6 @@ class HookRegistry:
         tokens = torch.tensor([[1, 2, 3]]).expand(len(candidates) + 1, -1) % self._shape.d_vocab
         hooked = {site for site in candidates if self._bridge.get_hook_point(site.hook_name) is not None}
 
-        def hook(site: Site, row: int):
-            def perturb(x: Tensor, hook: object) -> Tensor:
-                values[site] = x.detach()
-                if site.component == "resid_mid":  # never written at its own hook
-                    return x
-                out = x.clone()
-                out[row] = Perturb(site).edit(x[row])
-                return out
-
-            return perturb
-
         with ExitStack() as stack, torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # TransformerLens warns of discarded edits: that is what is asked here
             for flag in {entry.flag for entry in COMPONENTS.values() if entry.flag}:
@@ -154,7 +163,8 @@ class HookRegistry:
                     stack.enter_context(raised_flag(self._bridge, flag))
                 except NotImplementedError:  # TransformerLens cannot split this attention by head
                     hooked -= {site for site in hooked if site.entry.flag == flag}
-            hooks = [(site.hook_name, hook(site, row)) for row, site in enumerate(candidates, 1) if site in hooked]
+            hooks = [(site.hook_name, _Hook(_perturbed, values, site, row))
+                     for row, site in enumerate(candidates, start=1) if site in hooked]  # fmt: skip
             stack.enter_context(self._bridge.hooks(fwd_hooks=hooks))
             device = next(self._bridge.parameters()).device
             logits = self._bridge(tokens.to(device), **self.pass_arguments)[:, -1].float()
@@ -304,43 +314,39 @@ class HookRegistry:
         # An edited resid_mid is not written at its own hook, but where its layer's stream comes in and attention adds.
         detours = {t.layer: edits.pop(t) for t in list(edits) if t.component == "resid_mid"}
         ends = {Site(name, layer) for layer in detours for name in ("resid_pre", "attn_out")}
-        hooks = [(t.hook_name, self._hook(t, edits.get(t, []), reads.get(t, []), detours.get(t.layer, [])))
+        hooks = [(t.hook_name, _Hook(self._passing, t, edits.get(t, []), reads.get(t, []), detours.get(t.layer, [])))
                  for t in sorted({*edits, *reads, *ends}, key=str)]  # fmt: skip
         gather = [a.logits_at for a in self._active if a.logits_at is not None]
         if gather:
-            hooks.append((UNEMBED, gatherer(gather[-1])))
+            hooks.append((UNEMBED, _Hook(gathered, gather[-1])))
         return hooks
 
-    def _hook(
+    def _passing(
         self, tensor: Site, edits: Sequence[tuple[Attachment, Edit]], reads: Sequence[tuple[Attachment, Site]],
-        detour: Sequence[tuple[Attachment, Edit]],
-    ):  # fmt: skip
-        """The one function that runs at a tensor: its edits in order, then its captures, then resid_mid's detour.
+        detour: Sequence[tuple[Attachment, Edit]], x: Tensor,
+    ) -> Tensor:  # fmt: skip
+        """What happens at a tensor on its way: its edits in order, then its captures, then resid_mid's detour.
 
         TransformerLens's resid_mid hook sits on the MLP's branch, so a write there would not reach the skip
         connection. It is written through attn_out instead: the stream before the layer is remembered on the way in,
         and attn_out becomes what is missing from it to the edited sum: exact, and untouched where nothing was edited.
         """
-
-        def hook_function(x: Tensor, hook: object) -> Tensor:
-            for attachment, edit in edits:
-                x = self._apply(edit, x, attachment)
-            for attachment, site in reads:
-                # Cut out and copied here, so that a read keeps what it asked for and nothing can change it (law R3).
-                attachment.values[site] = self._selected(x, site).detach().clone()
-                attachment.fired[tensor] = attachment.fired.get(tensor, 0) + 1
-            if detour and tensor.component == "resid_pre":
-                self._stream_before[tensor.layer] = x
-            if detour and tensor.component == "attn_out":
-                before = self._stream_before.pop(tensor.layer)
-                middle = before + x
-                edited = middle
-                for attachment, edit in detour:
-                    edited = self._apply(edit, edited, attachment)
-                x = torch.where(edited == middle, x, edited - before)
-            return x
-
-        return hook_function
+        for attachment, edit in edits:
+            x = self._apply(edit, x, attachment)
+        for attachment, site in reads:
+            # Cut out and copied here, so that a read keeps what it asked for and nothing can change it (law R3).
+            attachment.values[site] = self._selected(x, site).detach().clone()
+            attachment.fired[tensor] = attachment.fired.get(tensor, 0) + 1
+        if detour and tensor.component == "resid_pre":
+            self._stream_before[tensor.layer] = x
+        if detour and tensor.component == "attn_out":
+            before = self._stream_before.pop(tensor.layer)
+            middle = before + x
+            wanted = middle
+            for attachment, edit in detour:
+                wanted = self._apply(edit, wanted, attachment)
+            x = torch.where(wanted == middle, x, wanted - before)
+        return x
 
     def _apply(self, edit: Edit, x: Tensor, attachment: Attachment) -> Tensor:
         attachment.fired[edit.site.tensor] = attachment.fired.get(edit.site.tensor, 0) + 1

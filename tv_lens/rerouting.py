@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,14 +19,9 @@ BlockCall = Callable[[int, Callable[..., Any], Tensor, dict[str, Any]], Any]
 """How a block is run: its layer, its own forward, the stream that enters it, and its keyword arguments."""
 
 
-def gatherer(cols: Int[Tensor, "batch n"]):
-    """A hook that keeps only these positions of each row, before the unembedding."""
-
-    def gather(x: Float[Tensor, "batch pos d_model"], hook: object) -> Float[Tensor, "batch n d_model"]:
-        rows = torch.arange(len(cols), device=x.device)[:, None]
-        return x[rows, cols.to(x.device)]
-
-    return gather
+def gathered(cols: Int[Tensor, "batch n"], x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch n d_model"]:
+    """Only these positions of each row."""
+    return x[torch.arange(len(cols), device=x.device)[:, None], cols.to(x.device)]
 
 
 @contextmanager
@@ -47,24 +43,26 @@ def replaced_blocks(blocks: torch.nn.ModuleList, call: BlockCall) -> Iterator[No
     with ExitStack() as stack:
         for layer, block in enumerate(blocks):
             names = list(inspect.signature(block.original_component.forward).parameters)
-
-            def forward(*args: Any, layer: int = layer, own: Callable = block.forward, names: list = names, **kwargs: Any) -> Any:
-                kwargs = {**dict(zip(names, args)), **kwargs}
-                return call(layer, own, kwargs.pop(names[0]), kwargs)
-
-            stack.enter_context(_replaced_forward(block, forward))
+            stack.enter_context(_replaced_forward(block, partial(_call_block, call, layer, block.forward, names)))
         yield
+
+
+def _call_block(call: BlockCall, layer: int, own: Callable[..., Any], names: list[str], /, *args: Any, **kwargs: Any) -> Any:
+    kwargs = {**dict(zip(names, args)), **kwargs}
+    return call(layer, own, kwargs.pop(names[0]), kwargs)
 
 
 @contextmanager
 def narrowed(unembed: torch.nn.Module, columns: Int[Tensor, "batch n k"]) -> Iterator[None]:
     """The unembedding computes only the named tokens' logits: `batch n k` instead of `batch n d_vocab`."""
     linear = unembed.original_component
-
-    def forward(x: Float[Tensor, "batch n d_model"]) -> Float[Tensor, "batch n k"]:
-        chosen = columns.to(x.device)
-        logits = torch.einsum("bnd,bnkd->bnk", x, linear.weight[chosen])
-        return logits if linear.bias is None else logits + linear.bias[chosen]
-
-    with _replaced_forward(linear, forward):
+    with _replaced_forward(linear, partial(_narrowed_product, linear, columns)):
         yield
+
+
+def _narrowed_product(
+    linear: torch.nn.Linear, columns: Int[Tensor, "batch n k"], x: Float[Tensor, "batch n d_model"]
+) -> Float[Tensor, "batch n k"]:
+    chosen = columns.to(x.device)
+    logits = torch.einsum("bnd,bnkd->bnk", x, linear.weight[chosen])
+    return logits if linear.bias is None else logits + linear.bias[chosen]

@@ -27,6 +27,7 @@ from tv_lens.tasks.task import Task
 from tv_lens.tasks.templates import Template
 
 Say = Callable[[str], object]
+MAP_SHOTS = 4  # Han et al. 2025 show their maps at 1, 4 and 10 shots, by default 4
 
 
 @dataclass(frozen=True)
@@ -67,16 +68,18 @@ class LensSize:
                 raise InvalidArgument(f"A lens's {key} is too small.", got=getattr(self, key), allowed=f"{low} or more")
 
 
-# "demo" takes a few minutes on one CPU thread for a model of 135M parameters.
+# On one CPU thread and a model of 135M parameters, four tasks take about two minutes, five, and half an hour.
 SIZES = {
-    "demo": LensSize("demo", contexts=10, dev=16, queries=24, random_vectors=2, td_prompts=16,
-                     td_shots=(0, 1, 4), patch_pairs=3, patch_shots=2, patch_layer_step=3),
+    "demo": LensSize("demo", contexts=10, dev=16, queries=24, random_vectors=2, td_prompts=16, td_shots=(0, 1, 4),
+                     patch_pairs=3, patch_shots=2, patch_layer_step=3),
+    "standard": LensSize("standard", contexts=30, dev=30, td_prompts=40, td_shots=(0, 1, 4), patch_pairs=4, patch_shots=3,
+                         patch_layer_step=2),
     "full": LensSize("full"),
 }  # fmt: skip
 
 
 def lens(
-    model: HookedModel, tasks: Tasks, *, shots: int = 10, size: LensSize | str = "full", n: int | None = None,
+    model: HookedModel, tasks: Tasks, *, shots: int = 10, size: LensSize | str = "standard", n: int | None = None,
     seed: int = 0, template: Template | None = None, matched: Tasks | None = None, say: Say | None = None,
     progress: bool = True,
 ) -> LensResult:  # fmt: skip
@@ -86,7 +89,7 @@ def lens(
         model: the model to look into; it is left as it was.
         tasks: tasks, their names or files.
         shots: demonstrations in the prompts that the vectors come from and in "few-shot".
-        size: how much is run: "demo", "full", or a `LensSize`.
+        size: how much is run: "demo", "standard", "full", or a `LensSize`.
         n: test queries per task, instead of the size's.
         seed: every draw.
         template: the text around inputs and answers, instead of the tasks' own.
@@ -147,7 +150,8 @@ def lens(
         with clock.stage("decodability", f"decodability of tasks over the same inputs ({_listed([t.name for t in twins])})"):
             beside = decodability(model, twins, **reading)
     with clock.stage("map", f"a map of the prompts at layer {found.best_layer()}"):
-        drawn = representation_map(model, list(named.values()), found.best_layer(), shots=max(td_shots),
+        shown = max(count for count in td_shots if count <= MAP_SHOTS)
+        drawn = representation_map(model, list(named.values()), found.best_layer(), shots=shown,
                                    n=size.td_prompts, template=template, **options)  # fmt: skip
 
     # 5. which tokens and layers carry the task of one prompt

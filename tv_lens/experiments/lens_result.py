@@ -277,6 +277,7 @@ def _decodability_summary(found: Decodability) -> dict[str, Any]:
         "tasks": list(found.tasks), "null": made["null"], "chance": found.chance, "k": made["k"], "n": made["n"],
         "distance": made["distance"], "inputs": made["inputs"], "best_layer": found.best_layer(),
         "mean_over_tasks": records(found.over_tasks()), "by_task": records(found.sweep), "controls": records(found.controls),
+        "chance_band": found.chance_band().to_dataframe().round(6).reset_index().to_dict(orient="records"),
     }  # fmt: skip
 
 

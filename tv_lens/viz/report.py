@@ -136,9 +136,10 @@ def _decodability(result: LensResult) -> list[Any]:
         parts += [_input_caution(found), _curves(found), _beside(found)]
     shots = result.map.provenance.get("shots")
     parts += [
-        "The columns beside: names dealt out again (chance as these points give it), the embedding of the last token, and how "
-        "often each token or character occurs in the examples' answers. Where a surface column is high, the answers' spelling "
-        "alone gives the task away, and what speaks of the model is where its own curve rises.",
+        "The columns beside say what needs no model that infers a task: names dealt out again at random (chance, for these "
+        "points), the embedding of the last token, and how often each token or character occurs in the examples' answers. "
+        "Where an answer column is high, spelling alone gives the task away, and what speaks of the model is where its own "
+        "curve rises.",
         f"The map shows the prompts themselves, {shots} shots, where the tasks are told apart best. Near points are prompts "
         "that the model treats alike; hover to read them. “null” are prompts whose answers are random.",
         plot(result.map, height=460),
@@ -163,10 +164,17 @@ def _curves(found: Decodability) -> Any:
 
 def _beside(found: Decodability) -> Table:
     shots, layer = int(max(found.sweep.values["shots"].values)), found.best_layer()
-    frame = found.summary()
-    frame = frame[frame["shots"] == shots].drop(columns=["shots", "layer"])
+    frame = found.summary(layer)
+    frame = frame[frame["shots"] == shots]
+    rows = [
+        (row["task"], _with_limits(row), f"{row['label shuffle']:.2f} [{row['chance low']:.2f}, {row['chance high']:.2f}]",
+         *(f"{row[name]:.2f}" for name in ("embedding", "surface tokens", "surface characters")))
+        for row in frame.to_dict(orient="records")
+    ]  # fmt: skip
+    columns = ["task", "decodability [95% interval]", "names dealt out again [95% of deals]", "embedding", "answer tokens",
+               "answer characters"]  # fmt: skip
     caption = f"Per task at layer {layer}, {shots} shots, beside what the same vote finds without the model"
-    return Table(frame, caption)
+    return Table(pd.DataFrame(rows, columns=columns), caption)
 
 
 def _patching(result: LensResult) -> list[Any]:
