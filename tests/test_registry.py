@@ -224,7 +224,8 @@ def test_R3_a_capture_is_a_copy(model, family):
         for value in attachment.values.values():
             value.fill_(1e3)
 
-    with model.registry.attach("test", [Call("final_norm", spoil)], reads) as attachment:
+    spoilers = [Call(name, spoil) for name in ("attn_out[1]", "mlp_out[1]", "final_norm")]  # the stream is still needed
+    with model.registry.attach("test", spoilers, reads) as attachment:
         assert torch.equal(model.run(TOKENS), clean)
     for value in model.capture(TOKENS, reads).values():
         value.fill_(1e3)
@@ -770,6 +771,20 @@ def test_an_edit_across_prompts_at_a_position_they_all_have_is_fine(llama):
         found = llama.capture(padded, "resid_post[0]@-1")["resid_post[0]@-1"]
     clean = llama.capture(padded, "resid_post[0]@-1")["resid_post[0]@-1"]
     assert torch.equal(found, clean[[1, 0]])
+
+
+@pytest.mark.parametrize("edit", [Zero("scores[1]"), Mean("scores[1]"), Zero("scores[1].h2").then(Noise("scores[1].h2"))], ids=repr)
+def test_an_edit_of_the_scores_keeps_the_causal_mask(llama, edit):
+    """With zeros in the mask's place a token would attend to what comes after it."""
+    other = TOKENS.clone()
+    other[:, 4:] = 50
+    before = llama.run(TOKENS, edit, logits="all")[:, :4]
+    assert bool(before.isfinite().all())
+    assert torch.equal(llama.run(other, edit, logits="all")[:, :4], before)
+    with llama.intervene(Zero("scores[1]")):
+        pattern = llama.capture(TOKENS, "pattern[1]")["pattern[1]"]
+    even = torch.tril(torch.ones(POS, POS)) / torch.arange(1, POS + 1)[:, None]
+    assert torch.allclose(pattern, even.expand_as(pattern), atol=1e-6)
 
 
 def test_an_unknown_selection_of_layers_names_the_range(llama):

@@ -24,6 +24,7 @@ from tv_lens.sweep import Sweep, concat
 from tv_lens.task_vectors.decodability import Decodability, decodability
 from tv_lens.task_vectors.evaluation import evaluate
 from tv_lens.task_vectors.extraction import extract
+from tv_lens.task_vectors.function_vector import FunctionVector
 from tv_lens.task_vectors.maps import RepresentationMap, representation_map
 from tv_lens.task_vectors.residual_mean import ResidualMean
 from tv_lens.task_vectors.vector import TaskVector
@@ -34,8 +35,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ARROW", "COMPONENTS", "IO", "QA", "Add", "Answers", "AttentionPatterns", "Capture", "Decodability", "Figure",
-    "HookRegistry", "HookedModel", "Intervention", "Mean", "PlacedEdit", "Project", "PromptPairs", "Prompts",
-    "Replace", "RepresentationMap", "Resample", "ResidualMean", "Row", "Scores", "Site", "Sites", "Stack", "Sweep",
+    "FunctionVector", "HookRegistry", "HookedModel", "Intervention", "Mean", "PlacedEdit", "Project", "PromptPairs",
+    "Prompts", "Replace", "RepresentationMap", "Resample", "ResidualMean", "Row", "Scores", "Site", "Sites", "Stack", "Sweep",
     "TVLensError", "Task", "TaskVector", "Template", "TokenBatch", "Zero", "attention", "concat", "decodability", "evaluate", "exact_match",
     "extract", "kl", "load", "log_prob", "logit_diff", "metric", "metrics", "page", "patch", "plot", "prob", "rank",
     "representation_map", "run_rows", "score", "sites", "task", "tasks", "viz",

@@ -52,17 +52,18 @@ Another template:  [cyan]tv-lens lens -m ./llama.gguf -t antonym --template arro
 Tasks over the same inputs, too:  [cyan]tv-lens lens -t capitalize --family verbs[/cyan]"""
 
 Tasks = Annotated[list[str], typer.Option("--task", "-t", metavar="NAME|FILE", show_default=False,
-                  help="A built-in task or a file of pairs (.json, .jsonl, .csv, .tsv); again for more.")]  # fmt: skip
+                  help="A built-in task, or a file of pairs (.json, .jsonl, .csv, .tsv); repeatable.")]  # fmt: skip
 Model = Annotated[str, typer.Option("--model", "-m", metavar="MODEL",
                   help="An embedded model, a folder, a .gguf file or a hub name; see `tv-lens models`.")]  # fmt: skip
-Out = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where the report, its numbers and the vectors go.")]
+Out = Annotated[Path, typer.Option("--out", "-o", metavar="DIR",
+                help="Where the report, its numbers and the vectors go.")]  # fmt: skip
 Seed = Annotated[int, typer.Option("--seed", help="Every draw.")]
-TemplateName = Annotated[str | None, typer.Option("--template", metavar="qa|arrow|io", show_default="the task's own: qa",
-                         help="The text around inputs and answers.")]  # fmt: skip
+TemplateName = Annotated[str | None, typer.Option("--template", metavar="qa|arrow|io",
+                         show_default="the task's own: qa", help="The text around inputs and answers.")]  # fmt: skip
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
-@app.command(epilog="[bold]Example[/bold]\n\n    tv-lens demo --out report")
+@app.command(epilog="[bold]Example[/bold]\n\n[cyan]tv-lens demo --out report[/cyan]")
 def demo(out: Out = Path("report"), seed: Seed = 0, debug: Debug = False) -> None:
     """Run the main job on the embedded model: four tasks, a few minutes, one report."""
     with _said(debug):
@@ -81,16 +82,17 @@ def lens(
     seed: Seed = 0,
     template: TemplateName = None,
     family: Annotated[str | None, typer.Option("--family", metavar="NAME", show_default=False,
-                      help="Read decodability for a family of tasks over the same inputs, too: verbs, countries, …")] = None,
-    revision: Annotated[str | None, typer.Option(help="Of a hub name: branch, tag or commit.", show_default=False)] = None,
+                      help="Read decodability for a family of tasks over the same inputs, too: verbs, …")] = None,
+    revision: Annotated[str | None, typer.Option(help="Of a hub name: branch, tag or commit.",
+                        show_default=False)] = None,
     dtype: Annotated[str, typer.Option(help="Of the weights.")] = "float32",
     device: Annotated[str | None, typer.Option(help="Where to run.", show_default="a GPU if there is one")] = None,
     debug: Debug = False,
 ) -> None:  # fmt: skip
     """Find where tasks are encoded, extract their vectors, test them, and write a report."""
     with _said(debug):
-        result = _lens(model, task, out, shots=shots, size=size, n=n, seed=seed, template=_template(template), family=family,
-                       loading=dict(revision=revision, dtype=dtype, device=device))  # fmt: skip
+        result = _lens(model, task, out, shots=shots, size=size, n=n, seed=seed, template=_template(template),
+                       family=family, loading=dict(revision=revision, dtype=dtype, device=device))  # fmt: skip
         _finish(result, out)
 
 
@@ -102,16 +104,18 @@ def tasks(debug: Debug = False) -> None:
 
         table = Table(box=None, header_style="bold", pad_edge=False)
         for heading in ("task", "pairs", "example", "what it is"):
-            table.add_column(heading, justify="right" if heading == "pairs" else "left", no_wrap=heading in ("task", "example"))
+            table.add_column(heading, justify="right" if heading == "pairs" else "left",
+                             no_wrap=heading in ("task", "example"))  # fmt: skip
         for name in library.names():
             one = library.task(name)
             pair = one.items[0]
             table.add_row(name, str(len(one)), f"{pair.input} → {pair.output}", one.description)
         _out().print(table)
-        _out().print("\nA file of pairs is a task, too: --task my_pairs.json (or .jsonl, .csv, .tsv).", highlight=False)
+        _out().print("\nA file of pairs is a task, too: --task my_pairs.json (or .jsonl, .csv, .tsv).",
+                     highlight=False)  # fmt: skip
 
 
-@app.command(epilog="[bold]Example[/bold]\n\n    tv-lens audit --task antonym --task my_pairs.csv --model smollm2-135m")
+@app.command(epilog="[bold]Example[/bold]\n\n[cyan]tv-lens audit --task antonym --task my_pairs.csv[/cyan]")
 def audit(task: Tasks, model: Model = DEMO_MODEL, template: TemplateName = None, debug: Debug = False) -> None:
     """Show what guessing would score on tasks, and how a model's tokenizer cuts their answers."""
     with _said(debug):
@@ -119,13 +123,16 @@ def audit(task: Tasks, model: Model = DEMO_MODEL, template: TemplateName = None,
 
         found, tokenizer = [library.task(one) for one in task], _tokenizer(model)
         audits = [one.audit(tokenizer, _template(template)) for one in found]
-        table = Table(box=None, header_style="bold", pad_edge=False, title=f"Answers as the tokenizer of {model} cuts them",
-                      title_justify="left")  # fmt: skip
-        for heading in ("task", "pairs", "one token", "ambiguous\nfirst token", "always\nguessing", "which", "copying\nthe input"):
+        table = Table(box=None, header_style="bold", pad_edge=False, title_justify="left",
+                      title=_escaped(f"Answers as the tokenizer of {model} cuts them"))  # fmt: skip
+        for heading in ("task", "pairs", "one token", "ambiguous\nfirst token", "always\nguessing", "which",
+                        "copying\nthe input"):  # fmt: skip
             table.add_column(heading, justify="left" if heading in ("task", "which") else "right")
         for one in audits:
-            table.add_row(one.task, str(one.n), f"{one.single_token_share:.0%}", f"{one.ambiguous_first_token_share:.0%}",
-                          f"{one.majority_rate:.0%}", one.majority_answer, f"{one.copy_rate:.0%}")  # fmt: skip
+            shares = (one.single_token_share, one.ambiguous_first_token_share, one.majority_rate, one.copy_rate)
+            single, ambiguous, majority, copied = (f"{share:.0%}" for share in shares)
+            table.add_row(_escaped(one.task), str(one.n), single, ambiguous, majority, _escaped(one.majority_answer),
+                          copied)  # fmt: skip
         _out().print(table)
         for one in audits:
             for caution in one.cautions:
@@ -149,7 +156,8 @@ def models(debug: Debug = False) -> None:
             "  a folder       with config.json, *.safetensors and a tokenizer, as save_pretrained writes it\n"
             "  a .gguf file   dequantised once into the cache\n"
             "  a hub name     such as gpt2 or owner/name; the only one that touches the network\n"
-            "In Python, tv.load also takes a Hugging Face model and a TransformerBridge.", highlight=False)  # fmt: skip
+            "In Python, tv.load also takes a Hugging Face model and a TransformerBridge.", highlight=False,
+        )  # fmt: skip
 
 
 def main() -> None:
@@ -161,8 +169,9 @@ def main() -> None:
 
 
 def _lens(
-    model: str, tasks: list[str], out: Path, *, family: str | None = None, loading: dict[str, Any] | None = None, **asked: Any
-) -> LensResult:
+    model: str, tasks: list[str], out: Path, *, family: str | None = None, loading: dict[str, Any] | None = None,
+    **asked: Any,
+) -> LensResult:  # fmt: skip
     """The main job with a line as each stage begins; what can be refused is refused before the model is loaded."""
     from dataclasses import replace
 
@@ -202,14 +211,15 @@ def _finish(result: LensResult, out: Path) -> None:
     """Writes the report and tells the headline numbers, with the audit beside them, and where the report is."""
     written = result.save(out)
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("task", "layer", "zero-shot", "vector [95% interval]", "random\nvector", f"{result.settings['shots']}-shot",
-                    "always\nguessing", "answers of\none token"):  # fmt: skip
+    for heading in ("task", "layer", "zero-shot", "vector [95% interval]", "random\nvector",
+                    f"{result.settings['shots']}-shot", "always\nguessing", "answers of\none token"):  # fmt: skip
         table.add_column(heading, justify="left" if heading == "task" else "right", no_wrap=True)
     for name, vector in result.vectors.items():
-        zero, found, random, few = (result.accuracy(name, key) for key in ("zero-shot", "vector", "random vector", "few-shot"))
+        shown = ("zero-shot", "vector", "random vector", "few-shot")
+        zero, found, random, few = (result.accuracy(name, key) for key in shown)
         known = result.audits[name]
         table.add_row(
-            name, str(vector.site.layer), f"{zero['mean']:.2f}",
+            _escaped(name), str(vector.site.layer), f"{zero['mean']:.2f}",
             f"[bold]{found['mean']:.2f}[/bold] \\[{found['low']:.2f}, {found['high']:.2f}]", f"{random['mean']:.2f}",
             f"{few['mean']:.2f}", f"{known.majority_rate:.2f}", f"{known.single_token_share:.0%}",
         )  # fmt: skip
@@ -240,14 +250,17 @@ def _tokenizer(model: str) -> Any:
     from tv_lens.weights import EMBEDDED, locate
 
     place = locate(model)
+    source, local = str(place.folder or place.name), place.folder is not None
     try:
-        return AutoTokenizer.from_pretrained(str(place.folder or place.name), local_files_only=place.folder is not None)
+        return AutoTokenizer.from_pretrained(source, local_files_only=local)
     except Exception as error:  # transformers raises what it likes
         near = closest(model, EMBEDDED, n=1)
+        do = "check the name or the folder; a hub name needs a connection, once."
         raise ModelLoadError(
-            f"Could not load the tokenizer of {model}.", got=(str(error).strip().splitlines() or [type(error).__name__])[0],
-            do=f"did you mean {near[0]!r}?" if near else "check the name or the folder; a hub name needs a connection, once.",
-        ) from error  # fmt: skip
+            f"Could not load the tokenizer of {model}.",
+            got=(str(error).strip().splitlines() or [type(error).__name__])[0],
+            do=f"did you mean {near[0]!r}?" if near else do,
+        ) from error
 
 
 def _state(name: str) -> str:

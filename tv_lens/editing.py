@@ -94,13 +94,16 @@ def edited(x: Tensor, intervention: Intervention, rows: Tensor | None, cols: Ten
     where = (...,) if rows is None else (rows.to(x.device), cols.to(x.device))
     selected = by_position(x, site)[where]
     untouched = None if x.is_inference() else x._version  # tensors of inference mode do not count their edits
-    value = intervention.edit(selected)
+    # What the causal mask hides stays hidden, whatever an edit of the scores writes; it is shown to the edit as 0.
+    hidden = selected <= torch.finfo(x.dtype).min / 2 if site.component == "scores" else None
+    value = intervention.edit(selected if hidden is None else selected.masked_fill(hidden, 0.0))
     if untouched is not None and x._version != untouched:
         raise InvalidArgument(f"{intervention.label} changes its input in place.",
                               do="return a new tensor, such as x * 0 instead of x.zero_().")  # fmt: skip
     if value.shape != selected.shape:
         raise ShapeMismatch(f"{intervention.label} changed the shape of what it edits.", got=f"{list(value.shape)}",
                             allowed=f"{list(selected.shape)}")  # fmt: skip
+    value = value if hidden is None else torch.where(hidden, selected, value)
     out = x.clone()
     by_position(out, site)[where] = value.to(x.dtype)
     return out

@@ -249,9 +249,9 @@ def _shape_of(bridge: TransformerBridge) -> ModelShape:
 
 def load(
     source: str | Path | TransformerBridge | torch.nn.Module | HookedModel, *, tokenizer: Any = None,
-    name: str | None = None, revision: str | None = None, dtype: torch.dtype = torch.float32,
+    name: str | None = None, revision: str | None = None, dtype: torch.dtype | str = torch.float32,
     device: str | torch.device | None = None, device_map: str | Mapping[str, Any] | None = None,
-    memory_budget: int = GIB,
+    trust_remote_code: bool = False, memory_budget: int = GIB,
 ) -> HookedModel:  # fmt: skip
     """A `HookedModel` from whatever holds one.
 
@@ -262,9 +262,10 @@ def load(
             TransformerLens puts its parts in place of the model's own.
         name: what to call it; derived from the source otherwise.
         revision: a branch, tag or commit of a hub name.
-        dtype: of the weights.
+        dtype: of the weights: a torch dtype or its name.
         device: where to put it; a GPU if there is one.
         device_map: as accelerate takes it, for models larger than one device.
+        trust_remote_code: run model code that comes with the weights.
         memory_budget: bytes one pass may take beside the weights.
 
     Raises:
@@ -283,7 +284,9 @@ def load(
     else:
         place = weights.locate(str(source), revision=revision)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        model, own = weights.load_from(place, dtype=dtype, device=device, device_map=device_map)
+        model, own = weights.load_from(
+            place, dtype=dtype, device=device, device_map=device_map, trust_remote_code=trust_remote_code
+        )
         tokenizer, label = tokenizer or own, name or place.name
     mark = weights.fingerprint(model)
     return HookedModel(_bridge(model, label), tokenizer, label, mark, memory_budget)

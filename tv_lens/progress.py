@@ -21,11 +21,11 @@ class _Silent:
 
 
 class _Shown:
-    def __init__(self, progress, task):
-        self._progress, self._task = progress, task
+    def __init__(self, bar):
+        self._bar = bar
 
     def advance(self, steps: int = 1) -> None:
-        self._progress.advance(self._task, steps)
+        self._bar.update(steps)
 
 
 @contextmanager
@@ -35,14 +35,7 @@ def progress(label: str, total: int, unit: str = "it", show: bool = True) -> Ite
     if not (show and watched and total > 1):
         yield _Silent()
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
-    from rich.text import Text
+    from tqdm import tqdm  # the plain bar: a notebook needs no widgets for it
 
-    class Rate(ProgressColumn):
-        def render(self, task) -> Text:
-            return Text(f"{task.speed:.1f} {unit}/s" if task.speed else "", style="dim")
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
-        yield _Shown(shown, shown.add_task(label, total=total))
+    with tqdm(total=total, desc=label, unit=f" {unit}", leave=False, file=sys.stderr, dynamic_ncols=True) as shown:
+        yield _Shown(shown)

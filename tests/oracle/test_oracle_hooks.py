@@ -173,16 +173,17 @@ def test_interventions_are_what_plain_hooks_do(model, family, component):
     with_hook(model, component, lambda x: width.setdefault("last", x.shape[-1]))
     for number, (head, pos) in enumerate(selections(component, family)):
         kinds = list(edits_of(component, head, pos, width["last"]))
-        if component == "scores":  # masked scores are -3.4e38: adding and writing keep to what is seen anyway
-            kinds = kinds[:1]
-        chosen = kinds if family in THOROUGH and isinstance(pos, int) else [kinds[(number + len(component)) % len(kinds)]]
+        every = family in THOROUGH and pos == -1 and (head is not None or TABLE[component][2] is None)
+        chosen = kinds if every else [kinds[(number + len(component)) % len(kinds)]]
         for ours, change in chosen:
             def write(x, head=head, pos=pos, change=change):
                 before = x.clone()
                 for row in range(len(ROWS)):
                     for (at, column, h), *rest in zip(*(cells(component, head, pos, r) for r in
                                                         [row, *range(len(ROWS))])):  # fmt: skip
-                        x[at] = change(before[at], row, [before[other[0]] for other in rest])
+                        seen = slice(None) if component != "scores" else before[at] > -1e30  # the mask is no score
+                        vector = before[at] if component != "scores" else before[at].where(seen, torch.tensor(0.0))
+                        x[at][..., seen] = change(vector, row, [before[other[0]] for other in rest])[seen]
 
             assert close(model.run(batch, ours), with_hook(model, component, write)), (ours, head, pos)
 

@@ -27,7 +27,6 @@ from tv_lens.tasks.task import Task
 from tv_lens.tasks.templates import Template
 
 Say = Callable[[str], object]
-MAP_SHOTS = 4  # Han et al. 2025 show their maps at 1, 4 and 10 shots, by default 4
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,7 @@ class LensSize:
         random_vectors: norm-matched random vectors.
         td_prompts: prompts per task whose neighbours are looked at.
         td_shots: the shot counts of decodability; those above the lens's own shots are left out.
+        map_shots: demonstrations in the prompts of the map, at most the lens's own shots.
         patch_pairs: pairs of prompts in the patching sweep.
         patch_shots: demonstrations in each of them.
         patch_layer_step: every how many-th layer is patched.
@@ -56,6 +56,7 @@ class LensSize:
     random_vectors: int = 3
     td_prompts: int = 100
     td_shots: tuple[int, ...] = (0, 1, 4, 10)
+    map_shots: int = 4
     patch_pairs: int = 8
     patch_shots: int = 4
     patch_layer_step: int = 1
@@ -65,15 +66,16 @@ class LensSize:
                      patch_shots=2, patch_layer_step=1)  # fmt: skip
         for key, low in least.items():
             if getattr(self, key) < low:
-                raise InvalidArgument(f"A lens's {key} is too small.", got=getattr(self, key), allowed=f"{low} or more")
+                raise InvalidArgument(f"A lens's {key} is too small.", got=getattr(self, key),
+                                      allowed=f"{low} or more")  # fmt: skip
 
 
-# On one CPU thread and a model of 135M parameters, four tasks take about two minutes, five, and half an hour.
+# On one CPU thread and a model of 135M parameters, four tasks take about three minutes, six, and twenty.
 SIZES = {
-    "demo": LensSize("demo", contexts=10, dev=16, queries=24, random_vectors=2, td_prompts=16, td_shots=(0, 1, 4),
-                     patch_pairs=3, patch_shots=2, patch_layer_step=3),
-    "standard": LensSize("standard", contexts=30, dev=30, td_prompts=40, td_shots=(0, 1, 4), patch_pairs=4, patch_shots=3,
-                         patch_layer_step=2),
+    "demo": LensSize("demo", contexts=8, dev=16, queries=20, random_vectors=2, td_prompts=15, td_shots=(0, 1, 4),
+                     map_shots=1, patch_pairs=3, patch_shots=2, patch_layer_step=3),
+    "standard": LensSize("standard", contexts=30, dev=30, td_prompts=40, td_shots=(0, 1, 4), patch_pairs=4,
+                         patch_shots=3, patch_layer_step=2),
     "full": LensSize("full"),
 }  # fmt: skip
 
@@ -127,31 +129,32 @@ def lens(
         with clock.stage("vectors", f"{name}: a vector from {size.contexts} prompts of {_n(shots, 'demonstration')}, "
                          f"tried at {len(layers)} layers on development queries"):  # fmt: skip
             candidates[name] = method.at_layers(model, task, **options)
-            chosen = layer_sweep(model, task, candidates[name], template=template or task.template, n=size.dev, **options)
+            chosen = layer_sweep(model, task, candidates[name], template=template or task.template, n=size.dev,
+                                 **options)  # fmt: skip
             vectors[name] = replace(candidates[name][chosen.provenance["chosen"]], selection=chosen)
 
     # 3. what the vectors do on test queries, beside the controls
     evaluations = {}
     for i, (name, task) in enumerate(named.items()):
         count = min(size.queries, len(task.split("test")))
-        with clock.stage("evaluation", f"{name}: {count} test queries without and with demonstrations, with the vector, "
-                         "and with control vectors"):  # fmt: skip
+        with clock.stage("evaluation", f"{name}: {count} test queries without and with demonstrations, with the "
+                         "vector, and with control vectors"):  # fmt: skip
             other = _other(list(candidates.values()), i, vectors[name])
             evaluations[name] = evaluate(model, vectors[name], task, n=size.queries, shots=shots, other=other,
                                          random_seeds=size.random_vectors, template=template, **options)  # fmt: skip
 
     # 4. whether the residual stream tells the tasks apart
-    td_shots = tuple(count for count in size.td_shots if count <= shots)
+    td_shots = tuple(count for count in size.td_shots if count <= shots) or (shots,)
     reading = dict(shots=td_shots, n=size.td_prompts, template=template, **options)
     with clock.stage("decodability", f"decodability of the tasks at {_listed(td_shots)} shots, every layer"):
         found = decodability(model, list(named.values()), **reading)
     beside = None
     if twins is not None:
-        with clock.stage("decodability", f"decodability of tasks over the same inputs ({_listed([t.name for t in twins])})"):
+        names = _listed([task.name for task in twins])
+        with clock.stage("decodability", f"decodability of tasks over the same inputs ({names})"):
             beside = decodability(model, twins, **reading)
     with clock.stage("map", f"a map of the prompts at layer {found.best_layer()}"):
-        shown = max(count for count in td_shots if count <= MAP_SHOTS)
-        drawn = representation_map(model, list(named.values()), found.best_layer(), shots=shown,
+        drawn = representation_map(model, list(named.values()), found.best_layer(), shots=min(size.map_shots, shots),
                                    n=size.td_prompts, template=template, **options)  # fmt: skip
 
     # 5. which tokens and layers carry the task of one prompt
@@ -160,7 +163,8 @@ def lens(
         order = sorted(named, key=lambda name: (bool(unbeaten(lifted[name])), -lifted[name]["zero-shot"]["mean"]))
         patched, skipped = _patched(model, [named[name] for name in order], size, template, seed, progress)
 
-    settings = {"shots": shots, "seed": seed, "size": size.name, "template": (template or next(iter(named.values())).template).name,
+    shown = template or next(iter(named.values())).template
+    settings = {"shots": shots, "seed": seed, "size": size.name, "template": shown.name,
                 "queries": size.queries, "contexts": size.contexts, "dev": size.dev, "td_prompts": size.td_prompts,
                 "td_shots": list(td_shots), "random_vectors": size.random_vectors}  # fmt: skip
     return LensResult(
@@ -218,13 +222,16 @@ def _asked(tasks: Tasks) -> dict[str, str | None]:
     return found
 
 
-def _check(model: HookedModel, named: Mapping[str, Task], shots: int, size: LensSize, template: Template | None) -> None:
+def _check(
+    model: HookedModel, named: Mapping[str, Task], shots: int, size: LensSize, template: Template | None
+) -> None:
     """Draws a prompt of every kind that will be needed, so that what must fail fails now."""
     if shots < 1:
         raise InvalidArgument("A task vector needs demonstrations.", got=f"shots={shots}", allowed="1 or more")
     if size.layer_step > model.n_layers or size.patch_layer_step > model.n_layers:
         raise InvalidArgument("The size's layer step is larger than the model.", allowed=f"1 to {model.n_layers}",
-                              got=f"layer_step={size.layer_step}, patch_layer_step={size.patch_layer_step}")  # fmt: skip
+                              got=f"layer_step={size.layer_step}, "
+                              f"patch_layer_step={size.patch_layer_step}")  # fmt: skip
     for task in named.values():
         for split in ("train", "dev", "test"):
             if not task.split(split):

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 FORMAT = "tv_lens.lens/1"
 AGAINST = ("zero-shot", "random vector", "other task's vector", "Null vector")  # what a task vector is held against
-_SAID = {"zero-shot": "the bare prompt", "random vector": "a random vector", "other task's vector": "another task's vector",
-         "Null vector": "the Null vector"}  # fmt: skip
+_SAID = {"zero-shot": "the bare prompt", "random vector": "a random vector",
+         "other task's vector": "another task's vector", "Null vector": "the Null vector"}  # fmt: skip
 Interval = dict[str, float]
 
 
@@ -105,9 +105,9 @@ class LensResult:
         """The patching sweep as a share of the clean-corrupted gap; None where that gap is not certainly there."""
         if self.patching is None:
             return None
-        between = replace(self.patching, values=self.patching.clean - self.patching.corrupted, clean=None, corrupted=None)
-        gap = interval_of(between)
-        return self.patching.recovery() if gap["low"] > 0 or gap["high"] < 0 else None
+        found = self.patching
+        gap = interval_of(replace(found, values=found.clean - found.corrupted, clean=None, corrupted=None))
+        return found.recovery() if gap["low"] > 0 or gap["high"] < 0 else None
 
     def answer(self) -> str:
         """Two sentences with the main numbers."""
@@ -121,9 +121,10 @@ class LensResult:
         moves = "lifts" if found["vector"]["mean"] > found["zero-shot"]["mean"] else "takes"
         first = (
             f"The vector of {best}, read and written after layer {layer}, {moves} zero-shot accuracy from "
-            f"{_plain(found['zero-shot'])} to {_shown(found['vector'])} on {found['vector']['n']} test queries; a random vector "
-            f"of the same length gives {_plain(found['random vector'])}, and {_n(shots, 'demonstration')} in the prompt "
-            f"{'give' if shots > 1 else 'gives'} {_plain(found['few-shot'])}."
+            f"{_plain(found['zero-shot'])} to {_shown(found['vector'])} on {found['vector']['n']} test queries; a "
+            f"random vector of the same length gives {_plain(found['random vector'])}, and "
+            f"{_n(shots, 'demonstration')} in the prompt {'give' if shots > 1 else 'gives'} "
+            f"{_plain(found['few-shot'])}."
         )
         return first, self._verdict()
 
@@ -137,7 +138,8 @@ class LensResult:
                     else f"At 95% confidence it is above {against}.")  # fmt: skip
         if not self.working:
             return f"At 95% confidence, none of the {len(self.tasks)} vectors is above all of {against}."
-        text = f"At 95% confidence, {len(self.working)} of {len(self.tasks)} vectors are above {against} ({', '.join(self.working)})"
+        text = f"At 95% confidence, {len(self.working)} of {len(self.tasks)} vectors are above {against} "
+        text += f"({', '.join(self.working)})"
         return text + "".join(f"; {name} is not above {what}" for name, what in failing.items()) + "."
 
     # ------------------------------------------------------------------------------------------------- numbers
@@ -164,7 +166,8 @@ class LensResult:
         }
         return {
             "task": self.asked.get(name), "description": task.description, "source": task.source, "pairs": len(task),
-            "fingerprint": task.fingerprint, "audit": self.audits[name].to_dict(), "cautions": self.audits[name].cautions,
+            "fingerprint": task.fingerprint, "audit": self.audits[name].to_dict(),
+            "cautions": self.audits[name].cautions,
             "layer": vector.site.layer, "accuracy": accuracy,
             "lift": self.lifts[name], "unbeaten": unbeaten(self.lifts[name]),
             "other_task": self.evaluations[name].provenance["other_task"],
@@ -180,7 +183,8 @@ class LensResult:
         """Where `save` puts each task's vector, within its folder."""
         found: dict[str, str] = {}
         for name in self.tasks:
-            stem = "".join(letter if letter.isalnum() or letter in "-._" else "_" for letter in name).lstrip(".") or "task"
+            stem = "".join(letter if letter.isalnum() or letter in "-._" else "_" for letter in name)
+            stem = stem.lstrip(".") or "task"
             while f"vectors/{stem}.safetensors".casefold() in {file.casefold() for file in found.values()}:
                 stem += "-2"
             found[name] = f"vectors/{stem}.safetensors"
@@ -193,10 +197,10 @@ class LensResult:
         return report(self, str(out))
 
     def save(self, out: str | Path) -> Path:
-        """Writes `report.html`, `summary.json` and `vectors/*.safetensors` into a folder, and returns the report's path.
+        """Writes `report.html`, `summary.json` and `vectors/*.safetensors` into a folder; returns the report's path.
 
-        Everything is written to a place of its own first and then moved to its name, the summary last: no file is ever
-        half there. Other files in the folder stay.
+        Everything is written to a place of its own first and then moved to its name, the summary last: no file is
+        ever half there. Other files in the folder stay.
 
         Raises:
             InvalidArgument: there is a file of that name, or the folder cannot be written.
@@ -205,13 +209,14 @@ class LensResult:
         check_folder(out)
         page, summary = self.page(out), self.summary()
         out.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=out))  # on the folder's own disk, so moves are atomic
+        staging = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=out))  # on one disk, so that moves are atomic
         try:
             (staging / "vectors").mkdir()
             for name, vector in self.vectors.items():
                 vector.save(staging / self.vector_files[name])
             page.save(staging / "report.html")
-            (staging / "summary.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            text = json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False)
+            (staging / "summary.json").write_text(text + "\n", encoding="utf-8")
             (out / "vectors").mkdir(exist_ok=True)
             for path in (*sorted((staging / "vectors").iterdir()), staging / "report.html", staging / "summary.json"):
                 os.replace(path, out / path.relative_to(staging))
@@ -221,8 +226,9 @@ class LensResult:
 
     def __repr__(self) -> str:
         lines = [f"LensResult of {len(self.tasks)} task{'s' * (len(self.tasks) != 1)} on {self.model['name']}"]
+        shown = ("zero-shot", "vector", "few-shot", "random vector")
         for name, vector in self.vectors.items():
-            parts = [f"{key} {_plain(self.accuracy(name, key))}" for key in ("zero-shot", "vector", "few-shot", "random vector")]
+            parts = [f"{key} {_plain(self.accuracy(name, key))}" for key in shown]
             lines.append(f"  {name}, layer {vector.site.layer}: {', '.join(parts)}")
         return "\n".join(lines)
 
@@ -240,7 +246,8 @@ def check_folder(out: str | Path) -> None:
         raise InvalidArgument("Results are written into a folder.", got=f"{above} is a file",
                               do="name a folder that exists or can be made")  # fmt: skip
     if not os.access(above, os.W_OK | os.X_OK):
-        raise InvalidArgument("The folder for the results cannot be written.", got=str(above), do="name another folder")
+        raise InvalidArgument("The folder for the results cannot be written.", got=str(above),
+                              do="name another folder")  # fmt: skip
 
 
 # -------------------------------------------------------------------------------------------------- numbers
@@ -276,7 +283,8 @@ def _decodability_summary(found: Decodability) -> dict[str, Any]:
     return {
         "tasks": list(found.tasks), "null": made["null"], "chance": found.chance, "k": made["k"], "n": made["n"],
         "distance": made["distance"], "inputs": made["inputs"], "best_layer": found.best_layer(),
-        "mean_over_tasks": records(found.over_tasks()), "by_task": records(found.sweep), "controls": records(found.controls),
+        "mean_over_tasks": records(found.over_tasks()), "by_task": records(found.sweep),
+        "controls": records(found.controls),
         "chance_band": found.chance_band().to_dataframe().round(6).reset_index().to_dict(orient="records"),
     }  # fmt: skip
 
@@ -323,8 +331,9 @@ def model_card(model: HookedModel) -> dict[str, Any]:
     weights = {id(weight): weight for weight in model.tl.parameters()}.values()
     return {
         "name": model.name, "fingerprint": model.fingerprint, "architecture": model.architecture,
-        "n_parameters": sum(weight.numel() for weight in weights), "n_layers": shape.n_layers, "n_heads": shape.n_heads,
-        "d_model": shape.d_model, "d_vocab": shape.d_vocab, "dtype": str(model.dtype).removeprefix("torch."),
+        "n_parameters": sum(weight.numel() for weight in weights), "n_layers": shape.n_layers,
+        "n_heads": shape.n_heads, "d_model": shape.d_model, "d_vocab": shape.d_vocab,
+        "dtype": str(model.dtype).removeprefix("torch."),
         "device": str(model.device),
     }  # fmt: skip
 

@@ -57,7 +57,8 @@ def evaluate(
         null: a Null task, or its vector at the same site; `tasks.null(task)` if None.
         random_seeds: how many random vectors.
         score_by: "accuracy" (by first token and by greedy exact match) or "log_prob" of the whole answer.
-        scale: None replaces what stands at the site; a number adds so many times the vector.
+        scale: None injects as the vector's method does (a residual mean replaces what stands at the site, a function
+            vector is added once); a number adds so many times the vector.
         template: the text around the queries; the vector's own if None.
         method: how the controls' vectors are extracted, if not as this vector was.
         progress: show a bar where somebody looks.
@@ -80,6 +81,7 @@ def evaluate(
         raise InvalidArgument("At least one random vector is needed.", got=f"random_seeds={random_seeds}")
     vector.check(model)
     task = _task(task)
+    scale = vector.own_scale if scale is None else scale
     template = template or _template_of(vector) or task.template
 
     # 1. the control vectors

@@ -7,13 +7,14 @@ from typing import Any
 from tv_lens import tasks as task_library
 from tv_lens.errors import InvalidArgument
 from tv_lens.model import HookedModel
+from tv_lens.task_vectors.function_vector import FunctionVector
 from tv_lens.task_vectors.method import Method
 from tv_lens.task_vectors.residual_mean import ResidualMean
 from tv_lens.task_vectors.vector import TaskVector
 from tv_lens.tasks.task import Task
 from tv_lens.tasks.words import TaskLike
 
-METHODS: dict[str, type[Method]] = {"ResidualMean": ResidualMean}
+METHODS: dict[str, type[Method]] = {"ResidualMean": ResidualMean, "FunctionVector": FunctionVector}
 
 
 def extract(

@@ -88,6 +88,19 @@ class TaskVector:
         """The intervention that adds `scale` times the vector to what its site holds (Todd et al. 2023)."""
         return Add(self.site, self.direction, float(scale))
 
+    @property
+    def own_scale(self) -> float | None:
+        """How its method injects it: None replaces what its site holds, a number adds it so many times."""
+        description = self.method
+        while "injected_by" not in description and description.get("of"):
+            description = description["of"][0]
+        return 1.0 if description.get("injected_by") == "adding" else None
+
+    def inject(self, scale: int | float | None = None) -> Replace | Add:
+        """The intervention that its method is used with, or `scale` times the vector added."""
+        scale = self.own_scale if scale is None else scale
+        return self.replace() if scale is None else self.add(scale)
+
     # ---- algebra ------------------------------------------------------------------------------------------------
 
     def __add__(self, other: TaskVector) -> TaskVector:

@@ -157,7 +157,7 @@ class TokenizedPairs:
                 f"Clean and corrupted do not line up in pair {row}.",
                 got=f"clean has {_place(clean, i)}, corrupted has {_place(corrupted, i)}",
                 allowed="the same spans at the same tokens on both sides",
-                do="pairs.uniform(model) draws pairs that line up; pos=-1 needs no alignment",
+                do="task.pairs(...).uniform(model) draws pairs that line up; pos=-1 needs no alignment",
             )
 
     def token_labels(self) -> list[str]:

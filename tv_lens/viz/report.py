@@ -46,8 +46,8 @@ def report(result: LensResult, out: str = "report") -> Page:
         Section("How it was measured", *_measured(result)),
     ]
     made = result.versions
-    footer = (f"Made {result.created} by tv_lens {made.get('tv_lens', '')}. Every number of this page is in `summary.json` "
-              "beside it, with its interval.")  # fmt: skip
+    footer = (f"Made {result.created} by tv_lens {made.get('tv_lens', '')}. Every number of this page is in "
+              "`summary.json` beside it, with its interval.")  # fmt: skip
     first, second = result.sentences()
     return page(f"Task vectors in {result.model['name']}", sections, lead=f"**{first}**\n\n{second}", footer=footer)
 
@@ -58,15 +58,17 @@ def report(result: LensResult, out: str = "report") -> Page:
 def _asked(result: LensResult) -> list[Any]:
     shots, model = result.settings["shots"], result.model
     text = (
-        f"A model reads {_n(shots, 'solved example')} of a task and then solves a new one. Does it write down, somewhere inside, "
-        "**which task** it is? If so, that note can be copied: read it after the examples, as a vector; write it into a prompt "
-        "that has no examples; and the model solves the task there too. Each tile shows how many of such prompts the "
-        "model answers with the vector, beside what it does without."
+        f"A model reads {_n(shots, 'solved example')} of a task and then solves a new one. Does it write down, "
+        "somewhere inside, **which task** it is? If so, that note can be copied: read it after the examples, as a "
+        "vector; write it into a prompt that has no examples; and the model solves the task there too. Each tile "
+        "shows how many of such prompts the model answers with the vector, beside what it does without."
     )
     tiles = {}
     for name, vector in result.vectors.items():
-        found, zero, few, random = (_two(result.accuracy(name, key)) for key in ("vector", "zero-shot", "few-shot", "random vector"))
-        small = f"without it {zero}, with {_n(shots, 'example')} {few}, with a random vector {random}; layer {vector.site.layer}"
+        shown = ("vector", "zero-shot", "few-shot", "random vector")
+        found, zero, few, random = (_two(result.accuracy(name, key)) for key in shown)
+        small = f"without it {zero}, with {_n(shots, 'example')} {few}, with a random vector {random}; "
+        small += f"layer {vector.site.layer}"
         tiles[name] = (found, small)
     rows = []
     for name, task in result.tasks.items():
@@ -74,8 +76,9 @@ def _asked(result: LensResult) -> list[Any]:
         rows.append((name, f"{pair.input} → {pair.output}", len(task), task.description or task.source or "–"))
     table = pd.DataFrame(rows, columns=["task", "example", "pairs", "what it is"])
     facts = (
-        f"Model: `{model['name']}` ({model['architecture']}, {model['n_layers']} layers, {model['n_parameters'] / 1e6:.0f}M "
-        f"parameters). Template: `{result.settings['template']}`. Layers count from 0 to {model['n_layers'] - 1}."
+        f"Model: `{model['name']}` ({model['architecture']}, {model['n_layers']} layers, "
+        f"{model['n_parameters'] / 1e6:.0f}M parameters). Template: `{result.settings['template']}`. Layers count "
+        f"from 0 to {model['n_layers'] - 1}."
     )
     return [text, Facts(tiles), facts, Table(table)]
 
@@ -86,8 +89,9 @@ def _asked(result: LensResult) -> list[Any]:
 def _by_layer(result: LensResult) -> list[Any]:
     sweep = _selections(result)
     text = (
-        "The vector of each layer was written into prompts without examples, at the same layer. A curve's peak is where the "
-        "note about the task can be moved: before it the model has not written it yet, after it the model has already used it."
+        "The vector of each layer was written into prompts without examples, at the same layer. A curve's peak is "
+        "where the note about the task can be moved: before it the model has not written it yet, after it the model "
+        "has already used it."
     )
     rows = []
     for name, vector in result.vectors.items():
@@ -95,8 +99,8 @@ def _by_layer(result: LensResult) -> list[Any]:
         rows.append((name, vector.site.layer, _with_limits(at), number(vector.norm)))
     columns = ["task", "chosen layer", "accuracy there, development queries", "length of the vector"]
     caution = (
-        "The layer was chosen on these development queries, so the peak flatters a little. The table of controls below is "
-        "on test queries that neither the vector nor the choice has seen."
+        "The layer was chosen on these development queries, so the peak flatters a little. The table of controls "
+        "below is on test queries that neither the vector nor the choice has seen."
     )
     return [text, plot(sweep, title="First-token accuracy with the vector of each layer, development queries"),
             Table(pd.DataFrame(rows, columns=columns)), caution]  # fmt: skip
@@ -120,28 +124,30 @@ def _decodability(result: LensResult) -> list[Any]:
     found = result.decodability
     made = found.sweep.provenance
     text = (
-        f"Each prompt of each task is one point: the residual stream at its last token. A point counts if most of its "
-        f"{made['k']} nearest neighbours belong to its own task. 1 means that the tasks are separate clouds, and "
+        "Each prompt of each task is one point: the residual stream at its last token. A point counts if most of "
+        f"its {made['k']} nearest neighbours belong to its own task. 1 means that the tasks are separate clouds, and "
         f"{number(found.chance, 2)} (chance) that they are mixed."
     )
     parts: list[Any] = [text]
     if result.matched is not None:
         parts += ["**The tasks that were asked.** " + _input_caution(found), _curves(found), _beside(found)]
         parts += [
-            f"**Tasks over the same inputs** ({', '.join(result.matched.tasks)}). Here the query gives nothing away, and only "
-            "the examples' answers tell the tasks apart. What rises with layers and shots is the model's own inference.",
+            f"**Tasks over the same inputs** ({', '.join(result.matched.tasks)}). Here the query gives nothing away, "
+            "and only the examples' answers tell the tasks apart. What rises with layers and shots is the model's "
+            "own inference.",
             _curves(result.matched), _beside(result.matched),
         ]  # fmt: skip
     else:
         parts += [_input_caution(found), _curves(found), _beside(found)]
     shots = result.map.provenance.get("shots")
     parts += [
-        "The columns beside say what needs no model that infers a task: names dealt out again at random (chance, for these "
-        "points), the embedding of the last token, and how often each token or character occurs in the examples' answers. "
-        "Where an answer column is high, spelling alone gives the task away, and what speaks of the model is where its own "
-        "curve rises.",
-        f"The map shows the prompts themselves, {shots} shots, where the tasks are told apart best. Near points are prompts "
-        "that the model treats alike; hover to read them. “null” are prompts whose answers are random.",
+        "The other columns show how far the same vote gets without a model that infers the task: with the tasks' "
+        "names shuffled (chance, for these points), from the last token's embedding, and from how often each token "
+        "or character occurs in the examples' answers. Where an answer column is high, spelling alone gives the "
+        "task away, and what speaks of the model is where its own curve rises.",
+        f"The map shows the prompts themselves, with {_n(shots, 'example')}, where the tasks are told apart best. "
+        "Near points are prompts that the model treats alike; hover to read them. “null” are prompts whose answers "
+        "are random.",
         plot(result.map, height=460),
     ]  # fmt: skip
     return [part for part in parts if part != ""]
@@ -151,8 +157,8 @@ def _input_caution(found: Decodability) -> str:
     if 0 not in found.sweep.values["shots"].values or "different" not in found.sweep.provenance["inputs"]:
         return ""
     return (
-        "These tasks have different inputs, so the query alone tells something: the 0-shot curve shows how much. What "
-        "examples add is the distance of the other curves from it."
+        "These tasks have different inputs, so the query alone tells something: the 0-shot curve shows how much. "
+        "What examples add is the distance of the other curves from it."
     )
 
 
@@ -167,11 +173,12 @@ def _beside(found: Decodability) -> Table:
     frame = found.summary(layer)
     frame = frame[frame["shots"] == shots]
     rows = [
-        (row["task"], _with_limits(row), f"{row['label shuffle']:.2f} [{row['chance low']:.2f}, {row['chance high']:.2f}]",
+        (row["task"], _with_limits(row),
+         f"{row['label shuffle']:.2f} [{row['chance low']:.2f}, {row['chance high']:.2f}]",
          *(f"{row[name]:.2f}" for name in ("embedding", "surface tokens", "surface characters")))
         for row in frame.to_dict(orient="records")
     ]  # fmt: skip
-    columns = ["task", "decodability [95% interval]", "names dealt out again [95% of deals]", "embedding", "answer tokens",
+    columns = ["task", "decodability [95% interval]", "shuffled names [95%]", "embedding", "answer tokens",
                "answer characters"]  # fmt: skip
     caption = f"Per task at layer {layer}, {shots} shots, beside what the same vote finds without the model"
     return Table(pd.DataFrame(rows, columns=columns), caption)
@@ -185,14 +192,18 @@ def _patching(result: LensResult) -> list[Any]:
     made = sweep.provenance["prompts"]
     recovery = result.recovery
     text = (
-        f"Two runs of {made['task']}: a clean prompt with {_n(made['shots'], 'example')}, and a corrupted twin in which the answers "
-        "of the examples are dealt out wrongly. One cell of the clean run's residual stream at a time (one layer, one token) is "
-        "copied into the corrupted run. The colour says how far that brings the right answer back."
+        f"Two runs of {made['task']}: a clean prompt with {_n(made['shots'], 'example')}, and a corrupted twin in "
+        "which the answers of the examples are dealt out wrongly. One cell of the clean run's residual stream at a "
+        "time (one layer, one token) is copied into the corrupted run. The colour says how far that brings the "
+        "right answer back."
     )
     parts: list[Any] = [text]
     if recovery is None:
-        parts.append(Note("On these few prompts the clean and the corrupted run do not certainly differ, so the map is in the "
-                          "metric's own units and shows little. A larger size has more prompts.", warn=True))  # fmt: skip
+        text = (
+            "On these few prompts the clean and the corrupted run do not certainly differ, so the map is in the metric's "
+            "own units and shows little. A larger size has more prompts."
+        )
+        parts.append(Note(text, warn=True))
     title = f"Denoising the residual stream of {made['task']}, layer by token"
     if recovery is not None:
         shown = replace(recovery, metric="recovery", units="share")
@@ -200,7 +211,8 @@ def _patching(result: LensResult) -> list[Any]:
     else:
         parts.append(plot(sweep, title=title))
     if result.skipped:
-        parts.append(f"Passed over, because their prompts do not line up token by token: {', '.join(result.skipped)}.")
+        names = ", ".join(result.skipped)
+        parts.append(f"Passed over, because their prompts do not line up token by token: {names}.")
     return parts
 
 
@@ -218,12 +230,12 @@ def _passage(recovery: Sweep) -> str:
     arrived = last["layer"].values[last.values >= 0.5]
     if len(arrived):
         text += (
-            f"From layer {arrived[0]} on, the last token alone brings back half or more: by there, what the examples said "
-            "has been moved to where the answer is written. "
+            f"From layer {arrived[0]} on, the last token alone brings back half or more: by there, what the examples "
+            "said has been moved to where the answer is written. "
         )
     return text + (
-        "Labels such as `x0`, `y0` and `query` stand for words that differ from prompt to prompt: input and answer of the first "
-        "example, and the word that is asked."
+        "Labels such as `x0`, `y0` and `query` stand for words that differ from prompt to prompt: input and answer "
+        "of the first example, and the word that is asked."
     )
 
 
@@ -237,12 +249,14 @@ def _controls(result: LensResult) -> list[Any]:
         for condition in conditions:
             cells = [result.accuracy(name, condition, score) for score in ("first token", "exact match")]
             rows.append((f"{name}: {condition}", *map(_with_limits, cells), cells[0]["n"]))
-    table = pd.DataFrame(rows, columns=["task and condition", "first token [95% interval]", "whole answer [95% interval]", "n"])
+    columns = ["task and condition", "first token [95% interval]", "whole answer [95% interval]", "n"]
+    table = pd.DataFrame(rows, columns=columns)
     strong = [f"{name}: vector" for name in result.tasks]
     reading = (
-        "Evidence for a task vector is a bar of “vector” well above “zero-shot” and above all three controls. The random "
-        "vector shows what any push of this size does; the Null vector what a prompt's form alone does. An interval of "
-        "no width means that all queries went the same way: among n queries, a rate below about 3/n can look like 0."
+        "Evidence for a task vector is a bar of “vector” well above “zero-shot” and above all three controls. The "
+        "random vector shows what any push of this size does; the Null vector what a prompt's form alone does. An "
+        "interval of no width means that all queries went the same way: among n queries, a rate below about 3/n can "
+        "look like 0."
     )
     parts: list[Any] = [text, listed, plot(_joined(result), title="First-token accuracy on test queries"), reading]
     parts += [Table(table, "Accuracy on test queries", strong=strong), *_audit(result)]
@@ -266,13 +280,14 @@ def _audit(result: LensResult) -> list[Any]:
     rows = []
     for name, audit in result.audits.items():
         vector, few = (_with_limits(result.accuracy(name, key)) for key in ("vector", "few-shot"))
-        rows.append((name, vector, few, f"{audit.majority_rate:.2f} (“{audit.majority_answer}”)", f"{audit.copy_rate:.2f}",
-                     f"{audit.single_token_share:.0%}", f"{audit.ambiguous_first_token_share:.0%}"))  # fmt: skip
+        shares = (audit.single_token_share, audit.ambiguous_first_token_share)
+        rows.append((name, vector, few, f"{audit.majority_rate:.2f} (“{audit.majority_answer}”)",
+                     f"{audit.copy_rate:.2f}", *(f"{share:.0%}" for share in shares)))  # fmt: skip
     columns = ["task", "vector", "few-shot", "one guess", "copying", "one token", "ambiguous"]
     text = (
-        "Beside the accuracies, what guessing would score by first token: giving one answer always, or copying the input. "
-        "“One token” is the share of answers that are a single token of this model, “ambiguous” the share whose first token "
-        "also begins another answer; where that is large, read the whole answer's column above."
+        "Beside the accuracies, what guessing would score by first token: giving one answer always, or copying the "
+        "input. “One token” is the share of answers that are a single token of this model, “ambiguous” the share "
+        "whose first token also begins another answer; where that is large, read the whole answer's column above."
     )
     notes = [f"{name}: {caution}." for name, audit in result.audits.items() for caution in audit.cautions]
     parts: list[Any] = [text, Table(pd.DataFrame(rows, columns=columns), "The audit beside the accuracies")]
@@ -287,13 +302,14 @@ def _measured(result: LensResult) -> list[Any]:
     vector = next(iter(result.vectors.values()))
     text = (
         f"- **Vector**: the mean of `{vector.site.component}` at the last token of {asked['contexts']} prompts with "
-        f"{_n(asked['shots'], 'demonstration')} and a dummy query, all from the train pairs (Hendel et al. 2023). It replaces what "
-        "stands at the same layer at the last token of a prompt without demonstrations.\n"
-        f"- **Layer**: the one with the highest first-token accuracy on up to {asked['dev']} development queries, ties by log-probability.\n"
-        f"- **Test**: up to {asked['queries']} queries of the test pairs. Train, development and test share no pair and no input. "
-        f"The random vector's accuracy is the mean over {asked['random_vectors']} draws.\n"
-        f"- **Decodability** (Han et al. 2025): {made['n']} prompts a task, {made['k']} nearest neighbours by {made['distance']} distance, "
-        f"leave one out; ties: {made['ties']}.\n"
+        f"{_n(asked['shots'], 'demonstration')} and a dummy query, all from the train pairs (Hendel et al. 2023). It "
+        "replaces what stands at the same layer at the last token of a prompt without demonstrations.\n"
+        f"- **Layer**: the one with the highest first-token accuracy on up to {asked['dev']} development queries, "
+        "ties by log-probability.\n"
+        f"- **Test**: up to {asked['queries']} queries of the test pairs. Train, development and test share no pair "
+        f"and no input. The random vector's accuracy is the mean over {asked['random_vectors']} draws.\n"
+        f"- **Decodability** (Han et al. 2025): {made['n']} prompts a task, {made['k']} nearest neighbours by "
+        f"{made['distance']} distance, leave one out; ties: {made['ties']}.\n"
         "- **Intervals**: 95% percentile bootstrap over examples, 1000 resamples.\n"
         f"- **Whole answer**: greedy decoding would begin with it. Seed {asked['seed']}, size {asked['size']}."
     )
@@ -302,8 +318,9 @@ def _measured(result: LensResult) -> list[Any]:
     rows += [("seconds", ", ".join(f"{name} {spent:.0f}" for name, spent in result.seconds.items()))]
     if result.patching is not None:
         how = result.patching.provenance
-        rows += [("patching", f"{result.patching.n} pairs, {how['rows']} patched runs, plan “{how['plan']}”, {how['seconds']:.0f} s"
-                  + ("; redrawn from words of one token shape" if how.get("redrawn") else ""))]  # fmt: skip
+        redrawn = "; redrawn from words of one token shape" if how.get("redrawn") else ""
+        rows += [("patching", f"{result.patching.n} pairs, {how['rows']} patched runs, plan “{how['plan']}”, "
+                  f"{how['seconds']:.0f} s{redrawn}")]  # fmt: skip
     return [text, Table(pd.DataFrame(rows, columns=["", "what"]))]
 
 

@@ -37,8 +37,9 @@ print(tv.evaluate(model, vector, task, scale=1.0))
 
 # which attention heads bring the task to the last token, up to layer {layer}?
 pairs = task.pairs(shots=4, n=8, corrupt="shuffle_labels")
-heads = tv.patch(model, pairs, tv.sites("z", layer=list(range({max(0, layer - 6)}, {layer + 1})), pos=-1), over=("layer", "head"))
-tv.plot(heads).save("heads.html")"""
+heads = tv.sites("z", layer=list(range({max(0, layer - 6)}, {layer + 1})), pos=-1)
+sweep = tv.patch(model, pairs, heads, over=("layer", "head"))
+tv.plot(sweep).save("heads.html")"""
     model = f"--model {shlex.quote(result.source)}"
     given = [str(one) for one in result.asked.values() if one] or ["my_pairs.json"]
     tasks = " ".join(f"--task {shlex.quote(one)}" for one in given)
@@ -58,5 +59,5 @@ tv-lens lens {model} --task my_pairs.json --out mine
 # what else there is
 tv-lens tasks
 tv-lens models"""
-    return [f"In Python, with the vector of {name} after layer {layer}:", f"```python\n{python}\n```", "From a shell:",
-            f"```sh\n{shell}\n```"]  # fmt: skip
+    return [f"In Python, with the vector of {name} after layer {layer}:", f"```python\n{python}\n```",
+            "From a shell:", f"```sh\n{shell}\n```"]  # fmt: skip
