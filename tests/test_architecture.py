@@ -191,7 +191,4 @@ def test_no_module_hides_behind_a_public_name():
         name = room(module)
         if name and "." not in module.removeprefix("tv_lens.") and hasattr(tv_lens, name):
             public = getattr(tv_lens, name)
-            assert inspect.ismodule(public) or not (ROOT / f"{name}.py").exists() or name in KNOWN_TWINS, name
-
-
-KNOWN_TWINS = {"attention"}
+            assert inspect.ismodule(public) or not (ROOT / f"{name}.py").exists(), name

@@ -8,7 +8,7 @@ Example:
 """
 
 from tv_lens import metrics, tasks, viz
-from tv_lens.attention import AttentionPatterns, attention
+from tv_lens.attention_patterns import AttentionPatterns, attention
 from tv_lens.batch import TokenBatch
 from tv_lens.capture import Capture
 from tv_lens.errors import TVLensError

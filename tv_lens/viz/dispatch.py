@@ -15,7 +15,7 @@ DRAWN_BY = {
     "tv_lens.sweep.Sweep": "tv_lens.viz.sweeps",
     "tv_lens.task_vectors.decodability.Decodability": "tv_lens.viz.decodability",
     "tv_lens.task_vectors.maps.RepresentationMap": "tv_lens.viz.maps",
-    "tv_lens.attention.AttentionPatterns": "tv_lens.viz.attention",
+    "tv_lens.attention_patterns.AttentionPatterns": "tv_lens.viz.attention",
 }
 
 

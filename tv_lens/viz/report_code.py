@@ -30,7 +30,7 @@ vector = tv.TaskVector.load({f"{out}/{result.vector_files[name]}"!r}, model)
 # one prompt without demonstrations, asking for {query!r}: the next token as it is, and with the vector
 prompt = task.queries(n=1)[0].text
 for edits in ((), vector.replace()):
-    print(model.tokenizer.decode(model.run(prompt, edits).argmax()))
+    print(repr(model.tokenizer.decode(model.run(prompt, edits).argmax())))
 
 # does it also work when it is added to what stands there, instead of replacing it?
 print(tv.evaluate(model, vector, task, scale=1.0))
