@@ -12,6 +12,7 @@ from tv_lens.attention_patterns import AttentionPatterns, attention
 from tv_lens.batch import TokenBatch
 from tv_lens.capture import Capture
 from tv_lens.errors import TVLensError
+from tv_lens.experiments import LensResult, LensSize, lens
 from tv_lens.intervention import Add, Intervention, Mean, Project, Replace, Resample, Stack, Zero
 from tv_lens.metrics import Answers, exact_match, kl, log_prob, logit_diff, metric, prob, rank
 from tv_lens.model import HookedModel, load
@@ -35,9 +36,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ARROW", "COMPONENTS", "IO", "QA", "Add", "Answers", "AttentionPatterns", "Capture", "Decodability", "Figure",
-    "FunctionVector", "HookRegistry", "HookedModel", "Intervention", "Mean", "PlacedEdit", "Project", "PromptPairs",
+    "FunctionVector", "HookRegistry", "HookedModel", "Intervention", "LensResult", "LensSize", "Mean", "PlacedEdit", "Project", "PromptPairs",
     "Prompts", "Replace", "RepresentationMap", "Resample", "ResidualMean", "Row", "Scores", "Site", "Sites", "Stack", "Sweep",
     "TVLensError", "Task", "TaskVector", "Template", "TokenBatch", "Zero", "attention", "concat", "decodability", "evaluate", "exact_match",
-    "extract", "kl", "load", "log_prob", "logit_diff", "metric", "metrics", "page", "patch", "plot", "prob", "rank",
+    "extract", "kl", "lens", "load", "log_prob", "logit_diff", "metric", "metrics", "page", "patch", "plot", "prob", "rank",
     "representation_map", "run_rows", "score", "sites", "task", "tasks", "viz",
 ]  # fmt: skip
