@@ -244,7 +244,7 @@ def test_unaligned_pairs_name_the_first_difference(tokenizer):
     tokens = PAST.pairs(4, 30).tokenize(tokenizer)
     with pytest.raises(MisalignedPrompts) as error:
         tokens.check_aligned()
-    assert "clean has y" in error.value.got and "pairs.uniform(model)" in error.value.do
+    assert "clean has y" in error.value.got and "task.pairs(...).uniform(model)" in error.value.do
     with pytest.raises(MisalignedPrompts, match="differ in structure"):
         tokens.clean.token_labels()
 
