@@ -21,7 +21,6 @@ import numpy as np
 import pandas as pd
 import torch
 from transformer_lens import patching as tl_patching
-from transformer_lens.utilities import get_act_name  # noqa: F401  (fails early where TransformerLens is not 4.x)
 
 import tv_lens as tv
 from cost import measured
@@ -38,8 +37,8 @@ index = pd.DataFrame([(layer, pos) for layer in layers for pos in range(width)],
 
 def theirs() -> np.ndarray:
     with torch.no_grad():
-        _, cache = model.tl.run_with_cache(tokens.clean.tokens.ids, names_filter=lambda name: name.endswith("hook_resid_pre")
-                                           or name.endswith("blocks.hook_in") or ".hook_in" in name and name.count(".") == 2)  # fmt: skip
+        names = [f"blocks.{layer}.hook_resid_pre" for layer in range(model.n_layers)]
+        _, cache = model.tl.run_with_cache(tokens.clean.tokens.ids, names_filter=names)
         return tl_patching.generic_activation_patch(
             model.tl, tokens.corrupted.tokens.ids, cache, lambda logits: logits[0, -1, right] - logits[0, -1, wrong],
             tl_patching.layer_pos_patch_setter, "resid_pre", index_df=index,

@@ -13,7 +13,7 @@ from torch import Tensor
 from tv_lens.batch import TokenBatch
 from tv_lens.editing import Edit
 from tv_lens.errors import InvalidArgument, PositionError
-from tv_lens.intervention import Add, Intervention, Mean, Replace, Resample, Stack, Zero
+from tv_lens.intervention import Add, Intervention, Replace, Zero
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,17 +64,9 @@ def check_rows(rows: Sequence[Row], base: TokenBatch) -> None:
                 raise PositionError(f"Row {number} edits a position that its prompt does not have.",
                                     got=f"{edit.intervention.site} at {edit.positions}",
                                     allowed=f"0 to {lengths[row.prompt] - 1}")  # fmt: skip
-            if mixing := _mixes_prompts(edit.intervention):
-                raise InvalidArgument(f"{mixing} mixes the prompts of a batch, and a row has one prompt.",
+            if edit.intervention.mixes_prompts:
+                raise InvalidArgument(f"{edit.intervention.label} mixes the prompts of a batch, and a row has one prompt.",
                                       do="compute the value first: Replace(site, value), or Mean(site, value=...).")  # fmt: skip
-
-
-def _mixes_prompts(intervention: Intervention) -> str | None:
-    parts = intervention.parts if isinstance(intervention, Stack) else (intervention,)
-    for part in parts:
-        if isinstance(part, Resample) or (isinstance(part, Mean) and part.value is None):
-            return part.label
-    return None
 
 
 def merged(placed: Iterable[tuple[Intervention, Int[Tensor, "n"], Int[Tensor, "n"]]]) -> list[Edit]:
