@@ -33,6 +33,9 @@ BUILT_IN = {
     "BudgetTooSmall": MemoryError,
     "FormatError": ValueError,
     "InvalidArgument": ValueError,
+    "RunMismatch": ValueError,
+    "StorageError": OSError,
+    "TrainingDiverged": ArithmeticError,
 }
 
 

@@ -11,7 +11,8 @@ import tv_lens as tv
 from tv_lens.errors import EmptySelection, InvalidArgument, SiteError
 from tv_lens.task_vectors.evaluation import evaluate
 from tv_lens.task_vectors.extraction import extract, method_of
-from tv_lens.task_vectors.function_vector import FunctionVector, head_outputs, head_ranking, split_half
+from tv_lens.task_vectors.function_vector import FunctionVector, head_outputs
+from tv_lens.task_vectors.ranking import head_ranking, ranking_stability, split_half
 from tv_lens.task_vectors.vector import TaskVector
 from tv_lens.tasks import Task
 
@@ -235,7 +236,8 @@ def test_evaluation_adds_it_beside_controls_made_alike(model):
     found, added = evaluate(model, vector, PAIRING, **options), evaluate(model, vector, PAIRING, scale=1, **options)
     assert found.provenance["injected_by"] == "adding 1 times"
     np.testing.assert_allclose(found.values, added.values)
-    other = extract(model, OTHER, method=SMALL, progress=False)
+    heads = vector.method["summed_heads"]
+    other = extract(model, OTHER, method=FunctionVector(layer=1, heads=heads, shots=3, contexts=5), progress=False)
     alone = tv.score(model, PAIRING.queries(4), other.add()).log_prob
     np.testing.assert_allclose(found.values.sel(condition="other task's vector"), alone, atol=1e-5)
 

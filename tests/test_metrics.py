@@ -89,7 +89,7 @@ def test_metrics_say_what_they_need():
 
 
 def test_every_built_in_metric_states_units_and_sign():
-    assert set(metrics.METRICS) == {"logit_diff", "log_prob", "prob", "rank", "kl", "exact_match"}
+    assert set(metrics.METRICS) == {"logit_diff", "log_prob", "prob", "rank", "kl", "exact_match", "squared_error"}
     for name, function in metrics.METRICS.items():
         info = info_of(function)
         assert info.name == name and info.units and info.sign
@@ -140,3 +140,12 @@ def test_checked_refuses_other_shapes(answers):
         checked(metrics.prob, LOGITS[:1], answers)
     with pytest.raises(InvalidArgument, match="outside the model's vocabulary"):
         checked(metrics.prob, LOGITS, Answers(correct=torch.tensor([0, 9])))
+
+
+def test_squared_error_is_of_the_one_logit_and_needs_a_number():
+    answers = metrics.Answers(torch.zeros(3, dtype=torch.long), number=torch.tensor([1.0, 2.0, 3.0]))
+    found = metrics.checked(metrics.squared_error, torch.tensor([[1.5], [2.0], [0.0]]), answers)
+    assert found.tolist() == [0.25, 0.0, 9.0]
+    assert answers.select([2]).number.tolist() == [3.0] and answers.to("cpu").number.tolist() == [1.0, 2.0, 3.0]
+    with pytest.raises(InvalidArgument, match="Answers.number"):
+        metrics.squared_error(torch.zeros(2, 1), metrics.Answers(torch.zeros(2, dtype=torch.long)))

@@ -143,3 +143,50 @@ def test_a_budget_splits_the_work_and_changes_no_value(text_model):
     np.testing.assert_allclose(roomy.values, tight.values, atol=1e-5)
     with pytest.raises(tv.TVLensError, match="at least"):
         tv.patch(text_model(), pairs(), tv.sites("resid_pre"), progress=False, memory_budget=100)
+
+
+def test_named_sets_of_sites_are_patched_together(text_model):
+    """Head sets, and two layers at once: each set is one hooked pass with all its sites."""
+    model, asked = text_model(), pairs()
+    sets = {"heads": ["z[0].h1@-1", "z[1].h2@-1", "z[1].h3@-1"], "two layers": ["mlp_out[0]", "mlp_out[2]"], "one": tv.sites("z", layer=1, pos=-1)}
+    found = tv.patch(model, asked, sets, progress=False)
+    assert found.axes == ("set",) and found.values["set"].values.tolist() == list(sets)
+    assert found.provenance["plan"] == "rows"
+    np.testing.assert_allclose(tv.patch(model, asked, sets, plan="hooks", progress=False).values, found.values, atol=1e-5)
+    tokens = asked.tokenize(model)
+    for name in ("heads", "two layers"):
+        held = model.capture(tokens.clean.tokens, sets[name])
+        logits = model.run(tokens.corrupted.tokens, [tv.Replace(site, held[site]) for site in sets[name]])
+        np.testing.assert_allclose(found.sel(set=name).values, tv.logit_diff(logits, tokens.answers), atol=1e-5)
+    whole = tv.patch(model, asked, tv.sites("z", layer=1, pos=-1), over="layer", progress=False)
+    np.testing.assert_allclose(found.sel(set="one").values, whole.sel(layer=1).values, atol=1e-5)
+
+
+def test_adding_the_difference_once_is_replacing_and_scales_are_swept(text_model):
+    model, asked, sites = text_model("gemma2"), pairs(), tv.sites("resid_pre", layer=[1, 2])
+    replaced = tv.patch(model, asked, sites, progress=False)
+    added = tv.patch(model, asked, sites, mode="add", scales=(0, 1, 2), over=("layer", "pos", "scale"), progress=False)
+    assert added.values["scale"].values.tolist() == [0.0, 1.0, 2.0] and added.provenance["plan"] == "rows"
+    np.testing.assert_allclose(added.sel(scale=1).values, replaced.values, atol=1e-5)
+    nothing = np.broadcast_to(added.corrupted.values[:, None, None], (3, 2, 9))
+    np.testing.assert_allclose(added.sel(scale=0).values, nothing, atol=1e-5)
+    tokens = asked.tokenize(model)
+    clean, base = (model.capture(side.tokens, "resid_pre[2]@3")["resid_pre[2]@3"] for side in (tokens.clean, tokens.corrupted))
+    logits = model.run(tokens.corrupted.tokens, tv.Add("resid_pre[2]@3", clean - base, 2.0))
+    np.testing.assert_allclose(added.sel(scale=2, layer=2, pos=3).values, tv.logit_diff(logits, tokens.answers), atol=1e-5)
+    halfway = tv.patch(model, asked, sites, mode="add", scales=[0.5], direction="noising", progress=False)
+    assert halfway.axes == ("layer", "pos")
+
+
+def test_sets_and_scales_are_asked_for_rightly(text_model):
+    for arguments, words in (
+        (dict(sites={"a": "z[0]"}, over=("layer",)), 'Sets of sites and the axis "set" come together'),
+        (dict(sites="z[0]", over=("set",)), 'Sets of sites and the axis "set" come together'),
+        (dict(sites={"a": []}), "No site was named"),
+        (dict(sites="z[0]", over=("layer",), scales=[2]), "What is replaced has no scale"),
+        (dict(sites="z[0]", over=("layer",), mode="add", scales=[1, 2]), "Several scales are swept over"),
+        (dict(sites="z[0]", over=("layer",), mode="plus"), "replace, add"),
+    ):
+        with pytest.raises(tv.TVLensError) as caught:
+            tv.patch(text_model(), pairs(), progress=False, **arguments)
+        assert words in str(caught.value)

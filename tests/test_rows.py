@@ -7,7 +7,7 @@ import torch
 
 import tiny
 import tv_lens as tv
-from tv_lens import row_plan
+from tv_lens import row_base, row_plan
 from tv_lens.batch import TokenBatch
 from tv_lens.intervention import Add, Mean, Replace, Resample, Zero
 from tv_lens.metrics import Answers, Readout, log_prob, logit_diff
@@ -83,6 +83,37 @@ def test_rows_equal_whole_passes_under_padding(side, tiny_model):
     torch.testing.assert_close(with_rows, torch.cat(alone), atol=1e-5, rtol=0)
 
 
+def test_prompts_that_begin_alike_branch_from_one_prefill(family, tiny_model):
+    """Two contexts with three queries each, one prompt alone: rows equal whole passes, and the contexts ran once."""
+    model = tiny_model(family)
+    contexts, queries = ids(3, n=2, width=20), ids(4, n=3, width=4)
+    prompts = [torch.cat([context, query]) for query in queries for context in contexts] + [ids(5, n=1, width=24)[0]]
+    base = model.tokens(torch.stack(prompts))
+    rows = [Row(i, (PlacedEdit(Zero(Site(name, layer)), place),)) for i in range(7) for layer in range(3)
+            for name in ("attn_out", "mlp_out") for place in ((23,), (21,), (6,), (19, 20))]  # fmt: skip
+    with_rows, with_hooks = both(model, base, rows)
+    torch.testing.assert_close(with_rows, with_hooks, atol=1e-5, rtol=0)
+    assert row_base.branches(model)
+    assert run_rows(model, base, rows, two_logits).provenance["tokens_shared"] == 2 * 2 * 20
+    assert run_rows(model, base.select([0, 1, 6]), [Row(i) for i in range(3)], two_logits).provenance["tokens_shared"] == 0
+
+
+def test_groups_of_prompts_that_begin_alike():
+    long = list(range(20))
+    prompts = [[9] * 21, long + [1], [8] * 21, long + [2], long + [3], [7] + [8] * 20]
+    assert list(row_base.together(prompts, range(6), 32)) == [[1, 3, 4], [5, 2, 0]]
+    assert list(row_base.together(prompts, range(6), 2)) == [[1, 3], [4, 5], [2, 0]]
+    assert sorted(sum(row_base.together(prompts, [0, 2, 5], 1), [])) == [0, 2, 5]
+
+
+def test_a_model_that_cannot_be_continued_runs_its_prompts_whole(tiny_model, monkeypatch):
+    model = tv.load(tiny.hugging_face_model("qwen2", seed=4))
+    monkeypatch.setattr(row_base, "_joined", lambda one, two: two)  # the prefix's part of the mask is lost
+    assert not row_base.branches(model)
+    base = model.tokens(ids(3, n=1, width=20).repeat(2, 1))
+    assert run_rows(model, base, [Row(0), Row(1)], two_logits).provenance["tokens_shared"] == 0
+
+
 def test_several_edits_in_one_row_and_prompts_with_different_rows(tiny_model):
     model = tiny_model("gemma2")
     vector = torch.randn(tiny.D_MODEL, generator=torch.Generator().manual_seed(0))
@@ -152,6 +183,37 @@ def test_an_architecture_that_disagrees_falls_back(tiny_model, monkeypatch):
     monkeypatch.setattr(row_plan.Walk, "_newborn", lambda self, *args: newborn(self, *args) * 1.5)
     row = Row(0, (PlacedEdit(Zero(Site("z", 1)), (3,)),))
     assert "rows and whole passes differ" in run_rows(model, model.tokens(ids(1)), [row], two_logits).provenance["plan_why"]
+
+
+def test_an_attention_that_masks_by_itself_runs_as_whole_passes(tiny_model, monkeypatch):
+    """GPT-Neo's local layers take a window from a buffer of their own: found by the buffer, and by the trial, too."""
+    model = tv.load(tiny.hugging_face_model("gpt_neo"), name="gpt_neo")
+    rows = [Row(0, (PlacedEdit(Zero(Site("z", 0)), (WIDTH - 1,)),))] * 8
+    found = run_rows(model, model.tokens(ids(1)), rows, two_logits)
+    assert found.provenance["plan_why"] == "layer 1 of this architecture masks by a buffer of its own (bias)"
+    monkeypatch.setattr(row_plan, "_own_mask", lambda model: None)
+    assert "rows and whole passes differ" in row_plan._disagreement(model)
+
+
+@pytest.mark.parametrize("where", ["cpu", "disk"])
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_rows_under_a_device_map(family, where, tiny_model, tmp_path):
+    """accelerate's hooks bring the middle layer's weights for its own forward; rows step that same forward."""
+    accelerate = pytest.importorskip("accelerate")
+    source = tiny.hugging_face_model(family)
+    blocks = {"llama": "model.layers", "gpt2": "transformer.h"}[family]
+    others = {name for name, module in source.named_modules() if name and not any(module.children())}
+    places = {name: "cpu" for name in others if not name.startswith(blocks + ".")}
+    places |= {f"{blocks}.{layer}": where if layer == 1 else "cpu" for layer in range(tiny.LAYERS)}
+    spread = accelerate.dispatch_model(source, places, main_device="cpu", offload_dir=tmp_path, force_hooks=True)
+    model, whole = tv.load(spread, name=family), tiny_model(family)
+    assert model.device == torch.device("cpu")
+    rows = [Row(i, (PlacedEdit(Zero(Site(name, layer)), place),)) for layer in range(3) for i in range(3)
+            for name in ("z", "mlp_out") for place in ((WIDTH - 1,), (4,))]  # fmt: skip
+    with_rows, with_hooks = both(model, model.tokens(ids(1)), rows)
+    expected = run_rows(whole, whole.tokens(ids(1)), rows, two_logits, plan="hooks").values
+    torch.testing.assert_close(with_rows, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(with_hooks, expected, atol=1e-5, rtol=0)
 
 
 def test_errors_say_what_to_do(tiny_model):

@@ -45,15 +45,28 @@ FAMILIES: dict[str, Callable[[], hf.PretrainedConfig]] = {
     "qwen2": lambda: hf.Qwen2Config(**_GROUPED),
     "qwen3": lambda: hf.Qwen3Config(**_GROUPED, head_dim=8),
     "gemma2": lambda: hf.Gemma2Config(**_GROUPED, head_dim=8, sliding_window=6, query_pre_attn_scalar=8),
+    "gemma3": lambda: hf.Gemma3TextConfig(
+        **_GROUPED, head_dim=8, sliding_window=6, query_pre_attn_scalar=8,
+        layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+    ),
     "phi": lambda: hf.PhiConfig(**_BLOCK),
     "olmo2": lambda: hf.Olmo2Config(**_GROUPED),
+}
+
+# Its attention cuts a window out of a buffer of its own, whatever mask it is given: rows cannot stand side by side.
+WHOLE_PASSES_ONLY: dict[str, Callable[[], hf.PretrainedConfig]] = {
+    "gpt_neo": lambda: hf.GPTNeoConfig(
+        vocab_size=VOCAB, hidden_size=D_MODEL, intermediate_size=D_MLP, num_layers=LAYERS, num_heads=HEADS,
+        max_position_embeddings=CONTEXT, attention_types=[[["global", "local"], 1], [["global"], 1]], window_size=6,
+        resid_dropout=0.0, embed_dropout=0.0, attention_dropout=0.0, bos_token_id=1, eos_token_id=2,
+    ),
 }
 
 
 def hugging_face_model(family: str, seed: int = 0) -> hf.PreTrainedModel:
     """A random model of the family in evaluation mode, its weights drawn from the seed."""
     torch.manual_seed(seed)
-    config = FAMILIES[family]()
+    config = {**FAMILIES, **WHOLE_PASSES_ONLY}[family]()
     config._attn_implementation = "eager"
     model = hf.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
     generator = torch.Generator().manual_seed(seed)

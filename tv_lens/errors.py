@@ -85,7 +85,13 @@ class EmptySelection(TVLensError, ValueError):
 
 
 class NonFiniteMetric(TVLensError, ArithmeticError):
-    """A metric that is NaN or infinite for some example; names the examples."""
+    """A metric that is NaN or infinite for some example; names the examples.
+
+    Attributes:
+        places: which entries of the batch, with their values, for callers that can name them better.
+    """
+
+    places: tuple[tuple[int, float], ...] = ()
 
 
 class ModelLoadError(TVLensError, RuntimeError):
@@ -102,6 +108,18 @@ class BudgetTooSmall(TVLensError, MemoryError):
 
 class FormatError(TVLensError, ValueError):
     """A saved file that is damaged or was not written by tv_lens."""
+
+
+class RunMismatch(TVLensError, ValueError):
+    """A folder of results that was begun with another configuration; names every difference."""
+
+
+class StorageError(TVLensError, OSError):
+    """A file that could not be written: the disk is full, or the folder is not yours to write."""
+
+
+class TrainingDiverged(TVLensError, ArithmeticError):
+    """A training run whose loss is no number any more; names the step, and what was saved before is good."""
 
 
 class InvalidArgument(TVLensError, ValueError):

@@ -7,7 +7,6 @@ still go wrong afterwards (a truncated copy, a flipped bit, a file removed by ha
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import logging
@@ -21,6 +20,9 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from tv_lens.atomic import flush as _flush
+from tv_lens.atomic import free as _free
+from tv_lens.atomic import is_disk_full as _is_disk_full
 from tv_lens.errors import ModelLoadError
 
 MANIFEST = "manifest.json"
@@ -179,17 +181,6 @@ def _version(distribution: str) -> str:
         return "unknown"
 
 
-def _flush(path: Path) -> None:
-    """Asks the operating system to put a file's bytes (or a folder's entries) on the disk now."""
-    if path.is_dir() and os.name == "nt":
-        return  # Windows has no handle to flush for a folder
-    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Holds the folder's lock; the operating system releases it if this process dies."""
@@ -230,24 +221,3 @@ def _plain_errors(path: Path, describe: str) -> Iterator[None]:
                 do=f"give yourself the right to write there, or {elsewhere}",
             ) from error
         raise
-
-
-def _is_disk_full(error: BaseException | None) -> bool:
-    """Whether the disk or the quota was full, also where a library in Rust says it in its own words."""
-    full = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}  # Windows knows no quota error
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        if isinstance(error, OSError) and error.errno in full:
-            return True
-        if any(sign in str(error) for sign in ("No space left on device", "(os error 28)", "(os error 112)")):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def _free(path: Path) -> str:
-    try:
-        return f"{shutil.disk_usage(path.parent).free / 1e6:.0f} MB"
-    except OSError:
-        return "unknown space"

@@ -25,6 +25,7 @@ class Answers:
         correct: first token of the clean answer.
         wrong: first token of the answer it is held against (the corrupted prompt's, or a foil).
         reference: logits of the clean run, for metrics that compare whole distributions.
+        number: the answer itself, where a model predicts numbers (`tv.lab`); `correct` is then the one logit's column.
 
     Example:
         >>> answers = Answers(correct=torch.tensor([5, 7]), wrong=torch.tensor([6, 5]))
@@ -35,13 +36,14 @@ class Answers:
     correct: Int[Tensor, "batch"]
     wrong: Int[Tensor, "batch"] | None = None
     reference: Float[Tensor, "batch d_vocab"] | None = None
+    number: Float[Tensor, "batch"] | None = None
 
     def __post_init__(self) -> None:
         if self.correct.ndim != 1:
             raise ShapeMismatch(
                 "Answers need one token id per example.", got=list(self.correct.shape), allowed="[batch]"
             )
-        for name in ("wrong", "reference"):
+        for name in ("wrong", "reference", "number"):
             part = getattr(self, name)
             if part is not None and len(part) != len(self.correct):
                 raise ShapeMismatch(
@@ -75,13 +77,14 @@ class Answers:
 
         wrong = None if self.wrong is None else pick(self.wrong)
         reference = None if self.reference is None else pick(self.reference)
-        return Answers(pick(self.correct), wrong, reference)
+        return Answers(pick(self.correct), wrong, reference, None if self.number is None else pick(self.number))
 
     def to(self, device: torch.device | str) -> Answers:
         """The same answers on another device."""
         wrong = None if self.wrong is None else self.wrong.to(device)
         reference = None if self.reference is None else self.reference.to(device)
-        return Answers(self.correct.to(device), wrong, reference)
+        number = None if self.number is None else self.number.to(device)
+        return Answers(self.correct.to(device), wrong, reference, number)
 
 
 @dataclass(frozen=True)
@@ -177,10 +180,12 @@ def checked(
         do = "look at these examples' logits; half-precision overflow is the usual cause: load with float32"
         if bool(torch.isfinite(logits[bad]).all()):
             do = "these examples' logits are finite: the metric itself divides by zero or takes a log of zero"
-        raise NonFiniteMetric(
+        error = NonFiniteMetric(
             f"Metric {name} is not finite for {len(rows)} of {len(values)} examples{place}.",
             got=f"rows {shown}{more}", do=do,
         )
+        error.places = tuple((row, values[row].item()) for row in rows)
+        raise error
     return values
 
 
@@ -285,8 +290,15 @@ def exact_match(logits: Float[Tensor, "batch d_vocab"], answers: Answers) -> Flo
     return torch.where(ranks.isnan(), ranks, (ranks == 0).float())
 
 
+@metric(units="squared units of y", sign="lower is better; 0: the prediction is the answer")
+def squared_error(logits: Float[Tensor, "batch d_vocab"], answers: Answers) -> Float[Tensor, "batch"]:
+    """Square of prediction less answer, of a model whose one logit is a number (`tv.lab`)."""
+    number = _needed(answers, "number", "squared_error", "give it a regressor's prompts; a language model predicts no numbers")
+    return (logits[:, 0].float() - number.to(logits.device)) ** 2
+
+
 METRICS: dict[str, Metric] = {
-    function.metric_info.name: function for function in (logit_diff, log_prob, prob, rank, kl, exact_match)
+    function.metric_info.name: function for function in (logit_diff, log_prob, prob, rank, kl, exact_match, squared_error)
 }
 
 

@@ -7,7 +7,7 @@ a padded row computes what it computes alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -74,7 +74,7 @@ class HookedModel:
 
     @property
     def device(self) -> torch.device:
-        return next(self.tl.parameters()).device
+        return self.registry.device
 
     @property
     def dtype(self) -> torch.dtype:
@@ -98,6 +98,11 @@ class HookedModel:
             f"  {n_parameters / 1e6:.1f}M parameters, {str(self.dtype).removeprefix('torch.')} on {self.device}; "
             f"{bos}; fingerprint {self.fingerprint or '(none)'}"
         )
+
+    @property
+    def n_ids(self) -> int:
+        """How many token ids there are: the vocabulary, where what is read and what is predicted are the same things."""
+        return self.shape.d_vocab
 
     # ---- tokens -------------------------------------------------------------------------------------------------
 
@@ -133,9 +138,9 @@ class HookedModel:
         if batch.is_padded and bool((batch.first > 0).any()):
             batch = TokenBatch.from_lists(batch.rows())
         known = batch.ids[batch.mask]
-        if int(known.min()) < 0 or int(known.max()) >= self.shape.d_vocab:
+        if int(known.min()) < 0 or int(known.max()) >= self.n_ids:
             raise PromptError("A token id is not in the model's vocabulary.", got=f"{int(known.min())} to {int(known.max())}",
-                              allowed=f"0 to {self.shape.d_vocab - 1}", do="use the model's own tokenizer.")  # fmt: skip
+                              allowed=f"0 to {self.n_ids - 1}", do="use the model's own tokenizer.")  # fmt: skip
         if batch.width > self.shape.n_ctx:
             raise PromptError("A prompt is longer than the model's context.", got=f"{batch.width} tokens",
                               allowed=f"at most {self.shape.n_ctx}", do="use fewer demonstrations.")  # fmt: skip
@@ -199,6 +204,53 @@ class HookedModel:
             out = out[torch.arange(len(batch), device=out.device)[:, None], logits_at.to(out.device)]
         return out.float(), attachment
 
+    def gradients(
+        self, batch: TokenBatch, sites: Sequence[Site], score: Callable[[Tensor], Float[Tensor, "batch"]],
+        edits: Sequence[Edit | Intervention] = (), reads: Sequence[Site] = (), at: Site | None = None,
+        who: str = "model.gradients",
+    ) -> tuple[Float[Tensor, "batch"], dict[Site, Tensor], Attachment]:  # fmt: skip
+        """Each prompt's score, its gradient at whole tensors, and the attachment with what was read.
+
+        No weight takes part in the graph, which begins at the first of the sites.
+
+        Args:
+            batch: right-padded tokens.
+            sites: where gradients are wanted. That at `resid_mid` is taken at `attn_out`, which is the same and exact.
+            score: the logits after each prompt's last token, or what `at` holds, to one number a prompt; prompts must
+                not mix in it.
+            edits: interventions, as `forward` takes them.
+            reads: what to capture in the same pass.
+            at: a tensor to score instead of the logits; the pass stops after its layer.
+            who: the verb that asks.
+        """
+        wanted = {site: Site("attn_out", site.layer) if site.component == "resid_mid" else site.tensor for site in sites}
+        traced = dict.fromkeys([*wanted.values(), *([] if at is None else [at.tensor])])
+        gathers = at is None and self.registry.can_gather
+        arguments = dict(self.registry.pass_arguments)
+        if at is not None and (stop := max([at, *wanted], key=lambda site: site.layer or 0).layer) < self.n_layers - 1:
+            arguments["stop_at_layer"] = stop + 1
+        with self.registry.attach(
+            who, edits, reads, batch.last[:, None] if gathers else None, traced=tuple(traced)
+        ) as attachment, _frozen(self.tl), torch.enable_grad():  # fmt: skip
+            for active in self.registry.attached:
+                active.start_pass()
+            with self.registry.batch(batch):
+                out = self.tl(batch.ids, **arguments)
+            for active in self.registry.attached:
+                active.check_reached()
+            if at is not None:
+                out = attachment.live[at.tensor]
+            elif out.shape[1] != 1:
+                out = out[torch.arange(len(batch), device=out.device), batch.last.to(out.device)]
+            else:
+                out = out[:, 0]
+            values = score(out.float())
+            kept = [attachment.live[site] for site in wanted.values()]
+            found = torch.autograd.grad(values.sum(), kept, allow_unused=True)
+        attachment.live.clear()
+        gradients = {site: torch.zeros_like(x) if g is None else g for site, x, g in zip(wanted, kept, found)}
+        return values.detach(), gradients, attachment
+
     def capture(
         self, prompts: Tokens, sites: Sites | Site | str | Sequence[Site | str],
         positions: int | Sequence[int] | None = None, memory_budget: int | None = None,
@@ -234,6 +286,19 @@ class HookedModel:
         """
         with self.registry.attach("model.intervene", as_interventions(interventions)):
             yield self
+
+
+@contextmanager
+def _frozen(module: torch.nn.Module) -> Iterator[None]:
+    """A context in which no weight asks for a gradient, so that no pass keeps what only weights' gradients need."""
+    asking = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in asking:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in asking:
+            parameter.requires_grad_(True)
 
 
 def _shape_of(bridge: TransformerBridge) -> ModelShape:
@@ -289,7 +354,7 @@ def load(
         )
         tokenizer, label = tokenizer or own, name or place.name
     mark = weights.fingerprint(model)
-    return HookedModel(_bridge(model, label), tokenizer, label, mark, memory_budget)
+    return HookedModel(bridge_of(model, label), tokenizer, label, mark, memory_budget)
 
 
 def _check_unbridged(model: torch.nn.Module) -> None:
@@ -302,7 +367,12 @@ def _check_unbridged(model: torch.nn.Module) -> None:
                              do="use the HookedModel made of it, or load the Hugging Face model anew.")  # fmt: skip
 
 
-def _bridge(model: torch.nn.Module, label: str) -> TransformerBridge:
+def bridge_of(model: torch.nn.Module, label: str) -> TransformerBridge:
+    """The TransformerBridge of a Hugging Face model, which is consumed: its parts are put in place of the model's own.
+
+    Raises:
+        ModelLoadError: TransformerLens does not know the architecture.
+    """
     architecture = type(model).__name__
     model.eval()
     model.config._attn_implementation = "eager"

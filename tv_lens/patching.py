@@ -6,42 +6,40 @@ into the base run, and read the metric.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
-import xarray as xr
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from tv_lens.batch import TokenBatch
 from tv_lens.capture import Capture, floats_of
-from tv_lens.errors import EmptySelection, InvalidArgument, MisalignedPrompts, unknown
-from tv_lens.intervention import Replace
+from tv_lens.configuration import model_described
+from tv_lens.errors import InvalidArgument, MisalignedPrompts, unknown
+from tv_lens.intervention import Add, Replace
 from tv_lens.metrics import Answers, Metric, Readout, checked, info_of, logit_diff
 from tv_lens.model import HookedModel
-from tv_lens.rows import PlacedEdit, Row, run_rows
-from tv_lens.site import Site, Sites
+from tv_lens.patch_cells import Cell, SitesLike, array_of, axes_of, cells_of, positions_of, targets_of
+from tv_lens.progress import Bar
+from tv_lens.progress import progress as progress_bar
+from tv_lens.row_shards import added, cut_rows
+from tv_lens.rows import PlacedEdit, Row, RowValues, run_rows, why_whole_passes
+from tv_lens.site import Site
+from tv_lens.store import RunLike, shards
 from tv_lens.sweep import Sweep
 from tv_lens.tasks.prompts import PromptPairs
-from tv_lens.tasks.tokenized import TokenizedPairs, TokenSpan
+from tv_lens.tasks.tokenized import TokenizedPairs
 
-AXES = ("component", "layer", "head", "pos", "span")
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One cell of a sweep: its labels along the axes, and the sites it patches together."""
-
-    labels: dict[str, object]
-    sites: tuple[Site, ...]
+MODES = ("replace", "add")
 
 
 def patch(
-    model: HookedModel, pairs: PromptPairs, sites: Sites | Site | str | Sequence[Site | str], *,
-    over: Sequence[str] = ("layer", "pos"), metric: Metric = logit_diff, direction: str = "denoising",
-    plan: str = "auto", memory_budget: int | None = None, progress: bool = True,
+    model: HookedModel, pairs: PromptPairs, sites: SitesLike | Mapping[str, SitesLike], *,
+    over: Sequence[str] | None = None, metric: Metric = logit_diff, direction: str = "denoising",
+    mode: str = "replace", scales: Sequence[float | int] | None = None, plan: str = "auto", memory_budget: int | None = None, run: RunLike = None, progress: bool = True,
 ) -> Sweep:  # fmt: skip
     """The metric with activations of the source run written into the base run, one cell at a time.
 
@@ -49,13 +47,19 @@ def patch(
         model: the model to look into.
         pairs: clean and corrupted prompts. Where a sweep over positions needs prompts of one structure and these
             are not, they are drawn again from words of one token shape (`pairs.uniform`), and the provenance says so.
-        sites: what is patched; what `over` does not name is patched together.
-        over: the sweep's axes, of "component", "layer", "head", "pos", "span".
+        sites: what is patched; what `over` does not name is patched together. Named sets of sites, such as
+            `{"movers": ["z[9].h1", "z[9].h6"], "both layers": ["mlp_out[3]", "mlp_out[7]"]}`, are patched set by set.
+        over: the sweep's axes, of "set", "component", "layer", "head", "pos", "span", "scale"; layers and positions if
+            None, or the sets where sites come in sets.
         metric: logits and answers to one number per example.
         direction: "denoising" writes clean activations into the corrupted run (does this restore the answer?),
             "noising" corrupted ones into the clean run (does this break it?).
+        mode: "replace" puts the source run's activation in the base run's place, "add" adds the difference of the two
+            runs, times a scale: for one site, once is to replace it.
+        scales: how often "add" adds the difference: one number, or those of the axis "scale".
         plan: how the cells are run: "auto", "rows" or "hooks" (see `rows.run_rows`); the values are the same.
         memory_budget: bytes one batch may take beside the weights; the model's if None.
+        run: a folder that keeps finished shards, so that a killed sweep continues there; the values are the same.
         progress: show a bar where somebody looks.
 
     Returns:
@@ -64,6 +68,7 @@ def patch(
     Raises:
         MisalignedPrompts: clean and corrupted do not line up where the sweep needs it.
         SiteNotWritable: the model would discard the edit.
+        RunMismatch: `run` was begun with another configuration.
 
     Sign:
         The metric's own. `sweep.recovery()` is 0 at the corrupted run and 1 at the clean one, in both directions.
@@ -73,79 +78,69 @@ def patch(
     """
     if direction not in ("denoising", "noising"):
         raise unknown("patching direction", direction, ("denoising", "noising"))
-    over = _axes(over)
-    targets = _targets(model, sites, over)
-    tokens, note = _tokenized(model, pairs, targets, over)
+    over = axes_of(over, sites)
+    scales = _scales(mode, scales, over)
+    targets = targets_of(model, sites, over)
+    addresses = [target.site for target in targets]
+    tokens, note = _tokenized(model, pairs, addresses, over)
 
-    _check_positions(targets, tokens.clean.tokens, tokens.corrupted.tokens)
+    _check_positions(addresses, tokens.clean.tokens, tokens.corrupted.tokens)
 
-    # 1. the cells of the sweep
-    cells = _cells(model, tokens, targets, over)
-
-    # 2. the runs without a patch
-    answers = tokens.answers
-    clean_logits = _last_logits(model, tokens.clean.tokens, memory_budget, "tv.patch clean run", progress)
-    answers = Answers(answers.correct, answers.wrong, clean_logits)
-    clean = checked(metric, clean_logits, answers, "the clean run")
-    corrupted_logits = _last_logits(model, tokens.corrupted.tokens, memory_budget, "tv.patch corrupted run", progress)
-    corrupted = checked(metric, corrupted_logits, answers, "the corrupted run")
-
-    # 3. every cell's activations of the source run, written into the base run; examples in groups whose source fits
+    # 1. the cells of the sweep, in every example, in shards
+    cells = cells_of(tokens, targets, over, scales)
     base, source = tokens.corrupted.tokens, tokens.clean.tokens
     if direction == "noising":
         base, source = source, base
-    base, source = model.tokens(base), model.tokens(source)
-    values, provenance = [], {}
-    for group in _groups(model, source, cells, memory_budget or model.memory_budget):
-        held = model.capture(source.select(group), sorted({s.tensor for c in cells for s in c.sites}, key=str))
-        spans, lengths = tokens.clean.token_spans, list(zip(source.lengths.tolist(), base.lengths.tolist()))
-        rows = [_row(cell, held, at, i, spans[i], lengths[i]) for cell in cells for at, i in enumerate(group)]
-        owners = torch.tensor(group).repeat(len(cells))
-        found = run_rows(model, base, rows, Readout(metric, answers, owners), plan=plan, memory_budget=memory_budget,
-                         who="tv.patch", show_progress=progress)  # fmt: skip
-        values.append(found.values.view(len(cells), len(group)).T)
-        provenance = _added(provenance, found.provenance)
+    work = _Work(model, tokens, model.tokens(base), model.tokens(source), cells, mode, plan,
+                 memory_budget or model.memory_budget)  # fmt: skip
+    parts = work.parts()
 
-    # 4. the labelled result
+    # 2. the runs without a patch, then shard by shard the source run's activations written into the base run
+    values, runs = np.full(len(cells) * len(pairs), np.nan), None
+    config = {"model": model_described(model), "prompts": pairs.recipe, "clean": tokens.clean.tokens,
+              "corrupted": tokens.corrupted.tokens, "answers": tokens.answers, "over": over, "metric": metric,
+              "sites": [[target.set, str(target.site)] for target in targets], "direction": direction, "mode": mode,
+              "scales": scales, "plan": work.kind,
+              "memory_budget": work.budget, "shard_sizes": [len(part) for part in parts]}  # fmt: skip
+    with shards(run, verb="patch", config=config, total=1 + len(parts)) as kept:
+        done = sum(len(parts[i - 1]) for i in kept.done if i > 0)
+        with progress_bar("tv.patch", len(values), "patched runs", progress, done) as bar:
+            for i in kept.pending():
+                runs = runs or _Runs.of(model, tokens, metric, memory_budget)
+                if i == 0:
+                    kept.put(0, {"clean": runs.clean, "corrupted": runs.corrupted})
+                    continue
+                found = work.run(parts[i - 1], Readout(metric, runs.answers, work.owners(parts[i - 1])), bar)
+                kept.put(i, {"values": found.values}, found.provenance)
+        plain, *found = kept.all()
+    provenance = {}
+    for part, shard in zip(parts, found):
+        values[part] = shard["values"]
+        provenance = added(provenance, shard.about)
+
+    # 3. the labelled result
     info = info_of(metric)
     return Sweep(
-        values=_array(torch.cat(values), cells, over, tokens),
+        values=array_of(values.reshape(len(cells), -1).T, cells, over, tokens),
         metric=info.name, units=info.units, sign=info.sign,
-        clean=clean.cpu().numpy(), corrupted=corrupted.cpu().numpy(),
-        name=f"{direction} {', '.join(sorted({t.component for t in targets}))} of {pairs.task}",
-        provenance={"verb": "patch", "model": model.name, "fingerprint": model.fingerprint, "direction": direction,
-                    "prompts": pairs.recipe, **note, **provenance, "zero": info.zero},
+        clean=plain["clean"], corrupted=plain["corrupted"],
+        name=f"{direction} {', '.join(sorted({site.component for site in addresses}))} of {pairs.task}",
+        provenance={"verb": "patch", "model": model.name, "fingerprint": model.fingerprint, "direction": direction, "mode": mode,
+                    "prompts": pairs.recipe, **note, **provenance, **kept.provenance, "zero": info.zero},
     )  # fmt: skip
 
 
-def _axes(over: Sequence[str]) -> tuple[str, ...]:
-    over = (over,) if isinstance(over, str) else tuple(over)
-    for axis in over:
-        if axis not in AXES:
-            raise unknown("axis of a patching sweep", axis, AXES)
-    if len(set(over)) < len(over) or ("pos" in over and "span" in over):
-        raise InvalidArgument("The axes of a sweep must be different; positions are swept singly or by span.",
-                              got=", ".join(over))  # fmt: skip
-    return over
-
-
-def _targets(model: HookedModel, sites: Sites | Site | str | Sequence[Site | str], over: Sequence[str]) -> list[Site]:
-    """The sites as addresses, one per head where heads are swept, each checked to be writable."""
-    if not isinstance(sites, Sites):
-        found = [Site.parse(site) for site in ([sites] if isinstance(sites, (Site, str)) else sites)]
-        if not found:
-            raise EmptySelection("No site was named.", do='tv.sites("resid_post")')
-    else:
-        found = sites.expand(model.shape, by_head="head" in over)
-    if "head" in over and any(site.entry.head_axis is None for site in found):
-        flat = sorted({site.component for site in found if site.entry.head_axis is None})
-        raise InvalidArgument("A component without heads cannot be swept over heads.", got=", ".join(flat),
-                              allowed="q, k, v, z, result, pattern, scores")  # fmt: skip
-    if {"pos", "span"} & set(over) and any(site.pos is not None for site in found):
-        raise InvalidArgument("The sites name a position and the sweep runs over positions.", got=f"over={over}",
-                              do="leave pos= out of the sites, or 'pos' out of over=.")  # fmt: skip
-    for site in found:
-        model.registry.check(site, write=True)
+def _scales(mode: str, scales: Sequence[float | int] | None, over: Sequence[str]) -> list[float]:
+    """How strongly each cell is patched."""
+    if mode not in MODES:
+        raise unknown("way of patching", mode, MODES)
+    if mode == "replace" and (scales is not None or "scale" in over):
+        raise InvalidArgument("What is replaced has no scale.", got=f"scales={scales}, over={tuple(over)}",
+                              do='mode="add" adds the difference of the two runs, scaled.')  # fmt: skip
+    found = [1.0] if scales is None else [float(scale) for scale in scales]
+    if not found or ("scale" not in over and len(found) > 1):
+        raise InvalidArgument("Several scales are swept over.", got=f"scales={scales}, over={tuple(over)}",
+                              do='name the axis: over=("layer", "scale").')  # fmt: skip
     return found
 
 
@@ -171,36 +166,6 @@ def _tokenized(
     return tokens, {"redrawn": False}
 
 
-def _cells(model: HookedModel, tokens: TokenizedPairs, targets: Sequence[Site], over: Sequence[str]) -> list[Cell]:
-    """Every combination of labels that the targets and the prompts have, in the order of the axes."""
-    places: list[tuple[str | None, object, object]] = [(None, None, None)]
-    if "pos" in over:
-        places = [("pos", p, p) for p in range(int(tokens.clean.tokens.lengths[0]))]
-    elif "span" in over:
-        labels = [span.label for span in tokens.clean.token_spans[0]]
-        for row, spans in enumerate(tokens.clean.token_spans):
-            if [span.label for span in spans] != labels:
-                raise MisalignedPrompts("The prompts have different spans.", got=f"pairs 0 and {row} differ",
-                                        do="pairs.uniform(model) draws prompts of one structure.")  # fmt: skip
-        places = [("span", label, label) for label in labels]
-    cells: dict[tuple, Cell] = {}
-    for site, (axis, label, place) in itertools.product(targets, places):
-        labels = {"component": site.component, "layer": site.layer, "head": site.head, "pos": label, "span": label}
-        kept = {name: labels[name] for name in over}
-        if any(value is None for value in kept.values()):
-            missing = ", ".join(name for name, value in kept.items() if value is None)
-            raise InvalidArgument(f"{site} has no {missing} to sweep over.", got=f"over={tuple(over)}")
-        placed = site if axis != "pos" else site.at(int(place))
-        key = tuple(kept.values())
-        before = cells[key].sites if key in cells else ()
-        cells[key] = Cell(kept, (*before, placed))
-    size = np.prod([len({key[i] for key in cells}) for i in range(len(over))], dtype=int)
-    if size != len(cells):
-        raise InvalidArgument("The sites do not fill a grid over the axes.", got=f"{len(cells)} of {size} cells",
-                              do="sweep one component at a time, or name fewer axes.")  # fmt: skip
-    return list(cells.values())
-
-
 def _check_positions(targets: Sequence[Site], *sides: TokenBatch) -> None:
     """Raises `PositionError` where the sites name a position beyond some prompt."""
     for position in sorted({p for site in targets for p in site.positions}):
@@ -208,31 +173,105 @@ def _check_positions(targets: Sequence[Site], *sides: TokenBatch) -> None:
             tokens.index(position)
 
 
-def _positions(cell: Cell, site: Site, spans: Sequence[TokenSpan], length: int) -> tuple[int, ...]:
-    """Where a cell's site lies in one prompt, counted from its first token."""
-    if "span" in cell.labels:
-        span = next(span for span in spans if span.label == cell.labels["span"])
-        return tuple(range(span.start, span.end))
-    if site.pos is None:
-        return tuple(range(length))
-    return tuple(p if p >= 0 else length + p for p in site.positions)
+@dataclass(frozen=True, eq=False)
+class _Runs:
+    """The runs without a patch: the metric on each, and the answers with what the clean run says."""
+
+    answers: Answers
+    clean: Float[Tensor, "example"]
+    corrupted: Float[Tensor, "example"]
+
+    @classmethod
+    def of(cls, model: HookedModel, tokens: TokenizedPairs, metric: Metric, budget: int | None) -> _Runs:
+        logits = _last_logits(model, tokens.clean.tokens, budget, "tv.patch clean run")
+        answers = replace(tokens.answers, reference=logits)
+        clean = checked(metric, logits, answers, "the clean run").cpu()
+        logits = _last_logits(model, tokens.corrupted.tokens, budget, "tv.patch corrupted run")
+        return cls(answers, clean, checked(metric, logits, answers, "the corrupted run").cpu())
 
 
-def _row(cell: Cell, held: Capture, at: int, prompt: int, spans: Sequence[TokenSpan], lengths: tuple[int, int]) -> Row:
-    """A prompt's base run with the cell's activations of its source run, which are entry `at` of what is held."""
-    edits = []
-    for site in cell.sites:
-        value = held[site.tensor][at]  # pos *axes, or head query_pos key_pos
-        if site.entry.position_axis == "query_pos":
-            value = value.transpose(0, 1)
-        if site.head is not None:
-            value = value[:, site.head]
-        source, base = (_positions(cell, site, spans, length) for length in lengths)
-        edits.append(PlacedEdit(Replace(replace(site, pos=None), value[list(source)]), base))
-    return Row(prompt, tuple(edits))
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """Every cell in every example, numbered `cell * examples + example`."""
+
+    model: HookedModel
+    tokens: TokenizedPairs
+    base: TokenBatch
+    source: TokenBatch
+    cells: list[Cell]
+    mode: str
+    plan: str
+    budget: int
+
+    @cached_property
+    def kind(self) -> str:
+        """The plan that will run, and why where it is whole passes."""
+        why = why_whole_passes(self.model, [site for cell in self.cells for site in cell.sites], self.plan)
+        return "rows" if why is None else f"hooks: {why}"
+
+    @cached_property
+    def lengths(self) -> tuple[list[int], list[int]]:
+        """Of the source and the base prompts."""
+        return self.source.lengths.tolist(), self.base.lengths.tolist()
+
+    def parts(self) -> list[list[int]]:
+        """The numbers in shards; the source run's activations of one fit the budget (one example's at least)."""
+        n = len(self.base)
+        starts = [min(min(self._places(cell, site, i)[1]) for site in cell.sites) for cell in self.cells for i in range(n)]
+        tensors = {site.tensor for cell in self.cells for site in cell.sites}
+        per_example = 4 * sum(floats_of(tensor, self.source.width, self.model.shape) for tensor in tensors)
+        return cut_rows([number % n for number in range(len(starts))], starts, self.lengths[1], whole=self.kind != "rows",
+                        most_prompts=max(1, self.budget // per_example))  # fmt: skip
+
+    def owners(self, part: Sequence[int]) -> Int[Tensor, "row"]:
+        """The example of each number."""
+        return torch.tensor(part) % len(self.base)
+
+    def run(self, part: Sequence[int], readout: Readout, bar: Bar) -> RowValues:
+        """A shard's values: the activations of its examples' source runs, written cell by cell into their base runs."""
+        numbers = [divmod(number, len(self.base)) for number in part]
+        examples = sorted({i for _, i in numbers})
+        held = self.model.capture(self.source.select(examples), self._tensors(numbers), memory_budget=self.budget)
+        minus = None
+        if self.mode == "add":
+            minus = self.model.capture(self.base.select(examples), self._tensors(numbers), memory_budget=self.budget)
+        places = {i: at for at, i in enumerate(examples)}
+        rows = [self._row(self.cells[cell], held, minus, places[i], i) for cell, i in numbers]
+        return run_rows(self.model, self.base, rows, readout, plan=self.plan, memory_budget=self.budget, who="tv.patch",
+                        bar=bar)  # fmt: skip
+
+    def _tensors(self, numbers: Sequence[tuple[int, int]]) -> list[Site]:
+        chosen = {cell for cell, _ in numbers}
+        return sorted({site.tensor for cell in chosen for site in self.cells[cell].sites}, key=str)
+
+    def _places(self, cell: Cell, site: Site, i: int) -> list[tuple[int, ...]]:
+        """Where a cell's site lies in an example's source and base prompts."""
+        spans = self.tokens.clean.token_spans[i]
+        return [positions_of(cell, site, spans, lengths[i]) for lengths in self.lengths]
+
+    def _row(self, cell: Cell, held: Capture, minus: Capture | None, at: int, i: int) -> Row:
+        """An example's base run with the cell's activations of its source run, which are entry `at` of what is held."""
+        edits = []
+        for site in cell.sites:
+            source, base = self._places(cell, site, i)
+            place, value = replace(site, pos=None), _value(held, site, at, source)
+            if minus is None:
+                edits.append(PlacedEdit(Replace(place, value), base))
+            else:
+                edits.append(PlacedEdit(Add(place, cell.scale * (value - _value(minus, site, at, base))), base))
+        return Row(i, tuple(edits))
 
 
-def _last_logits(model: HookedModel, tokens: TokenBatch, budget: int | None, who: str, progress: bool) -> Tensor:
+def _value(held: Capture, site: Site, at: int, positions: Sequence[int]) -> Float[Tensor, "pos *axes"]:
+    value = held[site.tensor][at]  # pos *axes, or head query_pos key_pos
+    if site.entry.position_axis == "query_pos":
+        value = value.transpose(0, 1)
+    if site.head is not None:
+        value = value[:, site.head]
+    return value[list(positions)]
+
+
+def _last_logits(model: HookedModel, tokens: TokenBatch, budget: int | None, who: str) -> Tensor:
     """Every prompt's logits after its last token, run without any edit."""
     tokens, kept = model.tokens(tokens), [torch.empty(0)] * len(tokens)
 
@@ -242,32 +281,5 @@ def _last_logits(model: HookedModel, tokens: TokenBatch, budget: int | None, who
         return torch.zeros(len(index))
 
     run_rows(model, tokens, [Row(i) for i in range(len(tokens))], keep, memory_budget=budget, who=who,
-             show_progress=progress)  # fmt: skip
+             show_progress=False)  # fmt: skip
     return torch.stack(kept)
-
-
-def _groups(model: HookedModel, source: TokenBatch, cells: Sequence[Cell], budget: int) -> Iterator[list[int]]:
-    """Examples in groups whose source activations together stay within the budget (one at least)."""
-    tensors = {site.tensor for cell in cells for site in cell.sites}
-    per_example = 4 * sum(floats_of(tensor, source.width, model.shape) for tensor in tensors)
-    size = max(1, budget // per_example)
-    for start in range(0, len(source), size):
-        yield list(range(start, min(start + size, len(source))))
-
-
-def _added(total: dict[str, object], part: dict[str, object]) -> dict[str, object]:
-    """The provenance of several groups of rows as one: counts and seconds add up, peaks do not."""
-    summed = ("rows", "passes", "seconds")
-    return {key: value + total.get(key, 0) if key in summed else value for key, value in part.items()}
-
-
-def _array(values: Tensor, cells: Sequence[Cell], over: Sequence[str], tokens: TokenizedPairs) -> xr.DataArray:
-    """The values `example cell` with the cells unfolded into the sweep's axes."""
-    labels = {axis: list(dict.fromkeys(cell.labels[axis] for cell in cells)) for axis in over}
-    grid = np.full((len(values), *(len(found) for found in labels.values())), np.nan)
-    for column, cell in zip(values.T.numpy(), cells):
-        grid[(slice(None), *(labels[axis].index(cell.labels[axis]) for axis in over))] = column
-    coords: dict[str, object] = {"example": range(len(values)), **labels}
-    if "pos" in over:
-        coords["token"] = ("pos", tokens.token_labels())
-    return xr.DataArray(grid, dims=("example", *over), coords=coords)

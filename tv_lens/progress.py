@@ -29,13 +29,16 @@ class _Shown:
 
 
 @contextmanager
-def progress(label: str, total: int, unit: str = "it", show: bool = True) -> Iterator[Bar]:
-    """A bar for `total` steps, written to stderr; silent where nobody looks (no terminal, no notebook) or asked to be."""
+def progress(label: str, total: int, unit: str = "it", show: bool = True, done: int = 0) -> Iterator[Bar]:
+    """A bar for `total` steps, written to stderr; silent where nobody looks (no terminal, no notebook) or asked to be.
+
+    `done` of the steps were done before: they fill the bar and count for no rate.
+    """
     watched = sys.stderr.isatty() or "ipykernel" in sys.modules
     if not (show and watched and total > 1):
         yield _Silent()
         return
     from tqdm import tqdm  # the plain bar: a notebook needs no widgets for it
 
-    with tqdm(total=total, desc=label, unit=f" {unit}", leave=False, file=sys.stderr, dynamic_ncols=True) as shown:
+    with tqdm(total=total, initial=done, desc=label, unit=f" {unit}", leave=False, file=sys.stderr, dynamic_ncols=True) as shown:
         yield _Shown(shown)

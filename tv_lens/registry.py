@@ -44,16 +44,19 @@ class Attachment:
     logits_at: Int[Tensor, "batch n"] | None = None
     logit_columns: Int[Tensor, "batch n k"] | None = None
     block_call: BlockCall | None = None
+    traced: tuple[Site, ...] = ()
     values: dict[Site, Tensor] = field(default_factory=dict)
+    live: dict[Site, Tensor] = field(default_factory=dict)
     fired: dict[Site, int] = field(default_factory=dict)
 
     @property
     def sites(self) -> list[Site]:
-        return [edit.site for edit in self.edits] + list(self.reads)
+        return [edit.site for edit in self.edits] + list(self.reads) + list(self.traced)
 
     def start_pass(self) -> None:
         self.fired.clear()
         self.values.clear()
+        self.live.clear()
 
     def check_reached(self) -> None:
         """Raises `SiteNotReached` if some site did not run since `start_pass` (law R2)."""
@@ -139,7 +142,7 @@ class HookRegistry:
         TransformerLens 4.3 rotates OLMo-2's queries into float32; in bfloat16 the product with the values then fails,
         except that a cache happens to turn the values into float32 too.
         """
-        tokens = torch.tensor([[1, 2, 3]], device=next(self._bridge.parameters()).device) % self._shape.d_vocab
+        tokens = torch.tensor([[1, 2, 3]], device=self.device) % self._shape.d_vocab
         for arguments in ({"use_cache": False}, {"use_cache": True}):
             try:
                 with torch.no_grad():
@@ -156,9 +159,12 @@ class HookRegistry:
         tokens = torch.tensor([[1, 2, 3]]).expand(len(candidates) + 1, -1) % self._shape.d_vocab
         hooked = {site for site in candidates if self._bridge.get_hook_point(site.hook_name) is not None}
 
+        if any(parameter.device.type == "meta" for parameter in self._bridge.parameters()):
+            # What accelerate keeps elsewhere is brought for a module's own forward; flagged sites read weights past it.
+            hooked -= {site for site in hooked if site.entry.flag}
         with ExitStack() as stack, torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # TransformerLens warns of discarded edits: that is what is asked here
-            for flag in {entry.flag for entry in COMPONENTS.values() if entry.flag}:
+            for flag in {site.entry.flag for site in hooked if site.entry.flag}:
                 try:
                     stack.enter_context(raised_flag(self._bridge, flag))
                 except NotImplementedError:  # TransformerLens cannot split this attention by head
@@ -166,8 +172,7 @@ class HookRegistry:
             hooks = [(site.hook_name, _Hook(_perturbed, values, site, row))
                      for row, site in enumerate(candidates, start=1) if site in hooked]  # fmt: skip
             stack.enter_context(self._bridge.hooks(fwd_hooks=hooks))
-            device = next(self._bridge.parameters()).device
-            logits = self._bridge(tokens.to(device), **self.pass_arguments)[:, -1].float()
+            logits = self._bridge(tokens.to(self.device), **self.pass_arguments)[:, -1].float()
         return hooked, values, logits
 
     def check(self, site: Site, write: bool) -> Site:
@@ -186,6 +191,12 @@ class HookRegistry:
             raise SiteNotWritable(f"An edit at {site} would be discarded by {self.architecture}.", got=str(site),
                                   do=support.reason)  # fmt: skip
         return site
+
+    @property
+    def device(self) -> torch.device:
+        """Where tokens go in: the first device that holds weights; what accelerate keeps elsewhere is on none."""
+        devices = (parameter.device for parameter in self._bridge.parameters())
+        return next((device for device in devices if device.type != "meta"), torch.device("cpu"))
 
     @property
     def architecture(self) -> str:
@@ -223,6 +234,7 @@ class HookRegistry:
         logits_at: Int[Tensor, "batch n"] | None = None,
         logit_columns: Int[Tensor, "batch n k"] | None = None,
         block_call: BlockCall | None = None,
+        traced: Sequence[Site] = (),
     ) -> Iterator[Attachment]:
         """An attachment that lasts as long as the context, with the model's lock held.
 
@@ -235,14 +247,16 @@ class HookRegistry:
             logits_at: columns of each row whose logits are wanted; the other positions skip the unembedding.
             logit_columns: for each of those, the only tokens whose logits are wanted.
             block_call: runs each block instead of the model itself (the row engine's way to leave work out).
+            traced: whole tensors kept as they flow on, after all edits, so that a gradient can be taken at them; the
+                first ones that need no gradient yet are where the graph begins.
         """
         placed = tuple(edit if isinstance(edit, Edit) else Edit(edit) for edit in edits)
         refuse_duplicates(placed)
-        attachment = Attachment(who, placed, tuple(reads), logits_at, logit_columns, block_call)
+        attachment = Attachment(who, placed, tuple(reads), logits_at, logit_columns, block_call, tuple(traced))
         with self.lock:
             for edit in placed:
                 self.check(edit.site, write=True)
-            for site in reads:
+            for site in (*reads, *traced):
                 self.check(site, write=False)
             self._active.append(attachment)
             try:
@@ -306,6 +320,7 @@ class HookRegistry:
     def _hooks(self) -> list[tuple[str, object]]:
         edits: dict[Site, list[tuple[Attachment, Edit]]] = {}
         reads: dict[Site, list[tuple[Attachment, Site]]] = {}
+        traces = {site.tensor for attachment in self._active for site in attachment.traced}
         for attachment in self._active:
             for edit in attachment.edits:
                 edits.setdefault(edit.site.tensor, []).append((attachment, edit))
@@ -315,7 +330,7 @@ class HookRegistry:
         detours = {t.layer: edits.pop(t) for t in list(edits) if t.component == "resid_mid"}
         ends = {Site(name, layer) for layer in detours for name in ("resid_pre", "attn_out")}
         hooks = [(t.hook_name, _Hook(self._passing, t, edits.get(t, []), reads.get(t, []), detours.get(t.layer, [])))
-                 for t in sorted({*edits, *reads, *ends}, key=str)]  # fmt: skip
+                 for t in sorted({*edits, *reads, *ends, *traces}, key=str)]  # fmt: skip
         gather = [a.logits_at for a in self._active if a.logits_at is not None]
         if gather:
             hooks.append((UNEMBED, _Hook(gathered, gather[-1])))
@@ -346,6 +361,11 @@ class HookRegistry:
             for attachment, edit in detour:
                 wanted = self._apply(edit, wanted, attachment)
             x = torch.where(wanted == middle, x, wanted - before)
+        for attachment in self._active:
+            if tensor in attachment.traced:
+                x = x if x.requires_grad else x.detach().requires_grad_()
+                attachment.live[tensor] = x
+                attachment.fired[tensor] = attachment.fired.get(tensor, 0) + 1
         return x
 
     def _apply(self, edit: Edit, x: Tensor, attachment: Attachment) -> Tensor:

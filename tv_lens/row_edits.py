@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tv_lens.batch import TokenBatch
 from tv_lens.editing import Edit
-from tv_lens.errors import InvalidArgument, PositionError
+from tv_lens.errors import InvalidArgument, NonFiniteMetric, PositionError
 from tv_lens.intervention import Add, Intervention, Replace, Zero
 
 
@@ -50,6 +50,45 @@ def columns_of(readout: Readout, rows: Int[Tensor, "n"]) -> Int[Tensor, "n k"] |
     """The tokens whose logits a readout reads for these rows; None for all."""
     columns: Callable | None = getattr(readout, "columns", None)
     return None if columns is None else columns(rows)
+
+
+def read_out(readout: Readout, logits: Float[Tensor, "n columns"], index: Int[Tensor, "n"], rows: Sequence[Row]) -> Float[Tensor, "n"]:
+    """The readout of a batch of rows on the host; an error about a value names the rows themselves.
+
+    Raises:
+        NonFiniteMetric: a value is NaN or infinite.
+    """
+    try:
+        values = readout(logits, index).float().cpu()
+    except NonFiniteMetric as error:
+        if not error.places:
+            raise
+        raise _non_finite(error.what, error.places, index, rows, error.do) from error
+    bad = (~torch.isfinite(values)).nonzero()[:, 0].tolist()
+    if bad:
+        raise _non_finite(f"The readout is not finite for {len(bad)} of {len(values)} rows of a batch.",
+                          [(at, values[at].item()) for at in bad], index, rows, "find out why it fails there.")  # fmt: skip
+    return values
+
+
+def _non_finite(
+    what: str, places: Sequence[tuple[int, float]], index: Int[Tensor, "n"], rows: Sequence[Row], do: str | None
+) -> NonFiniteMetric:
+    told = []
+    for at, value in places[:3]:
+        number = int(index[at])
+        edits = " and ".join(f"{edit.intervention.label} at {_span(edit.positions)}" for edit in rows[number].edits)
+        told.append(f"row {number} ({value}): prompt {rows[number].prompt}, {edits or 'no edit'}")
+    more = [f"and {len(places) - 3} more"] if len(places) > 3 else []
+    return NonFiniteMetric(what, got="; ".join(told + more), do=do)
+
+
+def _span(positions: Sequence[int]) -> str:
+    first, last = min(positions), max(positions)
+    if len(positions) == 1:
+        return f"position {first}"
+    whole = list(positions) == list(range(first, last + 1))
+    return f"positions {first} to {last}" if whole else f"positions {', '.join(map(str, positions))}"
 
 
 def check_rows(rows: Sequence[Row], base: TokenBatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,8 +17,9 @@ from tv_lens.editing import Edit
 from tv_lens.intervention import Add, Intervention, Stack, Zero
 from tv_lens.model import HookedModel
 from tv_lens.progress import Bar
-from tv_lens.row_edits import Readout, Row, columns_of, merged
-from tv_lens.row_walk import BaseRun, Walk, base_run
+from tv_lens.row_base import BaseRun, base_run, together
+from tv_lens.row_edits import Readout, Row, columns_of, merged, read_out
+from tv_lens.row_walk import Walk
 from tv_lens.site import Site
 
 WHOLE_PASSES = ("embed", "pattern", "scores")
@@ -50,10 +51,14 @@ def run(
     lengths = base.lengths.tolist()
     for i, row in enumerate(rows):
         planned[row.prompt].append(_plan(i, row, lengths[row.prompt], model.n_layers))
-    counts = {"base_runs": 0, "walks": 0, "estimated_peak_bytes": 0}
-    for prompts in _alike(model, base, sorted(planned), budget):
+    counts = {"base_runs": 0, "tokens_shared": 0, "walks": 0, "estimated_peak_bytes": 0}
+    needs = {prompt: _needed(model, lengths[prompt], found) for prompt, found in planned.items()}
+    most = max(needs, key=lambda prompt: needs[prompt])
+    prompts_per_batch(budget, needs[most], f"{lengths[most]} tokens and its rows")  # refuses now what the last would need
+    for prompts in _alike(base, needs, budget):
         inherited = base_run(model, base.select(prompts))
         counts["base_runs"] += 1
+        counts["tokens_shared"] += inherited.branched_at * (len(prompts) - 1)
         for group in _walks([planned[prompt] for prompt in prompts], inherited, model, budget):
             index = torch.tensor([p.row for p in group.planned])
             columns = columns_of(readout, index) if model.registry.can_narrow else None
@@ -61,7 +66,7 @@ def run(
             logits = group.walk.run(model, group.edits(rows), narrow, who).flatten(0, 1)
             if columns is None and (wanted := columns_of(readout, index)) is not None:
                 logits = logits.gather(1, wanted.to(logits.device))
-            values[index] = readout(logits, index).float().cpu()
+            values[index] = read_out(readout, logits, index, rows)
             counts["walks"] += 1
             counts["estimated_peak_bytes"] = max(counts["estimated_peak_bytes"], group.bytes(model))
             bar.advance(len(index))
@@ -96,18 +101,27 @@ def _entered(intervention: Intervention, n_layers: int) -> Intervention:
     return replace(intervention, site=moved)
 
 
-def _alike(model: HookedModel, base: TokenBatch, prompts: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Prompts of one length, as many as the budget holds the base runs of in half of it."""
-    lengths, by_length = base.lengths.tolist(), defaultdict(list)
-    for prompt in prompts:
+def _needed(model: HookedModel, width: int, planned: Sequence[_Planned]) -> int:
+    """The smallest budget that holds a prompt's base run, and after it any one of its rows."""
+    shape, itemsize = model.shape, model.dtype.itemsize
+    kept = model.n_layers * width * (2 * shape.n_kv_heads * shape.d_head + shape.d_model) * itemsize
+    starts = {p.start for p in planned}
+    needs = [kept + bytes_per_prompt(shape, width, 1, itemsize)]
+    if width - 1 in starts:
+        needs.append(_per_row(model, 1, width + TOKENS_PER_WALK))
+    if min(starts) < width - 1:
+        needs.append(_per_row(model, width - min(starts), width))
+    return max(needs)
+
+
+def _alike(base: TokenBatch, needs: Mapping[int, int], budget: int) -> Iterator[list[int]]:
+    """Prompts of one length, as many as half of the budget holds the base runs and rows of (one at least)."""
+    lengths, ids, by_length = base.lengths.tolist(), base.rows(), defaultdict(list)
+    for prompt in sorted(needs):
         by_length[lengths[prompt]].append(prompt)
-    shape = model.shape
-    for width, alike in by_length.items():
-        kept = model.n_layers * width * (2 * shape.n_kv_heads * shape.d_head + shape.d_model) * model.dtype.itemsize
-        per_prompt = kept + bytes_per_prompt(shape, width, 1, model.dtype.itemsize)
-        size = min(prompts_per_batch(max(budget // 2, min(budget, per_prompt)), per_prompt, f"{width} tokens"), 32)
-        for start in range(0, len(alike), size):
-            yield alike[start : start + size]
+    for alike in by_length.values():
+        size = max(1, min(budget // 2 // max(needs[prompt] for prompt in alike), 32))
+        yield from together(ids, alike, size)
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,8 +205,12 @@ def _side_by_side(born: Sequence[list[_Planned]], base: BaseRun, budget: int, mo
 
 def _fit(model: HookedModel, n_prompts: int, n_tokens: int, seen: int, budget: int) -> int:
     """How many rows of so many tokens a budget holds."""
-    per_row = bytes_per_prompt(model.shape, n_tokens, 1, model.dtype.itemsize) + 12 * model.shape.n_heads * n_tokens * seen
-    return prompts_per_batch(budget, n_prompts * per_row, f"{n_tokens} tokens in each of {n_prompts} prompts")
+    what = f"{n_tokens} tokens in each of {n_prompts} prompts"
+    return prompts_per_batch(budget, n_prompts * _per_row(model, n_tokens, seen), what)
+
+
+def _per_row(model: HookedModel, n_tokens: int, seen: int) -> int:
+    return bytes_per_prompt(model.shape, n_tokens, 1, model.dtype.itemsize) + 12 * model.shape.n_heads * n_tokens * seen
 
 
 def _only(base: BaseRun, prompt: int) -> BaseRun:
@@ -208,16 +226,23 @@ def _disagreement(model: HookedModel) -> str | None:
     """None if rows and whole passes agree on this model; else how they differ.
 
     Tried once a model on a few rows of a short random prompt, so that an architecture whose blocks cannot be stepped
-    falls back to whole passes instead of being wrong.
+    falls back to whole passes instead of being wrong. In every layer some rows stand beside others with their attention
+    untouched.
     """
     from tv_lens.rows import run_rows
 
-    ids = torch.randint(3, model.shape.d_vocab, (1, 9), generator=torch.Generator().manual_seed(0))
+    if masked := _own_mask(model):
+        return masked
+
+    if model.shape.n_ctx < 9:
+        return "the context is too short to try rows in"
+    ids = torch.randint(3, model.n_ids, (1, 9), generator=torch.Generator().manual_seed(0))
     base = model.tokens(ids)
-    middle, last = model.n_layers // 2, model.n_layers - 1
+    middle, last, ones = model.n_layers // 2, model.n_layers - 1, torch.ones(model.shape.d_model)
     rows = [Row(0), *(_trial(*place) for place in (
         (Zero(Site("attn_out", middle)), 8), (Zero(Site("mlp_out", last)), 8), (Zero(Site("attn_out", 0)), 8),
-        (Zero(Site("attn_out", middle)), 5), (Add(Site("resid_pre", middle), torch.ones(model.shape.d_model)), 3)))]  # fmt: skip
+        *((Add(Site("resid_pre", 0), ones, 0.1 * i), 8) for i in range(1, 5)),
+        (Zero(Site("attn_out", middle)), 5), (Add(Site("resid_pre", middle), ones), 3)))]  # fmt: skip
     logits: dict[str, Tensor] = {}
 
     def keep(name: str):
@@ -238,6 +263,20 @@ def _disagreement(model: HookedModel) -> str | None:
     gap = (logits["rows"] - logits["hooks"]).abs().max() / logits["hooks"].std()
     allowed = 1e-3 if model.dtype == torch.float32 else 0.1
     return None if gap <= allowed else f"rows and whole passes differ by {gap:.1e} of the logits' spread"
+
+
+def _own_mask(model: HookedModel) -> str | None:
+    """Which layer's attention hides more than the future by a buffer of its own; None if none does.
+
+    Rows are told apart by the mask that a block is given. A window cut out of a buffer counts rows as if they were later
+    tokens, and shows only where it is shorter than the rows beside one another: no short trial would find it.
+    """
+    for layer, block in enumerate(model.tl.blocks):
+        for name, buffer in block.named_buffers():
+            square = buffer.ndim >= 2 and buffer.shape[-1] == buffer.shape[-2] > 1 and buffer.dtype == torch.bool
+            if square and not torch.equal(buffer, torch.ones_like(buffer).tril()):
+                return f"layer {layer} of this architecture masks by a buffer of its own ({name.split('.')[-1]})"
+    return None
 
 
 def _trial(intervention: Intervention, position: int) -> Row:

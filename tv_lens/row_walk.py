@@ -24,35 +24,11 @@ from transformers import DynamicCache
 from tv_lens.batch import TokenBatch
 from tv_lens.editing import Edit
 from tv_lens.model import HookedModel
+from tv_lens.registry import Attachment
+from tv_lens.row_base import BaseRun, base_run
+from tv_lens.site import Site
 
-
-@dataclass(frozen=True, eq=False)
-class BaseRun:
-    """What rows inherit from the unedited run of prompts of one length, per layer."""
-
-    length: int
-    keys: list[Float[Tensor, "prompt kv_head pos d_head"]]
-    values: list[Float[Tensor, "prompt kv_head pos d_head"]]
-    stream: list[Float[Tensor, "prompt pos d_model"]]  # what enters each block
-    masks: list[Tensor | None]  # what each block's attention was told to see: additive, boolean, or nothing
-    returns: list[int | None]  # the length of the tuple that each block returns; None for a bare tensor
-
-
-def base_run(model: HookedModel, batch: TokenBatch) -> BaseRun:
-    """The unedited run, keeping keys, values and the stream into every block."""
-    cache, stream, masks, returns = DynamicCache(), [], [], []
-
-    def record(layer: int, own: Callable[..., Any], x: Tensor, arguments: dict[str, Any]) -> Any:
-        stream.append(x)
-        masks.append(arguments.get("attention_mask"))
-        out = own(x, **arguments)
-        returns.append(len(out) if isinstance(out, tuple) else None)
-        return out
-
-    model.forward(batch, logits_at=batch.last[:, None], block_call=record, past_key_values=cache, use_cache=True,
-                  who="rows: base run")  # fmt: skip
-    return BaseRun(batch.width, [layer.keys for layer in cache.layers], [layer.values for layer in cache.layers],
-                   stream, masks, returns)  # fmt: skip
+__all__ = ["BaseRun", "PrefixCache", "Walk", "base_run"]
 
 
 class PrefixCache(DynamicCache):
@@ -140,6 +116,29 @@ class Walk:
             position_ids=positions, attention_mask=self._mask(0, len(self.births), masks), who=who,
         )  # fmt: skip
         return logits
+
+    def step(
+        self, model: HookedModel, layer: int, edits: Sequence[Edit], reads: Sequence[Site], who: str
+    ) -> Attachment:  # fmt: skip
+        """One block alone, on rows whose stream is zero: for callers whose edits say what its parts hold."""
+        n_batch, n_tokens = self.shape
+        stream = self.base.stream[layer].new_zeros(n_batch, n_tokens, self.base.stream[layer].shape[-1])
+        ids = torch.zeros((n_batch, n_tokens), dtype=torch.long, device=stream.device)
+        positions = torch.arange(self.start, self.base.length, device=stream.device)[None]
+
+        def call(at: int, own: Callable[..., Any], x: Tensor, arguments: dict[str, Any]) -> Any:
+            if at != layer:
+                return self._like(at, stream)
+            return own(stream, **{**arguments, "attention_mask": self._mask(layer, n_batch, {})})
+
+        one = torch.zeros((n_batch, 1), dtype=torch.long, device=stream.device)
+        _, attachment = model.forward(
+            TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool)), edits, reads, logits_at=one, stop_after=layer,
+            logit_columns=one[:, None] if model.registry.can_narrow else None, block_call=call, use_cache=True,
+            past_key_values=PrefixCache(self.base, self.start, self.owners), position_ids=positions,
+            attention_mask=self._mask(0, n_batch, {}), who=who,
+        )  # fmt: skip
+        return attachment
 
     def _like(self, layer: int, x: Tensor) -> Any:
         size = self.base.returns[layer]

@@ -20,10 +20,12 @@ from tv_lens.batch import TokenBatch
 from tv_lens.capture import bytes_per_prompt, prompts_per_batch
 from tv_lens.editing import Edit
 from tv_lens.errors import EmptySelection, InvalidArgument, unknown
+from tv_lens.intervention import Zero
 from tv_lens.model import HookedModel
 from tv_lens.progress import Bar
 from tv_lens.progress import progress as progress_bar
-from tv_lens.row_edits import PlacedEdit, Readout, Row, check_rows, columns_of, merged
+from tv_lens.row_edits import PlacedEdit, Readout, Row, check_rows, columns_of, merged, read_out
+from tv_lens.site import Site
 
 __all__ = ["PLANS", "PlacedEdit", "Readout", "Row", "RowValues", "run_rows"]
 
@@ -40,7 +42,7 @@ class RowValues:
 
 def run_rows(
     model: HookedModel, base: TokenBatch, rows: Sequence[Row], readout: Readout, *, plan: str = "auto",
-    memory_budget: int | None = None, who: str = "rows", show_progress: bool = True,
+    memory_budget: int | None = None, who: str = "rows", show_progress: bool = True, bar: Bar | None = None,
 ) -> RowValues:  # fmt: skip
     """The readout of every row's logits after its prompt's last token.
 
@@ -54,8 +56,10 @@ def run_rows(
         memory_budget: bytes one batch may take beside the weights.
         who: the verb that asks.
         show_progress: show a bar where somebody looks.
+        bar: a bar that is shown already, to advance by a step a row instead.
 
     Raises:
+        NonFiniteMetric: a row's value is NaN or infinite; names the row, its prompt and its edits.
         InvalidArgument: the row plan was demanded and does not apply.
         BudgetTooSmall: the budget does not hold one row.
     """
@@ -70,11 +74,20 @@ def run_rows(
         raise InvalidArgument("The row plan does not apply here.", got=why_not, do='use plan="auto" or plan="hooks".')
     budget, started = memory_budget or model.memory_budget, time.perf_counter()
     values = torch.full((len(rows),), float("nan"))
-    with progress_bar(who, len(rows), "rows", show_progress) as bar:
+    with progress_bar(who, len(rows), "rows", show_progress and bar is None) as own:
         run = _hook_plan if why_not else row_plan.run
-        counts = run(model, base, rows, readout, values, budget, who, bar)
+        counts = run(model, base, rows, readout, values, budget, who, bar or own)
     chosen = {"plan": "hooks", "plan_why": why_not} if why_not else {"plan": "rows"}
     return RowValues(values, {**chosen, **counts, "rows": len(rows), "seconds": round(time.perf_counter() - started, 3)})
+
+
+def why_whole_passes(model: HookedModel, sites: Sequence[Site], plan: str = "auto") -> str | None:
+    """Why rows that edit these sites would run as whole passes; None where the row plan would run them."""
+    if plan not in PLANS:
+        raise unknown("plan", plan, PLANS)
+    kinds = {site.component: site for site in sites}
+    rows = [Row(0, tuple(PlacedEdit(Zero(site.at(None)), (0,)) for site in kinds.values()))]
+    return "asked for" if plan == "hooks" else row_plan.why_not(model, rows)
 
 
 def _hook_plan(
@@ -93,7 +106,7 @@ def _hook_plan(
         logits = logits[:, 0]
         if columns is None and (wanted := columns_of(readout, index)) is not None:
             logits = logits.gather(1, wanted.to(logits.device))
-        values[index] = readout(logits, index).float().cpu()
+        values[index] = read_out(readout, logits, index, rows)
         passes, peak = passes + 1, max(peak, len(chunk) * _bytes(model, batch.width))
         bar.advance(len(chunk))
     return {"passes": passes, "estimated_peak_bytes": peak}
@@ -114,6 +127,8 @@ def _bytes(model: HookedModel, width: int) -> int:
 def _chunks(model: HookedModel, base: TokenBatch, rows: Sequence[Row], budget: int) -> Iterator[list[int]]:
     """Rows of like length in batches that fit the budget: the longest decides, since shorter ones are padded to it."""
     lengths = base.lengths.tolist()
+    longest = max(lengths[row.prompt] for row in rows)
+    prompts_per_batch(budget, _bytes(model, longest), f"{longest} tokens")  # refuses now what the last batch would need
     chunk: list[int] = []
     for i in sorted(range(len(rows)), key=lambda i: lengths[rows[i].prompt]):
         width = lengths[rows[i].prompt]

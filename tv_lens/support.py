@@ -72,7 +72,8 @@ def verdicts(
     logits: Float[Tensor, "row d_vocab"], shape: ModelShape,
 ) -> dict[Site, Support]:  # fmt: skip
     """What the probe's pass says of each candidate; candidate i was perturbed in row i + 1, row 0 not at all."""
-    moved = (logits - logits[0]).abs().amax(-1) > 1e-4 * logits[0].std()
+    spread = logits[0].std() if logits.shape[1] > 1 else logits[0].abs().max()  # of a single logit: its size
+    moved = (logits - logits[0]).abs().amax(-1) > 1e-4 * spread
     found = {}
     for row, site in enumerate(candidates, start=1):
         value = values.get(site)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import uuid
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
+from tv_lens.atomic import atomic_write
 from tv_lens.errors import FormatError
 
 FORMAT = "tv_lens.sweep"
@@ -19,7 +18,7 @@ ARRAYS = ("values", "clean", "corrupted", "denominator")
 
 
 def write(path: Path, header: dict, arrays: dict[str, xr.DataArray | None]) -> None:
-    """Writes header and arrays to `path` through a temporary file beside it, then renames."""
+    """Writes header and arrays to `path`, whole or not at all."""
     header = {"format": FORMAT, "version": VERSION, **header, "arrays": {}}
     held = {}
     for name in ARRAYS:
@@ -31,16 +30,8 @@ def write(path: Path, header: dict, arrays: dict[str, xr.DataArray | None]) -> N
             key: [list(c.dims), c.values.dtype.str, c.values.tolist()] for key, c in array.coords.items()
         }
         header["arrays"][name] = {"dims": list(array.dims), "coords": coords}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # same folder: renaming must not copy
-    try:
-        with open(temporary, "xb") as file:
-            text = json.dumps(header, ensure_ascii=False)
-            np.savez_compressed(file, header=np.frombuffer(text.encode(), np.uint8), **held)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    text = np.frombuffer(json.dumps(header, ensure_ascii=False).encode(), np.uint8)
+    atomic_write(path, lambda file: np.savez_compressed(file, header=text, **held))
 
 
 def read(path: Path) -> tuple[dict, dict[str, xr.DataArray]]:

@@ -198,6 +198,7 @@ PATHS = {
     "opt": ("model.decoder.layers", "self_attn", "fc2", "self_attn.out_proj"),
     "phi": ("model.layers", "self_attn", "mlp", "self_attn.dense"),
     "gemma2": ("model.layers", "post_attention_layernorm", "post_feedforward_layernorm", "self_attn.o_proj"),
+    "gemma3": ("model.layers", "post_attention_layernorm", "post_feedforward_layernorm", "self_attn.o_proj"),
     "olmo2": ("model.layers", "post_attention_layernorm", "post_feedforward_layernorm", "self_attn.o_proj"),
 } | dict.fromkeys(("llama", "mistral", "qwen2", "qwen3"), ("model.layers", "self_attn", "mlp", "self_attn.o_proj"))
 
@@ -288,7 +289,7 @@ def rest_of_layer(family, layer, mid):
         return layer.mlp(layer.ln_2(mid))
     if family == "opt":
         return layer.fc2(layer.activation_fn(layer.fc1(layer.final_layer_norm(mid))))
-    if family == "gemma2":
+    if family in ("gemma2", "gemma3"):
         return layer.post_feedforward_layernorm(layer.mlp(layer.pre_feedforward_layernorm(mid)))
     if family == "olmo2":
         return layer.post_feedforward_layernorm(layer.mlp(mid))

@@ -13,10 +13,12 @@ import xarray as xr
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from tv_lens.configuration import digest, model_described
 from tv_lens.errors import InvalidArgument, unknown
 from tv_lens.model import HookedModel
 from tv_lens.progress import progress as progress_bar
 from tv_lens.site import Site
+from tv_lens.store import RunLike, shards
 from tv_lens.sweep import Sweep
 from tv_lens.task_vectors.neighbours import DISTANCES, TIE_RULE, leave_one_out, neighbours, prepared, vote
 from tv_lens.task_vectors.representations import Points, Tasks, bag, classes_of, draw, read, sites_of
@@ -144,8 +146,8 @@ class Decodability:
 def decodability(
     model: HookedModel, tasks: Tasks, *, shots: int | Sequence[int] = (1, 4, 10), n: int = 100, k: int = 10,
     layers: int | Sequence[int] | None = None, site: str = "resid_post", pos: int | str = -1,
-    distance: str = "euclidean", null: bool = True, split: str = "train", template: Template | None = None,
-    seed: int = 0, progress: bool = True,
+    distance: str = "euclidean", null: bool | Task = True, split: str = "train", template: Template | None = None,
+    seed: int = 0, run: RunLike = None, progress: bool = True,
 ) -> Decodability:  # fmt: skip
     """Task decodability by layer, task and number of demonstrations, with its controls.
 
@@ -169,10 +171,11 @@ def decodability(
         pos: a position, -1 being the last token of the prompt; or a kind of span, such as "y": its last token, in the
             last demonstration.
         distance: "euclidean" on raw activations, "cosine", or "standardised" (each coordinate over all points).
-        null: whether the Null task, inputs with random answers, is in the pool.
+        null: whether the Null task, inputs with random answers, is in the pool; or a Null task of your own.
         split: where queries come from; demonstrations are always from train.
         template: instead of the tasks' own.
         seed: the prompts, the Null task, and the draws that break ties.
+        run: a folder that keeps each shot count's votes, so that a killed measurement continues there.
         progress: show a bar where somebody looks.
 
     Returns:
@@ -199,11 +202,17 @@ def decodability(
              for count in shots}  # fmt: skip
 
     # 2. one reading of all layers a shot count, and the votes
-    votes = []
-    with progress_bar(METRIC, sum(points.n_tokens for points in drawn.values()), "tokens", progress) as bar:
-        for points in drawn.values():
-            found = read(model, points, [*sites, *({entry} - set(sites))], bar.advance)
-            votes.append(_votes(found, sites, entry, points, k=k, distance=distance, seed=seed))
+    counts = [points.n_tokens for points in drawn.values()]
+    config = {"model": model_described(model), "classes": {name: one.fingerprint for name, one in classes.items()},
+              "shots": shots, "n": n, "k": k, "sites": [str(one) for one in sites], "pos": pos, "distance": distance,
+              "split": split, "seed": seed, "points": {str(count): digest(drawn[count]) for count in shots}}  # fmt: skip
+    with shards(run, verb="decodability", config=config, total=len(shots)) as kept:
+        with progress_bar(METRIC, sum(counts), "tokens", progress, sum(counts[i] for i in kept.done)) as bar:
+            for i in kept.pending():
+                points = drawn[shots[i]]
+                found = read(model, points, [*sites, *({entry} - set(sites))], bar.advance)
+                kept.put(i, vars(_votes(found, sites, entry, points, k=k, distance=distance, seed=seed)))
+        votes = [_Votes(**{name: torch.from_numpy(array) for name, array in one.arrays.items()}) for one in kept.all()]
 
     # 3. the labelled results
     provenance = {
@@ -213,7 +222,7 @@ def decodability(
         "inputs": _inputs([one for name, one in classes.items() if name != absent]),
         "n": n, "k": k, "distance": distance, "ties": TIE_RULE, "chance": 1 / len(classes), "site": site, "pos": pos,
         "split": split, "template": [(template or one.template).name for one in classes.values()], "seed": seed,
-        "draws": "every prompt on its own, by seed, task name and number",
+        "draws": "every prompt on its own, by seed, task name and number", **kept.provenance,
     }  # fmt: skip
     return _labelled(votes, list(classes), [one.layer for one in sites], shots, provenance)
 

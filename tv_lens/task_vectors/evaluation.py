@@ -12,13 +12,15 @@ import xarray as xr
 from jaxtyping import Float
 
 from tv_lens import tasks as task_library
+from tv_lens.configuration import digest, model_described
 from tv_lens.errors import EmptySelection, InvalidArgument, SiteError, unknown
 from tv_lens.intervention import Intervention
 from tv_lens.metrics import exact_match, info_of
 from tv_lens.model import HookedModel
 from tv_lens.scoring import Scores, score
+from tv_lens.store import RunLike, inside, shards
 from tv_lens.sweep import Sweep
-from tv_lens.task_vectors.extraction import method_of
+from tv_lens.task_vectors.extraction import method_alike
 from tv_lens.task_vectors.method import Method
 from tv_lens.task_vectors.vector import TaskVector, audit_words
 from tv_lens.tasks.task import Task
@@ -35,14 +37,16 @@ def evaluate(
     model: HookedModel, vector: TaskVector, task: TaskLike, *, n: int = 100, shots: int | None = None, seed: int = 0,
     split: str = "test", other: TaskVector | TaskLike | None = None, null: TaskVector | TaskLike | None = None,
     random_seeds: int = 3, score_by: str = "accuracy", scale: int | float | None = None,
-    template: Template | None = None, method: Method | None = None, progress: bool = True,
+    template: Template | None = None, method: Method | None = None, run: RunLike = None,
+    progress: bool = True,
 ) -> Sweep:  # fmt: skip
     """How queries are answered without demonstrations, with them, with the vector in their place, and with controls.
 
     The conditions: "zero-shot" is the template with no demonstration; "few-shot" shows them; in the others a vector
     is injected at the zero-shot prompt's last token: this one, random ones of its length (each example's mean over
     several), another task's, and the Null task's. All ask the same queries, and the controls' vectors are extracted
-    with this vector's method, layer and seed. The Null task shows the task's own answers beside the wrong inputs, so
+    with this vector's method, layer and seed (a function vector's with its heads, too, which are not ranked again, and
+    with one condition more: "random heads", as many of the others, at its length). The Null task shows the task's own answers beside the wrong inputs, so
     its vector may still say what kind of word answers: the rule is what the vector has beyond it.
 
     Args:
@@ -61,6 +65,7 @@ def evaluate(
             vector is added once); a number adds so many times the vector.
         template: the text around the queries; the vector's own if None.
         method: how the controls' vectors are extracted, if not as this vector was.
+        run: a folder that keeps each condition's scores, so that a killed evaluation continues there.
         progress: show a bar where somebody looks.
 
     Returns:
@@ -70,6 +75,7 @@ def evaluate(
 
     Raises:
         ModelMismatch: the vector was made on another model.
+        RunMismatch: `run` was begun with another configuration.
         SiteError: a control's vector has another site.
 
     Source:
@@ -85,10 +91,11 @@ def evaluate(
     template = template or _template_of(vector) or task.template
 
     # 1. the control vectors
-    maker = _Maker(model, vector, method, template, progress)
+    maker = _Maker(model, vector, method, template, run, progress)
     other_vector = maker.control(other, "other", lambda: _another(task))
     null_vector = maker.control(null, "null", lambda: task_library.null(task, seed=seed))
     random_vectors = [vector.random_like(seed * random_seeds + i) for i in range(random_seeds)]
+    own = maker.own(task, random_seeds)
 
     # 2. the prompts: the same queries with and without demonstrations
     if not task.split(split):
@@ -99,20 +106,25 @@ def evaluate(
     shown = task.prompts(shots, n, seed=seed, split=split, template=template).tokenize(model)
 
     # 3. every condition
-    def answered(prompts: Any, label: str, edit: Intervention | None = None) -> Scores:
-        return score(model, prompts, () if edit is None else edit, who=f"{task.name}: {label}", progress=progress)
+    def injected(one: TaskVector) -> Intervention:
+        return one.replace() if scale is None else one.add(scale)
 
-    def injected(one: TaskVector, label: str) -> Scores:
-        return answered(plain, label, one.replace() if scale is None else one.add(scale))
-
-    found = {
-        "zero-shot": [answered(plain, "zero-shot")],
-        "few-shot": [answered(shown, f"{shots} shots")],
-        "vector": [injected(vector, "vector")],
-        "random vector": [injected(one, "random vector") for one in random_vectors],
-        "other task's vector": [injected(other_vector, "other task's vector")],
-        "Null vector": [injected(null_vector, "Null vector")],
-    }
+    asked = [("zero-shot", plain, ()), ("few-shot", shown, ()), ("vector", plain, injected(vector)),
+             *(("random vector", plain, injected(one)) for one in random_vectors),
+             *((label, plain, injected(one)) for label, ones in own.items() for one in ones),
+             ("other task's vector", plain, injected(other_vector)), ("Null vector", plain, injected(null_vector))]  # fmt: skip
+    vectors = [vector.direction, *(one.direction for ones in (random_vectors, *own.values()) for one in ones),
+               other_vector.direction, null_vector.direction]  # fmt: skip
+    config = {"model": model_described(model), "task": task.name, "site": str(vector.site), "scale": scale, "seed": seed,
+              "prompts": shown.prompts.recipe, "plain_tokens": plain.tokens, "shown_tokens": shown.tokens,
+              "answers": digest(plain.answer_ids), "vectors": vectors, "memory_budget": model.memory_budget}  # fmt: skip
+    found: dict[str, list[Scores]] = {label: [] for label, _, _ in asked}
+    with shards(run, verb="evaluate", config=config, total=len(asked)) as kept:
+        for i in kept.pending():
+            label, prompts, edit = asked[i]
+            kept.put(i, vars(score(model, prompts, edit, who=f"{task.name}: {label}", progress=progress)))
+        for (label, _, _), one in zip(asked, kept.all()):
+            found[label].append(Scores(**{name: torch.from_numpy(array) for name, array in one.arrays.items()}))
 
     # 4. the labelled result
     audit = task.audit(model, template).to_dict()
@@ -121,7 +133,7 @@ def evaluate(
         "site": str(vector.site), "vector": vector.task, "method": vector.method, "vector_prompts": vector.prompts,
         "injected_by": "replacement" if scale is None else f"adding {scale:g} times", "prompts": shown.prompts.recipe,
         "other_task": other_vector.task, "null_task": null_vector.task, "random_seeds": random_seeds,
-        "audit": audit, **_caution(vector, task),
+        "audit": audit, **_caution(vector, task), **kept.provenance,
     }  # fmt: skip
     title = f"{task.name}: the vector of {vector.task} and its controls{audit_words(audit)}"
     return _labelled(found, score_by, title, provenance)
@@ -135,6 +147,7 @@ class _Maker:
     vector: TaskVector
     method: Method | None
     template: Template
+    run: RunLike
     progress: bool
 
     def control(self, given: TaskVector | TaskLike | None, name: str, default: Callable[[], Task]) -> TaskVector:
@@ -150,14 +163,24 @@ class _Maker:
                 )  # fmt: skip
             return given
         task = default() if given is None else _task(given)
-        method = self.method or method_of(self.vector)
+        method = self.method or method_alike(self.vector)
         if method is None:
             raise InvalidArgument(
                 f"The vector does not say how it was extracted, so no control can be extracted alike ({name}=).",
                 got=repr(self.vector), do=f"pass method=tv.ResidualMean(), or {name}=<a TaskVector>.",
             )  # fmt: skip
         method = method.fixed(self.vector.site.layer, self.template)
-        return method.extract(self.model, task, seed=_seed_of(self.vector), progress=self.progress)
+        return method.extract(self.model, task, seed=_seed_of(self.vector), progress=self.progress,
+                              run=inside(self.run, name))  # fmt: skip
+
+
+    def own(self, task: Task, count: int) -> dict[str, list[TaskVector]]:
+        """The controls that only the vector's method has, of its own length: random heads beside chosen ones."""
+        method = self.method or method_alike(self.vector)
+        if method is None:
+            return {}
+        return method.own_controls(self.model, task, self.vector, count, seed=_seed_of(self.vector),
+                                   progress=self.progress, run=inside(self.run, "own controls"))  # fmt: skip
 
 
 def _labelled(found: dict[str, list[Scores]], score_by: str, name: str, provenance: dict[str, Any]) -> Sweep:

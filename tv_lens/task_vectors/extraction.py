@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from tv_lens import tasks as task_library
+from tv_lens.configuration import model_described
 from tv_lens.errors import InvalidArgument
 from tv_lens.model import HookedModel
+from tv_lens.store import RunLike, whole
 from tv_lens.task_vectors.function_vector import FunctionVector
 from tv_lens.task_vectors.method import Method
 from tv_lens.task_vectors.residual_mean import ResidualMean
@@ -18,8 +20,9 @@ METHODS: dict[str, type[Method]] = {"ResidualMean": ResidualMean, "FunctionVecto
 
 
 def extract(
-    model: HookedModel, task: TaskLike, *, method: Method = ResidualMean(), seed: int = 0, progress: bool = True
-) -> TaskVector:
+    model: HookedModel, task: TaskLike, *, method: Method = ResidualMean(), seed: int = 0, run: RunLike = None,
+    progress: bool = True,
+) -> TaskVector:  # fmt: skip
     """The task's vector: a direction with its site, method, prompts and model.
 
     Args:
@@ -27,9 +30,11 @@ def extract(
         task: a task, the name of a built-in one, or the path of a file of pairs.
         method: how; `ResidualMean()` chooses the layer on dev queries, `ResidualMean(layer=20)` is told it.
         seed: the draw of demonstrations and queries.
+        run: a folder that keeps what is measured on the way, so that a killed extraction continues there.
         progress: show a bar where somebody looks.
 
     Raises:
+        RunMismatch: `run` was begun with another configuration.
         EmptySelection: the task has too few pairs for the method.
         SiteError: the model has no such layer.
 
@@ -41,13 +46,26 @@ def extract(
         raise InvalidArgument("A method is a value.", got=repr(method), allowed=", ".join(METHODS),
                               do="method=tv.ResidualMean(layer=20)")  # fmt: skip
     found = task if isinstance(task, Task) else task_library.task(task)
-    return method.extract(model, found, seed=seed, progress=progress)
+    config = {"model": model_described(model), "task": found.name, "pairs": found.fingerprint, "method": method, "seed": seed}
+    with whole(run, verb="extract", config=config):
+        return method.extract(model, found, seed=seed, progress=progress, run=run)
 
 
 def method_of(vector: TaskVector) -> Method | None:
     """The method that a vector was extracted with; of a sum of vectors, its first term's; None if it was none."""
+    description = _description(vector)
+    kind = METHODS.get(description.get("name", ""))
+    return None if kind is None else kind.from_dict(description)
+
+
+def method_alike(vector: TaskVector) -> Method | None:
+    """The method that makes a vector's controls: the same, with what it chose for this vector (its heads) kept."""
+    found = method_of(vector)
+    return None if found is None else found.alike(_description(vector))
+
+
+def _description(vector: TaskVector) -> dict[str, Any]:
     description: dict[str, Any] = vector.method
     while "name" not in description and description.get("of"):
         description = description["of"][0]
-    kind = METHODS.get(description.get("name", ""))
-    return None if kind is None else kind.from_dict(description)
+    return description

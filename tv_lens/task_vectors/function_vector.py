@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import einops
 import numpy as np
-import pandas as pd
 import torch
 import xarray as xr
 from jaxtyping import Float
@@ -18,11 +17,14 @@ from tv_lens.errors import EmptySelection, InvalidArgument, SiteError
 from tv_lens.intervention import Replace
 from tv_lens.metrics import Readout, info_of, prob
 from tv_lens.model import HookedModel
-from tv_lens.progress import progress as progress_bar
-from tv_lens.rows import PlacedEdit, Row, run_rows
+from tv_lens.row_shards import run_sharded
+from tv_lens.rows import PlacedEdit, Row
 from tv_lens.site import Site
+from tv_lens.store import RunLike, inside
 from tv_lens.sweep import Sweep
 from tv_lens.task_vectors.method import Method
+from tv_lens.task_vectors.ranking import ranked_heads, split_half
+from tv_lens.task_vectors.reading import mean_at
 from tv_lens.task_vectors.selection import layer_sweep
 from tv_lens.task_vectors.vector import TaskVector, tokenizer_fingerprint
 from tv_lens.tasks.drawing import rng_of
@@ -31,7 +33,6 @@ from tv_lens.tasks.task import Task
 from tv_lens.tasks.templates import Template
 
 COUNTS = (1, 2, 3, 5, 10, 20, 40)  # numbers of heads that heads=None chooses from
-SPLITS = 100  # random halvings behind the split-half reliability
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,8 @@ class FunctionVector(Method):
         dev: how many dev queries choose; all of the split if it has fewer.
 
     Source:
-        Todd et al. 2024 (arXiv 2310.15213), section 2. Theirs also drops prompts that the model gets wrong with its
-        demonstrations, and averages effects over tasks: pass the heads of a ranking over several tasks as `heads`.
+        Todd et al. 2024 (arXiv 2310.15213), section 2; the numbers are theirs. They also average effects over tasks,
+        which is `tv.universal_heads`, and drop prompts that the model gets wrong with its demonstrations.
     """
 
     layer: int | None = None
@@ -84,8 +85,10 @@ class FunctionVector(Method):
 
     # ---- the vector ---------------------------------------------------------------------------------------------
 
-    def extract(self, model: HookedModel, task: Task, *, seed: int = 0, progress: bool = True) -> TaskVector:
-        outputs, ranked, about = self._measured(model, task, seed, progress)
+    def extract(
+        self, model: HookedModel, task: Task, *, seed: int = 0, progress: bool = True, run: RunLike = None
+    ) -> TaskVector:
+        outputs, ranked, about = self._measured(model, task, seed, progress, run)
         if self.layer is not None and self.heads is not None:
             return self._vectors(model, task, outputs, self._taken(ranked), about)[self.layer]
         template = self.template or task.template
@@ -93,14 +96,14 @@ class FunctionVector(Method):
         for count in [len(self._taken(ranked))] if self.heads is not None else _counts(len(ranked)):
             vectors = self._vectors(model, task, outputs, ranked[:count], about)
             sweep = layer_sweep(model, task, vectors, template=template, n=self.dev, seed=seed, scale=1.0,
-                                progress=progress)  # fmt: skip
+                                progress=progress, run=inside(run, f"layers of {count} heads"))  # fmt: skip
             chosen, layers = sweep.provenance["chosen"], sorted(vectors)
             score = int(sweep.sel(layer=chosen).values.sum()), sweep.provenance["mean_log_prob"][layers.index(chosen)]
             found.append((score, replace(vectors[chosen], selection=sweep)))
         return max(found, key=lambda pair: pair[0])[1]  # of equals the first: the fewest heads
 
     def at_layers(
-        self, model: HookedModel, task: Task, *, seed: int = 0, progress: bool = True
+        self, model: HookedModel, task: Task, *, seed: int = 0, progress: bool = True, run: RunLike = None
     ) -> dict[int, TaskVector]:
         """The vector at every layer (or at `layer`), without choosing: one direction, added at different places.
 
@@ -110,15 +113,44 @@ class FunctionVector(Method):
         if self.heads is None:
             raise InvalidArgument("How many heads the vector sums is chosen on dev queries.", got="heads=None",
                                   do="name the number, or use extract().")  # fmt: skip
-        outputs, ranked, about = self._measured(model, task, seed, progress)
+        outputs, ranked, about = self._measured(model, task, seed, progress, run)
         return self._vectors(model, task, outputs, self._taken(ranked), about)
 
     def fixed(self, layer: int, template: Template) -> FunctionVector:
         return replace(self, layer=layer, template=template)
 
+    # ---- its controls -------------------------------------------------------------------------------------------
+
+    def alike(self, description: Mapping[str, Any]) -> FunctionVector:
+        """The same heads, summed without another ranking: a control shall differ in its task alone."""
+        heads = description.get("summed_heads")
+        return self if heads is None else replace(self, heads=heads)
+
+    def own_controls(
+        self, model: HookedModel, task: Task, vector: TaskVector, count: int, *, seed: int = 0, progress: bool = True,
+        run: RunLike = None,
+    ) -> dict[str, list[TaskVector]]:  # fmt: skip
+        """As many heads drawn at random from the others, their sum on the same contexts brought to the vector's norm."""
+        summed = {tuple(head) for head in vector.method.get("summed_heads", ())}
+        rest = [(layer, head) for layer in range(model.n_layers) for head in range(model.shape.n_heads)
+                if (layer, head) not in summed]  # fmt: skip
+        if not summed or len(rest) < len(summed):
+            return {}
+        means, prompts = self._means(model, task, seed, progress, inside(run, "random heads"))
+        outputs, drawn = head_outputs(model, means), []
+        about: dict[str, Any] = {**prompts.recipe, "contexts": self.contexts}
+        for i in range(count):
+            heads = rng_of(seed, "random heads", i).sample(rest, len(summed))
+            one = replace(self, layer=vector.site.layer, heads=heads)
+            made = one._vectors(model, task, outputs, heads, about)[vector.site.layer]
+            drawn.append(replace(made, direction=made.direction * (vector.norm / made.norm)))
+        return {"random heads": drawn}
+
     # ---- the effects --------------------------------------------------------------------------------------------
 
-    def effects(self, model: HookedModel, task: Task, *, seed: int = 0, progress: bool = True) -> Sweep:
+    def effects(
+        self, model: HookedModel, task: Task, *, seed: int = 0, progress: bool = True, run: RunLike = None
+    ) -> Sweep:
         """The causal indirect effect of every head on every shuffled prompt, exact: a Sweep `example x layer x head`.
 
         Its provenance has "split_half": Spearman's correlation between the heads' effects on two random halves of
@@ -127,12 +159,13 @@ class FunctionVector(Method):
         Sign: above 0, the head's mean output makes the right answer more probable than the shuffled prompt does.
         """
         self._check(model)
-        means, _ = self._means(model, task, seed, progress)
-        return self._effects(model, task, means, seed, progress)
+        means, _ = self._means(model, task, seed, progress, run)
+        return self._effects(model, task, means, seed, progress, run)
 
     def _effects(
-        self, model: HookedModel, task: Task, means: Float[Tensor, "layer head d_head"], seed: int, progress: bool
-    ) -> Sweep:
+        self, model: HookedModel, task: Task, means: Float[Tensor, "layer head d_head"], seed: int, progress: bool,
+        run: RunLike,
+    ) -> Sweep:  # fmt: skip
         pairs = self._shuffled(task, seed)
         tokens = pairs.tokenize(model)
         base = model.tokens(tokens.corrupted.tokens)
@@ -143,8 +176,9 @@ class FunctionVector(Method):
         rows = [Row(i) for i in range(n)]
         rows += [Row(i, (PlacedEdit(edit, (last[i],)),)) for edit in edits for i in range(n)]
         owners = torch.arange(n).repeat(1 + len(edits))
-        found = run_rows(model, base, rows, Readout(prob, tokens.answers, owners), who=f"{task.name}: effects of heads",
-                         show_progress=progress)  # fmt: skip
+        config = {"prompts": pairs.recipe, "answers": tokens.answers, "means": means}
+        found = run_sharded(model, base, rows, Readout(prob, tokens.answers, owners), run=inside(run, "effects"),
+                            verb="effects", config=config, who=f"{task.name}: effects of heads", progress=progress)  # fmt: skip
         plain, edited = found.values[:n].double(), found.values[n:].double()
         values = einops.rearrange(edited, "(layer head n) -> n layer head", layer=layers, head=heads)
         groups = np.unique(pairs.clean.inputs, return_inverse=True)[1]  # a query that comes again is no new evidence
@@ -174,34 +208,27 @@ class FunctionVector(Method):
                           template=self.template)  # fmt: skip
 
     def _means(
-        self, model: HookedModel, task: Task, seed: int, progress: bool
+        self, model: HookedModel, task: Task, seed: int, progress: bool, run: RunLike
     ) -> tuple[Float[Tensor, "layer head d_head"], Prompts]:
         """Every head's mean output before its projection, at the last token of the contexts."""
         prompts = self._contexts(task, seed)
-        batch = model.tokens(prompts.tokenize(model).tokens)
         sites = [Site("z", layer, pos=-1) for layer in range(model.n_layers)]
-        step = max(1, 4096 // batch.width)
-        sums = torch.zeros(len(sites), model.shape.n_heads, model.shape.d_head, dtype=torch.float64)
-        with progress_bar(f"{task.name}: mean outputs of heads", len(batch), "prompts", progress) as bar:
-            for start in range(0, len(batch), step):
-                part = batch.select(slice(start, start + step))
-                held = model.capture(part, sites)
-                sums += torch.stack([held[site].double().sum(0) for site in sites])
-                bar.advance(len(part))
-        return (sums / len(batch)).float(), prompts
+        means = mean_at(model, prompts.tokenize(model).tokens, sites, who=f"{task.name}: mean outputs of heads",
+                        progress=progress, run=inside(run, "contexts"), config={"prompts": prompts.recipe})  # fmt: skip
+        return means, prompts
 
     def _measured(
-        self, model: HookedModel, task: Task, seed: int, progress: bool
+        self, model: HookedModel, task: Task, seed: int, progress: bool, run: RunLike
     ) -> tuple[Float[Tensor, "layer head d_model"], list[tuple[int, int]], dict[str, Any]]:
         """What each head writes on average, the heads from the best down, and the recipe of the prompts."""
         self._check(model)
-        means, prompts = self._means(model, task, seed, progress)
+        means, prompts = self._means(model, task, seed, progress, run)
         about: dict[str, Any] = {**prompts.recipe, "contexts": self.contexts}
         if isinstance(self.heads, tuple):
             return head_outputs(model, means), list(self.heads), about
-        effects = self._effects(model, task, means, seed, progress)
+        effects = self._effects(model, task, means, seed, progress, run)
         about |= {"effects": effects.provenance["prompts"], "split_half": effects.provenance["split_half"]}
-        return head_outputs(model, means), _ranked(effects), about
+        return head_outputs(model, means), ranked_heads(effects), about
 
     def _taken(self, ranked: list[tuple[int, int]]) -> list[tuple[int, int]]:
         return ranked[: self.heads] if isinstance(self.heads, int) else ranked
@@ -251,80 +278,6 @@ def head_outputs(
                             allowed=[*mean.shape, model.shape.d_model])  # fmt: skip
         written.append(einops.einsum(mean, weight.float().cpu(), "head d_head, head d_head d_model -> head d_model"))
     return torch.stack(written)
-
-
-def head_ranking(
-    effects: Sweep, *, top: int = 10, level: float = 0.95, n_boot: int = 1000, seed: int = 0
-) -> pd.DataFrame:
-    """The heads from the largest mean effect down, with limits and how sure their place is.
-
-    Args:
-        effects: what `FunctionVector.effects` returns.
-        top: how many heads count as selected.
-        level: the share of resamples between the limits.
-        n_boot: bootstrap resamples over queries.
-        seed: fixes the resamples.
-
-    Returns:
-        A table with the columns layer, head, effect, low, high, rank (from 1) and selected, the share of resamples in
-        which the head is among the first `top`. Limits are each head's own: that of the largest of many is
-        optimistic, and `selected` shows by how much the ranking moves.
-    """
-    if tuple(effects.axes) != ("layer", "head"):
-        raise InvalidArgument("A ranking of heads needs effects over layer and head.", got=", ".join(effects.axes))
-    found = effects.interval(level, n_boot, seed)
-    layers, heads = (effects.values[axis].values for axis in ("layer", "head"))
-    sums, counts = _by_query(effects)
-    if not 1 <= top <= sums.shape[1]:
-        raise InvalidArgument("So many heads cannot be selected.", got=f"top={top}", allowed=f"1 to {sums.shape[1]}")
-    times = np.random.default_rng(seed).multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=n_boot)
-    # Every head has the same prompts, so sums rank as means do.
-    first = np.argsort(-(times @ sums), axis=1, kind="stable")[:, :top]
-    table = pd.DataFrame({
-        "layer": np.repeat(layers, len(heads)), "head": np.tile(heads, len(layers)),
-        **{new: found[old].values.reshape(-1) for new, old in dict(effect="mean", low="low", high="high").items()},
-        "selected": np.bincount(first.reshape(-1), minlength=sums.shape[1]) / n_boot,
-    })  # fmt: skip
-    table = table.sort_values("effect", ascending=False, kind="stable").reset_index(drop=True)
-    table.insert(5, "rank", np.arange(1, len(table) + 1))
-    return table
-
-
-def split_half(effects: Sweep, *, splits: int = SPLITS, seed: int = 0) -> float | None:
-    """Spearman's correlation of the heads' effects on two random halves of the queries, averaged over halvings.
-
-    A half has half the prompts, so this understates how well the ranking on all of them would come again. None where
-    there is one query, or where no head differs from another.
-    """
-    sums, counts = _by_query(effects)
-    if len(counts) < 2:
-        return None
-    random, halves = np.random.default_rng(seed), []
-    for _ in range(splits):
-        order = random.permutation(len(counts))
-        halves += [sums[half].sum(0) / counts[half].sum() for half in np.array_split(order, 2)]
-    ranks = pd.DataFrame(np.stack(halves)).rank(axis=1).to_numpy()
-    ranks = ranks - ranks.mean(axis=1, keepdims=True)
-    one, two = ranks[::2], ranks[1::2]
-    scale = np.sqrt((one**2).sum(1) * (two**2).sum(1))
-    return float(((one * two).sum(1) / scale).mean()) if bool((scale > 0).all()) else None
-
-
-def _by_query(effects: Sweep) -> tuple[np.ndarray, np.ndarray]:
-    """Float["query head"] sums and Float["query"] counts of the prompts that ask each query."""
-    flat = effects.values.values.reshape(effects.n, -1).astype(np.float64)
-    given = effects.values.coords["group"].values if "group" in effects.values.coords else np.arange(effects.n)
-    groups = np.unique(given, return_inverse=True)[1]
-    sums = np.zeros((groups.max() + 1, flat.shape[1]))
-    np.add.at(sums, groups, flat)
-    return sums, np.bincount(groups).astype(np.float64)
-
-
-def _ranked(effects: Sweep) -> list[tuple[int, int]]:
-    """(layer, head) from the largest mean effect down; of equal ones the earlier first."""
-    mean = effects.mean().values
-    order = np.argsort(-mean.reshape(-1), kind="stable")
-    return [(int(at) // mean.shape[1], int(at) % mean.shape[1]) for at in order]
 
 
 def _counts(available: int) -> list[int]:

@@ -10,10 +10,13 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from tv_lens.configuration import digest, model_described
 from tv_lens.errors import InvalidArgument, unknown
 from tv_lens.model import HookedModel
 from tv_lens.progress import progress as progress_bar
+from tv_lens.store import RunLike, shards
 from tv_lens.task_vectors.representations import Tasks, classes_of, draw, read, sites_of
+from tv_lens.tasks.task import Task
 from tv_lens.tasks.templates import Template
 
 METHODS = ("pca", "umap")
@@ -66,8 +69,8 @@ class RepresentationMap:
 
 def representation_map(
     model: HookedModel, tasks: Tasks, layer: int, shots: int = 4, n: int = 100, method: str = "pca", seed: int = 0, *,
-    site: str = "resid_post", pos: int | str = -1, null: bool = True, split: str = "train",
-    template: Template | None = None, progress: bool = True,
+    site: str = "resid_post", pos: int | str = -1, null: bool | Task = True, split: str = "train",
+    template: Template | None = None, run: RunLike = None, progress: bool = True,
 ) -> RepresentationMap:  # fmt: skip
     """The prompts that `decodability` looks at with the same arguments, laid out in the plane.
 
@@ -82,9 +85,10 @@ def representation_map(
         seed: the prompts, the Null task, and UMAP's start.
         site: the component that is read.
         pos: a position or a kind of span, as in `decodability`.
-        null: whether prompts of the Null task are on the map.
+        null: whether prompts of the Null task are on the map; or a Null task of your own.
         split: where queries come from.
         template: instead of the tasks' own.
+        run: a folder that keeps what was read.
         progress: show a bar where somebody looks.
 
     Source:
@@ -102,8 +106,12 @@ def representation_map(
     if method == "umap":
         _umap()  # absent, it is said before anything runs
     drawn = draw(model, classes, shots=shots, n=n, seed=seed, split=split, pos=pos, template=template)
-    with progress_bar("representation map", drawn.n_tokens, "tokens", progress) as bar:
-        vectors = read(model, drawn, [where], bar.advance)[where].numpy()
+    config = {"model": model_described(model), "site": str(where), "pos": pos, "seed": seed, "points": digest(drawn)}
+    with shards(run, verb="representation_map", config=config, total=1) as kept:
+        for _ in kept.pending():
+            with progress_bar("representation map", drawn.n_tokens, "tokens", progress) as bar:
+                kept.put(0, {"vectors": read(model, drawn, [where], bar.advance)[where]})
+        vectors = kept.get(0)["vectors"]
     points, explained = _pca(vectors) if method == "pca" else (_reduced_by_umap(vectors, seed), None)
     provenance = {
         "verb": "representation_map", "model": model.name, "fingerprint": model.fingerprint,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
 from tv_lens.model import HookedModel
+from tv_lens.store import RunLike
 from tv_lens.task_vectors.vector import TaskVector
 from tv_lens.tasks.task import Task
 from tv_lens.tasks.templates import Template
@@ -19,12 +21,25 @@ class Method(ABC):
     """
 
     @abstractmethod
-    def extract(self, model: HookedModel, task: Task, *, seed: int = 0, progress: bool = True) -> TaskVector:
-        """The task's vector; `tv.extract` is the way in."""
+    def extract(
+        self, model: HookedModel, task: Task, *, seed: int = 0, progress: bool = True, run: RunLike = None
+    ) -> TaskVector:
+        """The task's vector; `tv.extract` is the way in. Each stage keeps its shards inside `run`."""
 
     @abstractmethod
     def fixed(self, layer: int, template: Template) -> Method:
         """The same method at one layer and under one template: what control vectors are extracted with."""
+
+    def alike(self, description: Mapping[str, Any]) -> Method:
+        """The method that makes controls of a vector which is so described: one that chose parts keeps its choice."""
+        return self
+
+    def own_controls(
+        self, model: HookedModel, task: Task, vector: TaskVector, count: int, *, seed: int = 0, progress: bool = True,
+        run: RunLike = None,
+    ) -> dict[str, list[TaskVector]]:  # fmt: skip
+        """Controls that only this method has, by their condition's name; none as a rule."""
+        return {}
 
     def to_dict(self) -> dict[str, Any]:
         """The method's name and options, as JSON holds them."""

@@ -59,12 +59,12 @@ class Points:
         return sum(map(len, {tuple(row) for row in self.rows}))
 
 
-def classes_of(tasks: Tasks, null: bool, seed: int = 0) -> tuple[dict[str, Task], str | None]:
+def classes_of(tasks: Tasks, null: bool | Task, seed: int = 0) -> tuple[dict[str, Task], str | None]:
     """The classes by name, the Null task last where it is wanted, and the Null task's name.
 
     Args:
         tasks: tasks, their names or files; a mapping gives them other names.
-        null: whether the Null task over all their inputs joins them.
+        null: whether the Null task over all their inputs joins them; or a Null task of your own.
         seed: of the Null task's answers.
     """
     if isinstance(tasks, (Task, str, os.PathLike)):
@@ -74,7 +74,9 @@ def classes_of(tasks: Tasks, null: bool, seed: int = 0) -> tuple[dict[str, Task]
     members = [one if name is None else one.rename(name) for name, one in members]
     absent = None
     if null and members:
-        members.append(task_library.null(members, seed=seed))
+        if isinstance(null, Task):
+            task_library.check_null(members, null)
+        members.append(null if isinstance(null, Task) else task_library.null(members, seed=seed))
         absent = members[-1].name
     names = [one.name for one in members]
     twice = sorted({name for name in names if names.count(name) > 1})

@@ -6,15 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
 from tv_lens.errors import EmptySelection, InvalidArgument
 from tv_lens.model import HookedModel
-from tv_lens.progress import progress as progress_bar
 from tv_lens.site import Site, component
+from tv_lens.store import RunLike, inside
 from tv_lens.task_vectors.method import Method
+from tv_lens.task_vectors.reading import mean_at
 from tv_lens.task_vectors.selection import layer_sweep
 from tv_lens.task_vectors.vector import TaskVector, check_component, tokenizer_fingerprint
 from tv_lens.tasks.drawing import rng_of, take
@@ -71,16 +68,18 @@ class ResidualMean(Method):
                 raise InvalidArgument("Either one layer is named, or several to choose from.",
                                       got=f"layer={self.layer}, layers={self.layers}")  # fmt: skip
 
-    def extract(self, model: HookedModel, task: Task, *, seed: int = 0, progress: bool = True) -> TaskVector:
-        vectors = self.at_layers(model, task, seed=seed, progress=progress)
+    def extract(
+        self, model: HookedModel, task: Task, *, seed: int = 0, progress: bool = True, run: RunLike = None
+    ) -> TaskVector:
+        vectors = self.at_layers(model, task, seed=seed, progress=progress, run=inside(run, "contexts"))
         if self.layer is not None:
             return vectors[self.layer]
         selection = layer_sweep(model, task, vectors, template=self.template or task.template, n=self.dev, seed=seed,
-                                progress=progress)  # fmt: skip
+                                progress=progress, run=inside(run, "layers"))  # fmt: skip
         return replace(vectors[selection.provenance["chosen"]], selection=selection)
 
     def at_layers(
-        self, model: HookedModel, task: Task, *, seed: int = 0, progress: bool = True
+        self, model: HookedModel, task: Task, *, seed: int = 0, progress: bool = True, run: RunLike = None
     ) -> dict[int, TaskVector]:
         """The vector of every layer (of `layers`, or `layer`), from one set of passes and without choosing.
 
@@ -89,7 +88,8 @@ class ResidualMean(Method):
         """
         sites = self._sites(model)
         prompts = self._contexts(task, seed)
-        means = _means(model, prompts, sites, f"{task.name}: reading contexts", progress)
+        means = mean_at(model, prompts.tokenize(model).tokens, sites, who=f"{task.name}: reading contexts",
+                        progress=progress, run=run, config={"prompts": prompts.recipe})  # fmt: skip
         recipe: dict[str, Any] = {**prompts.recipe, "contexts": self.contexts, "queries": self.queries}
         tokenizer = tokenizer_fingerprint(model.tokenizer)
         return {
@@ -124,19 +124,3 @@ class ResidualMean(Method):
                                      got=f"queries={self.queries}", allowed=f"at most {len(unused) + 1}")  # fmt: skip
             items += [context, *(Prompt.build(drawn.template, context.demonstrations, pair) for pair in more)]
         return replace(drawn, items=tuple(items), recipe={**drawn.recipe, "n": len(items)})
-
-
-def _means(
-    model: HookedModel, prompts: Prompts, sites: Sequence[Site], who: str, progress: bool
-) -> list[Float[Tensor, "d_model"]]:
-    """The mean over prompts of what each site holds at the last token."""
-    batch = model.tokens(prompts.tokenize(model).tokens)
-    step = max(1, 4096 // batch.width)  # sums are taken batch by batch, so that many prompts need no more memory
-    sums = torch.zeros(len(sites), model.shape.d_model, dtype=torch.float64)
-    with progress_bar(who, len(batch), "prompts", progress) as bar:
-        for start in range(0, len(batch), step):
-            part = batch.select(slice(start, start + step))
-            held = model.capture(part, sites)
-            sums += torch.stack([held[site].double().sum(0) for site in sites])
-            bar.advance(len(part))
-    return list((sums / len(batch)).float())

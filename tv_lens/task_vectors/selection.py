@@ -13,7 +13,9 @@ from tv_lens.errors import EmptySelection
 from tv_lens.intervention import Add, Replace
 from tv_lens.metrics import checked, exact_match, info_of, log_prob
 from tv_lens.model import HookedModel
-from tv_lens.rows import PlacedEdit, Row, run_rows
+from tv_lens.row_shards import run_sharded
+from tv_lens.rows import PlacedEdit, Row
+from tv_lens.store import RunLike
 from tv_lens.sweep import Sweep
 from tv_lens.task_vectors.vector import TaskVector, audit_words
 from tv_lens.tasks.task import Task
@@ -22,7 +24,7 @@ from tv_lens.tasks.templates import Template
 
 def layer_sweep(
     model: HookedModel, task: Task, vectors: Mapping[int, TaskVector], *, template: Template, n: int, seed: int = 0,
-    split: str = "dev", scale: int | float | None = None, progress: bool = True,
+    split: str = "dev", scale: int | float | None = None, run: RunLike = None, progress: bool = True,
 ) -> Sweep:  # fmt: skip
     """First-token accuracy of prompts without demonstrations, with one layer's vector injected at a time.
 
@@ -35,6 +37,7 @@ def layer_sweep(
         seed: the draw of the queries.
         split: "dev" to choose a layer, "test" to report one.
         scale: None replaces what stands there; a number adds so many times the vector.
+        run: a folder that keeps finished shards.
         progress: show a bar where somebody looks.
 
     Returns:
@@ -62,7 +65,10 @@ def layer_sweep(
         nats[index] = checked(log_prob, logits, answers, "an injected run").cpu()
         return checked(exact_match, logits, answers, "an injected run")
 
-    found = run_rows(model, base, rows, readout, who=f"{task.name}: which layer", show_progress=progress)
+    config = {"prompts": prompts.recipe, "answers": tokens.answers, "scale": scale,
+              "vectors": {str(vectors[layer].site): vectors[layer].direction for layer in layers}}  # fmt: skip
+    found = run_sharded(model, base, rows, readout, run=run, verb="layer_sweep", config=config, beside={"nats": nats},
+                        who=f"{task.name}: which layer", progress=progress)  # fmt: skip
     hits = found.values.view(len(layers), len(prompts))
     log_probs = nats.view(len(layers), len(prompts)).double().mean(1).tolist()
     # Counts of hits, not their means: ties must be exact. The lower layer wins where even the log-probabilities tie.

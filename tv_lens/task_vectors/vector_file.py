@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import uuid
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from tv_lens.atomic import atomic_write
 from tv_lens.errors import FormatError, TVLensError
 from tv_lens.sweep import Sweep
 
@@ -29,7 +28,7 @@ _SWEEP = ("metric", "units", "sign", "provenance", "name")
 
 
 def write(path: Path, direction: Float[Tensor, "d_model"], about: dict[str, Any], selection: Sweep | None) -> None:
-    """Writes a vector through a temporary file beside it, then renames."""
+    """Writes a vector, whole or not at all."""
     tensors = {"direction": direction.contiguous()}
     header = {"format": FORMAT, "version": str(VERSION), "tv_lens": _own_version(),
               **{key: about[key] for key in _TEXTS}, **{key: json.dumps(about[key]) for key in _DICTS}}  # fmt: skip
@@ -38,14 +37,7 @@ def write(path: Path, direction: Float[Tensor, "d_model"], about: dict[str, Any]
         axes = {axis: selection.values[axis].values.tolist() for axis in selection.values.dims}
         header["selection"] = json.dumps({"axes": axes, **{key: getattr(selection, key) for key in _SWEEP}})
     header["sha256"] = _digest(tensors, header)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # same folder: renaming must not copy
-    try:
-        temporary.write_bytes(save(tensors, metadata=header))
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    atomic_write(path, save(tensors, metadata=header))
 
 
 def read(path: Path) -> tuple[Float[Tensor, "d_model"], dict[str, Any], Sweep | None]:

@@ -7,9 +7,9 @@ from tv_lens.tasks.templates import ARROW, IO, QA, Pair, Span, Template
 from tv_lens.tasks.tokenized import TokenizedPairs, TokenizedPrompts, TokenSpan
 
 # After the module tv_lens.tasks.task, whose place under this name the function takes.
-from tv_lens.tasks.words import family, names, null, task
+from tv_lens.tasks.words import check_null, families, family, names, null, task
 
 __all__ = [
     "ARROW", "IO", "QA", "Pair", "Prompt", "PromptPairs", "Prompts", "Span", "Task", "TaskAudit", "Template",
-    "TokenSpan", "TokenizedPairs", "TokenizedPrompts", "family", "names", "null", "task",
+    "TokenSpan", "TokenizedPairs", "TokenizedPrompts", "check_null", "families", "family", "names", "null", "task",
 ]  # fmt: skip

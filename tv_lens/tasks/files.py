@@ -50,9 +50,7 @@ def read_pairs(path: str | PathLike[str], conflicts: str = "error") -> PairFile:
             f"{path.name!r} is not a kind of file that pairs are read from.",
             got=repr(str(path)),
             allowed=", ".join(SUFFIXES),
-            do="part-of-speech tasks from .conllu are not read by this version; write pairs to one of these"
-            if suffix == ".conllu"
-            else "convert it to one of these; JSON is " + FORM[".json"],
+            do="convert it to one of these; JSON is " + FORM[".json"],
         )
     return parse_pairs(_text(path), suffix, str(path), conflicts)
 
@@ -91,9 +89,14 @@ def read_column(text: str) -> tuple[str, ...]:
     return tuple(line.strip() for line in body.split("\n") if line.strip())
 
 
-def _text(path: Path) -> str:
+def read_bytes(path: Path) -> bytes:
+    """What a file holds.
+
+    Raises:
+        TaskFileError: there is no such file, or it cannot be read.
+    """
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError:
         beside = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
         near = closest(path.name, beside)
@@ -105,6 +108,10 @@ def _text(path: Path) -> str:
         ) from None  # fmt: skip
     except OSError as error:
         raise TaskFileError(f"{str(path)!r} cannot be read.", got=error.strerror or str(error)) from error
+
+
+def _text(path: Path) -> str:
+    data = read_bytes(path)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -144,7 +151,7 @@ def _json(text: str, first: int, suffix: str, where: str) -> Iterator[Line]:
     if at == len(text):
         return
     if text[at] != "[":
-        raise _bad(where, line(at), suffix, "the file is not a list", repr(_clip(text[at:])))
+        raise _bad(where, line(at), suffix, "the file is not a list", repr(clip(text[at:])))
     at = skip(at + 1)
     while at < len(text) and text[at] != "]":
         try:
@@ -158,12 +165,12 @@ def _json(text: str, first: int, suffix: str, where: str) -> Iterator[Line]:
             if at < len(text) and text[at] == "]":
                 raise _bad(where, line(comma), suffix, "a comma stands before the closing bracket", "', ]'")
         elif at < len(text) and text[at] != "]":
-            raise _bad(where, line(at), suffix, "a comma is missing between objects", repr(_clip(text[at:])))
+            raise _bad(where, line(at), suffix, "a comma is missing between objects", repr(clip(text[at:])))
     if at >= len(text):
         raise _bad(where, line(len(text)), suffix, "the list is not closed", "the end of the file")
     if skip(at + 1) < len(text):
         rest = skip(at + 1)
-        raise _bad(where, line(rest), suffix, "something follows the list", repr(_clip(text[rest:])))
+        raise _bad(where, line(rest), suffix, "something follows the list", repr(clip(text[rest:])))
 
 
 def _json_lines(text: str, first: int, suffix: str, where: str) -> Iterator[Line]:
@@ -179,7 +186,7 @@ def _json_lines(text: str, first: int, suffix: str, where: str) -> Iterator[Line
 def _cells(entry: Any, number: int, suffix: str, where: str) -> tuple[str, str]:
     """Input and output of one JSON object; keys may come in any order and beside others."""
     if not isinstance(entry, dict):
-        got = _clip(json.dumps(entry, ensure_ascii=False))
+        got = clip(json.dumps(entry, ensure_ascii=False))
         raise _bad(where, number, suffix, "an entry is not an object", got)
     cells = []
     for key in ("input", "output"):
@@ -188,7 +195,7 @@ def _cells(entry: Any, number: int, suffix: str, where: str) -> tuple[str, str]:
             raise _bad(where, number, suffix, f"an entry has no {key!r}", f"keys {keys}")
         value = entry[key]
         if isinstance(value, bool) or not isinstance(value, (str, int)):
-            got = _clip(json.dumps(value, ensure_ascii=False))
+            got = clip(json.dumps(value, ensure_ascii=False))
             raise _bad(where, number, suffix, f"the {key!r} of an entry is not text", got)
         cells.append(str(value).strip())
     return cells[0], cells[1]
@@ -217,7 +224,7 @@ def _table(text: str, first: int, suffix: str, where: str) -> Iterator[Line]:
                 columns, width = (0, 1), 2
             if len(cells) != width:
                 wrong = f"{len(cells)} columns where there should be {width}"
-                raise _bad(where, start, suffix, wrong, repr(_clip(" | ".join(cells))))
+                raise _bad(where, start, suffix, wrong, repr(clip(" | ".join(cells))))
             yield start, cells[columns[0]], cells[columns[1]]
     except csv.Error as error:
         raise _bad(where, number, suffix, "the line cannot be read", str(error)) from None
@@ -227,13 +234,14 @@ def _malformed(where: str, number: int, suffix: str, error: json.JSONDecodeError
     lines = error.doc.split("\n")
     got = lines[error.lineno - 1].strip() if error.lineno <= len(lines) else ""
     said = error.msg[:1].lower() + error.msg[1:]
-    return _bad(where, number, suffix, f"malformed JSON, {said} (column {error.colno})", repr(_clip(got)))
+    return _bad(where, number, suffix, f"malformed JSON, {said} (column {error.colno})", repr(clip(got)))
 
 
 def _bad(where: str, number: int, suffix: str, wrong: str, got: str) -> TaskFileError:
     return TaskFileError(f"{where}, line {number}: {wrong}.", got=got, allowed=FORM.get(suffix))
 
 
-def _clip(text: str, most: int = 60) -> str:
+def clip(text: str, most: int = 60) -> str:
+    """The beginning of a text's first line, for messages."""
     text = text.split("\n")[0]
     return text if len(text) <= most else text[:most] + "..."

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from tv_lens.errors import EmptySelection, InvalidArgument, unknown
 from tv_lens.tasks.drawing import SPLITS, draw, other_labels, rng_of
+from tv_lens.tasks.null_rules import NullRule
 from tv_lens.tasks.prompts import Prompt, PromptPairs, Prompts
 from tv_lens.tasks.templates import QA, Pair, Template
 
@@ -33,6 +34,8 @@ class Task:
         description: one line on what the rule is.
         source: where the pairs come from.
         seed: the split.
+        instruction: what `instructed` puts before everything, such as "Find the first noun in the sentence.".
+        null_rule: what a Null task of the same family answers, where the family has one of its own.
 
     Example:
         >>> numbers = Task("successor", [(str(i), str(i + 1)) for i in range(20)])
@@ -52,6 +55,8 @@ class Task:
     description: str = ""
     source: str = ""
     seed: int = 0
+    instruction: str = ""
+    null_rule: NullRule | None = None
 
     def __init__(
         self,
@@ -61,8 +66,11 @@ class Task:
         description: str = "",
         source: str = "",
         seed: int = 0,
+        instruction: str = "",
+        null_rule: NullRule | None = None,
     ) -> None:
-        fields = dict(template=template, description=description, source=source, seed=seed)
+        fields = dict(template=template, description=description, source=source, seed=seed,
+                      instruction=instruction, null_rule=null_rule)  # fmt: skip
         for key, value in dict(fields, name=name, items=_unique(name, pairs)).items():
             object.__setattr__(self, key, value)
         if not self.items:
@@ -196,9 +204,24 @@ class Task:
         """What reproduces a draw from this task; JSON-able."""
         return {"task": self.name, "fingerprint": self.fingerprint, **drawn, "template": template.to_dict()}
 
+    def instructed(self, instruction: str | None = None) -> Task:
+        """The same task whose prompts begin with what is to be done.
+
+        Args:
+            instruction: instead of the task's own.
+
+        Raises:
+            InvalidArgument: there is no instruction.
+        """
+        text = self.instruction if instruction is None else instruction
+        if not text.strip():
+            raise InvalidArgument(f"The task {self.name!r} has no instruction.", got="''", allowed="a sentence",
+                                  do='task.instructed("Write the opposite.\\n\\n")')  # fmt: skip
+        return self.but(template=replace(self.template, prefix=text + self.template.prefix), instruction=text)
+
     def rename(self, name: str) -> Task:
         """The same task under another name."""
-        return self._but(name=name)
+        return self.but(name=name)
 
     def reversed(self, name: str, description: str = "") -> Task:
         """The task that leads back, from answer to input; an answer of several inputs is left out."""
@@ -206,17 +229,18 @@ class Task:
         for pair in self.items:
             counts[pair.output] = counts.get(pair.output, 0) + 1
         back = [Pair(pair.output, pair.input) for pair in self.items if counts[pair.output] == 1]
-        return self._but(name=name, pairs=back, description=description)
+        return self.but(name=name, pairs=back, description=description)
 
     def restricted(self, inputs: Iterable[str]) -> Task:
         """The task over some of its inputs, split anew."""
         wanted = set(inputs)
-        return self._but(pairs=[pair for pair in self.items if pair.input in wanted])
+        return self.but(pairs=[pair for pair in self.items if pair.input in wanted])
 
-    def _but(self, **changes: Any) -> Task:
+    def but(self, **changes: Any) -> Task:
+        """The same task with other fields (`pairs=` for the pairs)."""
         now = dict(
             name=self.name, pairs=self.items, template=self.template, description=self.description,
-            source=self.source, seed=self.seed,
+            source=self.source, seed=self.seed, instruction=self.instruction, null_rule=self.null_rule,
         )  # fmt: skip
         return Task(**{**now, **changes})
 

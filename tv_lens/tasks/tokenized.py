@@ -192,17 +192,22 @@ def tokenize_prompts(prompts: Prompts, model_or_tokenizer: Any) -> TokenizedProm
     prompts, foil_ids = _choose_foils(tokenizer, prompts, ids, answer_ids)
     rows = [bos + row_ids for row_ids in ids]
     used = sorted({token for group in (rows, answer_ids, foil_ids or []) for row in group for token in row})
-    correct = torch.tensor([row[0] for row in answer_ids])
-    wrong = None if foil_ids is None else torch.tensor([row[0] for row in foil_ids])
     return TokenizedPrompts(
         prompts=prompts,
         tokens=TokenBatch.from_lists(rows, pad_id=pad_id(tokenizer)),
-        answers=Answers(correct, wrong),
+        answers=_answers(tokenizer, answer_ids, foil_ids),
         answer_ids=answer_ids,
         foil_ids=foil_ids,
         token_spans=[_token_spans(prompt, row, len(bos)) for prompt, row in zip(prompts, offsets)],
         pieces=dict(zip(used, tokenizer.batch_decode([[token] for token in used]))),
     )
+
+
+def _answers(tokenizer: Any, answer_ids: Sequence[Ids], foil_ids: Sequence[Ids] | None) -> Answers:
+    first = [row[0] for row in answer_ids]
+    if hasattr(tokenizer, "numbers"):  # of a model whose one logit is a number: answers are what tokens say
+        return Answers(torch.zeros(len(first), dtype=torch.long), number=tokenizer.numbers(first))
+    return Answers(torch.tensor(first), None if foil_ids is None else torch.tensor([row[0] for row in foil_ids]))
 
 
 def tokenize_pairs(pairs: PromptPairs, model_or_tokenizer: Any) -> TokenizedPairs:

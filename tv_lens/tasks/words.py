@@ -5,14 +5,20 @@ from __future__ import annotations
 import os
 import string
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-from tv_lens.errors import EmptySelection, unknown
+from tv_lens.errors import EmptySelection, InvalidArgument, unknown
+from tv_lens.tasks.bitwise import OPERATIONS, bitwise_family, bitwise_task
+from tv_lens.tasks.conllu_files import is_conllu
 from tv_lens.tasks.drawing import rng_of, take
 from tv_lens.tasks.files import SUFFIXES, read_pairs
+from tv_lens.tasks.null_rules import NullRule
+from tv_lens.tasks.pos import CLASSES, pos_family, pos_task
 from tv_lens.tasks.task import Task
-from tv_lens.tasks.templates import QA, Template
+from tv_lens.tasks.templates import ARROW, IO, QA, Template
 from tv_lens.tasks.wordlists import common_words, pair_list, pair_lists, words_of
 
 TaskLike = Task | str | os.PathLike[str]
@@ -34,26 +40,36 @@ _FAMILIES = {
     "letters": ("capitalize", "uppercase", "first-letter", "last-letter"),
     "lists": ("first-of-three", "second-of-three", "last-of-three"),
 }
+# Families with a Null task of their own, and what makes them.
+_MADE: dict[str, tuple[Callable[..., tuple[Task, ...]], Template]] = {"pos": (pos_family, IO), "bitwise": (bitwise_family, ARROW)}
+_POS = {f"first-{word_class}": word_class for word_class in CLASSES}
+_BITWISE = {f"bitwise-{operation.lower()}": operation for operation in OPERATIONS}
 
 
 def names() -> tuple[str, ...]:
     """The names of all built-in tasks."""
-    return tuple(sorted((*pair_lists(), *_REVERSED, *_DERIVED)))
+    return tuple(sorted((*pair_lists(), *_REVERSED, *_DERIVED, *_POS, *_BITWISE)))
+
+
+def families() -> tuple[str, ...]:
+    """The names of all built-in families."""
+    return (*_FAMILIES, *_MADE)
 
 
 def task(
     name_or_path: str | os.PathLike[str],
     *,
-    template: Template = QA,
+    template: Template | None = None,
     seed: int = 0,
     name: str | None = None,
     conflicts: str = "error",
 ) -> Task:
-    """A built-in task by its name, or the task that a file of pairs holds.
+    """A built-in task by its name, or the task that a file holds.
 
     Args:
-        name_or_path: one of `names()`, or a path: it has a separator, or ends in .json, .jsonl, .csv or .tsv.
-        template: the text around inputs and answers.
+        name_or_path: one of `names()`, or a path: it has a separator, or ends in .json, .jsonl, .csv, .tsv, .conllu or
+            .conllu.gz. Of tagged sentences the task is the first noun; `ewt.conllu#verb` is the first verb.
+        template: the text around inputs and answers; None: `QA`, `IO` for sentences, `ARROW` for binary numbers.
         seed: how the pairs are split into train, dev and test.
         name: what results call it; otherwise the built-in name, or the file's name without its ending.
         conflicts: for files that give one input two answers: "error", or "drop" to leave such inputs out.
@@ -68,13 +84,18 @@ def task(
     """
     if conflicts not in ("error", "drop"):
         raise unknown("way with conflicting pairs", conflicts, ("error", "drop"))
+    if is_conllu(name_or_path):
+        path, _, word_class = str(name_or_path).partition("#")
+        stem = Path(path).name.partition(".")[0]
+        word_class = word_class or "noun"
+        return pos_task(name or f"{stem}-first-{word_class}", word_class, path, template=template or IO, seed=seed)
     if is_path(name_or_path):
         path = Path(name_or_path)
         found = read_pairs(path, conflicts)
         return Task(
             name or path.stem,
             found.pairs,
-            template=template,
+            template=template or QA,
             description=found.description,
             source=found.source or path.name,
             seed=seed,
@@ -82,40 +103,84 @@ def task(
     known = str(name_or_path).strip().lower().replace("_", "-").replace(" ", "-")
     if known not in names():
         raise unknown("task", name_or_path, names(), do="tv.task also takes the path of a file of pairs")
+    if known in _POS:
+        return pos_task(name or known, _POS[known], template=template or IO, seed=seed)
+    if known in _BITWISE:
+        return bitwise_task(name or known, _BITWISE[known], template=template or ARROW, seed=seed)
     pairs, description = _builtin(known)
-    return Task(name or known, pairs, template=template, description=description, source=SOURCE, seed=seed)
+    return Task(name or known, pairs, template=template or QA, description=description, source=SOURCE, seed=seed)
 
 
-def family(name: str, *, template: Template = QA, seed: int = 0) -> tuple[Task, ...]:
+def family(
+    name: str | Iterable[TaskLike], *, template: Template | None = None, seed: int | None = None, **options: Any
+) -> tuple[Task, ...]:
     """Tasks that answer the same inputs differently, cut down to the inputs that they share.
 
     Only the demonstrations' answers tell such tasks apart, so a probe cannot name the task by its inputs.
 
     Args:
-        name: "verbs", "adjectives", "countries", "languages", "letters" or "lists".
-        template: the text around inputs and answers.
-        seed: how the pairs are split.
+        name: one of `families()`, such as "pos", "bitwise" or "verbs"; or tasks of your own, their names or files.
+        template: the text around inputs and answers; the tasks' own if None.
+        seed: how the pairs are split; 0, or for tasks of your own theirs, if None.
+        options: of "pos": `source=` (a CoNLL-U file, "ptb"), `words=`, `tags=`; of "bitwise": `width=`, `style=`, `n=`.
+            See `tv_lens.tasks.pos.pos_family` and `tv_lens.tasks.bitwise.bitwise_family`.
+
+    Raises:
+        UnknownName: there is no such family.
+        EmptySelection: the tasks share too few inputs.
 
     Example:
         >>> [member.name for member in family("adjectives")]
         ['comparative', 'superlative']
+        >>> [member.name for member in family("bitwise", width=3)]
+        ['AND', 'NAND', 'OR', 'NOR', 'XOR', 'XNOR']
     """
-    if name not in _FAMILIES:
-        raise unknown("family of tasks", name, _FAMILIES)
-    members = [task(member, template=template, seed=seed) for member in _FAMILIES[name]]
+    if isinstance(name, str) and name in _MADE:
+        make, usual = _MADE[name]
+        return make(**options, template=template or usual, seed=seed or 0)
+    if options:
+        raise InvalidArgument("Only the families pos and bitwise have options.", got=", ".join(options),
+                              allowed="template=, seed=")  # fmt: skip
+    if not isinstance(name, str):
+        given = [one if isinstance(one, Task) else task(one) for one in name]
+        members = [_with(one, template, seed) for one in given]
+    elif name in _FAMILIES:
+        members = [task(member, template=template, seed=seed or 0) for member in _FAMILIES[name]]
+    else:
+        raise unknown("family of tasks", name, families())
+    return _shared(members)
+
+
+def _with(one: Task, template: Template | None, seed: int | None) -> Task:
+    return one.but(**({"template": template} if template else {}), **({} if seed is None else {"seed": seed}))
+
+
+def _shared(members: Sequence[Task]) -> tuple[Task, ...]:
+    """The tasks over the inputs that all of them have."""
+    if len(members) < 2 or len({one.name for one in members}) < len(members):
+        raise InvalidArgument("A family has two tasks or more, each with a name of its own.",
+                              got=", ".join(one.name for one in members) or "no task")  # fmt: skip
     shared = set.intersection(*(set(member.lookup) for member in members))
+    if len(shared) < 5:
+        raise EmptySelection("The tasks of a family answer the same inputs.", got=f"{len(shared)} inputs in common of "
+                             + ", ".join(f"{len(one)} ({one.name})" for one in members), allowed="5 or more",
+                             do="name tasks over the same inputs; tv.decodability takes others, too.")  # fmt: skip
     return tuple(member.restricted(shared) for member in members)
 
 
 def null(tasks: TaskLike | Sequence[TaskLike], seed: int = 0, name: str = "null") -> Task:
     """The task without a rule: the same inputs, each with an answer drawn at random from the tasks' answers.
 
-    No input keeps an answer that one of the tasks gives to it, nor is it its own answer.
+    No input keeps an answer that one of the tasks gives to it, nor is it its own answer. The families "pos" and
+    "bitwise" have Null tasks of their own: a random word of the sentence, and random bits.
 
     Args:
         tasks: one task or several.
         seed: the draw.
         name: what results call it.
+
+    Raises:
+        InvalidArgument: what it drew is one of the tasks.
 
     Example:
         >>> nothing = null("country-capital")
@@ -130,17 +195,47 @@ def null(tasks: TaskLike | Sequence[TaskLike], seed: int = 0, name: str = "null"
     for one in several:
         for pair in one:
             right.setdefault(pair.input, {pair.input}).add(pair.output)
-    answers = [pair.output for one in several for pair in one]  # with repeats: frequent answers stay frequent
-    pairs = [(source, _wrong(source, answers, taken, seed)) for source, taken in right.items()]
+    rule = several[0].null_rule if len({one.null_rule for one in several}) == 1 else None
+    if rule is None:
+        answers = [pair.output for one in several for pair in one]  # with repeats: frequent answers stay frequent
+        pairs = [(source, _wrong(source, answers, taken, seed)) for source, taken in right.items()]
+    else:
+        pairs = [(source, rule(source, seed)) for source in right]
     titles = ", ".join(one.name for one in several)
-    return Task(
+    said = "answers drawn at random from theirs" if rule is None else rule.description
+    found = Task(
         name,
         pairs,
-        template=several[0].template,
-        description=f"no rule: inputs of {titles}, answers drawn at random from theirs",
+        template=_null_template(several, rule),
+        description=f"no rule: inputs of {titles}, {said}",
         source=several[0].source,
         seed=several[0].seed,
+        instruction="" if rule is None else rule.instruction,
+        null_rule=rule,
     )
+    check_null(several, found)
+    return found
+
+
+def check_null(tasks: Iterable[Task], nothing: Task) -> None:
+    """Raises `InvalidArgument` where a Null task is one of the tasks it stands beside."""
+    for one in tasks:
+        shared = [source for source in nothing.lookup if source in one.lookup]
+        if shared and all(nothing.lookup[source] == one.lookup[source] for source in shared):
+            raise InvalidArgument(
+                f"The Null task gives the answers of {one.name!r}, so it has a rule.",
+                got=f"{len(shared)} inputs, one answer each", allowed="answers that follow from no input",
+                do="take more inputs (wider operands, longer sentences), or another seed=.",
+            )  # fmt: skip
+
+
+def _null_template(tasks: Sequence[Task], rule: NullRule | None) -> Template:
+    """The tasks' template; where they say what is to be done, it says so for Null, or says nothing."""
+    first = tasks[0]
+    told = first.instruction
+    if not told or not first.template.prefix.startswith(told):
+        return first.template
+    return replace(first.template, prefix=("" if rule is None else rule.instruction) + first.template.prefix[len(told) :])
 
 
 def is_path(name_or_path: str | os.PathLike[str]) -> bool:
@@ -149,7 +244,7 @@ def is_path(name_or_path: str | os.PathLike[str]) -> bool:
         return True
     separated = any(mark in name_or_path for mark in (os.sep, os.altsep, "/") if mark)
     path = Path(name_or_path)
-    return separated or path.suffix.lower() in (*SUFFIXES, ".conllu") or path.is_file()
+    return separated or is_conllu(name_or_path) or path.suffix.lower() in SUFFIXES or path.is_file()
 
 
 def _wrong(source: str, answers: Sequence[str], taken: set[str], seed: int) -> str:

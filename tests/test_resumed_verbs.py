@@ -1,0 +1,99 @@
+"""Every long verb with a folder: the bits of the run without one, and a finished folder runs no model."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import tiny_characters
+import tv_lens as tv
+from tv_lens import row_shards
+from tv_lens.errors import RunMismatch
+from tv_lens.experiments import LensSize, lens
+from tv_lens.store import Run
+from tv_lens.task_vectors import reading
+
+SIZE = LensSize("tiny", contexts=3, dev=3, queries=3, random_vectors=1, td_prompts=11, td_shots=(0, 2), map_shots=1,
+                patch_pairs=1, patch_shots=2)  # fmt: skip
+HEADS = tv.FunctionVector(shots=2, contexts=4, prompts=2, dev=3, heads=2)
+
+
+@pytest.fixture(scope="module")
+def model() -> tv.HookedModel:
+    return tiny_characters.model("llama")
+
+
+@pytest.fixture(scope="module")
+def tasks() -> list[tv.Task]:
+    return tiny_characters.pairings(2)
+
+
+@pytest.fixture(scope="module")
+def vector(model, tasks) -> tv.TaskVector:
+    return tv.extract(model, tasks[0], method=tv.ResidualMean(layer=1, shots=2, contexts=3), progress=False)
+
+
+def vector_numbers(found: tv.TaskVector) -> list[np.ndarray]:
+    return [found.direction.numpy(), *([] if found.selection is None else [found.selection.values.values])]
+
+
+def lens_numbers(found) -> list[np.ndarray]:
+    vectors = [array for one in found.vectors.values() for array in vector_numbers(one)]
+    sweeps = [*found.evaluations.values(), found.decodability.sweep, found.decodability.shuffles, found.patching]
+    return [*vectors, *(sweep.values.values for sweep in sweeps), found.map.points]
+
+
+VERBS = {
+    "ResidualMean": lambda model, tasks, vector, run: vector_numbers(
+        tv.extract(model, tasks[0], method=tv.ResidualMean(shots=2, contexts=4, dev=3), run=run, progress=False)),
+    "FunctionVector": lambda model, tasks, vector, run: vector_numbers(
+        tv.extract(model, tasks[0], method=HEADS, run=run, progress=False)),
+    "effects": lambda model, tasks, vector, run: [HEADS.effects(model, tasks[0], run=run, progress=False).values.values],
+    "evaluate": lambda model, tasks, vector, run: [
+        tv.evaluate(model, vector, tasks[0], n=3, other=tasks[1], random_seeds=1, run=run, progress=False).values.values],
+    "decodability": lambda model, tasks, vector, run: [
+        getattr(tv.decodability(model, tasks, shots=(0, 2), n=11, run=run, progress=False), part).values.values
+        for part in ("sweep", "controls", "pairs", "shuffles")],
+    "map": lambda model, tasks, vector, run: [tv.representation_map(model, tasks, 1, n=5, run=run, progress=False).points],
+    "lens": lambda model, tasks, vector, run: lens_numbers(lens(model, tasks, shots=2, size=SIZE, run=run, progress=False)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_stopped_verb_goes_on_to_the_same_bits(verb, model, tasks, vector, tmp_path, monkeypatch):
+    monkeypatch.setattr(row_shards, "TOKENS_A_SHARD", 150)
+    monkeypatch.setattr(reading, "TOKENS_A_BATCH", 20)
+    asked = VERBS[verb]
+    expected = [array.tobytes() for array in asked(model, tasks, vector, None)]
+
+    own, puts = tv.store.Shards.put, []
+
+    def stop_after_some(self, *arguments):
+        own(self, *arguments)
+        puts.append(arguments[0])
+        if len(puts) == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tv.store.Shards, "put", stop_after_some)
+        if verb != "map":  # which has one shard
+            with pytest.raises(KeyboardInterrupt):
+                asked(model, tasks, vector, tmp_path / "run")
+    kept = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.npz")}
+    assert [array.tobytes() for array in asked(model, tasks, vector, tmp_path / "run")] == expected
+    assert all(path.read_bytes() == content for path, content in kept.items()) and (verb == "map" or len(kept) == 2)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tv.HookedModel, "forward", lambda *args, **kwargs: pytest.fail("the model was run"))
+        assert [array.tobytes() for array in asked(model, tasks, vector, tmp_path / "run")] == expected
+    if verb in ("lens", "ResidualMean", "FunctionVector"):
+        assert Run(tmp_path / "run").verb == ("lens" if verb == "lens" else "extract")
+        assert f"{Run(tmp_path / 'run').verb}: done (1 shards)" in repr(Run(tmp_path / "run"))
+
+
+def test_a_lens_asked_otherwise_is_refused_before_any_work(model, tasks, tmp_path, monkeypatch):
+    lens(model, tasks, shots=2, size=SIZE, run=tmp_path, progress=False)
+    monkeypatch.setattr(tv.HookedModel, "forward", lambda *args, **kwargs: pytest.fail("the model was run"))
+    for words, asked in {"seed: 0 in the folder, 1 asked": dict(seed=1), "shots: 2": dict(shots=3), "size.queries": dict(n=4)}.items():
+        with pytest.raises(RunMismatch, match=words):
+            lens(model, tasks, **{"shots": 2, "size": SIZE, "run": tmp_path, "progress": False} | asked)

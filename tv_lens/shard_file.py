@@ -1,0 +1,73 @@
+"""Shards on disk: plain .npz files whose JSON header has a checksum over everything the shard says."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from tv_lens.errors import FormatError, InvalidArgument
+
+HEADER = "header"
+
+
+@dataclass(frozen=True, eq=False)
+class Shard:
+    """One piece of finished work: its arrays, and what else is known of it, as JSON holds it."""
+
+    arrays: dict[str, np.ndarray]
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.arrays[name]
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, Any], about: Mapping[str, Any]) -> Shard:
+        """Copies of arrays, tensors or numbers, with what is known of them as JSON gives it back."""
+        held = {name: array.detach().cpu().numpy() if isinstance(array, torch.Tensor) else array
+                for name, array in arrays.items()}  # fmt: skip
+        arrays = {name: np.array(array) for name, array in held.items()}
+        if objects := [name for name, array in arrays.items() if array.dtype == object or name == HEADER]:
+            raise InvalidArgument("A shard holds arrays of numbers or texts, each under a name of its own.",
+                                  got=", ".join(objects))  # fmt: skip
+        return cls(arrays, json.loads(json.dumps(dict(about))))
+
+
+def packed(shard: Shard, i: int) -> bytes:
+    header = {"shard": i, "about": shard.about, "sha256": _digest(shard, i)}
+    file = io.BytesIO()
+    np.savez(file, **shard.arrays, **{HEADER: np.frombuffer(json.dumps(header).encode(), np.uint8)})
+    return file.getvalue()
+
+
+def unpacked(content: bytes, i: int) -> Shard:
+    """The shard that `packed` wrote.
+
+    Raises:
+        FormatError: it is cut short, a bit of it has changed, or it is another shard.
+    """
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as held:
+            header = json.loads(held[HEADER].tobytes())
+            shard = Shard({name: held[name] for name in held.files if name != HEADER}, header["about"])
+        if header["sha256"] != _digest(shard, i):
+            raise ValueError("its checksum does not fit")
+    except Exception as error:  # one changed bit can make the reader of an archive raise anything
+        raise FormatError("This shard is damaged.", got=str(error) or type(error).__name__) from error
+    return shard
+
+
+def _digest(shard: Shard, i: int) -> str:
+    """A checksum over everything a shard says, its place included."""
+    whole = hashlib.sha256(json.dumps([i, shard.about], sort_keys=True).encode())
+    for name in sorted(shard.arrays):
+        array = shard.arrays[name]
+        whole.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        whole.update(np.ascontiguousarray(array).tobytes())
+    return whole.hexdigest()
