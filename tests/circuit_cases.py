@@ -1,0 +1,49 @@
+"""Contrasts on the tiny models for the circuits' tests: random tokens, random answers, random vectors, all by seed."""
+
+from __future__ import annotations
+
+import torch
+
+import tiny
+import tv_lens as tv
+from tv_lens.circuits.runs import Runs, make_runs
+
+CASES = ("vector at the last token", "pairs", "pairs, a target", "vector inside the prompt")
+
+
+def tokens(n: int, length: int, seed: int) -> tv.TokenBatch:
+    ids = torch.randint(3, tiny.VOCAB, (n, length), generator=torch.Generator().manual_seed(seed))
+    return tv.TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool))
+
+
+def answers(n: int, seed: int) -> tv.Answers:
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.stack([torch.randperm(tiny.VOCAB - 3, generator=generator)[:2] + 3 for _ in range(n)])
+    return tv.Answers(drawn[:, 0], drawn[:, 1])
+
+
+def contrast(n: int = 3, length: int = 6, seed: int = 0, pairs: bool = False) -> tv.Contrast:
+    """Run A and run B on the same tokens, or on twins that differ in two of them."""
+    a = tokens(n, length, seed)
+    ids = a.ids.clone()
+    if pairs:
+        ids[:, [1, 3]] = (ids[:, [1, 3]] - 3 + 40) % (tiny.VOCAB - 3) + 3
+    return tv.Contrast(a, tv.TokenBatch(ids, a.mask), answers(n, seed))
+
+
+def vector(seed: int = 1) -> torch.Tensor:
+    return 2 * torch.randn(tiny.D_MODEL, generator=torch.Generator().manual_seed(seed))
+
+
+def setting(case: str) -> tv.Setting:
+    if case == "vector at the last token":
+        return tv.Setting(tv.Replace("resid_post[0]@-1", vector()))
+    if case == "pairs":
+        return tv.Setting(positions="all")
+    if case == "pairs, a target":
+        return tv.Setting(target=tv.Projection("resid_post[1]@3", vector()), positions="all")
+    return tv.Setting(tv.Add("resid_pre[1]@2", vector()), positions="all")
+
+
+def runs(model: tv.HookedModel, case: str, n: int = 3, seed: int = 0) -> Runs:
+    return make_runs(model, contrast(n, seed=seed, pairs=case.startswith("pairs")), setting(case))

@@ -1,0 +1,173 @@
+"""Circuits as files: MIB's fields and back without loss, attribution graphs, GraphML, DOT."""
+
+from __future__ import annotations
+
+import json
+import re
+from xml.etree import ElementTree
+
+import pytest
+import torch
+
+import tv_lens as tv
+from tv_lens.circuits.graph import Graph, Position
+from tv_lens.circuits.wiring import Wiring
+from tv_lens.errors import FormatError, InvalidArgument, ModelMismatch
+from tv_lens.site import ModelShape, Site
+
+SHAPE = ModelShape(3, 4, 2, 32, 8, 64, 96, 64)
+SPANS = (Position("x0", (0, 1)), Position('say "<y>"', (2,)), Position("query", (3,)))
+NAMES = ["input->a0.kv0<v>@x0", "input->a0.h1<q>@query", "a0.h1->m1@query", "m1->logits@query", "a0.h1->logits@query"]
+
+
+def scored(graph: Graph, seed: int = 0) -> tv.EdgeScores:
+    """Scores of every kind of number: odd bits, a negative zero, edges that were not measured."""
+    values = torch.randn(5, len(graph), generator=torch.Generator().manual_seed(seed)) / 3
+    values[:, 1], values[:, 2:4] = -0.0, float("nan")
+    return tv.EdgeScores(graph, values, metric="logit_diff", units="logits", method={"name": "EAPIG", "steps": 5},
+                         run_a=torch.rand(5), run_b=None, grad_at="path", approximate=True,
+                         provenance={"fingerprint": "f00d", "model": "toy", "note": "ü <&>"})  # fmt: skip
+
+
+@pytest.fixture(params=["source", "spans", "grouped at the end"])
+def circuit(request) -> tv.Circuit:
+    graph = {"source": Graph(SHAPE, source=Site("resid_post", 0, pos=-1)), "spans": Graph(SHAPE, positions=SPANS),
+             "grouped at the end": Graph(SHAPE, parallel=True)}[request.param]  # fmt: skip
+    return scored(graph).top(40).prune()
+
+
+@pytest.fixture
+def by_hand() -> tv.Circuit:
+    return tv.Circuit.of(Graph(SHAPE, positions=SPANS), NAMES)
+
+
+def bits(tensor: torch.Tensor) -> bytes:
+    return tensor.numpy().tobytes()
+
+
+def test_json_comes_back_without_loss(circuit, tmp_path):
+    path = tmp_path / "circuit.json"
+    path.write_text(circuit.to_json(), encoding="utf-8")
+    for back in (tv.Circuit.from_json(circuit.to_json()), tv.Circuit.from_json(path)):
+        assert back.same_edges(circuit) and back.graph == circuit.graph
+        assert (back.requested, back.provenance) == (circuit.requested, circuit.provenance)
+        old, new = circuit.scores, back.scores
+        assert bits(new.values) == bits(old.values) and bits(new.run_a) == bits(old.run_a) and new.run_b is None
+        for name in ("metric", "units", "method", "grad_at", "approximate", "provenance", "direction", "sign"):
+            assert getattr(new, name) == getattr(old, name)
+        assert back.to_json() == circuit.to_json()
+
+
+def test_a_circuit_by_hand_comes_back_too(by_hand):
+    back = tv.Circuit.from_json(by_hand.to_json())
+    assert back.same_edges(by_hand) and back.scores is None
+
+
+def test_the_fields_are_those_that_eap_ig_reads(by_hand):
+    """Names, types and nesting that `eap.graph.Graph.from_json` indexes: positions summed, shared keys per head."""
+    graph = by_hand.graph
+    values = torch.zeros(2, len(graph))
+    for name, score in zip(NAMES, (1.0, 2.0, 3.0, 4.0, 5.0)):
+        values[:, graph.index(name)] = score
+    values[:, graph.index("m1->logits@query")] = -4.0
+    values[:, graph.index("input->a0.kv0<v>@query")] = 0.5  # the same edge elsewhere, outside the circuit
+    scores = tv.EdgeScores(graph, values, metric="m", units="u")
+    content = json.loads(tv.Circuit(graph, by_hand.mask, scores).to_json())
+    assert content["cfg"] == {"n_layers": 3, "n_heads": 4, "d_model": 32, "parallel_attn_mlp": False}
+    assert content["edges"] == {
+        "input->a0.h0<v>": {"score": 1.5, "in_graph": True}, "input->a0.h1<v>": {"score": 1.5, "in_graph": True},
+        "input->a0.h1<q>": {"score": 2.0, "in_graph": True}, "a0.h1->m1": {"score": 3.0, "in_graph": True},
+        "m1->logits": {"score": -4.0, "in_graph": True}, "a0.h1->logits": {"score": 5.0, "in_graph": True},
+    }  # fmt: skip
+    assert set(content["nodes"]) == {"input", "logits", *(f"m{i}" for i in range(3)),
+                                     *(f"a{i}.h{j}" for i in range(3) for j in range(4))}  # fmt: skip
+    inside = {name for name, node in content["nodes"].items() if node["in_graph"]}
+    assert inside == {"input", "a0.h1", "m1", "logits"}
+
+
+def test_what_mib_does_not_know_stays_out_of_its_fields():
+    circuit = scored(Graph(SHAPE, source=Site("resid_post", 0, pos=-1))).top(60).prune()
+    content = json.loads(circuit.to_json())
+    assert not any("source" in name for name in (*content["nodes"], *content["edges"]))
+    known = re.compile(r"^(input|a\d+\.h\d+|m\d+)->(a\d+\.h\d+<[qkv]>|m\d+|logits)$")
+    assert content["edges"] and all(known.match(name) for name in content["edges"])
+
+
+def test_a_json_of_another_model_is_refused(tiny_model):
+    model = tiny_model("llama")
+    graph = Graph(model.shape, source=Site("resid_post", 0, pos=-1))
+    own = tv.EdgeScores(graph, torch.randn(2, len(graph)), metric="m", units="u",
+                        provenance={"fingerprint": model.fingerprint, "model": "llama"}).top(9)  # fmt: skip
+    assert tv.Circuit.from_json(own.to_json(), model).same_edges(own)
+    with pytest.raises(ModelMismatch, match="fingerprint"):
+        tv.Circuit.from_json(own.to_json(), tiny_model("llama", seed=1))
+    with pytest.raises(ModelMismatch, match="shape"):
+        tv.Circuit.from_json(own.to_json(), tiny_model("gpt2"))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("{", "not JSON"), ('{"cfg": {}, "nodes": {}, "edges": {}}', "EAP-IG or MIB"), ('{"a": 1}', "no circuit of tv_lens"),
+     ('{"tv_lens": {"format": "tv_lens.circuit", "version": 99}}', "later tv_lens"),
+     ('{"tv_lens": {"format": "tv_lens.circuit", "version": 1}}', "damaged")],
+)  # fmt: skip
+def test_what_is_no_circuit_is_an_error(text, says):
+    with pytest.raises(FormatError, match=says):
+        tv.Circuit.from_json(text)
+
+
+def test_a_damaged_mask_is_an_error(by_hand):
+    content = json.loads(by_hand.to_json())
+    content["tv_lens"]["mask"]["zlib"] = content["tv_lens"]["mask"]["zlib"][:-8]
+    with pytest.raises(FormatError, match="damaged"):
+        tv.Circuit.from_json(json.dumps(content))
+
+
+def test_a_key_read_at_one_position_leads_to_its_head_wherever_it_writes(by_hand):
+    """`input->a0.kv0<v>@x0` feeds a0.h0 and a0.h1 (one group), and only a0.h1 writes, at the query."""
+    wiring = Wiring.of(by_hand)
+    lines = {(wiring.nodes[w.writer].name, wiring.nodes[w.writer].position, wiring.nodes[w.reader].name,
+              wiring.nodes[w.reader].position, w.part) for w in wiring.wires}  # fmt: skip
+    assert ("input", "x0", "a0.h1", "query", "v") in lines and len(lines) == 5 == wiring.n_edges
+    assert [node.kind for node in wiring.nodes] == ["input", "input", "head", "mlp", "logits"]
+
+
+def test_attribution_graphs_have_the_viewers_fields(circuit):
+    tokens = [f"t{i}" for i in range(len(circuit.graph.positions))]
+    content = json.loads(circuit.to_attribution_graph(tokens, slug="s"))
+    assert set(content) == {"metadata", "qParams", "nodes", "links"}
+    assert {"slug", "scan", "prompt_tokens", "prompt", "transcoder_list", "schema_version"} <= set(content["metadata"])
+    assert content["metadata"]["prompt_tokens"] == tokens and content["metadata"]["scan"] == "toy"
+    assert set(content["qParams"]) == {"pinnedIds", "supernodes", "linkType", "clickedId", "sg_pos"}
+    ids = [node["node_id"] for node in content["nodes"]]
+    assert len(set(ids)) == len(ids)
+    needed = {"node_id": str, "feature": int, "layer": str, "ctx_idx": int, "feature_type": str, "jsNodeId": str,
+              "clerp": str, "token_prob": float, "is_target_logit": bool, "run_idx": int, "reverse_ctx_idx": int}  # fmt: skip
+    for node in content["nodes"]:
+        assert all(isinstance(node[name], kind) for name, kind in needed.items())
+        assert node["feature_type"] in ("embedding", "logit", "cross layer transcoder") and 0 <= node["ctx_idx"] < len(tokens)
+    assert all(link["source"] in ids and link["target"] in ids for link in content["links"])
+    wires = Wiring.of(circuit).wires
+    assert [link["weight"] for link in content["links"]] == [wire.effect for wire in wires]
+    with pytest.raises(InvalidArgument, match="one token for each"):
+        circuit.to_attribution_graph(["too", "many", "many", "many", "tokens"])
+
+
+def test_graphml_is_xml_with_typed_data(circuit):
+    space = "{http://graphml.graphdrawing.org/xmlns}"
+    root, wiring = ElementTree.fromstring(circuit.to_graphml()), Wiring.of(circuit)
+    keys = {key.get("id") for key in root.iter(f"{space}key")}
+    nodes = {node.get("id"): {d.get("key"): d.text for d in node} for node in root.iter(f"{space}node")}
+    edges = [(edge.get("source"), edge.get("target"), {d.get("key"): d.text for d in edge}) for edge in root.iter(f"{space}edge")]
+    assert [held["node-name"] for held in nodes.values()] == [node.name for node in wiring.nodes]
+    assert len(edges) == len(wiring.wires)
+    for (start, end, held), wire in zip(edges, wiring.wires):
+        assert start in nodes and end in nodes and set(held) <= keys
+        assert held["edge-name"] == wire.name and float(held["edge-effect"]) == wire.effect
+
+
+def test_dot_quotes_what_it_must(by_hand):
+    text = tv.Circuit.of(by_hand.graph, ['input->m0@say "<y>"', 'm0->a1.kv0<k>@say "<y>"', "a1.h0->logits@query"]).to_dot()
+    assert text.startswith("digraph circuit {") and text.rstrip().endswith("}")
+    assert '"m0@say \\"<y>\\"" -> "a1.h0@query" [' in text and 'label="k"' in text
+    assert text.count(" -> ") == 3 and text.count("{") == text.count("}")

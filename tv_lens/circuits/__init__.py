@@ -1,0 +1,18 @@
+"""Circuits: which edges of a model carry what it does, found, verified and compared."""
+
+from tv_lens.circuits import truth
+from tv_lens.circuits.acdc import ACDC
+from tv_lens.circuits.circuit import Circuit
+from tv_lens.circuits.comparison import Comparison, compare
+from tv_lens.circuits.contrast import Contrast, Projection, Setting
+from tv_lens.circuits.discovery import discover
+from tv_lens.circuits.eap import EAP, EAPIG
+from tv_lens.circuits.evaluation import completeness, faithfulness, minimality
+from tv_lens.circuits.exact import ExactEdges
+from tv_lens.circuits.graph import Graph, Position
+from tv_lens.circuits.scores import EdgeScores
+
+__all__ = [
+    "ACDC", "EAP", "EAPIG", "Circuit", "Comparison", "Contrast", "EdgeScores", "ExactEdges", "Graph", "Position",
+    "Projection", "Setting", "compare", "completeness", "discover", "faithfulness", "minimality", "truth",
+]  # fmt: skip

@@ -1,0 +1,181 @@
+"""Do two tasks use the same edges? Overlap and agreement of scores, with what chance and noise would give beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from tv_lens.circuits.circuit import Circuit
+from tv_lens.circuits.scores import EdgeScores, check_same_graph
+from tv_lens.errors import EmptySelection, InvalidArgument
+from tv_lens.sweep import Sweep
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison:
+    """How alike the edges of several tasks are.
+
+    The diagonal of both sweeps compares a task with itself, on the other half of its prompts: what noise leaves of a
+    perfect agreement. Their "example" axis is the draw of the halves.
+
+    Args:
+        overlap: the Jaccard index of the tasks' top edges, task x task.
+        correlation: the correlation of the tasks' mean effects over edges.
+        shared: the chance of an overlap this large if, within every reader, the edges were dealt out anew.
+        specific: the chance of an agreement this low if both tasks had the same effects (their prompts mixed).
+        size: how many top edges were compared.
+        scores: the tasks' scores.
+    """
+
+    overlap: Sweep
+    correlation: Sweep
+    shared: xr.DataArray
+    specific: xr.DataArray
+    size: int
+    scores: Mapping[str, EdgeScores]
+
+    def common(self, *tasks: str) -> Circuit:
+        """The edges that are among the top ones of all these tasks, or of all tasks."""
+        chosen = [self.scores[task] for task in (tasks or self.scores)]
+        found = chosen[0].top(self.size)
+        for scores in chosen[1:]:
+            found = found & scores.top(self.size)
+        return found
+
+    def only(self, task: str) -> Circuit:
+        """The top edges of one task that are among no other task's."""
+        found = self.scores[task].top(self.size)
+        for name, scores in self.scores.items():
+            found = found if name == task else found - scores.top(self.size)
+        return found
+
+    def __repr__(self) -> str:
+        mean, names = self.overlap.mean(), list(self.scores)
+        lines = [f"Comparison of {len(names)} tasks by their top {self.size} edges: Jaccard overlap of halves"]
+        for one in names:
+            cells = "  ".join(f"{float(mean.sel(task=one, other=other)):.2f}" for other in names)
+            lines.append(f"  {one:<24}{cells}")
+        return "\n".join(lines)
+
+
+def compare(
+    scores: Mapping[str, EdgeScores], *, size: int = 100, by: str = "magnitude", splits: int = 20,
+    permutations: int = 200, seed: int = 0,
+) -> Comparison:  # fmt: skip
+    """How alike tasks are in the edges that matter: overlap and correlation, task by task, against noise and chance.
+
+    Args:
+        scores: by the tasks' names; of one graph.
+        size: top edges of each task.
+        by: how they are ranked.
+        splits: draws of two halves of every task's prompts.
+        permutations: draws of both tests.
+        seed: fixes all draws.
+
+    Raises:
+        InvalidArgument: the scores belong to different graphs, or a task has fewer than four prompts.
+    """
+    if len(scores) < 2:
+        raise EmptySelection("A comparison needs at least two tasks.", got=", ".join(scores) or "none")
+    names, held = list(scores), list(scores.values())
+    for one in held:
+        check_same_graph(held[0].graph, one.graph)
+        if one.n < 4:
+            raise InvalidArgument("Halves of fewer than four prompts say nothing.", got=f"{one.n} prompts")
+    edges = _measured_by_all(held)
+    if not 1 <= size <= len(edges):
+        raise EmptySelection("There are not that many edges.", got=f"size={size}", allowed=f"1 to {len(edges):,}")
+    values = [one.values[:, edges].double() for one in held]
+    rng = np.random.default_rng(seed)
+    overlap, correlation = np.zeros((2, splits, len(names), len(names)))
+    for split in range(splits):
+        halves = [_halves(each, rng) for each in values]
+        for i in range(len(names)):
+            for j in range(len(names)):
+                one, other = halves[i][0], halves[j][1]
+                overlap[split, i, j] = _jaccard(_top(one, size, by), _top(other, size, by))
+                correlation[split, i, j] = _correlation(one, other)
+    into = held[0].graph.edges[edges, 0] * held[0].graph.n_readers + held[0].graph.edges[edges, 2]
+    shared = _pairwise(names, lambda i, j: _chance_of_overlap(values[i], values[j], into, size, by, permutations, rng))
+    specific = _pairwise(names, lambda i, j: _chance_of_difference(values[i], values[j], permutations, rng))
+    about = {"verb": "compare", "size": size, "by": by, "splits": splits, "permutations": permutations, "seed": seed,
+             "n": [one.n for one in held], "fingerprint": held[0].provenance.get("fingerprint", "")}  # fmt: skip
+
+    def sweep(array: np.ndarray, metric: str, units: str) -> Sweep:
+        labelled = xr.DataArray(array, dims=("example", "task", "other"), coords={"task": names, "other": names})
+        return Sweep(labelled, metric=metric, units=units, sign="higher: more alike; the diagonal is what noise leaves",
+                     name=f"{metric} between tasks", provenance=about, zero=0.0)  # fmt: skip
+
+    return Comparison(sweep(overlap, "overlap", "Jaccard index"), sweep(correlation, "correlation", "Pearson's r"), shared,
+                      specific, size, dict(scores))  # fmt: skip
+
+
+def _measured_by_all(held: list[EdgeScores]) -> Int[Tensor, "m"]:
+    some = torch.stack([~one.values.isnan().any(0) for one in held]).all(0)
+    return some.nonzero()[:, 0]
+
+
+def _halves(values: Float[Tensor, "example edge"], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    order = torch.tensor(rng.permutation(len(values)))
+    middle = len(values) // 2
+    return values[order[:middle]].mean(0), values[order[middle:]].mean(0)
+
+
+def _top(mean: Float[Tensor, "edge"], size: int, by: str) -> Bool[Tensor, "edge"]:
+    key = mean.abs() if by == "magnitude" else mean if by == "helpful" else -mean
+    mask = torch.zeros(len(mean), dtype=torch.bool)
+    mask[torch.sort(key, descending=True, stable=True).indices[:size]] = True
+    return mask
+
+
+def _jaccard(one: Bool[Tensor, "edge"], other: Bool[Tensor, "edge"]) -> float:
+    return float((one & other).sum() / (one | other).sum())
+
+
+def _correlation(one: Float[Tensor, "edge"], other: Float[Tensor, "edge"]) -> float:
+    one, other = one - one.mean(), other - other.mean()
+    size = float(one.norm() * other.norm())
+    return float(one @ other) / size if size > 0 else 0.0
+
+
+def _pairwise(names: list[str], chance) -> xr.DataArray:
+    table = np.full((len(names), len(names)), np.nan)
+    for i in range(len(names)):
+        for j in range(i):
+            table[i, j] = table[j, i] = chance(i, j)
+    return xr.DataArray(table, dims=("task", "other"), coords={"task": names, "other": names}, name="p")
+
+
+def _chance_of_overlap(
+    one: Float[Tensor, "n edge"], other: Float[Tensor, "m edge"], into: Int[Tensor, "edge"], size: int, by: str,
+    permutations: int, rng: np.random.Generator,
+) -> float:  # fmt: skip
+    """How often as large an overlap comes about if each reader's edges keep their number and lose their identity."""
+    a, b = _top(one.mean(0), size, by), _top(other.mean(0), size, by)
+    found, hits = _jaccard(a, b), 0
+    order = torch.sort(into, stable=True).indices
+    for _ in range(permutations):
+        # A random key within readers: sorting by (reader, key) permutes the edges of every reader among themselves.
+        shuffled = torch.tensor(rng.permutation(len(into)))
+        within = shuffled[torch.sort(into[shuffled], stable=True).indices]
+        moved = torch.zeros_like(b)
+        moved[order] = b[within]
+        hits += _jaccard(a, moved) >= found
+    return (1 + hits) / (1 + permutations)
+
+
+def _chance_of_difference(
+    one: Float[Tensor, "n edge"], other: Float[Tensor, "m edge"], permutations: int, rng: np.random.Generator
+) -> float:
+    """How often as low a correlation comes about if the two tasks' prompts are mixed and dealt out again."""
+    both, found, hits = torch.cat([one, other]), _correlation(one.mean(0), other.mean(0)), 0
+    for _ in range(permutations):
+        order = torch.tensor(rng.permutation(len(both)))
+        hits += _correlation(both[order[: len(one)]].mean(0), both[order[len(one) :]].mean(0)) <= found
+    return (1 + hits) / (1 + permutations)

@@ -1,0 +1,252 @@
+"""Circuits as files of other tools: MIB's JSON (which also comes back without loss), attribution graphs, GraphML, DOT."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape, quoteattr
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tv_lens.circuits.circuit import Circuit
+from tv_lens.circuits.graph import Graph
+from tv_lens.circuits.scores import EdgeScores
+from tv_lens.circuits.wiring import Node, Wiring
+from tv_lens.errors import FormatError, InvalidArgument
+
+FORMAT, VERSION = "tv_lens.circuit", 1
+_SCORE_TEXTS = ("metric", "units", "method", "grad_at", "approximate", "provenance", "direction", "sign")
+
+
+# ------------------------------------------------------------------------------------------------------------- JSON
+
+
+def to_json(circuit: Circuit) -> str:
+    """The circuit as JSON with MIB's fields `cfg`, `nodes`, `edges`, and under `tv_lens` all that it takes to come back.
+
+    MIB knows no positions, no shared keys and no injected vector. In its fields positions are summed, an edge into a
+    shared key or value stands once for each head of its group with the group's score, and edges of `source` are left
+    out. An edge that is not listed has a score of 0 and is not in the circuit, as EAP-IG's reader takes it.
+    """
+    graph = circuit.graph
+    content = {
+        "cfg": {"n_layers": graph.shape.n_layers, "n_heads": graph.shape.n_heads, "d_model": graph.shape.d_model,
+                "parallel_attn_mlp": graph.parallel},
+        "nodes": {name: {"in_graph": name in set(circuit.nodes) or name == "logits"}
+                  for name in (*graph.writers, "logits") if name != "source"},
+        "edges": _mib_edges(circuit),
+        "tv_lens": {"format": FORMAT, "version": VERSION, "graph": graph.to_dict(), "mask": _packed(circuit.mask),
+                    "requested": circuit.requested, "provenance": circuit.provenance,
+                    "scores": None if circuit.scores is None else _scores(circuit.scores)},
+    }  # fmt: skip
+    return json.dumps(content, ensure_ascii=False, allow_nan=False)
+
+
+def from_json(source: str | Path) -> Circuit:
+    """The circuit that `to_json` wrote: mask, scores to the last bit, provenance.
+
+    Args:
+        source: the text, or the path of a file.
+
+    Raises:
+        FormatError: it is damaged, or was written by another tool or a later version.
+    """
+    text = str(source)
+    if not text.lstrip().startswith("{"):
+        text = Path(source).read_text(encoding="utf-8")
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise FormatError("This is not JSON.", got=str(error)) from error
+    own = content.get("tv_lens") if isinstance(content, dict) else None
+    if not isinstance(own, dict) or own.get("format") != FORMAT:
+        known = isinstance(content, dict) and {"cfg", "nodes", "edges"} <= set(content)
+        raise FormatError("This JSON holds no circuit of tv_lens.", allowed="what circuit.to_json() wrote",
+                          got="a graph of EAP-IG or MIB" if known else text[:60],
+                          do="build it with Circuit.of(graph, names) from the names in its edges" if known else None)  # fmt: skip
+    if own["version"] > VERSION:
+        raise FormatError("This circuit was written by a later tv_lens.", got=f"version {own['version']}",
+                          allowed=f"up to version {VERSION}", do="update tv_lens.")  # fmt: skip
+    try:
+        graph = Graph.from_dict(own["graph"])
+        scores = None if own["scores"] is None else _scores_back(graph, own["scores"])
+        return Circuit(graph, _unpacked(own["mask"]), scores, own["requested"], own["provenance"])
+    except (KeyError, TypeError, ValueError, zlib.error) as error:
+        raise FormatError("This circuit's JSON is damaged.", got=f"{type(error).__name__}: {error}") from error
+
+
+def _mib_edges(circuit: Circuit) -> dict[str, dict[str, Any]]:
+    """Edge name to score and membership, positions summed, heads of a group one by one."""
+    graph, found = circuit.graph, {}
+    scores = torch.zeros(len(graph)) if circuit.scores is None else circuit.scores.mean().nan_to_num(0.0)
+    listed = (circuit.mask | (scores != 0)).nonzero()[:, 0]
+    columns = (graph.edges[listed].tolist(), scores[listed].tolist(), circuit.mask[listed].tolist())
+    for (_, w, r), score, inside in zip(*columns):
+        writer, reader = graph.writers[w], graph.readers[r]
+        if writer == "source" or reader == "target":
+            continue
+        part = re.search(r"<.>$", reader)
+        for node in graph.nodes_of(r):
+            name = f"{writer}->{node}{part[0] if part else ''}"
+            edge = found.setdefault(name, {"score": 0.0, "in_graph": False})
+            edge["score"] += score
+            edge["in_graph"] |= inside
+    return found
+
+
+def _scores(scores: EdgeScores) -> dict[str, Any]:
+    columns = scores.measured  # the others are NaN
+    return {
+        **{name: getattr(scores, name) for name in _SCORE_TEXTS}, "n": scores.n,
+        "columns": _packed(columns), "values": _packed(scores.values[:, columns]),
+        **{run: None if getattr(scores, run) is None else _packed(getattr(scores, run)) for run in ("run_a", "run_b")},
+    }  # fmt: skip
+
+
+def _scores_back(graph: Graph, held: Mapping[str, Any]) -> EdgeScores:
+    measured = _unpacked(held["values"])
+    values = torch.full((held["n"], len(graph)), float("nan"), dtype=measured.dtype)
+    values[:, _unpacked(held["columns"])] = measured
+    runs = {run: None if held[run] is None else _unpacked(held[run]) for run in ("run_a", "run_b")}
+    return EdgeScores(graph, values, **runs, **{name: held[name] for name in _SCORE_TEXTS})
+
+
+def _packed(tensor: Tensor) -> dict[str, Any]:
+    """A tensor's bits as text."""
+    array = tensor.detach().cpu().contiguous().numpy()
+    return {"dtype": array.dtype.str, "shape": list(array.shape),
+            "zlib": base64.b64encode(zlib.compress(array.tobytes(), 9)).decode()}  # fmt: skip
+
+
+def _unpacked(held: Mapping[str, Any]) -> Tensor:
+    bits = zlib.decompress(base64.b64decode(held["zlib"]))
+    return torch.from_numpy(np.frombuffer(bits, dtype=np.dtype(held["dtype"])).reshape(held["shape"]).copy())
+
+
+# ------------------------------------------------------------------------------------------------ attribution graphs
+
+
+def to_attribution_graph(circuit: Circuit, *, tokens: Sequence[str] | None = None, slug: str = "circuit") -> str:
+    """The circuit in the schema of circuit-tracer's and Neuronpedia's viewers: `metadata`, `qParams`, `nodes`, `links`.
+
+    The schema knows transcoder features, not heads. A head or an MLP is given as a feature of its layer, numbered by
+    head (an MLP after the heads), and named in `clerp`; `source` stands at its layer, too.
+
+    Args:
+        circuit: what is written.
+        tokens: the prompt's tokens, one for each of the graph's positions; their labels if None.
+        slug: the graph's name.
+    """
+    graph, wiring = circuit.graph, Wiring.of(circuit)
+    shown = list(wiring.positions if tokens is None else tokens)
+    if len(shown) != len(wiring.positions):
+        raise InvalidArgument("An attribution graph needs one token for each of the circuit's positions.",
+                              got=f"{len(shown)} tokens",
+                              allowed=f"{len(wiring.positions)} ({', '.join(wiring.positions)})")  # fmt: skip
+    about = {} if circuit.scores is None else circuit.scores.provenance
+    influence = _influence(wiring)
+    nodes = [_feature(graph, node, influence[i]) for i, node in enumerate(wiring.nodes)]
+    links = [{"source": nodes[w.writer]["node_id"], "target": nodes[w.reader]["node_id"],
+              "weight": 1.0 if w.effect is None else w.effect, "part": w.part} for w in wiring.wires]  # fmt: skip
+    content = {
+        "metadata": {"slug": slug, "scan": str(about.get("model", "")), "transcoder_list": [], "prompt_tokens": shown,
+                     "prompt": "".join(shown), "node_threshold": None, "schema_version": 1,
+                     "info": {"generator": "tv_lens", "fingerprint": about.get("fingerprint")}},
+        "qParams": {"pinnedIds": [], "supernodes": [], "linkType": "both", "clickedId": "", "sg_pos": ""},
+        "nodes": nodes, "links": links,
+    }  # fmt: skip
+    return json.dumps(content, ensure_ascii=False, allow_nan=False)
+
+
+def _influence(wiring: Wiring) -> list[float]:
+    """Per node the share of all effect that leaves or enters it, whichever is more."""
+    sums = [[0.0, 0.0] for _ in wiring.nodes]
+    for wire in wiring.wires:
+        sums[wire.writer][0] += abs(wire.effect or 0.0)
+        sums[wire.reader][1] += abs(wire.effect or 0.0)
+    total = sum(out for out, _ in sums) or 1.0
+    return [max(both) / total for both in sums]
+
+
+def _feature(graph: Graph, node: Node, influence: float) -> dict[str, Any]:
+    place, H, L = node.place, graph.shape.n_heads, graph.shape.n_layers
+    if node.kind == "input":
+        layer, number, kind = "E", 0, "embedding"
+    elif node.kind in ("logits", "target"):
+        layer, number, kind = str(L + 1), 0, "logit"
+    else:
+        layer, kind = str(node.layer or 0), "cross layer transcoder"
+        number = {"head": node.head, "mlp": H, "source": H + 1}[node.kind]
+    if kind == "embedding":
+        feature = place
+    elif kind == "logit":
+        feature = number
+    else:  # the viewers number features by Cantor's pairing of layer and index
+        feature = (int(layer) + number) * (int(layer) + number + 1) // 2 + number
+    return {
+        "node_id": f"{layer}_{number}_{place}", "feature": feature, "layer": layer, "ctx_idx": place,
+        "feature_type": kind,
+        "token_prob": 0.0, "is_target_logit": node.kind == "logits", "run_idx": 0, "reverse_ctx_idx": 0,
+        "jsNodeId": f"{layer}_{number}-{place}", "clerp": f"{node.name}@{node.position}", "influence": influence,
+        "activation": None,
+    }  # fmt: skip
+
+
+# ----------------------------------------------------------------------------------------------------- GraphML, DOT
+
+
+def to_graphml(circuit: Circuit) -> str:
+    """The circuit as GraphML, for networkx, igraph, Gephi, yEd or Cytoscape."""
+    wiring = Wiring.of(circuit)
+    keys = {"node": {"name": "string", "position": "string", "kind": "string", "layer": "int", "head": "int"},
+            "edge": {"name": "string", "part": "string", "effect": "double", "low": "double", "high": "double",
+                     "rank": "int"}}  # fmt: skip
+    lines = ['<?xml version="1.0" encoding="UTF-8"?>', '<graphml xmlns="http://graphml.graphdrawing.org/xmlns">']
+    lines += [f'  <key id="{group}-{name}" for="{group}" attr.name="{name}" attr.type="{kind}"/>'
+              for group, entries in keys.items() for name, kind in entries.items()]  # fmt: skip
+    lines.append('  <graph id="circuit" edgedefault="directed">')
+    for i, node in enumerate(wiring.nodes):
+        lines.append(f'    <node id="n{i}">{_data("node", node, keys)}</node>')
+    for i, wire in enumerate(wiring.wires):
+        ends = f'source="n{wire.writer}" target="n{wire.reader}"'
+        lines.append(f'    <edge id="e{i}" {ends}>{_data("edge", wire, keys)}</edge>')
+    return "\n".join([*lines, "  </graph>", "</graphml>", ""])
+
+
+def _data(group: str, thing: Any, keys: Mapping[str, Mapping[str, str]]) -> str:
+    values = {name: getattr(thing, name) for name in keys[group]}
+    return "".join(f"<data key={quoteattr(f'{group}-{name}')}>{escape(str(value))}</data>"
+                   for name, value in values.items() if value not in (None, ""))  # fmt: skip
+
+
+def to_dot(circuit: Circuit) -> str:
+    """The circuit as DOT, for Graphviz: the input below, blue edges help and orange ones hurt."""
+    wiring = Wiring.of(circuit)
+    largest = max((abs(wire.effect or 0.0) for wire in wiring.wires), default=0.0) or 1.0
+    lines = ["digraph circuit {", "  rankdir=BT; node [shape=box, style=rounded, fontname=Helvetica];"]
+    names = [node.name if wiring.folded else f"{node.name}@{node.position}" for node in wiring.nodes]
+    levels: dict[tuple[int, str], list[str]] = {}
+    for name, node in zip(names, wiring.nodes):
+        lines.append(f"  {_quoted(name)};")
+        if node.kind in ("head", "mlp"):
+            levels.setdefault((node.layer or 0, node.kind), []).append(name)
+    lines += [f"  {{ rank=same; {'; '.join(map(_quoted, level))}; }}" for level in levels.values()]
+    for wire in wiring.wires:
+        width = 0.5 + 4.5 * abs(wire.effect or 0.0) / largest
+        colour = "gray40" if wire.effect is None else "#0072b2" if wire.effect >= 0 else "#d55e00"
+        label = f', label="{wire.part}"' if wire.part else ""
+        effect = "" if wire.effect is None else f', effect="{wire.effect!r}"'
+        lines.append(f'  {_quoted(names[wire.writer])} -> {_quoted(names[wire.reader])} [penwidth={width:.2f}, '
+                     f'color="{colour}"{label}{effect}];')  # fmt: skip
+    return "\n".join([*lines, "}", ""])
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'

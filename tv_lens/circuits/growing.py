@@ -1,0 +1,41 @@
+"""The best edges that hang together: a circuit grown from the end, one edge at a time."""
+
+from __future__ import annotations
+
+import heapq
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from tv_lens.circuits.graph import Graph
+
+
+def grown(graph: Graph, value: Float[Tensor, "edge"], n: int) -> Bool[Tensor, "edge"]:
+    """A mask of up to `n` edges: always the best edge that enters what is in already, NaN never.
+
+    Source:
+        Hanna et al. 2024 (arXiv 2403.17806), the greedy search of section 3, on edges into readers.
+    """
+    entering: dict[tuple[int, int], list[int]] = {}
+    for edge, (place, _, reader) in enumerate(graph.edges.tolist()):
+        entering.setdefault((place, reader), []).append(edge)
+    mask, waiting = torch.zeros(len(graph), dtype=torch.bool), []
+    values, seen, met = value.tolist(), set(), set()
+
+    def enter(place: int, reader: int) -> None:
+        if (place, reader) not in met:
+            met.add((place, reader))
+            for edge in entering.get((place, reader), ()):
+                if values[edge] == values[edge]:
+                    heapq.heappush(waiting, (-values[edge], edge))  # of equal ones the first in the graph's order
+
+    enter(graph.end, graph.end_reader)
+    while waiting and len(seen) < n:
+        _, edge = heapq.heappop(waiting)
+        seen.add(edge)
+        place, writer, _ = graph.edges[edge].tolist()
+        for where, reader in graph.readers_for(place, writer):
+            enter(where, reader)
+    mask[list(seen)] = True
+    return mask

@@ -1,0 +1,272 @@
+"""The two runs between which edges are measured, what every writer wrote in each, and the metric at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tv_lens.batch import TokenBatch
+from tv_lens.circuits.contrast import Contrast, Projection, Setting, contrast_of, positions_for
+from tv_lens.circuits.graph import Graph
+from tv_lens.errors import InvalidArgument
+from tv_lens.intervention import Intervention
+from tv_lens.metrics import Answers, Metric, MetricInfo, Readout, info_of, log_prob, logit_diff
+from tv_lens.model import HookedModel
+from tv_lens.readers import Readers, readers_of
+from tv_lens.site import Site
+from tv_lens.tasks.prompts import PromptPairs, Prompts
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """What one run held at the graph's tokens ("slots"), per layer."""
+
+    pre: Float[Tensor, "layer example slot d_model"]
+    attn: Float[Tensor, "layer example slot d_model"]
+    mid: Float[Tensor, "layer example slot d_model"]  # what the MLP reads
+    mlp: Float[Tensor, "layer example slot d_model"]
+    z: Float[Tensor, "layer example slot head d_head"]
+    post: Float[Tensor, "example slot d_model"]
+
+    def at(self, site: Site) -> Float[Tensor, "example slot d_model"]:
+        """What a place in the stream held."""
+        layer = int(site.layer)
+        if site.component in ("attn_out", "mlp_out", "resid_pre", "resid_mid"):
+            held = {"attn_out": self.attn, "mlp_out": self.mlp, "resid_pre": self.pre, "resid_mid": self.mid}
+            return held[site.component][layer]
+        return self.post if layer == len(self.pre) - 1 else self.pre[layer + 1]
+
+    def read_by(self, layer: int, part: str) -> Float[Tensor, "example slot d_model"]:
+        """The stream that a part of a layer reads."""
+        return self.mid[layer] if part == "mlp" else self.pre[layer]
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """Some examples with both of their traces."""
+
+    rows: Int[Tensor, "example"]
+    a: Trace
+    b: Trace
+    made: dict[str, Any] = field(default_factory=dict)  # what was derived from them and is wanted again
+
+
+@dataclass(frozen=True, eq=False)
+class Runs:
+    """Run A and run B of every example: prompts, interventions, graph, and what is read at the end.
+
+    Attributes:
+        slots: the token positions at which edges live.
+        slot_place: for each of them, its place among the graph's positions.
+    """
+
+    model: HookedModel
+    graph: Graph
+    contrast: Contrast
+    edits_a: tuple[Intervention, ...]
+    edits_b: tuple[Intervention, ...]
+    metric: Metric
+    target: Projection | None
+    reference: Float[Tensor, "example d_vocab"] | None = None
+
+    @property
+    def readers(self) -> Readers:
+        return readers_of(self.model)
+
+    @cached_property
+    def slots(self) -> tuple[int, ...]:
+        return tuple(sorted(m for p in self.graph.positions for m in p.members))
+
+    @cached_property
+    def slot_place(self) -> Int[Tensor, "slot"]:
+        place = {m: i for i, p in enumerate(self.graph.positions) for m in p.members}
+        return torch.tensor([place[slot] for slot in self.slots])
+
+    def _slot_of(self, pos: int) -> int:
+        width = int(self.contrast.tokens_a.lengths[0])
+        return self.slots.index(pos if pos in self.slots else pos % width)
+
+    @cached_property
+    def start_slot(self) -> int | None:
+        return None if self.graph.source is None else self._slot_of(int(self.graph.source.pos))
+
+    @cached_property
+    def end_slot(self) -> int:
+        return self._slot_of(-1 if self.target is None else int(self.target.site.pos))
+
+    @property
+    def info(self) -> MetricInfo:
+        """What the number at the end means."""
+        if self.target is None:
+            return info_of(self.metric)
+        return MetricInfo(f"projection at {self.target.site}", "lengths of the direction", "higher: further along it", 0.0)
+
+    @cached_property
+    def _kept(self) -> dict[tuple[int, ...], Chunk]:
+        """The examples that were traced last."""
+        return {}
+
+    # ---- tracing --------------------------------------------------------------------------------------------------
+
+    def chunks(self, copies: int = 1, rows: Sequence[int] | None = None) -> Iterator[Chunk]:
+        """Examples with their traces, as many at once as a quarter of the memory budget holds.
+
+        Args:
+            copies: how many tables `slot writer d_model` the caller keeps per example.
+            rows: the examples; all if None.
+        """
+        shape, slots = self.model.shape, len(self.slots)
+        table = slots * self.graph.n_writers * shape.d_model * 4
+        traces = 2 * slots * shape.n_layers * (4 * shape.d_model + shape.n_heads * shape.d_head) * 4
+        size = max(1, self.model.memory_budget // 4 // (table * (copies + 2) + traces))
+        rows = list(range(len(self.contrast)) if rows is None else rows)
+        for start in range(0, len(rows), size):
+            part = tuple(rows[start : start + size])
+            if part not in self._kept:  # what fits whole is traced once, however often a method comes back to it
+                self._kept.clear()
+                self._kept[part] = Chunk(torch.tensor(part), self.trace("a", part), self.trace("b", part))
+            yield self._kept[part]
+
+    def tokens(self, run: str, rows: Sequence[int]) -> TokenBatch:
+        both = self.contrast.tokens_a if run == "a" else self.contrast.tokens_b
+        return self.model.tokens(both.select(list(rows)))
+
+    def edits(self, run: str) -> tuple[Intervention, ...]:
+        return self.edits_a if run == "a" else self.edits_b
+
+    def trace(self, run: str, rows: Sequence[int]) -> Trace:
+        """What run "a" or "b" held."""
+        layers = range(self.model.n_layers)
+        names = ["resid_pre", "attn_out", "mlp_out", "z"] + ([] if self.graph.parallel else ["resid_mid"])
+        last = Site("resid_post", self.model.n_layers - 1, pos=self.slots)
+        wanted = [Site(name, layer, pos=self.slots) for name in names for layer in layers]
+        with self.model.intervene(*self.edits(run)):
+            held = self.model.capture(self.tokens(run, rows), [*wanted, last])
+        stacks = {name: torch.stack([held[Site(name, layer, pos=self.slots)] for layer in layers]) for name in names}
+        pre = stacks["resid_pre"]
+        return Trace(pre, stacks["attn_out"], stacks.get("resid_mid", pre), stacks["mlp_out"], stacks["z"], held[last])
+
+    # ---- writers ----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _live(self) -> Float[Tensor, "slot writer"]:
+        """1 where a writer has edges at a slot; what the source cut off is told by no difference."""
+        return self.graph.valid.any(2)[self.slot_place].float()
+
+    def difference(self, chunk: Chunk) -> Float[Tensor, "example slot writer d_model"]:
+        """What each writer wrote in run B less what it wrote in run A; zero for writers without edges."""
+        if "difference" not in chunk.made:
+            found = self.writes(chunk.b).sub_(self.writes(chunk.a)).mul_(self._live[..., None])
+            chunk.made["difference"] = found
+        return chunk.made["difference"]
+
+    def writes(self, trace: Trace) -> Float[Tensor, "example slot writer d_model"]:
+        """What every writer wrote to the stream."""
+        graph, shape = self.graph, self.model.shape
+        n, slots = trace.post.shape[:2]
+        out = torch.zeros(n, slots, graph.n_writers, shape.d_model)
+        out[:, :, 0] = trace.pre[0]
+        for layer in range(shape.n_layers):
+            first, mlp = graph.head_writer(layer, 0), graph.mlp_writer(layer)
+            out[:, :, first:mlp] = self.readers.head_writes(layer, trace.z[layer], trace.attn[layer]).cpu()
+            out[:, :, mlp] = trace.mlp[layer]
+        if self.start_slot is not None:
+            out[:, self.start_slot, -1] = trace.at(self.graph.source)[:, self.start_slot]
+        return out
+
+    # ---- the end ----------------------------------------------------------------------------------------------------
+
+    def end_stream(self, trace: Trace) -> Float[Tensor, "example d_model"]:
+        """The stream where the result is read."""
+        held = trace.post if self.target is None else trace.at(self.target.site)
+        return held[:, self.end_slot]
+
+    @property
+    def answers(self) -> Answers:
+        answers = self.contrast.answers
+        return answers if self.reference is None else replace(answers, reference=self.reference)
+
+    def result(self, streams: Float[Tensor, "n d_model"], owners: Int[Tensor, "n"]) -> Float[Tensor, "n"]:
+        """The number at the end that follows from each stream there; `owners` are its examples."""
+        if self.target is not None:
+            return self.target.read(streams)
+        readout, narrow = Readout(self.metric, self.answers, owners), self.model.registry.can_narrow
+        size = max(1, self.model.memory_budget // 8 // (self.model.shape.d_vocab * 8))
+        found = []
+        for start in range(0, len(streams), size):
+            rows = torch.arange(start, min(start + size, len(streams)))
+            columns = readout.columns(rows) if narrow else None
+            logits = self._logits(streams[rows], columns)
+            if columns is None and (wanted := readout.columns(rows)) is not None:
+                logits = logits.gather(1, wanted.to(logits.device))
+            found.append(readout(logits, rows).float().cpu())
+        return torch.cat(found)
+
+    def _logits(self, streams: Float[Tensor, "n d_model"], columns: Int[Tensor, "n k"] | None) -> Tensor:
+        """The logits of final streams, through the model's own last norm and unembedding."""
+        ids = torch.zeros((len(streams), 1), dtype=torch.long, device=self.model.device)
+        held = streams.to(self.model.device, self.model.dtype)[:, None]
+        logits, _ = self.model.forward(
+            TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool)), logits_at=ids, block_call=self.readers.passing(held),
+            logit_columns=None if columns is None else columns[:, None], who="circuits",
+        )  # fmt: skip
+        return logits[:, 0]
+
+    @cached_property
+    def baselines(self) -> tuple[Float[Tensor, "example"], Float[Tensor, "example"]]:
+        """The number at the end of run A and of run B, per example."""
+        found = {"a": [], "b": []}
+        for chunk in self.chunks():
+            for run, trace in (("a", chunk.a), ("b", chunk.b)):
+                found[run].append(self.result(self.end_stream(trace), chunk.rows))
+        return torch.cat(found["a"]), torch.cat(found["b"])
+
+    def check_gap(self) -> None:
+        """Raises `InvalidArgument` where the two runs do not differ in what is read at the end."""
+        a, b = (run.double().mean() for run in self.baselines)
+        if abs(a - b) <= 1e-6 * max(abs(a), abs(b), 1e-12):
+            raise InvalidArgument("There is nothing to explain: run A and run B do not differ on average.",
+                                  got=f"mean {self.info.name} {float(a):.4g} in run A, {float(b):.4g} in run B",
+                                  do="choose a source, a corruption or a metric that makes a difference.")  # fmt: skip
+
+    def with_reference(self) -> Runs:
+        """The same runs with run A's logits as the reference that `kl` needs; unchanged where nothing reads it."""
+        if self.target is not None or info_of(self.metric).answers_only:
+            return self
+        rows, parts = list(range(len(self.contrast))), []
+        size = max(1, self.model.memory_budget // 4 // (self.model.shape.d_vocab * 16))
+        for start in range(0, len(rows), size):
+            parts.append(self.model.run(self.tokens("a", rows[start : start + size]), self.edits_a).cpu())
+        return replace(self, reference=torch.cat(parts))
+
+
+def make_runs(model: HookedModel, prompts: Prompts | PromptPairs | Contrast, setting: Setting) -> Runs:
+    """The two runs that a call describes.
+
+    Raises:
+        InvalidArgument: something is attached to the model, or the source never reaches the target.
+        MisalignedPrompts: the prompts' structure does not fit the positions that are asked for.
+    """
+    if model.registry.attached:
+        raise InvalidArgument("Circuits are measured on the model as it is, and something is attached to it.",
+                              got=model.registry.attached[0].who, do="leave the model.intervene(...) context first.")  # fmt: skip
+    contrast = contrast_of(model, prompts, setting.source)
+    site = None if setting.source is None else setting.source.site
+    target = None if setting.target is None else setting.target.site
+    graph = Graph(model.shape, readers_of(model).parallel, positions_for(contrast, site, setting.positions), site, target)
+    if len(graph) == 0:
+        raise InvalidArgument("The source never reaches the target: no edge leads from one to the other.",
+                              got=f"source {site}, target {target or 'logits'}",
+                              do="choose a source before the target, in layer and in position.")  # fmt: skip
+    metric = setting.metric
+    if metric is None:
+        metric = logit_diff if contrast.answers.wrong is not None else log_prob
+    edits_a = () if setting.source is None else (setting.source,)
+    edits_b = () if setting.against is None else (setting.against,)
+    return Runs(model, graph, contrast, edits_a, edits_b, metric, setting.target).with_reference()

@@ -1,0 +1,298 @@
+"""What each edge is worth, example by example, and what may be concluded from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tv_lens.bootstrap import ratio_interval
+from tv_lens.circuits import scores_file
+from tv_lens.circuits.contrast import Setting
+from tv_lens.circuits.graph import Graph, Position
+from tv_lens.errors import EmptySelection, InvalidArgument, ModelMismatch, ShapeMismatch, unknown
+from tv_lens.sweep_parts import plain
+
+if TYPE_CHECKING:
+    from tv_lens.circuits.circuit import Circuit
+    from tv_lens.model import HookedModel
+
+ORDERS = ("magnitude", "helpful", "harmful")
+SIGN = "positive: the edge helps, the metric falls when it carries run B's value; 0: no effect"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class EdgeScores:
+    """A number per example and edge: how much the metric of run A falls when this one edge carries run B's value.
+
+    Args:
+        graph: which edges there are; scores stand in the order of `graph.edges`.
+        values: per example; NaN in the column of an edge that was not measured.
+        metric: the metric's name.
+        units: what one unit of it is.
+        method: how the scores were come by, such as `{"name": "EAPIG", "steps": 5, "where": "inputs"}`.
+        run_a: the metric per example of the run that holds what is traced (clean, or with the source).
+        run_b: the metric of the run without it (corrupted, or without the source).
+        grad_at: the run whose gradient was taken; None for measured effects.
+        approximate: whether the values are estimates of the effects rather than the effects.
+        provenance: where the numbers come from, as JSON holds it; `fingerprint` is the model's.
+        direction: what is written where; only "noising" (B's value into run A) exists.
+        sign: in words, which way is up and where zero is.
+        setting: what the runs differ in, for testing circuits on other prompts; not saved.
+
+    Example:
+        >>> from tv_lens.site import ModelShape
+        >>> graph = Graph(ModelShape(1, 1, 1, 4, 4, 8, 10, 16))
+        >>> scores = EdgeScores(graph, torch.arange(16.0).view(2, 8), metric="logit_diff", units="logits")
+        >>> scores.mean()[:3].tolist(), scores.top(2).names
+        ([4.0, 5.0, 6.0], ['a0.h0->logits', 'm0->logits'])
+    """
+
+    graph: Graph
+    values: Float[Tensor, "example edge"]
+    metric: str
+    units: str
+    method: dict[str, Any] = field(default_factory=dict)
+    run_a: Float[Tensor, "example"] | None = None
+    run_b: Float[Tensor, "example"] | None = None
+    grad_at: str | None = None
+    approximate: bool = False
+    provenance: dict[str, Any] = field(default_factory=dict)
+    direction: str = "noising"
+    sign: str = SIGN
+    setting: Setting | None = None
+
+    def __post_init__(self) -> None:
+        if self.values.shape[1] != len(self.graph):
+            raise ShapeMismatch("Edge scores need one column per edge of the graph.", got=list(self.values.shape),
+                                allowed=["example", len(self.graph)])  # fmt: skip
+        if not len(self.values):
+            raise EmptySelection("Edge scores need at least one example.")
+        for name in ("run_a", "run_b"):
+            run = getattr(self, name)
+            if run is not None and len(run) != len(self.values):
+                raise ShapeMismatch(f"{name} needs one number per example.", got=len(run), allowed=len(self.values))
+        for name in ("method", "provenance"):
+            object.__setattr__(self, name, plain(getattr(self, name), name))
+
+    # ---- reading ------------------------------------------------------------------------------------------------
+
+    @property
+    def n(self) -> int:
+        """How many examples there are."""
+        return len(self.values)
+
+    @property
+    def measured(self) -> Int[Tensor, "m"]:
+        """The numbers of the edges that have a score."""
+        return (~self.values.isnan().any(0)).nonzero()[:, 0]
+
+    @property
+    def gap(self) -> Float[Tensor, "example"] | None:
+        """What there is to explain: the metric of run A minus that of run B."""
+        return None if self.run_a is None or self.run_b is None else self.run_a - self.run_b
+
+    def mean(self) -> Float[Tensor, "edge"]:
+        """The mean over examples, NaN for an edge that was not measured."""
+        return self.values.double().mean(0).float()
+
+    def __getitem__(self, edge: str | int) -> Float[Tensor, "example"]:
+        """One edge's scores, by name or number."""
+        return self.values[:, self.graph.index(edge) if isinstance(edge, str) else edge]
+
+    def interval(
+        self, edges: Int[Tensor, "n"] | None = None, level: float = 0.95, n_boot: int = 1000, seed: int = 0
+    ) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
+        """Low and high percentile bootstrap limits of the mean, over examples, for some edges or all."""
+        chosen = self.values if edges is None else self.values[:, edges]
+        low, high = ratio_interval(chosen.double().numpy(), np.ones((self.n, 1)), level=level, n_boot=n_boot, seed=seed)
+        return torch.tensor(low).float(), torch.tensor(high).float()
+
+    def order(self, by: str = "magnitude") -> Int[Tensor, "m"]:
+        """The measured edges, best first; of equal ones the first in the graph's order.
+
+        Args:
+            by: "magnitude" ranks by the size of the mean effect, "helpful" by the effect itself, "harmful" by its
+                opposite.
+        """
+        return _order(self.mean(), self.measured, by)
+
+    def top(self, n: int, by: str = "magnitude") -> Circuit:
+        """The circuit of the `n` best edges; `.prune()` leaves out those that lead nowhere.
+
+        Raises:
+            EmptySelection: more edges are asked for than were measured.
+        """
+        from tv_lens.circuits.circuit import Circuit
+
+        self._check_size(n)
+        mask = torch.zeros(len(self.graph), dtype=torch.bool)
+        mask[self.order(by)[:n]] = True
+        return Circuit(self.graph, mask, self, requested=n, provenance={"chosen": f"top {n} by {by}"})
+
+    def grow(self, n: int, by: str = "magnitude") -> Circuit:
+        """The circuit of the `n` best edges that hang together: from the end, always the best that enters what is in.
+
+        It holds fewer where what was measured leads no further. Nothing in it leads nowhere; it may still not reach back
+        to the input, which `.prune()` tells.
+        """
+        from tv_lens.circuits.circuit import Circuit
+        from tv_lens.circuits.growing import grown
+
+        self._check_size(n)
+        if by not in ORDERS:
+            raise unknown("order of edges", by, ORDERS)
+        mask = grown(self.graph, _key(self.mean(), by), n)
+        return Circuit(self.graph, mask, self, requested=n, provenance={"chosen": f"grown to {n} by {by}"})
+
+    def above(self, threshold: float) -> Circuit:
+        """The circuit of the edges whose mean effect is at least this large, in either direction."""
+        from tv_lens.circuits.circuit import Circuit
+
+        mask = self.mean().abs() >= threshold  # NaN, not measured, is not
+        return Circuit(self.graph, mask, self, requested=int(mask.sum()), provenance={"chosen": f"above {threshold:g}"})
+
+    def selection_frequency(
+        self, n: int, by: str = "magnitude", n_boot: int = 200, seed: int = 0
+    ) -> Float[Tensor, "edge"]:
+        """How often each edge is among the `n` best when the examples are drawn again: a ranking's own error bar."""
+        self._check_size(n)
+        generator = np.random.default_rng(seed)
+        counts, measured = torch.zeros(len(self.graph)), self.measured
+        values = self.values[:, measured].float()
+        everyone = torch.arange(len(measured))
+        for times in generator.multinomial(self.n, np.full(self.n, 1 / self.n), size=n_boot):
+            mean = torch.tensor(times / self.n, dtype=torch.float32) @ values
+            counts[measured[_order(mean, everyone, by)[:n]]] += 1
+        return counts / n_boot
+
+    def _check_size(self, n: int) -> None:
+        have = len(self.measured)
+        if not 1 <= n <= have:
+            why = "" if have == len(self.graph) else f" of {len(self.graph):,}: the others were screened out"
+            raise EmptySelection("There are not that many edges.", got=f"n={n}", allowed=f"1 to {have:,} measured{why}")
+
+    # ---- sums ---------------------------------------------------------------------------------------------------
+
+    def at_any_position(self) -> EdgeScores:
+        """The scores with an edge's positions summed, in the graph of one place "all"."""
+        members = tuple(sorted({m for p in self.graph.positions for m in p.members}))
+        folded = replace(self.graph, positions=(Position("all", members),))
+        table = torch.full(folded.valid.shape[1:], -1)
+        table[folded.edges[:, 1], folded.edges[:, 2]] = torch.arange(len(folded))
+        place = table[self.graph.edges[:, 1], self.graph.edges[:, 2]]
+        values = torch.zeros(self.n, len(folded), dtype=self.values.dtype).index_add_(1, place, self.values)
+        return replace(self, graph=folded, values=values)
+
+    def node_scores(self) -> pd.DataFrame:
+        """Per node and position: the sum of the mean effects of the edges out of it and into it, and of their sizes.
+
+        A head's edges in are those into its query and into the key and value that it shares with its group.
+        """
+        graph, mean = self.graph, self.mean().nan_to_num(0.0)
+        names = {name: i for i, name in enumerate(dict.fromkeys([*graph.writers, graph.readers[-1]]))}
+        sums = torch.zeros(len(graph.positions), len(names), 4)
+        p, w, r = graph.edges.T
+        sums[..., 0].index_put_((p, w), mean, accumulate=True)
+        sums[..., 1].index_put_((p, w), mean.abs(), accumulate=True)
+        of_reader = [[names[node] for node in graph.nodes_of(reader)] for reader in range(graph.n_readers)]
+        for reader, nodes in enumerate(of_reader):
+            at = r == reader
+            for node in nodes if bool(at.any()) else ():
+                sums[..., node, 2].index_add_(0, p[at], mean[at])
+                sums[..., node, 3].index_add_(0, p[at], mean[at].abs())
+        rows = [(position.label, node, *sums[i, j].tolist()) for i, position in enumerate(graph.positions)
+                for node, j in names.items() if bool(sums[i, j].any())]  # fmt: skip
+        return pd.DataFrame(rows, columns=["position", "node", "out", "out_size", "in", "in_size"])
+
+    def to_frame(self, n: int | None = None, by: str = "magnitude", level: float = 0.95) -> pd.DataFrame:
+        """A table of the measured edges, best first: names, mean effect and its interval."""
+        order = self.order(by)[:n]
+        low, high = self.interval(order, level)
+        p, w, r = self.graph.edges[order].T.tolist()
+        return pd.DataFrame({
+            "edge": self.graph.names(order), "writer": [self.graph.writers[i] for i in w],
+            "reader": [self.graph.readers[i] for i in r], "position": [self.graph.positions[i].label for i in p],
+            "mean": self.mean()[order].numpy(), "low": low.numpy(), "high": high.numpy(),
+        })  # fmt: skip
+
+    # ---- where it belongs, and on disk ----------------------------------------------------------------------------
+
+    def check(self, model: HookedModel) -> EdgeScores:
+        """These scores, if they were made on this model.
+
+        Raises:
+            ModelMismatch: they were not.
+        """
+        check_model(self.graph, self.provenance, model)
+        return self
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the scores to one safetensors file, whole or not at all, and returns its path."""
+        tensors = {"values": self.values, "run_a": self.run_a, "run_b": self.run_b}
+        texts = {name: getattr(self, name) for name in _TEXTS}
+        scores_file.write(Path(path), {k: v for k, v in tensors.items() if v is not None},
+                          {**texts, "graph": self.graph.to_dict()})  # fmt: skip
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> EdgeScores:
+        """The scores that `save` wrote.
+
+        Raises:
+            FormatError: the file is damaged or is something else.
+        """
+        tensors, header = scores_file.read(Path(path))
+        return cls(Graph.from_dict(header["graph"]), **tensors, **{name: header[name] for name in _TEXTS})
+
+    def __repr__(self) -> str:
+        measured, best = self.measured, self.order()[:3]
+        share = "" if len(measured) == len(self.graph) else f" ({len(measured):,} measured)"
+        shown = ", ".join(f"{self.graph.name(int(e))} {float(self.mean()[e]):+.3g}" for e in best)
+        lines = [f"EdgeScores by {self.method.get('name', 'hand')}: {len(self.graph):,} edges{share}, {self.n} examples",
+                 f"  {self.metric} [{self.units}]; {self.sign}", f"  largest: {shown}"]  # fmt: skip
+        if self.gap is not None:
+            lines.append(f"  run A {float(self.run_a.mean()):.3g}, run B {float(self.run_b.mean()):.3g}")
+        lines += [f"  {key}: {value}" for key, value in self.provenance.get("recheck", {}).items()]
+        return "\n".join(lines)
+
+
+_TEXTS = ("metric", "units", "method", "grad_at", "approximate", "provenance", "direction", "sign")
+
+
+def _order(mean: Float[Tensor, "edge"], measured: Int[Tensor, "m"], by: str) -> Int[Tensor, "m"]:
+    if by not in ORDERS:
+        raise unknown("order of edges", by, ORDERS)
+    return measured[torch.sort(_key(mean[measured], by), descending=True, stable=True).indices]
+
+
+def _key(mean: Float[Tensor, "edge"], by: str) -> Float[Tensor, "edge"]:
+    return mean.abs() if by == "magnitude" else mean if by == "helpful" else -mean
+
+
+def check_model(graph: Graph, provenance: Mapping[str, Any], model: HookedModel) -> None:
+    """Raises `ModelMismatch` where a graph or its scores come from another model."""
+    ours, theirs = model.shape, graph.shape
+    if (ours.n_layers, ours.n_heads, ours.n_kv_heads, ours.d_model) != (
+        theirs.n_layers, theirs.n_heads, theirs.n_kv_heads, theirs.d_model
+    ):  # fmt: skip
+        raise ModelMismatch("These edges belong to a model of another shape.", got=str(theirs), allowed=str(ours))
+    mark = provenance.get("fingerprint")
+    if mark and model.fingerprint and mark != model.fingerprint:
+        raise ModelMismatch("These edges were scored on another model.", got=f"fingerprint {mark}",
+                            allowed=f"fingerprint {model.fingerprint} ({model.name})",
+                            do="discover them anew on this model.")  # fmt: skip
+
+
+def check_same_graph(one: Graph, other: Graph) -> None:
+    """Raises `InvalidArgument` where two graphs have other edges."""
+    if one is not other and one != other:
+        raise InvalidArgument("These are edges of two different graphs.", got=f"{other!r}", allowed=f"{one!r}",
+                              do="discover both with the same model, source, target and positions.")  # fmt: skip
