@@ -1,0 +1,190 @@
+"""A regressor behind `HookedModel`: what it predicts, that rows are hooks, and that every verb takes it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import tv_lens as tv
+from tv_lens.errors import FormatError, InvalidArgument, PromptError, ShapeMismatch, UnknownName
+from tv_lens.lab import LatentTask, NetworkConfig, Regressor, SparseMixture, build_network, latent_tasks, prompts_of
+from tv_lens.lab.network import N_TRIAL_VECTORS, predictions
+from tv_lens.metrics import squared_error
+
+FAMILY = SparseMixture.disjoint(3, rank=2, points=6)
+CONFIG = NetworkConfig(dim=6, points=6, n_layers=3, n_heads=2, d_model=16, init=0.3)
+
+
+@pytest.fixture(scope="module")
+def regressor():
+    return Regressor(build_network(CONFIG, seed=1), CONFIG, family=FAMILY, name="tiny")
+
+
+@pytest.fixture(scope="module")
+def episodes():
+    return FAMILY.sample(7, 0)
+
+
+def test_predict_is_the_plain_forward_pass(regressor, episodes):
+    plain = predictions(build_network(CONFIG, seed=1), episodes.x, episodes.y).detach()
+    assert plain.std() > 0.3
+    torch.testing.assert_close(regressor.predict(episodes.x, episodes.y), plain, atol=1e-5, rtol=1e-5)
+    small = regressor.predict(episodes.x, episodes.y, memory_budget=100_000)
+    torch.testing.assert_close(small, plain, atol=1e-5, rtol=1e-5)
+    last = regressor.run(regressor.encode(episodes))
+    assert last.shape == (7, 1)
+    torch.testing.assert_close(last[:, 0], plain[:, -1], atol=1e-5, rtol=1e-5)
+
+
+def test_a_prediction_is_made_from_what_came_before(regressor, episodes):
+    later = episodes.y.clone()
+    later[:, 3:] += 5
+    before, after = regressor.predict(episodes.x, episodes.y), regressor.predict(episodes.x, later)
+    torch.testing.assert_close(before[:, :4], after[:, :4])
+    assert (before[:, 4:] - after[:, 4:]).abs().min() > 1e-4
+
+
+def test_the_table_lends_and_keeps(regressor, episodes):
+    before = regressor.n_ids
+    regressor.predict(episodes.x, episodes.y)
+    assert regressor.n_ids == before
+    first, again = regressor.encode(episodes), regressor.encode(episodes)
+    assert torch.equal(first.ids, again.ids) and int(first.ids.min()) >= N_TRIAL_VECTORS
+    whole = regressor.encode(episodes, ends="y")
+    assert torch.equal(whole.ids[:, :-1], first.ids)
+    vectors = regressor.vectors_of(whole)
+    assert torch.equal(vectors[:, ::2], episodes.x) and torch.equal(vectors[:, 1::2, 0], episodes.y)
+    assert (vectors[:, 1::2, 1:] == 0).all()
+
+
+def test_every_component_can_be_written(regressor):
+    absent = [name for name in tv.COMPONENTS for layer in range(3)
+              if not regressor.registry.support(tv.Site(name, layer if tv.COMPONENTS[name].layered else None)).write]  # fmt: skip
+    assert absent == []
+
+
+def test_streams_and_edits(regressor, episodes):
+    tokens = regressor.encode(episodes)
+    stream = regressor.residual_stream(tokens)
+    assert stream.shape == (3, 7, 11, 16) and stream.isfinite().all()
+    with regressor.intervene(tv.Zero("resid_post[2]")):
+        nothing = regressor.predict(episodes.x, episodes.y)
+    assert nothing.std() < 1e-6  # only the read-out's bias is left
+    assert regressor.run(tokens, tv.Zero("attn_out[1]")).sub(regressor.run(tokens)).abs().min() > 1e-5
+
+
+def test_rows_are_hooks(regressor, episodes):
+    tokens = regressor.encode(episodes)
+    rows = [tv.Row(i, (tv.PlacedEdit(tv.Zero(f"{name}[{layer}]"), (pos,)),))
+            for i in range(3) for name in ("attn_out", "resid_pre", "mlp_out", "z") for layer in range(3) for pos in (4, 9, 10)]  # fmt: skip
+
+    def prediction(logits, index):
+        return logits[:, 0]
+
+    by_rows, by_hooks = (tv.run_rows(regressor, tokens, rows, prediction, plan=plan).values for plan in ("rows", "hooks"))
+    torch.testing.assert_close(by_rows, by_hooks, atol=1e-5, rtol=1e-5)
+    assert by_hooks.std() > 0.05
+
+
+def test_text_is_numbers_bit_by_bit(regressor, episodes):
+    prompts = prompts_of(episodes, shots=5)
+    tokens = prompts.tokenize(regressor)
+    assert tokens.is_uniform and tokens.token_labels()[:3] == ["x0", "y0", "x1"] and tokens.token_labels()[-1] == "query"
+    assert torch.equal(regressor.vectors_of(tokens.tokens), regressor.vectors_of(regressor.encode(episodes)))
+    assert torch.equal(tokens.answers.number, episodes.y[:, -1])
+    by_hand = regressor.run("(1 0 0 0 0 0) =0.5 (0 1, 0 0 0 0)")
+    assert by_hand.shape == (1, 1)
+    assert prompts.tokenize(regressor).tokens.ids.equal(tokens.tokens.ids)
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [("walk", "not an episode"), ("(1 2)", "another number of coordinates"), ("(1 2 3 4 5 six)", "not a number")],
+)
+def test_texts_that_are_no_episodes(regressor, text, said):
+    with pytest.raises(PromptError, match=said):
+        regressor.run(text)
+
+
+def test_patch_by_rows_and_by_hooks(regressor):
+    one, other = latent_tasks(FAMILY)[:2]
+    pairs = one.pairs(shots=5, n=6, other=other, seed=2)
+    sweeps = [tv.patch(regressor, pairs, tv.sites("resid_pre"), over=("layer", "pos"), metric=squared_error, plan=plan, progress=False)
+              for plan in ("rows", "hooks")]  # fmt: skip
+    assert sweeps[0].values.shape == (6, 3, 11) and sweeps[0].units == "squared units of y"
+    torch.testing.assert_close(torch.tensor(sweeps[0].values.values), torch.tensor(sweeps[1].values.values), atol=1e-4, rtol=1e-4)
+    episodes, twin = one.episodes(6, 2), pairs.corrupted.tokenize(regressor)
+    expected = (regressor.run(twin.tokens)[:, 0] - episodes.y[:, 5]) ** 2
+    torch.testing.assert_close(torch.tensor(sweeps[0].corrupted.values).float(), expected, atol=1e-4, rtol=1e-4)
+    # the query is the same on both sides, so patching it before the first layer does nothing
+    assert abs(sweeps[1].values[:, 0, -1].values - sweeps[1].corrupted.values).max() < 1e-5
+
+
+def test_decodability_of_an_untrained_network_is_chance(regressor):
+    found = tv.decodability(regressor, latent_tasks(FAMILY), shots=(5,), n=80, null=False, progress=False)
+    assert found.classes == FAMILY.task_names and found.sweep.values.shape == (80, 3, 3, 1)
+    band = found.chance_band(0.999)
+    shares = found.mean()
+    assert bool(((shares >= band.low - 0.02) & (shares <= band.high + 0.02)).all())
+    at_answers = tv.decodability(regressor, latent_tasks(FAMILY), shots=(5,), n=20, null=False, pos="y", progress=False)
+    assert at_answers.sweep.provenance["pos"] == "y"
+
+
+def test_extract_and_discover(regressor):
+    one, other = latent_tasks(FAMILY)[:2]
+    vector = tv.extract(regressor, one, method=tv.ResidualMean(layer=1, shots=5, contexts=20), progress=False)
+    prompts = one.prompts(5, 20, seed=0, split="train")
+    stream = regressor.residual_stream(prompts.tokenize(regressor).tokens)[1, :, -1]
+    torch.testing.assert_close(vector.direction, stream.mean(0), atol=1e-4, rtol=1e-4)
+
+    pairs = one.pairs(shots=2, n=3, other=other)
+    scores = tv.discover(regressor, pairs, metric=squared_error, progress=False)
+    clean = pairs.clean.tokenize(regressor)
+    torch.testing.assert_close(scores.run_a, (regressor.run(clean.tokens)[:, 0] - clean.answers.number) ** 2, atol=1e-4, rtol=1e-4)
+    assert scores.n == 3 and float(scores.values.nan_to_num().abs().max()) > 1e-3
+    decoding = tv.discover(regressor, one.prompts(5, 3), source=vector.replace(), metric=squared_error, progress=False)
+    assert float(decoding.values.nan_to_num().abs().max()) > 1e-3
+
+
+def test_latent_tasks_draw_apart_and_pair_up():
+    one, other = latent_tasks(FAMILY)[:2]
+    train, test = one.episodes(4, 0, "train"), one.episodes(4, 0, "test")
+    assert not torch.equal(train.x, test.x) and train.task.tolist() == [0] * 4
+    pairs = one.pairs(shots=5, n=4, other=other)
+    clean, corrupted = pairs[0]
+    assert clean.input == corrupted.input and clean.answer == corrupted.answer
+    assert [p.input for p in clean.demonstrations] == [p.input for p in corrupted.demonstrations]
+    assert all(a.output != b.output for a, b in zip(clean.demonstrations, corrupted.demonstrations))
+    with pytest.raises(UnknownName, match="shuffle_labels"):
+        one.pairs(5, 3, corrupt="shuffle_labels")
+    with pytest.raises(InvalidArgument, match="another latent task"):
+        one.pairs(5, 3, other=one)
+    with pytest.raises(tv.errors.EmptySelection, match="shots=6"):
+        one.prompts(6, 3)
+    with pytest.raises(InvalidArgument, match="no such latent task"):
+        LatentTask(FAMILY, 3)
+    renamed = one.rename("first")
+    assert renamed.name == "first" and torch.equal(renamed.episodes(3).x, one.episodes(3).x)
+    with pytest.raises(InvalidArgument, match="nothing else"):
+        one.restricted(["(1 2)"])
+
+
+def test_saved_and_loaded(regressor, episodes, tmp_path):
+    again = tv.lab.load(regressor.save(tmp_path / "kept"), device="cpu")
+    assert torch.equal(again.predict(episodes.x, episodes.y), regressor.predict(episodes.x, episodes.y))
+    assert (again.fingerprint, again.family, again.config) == (regressor.fingerprint, FAMILY, CONFIG)
+    (tmp_path / "kept" / "weights.safetensors").write_bytes(b"no weights")
+    with pytest.raises(FormatError, match="no regressor"):
+        tv.lab.load(tmp_path / "kept")
+
+
+def test_what_does_not_fit(regressor, episodes):
+    with pytest.raises(ShapeMismatch, match="do not fit the network"):
+        regressor.predict(episodes.x[..., :4], episodes.y)
+    long = FAMILY.__class__.disjoint(3, rank=2, points=9).sample(2)
+    with pytest.raises(PromptError, match="longer than the model's context"):
+        regressor.predict(long.x, long.y)
+    with pytest.raises(UnknownName, match="end of an episode"):
+        regressor.encode(episodes, ends="z")
+    with pytest.raises(InvalidArgument, match="heads do not divide"):
+        NetworkConfig(dim=2, points=3, d_model=10, n_heads=4)

@@ -1,0 +1,48 @@
+"""The laboratory: small transformers trained from scratch on mixtures of regression tasks, behind the same registry.
+
+Example:
+    >>> import tv_lens as tv
+    >>> regressor = tv.lab.load("bases4", seed=0)  # doctest: +SKIP
+    >>> tasks = tv.lab.latent_tasks(regressor.family)  # doctest: +SKIP
+    >>> tv.decodability(regressor, tasks, shots=(9,), null=False, pos="y")  # doctest: +SKIP
+"""
+
+from tv_lens.lab.embedded import config, load, log, pack, runs, steps
+from tv_lens.lab.families import (
+    FAMILIES,
+    Episodes,
+    Family,
+    FiniteTasks,
+    FixedRepresentation,
+    FunctionMixture,
+    NoisyLinear,
+    SparseMixture,
+)
+from tv_lens.lab.latent_task import LatentTask, latent_tasks, prompts_of
+from tv_lens.lab.network import NetworkConfig, build_network
+from tv_lens.lab.recipes import PRESETS, TrainingConfig, preset
+from tv_lens.lab.references import (
+    OLS,
+    Averaging,
+    BayesMixture,
+    DiscretePrior,
+    Lasso,
+    NearestNeighbours,
+    OracleRidge,
+    Posterior,
+    Reference,
+    Ridge,
+    Zero,
+    references,
+)
+from tv_lens.lab.regressor import Regressor
+from tv_lens.lab.training import train
+from tv_lens.lab.training_run import TrainingRun
+
+__all__ = [
+    "FAMILIES", "OLS", "PRESETS", "Averaging", "BayesMixture", "DiscretePrior", "Episodes", "Family", "FiniteTasks",
+    "FixedRepresentation", "FunctionMixture", "Lasso", "LatentTask", "NearestNeighbours", "NetworkConfig", "NoisyLinear",
+    "OracleRidge", "Posterior", "Reference", "Regressor", "Ridge", "SparseMixture", "TrainingConfig", "TrainingRun", "Zero",
+    "build_network", "config", "latent_tasks", "load", "log", "pack", "preset", "prompts_of", "references", "runs", "steps",
+    "train",
+]  # fmt: skip

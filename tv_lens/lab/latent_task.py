@@ -1,0 +1,153 @@
+"""A family's latent task as a `Task`: what `tv.patch`, `tv.extract`, `tv.decodability` and `tv.discover` are given."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from os import PathLike
+from typing import Any
+
+import torch
+
+from tv_lens.errors import EmptySelection, InvalidArgument, unknown
+from tv_lens.lab.families import Episodes, Family
+from tv_lens.lab.vector_tokenizer import x_text, y_text
+from tv_lens.tasks.drawing import SPLITS
+from tv_lens.tasks.prompts import Prompt, PromptPairs, Prompts
+from tv_lens.tasks.task import Task
+from tv_lens.tasks.templates import Pair, Template
+
+EPISODE = Template("episode", demo="{x}", answer="={y}", between=" ", bos="never")
+_SHOWN = 10  # pairs that stand for the task where a list of pairs is wanted; prompts are drawn from the family
+
+
+class LatentTask(Task):
+    """One latent task of a family; a prompt is an episode, its demonstrations the examples before the last.
+
+    Unlike pairs of words, the demonstrations of each prompt follow a function of their own: what its prompts share is
+    the kind of function (the basis), which is what decodability and task vectors are about here.
+
+    Args:
+        family: where episodes come from.
+        task: which latent task, from 0.
+
+    Example:
+        >>> from tv_lens.lab.families import SparseMixture
+        >>> one = LatentTask(SparseMixture.disjoint(2, rank=1, points=5), 1)
+        >>> one.name, one.prompts(shots=4, n=3).shots
+        ('basis 1', 4)
+    """
+
+    family: Family
+    label: int
+
+    def __init__(self, family: Family, task: int):
+        if not 0 <= task < family.n_tasks:
+            raise InvalidArgument("The family has no such latent task.", got=f"task={task}", allowed=f"0 to {family.n_tasks - 1}")
+        drawn = family.sample(_SHOWN, (0, 0x5A), task)
+        super().__init__(family.task_names[task], list(dict.fromkeys(_pairs(drawn.x[:, 0].tolist(), drawn.y[:, 0].tolist()))), EPISODE,
+                         description=f"latent task {task} of a {family.kind}", source="drawn")  # fmt: skip
+        object.__setattr__(self, "family", family)
+        object.__setattr__(self, "label", task)
+
+    @cached_property
+    def lookup(self) -> dict[str, str]:
+        """Empty: no input has an answer of its own, so every latent task has the same inputs."""
+        return {}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        told = json.dumps([self.family.to_json(), self.label], sort_keys=True)
+        return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+    def episodes(self, n: int, seed: int = 0, split: str = "test") -> Episodes:
+        """`n` episodes of this latent task; splits never share one."""
+        if split not in SPLITS:
+            raise unknown("split", split, SPLITS)
+        return self.family.sample(n, (seed, 1 + SPLITS.index(split), self.label), self.label)
+
+    def prompts(
+        self, shots: int, n: int | None = None, seed: int = 0, split: str = "test", template: Template | None = None,
+        foils: bool = False,
+    ) -> Prompts:  # fmt: skip
+        """Episodes of `shots` examples and a query; 100 if `n` is None. Templates and foils are not for numbers."""
+        n = 100 if n is None else n
+        self._check(shots, template)
+        return self._prompts(self.episodes(n, seed, split), shots, dict(shots=shots, n=n, seed=seed, split=split))
+
+    def pairs(
+        self, shots: int, n: int | None = None, corrupt: str = "other_task", other: Task | str | PathLike[str] | None = None,
+        seed: int = 0, split: str = "test", template: Template | None = None,
+    ) -> PromptPairs:  # fmt: skip
+        """Episodes, each beside a twin with the same inputs and a function of another latent task.
+
+        Args:
+            shots: examples before the query.
+            n: pairs; 100 if None.
+            corrupt: "other_task" is what there is.
+            other: the other latent task, a `LatentTask` of the same family; the next one if None.
+            seed: the draw.
+            split: "train", "dev" or "test": none shares an episode with another.
+            template: not for numbers.
+        """
+        if corrupt != "other_task":
+            raise unknown("corruption of episodes", corrupt, ("other_task",))
+        if other is None:
+            other = LatentTask(self.family, (self.label + 1) % self.family.n_tasks)
+        if not isinstance(other, LatentTask) or other.family != self.family or other.label == self.label:
+            raise InvalidArgument("The other task must be another latent task of the same family.", got=repr(other),
+                                  do="LatentTask(family, k)")  # fmt: skip
+        n = 100 if n is None else n
+        self._check(shots, template)
+        clean = self.episodes(n, seed, split)
+        twin = self.family.again(clean, other.label, (seed, 0x07, other.label))
+        twin = Episodes(twin.x, torch.cat([twin.y[:, :shots], clean.y[:, shots:]], 1), twin.task, twin.weights)
+        drawn = dict(shots=shots, n=n, seed=seed, split=split)
+        return PromptPairs(self._prompts(clean, shots, drawn), self._prompts(twin, shots, {**drawn, "functions": other.name}),
+                           corrupt="other_task")  # fmt: skip
+
+    def _check(self, shots: int, template: Template | None) -> None:
+        if template is not None and template != EPISODE:
+            raise InvalidArgument("Episodes have one template.", got=template.name, allowed=EPISODE.name)
+        if not 0 <= shots < self.family.points:
+            raise EmptySelection("An episode does not have so many examples before its last.", got=f"shots={shots}",
+                                 allowed=f"0 to {self.family.points - 1}")  # fmt: skip
+
+    def _prompts(self, episodes: Episodes, shots: int, drawn: dict[str, Any]) -> Prompts:
+        return prompts_of(episodes, shots, self.name, {**self.recipe(template=EPISODE, **drawn), "family": self.family.to_json()})
+
+    def but(self, **changes: Any) -> Task:
+        """The same latent task under another name, which is all that can be changed.
+
+        Raises:
+            InvalidArgument: something else was to be changed.
+        """
+        if set(changes) - {"name"}:
+            raise InvalidArgument("A latent task has a name of its own and nothing else.", got=", ".join(sorted(changes)),
+                                  allowed="name")  # fmt: skip
+        found = LatentTask(self.family, self.label)
+        object.__setattr__(found, "name", changes.get("name", self.name))
+        return found
+
+    def __repr__(self) -> str:
+        return f"LatentTask({self.name!r} of a {self.family.kind})"
+
+
+def latent_tasks(family: Family) -> list[LatentTask]:
+    """Every latent task of a family, in the order of their labels: `tv.decodability(model, latent_tasks(family), ...)`."""
+    return [LatentTask(family, task) for task in range(family.n_tasks)]
+
+
+def prompts_of(episodes: Episodes, shots: int, name: str = "episodes", recipe: dict[str, Any] | None = None) -> Prompts:
+    """Episodes as prompts: `shots` examples, and the next one's x as the query."""
+    items = []
+    for x, y in zip(episodes.x.tolist(), episodes.y.tolist()):
+        pairs = _pairs(x[: shots + 1], y[: shots + 1])
+        items.append(Prompt.build(EPISODE, pairs[:shots], pairs[shots]))
+    return Prompts(tuple(items), task=name, template=EPISODE, recipe=recipe or {"task": name, "shots": shots})
+
+
+def _pairs(x: Sequence[Sequence[float]], y: Sequence[float]) -> list[Pair]:
+    return [Pair(x_text(one), y_text(other)) for one, other in zip(x, y)]

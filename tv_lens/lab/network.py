@@ -1,0 +1,146 @@
+"""The network of the laboratory: a GPT-2 body that reads vectors and writes one number.
+
+An episode enters as x_1, y_1, x_2, y_2, ..., each a vector of `dim` coordinates (y in coordinate 0, zeros elsewhere).
+A linear map reads the vectors in, another reads the prediction of y_i out after x_i. In between stands the body of
+`transformers`' GPT-2 as it is, so that TransformerLens bridges it like any other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from tv_lens.errors import InvalidArgument, ShapeMismatch
+from tv_lens.lab.families import generator_of
+
+N_TRIAL_VECTORS = 64  # ids that exist before any episode came: what probes and trials are run on
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """The sizes of a network.
+
+    Args:
+        dim: D, the coordinates of x.
+        points: K, the most examples of an episode.
+        n_layers: blocks.
+        n_heads: attention heads of a block.
+        d_model: width of the residual stream; the MLP is four times as wide.
+        init: standard deviation of the weights at the beginning; GPT-2's 0.02 is made for d_model 768, and at 64 it
+            keeps a network on the plateau of predicting zero for thousands of steps.
+        activation: of the MLP, as `transformers` names it. "gelu_pytorch_tanh" is GPT-2's own function, "gelu" the
+            exact one, which differs by less than 0.001 and takes a third of the time on a CPU.
+    """
+
+    dim: int
+    points: int
+    n_layers: int = 4
+    n_heads: int = 4
+    d_model: int = 64
+    init: float = 0.1
+    activation: str = "gelu"
+
+    def __post_init__(self) -> None:
+        for name in ("dim", "points", "n_layers", "n_heads", "d_model"):
+            if getattr(self, name) < 1:
+                raise InvalidArgument(f"The network's {name} must be at least 1.", got=f"{name}={getattr(self, name)}")
+        if self.d_model % self.n_heads:
+            raise InvalidArgument("The heads do not divide the width.", got=f"d_model={self.d_model}, n_heads={self.n_heads}",
+                                  allowed="a width that is a multiple of the number of heads")  # fmt: skip
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @property
+    def n_parameters(self) -> int:
+        """Weights and biases, counted without building the network."""
+        d, context = self.d_model, 2 * self.points
+        block = 12 * d * d + 13 * d
+        return (self.dim + 1) * d + context * d + self.n_layers * block + 2 * d + d + 1
+
+
+class VectorTable(nn.Module):
+    """The embedding of a network that reads vectors: a token id is the number of a vector in a table.
+
+    Everything else in the library names what a model reads by token ids. So do we: vectors are entered into the table
+    once and keep their number for as long as the table lives.
+    """
+
+    vectors: Tensor
+
+    def __init__(self, dim: int, d_model: int):
+        super().__init__()
+        self.read_in = nn.Linear(dim, d_model)
+        trial = torch.randn(N_TRIAL_VECTORS, dim, generator=generator_of(0, 0x7AB1E))
+        self.register_buffer("vectors", trial, persistent=False)
+
+    def forward(self, ids: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_model"]:
+        return self.read_in(self.vectors[ids].to(self.read_in.weight.dtype))
+
+    @property
+    def weight(self) -> Float[Tensor, "id d_model"]:
+        """The embedding of every id, as TransformerLens looks for it (`W_E`)."""
+        return self.read_in(self.vectors.to(self.read_in.weight.dtype))
+
+    def enter(self, vectors: Float[Tensor, "n dim"]) -> int:
+        """The number of the first of these vectors, now in the table."""
+        first = len(self.vectors)
+        self.vectors = torch.cat([self.vectors, vectors.to(self.vectors)])
+        return first
+
+    def shorten(self, length: int) -> None:
+        """Forgets every vector from this number on."""
+        self.vectors = self.vectors[:length]
+
+
+def build_network(config: NetworkConfig, seed: int = 0, attention: str = "sdpa") -> GPT2LMHeadModel:
+    """A network with weights drawn from the seed; the global random state stays as it was.
+
+    Args:
+        config: its sizes.
+        seed: the weights.
+        attention: "sdpa" to train fast, "eager" to be bridged (its patterns can then be read and written).
+    """
+    body = GPT2Config(
+        vocab_size=1, n_positions=2 * config.points, n_embd=config.d_model, n_layer=config.n_layers,
+        n_head=config.n_heads, activation_function=config.activation, initializer_range=config.init,
+        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, use_cache=False, tie_word_embeddings=False, bos_token_id=0,
+        eos_token_id=0, attn_implementation=attention,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator_of(seed, 0x5EED))))
+        network = GPT2LMHeadModel(body)
+        network.transformer.wte = VectorTable(config.dim, config.d_model)
+        network.lm_head = nn.Linear(config.d_model, 1)
+        for linear in (network.transformer.wte.read_in, network.lm_head):
+            nn.init.normal_(linear.weight, std=config.init)
+            nn.init.zeros_(linear.bias)
+    return network
+
+
+def interleaved(x: Float[Tensor, "n K D"], y: Float[Tensor, "n K"]) -> Float[Tensor, "n pos D"]:
+    """x_1, y_1, x_2, ..., y_K as vectors; y stands in coordinate 0.
+
+    Example:
+        >>> interleaved(torch.tensor([[[1.0, 2.0], [3.0, 4.0]]]), torch.tensor([[5.0, 6.0]])).tolist()
+        [[[1.0, 2.0], [5.0, 0.0], [3.0, 4.0], [6.0, 0.0]]]
+    """
+    if x.shape[:2] != y.shape:
+        raise ShapeMismatch("Every input needs one answer.", got=f"x {list(x.shape)}, y {list(y.shape)}")
+    answers = torch.zeros_like(x)
+    answers[..., 0] = y
+    return torch.stack([x, answers], dim=2).flatten(1, 2)
+
+
+def predictions(network: GPT2LMHeadModel, x: Float[Tensor, "n K D"], y: Float[Tensor, "n K"]) -> Float[Tensor, "n K"]:
+    """What the network says of each y_i, from the examples before it and x_i. With gradients, where they are on."""
+    vectors = interleaved(x, y)[:, :-1]  # nothing is asked after the last answer
+    stream = network.transformer.wte.read_in(vectors)
+    out = network.transformer(inputs_embeds=stream).last_hidden_state
+    return network.lm_head(out[:, ::2])[..., 0]

@@ -1,0 +1,281 @@
+"""What other predictors make of the same episodes: from predicting zero to the Bayes-optimal mixture.
+
+Each predicts every y_i from the examples before it and x_i. All compute in float64 and for all prefixes at once.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tv_lens.errors import InvalidArgument, ShapeMismatch
+from tv_lens.lab.families import Episodes, Family, FiniteTasks, SparseMixture
+
+_CHUNK = 2**23  # numbers in the largest tensor of one chunk of episodes
+
+
+class Reference(ABC):
+    """A predictor that a trained network is held against; `name` is what tables call it."""
+
+    name: str
+
+    def predict(self, x: Float[Tensor, "n K D"], y: Float[Tensor, "n K"]) -> Float[Tensor, "n K"]:
+        """The prediction of every y_i from the examples before it and x_i."""
+        if x.shape[:2] != y.shape:
+            raise ShapeMismatch("Every input needs one answer.", got=f"x {list(x.shape)}, y {list(y.shape)}")
+        n, points, dim = x.shape
+        size = max(1, _CHUNK // (points * dim * max(dim, points)))
+        parts = zip(x.double().split(size), y.double().split(size))
+        return torch.cat([self._predict(one, other) for one, other in parts])
+
+    @abstractmethod
+    def _predict(self, x: Float[Tensor, "n K D"], y: Float[Tensor, "n K"]) -> Float[Tensor, "n K"]: ...
+
+
+class Posterior(Reference):
+    """A predictor that weighs latent tasks."""
+
+    @abstractmethod
+    def posterior(self, x: Float[Tensor, "n K D"], y: Float[Tensor, "n K"]) -> Float[Tensor, "n prefix task"]:
+        """The probability of each latent task after 0, 1, ..., K examples: K + 1 prefixes."""
+
+
+@dataclass(frozen=True)
+class Zero(Reference):
+    """Always zero: its loss is the answers' power."""
+
+    name: str = "zero"
+
+    def _predict(self, x: Tensor, y: Tensor) -> Tensor:
+        return torch.zeros_like(y)
+
+
+@dataclass(frozen=True)
+class Averaging(Reference):
+    """w is the mean of y_j x_j: one step of gradient descent from zero, on white inputs."""
+
+    name: str = "averaging"
+
+    def _predict(self, x: Tensor, y: Tensor) -> Tensor:
+        seen = torch.arange(y.shape[1], dtype=torch.float64).clamp(min=1)
+        return torch.einsum("nkd,nkd->nk", _before(x * y[..., None]) / seen[:, None], x)
+
+
+@dataclass(frozen=True)
+class OLS(Reference):
+    """Least squares, of minimum norm where examples are fewer than dimensions."""
+
+    name: str = "least squares"
+
+    def _predict(self, x: Tensor, y: Tensor) -> Tensor:
+        n, points, dim = x.shape
+        earlier = torch.ones(points, points, dtype=torch.float64).tril(-1)
+        seen = x[:, None] * earlier[None, :, :, None]  # n prefix example dim
+        weights = torch.linalg.pinv(seen) @ (y[:, None] * earlier)[..., None]
+        return torch.einsum("nkd,nkd->nk", weights[..., 0], x)
+
+
+@dataclass(frozen=True)
+class Ridge(Reference):
+    """Ridge regression: Bayes-optimal for w ~ N(0, noise^2 / penalty) in every coordinate.
+
+    Args:
+        penalty: what is added to the diagonal of the inputs' second moments, summed over examples.
+    """
+
+    penalty: float
+    name: str = "ridge"
+
+    def __post_init__(self) -> None:
+        if not self.penalty > 0:
+            raise InvalidArgument("The penalty of ridge regression is positive.", got=f"penalty={self.penalty}",
+                                  do="OLS() is the limit of no penalty.")  # fmt: skip
+
+    @classmethod
+    def blind(cls, family: SparseMixture) -> Ridge:
+        """Ridge over all coordinates, which knows how large weights are and nothing of bases."""
+        spread = family.rank / family.dim
+        return cls(_variance(family) / spread, "blind ridge")
+
+    def _predict(self, x: Tensor, y: Tensor) -> Tensor:
+        mean, _ = _ridge(x, y, torch.ones(x.shape[2], dtype=torch.float64), self.penalty)
+        return mean
+
+
+@dataclass(frozen=True)
+class Lasso(Reference):
+    """Least squares with a penalty on the sum of absolute weights, without intercept: (1/2n)|y - Xw|^2 + weight |w|.
+
+    Args:
+        weight: of the penalty. `best` tries several, as Garg et al. do.
+        rounds: of coordinate descent.
+    """
+
+    weight: float = 0.01
+    rounds: int = 100
+    name: str = "lasso"
+
+    @classmethod
+    def best(cls, episodes: Episodes, weights: Sequence[float] = (1.0, 0.1, 0.01, 1e-3, 1e-4)) -> Lasso:
+        """The one of several weights with the smallest error on these episodes.
+
+        Source:
+            Garg et al. 2022 (arXiv 2208.01066): 1, 0.1, 0.01, 0.001, 0.0001.
+        """
+        return min((cls(weight) for weight in weights), key=lambda one: float(_mse(one, episodes)))
+
+    def _predict(self, x: Tensor, y: Tensor) -> Tensor:
+        n, points, dim = x.shape
+        seen = torch.arange(points, dtype=torch.float64).clamp(min=1)[:, None]
+        moments = _before(x[..., :, None] * x[..., None, :]) / seen[..., None]
+        linear = _before(x * y[..., None]) / seen
+        size = moments.diagonal(dim1=-2, dim2=-1).clamp(min=1e-12)
+        weights = torch.zeros_like(linear)
+        for _ in range(self.rounds):
+            for j in range(dim):
+                rest = linear[..., j] - (moments[..., j, :] * weights).sum(-1) + moments[..., j, j] * weights[..., j]
+                weights[..., j] = torch.sign(rest) * (rest.abs() - self.weight).clamp(min=0) / size[..., j]
+        return (weights * x).sum(-1)
+
+
+@dataclass(frozen=True)
+class NearestNeighbours(Reference):
+    """The mean answer of the k nearest examples before; of all where there are fewer; zero without any."""
+
+    k: int = 3
+    name: str = "nearest neighbours"
+
+    def _predict(self, x: Tensor, y: Tensor) -> Tensor:
+        points = y.shape[1]
+        unseen = torch.ones(points, points, dtype=torch.bool).triu()
+        far = torch.cdist(x, x).masked_fill(unseen, torch.inf)
+        k = min(self.k, points)
+        distance, index = far.topk(k, dim=-1, largest=False)
+        answers = y[:, None].expand(-1, points, -1).gather(2, index)
+        counted = distance.isfinite()
+        return answers.masked_fill(~counted, 0.0).sum(-1) / counted.sum(-1).clamp(min=1)
+
+
+@dataclass(frozen=True)
+class OracleRidge(Reference):
+    """Ridge on the coordinates of the right basis: what is left to lose where the latent task is known.
+
+    Args:
+        family: the mixture.
+        task: the right basis of each episode that will be asked for.
+    """
+
+    family: SparseMixture
+    task: Int[Tensor, " n"]
+    name: str = "oracle basis"
+
+    def _predict(self, x: Tensor, y: Tensor) -> Tensor:
+        raise NotImplementedError  # predict() below keeps episodes and their tasks together
+
+    def predict(self, x: Float[Tensor, "n K D"], y: Float[Tensor, "n K"]) -> Float[Tensor, "n K"]:
+        if len(self.task) != len(x):
+            raise ShapeMismatch("The oracle was told other episodes.", got=f"{len(x)} episodes, {len(self.task)} tasks")
+        out = torch.zeros(y.shape, dtype=torch.float64)
+        for k, mask in enumerate(self.family.masks.double()):
+            mine = self.task == k
+            if bool(mine.any()):
+                out[mine] = _ridge(x[mine].double(), y[mine].double(), mask, _variance(self.family))[0]
+        return out
+
+
+@dataclass(frozen=True)
+class BayesMixture(Posterior):
+    """The best there is on a mixture of sparse regressions: each basis's ridge, weighted by the basis's posterior.
+
+    Source:
+        y given X is Gaussian under each basis: log p(y | X, B_k) = log N(y; 0, X_k X_k^T + noise^2 I), here as the sum
+        of one-step-ahead predictions, which come with the ridge estimates.
+    """
+
+    family: SparseMixture
+    name: str = "Bayes mixture"
+
+    def posterior(self, x: Float[Tensor, "n K D"], y: Float[Tensor, "n K"]) -> Float[Tensor, "n prefix task"]:
+        return torch.cat([self._both(*part)[0] for part in zip(x.double().split(4096), y.double().split(4096))])
+
+    def _both(self, x: Tensor, y: Tensor) -> tuple[Float[Tensor, "n prefix task"], Float[Tensor, "n K task"]]:
+        """The posterior after each prefix, and each basis's own prediction."""
+        variance, means, surprise = _variance(self.family), [], []
+        for mask in self.family.masks.double():
+            mean, spread = _ridge(x, y, mask, variance)
+            means.append(mean)
+            surprise.append(-0.5 * ((y - mean) ** 2 / spread + spread.log()))
+        evidence = torch.stack(surprise, -1).cumsum(1)
+        evidence = torch.cat([torch.zeros_like(evidence[:, :1]), evidence], 1)
+        return evidence.softmax(-1), torch.stack(means, -1)
+
+    def _predict(self, x: Tensor, y: Tensor) -> Tensor:
+        posterior, means = self._both(x, y)
+        return (posterior[:, :-1] * means).sum(-1)
+
+
+@dataclass(frozen=True)
+class DiscretePrior(Posterior):
+    """The best there is where w is one of finitely many vectors: their mean under the posterior.
+
+    Source:
+        Raventos et al. 2023 (arXiv 2306.15063), the discrete minimum-mean-squared-error estimator.
+    """
+
+    family: FiniteTasks
+    name: str = "discrete prior"
+
+    def posterior(self, x: Float[Tensor, "n K D"], y: Float[Tensor, "n K"]) -> Float[Tensor, "n prefix task"]:
+        x, y = x.double(), y.double()
+        said = torch.einsum("nkd,td->nkt", x, self.family.vectors.double())
+        evidence = (-0.5 * (y[..., None] - said) ** 2 / _variance(self.family)).cumsum(1)
+        return torch.cat([torch.zeros_like(evidence[:, :1]), evidence], 1).softmax(-1)
+
+    def _predict(self, x: Tensor, y: Tensor) -> Tensor:
+        said = torch.einsum("nkd,td->nkt", x, self.family.vectors.double())
+        return (self.posterior(x, y)[:, :-1] * said).sum(-1)
+
+
+def references(episodes: Episodes, family: Family) -> dict[str, Reference]:
+    """Every reference that makes sense for a family, by name, from the worst to the best as a rule."""
+    found: list[Reference] = [Zero(), Averaging(), NearestNeighbours(), OLS(), Lasso.best(episodes.select(slice(0, 200)))]
+    if isinstance(family, SparseMixture):
+        found += [Ridge.blind(family), BayesMixture(family), OracleRidge(family, episodes.task)]
+    elif isinstance(family, FiniteTasks):
+        found += [Ridge(_variance(family)), DiscretePrior(family)]
+    else:
+        found.append(Ridge(max(_variance(family), 0.01)))
+    return {one.name: one for one in found}
+
+
+def _mse(reference: Reference, episodes: Episodes) -> Tensor:
+    return (reference.predict(episodes.x, episodes.y) - episodes.y).square().mean()
+
+
+def _variance(family: Family) -> float:
+    """Of the noise; kept above zero, where the predictors have their limits."""
+    return max(family.noise**2, 1e-8)
+
+
+def _before(values: Float[Tensor, "n K *rest"]) -> Float[Tensor, "n K *rest"]:
+    """Sums over the examples before each one."""
+    return torch.cat([torch.zeros_like(values[:, :1]), values[:, :-1].cumsum(1)], 1)
+
+
+def _ridge(
+    x: Float[Tensor, "n K D"], y: Float[Tensor, "n K"], mask: Float[Tensor, " D"], penalty: float
+) -> tuple[Float[Tensor, "n K"], Float[Tensor, "n K"]]:
+    """Ridge predictions from the examples before each one, on the mask's coordinates, and their variances.
+
+    The variance is that of y_i under w ~ N(0, I) and noise of variance `penalty`.
+    """
+    x = x[..., mask.bool()]
+    moments = _before(x[..., :, None] * x[..., None, :])
+    moments = moments + penalty * torch.eye(x.shape[-1], dtype=x.dtype)
+    solved = torch.linalg.solve(moments, torch.stack([_before(x * y[..., None]), x], -1))
+    return (solved[..., 0] * x).sum(-1), penalty * (1 + (solved[..., 1] * x).sum(-1))

@@ -1,0 +1,191 @@
+"""A trained network as a `HookedModel`: every verb reads it, edits it and runs rows on it as on a language model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+from transformers import GPT2LMHeadModel
+
+from tv_lens.atomic import atomic_write
+from tv_lens.batch import TokenBatch
+from tv_lens.capture import bytes_per_prompt, prompts_per_batch
+from tv_lens.errors import FormatError, ShapeMismatch, unknown
+from tv_lens.identity import fingerprint
+from tv_lens.lab.families import Episodes, Family
+from tv_lens.lab.network import NetworkConfig, VectorTable, build_network, interleaved
+from tv_lens.lab.vector_tokenizer import VectorTokenizer
+from tv_lens.model import GIB, HookedModel, bridge_of
+
+ENDS = ("x", "y")
+_CONFIG, _WEIGHTS = "config.json", "weights.safetensors"
+
+
+class Regressor(HookedModel):
+    """A network that predicts y_i from the examples before it and x_i, with its registry.
+
+    Its vocabulary are vectors: `encode` enters those of episodes into a table and gives token ids, which every other
+    method and verb takes. Its only logit is the prediction of the y that comes next, so `d_vocab` is 1.
+
+    Args:
+        network: as `build_network` makes it; it is consumed, like every Hugging Face model that is bridged.
+        config: its sizes.
+        family: what it was trained on, if that is known.
+        step: after which step of training.
+        name: what figures and files call it.
+        memory_budget: bytes that one pass may take.
+
+    Example:
+        >>> from tv_lens.lab.families import SparseMixture
+        >>> family = SparseMixture.disjoint(2, rank=1, points=5)
+        >>> config = NetworkConfig(dim=2, points=5, n_layers=2, n_heads=2, d_model=16)
+        >>> regressor, episodes = Regressor(build_network(config), config), family.sample(3)
+        >>> regressor.predict(episodes.x, episodes.y).shape, regressor.residual_stream(regressor.encode(episodes)).shape
+        (torch.Size([3, 5]), torch.Size([2, 3, 9, 16]))
+    """
+
+    def __init__(
+        self, network: GPT2LMHeadModel, config: NetworkConfig, *, family: Family | None = None, step: int | None = None,
+        name: str = "regressor", memory_budget: int = GIB,
+    ):  # fmt: skip
+        network.eval()
+        self.config, self.family, self.step = config, family, step
+        self._table: VectorTable = network.transformer.wte
+        self._weights = {key: value.detach() for key, value in network.state_dict().items()}  # by their names before
+        self._entered: dict[str, int] = {}
+        mark = fingerprint(network)  # before TransformerLens splits the joint queries, keys and values
+        super().__init__(bridge_of(network, name), VectorTokenizer(self._table, config.dim), name, mark, memory_budget)
+
+    @property
+    def n_ids(self) -> int:
+        return len(self._table.vectors)
+
+    @property
+    def prepends_bos(self) -> bool:
+        return False
+
+    def __repr__(self) -> str:
+        s, at = self.shape, "" if self.step is None else f" after {self.step} steps"
+        trained = "" if self.family is None else f" on a {self.family.kind} of {self.family.n_tasks} latent tasks{at}"
+        return (f"Regressor {self.name}: {self.config.dim} coordinates, up to {self.config.points} examples{trained}\n"
+                f"  {s.n_layers} layers, {s.n_heads} heads, d_model {s.d_model}; {self.config.n_parameters / 1e6:.2f}M parameters "
+                f"on {self.device}; fingerprint {self.fingerprint}")  # fmt: skip
+
+    # ---- episodes as tokens -------------------------------------------------------------------------------------
+
+    def encode(self, episodes: Episodes, ends: str = "x") -> TokenBatch:
+        """Token ids of episodes, x_1, y_1, ..., x_K: the same ids whenever the same episodes come again.
+
+        Args:
+            episodes: any number of them.
+            ends: "x" stops where the last answer is asked for, "y" after it.
+        """
+        if ends not in ENDS:
+            raise unknown("end of an episode", ends, ENDS)
+        vectors = self._vectors(episodes.x, episodes.y)
+        key = hashlib.sha256(vectors.numpy().tobytes() + str(tuple(vectors.shape)).encode()).hexdigest()
+        with self.registry.lock:
+            if key not in self._entered:
+                self._entered[key] = self._table.enter(vectors.flatten(0, 1))
+        ids = _numbered(self._entered[key], vectors)
+        return _whole(ids if ends == "y" else ids[:, :-1])
+
+    def vectors_of(self, batch: TokenBatch) -> Float[Tensor, "batch pos dim"]:
+        """What stands at each token."""
+        return self._table.vectors[batch.ids.to(self._table.vectors.device)].cpu()
+
+    def predict(
+        self, x: Float[Tensor, "n K D"], y: Float[Tensor, "n K"], memory_budget: int | None = None
+    ) -> Float[Tensor, "n K"]:  # fmt: skip
+        """The prediction of every y_i from the examples before it and x_i, under whatever `intervene` is open.
+
+        Args:
+            x: inputs.
+            y: answers; the last one is not looked at.
+            memory_budget: bytes one pass may take; the model's if None.
+        """
+        vectors = self._vectors(x, y)[:, :-1]
+        width, points = vectors.shape[1], x.shape[1]
+        per_prompt = bytes_per_prompt(self.shape, width, points, self.dtype.itemsize)
+        size = prompts_per_batch(memory_budget or self.memory_budget, per_prompt, f"{width} tokens")
+        asked = torch.arange(0, width, 2)
+        found = []
+        for part in vectors.split(max(1, min(size, 16384 // width))):
+            with self._lent(part) as batch:
+                out, _ = self.forward(batch, logits_at=asked.expand(len(part), -1), who="regressor.predict")
+            found.append(out[..., 0].cpu())
+        return torch.cat(found)
+
+    @contextmanager
+    def _lent(self, vectors: Float[Tensor, "n pos D"]) -> Iterator[TokenBatch]:
+        """Vectors that are in the table for one pass only."""
+        with self.registry.lock:
+            first = self._table.enter(vectors.flatten(0, 1))
+            try:
+                yield self.tokens(_whole(_numbered(first, vectors)))
+            finally:
+                self._table.shorten(first)
+
+    def _vectors(self, x: Float[Tensor, "n K D"], y: Float[Tensor, "n K"]) -> Float[Tensor, "n pos D"]:
+        if x.ndim != 3 or x.shape[2] != self.config.dim:
+            raise ShapeMismatch("The inputs do not fit the network.", got=f"x {list(x.shape)}", allowed=f"[n, K, {self.config.dim}]")
+        return interleaved(x.float().cpu(), y.float().cpu()).contiguous()
+
+    # ---- files --------------------------------------------------------------------------------------------------
+
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """The folder, with the weights and what they are; `Regressor.load` is the way back."""
+        folder = Path(folder)
+        about = {"format": "tv_lens.regressor", "network": self.config.to_json(), "step": self.step, "name": self.name,
+                 "family": None if self.family is None else self.family.to_json()}  # fmt: skip
+        atomic_write(folder / _WEIGHTS, save({key: value.cpu().contiguous() for key, value in self._weights.items()}))
+        atomic_write(folder / _CONFIG, json.dumps(about, indent=1) + "\n")
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str], device: str | torch.device | None = None) -> Regressor:
+        """The regressor that `save` wrote.
+
+        Raises:
+            FormatError: there is none in the folder, or its files are damaged.
+        """
+        path = Path(folder)
+        try:
+            about = json.loads((path / _CONFIG).read_text(encoding="utf-8"))
+            if about["format"] != "tv_lens.regressor":
+                raise ValueError(f"format {about['format']!r}")
+            config, weights = NetworkConfig(**about["network"]), load_file(path / _WEIGHTS)
+            family = None if about["family"] is None else Family.from_json(about["family"])
+            return cls.of(weights, config, family=family, step=about["step"], name=about["name"], device=device)
+        except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+            raise FormatError("There is no regressor that can be read in this folder.", got=f"{path} ({error})",
+                              do="regressor.save(folder) writes one; tv.lab.load(folder) reads training runs, too.") from error  # fmt: skip
+
+    @classmethod
+    def of(
+        cls, weights: dict[str, Tensor], config: NetworkConfig, *, family: Family | None = None, step: int | None = None,
+        name: str = "regressor", device: str | torch.device | None = None, memory_budget: int = GIB,
+    ) -> Regressor:  # fmt: skip
+        """A regressor with these weights (float32, whatever they were saved in)."""
+        network = build_network(config, attention="eager")
+        network.load_state_dict({key: value.float() for key, value in weights.items()})
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        return cls(network.to(device), config, family=family, step=step, name=name, memory_budget=memory_budget)
+
+
+def _numbered(first: int, vectors: Float[Tensor, "n pos D"]) -> Tensor:
+    n, width = vectors.shape[:2]
+    return torch.arange(first, first + n * width).view(n, width)
+
+
+def _whole(ids: Tensor) -> TokenBatch:
+    return TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool))

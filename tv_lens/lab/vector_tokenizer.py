@@ -1,0 +1,117 @@
+"""Vectors as text and as token ids, so that a regressor is asked as a language model is.
+
+An input is written "(0.5 -1.25)" and an answer "=0.75"; an episode is a text of these. Numbers are written with as many
+digits as float32 needs to come back bit by bit, and each different vector has one id, given when it is first met.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tv_lens.errors import PromptError
+from tv_lens.lab.network import VectorTable
+
+_TOKEN = re.compile(r"\(([^()]*)\)|=\s*([^\s()=]+)")
+
+
+def x_text(x: Sequence[float]) -> str:
+    """An input as text.
+
+    Example:
+        >>> x_text([0.5, -1.25])
+        '(0.5 -1.25)'
+    """
+    return "(" + " ".join(_digits(value) for value in x) + ")"
+
+
+def y_text(y: float) -> str:
+    """An answer as text, without its "=".
+
+    Example:
+        >>> y_text(0.75)
+        '0.75'
+    """
+    return _digits(y)
+
+
+def _digits(value: float) -> str:
+    return str(np.float32(value))
+
+
+class VectorTokenizer:
+    """The tokenizer of a regressor: what `transformers` calls one, as far as this library asks.
+
+    Args:
+        table: where vectors get their ids.
+        dim: coordinates of an input.
+    """
+
+    is_fast = True
+    bos_token_id = pad_token_id = eos_token_id = None
+
+    def __init__(self, table: VectorTable, dim: int):
+        self._table, self._dim = table, dim
+        self._ids: dict[str, int] = {}
+        self._texts: dict[int, str] = {}
+
+    def __call__(self, texts: str | Sequence[str], **options: Any) -> Any:
+        """Ids of each text; with `return_offsets_mapping`, the characters that each covers."""
+        if isinstance(texts, str):
+            return SimpleNamespace(input_ids=self._encoded(texts)[0])
+        found = [self._encoded(text) for text in texts]
+        return {"input_ids": [ids for ids, _ in found], "offset_mapping": [offsets for _, offsets in found]}
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return " ".join(self._texts.get(int(token), f"<{int(token)}>") for token in ids)
+
+    def batch_decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        return [self.decode(row) for row in rows]
+
+    def get_vocab(self) -> dict[str, int]:
+        """Nothing: ids are given as vectors come, and say nothing of the model."""
+        return {}
+
+    def numbers(self, ids: Sequence[int]) -> Float[Tensor, " n"]:
+        """What answers say, by their ids."""
+        return self._table.vectors[torch.as_tensor(list(ids)), 0].float().cpu()
+
+    def _encoded(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        matches, end = [], 0
+        for match in _TOKEN.finditer(text):
+            if text[end : match.start()].strip():
+                break
+            matches.append(match)
+            end = match.end()
+        if text[end:].strip():
+            raise PromptError("This is not an episode.", got=repr(text[end:].strip()[:40]),
+                              allowed='inputs such as "(0.5 -1.25)" and answers such as "=0.75"')  # fmt: skip
+        return self._numbered(matches), [match.span() for match in matches]
+
+    def _numbered(self, matches: Sequence[re.Match[str]]) -> list[int]:
+        texts = [match.group().replace("= ", "=") for match in matches]
+        new = dict.fromkeys(text for text in texts if text not in self._ids)
+        if new:
+            first = self._table.enter(torch.stack([self._vector(text) for text in new]))
+            for number, text in enumerate(new, start=first):
+                self._ids[text], self._texts[number] = number, text
+        return [self._ids[text] for text in texts]
+
+    def _vector(self, text: str) -> Float[Tensor, " dim"]:
+        parts = [text[1:]] if text.startswith("=") else text[1:-1].replace(",", " ").split()
+        wanted = 1 if text.startswith("=") else self._dim
+        try:
+            values = [float(part) for part in parts]
+        except ValueError as error:
+            raise PromptError("A coordinate is not a number.", got=repr(text)) from error
+        if len(values) != wanted:
+            raise PromptError("An input has another number of coordinates than the network reads.", got=f"{len(values)} in {text!r}",
+                              allowed=str(wanted))  # fmt: skip
+        return torch.tensor(values + [0.0] * (self._dim - wanted))
