@@ -1,10 +1,10 @@
 """The row engine against whole passes: what each sweep costs, and how far the two differ.
 
-    python benchmarks/rows.py [--shots 10] [--threads 1] [--sample 27] [--only a,b,c,d]
+    python benchmarks/rows.py [--shots 10] [--threads 1] [--sample 27] [--only a,b,c,d] [--every 1]
 
 On the embedded model, one process: (a) every head at the last token, (b) a task-vector layer sweep, (c) layer x position
-over resid_pre against transformer_lens.patching, (d) the same at GPT-2-small's shape with random weights. Whole passes
-of (a), and TransformerLens's cells of (c) and (d), are run on an even sample of the cells and scaled up; both figures
+over resid_pre against transformer_lens.patching (`--every 4` takes every fourth layer on both sides), (d) the same at GPT-2-small's shape with random weights. Whole passes
+of (a), and TransformerLens's cells of (c) and (d), are run on a sample of the cells (even, and random) and scaled up; both figures
 are printed. Before the ratios stands the work that the rows need, as matrix products at this machine's measured rate.
 """
 
@@ -17,6 +17,7 @@ parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.R
 parser.add_argument("--shots", type=int, default=10)
 parser.add_argument("--threads", type=int, default=1)
 parser.add_argument("--sample", type=int, default=27, help="cells that the slow way really runs")
+parser.add_argument("--every", type=int, default=1, help="of (c), every so manieth layer only")
 parser.add_argument("--only", default="a,b,c,d", help="which of the four")
 options = parser.parse_args()
 os.environ["OMP_NUM_THREADS"] = str(options.threads)
@@ -95,22 +96,24 @@ def compare(model: tv.HookedModel, base: TokenBatch, rows: list[Row], answers: A
     print(f"    largest difference from whole passes {gap:.1e}")
 
 
-def against_transformer_lens(model: tv.HookedModel, clean: torch.Tensor, corrupted: torch.Tensor, answers: Answers) -> None:
-    width, layers = clean.shape[1], model.n_layers
-    held = model.capture(clean, tv.sites("resid_pre"))
+def against_transformer_lens(
+    model: tv.HookedModel, clean: torch.Tensor, corrupted: torch.Tensor, answers: Answers, every: int = 1
+) -> None:
+    width, layers = clean.shape[1], range(every // 2, model.n_layers, every)
+    held = model.capture(clean, tv.sites("resid_pre", layer=layers))
     rows = [Row(0, (PlacedEdit(tv.Replace(site, held[site][0, [p]]), (p,)),)) for site in held for p in range(width)]
     base = model.tokens(corrupted)
     run_rows(model, base, rows[:1], Readout(tv.logit_diff, answers, torch.zeros(1, dtype=torch.long)), show_progress=False)
     readout = Readout(tv.logit_diff, answers, torch.zeros(len(rows), dtype=torch.long))
     fast, cost = measured(lambda: run_rows(model, base, rows, readout, plan="rows", show_progress=False))
-    line("rows", cost, f"{layers} layers x {width} positions")
-    index = [(layer, pos) for layer in range(layers) for pos in range(width)]
-    chosen = sampled(index, options.sample)
+    line("rows", cost, f"{len(layers)} layers x {width} positions")
+    index = [(layer, pos) for layer in layers for pos in range(width)]
+    chosen = sorted(np.random.default_rng(0).choice(len(index), min(options.sample, len(index)), replace=False).tolist())
     right, wrong = int(answers.correct[0]), int(answers.wrong[0])
 
     def theirs() -> np.ndarray:
         with torch.no_grad():
-            _, cache = model.tl.run_with_cache(clean, names_filter=[f"blocks.{i}.hook_resid_pre" for i in range(layers)])
+            _, cache = model.tl.run_with_cache(clean, names_filter=[f"blocks.{i}.hook_resid_pre" for i in layers])
             return tl_patching.generic_activation_patch(
                 model.tl, corrupted, cache, lambda logits: logits[0, -1, right] - logits[0, -1, wrong],
                 tl_patching.layer_pos_patch_setter, "resid_pre",
@@ -146,7 +149,7 @@ if "b" in only:
     compare(model, base, rows, tokens.answers)
 if "c" in only:
     print("(c) layer x position over resid_pre")
-    against_transformer_lens(model, model.tokens(tokens.clean.tokens).ids, base.ids, tokens.answers)
+    against_transformer_lens(model, model.tokens(tokens.clean.tokens).ids, base.ids, tokens.answers, options.every)
 if "d" in only:
     import transformers
 

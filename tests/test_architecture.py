@@ -18,7 +18,7 @@ FILES = {".".join(p.relative_to(ROOT.parent).with_suffix("").parts).removesuffix
 # A room may import those of a lower number; rooms of one number do not import each other.
 LEVELS = {
     "errors": 0, "site": 1, "intervention": 2, "registry": 3, "model": 4, "rows": 5, "patching": 6, "task_vectors": 6,
-    "circuits": 6, "lab": 6, "viz": 7, "experiments": 8, "cli": 9,
+    "circuits": 6, "lab": 6, "effects": 7, "paths": 7.5, "viz": 7, "experiments": 8, "cli": 9,
 }  # fmt: skip
 BESIDE_MODEL = {"tasks", "metrics", "sweep", "store"}  # may import each other and what the model may import
 HOOKS = {"hooks", "add_hook", "add_perma_hook", "run_with_hooks", "run_with_cache", "reset_hooks", "register_forward_hook",

@@ -11,6 +11,7 @@ from nbclient import NotebookClient
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 SECONDS_A_CELL = 600
+LONG = {"02_causal_sweeps.ipynb", "05_encoding_predicts_performance.ipynb"}  # a minute of processor time each
 
 
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.name)
@@ -36,8 +37,11 @@ def test_a_notebook_uses_public_names_only_and_ends_with_its_claim(notebook):
     assert any(isinstance(node, ast.Assert) for node in ast.walk(trees[-1]))
 
 
-def test_a_notebook_runs(notebook, smollm2, tmp_path, monkeypatch):
+@pytest.mark.parametrize("path", [pytest.param(path, id=path.name, marks=[pytest.mark.slow] if path.name in LONG else [])
+                                  for path in NOTEBOOKS])  # fmt: skip
+def test_a_notebook_runs(path, smollm2, tmp_path, monkeypatch):
     """In a kernel of its own; `smollm2` skips where the embedded model is not installed, and fills its cache."""
     for name, value in (("OMP_NUM_THREADS", "1"), ("MKL_NUM_THREADS", "1"), ("HF_HUB_OFFLINE", "1")):
         monkeypatch.setenv(name, value)
+    notebook = nbformat.read(path, as_version=4)
     NotebookClient(notebook, timeout=SECONDS_A_CELL, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()

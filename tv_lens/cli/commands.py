@@ -47,6 +47,8 @@ Two tasks, quickly:  [cyan]tv-lens lens -t present-past -t past-present --size d
 
 Your pairs, fewer shots:  [cyan]tv-lens lens -m gpt2 -t pairs.csv --shots 5[/cyan]
 
+Resumable, should it be stopped:  [cyan]tv-lens lens -t antonym --size full --run kept[/cyan]
+
 Another template:  [cyan]tv-lens lens -m ./llama.gguf -t antonym --template arrow[/cyan]
 
 Tasks over the same inputs, too:  [cyan]tv-lens lens -t capitalize --family verbs[/cyan]"""
@@ -60,14 +62,16 @@ Out = Annotated[Path, typer.Option("--out", "-o", metavar="DIR",
 Seed = Annotated[int, typer.Option("--seed", help="Every draw.")]
 TemplateName = Annotated[str | None, typer.Option("--template", metavar="qa|arrow|io",
                          show_default="the task's own: qa", help="The text around inputs and answers.")]  # fmt: skip
+RunFolder = Annotated[Path | None, typer.Option("--run", metavar="DIR", show_default=False,
+                      help="Keep finished work there; the same command continues where this one stopped.")]  # fmt: skip
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
 @app.command(epilog="[bold]Example[/bold]\n\n[cyan]tv-lens demo --out report[/cyan]")
-def demo(out: Out = Path("report"), seed: Seed = 0, debug: Debug = False) -> None:
+def demo(out: Out = Path("report"), seed: Seed = 0, run: RunFolder = None, debug: Debug = False) -> None:
     """Run the main job on the embedded model: four tasks, a few minutes, one report."""
     with _said(debug):
-        result = _lens(DEMO_MODEL, list(DEMO_TASKS), out, size="demo", seed=seed, family=DEMO_FAMILY)
+        result = _lens(DEMO_MODEL, list(DEMO_TASKS), out, size="demo", seed=seed, family=DEMO_FAMILY, run=run)
         _finish(result, out)
 
 
@@ -87,12 +91,13 @@ def lens(
                         show_default=False)] = None,
     dtype: Annotated[str, typer.Option(help="Of the weights.")] = "float32",
     device: Annotated[str | None, typer.Option(help="Where to run.", show_default="a GPU if there is one")] = None,
+    run: RunFolder = None,
     debug: Debug = False,
 ) -> None:  # fmt: skip
     """Find where tasks are encoded, extract their vectors, test them, and write a report."""
     with _said(debug):
         result = _lens(model, task, out, shots=shots, size=size, n=n, seed=seed, template=_template(template),
-                       family=family, loading=dict(revision=revision, dtype=dtype, device=device))  # fmt: skip
+                       family=family, run=run, loading=dict(revision=revision, dtype=dtype, device=device))  # fmt: skip
         _finish(result, out)
 
 
@@ -109,7 +114,8 @@ def tasks(debug: Debug = False) -> None:
         for name in library.names():
             one = library.task(name)
             pair = one.items[0]
-            table.add_row(name, str(len(one)), f"{pair.input} → {pair.output}", one.description)
+            asked = pair.input if len(pair.input) <= 32 else pair.input[:31] + "…"  # sentences
+            table.add_row(name, str(len(one)), f"{asked} → {pair.output}", one.description)
         _out().print(table)
         _out().print("\nA file of pairs is a task, too: --task my_pairs.json (or .jsonl, .csv, .tsv).",
                      highlight=False)  # fmt: skip
@@ -177,11 +183,13 @@ def _lens(
 
     from tv_lens import tasks as library
     from tv_lens.experiments import SIZES
-    from tv_lens.experiments import lens as run
+    from tv_lens.experiments import lens as look
     from tv_lens.experiments.lens_result import check_folder
     from tv_lens.model import load
 
-    check_folder(out)
+    for folder in (out, asked["run"]):
+        if folder is not None:
+            check_folder(folder)
     if asked["size"] not in SIZES:
         raise unknown("size", asked["size"], SIZES)
     for one in tasks:
@@ -195,7 +203,7 @@ def _lens(
 
     say(f"loading {model}")
     loaded = load(model, **options)
-    result = run(loaded, tasks, matched=matched, say=say, **asked)
+    result = look(loaded, tasks, matched=matched, say=say, **asked)
     say("writing the report")
     return replace(result, source=model)
 

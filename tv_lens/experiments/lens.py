@@ -8,13 +8,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
+from typing import Any
 
 from tv_lens import tasks as task_library
+from tv_lens.configuration import model_described
 from tv_lens.errors import EmptySelection, InvalidArgument, PromptError, unknown
 from tv_lens.experiments.lens_result import LensResult, lifts, model_card, unbeaten, versions
+from tv_lens.experiments.task_circuit import TaskCircuit, circuit_of_task
 from tv_lens.model import HookedModel
 from tv_lens.patching import patch
 from tv_lens.site import sites
+from tv_lens.store import RunLike, inside, whole
 from tv_lens.sweep import Sweep
 from tv_lens.task_vectors.decodability import decodability
 from tv_lens.task_vectors.evaluation import evaluate
@@ -46,6 +50,8 @@ class LensSize:
         patch_pairs: pairs of prompts in the patching sweep.
         patch_shots: demonstrations in each of them.
         patch_layer_step: every how many-th layer is patched.
+        circuit_queries: queries on which the edges that decode the best vector are measured; 0 leaves them out.
+        circuit_screen: measure only so many edges, the best by one gradient; all if None.
     """
 
     name: str = "custom"
@@ -60,6 +66,8 @@ class LensSize:
     patch_pairs: int = 8
     patch_shots: int = 4
     patch_layer_step: int = 1
+    circuit_queries: int = 0
+    circuit_screen: int | None = None
 
     def __post_init__(self) -> None:
         least = dict(contexts=1, dev=1, layer_step=1, queries=2, random_vectors=1, td_prompts=11, patch_pairs=1,
@@ -75,15 +83,15 @@ SIZES = {
     "demo": LensSize("demo", contexts=8, dev=16, queries=20, random_vectors=2, td_prompts=15, td_shots=(0, 1, 4),
                      map_shots=1, patch_pairs=3, patch_shots=2, patch_layer_step=3),
     "standard": LensSize("standard", contexts=30, dev=30, td_prompts=40, td_shots=(0, 1, 4), patch_pairs=4,
-                         patch_shots=3, patch_layer_step=2),
-    "full": LensSize("full"),
+                         patch_shots=3, patch_layer_step=2, circuit_queries=8, circuit_screen=400),
+    "full": LensSize("full", circuit_queries=20),
 }  # fmt: skip
 
 
 def lens(
     model: HookedModel, tasks: Tasks, *, shots: int = 10, size: LensSize | str = "standard", n: int | None = None,
     seed: int = 0, template: Template | None = None, matched: Tasks | None = None, say: Say | None = None,
-    progress: bool = True,
+    run: RunLike = None, progress: bool = True,
 ) -> LensResult:  # fmt: skip
     """Where each task is encoded in a model, the vector that carries it, and what patching it does.
 
@@ -98,6 +106,7 @@ def lens(
         matched: tasks over the same inputs (`tv.tasks.family("verbs")`), whose decodability is read beside that of
             `tasks`: there the queries alone give no task away.
         say: is told in one line what is being done, as each stage begins.
+        run: a folder that keeps what every stage has finished, so that a killed lens continues there.
         progress: show bars where somebody looks.
 
     Returns:
@@ -105,6 +114,7 @@ def lens(
 
     Raises:
         EmptySelection: a task has too few pairs for the shots.
+        RunMismatch: `run` was begun with another configuration.
 
     Source:
         Hendel et al. 2023 (arXiv 2310.15916) for the vectors, Han et al. 2025 (arXiv 2412.12276) for decodability.
@@ -118,7 +128,20 @@ def lens(
     size, asked, named = _size(size, n), _asked(tasks), _named(tasks)
     twins = None if matched is None else list(_named(matched).values())
     _check(model, named, shots, size, template)
-    clock, options = _Clock(say), dict(seed=seed, progress=progress)
+    config = {"model": model_described(model), "tasks": {name: task.fingerprint for name, task in named.items()},
+              "matched": None if twins is None else {task.name: task.fingerprint for task in twins}, "shots": shots,
+              "size": size, "seed": seed, "template": template}  # fmt: skip
+    with whole(run, verb="lens", config=config):
+        return _found(model, named, asked, twins, shots=shots, size=size, seed=seed, template=template,
+                      clock=_Clock(say), run=run, progress=progress)  # fmt: skip
+
+
+def _found(
+    model: HookedModel, named: dict[str, Task], asked: dict[str, str | None], twins: list[Task] | None, *, shots: int,
+    size: LensSize, seed: int, template: Template | None, clock: _Clock, run: RunLike, progress: bool,
+) -> LensResult:  # fmt: skip
+    """The stages of a lens, each with a folder inside the run."""
+    options = dict(seed=seed, progress=progress)
     audits = {name: task.audit(model, template) for name, task in named.items()}
 
     # 2. a vector a task, its layer chosen on development queries
@@ -128,9 +151,9 @@ def lens(
     for name, task in named.items():
         with clock.stage("vectors", f"{name}: a vector from {size.contexts} prompts of {_n(shots, 'demonstration')}, "
                          f"tried at {len(layers)} layers on development queries"):  # fmt: skip
-            candidates[name] = method.at_layers(model, task, **options)
+            candidates[name] = method.at_layers(model, task, run=inside(run, f"{name} contexts"), **options)
             chosen = layer_sweep(model, task, candidates[name], template=template or task.template, n=size.dev,
-                                 **options)  # fmt: skip
+                                 run=inside(run, f"{name} layers"), **options)  # fmt: skip
             vectors[name] = replace(candidates[name][chosen.provenance["chosen"]], selection=chosen)
 
     # 3. what the vectors do on test queries, beside the controls
@@ -141,27 +164,34 @@ def lens(
                          "vector, and with control vectors"):  # fmt: skip
             other = _other(list(candidates.values()), i, vectors[name])
             evaluations[name] = evaluate(model, vectors[name], task, n=size.queries, shots=shots, other=other,
-                                         random_seeds=size.random_vectors, template=template, **options)  # fmt: skip
+                                         random_seeds=size.random_vectors, template=template,
+                                         run=inside(run, f"{name} evaluation"), **options)  # fmt: skip
 
     # 4. whether the residual stream tells the tasks apart
     td_shots = tuple(count for count in size.td_shots if count <= shots) or (shots,)
     reading = dict(shots=td_shots, n=size.td_prompts, template=template, **options)
     with clock.stage("decodability", f"decodability of the tasks at {_listed(td_shots)} shots, every layer"):
-        found = decodability(model, list(named.values()), **reading)
+        found = decodability(model, list(named.values()), run=inside(run, "decodability"), **reading)
     beside = None
     if twins is not None:
         names = _listed([task.name for task in twins])
         with clock.stage("decodability", f"decodability of tasks over the same inputs ({names})"):
-            beside = decodability(model, twins, **reading)
+            beside = decodability(model, twins, run=inside(run, "decodability of matched tasks"), **reading)
     with clock.stage("map", f"a map of the prompts at layer {found.best_layer()}"):
         drawn = representation_map(model, list(named.values()), found.best_layer(), shots=min(size.map_shots, shots),
-                                   n=size.td_prompts, template=template, **options)  # fmt: skip
+                                   n=size.td_prompts, template=template, run=inside(run, "map"), **options)  # fmt: skip
 
     # 5. which tokens and layers carry the task of one prompt
     with clock.stage("patching", f"patching {_n(size.patch_pairs, 'pair')} of prompts, layer by token"):
         lifted = {name: lifts(sweep) for name, sweep in evaluations.items()}
         order = sorted(named, key=lambda name: (bool(unbeaten(lifted[name])), -lifted[name]["zero-shot"]["mean"]))
-        patched, skipped = _patched(model, [named[name] for name in order], size, template, seed, progress)
+        patched, skipped = _patched(model, [named[name] for name in order], size, template, seed, progress, run)
+
+    # 6. which edges read the best vector
+    circuit, why_not = None, "" if size.circuit_queries else f"the size {size.name!r} leaves it out"
+    if size.circuit_queries:
+        with clock.stage("circuit", f"{order[0]}: the edges that decode its vector, on {size.circuit_queries} queries"):
+            circuit, why_not = _decoded(model, named[order[0]], vectors[order[0]], size, template, options)
 
     shown = template or next(iter(named.values())).template
     settings = {"shots": shots, "seed": seed, "size": size.name, "template": shown.name,
@@ -170,7 +200,7 @@ def lens(
     return LensResult(
         model=model_card(model), source=model.name, asked=asked, settings=settings, tasks=named, audits=audits,
         vectors=vectors, evaluations=evaluations, decodability=found, matched=beside, map=drawn, patching=patched,
-        skipped=skipped, seconds=clock.seconds, versions=versions(),
+        skipped=skipped, circuit=circuit, circuit_skipped=why_not, seconds=clock.seconds, versions=versions(),
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )  # fmt: skip
 
@@ -251,8 +281,9 @@ def _other(candidates: Sequence[Mapping[int, TaskVector]], i: int, vector: TaskV
 
 
 def _patched(
-    model: HookedModel, tasks: Sequence[Task], size: LensSize, template: Template | None, seed: int, progress: bool
-) -> tuple[Sweep | None, dict[str, str]]:
+    model: HookedModel, tasks: Sequence[Task], size: LensSize, template: Template | None, seed: int, progress: bool,
+    run: RunLike = None,
+) -> tuple[Sweep | None, dict[str, str]]:  # fmt: skip
     """The patching sweep of the first task whose prompts line up token by token, and why others were passed over."""
     layers = list(range(size.patch_layer_step - 1, model.n_layers, size.patch_layer_step))
     skipped = {}
@@ -260,11 +291,26 @@ def _patched(
         try:
             pairs = task.pairs(size.patch_shots, min(size.patch_pairs, len(task.split("test"))),
                                corrupt="shuffle_labels", seed=seed, template=template)  # fmt: skip
-            swept = patch(model, pairs, sites("resid_post", layer=layers), over=("layer", "pos"), progress=progress)
+            swept = patch(model, pairs, sites("resid_post", layer=layers), over=("layer", "pos"),
+                          run=inside(run, f"{task.name} patching"), progress=progress)  # fmt: skip
             return swept, skipped
         except (EmptySelection, PromptError) as error:
             skipped[task.name] = error.what
     return None, skipped
+
+
+def _decoded(
+    model: HookedModel, task: Task, vector: TaskVector, size: LensSize, template: Template | None, options: dict[str, Any]
+) -> tuple[TaskCircuit | None, str]:
+    """The circuit that decodes a vector, or why there is none."""
+    if vector.site.layer == model.n_layers - 1:
+        return None, "the vector works best at the last layer, which nothing reads"
+    try:
+        found = circuit_of_task(model, task, vector, n=size.circuit_queries, held_out=3 * size.circuit_queries // 2,
+                                random=2, screen=size.circuit_screen, template=template, **options)  # fmt: skip
+    except (EmptySelection, PromptError, InvalidArgument) as error:  # no foils, or no difference to explain
+        return None, error.what
+    return found, ""
 
 
 @dataclass

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from tv_lens.errors import InvalidArgument
+from tv_lens.experiments.task_circuit import TaskCircuit
 from tv_lens.model import HookedModel
 from tv_lens.sweep import Sweep
 from tv_lens.sweep_parts import plain
@@ -54,6 +55,8 @@ class LensResult:
         map: the prompts in the plane, at the layer of the highest decodability.
         patching: the sweep `example x layer x pos` of one task, or None.
         skipped: tasks that could not be patched, and why.
+        circuit: the edges that decode the best task's vector, or None.
+        circuit_skipped: why there is no circuit.
         seconds: wall time of each stage.
         versions: of Python and the libraries.
         created: when, UTC.
@@ -72,6 +75,8 @@ class LensResult:
     map: RepresentationMap
     patching: Sweep | None
     skipped: dict[str, str] = field(default_factory=dict)
+    circuit: TaskCircuit | None = None
+    circuit_skipped: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     created: str = ""
@@ -154,6 +159,7 @@ class LensResult:
             "matched_decodability": None if self.matched is None else _decodability_summary(self.matched),
             "map": _map_summary(self.map),
             "patching": None if self.patching is None else _patching_summary(self.patching, self.recovery),
+            "circuit": None if self.circuit is None else self.circuit.summary(), "circuit_skipped": self.circuit_skipped,
             "patching_skipped": self.skipped, "seconds": self.seconds, "versions": self.versions,
         }  # fmt: skip
         return plain(found, "summary")

@@ -16,6 +16,7 @@ DRAWN_BY = {
     "tv_lens.task_vectors.decodability.Decodability": "tv_lens.viz.decodability",
     "tv_lens.task_vectors.maps.RepresentationMap": "tv_lens.viz.maps",
     "tv_lens.attention_patterns.AttentionPatterns": "tv_lens.viz.attention",
+    "tv_lens.circuits.circuit.Circuit": "tv_lens.viz.circuit",
 }
 
 
@@ -24,7 +25,7 @@ def plot(result: Any, **style: Any) -> Figure:
     """A `Figure` of a result: shown inline in Jupyter, or saved with `.save("figure.html")`, both without network.
 
     A `Sweep` becomes a heatmap, curves or bars, as its axes ask; a `RepresentationMap` a scatter plot; attention
-    patterns an interactive view of heads over tokens.
+    patterns an interactive view of heads over tokens; a `Circuit` a drawing of its nodes and edges.
 
     Args:
         result: any result of tv_lens that has a picture.

@@ -26,8 +26,9 @@ class Figure:
         subtitle: metric, units, number of examples.
         note: how to read it: which way is up, where zero is.
         plotly: the plotly figure, to restyle or to combine; None where circuitsvis draws.
-        component: the circuitsvis component that draws, with its `props`.
+        component: the circuitsvis component that draws, with its `props`; "Circuit" is ours.
         props: what the component is given, as JSON holds it.
+        svg: a drawing that stands in the page before any script runs, and where none does.
         height: pixels.
 
     Example:
@@ -46,6 +47,7 @@ class Figure:
     component: str | None = None
     props: dict[str, Any] | None = None
     height: int = 420
+    svg: str | None = None
 
     def __post_init__(self) -> None:
         if (self.plotly is None) == (self.component is None):
@@ -54,8 +56,16 @@ class Figure:
 
     @property
     def library(self) -> str:
-        """The library that draws it: "plotly" or "circuitsvis"."""
+        """The library that draws it: "plotly", "circuitsvis" or "circuit", which is ours."""
+        if self.svg is not None:
+            return "circuit"
         return "plotly" if self.component is None else "circuitsvis"
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """All that its page has to bring: a circuit may show attention patterns, too."""
+        shows_patterns = self.library == "circuit" and bool((self.props or {}).get("attention"))
+        return (self.library, "circuitsvis") if shows_patterns else (self.library,)
 
     def __repr__(self) -> str:
         return f"Figure({self.title!r}, drawn by {self.library})"

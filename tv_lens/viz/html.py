@@ -237,8 +237,9 @@ def figure_block(figure: Figure, index: int) -> str:
     head += f"<p>{html.escape(figure.subtitle)}</p></header>" if figure.subtitle else "</header>"
     note = f"<figcaption>{html.escape(figure.note)}</figcaption>" if figure.note else ""
     name = f"figure-{index}"
-    place = f'<div id="{name}" class="{figure.library}" data-figure="{figure.library}" role="img"'
-    place += f' aria-label="{html.escape(figure.title)}"></div>'
+    role = "img" if figure.svg is None else "group"
+    place = f'<div id="{name}" class="{figure.library}" data-figure="{figure.library}" role="{role}"'
+    place += f' aria-label="{html.escape(figure.title)}">{figure.svg or ""}</div>'
     data = f'<script type="application/json" id="{name}-data">{figure.payload()}</script>'
     return f"<figure>{head}{place}{note}{data}</figure>"
 
@@ -253,11 +254,17 @@ def _library(name: str) -> str:
         from plotly.offline import get_plotlyjs
 
         source = get_plotlyjs()
+    elif name == "circuit":
+        source = _asset("circuit.js")
     else:
         bundle = resources.files("circuitsvis") / "dist" / "cdn" / "iife.js"
         source = bundle.read_text(encoding="utf-8")
     source = re.sub(r"^//# sourceMappingURL=.*$", "", source, flags=re.MULTILINE)  # it would be asked for
     return source.replace("</script", "<\\/script").replace("<!--", "<\\!--")
+
+
+def _asset(name: str) -> str:
+    return (resources.files("tv_lens.viz") / "assets" / name).read_text(encoding="utf-8")
 
 
 @functools.cache
@@ -296,9 +303,9 @@ def document(body: str, figures: Sequence[Figure], *, title: str, single: bool =
         single: the page is one figure.
         compress: pack the libraries, for a document that sits inside another.
     """
-    assets = resources.files("tv_lens.viz") / "assets"
-    style, script = ((assets / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    libraries = sorted({figure.library for figure in figures}, reverse=True)
+    style, script = _asset("page.css"), _asset("page.js")
+    libraries = sorted({library for figure in figures for library in figure.libraries}, reverse=True)
+    style += _asset("circuit.css") if "circuit" in libraries else ""
     colours = f'<script type="application/json" id="tv-colours">{script_safe(json.dumps(swap_table()))}</script>'
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'

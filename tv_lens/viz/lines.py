@@ -47,7 +47,7 @@ def lines(
             figure.add_hline(mean, row=row, col=column, line=dict(color=theme.SOFT, width=1.3, dash="dash"))
         if mark is not None:
             _mark(figure, sweep, x, mark, mark_label if panel == 0 else "", row, column)
-    text = sweeps.subtitle(sweep, f"bands: {level:.0%} bootstrap intervals")
+    text = sweeps.subtitle(sweep, f"bands: {level:.0%} {getattr(sweep, 'bands', 'bootstrap intervals')}")
     figure.update_layout(theme.layout(title, text, height), showlegend=len(names) > 1)
     figure.update_layout(margin_t=90 + 24 * bool(panel_names), legend_tracegroupgap=2)
     limits = _axes(figure, sweep, found, x, n_rows)
@@ -147,6 +147,10 @@ def _axes(figure: Any, sweep: Sweep, found: xr.Dataset, x: str, n_rows: int) -> 
                             tickangle=-90 if len(spots) > 16 else 0)  # fmt: skip
     elif len(spots) <= 14:
         figure.update_xaxes(tickmode="array", tickvals=spots)
+    if x == "size" and min(spots) > 0 and max(spots) >= 10 * min(spots):  # of circuits: from a few edges to all
+        low, high = math.log10(min(spots)), math.log10(max(spots))
+        figure.update_xaxes(type="log", range=[low - 0.03 * (high - low), high + 0.03 * (high - low)], minor_showgrid=False)
+        return limits
     pad = (max(spots) - min(spots)) * 0.02 or 0.5
     figure.update_xaxes(range=[min(spots) - pad, max(spots) + pad])
     return limits

@@ -10,6 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from tv_lens.sweep import Sweep
+from tv_lens.viz.circuit_report import circuit_parts
 from tv_lens.viz.dispatch import plot
 from tv_lens.viz.html import Facts, Note, Page, Section, Table, page
 from tv_lens.viz.report_code import lines_of_code
@@ -42,6 +43,7 @@ def report(result: LensResult, out: str = "report") -> Page:
         Section("Where the model tells the tasks apart", *_decodability(result)),
         Section("Which tokens carry the task", *_patching(result)),
         Section("Is it the vector? Test accuracy beside controls", *_controls(result)),
+        *_circuit(result),
         Section("What to try next", *lines_of_code(result, out)),
         Section("How it was measured", *_measured(result)),
     ]
@@ -237,6 +239,17 @@ def _passage(recovery: Sweep) -> str:
         "Labels such as `x0`, `y0` and `query` stand for words that differ from prompt to prompt: input and answer "
         "of the first example, and the word that is asked."
     )
+
+
+def _circuit(result: LensResult) -> list[Section]:
+    """The section of the decoding circuit, where there is one."""
+    if result.circuit is None:
+        return []
+    text = (
+        "Which parts of the model read the vector? An edge is what one head or MLP takes from what another wrote. Each was "
+        "measured by letting it alone carry what it carries without the vector. " + result.circuit.sentence()
+    )
+    return [Section("What reads the vector", text, *circuit_parts(result.circuit))]
 
 
 def _controls(result: LensResult) -> list[Any]:

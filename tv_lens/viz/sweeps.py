@@ -14,7 +14,8 @@ from tv_lens.viz.figure import Figure
 from tv_lens.viz.theme import escaped, number, token_label
 
 # Places inside the model: two of them make a map.
-PLACES = ("layer", "pos", "head", "kv_head", "query_pos", "key_pos", "span", "neuron")
+PLACES = ("layer", "pos", "head", "kv_head", "query_pos", "key_pos", "span", "neuron", "node",
+          "sender", "receiver")
 KINDS = ("heatmap", "lines", "bars")
 
 
@@ -113,7 +114,7 @@ def subtitle(sweep: Sweep, *more: str) -> str:
     """Metric, units, number of examples, baselines, and whatever else the picture adds."""
     counts = sweep.values.notnull().sum("example").values
     n = f"n = {counts.max()}" if counts.min() == counts.max() else f"n = {counts.min()} to {counts.max()}"
-    lines = [value_title(sweep), f"mean of {n} examples"]
+    lines = [value_title(sweep), f"mean of {n} {getattr(sweep, 'counted', 'examples')}"]
     return " · ".join([*lines, *more])
 
 

@@ -134,7 +134,7 @@ def spread(values: list[float], gap: float) -> list[float]:
 def axis_title(name: str) -> str:
     """An axis's name as a reader says it."""
     words = {"pos": "position", "query_pos": "query position (attends from)", "key_pos": "key position (attends to)",
-             "kv_head": "key-value head", "resid_post": "residual stream"}  # fmt: skip
+             "kv_head": "key-value head", "resid_post": "residual stream", "size": "edges in the circuit"}  # fmt: skip
     return words.get(name, name.replace("_", " "))
 
 

@@ -47,6 +47,10 @@
     CircuitsVis.render(place.id, CircuitsVis[figure.component], figure.props);
   }
 
+  function circuit(place, text) {
+    TVCircuit.enhance(place, JSON.parse(text));
+  }
+
   // A document inside a notebook's frame asks for the room that it takes; where it may not, the frame scrolls.
   function fitFrame() {
     try {
@@ -59,9 +63,10 @@
     for (const place of document.querySelectorAll("[data-figure]")) {
       const text = document.getElementById(place.id + "-data").textContent;
       try {
-        (place.dataset.figure === "plotly" ? plotly : circuitsvis)(place, text);
+        ({ plotly: plotly, circuitsvis: circuitsvis, circuit: circuit })[place.dataset.figure](place, text);
         place.dataset.drawn = "yes";
       } catch (error) {
+        if (place.querySelector("svg.tvc")) continue;  // a drawing that needs no script stays
         place.className = "problem";
         place.textContent = "This figure could not be drawn: " + error.message;
       }

@@ -1,0 +1,67 @@
+"""`tv-lens circuit`: what reads a task vector, edge by edge."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tv_lens.cli.commands import DEMO_MODEL, Debug, Model, Seed, Tasks, TemplateName, _err, _out, _said, _template, app
+
+_EPILOG = """[bold]Examples[/bold]
+
+One task, quickly:  [cyan]tv-lens circuit -t present-past --size demo[/cyan]
+
+Several tasks, compared:  [cyan]tv-lens circuit -t present-past -t singular-plural --edges 200[/cyan]
+
+At a layer of your choice:  [cyan]tv-lens circuit -m ./mine -t pairs.csv --layer 12 --out found[/cyan]"""
+
+
+@app.command(epilog=_EPILOG)
+def circuit(
+    task: Tasks,
+    model: Model = DEMO_MODEL,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR",
+                   help="Where the page and the circuits go.")] = Path("circuits"),
+    layer: Annotated[int | None, typer.Option(help="Where the vectors are injected.",
+                     show_default="where they work best")] = None,
+    edges: Annotated[int, typer.Option(help="How many of the strongest edges make a circuit.")] = 100,
+    shots: Annotated[int, typer.Option("--shots", "-k", help="Demonstrations in the prompts behind a vector.")] = 10,
+    size: Annotated[str, typer.Option("--size", metavar="demo|standard|full", help="How much is run.")] = "standard",
+    n: Annotated[int | None, typer.Option("--n", help="Queries that edges are measured on.",
+                 show_default="the size's")] = None,
+    seed: Seed = 0,
+    template: TemplateName = None,
+    debug: Debug = False,
+) -> None:  # fmt: skip
+    """Find the edges that decode tasks' vectors, test them on held-out queries, and draw them."""
+    with _said(debug):
+        from tv_lens import tasks as library
+        from tv_lens.errors import unknown
+        from tv_lens.experiments.decoding import CIRCUIT_SIZES, decoding_circuits
+        from tv_lens.experiments.lens_result import check_folder
+        from tv_lens.model import load
+
+        check_folder(out)
+        if size not in CIRCUIT_SIZES:
+            raise unknown("size", size, CIRCUIT_SIZES)
+        named = [library.task(one) for one in task]
+        started = time.perf_counter()
+
+        def say(line: str) -> None:
+            _err().print(f"[dim]{time.perf_counter() - started:5.0f} s[/dim]  {line}", highlight=False)
+
+        say(f"loading {model}")
+        result = decoding_circuits(load(model), named, layer=layer, edges=edges, shots=shots, size=size, n=n, seed=seed,
+                                   template=_template(template), say=say)  # fmt: skip
+        say("writing the page")
+        written = result.save(out)
+        _out().print()
+        for one in result.found.values():
+            _out().print(one.sentence(), highlight=False, markup=False)
+        _out().print()
+        typer.echo(f"Page:     {written}")
+        typer.echo(f"Numbers:  {written.with_name('circuits.json')}")
+        typer.echo(f"Circuits: {written.parent}/*.json, *.graph.json, *.graphml, *.dot")

@@ -1,0 +1,58 @@
+"""`tv-lens paper`: the paper's experiments on a language model, and the page that holds them."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tv_lens.cli.commands import DEMO_MODEL, Debug, Model, Seed, _err, _escaped, _loading, _out, _said, app
+
+_EPILOG = """[bold]Examples[/bold]
+
+A few minutes, on the embedded model:  [cyan]tv-lens paper --size tiny --out paper[/cyan]
+
+Real sentences:  [cyan]tv-lens paper --sentences en_ewt-ud-train.conllu --out paper[/cyan]
+
+Checkpoints beside it:  [cyan]tv-lens paper -m EleutherAI/pythia-160m --also EleutherAI/pythia-160m@step1000[/cyan]
+
+The same command again goes on where it was stopped."""
+
+
+@app.command(epilog=_EPILOG)
+def paper(
+    model: Model = DEMO_MODEL,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where the page and the unfinished work go.")] = Path("paper"),
+    size: Annotated[str, typer.Option("--size", metavar="tiny|laptop|paper", help="How much is run.")] = "tiny",
+    family: Annotated[list[str] | None, typer.Option("--family", metavar="pos|bitwise", help="Repeatable; both if none.",
+                      show_default=False)] = None,
+    sentences: Annotated[str | None, typer.Option("--sentences", metavar="FILE|ptb", show_default="the library's own",
+                         help="A CoNLL-U file of real sentences, or NLTK's Penn Treebank sample.")] = None,
+    also: Annotated[list[str] | None, typer.Option("--also", metavar="MODEL[@REVISION]", show_default=False,
+                    help="A further model or checkpoint; repeatable.")] = None,
+    seed: Seed = 0,
+    dtype: Annotated[str, typer.Option(help="Of the weights.")] = "float32",
+    device: Annotated[str | None, typer.Option(help="Where to run.", show_default="a GPU if there is one")] = None,
+    debug: Debug = False,
+) -> None:  # fmt: skip
+    """Run the paper's experiments on a language model, and write one page: claim by claim, with controls."""
+    with _said(debug):
+        from tv_lens.experiments.lens_result import check_folder
+        from tv_lens.experiments.paper_run import FAMILIES
+        from tv_lens.experiments.paper_run import paper as run
+
+        check_folder(out)
+        started = time.perf_counter()
+
+        def say(line: str) -> None:
+            _err().print(f"[dim]{time.perf_counter() - started:5.0f} s[/dim]  {_escaped(line)}", highlight=False)
+
+        result = run(model, size=size, families=tuple(family or FAMILIES), sentences=sentences, others=also or (), seed=seed,
+                     loading=_loading(dict(dtype=dtype, device=device)), run=out / "run", say=say)  # fmt: skip
+        written = result.save(out)
+        for claim in result.claims():
+            _out().print(f"{claim.figure}, {claim.family}: {claim.claim}: [bold]{claim.verdict}[/bold]\n    {_escaped(claim.ours)}",
+                         highlight=False)  # fmt: skip
+        typer.echo(f"\nPage:    {written}\nNumbers: {written.with_name('paper.json')}")
