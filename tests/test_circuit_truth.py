@@ -65,6 +65,7 @@ def test_the_model_does_its_task_on_every_prompt_and_not_on_its_twin(known):
         assert (logits_b.argmax(1) != answers.correct).all()
 
 
+@pytest.mark.slow
 def test_exactly_the_named_edges_carry_the_answer(known):
     """Every edge of the model ablated alone, in both directions, by a transformer written out by hand."""
     found, name = known

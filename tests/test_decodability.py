@@ -42,7 +42,7 @@ def found(model):
 # ------------------------------------------------------------------------------------------------------------- chance
 
 
-@pytest.mark.parametrize("name", ["gpt2", "gemma2"])
+@pytest.mark.parametrize("name", ["gpt2", pytest.param("gemma2", marks=pytest.mark.slow)])
 def test_an_untrained_network_scores_chance_in_every_class(models, name):
     """Four names of one task: nothing tells the classes apart, so only ties and draws could favour one."""
     one = tiny_characters.pairings(1)[0]
