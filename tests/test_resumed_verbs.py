@@ -7,7 +7,7 @@ import pytest
 
 import tiny_characters
 import tv_lens as tv
-from tv_lens import row_shards
+from tv_lens import paths, row_shards
 from tv_lens.errors import RunMismatch
 from tv_lens.experiments import LensSize, lens
 from tv_lens.store import Run
@@ -54,6 +54,8 @@ VERBS = {
     "decodability": lambda model, tasks, vector, run: [
         getattr(tv.decodability(model, tasks, shots=(0, 2), n=11, run=run, progress=False), part).values.values
         for part in ("sweep", "controls", "pairs", "shuffles")],
+    "node effects": lambda model, tasks, vector, run: [
+        tv.node_effects(model, tasks[0].pairs(shots=2, n=3), run=run, progress=False).values.values],
     "map": lambda model, tasks, vector, run: [tv.representation_map(model, tasks, 1, n=5, run=run, progress=False).points],
     "lens": lambda model, tasks, vector, run: lens_numbers(lens(model, tasks, shots=2, size=SIZE, run=run, progress=False)),
 }  # fmt: skip
@@ -89,6 +91,24 @@ def test_a_stopped_verb_goes_on_to_the_same_bits(verb, model, tasks, vector, tmp
     if verb in ("lens", "ResidualMean", "FunctionVector"):
         assert Run(tmp_path / "run").verb == ("lens" if verb == "lens" else "extract")
         assert f"{Run(tmp_path / 'run').verb}: done (1 shards)" in repr(Run(tmp_path / "run"))
+
+
+def test_stopped_paths_go_on_to_the_same_bits(model, tasks, tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "ROWS_AT_ONCE", 1)  # a prompt a shard
+    pairs, own = tasks[0].pairs(shots=2, n=3), tv.store.Shards.put
+    asked = lambda run: tv.path_effects(model, pairs, receivers=[(2, 0), (2, 1)], run=run, progress=False)  # noqa: E731
+
+    def stop_after_the_first(self, *arguments):
+        own(self, *arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(tv.store.Shards, "put", stop_after_the_first)
+        asked(tmp_path)
+    assert (Run(tmp_path).done, Run(tmp_path).total) == (1, 3)
+    assert asked(tmp_path).values.values.tobytes() == asked(None).values.values.tobytes()
+    with pytest.raises(RunMismatch, match="receivers"):
+        tv.path_effects(model, pairs, receivers=[(2, 0)], run=tmp_path, progress=False)
 
 
 def test_a_lens_asked_otherwise_is_refused_before_any_work(model, tasks, tmp_path, monkeypatch):

@@ -23,6 +23,7 @@ from tv_lens.patching import patch
 from tv_lens.progress import progress as progress_bar
 from tv_lens.rows import Row, run_rows
 from tv_lens.site import Sites
+from tv_lens.store import RunLike, inside
 from tv_lens.sweep import Sweep
 from tv_lens.tasks.prompts import Prompt, PromptPairs, Prompts
 from tv_lens.tasks.templates import Pair
@@ -33,7 +34,8 @@ WAYS = ("removing", "hiding")
 
 def node_effects(
     model: HookedModel, pairs: PromptPairs, *, pos: int | None = -1, metric: Metric = logit_diff,
-    direction: str = "denoising", plan: str = "auto", memory_budget: int | None = None, progress: bool = True,
+    direction: str = "denoising", plan: str = "auto", memory_budget: int | None = None, run: RunLike = None,
+    progress: bool = True,
 ) -> Sweep:  # fmt: skip
     """What every attention head and every MLP does for the metric, one at a time: a Sweep `example x layer x node`.
 
@@ -46,6 +48,7 @@ def node_effects(
             the clean run.
         plan: "auto", "rows" or "hooks".
         memory_budget: bytes one batch may take beside the weights.
+        run: a folder to keep finished shards in, so that a killed call goes on where it was.
         progress: show a bar where somebody looks.
 
     Returns:
@@ -60,7 +63,7 @@ def node_effects(
     """
     def swept(component: str, over: tuple[str, ...]) -> Sweep:
         return patch(model, pairs, Sites((component,), pos=pos), over=over, metric=metric, direction=direction, plan=plan,
-                     memory_budget=memory_budget, progress=progress)  # fmt: skip
+                     memory_budget=memory_budget, run=inside(run, component), progress=progress)  # fmt: skip
 
     heads, mlps = swept("z", ("layer", "head")), swept("mlp_out", ("layer",))
     names = [f"h{head}" for head in heads.values["head"].values] + ["mlp"]

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tv_lens.batch import TokenBatch
+from tv_lens.configuration import model_described
 from tv_lens.editing import Edit
 from tv_lens.effects import as_effects, last_logits
 from tv_lens.errors import EmptySelection, unknown
@@ -29,6 +30,7 @@ from tv_lens.progress import progress as progress_bar
 from tv_lens.readers import readers_of
 from tv_lens.rows import PlacedEdit, Row, run_rows
 from tv_lens.site import Site
+from tv_lens.store import RunLike, shards
 from tv_lens.sweep import Sweep
 from tv_lens.tasks.prompts import PromptPairs
 
@@ -41,7 +43,8 @@ Head = tuple[int, int]
 def path_effects(
     model: HookedModel, pairs: PromptPairs, *, senders: Iterable[Sequence[int]] | None = None,
     receivers: Iterable[Sequence[int]] | None = None, reads: str = "q", metric: Metric = logit_diff,
-    direction: str = "denoising", plan: str = "auto", memory_budget: int | None = None, progress: bool = True,
+    direction: str = "denoising", plan: str = "auto", memory_budget: int | None = None, run: RunLike = None,
+    progress: bool = True,
 ) -> Sweep:  # fmt: skip
     """What every sender head does for the metric through one reader of every later head, at the last token.
 
@@ -58,6 +61,7 @@ def path_effects(
         direction: "denoising" brings the sender's clean output into the corrupted run, "noising" the other way.
         plan: "auto", "rows" or "hooks".
         memory_budget: bytes one batch may take beside the weights.
+        run: a folder to keep finished shards in, so that a killed call goes on where it was.
         progress: show a bar where somebody looks.
 
     Returns:
@@ -94,10 +98,15 @@ def path_effects(
     if direction == "noising":
         base, source = source, base
     size = max(1, ROWS_AT_ONCE // len(links))
-    values, about = [], {}
-    with progress_bar("paths between heads", len(links) * len(base), "paths", progress) as bar:
-        for start in range(0, len(base), size):
-            part = list(range(start, min(start + size, len(base))))
+    parts = [list(range(start, min(start + size, len(base)))) for start in range(0, len(base), size)]
+    config = {"model": model_described(model), "base": base, "source": source, "answers": answers, "senders": senders,
+              "receivers": receivers, "reads": reads, "metric": metric, "direction": direction, "plan": plan,
+              "memory_budget": memory_budget or model.memory_budget}  # fmt: skip
+    with shards(run, verb="path_effects", config=config, total=len(parts)) as kept, progress_bar(
+        "paths between heads", len(links) * len(base), "paths", progress, len(links) * sum(len(parts[i]) for i in kept.done)
+    ) as bar:
+        for i in kept.pending():
+            part = parts[i]
             paths = _Paths.of(model, base.select(part), source.select(part), senders, receivers, reads)
 
             # 3. each as a row: the reader holds that, and everything after it follows
@@ -105,8 +114,9 @@ def path_effects(
             readout = Readout(metric, answers, torch.tensor(part).repeat(len(links)))
             found = run_rows(model, paths.base, rows, readout, plan=plan, memory_budget=memory_budget, who="tv.path_effects",
                              bar=bar)  # fmt: skip
-            values.append(found.values.view(len(links), len(part)).T)
-            about = found.provenance
+            kept.put(i, {"values": found.values.view(len(links), len(part)).T}, found.provenance)
+        done = kept.all()
+    values, about = [torch.from_numpy(shard["values"]) for shard in done], {**done[-1].about, **kept.provenance}
 
     # 4. the labelled result
     names = [name(head) for head in senders], [f"{name(head)}<{reads}>" for head in receivers]
