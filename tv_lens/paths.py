@@ -7,7 +7,7 @@ like any other. So every pair of heads at the last token costs a row, born at th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -93,46 +93,54 @@ def path_effects(
     answers = replace(tokens.answers, reference=logits[0])
     clean, corrupted = (checked(metric, found, answers, "a plain run").cpu() for found in logits)
 
-    # 2. what each receiver would read, had only it seen the sender's other output
+    # 2. each path as a row: the receiver holds what it would read, had only it seen the sender's other output
     base, source = model.tokens(tokens.corrupted.tokens), model.tokens(tokens.clean.tokens)
     if direction == "noising":
         base, source = source, base
-    size = max(1, ROWS_AT_ONCE // len(links))
-    parts = [list(range(start, min(start + size, len(base)))) for start in range(0, len(base), size)]
-    config = {"model": model_described(model), "base": base, "source": source, "answers": answers, "senders": senders,
-              "receivers": receivers, "reads": reads, "metric": metric, "direction": direction, "plan": plan,
-              "memory_budget": memory_budget or model.memory_budget}  # fmt: skip
-    with shards(run, verb="path_effects", config=config, total=len(parts)) as kept, progress_bar(
-        "paths between heads", len(links) * len(base), "paths", progress, len(links) * sum(len(parts[i]) for i in kept.done)
-    ) as bar:
-        for i in kept.pending():
-            part = parts[i]
-            paths = _Paths.of(model, base.select(part), source.select(part), senders, receivers, reads)
+    config = {"answers": answers, "metric": metric, "direction": direction, "plan": plan}
+    values, about = _measured(model, base, source, links, reads, partial(Readout, metric, answers), config,
+                              plan=plan, memory_budget=memory_budget, run=run, progress=progress)  # fmt: skip
 
-            # 3. each as a row: the reader holds that, and everything after it follows
-            rows = [row for link in links for row in paths.rows(*link)]
-            readout = Readout(metric, answers, torch.tensor(part).repeat(len(links)))
-            found = run_rows(model, paths.base, rows, readout, plan=plan, memory_budget=memory_budget, who="tv.path_effects",
-                             bar=bar)  # fmt: skip
-            kept.put(i, {"values": found.values.view(len(links), len(part)).T}, found.provenance)
-        done = kept.all()
-    values, about = [torch.from_numpy(shard["values"]) for shard in done], {**done[-1].about, **kept.provenance}
-
-    # 4. the labelled result
+    # 3. the labelled result
     names = [name(head) for head in senders], [f"{name(head)}<{reads}>" for head in receivers]
     grid = np.full((len(base), len(senders), len(receivers)), np.nan)
     where = np.array([(senders.index(s), receivers.index(r)) for s, r in links])
-    grid[:, where[:, 0], where[:, 1]] = torch.cat(values).numpy()
+    grid[:, where[:, 0], where[:, 1]] = values.numpy()
     info = info_of(metric)
     sweep = Sweep(
         xr.DataArray(grid, dims=("example", "sender", "receiver"), coords={"sender": names[0], "receiver": names[1]}),
         metric=info.name, units=info.units, sign=info.sign, clean=clean.numpy(), corrupted=corrupted.numpy(),
         name=f"{pairs.task}: effect of heads through later heads' {reads} ({direction})", allow_missing=True,
         provenance={"verb": "path_effects", "model": model.name, "fingerprint": model.fingerprint, "direction": direction,
-                    "reads": reads, "pos": -1, "prompts": pairs.recipe, "links": len(links), "plan": about["plan"],
-                    **({"plan_why": about["plan_why"]} if "plan_why" in about else {})},
+                    "reads": reads, "pos": -1, "prompts": pairs.recipe, "links": len(links),
+                    **{key: about[key] for key in ("plan", "plan_why", "run", "damaged_shards") if key in about}},
     )  # fmt: skip
     return as_effects(sweep, sweep.corrupted if direction == "denoising" else sweep.clean, {})
+
+
+def _measured(
+    model: HookedModel, base: TokenBatch, source: TokenBatch, links: Sequence[tuple[Head, Head]], reads: str,
+    readout_of: Callable[[Tensor], Readout], config: Mapping[str, object], *, plan: str, memory_budget: int | None, run: RunLike, progress: bool,
+) -> tuple[Float[Tensor, "example link"], dict[str, object]]:  # fmt: skip
+    """The metric of every example under every path, some examples a shard, and how it was come by."""
+    size = max(1, ROWS_AT_ONCE // len(links))
+    parts = [list(range(start, min(start + size, len(base)))) for start in range(0, len(base), size)]
+    senders, receivers = (list(dict.fromkeys(heads)) for heads in zip(*links))
+    config = {"model": model_described(model), **config, "base": base, "source": source, "senders": senders,
+              "receivers": receivers, "reads": reads, "memory_budget": memory_budget or model.memory_budget}  # fmt: skip
+    with shards(run, verb="path_effects", config=config, total=len(parts)) as kept:
+        done = len(links) * sum(len(parts[i]) for i in kept.done)
+        with progress_bar("paths between heads", len(links) * len(base), "paths", progress, done) as bar:
+            for i in kept.pending():
+                paths = _Paths.of(model, base.select(parts[i]), source.select(parts[i]), senders, receivers, reads)
+                rows = [row for link in links for row in paths.rows(*link)]
+                readout = readout_of(torch.tensor(parts[i]).repeat(len(links)))
+                found = run_rows(model, paths.base, rows, readout, plan=plan, memory_budget=memory_budget,
+                                 who="tv.path_effects", bar=bar)  # fmt: skip
+                kept.put(i, {"values": found.values.view(len(links), len(parts[i])).T}, found.provenance)
+        held = kept.all()
+    values = torch.cat([torch.from_numpy(shard["values"]) for shard in held])
+    return values, {**held[-1].about, **kept.provenance}
 
 
 def name(head: Head) -> str:

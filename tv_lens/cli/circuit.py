@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tv_lens.cli.commands import DEMO_MODEL, Debug, Model, Seed, Tasks, TemplateName, _err, _out, _said, _template, app
+from tv_lens.cli.commands import DEMO_MODEL, Debug, Model, Seed, Tasks, TemplateName, _out, _said, _teller, _template, app
 
 _EPILOG = """[bold]Examples[/bold]
 
@@ -48,11 +47,7 @@ def circuit(
         if size not in CIRCUIT_SIZES:
             raise unknown("size", size, CIRCUIT_SIZES)
         named = [library.task(one) for one in task]
-        started = time.perf_counter()
-
-        def say(line: str) -> None:
-            _err().print(f"[dim]{time.perf_counter() - started:5.0f} s[/dim]  {line}", highlight=False)
-
+        say = _teller()
         say(f"loading {model}")
         result = decoding_circuits(load(model), named, layer=layer, edges=edges, shots=shots, size=size, n=n, seed=seed,
                                    template=_template(template), say=say)  # fmt: skip

@@ -6,7 +6,7 @@ Heavy imports wait inside the commands, so that `--help` and a mistyped option a
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -196,16 +196,22 @@ def _lens(
         library.task(one)
     matched = None if family is None else library.family(family)
     options = _loading(loading or {})
-    started = time.perf_counter()
-
-    def say(line: str) -> None:
-        _err().print(f"[dim]{time.perf_counter() - started:5.0f} s[/dim]  {line}", highlight=False)
-
+    say = _teller()
     say(f"loading {model}")
     loaded = load(model, **options)
     result = look(loaded, tasks, matched=matched, say=say, **asked)
     say("writing the report")
     return replace(result, source=model)
+
+
+def _teller() -> Callable[[str], None]:
+    """Tells stages as they begin, with the seconds since now; what it is told is plain text."""
+    started = time.perf_counter()
+
+    def say(line: str) -> None:
+        _err().print(f"[dim]{time.perf_counter() - started:5.0f} s[/dim]  {_escaped(line)}", highlight=False)
+
+    return say
 
 
 def _loading(options: dict[str, Any]) -> dict[str, Any]:

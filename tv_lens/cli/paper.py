@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tv_lens.cli.commands import DEMO_MODEL, Debug, Model, Seed, _err, _escaped, _loading, _out, _said, app
+from tv_lens.cli.commands import DEMO_MODEL, Debug, Model, Seed, _escaped, _loading, _out, _said, _teller, app
 
 _EPILOG = """[bold]Examples[/bold]
 
@@ -44,11 +43,7 @@ def paper(
         from tv_lens.experiments.paper_run import paper as run
 
         check_folder(out)
-        started = time.perf_counter()
-
-        def say(line: str) -> None:
-            _err().print(f"[dim]{time.perf_counter() - started:5.0f} s[/dim]  {_escaped(line)}", highlight=False)
-
+        say = _teller()
         result = run(model, size=size, families=tuple(family or FAMILIES), sentences=sentences, others=also or (), seed=seed,
                      loading=_loading(dict(dtype=dtype, device=device)), run=out / "run", say=say)  # fmt: skip
         written = result.save(out)

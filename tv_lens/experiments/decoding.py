@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
@@ -12,8 +12,8 @@ import numpy as np
 from tv_lens.circuits import compare
 from tv_lens.errors import InvalidArgument, unknown
 from tv_lens.experiments.decoding_result import DecodingResult
-from tv_lens.experiments.lens import _named as named_tasks
 from tv_lens.experiments.lens_result import model_card, versions
+from tv_lens.experiments.stages import Say, named_tasks
 from tv_lens.experiments.task_circuit import TaskCircuit, circuit_of_task
 from tv_lens.model import HookedModel
 from tv_lens.sweep import Sweep
@@ -22,9 +22,6 @@ from tv_lens.task_vectors.residual_mean import ResidualMean
 from tv_lens.task_vectors.selection import layer_sweep
 from tv_lens.task_vectors.vector import TaskVector
 from tv_lens.tasks.templates import Template
-
-Say = Callable[[str], object]
-
 
 @dataclass(frozen=True)
 class CircuitSize:

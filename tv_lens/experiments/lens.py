@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -14,6 +11,7 @@ from tv_lens import tasks as task_library
 from tv_lens.configuration import model_described
 from tv_lens.errors import EmptySelection, InvalidArgument, PromptError, unknown
 from tv_lens.experiments.lens_result import LensResult, lifts, model_card, unbeaten, versions
+from tv_lens.experiments.stages import Clock, Say, counted, listed, listed_tasks, named_tasks
 from tv_lens.experiments.task_circuit import TaskCircuit, circuit_of_task
 from tv_lens.model import HookedModel
 from tv_lens.patching import patch
@@ -29,9 +27,6 @@ from tv_lens.task_vectors.selection import layer_sweep
 from tv_lens.task_vectors.vector import TaskVector
 from tv_lens.tasks.task import Task
 from tv_lens.tasks.templates import Template
-
-Say = Callable[[str], object]
-
 
 @dataclass(frozen=True)
 class LensSize:
@@ -125,20 +120,20 @@ def lens(
         PosixPath('report/report.html')
     """
     # 1. what is asked, and everything that can be refused before minutes have passed
-    size, asked, named = _size(size, n), _asked(tasks), _named(tasks)
-    twins = None if matched is None else list(_named(matched).values())
+    size, asked, named = _size(size, n), _asked(tasks), named_tasks(tasks)
+    twins = None if matched is None else list(named_tasks(matched).values())
     _check(model, named, shots, size, template)
     config = {"model": model_described(model), "tasks": {name: task.fingerprint for name, task in named.items()},
               "matched": None if twins is None else {task.name: task.fingerprint for task in twins}, "shots": shots,
               "size": size, "seed": seed, "template": template}  # fmt: skip
     with whole(run, verb="lens", config=config):
         return _found(model, named, asked, twins, shots=shots, size=size, seed=seed, template=template,
-                      clock=_Clock(say), run=run, progress=progress)  # fmt: skip
+                      clock=Clock(say), run=run, progress=progress)  # fmt: skip
 
 
 def _found(
     model: HookedModel, named: dict[str, Task], asked: dict[str, str | None], twins: list[Task] | None, *, shots: int,
-    size: LensSize, seed: int, template: Template | None, clock: _Clock, run: RunLike, progress: bool,
+    size: LensSize, seed: int, template: Template | None, clock: Clock, run: RunLike, progress: bool,
 ) -> LensResult:  # fmt: skip
     """The stages of a lens, each with a folder inside the run."""
     options = dict(seed=seed, progress=progress)
@@ -149,7 +144,7 @@ def _found(
     method = ResidualMean(shots=shots, contexts=size.contexts, layers=layers, dev=size.dev, template=template)
     candidates, vectors = {}, {}
     for name, task in named.items():
-        with clock.stage("vectors", f"{name}: a vector from {size.contexts} prompts of {_n(shots, 'demonstration')}, "
+        with clock.stage("vectors", f"{name}: a vector from {size.contexts} prompts of {counted(shots, 'demonstration')}, "
                          f"tried at {len(layers)} layers on development queries"):  # fmt: skip
             candidates[name] = method.at_layers(model, task, run=inside(run, f"{name} contexts"), **options)
             chosen = layer_sweep(model, task, candidates[name], template=template or task.template, n=size.dev,
@@ -170,11 +165,11 @@ def _found(
     # 4. whether the residual stream tells the tasks apart
     td_shots = tuple(count for count in size.td_shots if count <= shots) or (shots,)
     reading = dict(shots=td_shots, n=size.td_prompts, template=template, **options)
-    with clock.stage("decodability", f"decodability of the tasks at {_listed(td_shots)} shots, every layer"):
+    with clock.stage("decodability", f"decodability of the tasks at {listed(td_shots)} shots, every layer"):
         found = decodability(model, list(named.values()), run=inside(run, "decodability"), **reading)
     beside = None
     if twins is not None:
-        names = _listed([task.name for task in twins])
+        names = listed([task.name for task in twins])
         with clock.stage("decodability", f"decodability of tasks over the same inputs ({names})"):
             beside = decodability(model, twins, run=inside(run, "decodability of matched tasks"), **reading)
     with clock.stage("map", f"a map of the prompts at layer {found.best_layer()}"):
@@ -182,7 +177,7 @@ def _found(
                                    n=size.td_prompts, template=template, run=inside(run, "map"), **options)  # fmt: skip
 
     # 5. which tokens and layers carry the task of one prompt
-    with clock.stage("patching", f"patching {_n(size.patch_pairs, 'pair')} of prompts, layer by token"):
+    with clock.stage("patching", f"patching {counted(size.patch_pairs, 'pair')} of prompts, layer by token"):
         lifted = {name: lifts(sweep) for name, sweep in evaluations.items()}
         order = sorted(named, key=lambda name: (bool(unbeaten(lifted[name])), -lifted[name]["zero-shot"]["mean"]))
         patched, skipped = _patched(model, [named[name] for name in order], size, template, seed, progress, run)
@@ -216,36 +211,10 @@ def _size(size: LensSize | str, n: int | None) -> LensSize:
     return size if n is None else replace(size, queries=n)
 
 
-def _listed_tasks(tasks: Tasks) -> list[tuple[str | None, Task | str | os.PathLike[str]]]:
-    if isinstance(tasks, (Task, str, os.PathLike)):
-        return [(None, tasks)]
-    return list(tasks.items()) if isinstance(tasks, Mapping) else [(None, one) for one in tasks]
-
-
-def _named(tasks: Tasks) -> dict[str, Task]:
-    """The tasks by name.
-
-    Raises:
-        EmptySelection: there is none.
-        InvalidArgument: two have the same name.
-    """
-    found: dict[str, Task] = {}
-    for name, one in _listed_tasks(tasks):
-        task = one if isinstance(one, Task) else task_library.task(one)
-        task = task if name is None else task.rename(name)
-        if task.name in found:
-            raise InvalidArgument("Two tasks have the same name.", got=task.name, allowed="one name a task",
-                                  do="name each task once, or give a mapping {name: task}.")  # fmt: skip
-        found[task.name] = task
-    if not found:
-        raise EmptySelection("A lens needs a task.", got="0 tasks", do='lens(model, ["present-past"])')
-    return found
-
-
 def _asked(tasks: Tasks) -> dict[str, str | None]:
     """What `tv.task` takes to make each task again, or None where that is not known."""
     found = {}
-    for name, one in _listed_tasks(tasks):
+    for name, one in listed_tasks(tasks):
         task = one if isinstance(one, Task) else task_library.task(one)
         known = task.name in task_library.names() and task.fingerprint == task_library.task(task.name).fingerprint
         found[name or task.name] = task.name if known else None if isinstance(one, Task) else str(one)
@@ -311,29 +280,3 @@ def _decoded(
     except (EmptySelection, PromptError, InvalidArgument) as error:  # no foils, or no difference to explain
         return None, error.what
     return found, ""
-
-
-@dataclass
-class _Clock:
-    """Tells what is being done and keeps how long each stage took."""
-
-    say: Say | None
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str, what: str) -> Iterator[None]:
-        if self.say is not None:
-            self.say(what)
-        started = time.perf_counter()
-        yield
-        spent = self.seconds.get(name, 0.0) + time.perf_counter() - started
-        self.seconds[name] = round(spent, 1)
-
-
-def _n(count: int, what: str) -> str:
-    return f"{count} {what}" + ("" if count == 1 else "s")
-
-
-def _listed(items: Sequence[object]) -> str:
-    words = [str(one) for one in items]
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

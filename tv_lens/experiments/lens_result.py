@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from tv_lens.errors import InvalidArgument
+from tv_lens.experiments.stages import counted
 from tv_lens.experiments.task_circuit import TaskCircuit
 from tv_lens.model import HookedModel
 from tv_lens.sweep import Sweep
@@ -128,7 +129,7 @@ class LensResult:
             f"The vector of {best}, read and written after layer {layer}, {moves} zero-shot accuracy from "
             f"{_plain(found['zero-shot'])} to {_shown(found['vector'])} on {found['vector']['n']} test queries; a "
             f"random vector of the same length gives {_plain(found['random vector'])}, and "
-            f"{_n(shots, 'demonstration')} in the prompt {'give' if shots > 1 else 'gives'} "
+            f"{counted(shots, 'demonstration')} in the prompt {'give' if shots > 1 else 'gives'} "
             f"{_plain(found['few-shot'])}."
         )
         return first, self._verdict()
@@ -318,10 +319,6 @@ def _plain(found: Mapping[str, float]) -> str:
 
 def _shown(found: Mapping[str, float]) -> str:
     return f"{found['mean']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
-
-
-def _n(count: int, what: str) -> str:
-    return f"{count} {what}" + ("" if count == 1 else "s")
 
 
 def _either(names: Sequence[str]) -> str:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from tv_lens.experiments.instruction import with_instruction
 from tv_lens.experiments.lens_result import model_card, versions
 from tv_lens.experiments.paper_result import PaperResult
 from tv_lens.experiments.prediction import encoding_against_accuracy
+from tv_lens.experiments.stages import Clock, Say
 from tv_lens.experiments.steering import steer
 from tv_lens.model import HookedModel, load
 from tv_lens.store import RunLike, inside
@@ -75,7 +74,7 @@ SIZES = {
 def paper(
     model: HookedModel | str | os.PathLike[str], *, size: PaperSize | str = "laptop", families: Sequence[str] = FAMILIES,
     sentences: str | os.PathLike[str] | None = None, others: Sequence[str] = (), seed: int = 0,
-    loading: Mapping[str, Any] | None = None, run: RunLike = None, say: Callable[[str], object] | None = None,
+    loading: Mapping[str, Any] | None = None, run: RunLike = None, say: Say | None = None,
     progress: bool = True,
 ) -> PaperResult:  # fmt: skip
     """A `PaperResult`: Figures 3 to 6 and 19 to 26 and Table 1 of the paper on a model, with controls.
@@ -105,7 +104,7 @@ def paper(
     if not families:
         raise InvalidArgument("At least one family is needed.", got="none", allowed=", ".join(FAMILIES))
     members = {name: _members(name, size, sentences, seed) for name in families}
-    clock = _Clock(say)
+    clock = Clock(say)
     with clock.stage("loading", f"loading {getattr(model, 'name', model)}"):
         hooked = load(model, **(loading or {}))
     found = _Found(hooked, size, seed, run, clock, progress)
@@ -136,22 +135,6 @@ def _members(name: str, size: PaperSize, sentences: str | os.PathLike[str] | Non
 
 
 @dataclass
-class _Clock:
-    """Tells what is being done and keeps how long each stage took."""
-
-    say: Callable[[str], object] | None
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str, what: str) -> Iterator[None]:
-        if self.say is not None:
-            self.say(what)
-        started = time.perf_counter()
-        yield
-        self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - started, 1)
-
-
-@dataclass
 class _Found:
     """The experiments on one model, and what they gave so far."""
 
@@ -159,7 +142,7 @@ class _Found:
     size: PaperSize
     seed: int
     run: RunLike
-    clock: _Clock
+    clock: Clock
     progress: bool
     results: dict[str, Any] = field(default_factory=lambda: {name: {} for name in ("encoding", "prediction", "steering", "instruction",
                                                                                     "finetuning")})  # fmt: skip

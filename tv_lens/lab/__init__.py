@@ -2,7 +2,7 @@
 
 Example:
     >>> import tv_lens as tv
-    >>> regressor = tv.lab.load("bases4", seed=0)  # doctest: +SKIP
+    >>> regressor = tv.lab.load("my-run")  # doctest: +SKIP
     >>> tasks = tv.lab.latent_tasks(regressor.family)  # doctest: +SKIP
     >>> tv.decodability(regressor, tasks, shots=(9,), null=False, pos="y")  # doctest: +SKIP
 """

@@ -41,8 +41,8 @@ def load(
         InvalidArgument: no weights were kept after that step.
 
     Example:
-        >>> load("bases4", seed=0)  # doctest: +SKIP
-        Regressor bases4-0: 8 coordinates, up to 10 examples on a sparse mixture of 4 latent tasks after 24000 steps
+        >>> load("runs/bases4-0")  # doctest: +SKIP
+        Regressor ...
     """
     folder = _folder(source)
     if folder is None:

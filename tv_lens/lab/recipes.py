@@ -128,7 +128,7 @@ def _tiny() -> TrainingConfig:
 
 
 def _small(family: Family, **changes: Any) -> TrainingConfig:
-    # lr, init, batch and warm-up: found by short runs, see docs/how-to/lab.md
+    # The initialisation matters most at this width: see the pitfalls in docs/how-to/lab.md.
     return TrainingConfig(**{**dict(family=family, network=_network(family), steps=24_000, batch=64,
                                    optimizer="muon", warmup=200), **changes})
 

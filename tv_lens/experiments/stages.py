@@ -1,0 +1,71 @@
+"""What every experiment of several stages needs: its tasks by name, a clock, and a few words."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from tv_lens import tasks as task_library
+from tv_lens.errors import EmptySelection, InvalidArgument
+from tv_lens.task_vectors.representations import Tasks
+from tv_lens.tasks.task import Task
+
+Say = Callable[[str], object]
+
+
+@dataclass
+class Clock:
+    """Tells what is being done and keeps how long each stage took."""
+
+    say: Say | None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str, what: str) -> Iterator[None]:
+        if self.say is not None:
+            self.say(what)
+        started = time.perf_counter()
+        yield
+        spent = self.seconds.get(name, 0.0) + time.perf_counter() - started
+        self.seconds[name] = round(spent, 1)
+
+
+def listed_tasks(tasks: Tasks) -> list[tuple[str | None, Task | str | os.PathLike[str]]]:
+    """What was asked for, one by one, each with the name it was given, if any."""
+    if isinstance(tasks, (Task, str, os.PathLike)):
+        return [(None, tasks)]
+    return list(tasks.items()) if isinstance(tasks, Mapping) else [(None, one) for one in tasks]
+
+
+def named_tasks(tasks: Tasks) -> dict[str, Task]:
+    """The tasks by name.
+
+    Raises:
+        EmptySelection: there is none.
+        InvalidArgument: two have the same name.
+    """
+    found: dict[str, Task] = {}
+    for name, one in listed_tasks(tasks):
+        task = one if isinstance(one, Task) else task_library.task(one)
+        task = task if name is None else task.rename(name)
+        if task.name in found:
+            raise InvalidArgument("Two tasks have the same name.", got=task.name, allowed="one name a task",
+                                  do="name each task once, or give a mapping {name: task}.")  # fmt: skip
+        found[task.name] = task
+    if not found:
+        raise EmptySelection("A lens needs a task.", got="0 tasks", do='lens(model, ["present-past"])')
+    return found
+
+
+def counted(count: int, what: str) -> str:
+    """A number with its noun: "1 pair", "2 pairs"."""
+    return f"{count} {what}" + ("" if count == 1 else "s")
+
+
+def listed(items: Sequence[object]) -> str:
+    """Things in a sentence: "a, b and c"."""
+    words = [str(one) for one in items]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
