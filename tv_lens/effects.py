@@ -19,7 +19,7 @@ from tv_lens.errors import EmptySelection, InvalidArgument, SiteNotWritable, unk
 from tv_lens.hiding import hides, hiding
 from tv_lens.metrics import Answers, Metric, Readout, checked, info_of, logit_diff
 from tv_lens.model import HookedModel
-from tv_lens.patching import patch
+from tv_lens.patching import last_logits, patch
 from tv_lens.progress import progress as progress_bar
 from tv_lens.rows import Row, run_rows
 from tv_lens.site import Sites
@@ -124,7 +124,7 @@ def demonstration_effects(
                              allowed="task.prompts(shots=5, n=20)")  # fmt: skip
     count, whole = shots.pop(), prompts.tokenize(model)
     budget = memory_budget or model.memory_budget
-    reference = last_logits(model, whole.tokens, progress=False) if by == "hiding" or _needs_reference(metric) else None
+    reference = last_logits(model, whole.tokens, budget) if by == "hiding" or _needs_reference(metric) else None
     answers = replace(whole.answers, reference=reference)
     if by == "removing":
         found, about = _removed(model, whole, answers, count, metric, plan, budget, progress)
@@ -196,15 +196,3 @@ def _blocked(whole: TokenizedPrompts, row: int, demo: int | None, width: int) ->
         first, end = min(span.start for span in spans), max(span.end for span in spans)
         blocked[end:, first:end] = True
     return blocked
-
-
-def last_logits(model: HookedModel, tokens: TokenBatch, *, progress: bool = True) -> Float[Tensor, "batch d_vocab"]:
-    """Every prompt's logits after its last token, on the host."""
-    tokens = model.tokens(tokens)
-    step, found = max(1, 4096 // tokens.width), []
-    with progress_bar("plain runs", len(tokens), "prompts", progress) as bar:
-        for start in range(0, len(tokens), step):
-            part = tokens.select(slice(start, start + step))
-            found.append(model.run(part).cpu())
-            bar.advance(len(part))
-    return torch.cat(found)

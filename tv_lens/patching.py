@@ -39,7 +39,8 @@ MODES = ("replace", "add")
 def patch(
     model: HookedModel, pairs: PromptPairs, sites: SitesLike | Mapping[str, SitesLike], *,
     over: Sequence[str] | None = None, metric: Metric = logit_diff, direction: str = "denoising",
-    mode: str = "replace", scales: Sequence[float | int] | None = None, plan: str = "auto", memory_budget: int | None = None, run: RunLike = None, progress: bool = True,
+    mode: str = "replace", scales: Sequence[float | int] | None = None, plan: str = "auto",
+    memory_budget: int | None = None, run: RunLike = None, progress: bool = True,
 ) -> Sweep:  # fmt: skip
     """The metric with activations of the source run written into the base run, one cell at a time.
 
@@ -183,10 +184,10 @@ class _Runs:
 
     @classmethod
     def of(cls, model: HookedModel, tokens: TokenizedPairs, metric: Metric, budget: int | None) -> _Runs:
-        logits = _last_logits(model, tokens.clean.tokens, budget, "tv.patch clean run")
+        logits = last_logits(model, tokens.clean.tokens, budget, "tv.patch clean run")
         answers = replace(tokens.answers, reference=logits)
         clean = checked(metric, logits, answers, "the clean run").cpu()
-        logits = _last_logits(model, tokens.corrupted.tokens, budget, "tv.patch corrupted run")
+        logits = last_logits(model, tokens.corrupted.tokens, budget, "tv.patch corrupted run")
         return cls(answers, clean, checked(metric, logits, answers, "the corrupted run").cpu())
 
 
@@ -271,8 +272,10 @@ def _value(held: Capture, site: Site, at: int, positions: Sequence[int]) -> Floa
     return value[list(positions)]
 
 
-def _last_logits(model: HookedModel, tokens: TokenBatch, budget: int | None, who: str) -> Tensor:
-    """Every prompt's logits after its last token, run without any edit."""
+def last_logits(
+    model: HookedModel, tokens: TokenBatch, budget: int | None = None, who: str = "plain runs"
+) -> Float[Tensor, "batch d_vocab"]:
+    """Every prompt's logits after its last token, run without any edit; on the host."""
     tokens, kept = model.tokens(tokens), [torch.empty(0)] * len(tokens)
 
     def keep(logits: Tensor, index: Tensor) -> Tensor:

@@ -21,11 +21,12 @@ from torch import Tensor
 from tv_lens.batch import TokenBatch
 from tv_lens.configuration import model_described
 from tv_lens.editing import Edit
-from tv_lens.effects import as_effects, last_logits
+from tv_lens.effects import as_effects
 from tv_lens.errors import EmptySelection, unknown
 from tv_lens.intervention import Replace
 from tv_lens.metrics import Metric, Readout, checked, info_of, logit_diff
 from tv_lens.model import HookedModel
+from tv_lens.patching import last_logits
 from tv_lens.progress import progress as progress_bar
 from tv_lens.readers import readers_of
 from tv_lens.rows import PlacedEdit, Row, run_rows
@@ -89,7 +90,7 @@ def path_effects(
     tokens = pairs.tokenize(model)
 
     # 1. the runs without a patch
-    logits = [last_logits(model, side.tokens, progress=False) for side in (tokens.clean, tokens.corrupted)]
+    logits = [last_logits(model, side.tokens, memory_budget) for side in (tokens.clean, tokens.corrupted)]
     answers = replace(tokens.answers, reference=logits[0])
     clean, corrupted = (checked(metric, found, answers, "a plain run").cpu() for found in logits)
 

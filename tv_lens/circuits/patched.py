@@ -132,12 +132,10 @@ class _Patched:
                                                   .flatten(0, 2)) for part in "qkv"}  # fmt: skip
             z, attn = self._attention(layer, examples, c, held)
             written = runs.readers.head_writes(layer, z, attn).cpu() - self._b_heads(layer)[list(examples)][:, None]
-            if not graph.parallel:
-                now[:, :, :, filled : filled + heads] = written
+            now[:, :, :, filled : filled + heads] = written
             upto = filled if graph.parallel else filled + heads
             seen = stream(b.read_by(layer, "mlp"), graph.readers_of(layer, "mlp"), upto)
             out = runs.readers.value(layer, "mlp", seen.flatten(0, 3)).cpu().unflatten(0, seen.shape[:3])
-            now[:, :, :, filled : filled + heads] = written
             now[:, :, :, filled + heads] = out - b.mlp[layer][list(examples)][:, None]
             filled += heads + 1
         end = runs.end_stream(b)[list(examples)][:, None] + (
@@ -146,7 +144,11 @@ class _Patched:
         return runs.result(end.flatten(0, 1), self.chunk.rows[list(examples)].repeat_interleave(c)).view(n, c)
 
     def _b_heads(self, layer: int) -> Float[Tensor, "example slot head d_model"]:
-        return self.runs.readers.head_writes(layer, self.chunk.b.z[layer], self.chunk.b.attn[layer]).cpu()
+        """What the heads write in run B, worked out once for all circuits."""
+        if ("b heads", layer) not in self.chunk.made:
+            b = self.chunk.b
+            self.chunk.made["b heads", layer] = self.runs.readers.head_writes(layer, b.z[layer], b.attn[layer]).cpu()
+        return self.chunk.made["b heads", layer]
 
     def _attention(
         self, layer: int, examples: Sequence[int], c: int, held: dict[str, Tensor]

@@ -54,7 +54,7 @@ class Chunk:
     rows: Int[Tensor, "example"]
     a: Trace
     b: Trace
-    made: dict[str, Any] = field(default_factory=dict)  # what was derived from them and is wanted again
+    made: dict[object, Any] = field(default_factory=dict)  # what was derived from them and is wanted again
 
 
 @dataclass(frozen=True, eq=False)
