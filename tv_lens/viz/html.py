@@ -187,16 +187,12 @@ def _inline(text: str) -> str:
 
 def table(part: Table) -> str:
     """A `Table` as HTML."""
-    frame = part.frame
-    if {"mean", "low", "high"} <= set(frame.columns):
-        merged = [interval_text(*row) for row in frame[["mean", "low", "high"]].itertuples(index=False)]
-        place = list(frame.columns).index("mean")
-        frame = frame.drop(columns=["mean", "low", "high"])
-        frame.insert(min(place, frame.shape[1]), "mean", merged)
-    numeric = {name: name == "mean" or pd.api.types.is_numeric_dtype(frame[name]) for name in frame.columns}
+    frame, joined = _with_intervals(part.frame)
+    numeric = {name: name in joined or pd.api.types.is_numeric_dtype(frame[name]) for name in frame.columns}
     mark = {name: ' class="number"' if numeric[name] else "" for name in frame.columns}
     head = "".join(
-        f"<th{mark[name]}>{html.escape(str(part.headings.get(name, _heading(name))))}</th>" for name in frame.columns
+        f"<th{mark[name]}>{html.escape(str(part.headings.get(name, joined.get(name, str(name).replace('_', ' ')))))}</th>"
+        for name in frame.columns
     )
     rows = []
     for values in frame.itertuples(index=False):
@@ -209,8 +205,22 @@ def table(part: Table) -> str:
     return f'<div class="table"><table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def _heading(name: object) -> str:
-    return "mean [95% interval]" if name == "mean" else str(name).replace("_", " ")
+def _with_intervals(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[object, str]]:
+    """The frame with the limits of a number ("TD", "TD low", "TD high") in its own column; and these columns' headings."""
+    joined: dict[object, str] = {}
+    for low in [name for name in frame.columns if str(name).endswith("low")]:
+        name = str(low).removesuffix("low").strip() or "mean"
+        high = str(low).removesuffix("low") + "high"
+        if high not in frame.columns:
+            continue
+        held = [name, low, high] if name in frame.columns else [low, high]
+        text = [interval_text(*row) if len(row) == 3 else f"{number(row[0])} to {number(row[1])}"
+                for row in frame[held].itertuples(index=False)]  # fmt: skip
+        place = list(frame.columns).index(held[0])
+        frame = frame.drop(columns=held)
+        frame.insert(min(place, frame.shape[1]), name, text)
+        joined[name] = f"{name} [95% interval]" if len(held) == 3 else f"{name} [95%]"
+    return frame, joined
 
 
 def _cell(value: Any) -> str:
