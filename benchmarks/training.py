@@ -5,7 +5,7 @@
 
 The plain loop is what one writes at first: `GPT2Model` as it comes (its `gelu_new`, its attention), `inputs_embeds`,
 `torch.optim.Adam`, the mean squared error at the x-tokens. Ours is `tv_lens.lab.training`'s own step, drawing, clipping,
-finiteness check and running losses included, with Adam and then with the preset's Muon. Steps of the loops take turns, so
+finiteness check and running losses included, with Adam and then with the preset's SOAP. Steps of the loops take turns, so
 that a busy machine slows all alike, and the ratio is of medians of processor time. The share of matrix products is that of
 `aten::mm`, `addmm`, `bmm` and fused attention in the profiler's own time.
 """
@@ -35,14 +35,14 @@ def plain_loop(config: TrainingConfig) -> Callable[[], None]:
         vocab_size=1, n_positions=2 * sizes.points, n_embd=sizes.d_model, n_layer=sizes.n_layers, n_head=sizes.n_heads,
         resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, use_cache=False, bos_token_id=0, eos_token_id=0,
     ))  # fmt: skip
-    read_in, read_out = torch.nn.Linear(sizes.dim, sizes.d_model), torch.nn.Linear(sizes.d_model, 1)
+    read_in, read_out = torch.nn.Linear(sizes.width, sizes.d_model), torch.nn.Linear(sizes.d_model, 1)
     modules = torch.nn.ModuleList([body, read_in, read_out]).train()
     optimizer = torch.optim.Adam(modules.parameters(), lr=config.lr)
     steps = iter(range(10**9))
 
     def step() -> None:
         drawn = config.family.sample(config.batch, (0, next(steps)))
-        out = body(inputs_embeds=read_in(interleaved(drawn.x, drawn.y))).last_hidden_state
+        out = body(inputs_embeds=read_in(interleaved(drawn.x, drawn.y, sizes.width, sizes.answer_at))).last_hidden_state
         loss = (read_out(out)[:, ::2, 0] - drawn.y).square().mean()
         optimizer.zero_grad()
         loss.backward()

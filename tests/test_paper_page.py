@@ -14,7 +14,7 @@ import tv_lens as tv
 from tv_lens.cli import app
 from tv_lens.errors import InvalidArgument, UnknownName
 from tv_lens.experiments.paper_result import _less, _verdict
-from tv_lens.experiments.paper_run import SIZES, PaperSize, _around, paper
+from tv_lens.experiments.paper_run import SIZES, PaperSize, _around, paper, size_called
 
 SIZE = PaperSize("test", shots=(1, 2), n=6, k=2, queries=3, layer_step=1, width=2, steer_layers=2, steer_queries=2, contexts=2,
                  replicates=1, finetune=2, tuned=0.3)  # fmt: skip
@@ -79,6 +79,10 @@ def test_layers_around_the_best():
     assert _around(20, 1, 30) == [20] and _around(20, 3, 30) == [0, 20, 29] and _around(0, 3, 3) == [0, 1, 2]
 
 
+def test_finetuning_can_be_left_out_of_a_size():
+    assert size_called("laptop", 0) == replace(SIZES["laptop"], finetune=0) and size_called("laptop") == SIZES["laptop"]
+
+
 def test_what_is_refused_before_anything_runs(folder):
     with pytest.raises(UnknownName, match="laptop"):
         paper(folder / "model", size="lap")
@@ -95,6 +99,6 @@ def test_the_command(folder, monkeypatch):
     ran = CliRunner().invoke(app, options)
     assert ran.exit_code == 0, ran.output
     assert "decodability predicts accuracy" in ran.output and (out / "paper.html").exists()
-    assert "not part of the size" in (out / "paper.html").read_text()
+    assert "0 steps of it were asked for" in (out / "paper.html").read_text()
     ran = CliRunner().invoke(app, ["paper", "--size", "huge", "--out", str(out)])
     assert ran.exit_code == 2 and "laptop" in ran.output

@@ -31,6 +31,8 @@ def paper(
                          help="A CoNLL-U file of real sentences, or NLTK's Penn Treebank sample.")] = None,
     also: Annotated[list[str] | None, typer.Option("--also", metavar="MODEL[@REVISION]", show_default=False,
                     help="A further model or checkpoint; repeatable.")] = None,
+    finetune: Annotated[int | None, typer.Option("--finetune", metavar="STEPS", min=0, show_default="the size's own",
+                        help="Steps of LoRA for each variant; 0 leaves finetuning out.")] = None,
     seed: Seed = 0,
     dtype: Annotated[str, typer.Option(help="Of the weights.")] = "float32",
     device: Annotated[str | None, typer.Option(help="Where to run.", show_default="a GPU if there is one")] = None,
@@ -39,12 +41,12 @@ def paper(
     """Run the paper's experiments on a language model, and write one page: claim by claim, with controls."""
     with _said(debug):
         from tv_lens.experiments.lens_result import check_folder
-        from tv_lens.experiments.paper_run import FAMILIES
+        from tv_lens.experiments.paper_run import FAMILIES, size_called
         from tv_lens.experiments.paper_run import paper as run
 
         check_folder(out)
         say = _teller()
-        result = run(model, size=size, families=tuple(family or FAMILIES), sentences=sentences, others=also or (), seed=seed,
+        result = run(model, size=size_called(size, finetune), families=tuple(family or FAMILIES), sentences=sentences, others=also or (), seed=seed,
                      loading=_loading(dict(dtype=dtype, device=device)), run=out / "run", say=say)  # fmt: skip
         written = result.save(out)
         for claim in result.claims():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ class PaperSize:
         replicates: how often the means are drawn anew.
         maps: "pca", "umap", or None.
         finetune: steps of LoRA for each variant; 0 leaves finetuning out.
+        batch: prompts of such a step.
         tuned: how many of the first and of the last layers are tuned, as a share of all.
     """
 
@@ -60,15 +61,24 @@ class PaperSize:
     replicates: int = 5
     maps: str | None = "pca"
     finetune: int = 300
+    batch: int = 8
     tuned: float = 1 / 3
 
 
 SIZES = {
     "tiny": PaperSize("tiny", shots=(1, 4), n=10, k=5, queries=6, layer_step=5, width=2, steer_layers=1, steer_queries=4, contexts=6,
                       replicates=1, maps=None, finetune=0),
-    "laptop": PaperSize("laptop", n=60, queries=60, layer_step=2, width=3, steer_layers=3, steer_queries=30, contexts=40, replicates=3),
+    "laptop": PaperSize("laptop", n=40, queries=30, layer_step=2, width=2, steer_layers=3, steer_queries=10, contexts=30, replicates=2,
+                        batch=2),
     "paper": PaperSize("paper", queries=500, finetune=1250, replicates=5),
 }  # fmt: skip
+
+
+def size_called(name: str, finetune: int | None = None) -> PaperSize:
+    """A size by name, with another number of finetuning steps if one is given."""
+    if name not in SIZES:
+        raise unknown("size", name, SIZES)
+    return SIZES[name] if finetune is None else replace(SIZES[name], finetune=finetune)
 
 
 def paper(
@@ -94,10 +104,7 @@ def paper(
     Source:
         Han et al. 2025 (arXiv 2412.12276).
     """
-    if isinstance(size, str):
-        if size not in SIZES:
-            raise unknown("size", size, SIZES)
-        size = SIZES[size]
+    size = size_called(size) if isinstance(size, str) else size
     for family in families:
         if family not in FAMILIES:
             raise unknown("family of the paper", family, FAMILIES)
@@ -112,7 +119,7 @@ def paper(
         found.measure(name, tasks)
     left_out = {}
     if not size.finetune:
-        left_out["finetuning (Table 1, Fig. 24)"] = f"not part of the size {size.name!r}"
+        left_out["finetuning (Table 1, Fig. 24)"] = "0 steps of it were asked for"
     elif isinstance(model, HookedModel):
         left_out["finetuning (Table 1, Fig. 24)"] = "the model came loaded; give its name or folder"
     else:
@@ -178,7 +185,7 @@ class _Found:
         for name, tasks in members.items():
             with self.clock.stage("finetuning", f"{name}: {self.size.finetune} steps on the first and on the last {count} layers"):
                 self.results["finetuning"][name] = finetune_layers(
-                    source, tasks, first=count, last=count, method=LoRA(steps=self.size.finetune), shots=shots,
+                    source, tasks, first=count, last=count, method=LoRA(steps=self.size.finetune, batch=self.size.batch), shots=shots,
                     queries=self.size.queries, loading=loading, run=inside(self.run, name, "finetuning"), **self.reading,
                 )  # fmt: skip
 

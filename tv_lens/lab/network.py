@@ -1,7 +1,7 @@
 """The network of the laboratory: a GPT-2 body that reads vectors and writes one number.
 
-An episode enters as x_1, y_1, x_2, y_2, ..., each a vector of `dim` coordinates (y in coordinate 0, zeros elsewhere).
-A linear map reads the vectors in, another reads the prediction of y_i out after x_i. In between stands the body of
+An episode enters as x_1, y_1, x_2, y_2, ..., each a vector: x in `dim` coordinates, y in one of its own (or in the first of
+x's, as in Garg et al. 2022), zeros elsewhere. A linear map reads the vectors in, another reads the prediction of y_i out after x_i. In between stands the body of
 `transformers`' GPT-2 as it is, so that TransformerLens bridges it like any other.
 """
 
@@ -16,9 +16,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from tv_lens.errors import InvalidArgument, ShapeMismatch
+from tv_lens.errors import InvalidArgument, ShapeMismatch, unknown
 from tv_lens.lab.families import generator_of
 
+ANSWERS = ("apart", "first")
 N_TRIAL_VECTORS = 64  # ids that exist before any episode came: what probes and trials are run on
 
 
@@ -36,6 +37,7 @@ class NetworkConfig:
             keeps a network on the plateau of predicting zero for thousands of steps.
         activation: of the MLP, as `transformers` names it. "gelu_pytorch_tanh" is GPT-2's own function, "gelu" the
             exact one, which differs by less than 0.001 and takes a third of the time on a CPU.
+        answers: where y stands in its vector: "apart", in a coordinate of its own; "first", in x's first one.
     """
 
     dim: int
@@ -45,6 +47,7 @@ class NetworkConfig:
     d_model: int = 64
     init: float = 0.1
     activation: str = "gelu"
+    answers: str = "apart"
 
     def __post_init__(self) -> None:
         for name in ("dim", "points", "n_layers", "n_heads", "d_model"):
@@ -53,16 +56,28 @@ class NetworkConfig:
         if self.d_model % self.n_heads:
             raise InvalidArgument("The heads do not divide the width.", got=f"d_model={self.d_model}, n_heads={self.n_heads}",
                                   allowed="a width that is a multiple of the number of heads")  # fmt: skip
+        if self.answers not in ANSWERS:
+            raise unknown("place of answers", self.answers, ANSWERS)
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
+
+    @property
+    def width(self) -> int:
+        """Coordinates of a vector that the network reads."""
+        return self.dim + (self.answers == "apart")
+
+    @property
+    def answer_at(self) -> int:
+        """The coordinate that y stands in."""
+        return self.dim if self.answers == "apart" else 0
 
     @property
     def n_parameters(self) -> int:
         """Weights and biases, counted without building the network."""
         d, context = self.d_model, 2 * self.points
         block = 12 * d * d + 13 * d
-        return (self.dim + 1) * d + context * d + self.n_layers * block + 2 * d + d + 1
+        return (self.width + 1) * d + context * d + self.n_layers * block + 2 * d + d + 1
 
 
 class VectorTable(nn.Module):
@@ -74,10 +89,11 @@ class VectorTable(nn.Module):
 
     vectors: Tensor
 
-    def __init__(self, dim: int, d_model: int):
+    def __init__(self, config: NetworkConfig):
         super().__init__()
-        self.read_in = nn.Linear(dim, d_model)
-        trial = torch.randn(N_TRIAL_VECTORS, dim, generator=generator_of(0, 0x7AB1E))
+        self.dim, self.answer_at = config.dim, config.answer_at
+        self.read_in = nn.Linear(config.width, config.d_model)
+        trial = torch.randn(N_TRIAL_VECTORS, config.width, generator=generator_of(0, 0x7AB1E))
         self.register_buffer("vectors", trial, persistent=False)
 
     def forward(self, ids: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_model"]:
@@ -88,7 +104,11 @@ class VectorTable(nn.Module):
         """The embedding of every id, as TransformerLens looks for it (`W_E`)."""
         return self.read_in(self.vectors.to(self.read_in.weight.dtype))
 
-    def enter(self, vectors: Float[Tensor, "n dim"]) -> int:
+    def interleaved(self, x: Float[Tensor, "n K D"], y: Float[Tensor, "n K"]) -> Float[Tensor, "n pos width"]:
+        """x_1, y_1, x_2, ..., y_K as the vectors that this table reads."""
+        return interleaved(x, y, self.read_in.in_features, self.answer_at)
+
+    def enter(self, vectors: Float[Tensor, "n width"]) -> int:
         """The number of the first of these vectors, now in the table."""
         first = len(self.vectors)
         self.vectors = torch.cat([self.vectors, vectors.to(self.vectors)])
@@ -116,7 +136,7 @@ def build_network(config: NetworkConfig, seed: int = 0, attention: str = "sdpa")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator_of(seed, 0x5EED))))
         network = GPT2LMHeadModel(body)
-        network.transformer.wte = VectorTable(config.dim, config.d_model)
+        network.transformer.wte = VectorTable(config)
         network.lm_head = nn.Linear(config.d_model, 1)
         for linear in (network.transformer.wte.read_in, network.lm_head):
             nn.init.normal_(linear.weight, std=config.init)
@@ -124,23 +144,26 @@ def build_network(config: NetworkConfig, seed: int = 0, attention: str = "sdpa")
     return network
 
 
-def interleaved(x: Float[Tensor, "n K D"], y: Float[Tensor, "n K"]) -> Float[Tensor, "n pos D"]:
-    """x_1, y_1, x_2, ..., y_K as vectors; y stands in coordinate 0.
+def interleaved(
+    x: Float[Tensor, "n K D"], y: Float[Tensor, "n K"], width: int, answer_at: int
+) -> Float[Tensor, "n pos width"]:  # fmt: skip
+    """x_1, y_1, x_2, ..., y_K as vectors of `width` coordinates; y stands in coordinate `answer_at`.
 
     Example:
-        >>> interleaved(torch.tensor([[[1.0, 2.0], [3.0, 4.0]]]), torch.tensor([[5.0, 6.0]])).tolist()
-        [[[1.0, 2.0], [5.0, 0.0], [3.0, 4.0], [6.0, 0.0]]]
+        >>> interleaved(torch.tensor([[[1.0, 2.0], [3.0, 4.0]]]), torch.tensor([[5.0, 6.0]]), 3, 2).tolist()
+        [[[1.0, 2.0, 0.0], [0.0, 0.0, 5.0], [3.0, 4.0, 0.0], [0.0, 0.0, 6.0]]]
     """
     if x.shape[:2] != y.shape:
         raise ShapeMismatch("Every input needs one answer.", got=f"x {list(x.shape)}, y {list(y.shape)}")
-    answers = torch.zeros_like(x)
-    answers[..., 0] = y
-    return torch.stack([x, answers], dim=2).flatten(1, 2)
+    out = x.new_zeros(len(x), x.shape[1], 2, width)
+    out[:, :, 0, : x.shape[2]] = x
+    out[:, :, 1, answer_at] = y
+    return out.flatten(1, 2)
 
 
 def predictions(network: GPT2LMHeadModel, x: Float[Tensor, "n K D"], y: Float[Tensor, "n K"]) -> Float[Tensor, "n K"]:
     """What the network says of each y_i, from the examples before it and x_i. With gradients, where they are on."""
-    vectors = interleaved(x, y)[:, :-1]  # nothing is asked after the last answer
-    stream = network.transformer.wte.read_in(vectors)
-    out = network.transformer(inputs_embeds=stream).last_hidden_state
+    table: VectorTable = network.transformer.wte
+    vectors = table.interleaved(x, y)[:, :-1]  # nothing is asked after the last answer
+    out = network.transformer(inputs_embeds=table.read_in(vectors)).last_hidden_state
     return network.lm_head(out[:, ::2])[..., 0]

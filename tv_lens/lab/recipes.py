@@ -14,7 +14,7 @@ from tv_lens.lab.families import Family, FunctionMixture, SparseMixture
 from tv_lens.lab.network import NetworkConfig
 
 PRECISIONS = ("float32", "bfloat16")
-OPTIMIZERS = ("adam", "muon")
+OPTIMIZERS = ("adam", "soap")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,16 +26,13 @@ class TrainingConfig:
         network: the sizes; its `dim` is the family's, its `points` at least the family's.
         steps: how many.
         batch: episodes in a step, drawn anew for each from (seed, step).
-        optimizer: "adam", or "muon" for the blocks' matrices with Adam for the rest.
+        optimizer: "adam", or "soap" for the blocks' matrices with Adam for the rest.
         lr: Adam's learning rate after the warm-up.
-        muon_lr: Muon's.
+        soap_lr: SOAP's.
         warmup: steps over which they rise from zero.
         decay: the share of the steps, at the end, over which they fall to zero.
         betas: Adam's.
         clip: the largest norm of a gradient.
-        easy_steps: steps at the beginning in which only the first coordinate of x is non-zero in every `easy_every`
-            (a curriculum over dimensions that treats bases of that size alike); 0 for none.
-        easy_every: see there.
         seed: weights and episodes.
         checkpoints: how many are kept, see `checkpoint_steps`.
         evaluation: episodes of every latent task on which the checkpoints' losses are computed.
@@ -48,13 +45,11 @@ class TrainingConfig:
     batch: int = 128
     optimizer: str = "adam"
     lr: float = 1e-3
-    muon_lr: float = 1e-2
+    soap_lr: float = 3e-3
     warmup: int = 500
     decay: float = 0.3
     betas: tuple[float, float] = (0.9, 0.999)
     clip: float = 1.0
-    easy_steps: int = 0
-    easy_every: int = 1
     seed: int = 0
     checkpoints: int = 48
     evaluation: int = 256
@@ -68,11 +63,10 @@ class TrainingConfig:
                 f"family dim={self.family.dim}, points={self.family.points}",
                 allowed="the same dim, and at least as many points",
             )  # fmt: skip
-        for name, least in (("steps", 1), ("batch", 1), ("warmup", 0), ("easy_steps", 0), ("easy_every", 1),
-                            ("checkpoints", 2), ("evaluation", 2)):  # fmt: skip
+        for name, least in (("steps", 1), ("batch", 1), ("warmup", 0), ("checkpoints", 2), ("evaluation", 2)):  # fmt: skip
             if getattr(self, name) < least:
                 raise InvalidArgument(f"{name} is too small.", got=f"{name}={getattr(self, name)}", allowed=f"{least} or more")
-        if not (self.lr > 0 and self.muon_lr > 0 and self.clip > 0 and 0 <= self.decay <= 1):
+        if not (self.lr > 0 and self.soap_lr > 0 and self.clip > 0 and 0 <= self.decay <= 1):
             raise InvalidArgument("The learning rate cannot be followed.", allowed="lr and clip above 0, decay from 0 to 1",
                                   got=f"lr={self.lr}, clip={self.clip}, decay={self.decay}")  # fmt: skip
         if self.optimizer not in OPTIMIZERS:
@@ -129,13 +123,14 @@ def _tiny() -> TrainingConfig:
 
 def _small(family: Family, **changes: Any) -> TrainingConfig:
     # The initialisation matters most at this width: see the pitfalls in docs/how-to/lab.md.
-    return TrainingConfig(**{**dict(family=family, network=_network(family), steps=24_000, batch=64,
-                                   optimizer="muon", warmup=200), **changes})
+    return TrainingConfig(**{**dict(family=family, network=_network(family), steps=18_000, batch=64, optimizer="soap", lr=2e-3,
+                                   warmup=200, decay=0.5), **changes})  # fmt: skip
 
 
 def _paper() -> TrainingConfig:
     family = SparseMixture.disjoint(4, rank=4, points=20)
-    network = _network(family, n_layers=12, n_heads=8, d_model=256, init=0.02, activation="gelu_pytorch_tanh")
+    network = _network(family, n_layers=12, n_heads=8, d_model=256, init=0.02, activation="gelu_pytorch_tanh",
+                       answers="first")  # fmt: skip
     return TrainingConfig(family=family, network=network, steps=80_000, batch=128, lr=1e-4, warmup=0, decay=0.0,
                           betas=(0.9, 0.9999), precision="bfloat16")  # fmt: skip
 
@@ -144,8 +139,8 @@ PRESETS: dict[str, Callable[[], TrainingConfig]] = {
     "tiny": _tiny,
     "small": lambda: _small(SparseMixture.disjoint(4, rank=2, points=10)),
     "bases6": lambda: _small(SparseMixture.disjoint(6, rank=2, points=10)),
-    "overlapping": lambda: _small(SparseMixture.overlapping(groups=2, each=4, size=4, rank=2, points=10)),
-    "functions": lambda: _small(FunctionMixture(dim=8, points=16, rank=2)),
+    "overlapping": lambda: _small(SparseMixture.overlapping(groups=2, each=4, size=4, rank=2, points=10), steps=12_000),
+    "functions": lambda: _small(FunctionMixture(dim=8, points=16, rank=2), steps=12_000),
     "paper": _paper,
 }
 

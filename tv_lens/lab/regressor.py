@@ -22,7 +22,7 @@ from tv_lens.capture import bytes_per_prompt, prompts_per_batch
 from tv_lens.errors import FormatError, ShapeMismatch, unknown
 from tv_lens.identity import fingerprint
 from tv_lens.lab.families import Episodes, Family
-from tv_lens.lab.network import NetworkConfig, VectorTable, build_network, interleaved
+from tv_lens.lab.network import NetworkConfig, VectorTable, build_network
 from tv_lens.lab.vector_tokenizer import VectorTokenizer
 from tv_lens.model import GIB, HookedModel, bridge_of
 
@@ -63,7 +63,7 @@ class Regressor(HookedModel):
         self._weights = {key: value.detach() for key, value in network.state_dict().items()}  # by their names before
         self._entered: dict[str, int] = {}
         mark = fingerprint(network)  # before TransformerLens splits the joint queries, keys and values
-        super().__init__(bridge_of(network, name), VectorTokenizer(self._table, config.dim), name, mark, memory_budget)
+        super().__init__(bridge_of(network, name), VectorTokenizer(self._table), name, mark, memory_budget)
 
     @property
     def n_ids(self) -> int:
@@ -99,7 +99,7 @@ class Regressor(HookedModel):
         ids = _numbered(self._entered[key], vectors)
         return _whole(ids if ends == "y" else ids[:, :-1])
 
-    def vectors_of(self, batch: TokenBatch) -> Float[Tensor, "batch pos dim"]:
+    def vectors_of(self, batch: TokenBatch) -> Float[Tensor, "batch pos width"]:
         """What stands at each token."""
         return self._table.vectors[batch.ids.to(self._table.vectors.device)].cpu()
 
@@ -126,7 +126,7 @@ class Regressor(HookedModel):
         return torch.cat(found)
 
     @contextmanager
-    def _lent(self, vectors: Float[Tensor, "n pos D"]) -> Iterator[TokenBatch]:
+    def _lent(self, vectors: Float[Tensor, "n pos width"]) -> Iterator[TokenBatch]:
         """Vectors that are in the table for one pass only."""
         with self.registry.lock:
             first = self._table.enter(vectors.flatten(0, 1))
@@ -135,10 +135,10 @@ class Regressor(HookedModel):
             finally:
                 self._table.shorten(first)
 
-    def _vectors(self, x: Float[Tensor, "n K D"], y: Float[Tensor, "n K"]) -> Float[Tensor, "n pos D"]:
+    def _vectors(self, x: Float[Tensor, "n K D"], y: Float[Tensor, "n K"]) -> Float[Tensor, "n pos width"]:
         if x.ndim != 3 or x.shape[2] != self.config.dim:
             raise ShapeMismatch("The inputs do not fit the network.", got=f"x {list(x.shape)}", allowed=f"[n, K, {self.config.dim}]")
-        return interleaved(x.float().cpu(), y.float().cpu()).contiguous()
+        return self._table.interleaved(x.float().cpu(), y.float().cpu()).contiguous()
 
     # ---- files --------------------------------------------------------------------------------------------------
 
@@ -182,7 +182,7 @@ class Regressor(HookedModel):
         return cls(network.to(device), config, family=family, step=step, name=name, memory_budget=memory_budget)
 
 
-def _numbered(first: int, vectors: Float[Tensor, "n pos D"]) -> Tensor:
+def _numbered(first: int, vectors: Float[Tensor, "n pos width"]) -> Tensor:
     n, width = vectors.shape[:2]
     return torch.arange(first, first + n * width).view(n, width)
 

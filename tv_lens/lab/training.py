@@ -19,15 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 from transformers import GPT2LMHeadModel
 
 from tv_lens.errors import TrainingDiverged
 from tv_lens.lab.families import Episodes
-from tv_lens.lab.muon import Muon
 from tv_lens.lab.network import build_network, predictions
 from tv_lens.lab.recipes import TrainingConfig
+from tv_lens.lab.soap import SOAP
 from tv_lens.lab.training_run import TrainingRun
 from tv_lens.progress import progress as progress_bar
 
@@ -137,8 +136,6 @@ class _Trainer:
     def _drawn(self, step: int) -> Episodes:
         config = self.config
         drawn = config.family.sample(config.batch, (config.seed, step))
-        if step < config.easy_steps:
-            drawn = eased(drawn, config.easy_every)
         return Episodes(drawn.x.to(self.device), drawn.y.to(self.device), drawn.task.to(self.device))
 
     @contextmanager
@@ -196,7 +193,7 @@ class _Trainer:
 
 
 def _optimizers(config: TrainingConfig, parameters: dict[str, Tensor]) -> list[tuple[torch.optim.Optimizer, float]]:
-    """The optimizers, each with its learning rate: Muon for the blocks' matrices where it is asked for, Adam else."""
+    """The optimizers, each with its learning rate: SOAP for the blocks' matrices where it is asked for, Adam else."""
     matrices = [value for name, value in parameters.items() if ".h." in name and value.ndim == 2]
     if config.optimizer == "adam":
         matrices = []
@@ -205,14 +202,4 @@ def _optimizers(config: TrainingConfig, parameters: dict[str, Tensor]) -> list[t
     found: list[tuple[torch.optim.Optimizer, float]] = [
         (torch.optim.Adam(rest, lr=config.lr, betas=config.betas, fused=True), config.lr)
     ]
-    return found + ([(Muon(matrices, lr=config.muon_lr), config.muon_lr)] if matrices else [])
-
-
-def eased(episodes: Episodes, every: int) -> Episodes:
-    """The episodes with all coordinates of x but the first in every `every` at zero, and the answers that follow.
-
-    Only for families whose answers are linear in x: what the other coordinates added to y is taken away.
-    """
-    dropped = torch.arange(episodes.x.shape[2]) % every != 0
-    away: Float[Tensor, "n K"] = torch.einsum("nkd,nd->nk", episodes.x[..., dropped], episodes.weights[:, dropped])
-    return Episodes(episodes.x.masked_fill(dropped, 0.0), episodes.y - away, episodes.task, episodes.weights)
+    return found + ([(SOAP(matrices, lr=config.soap_lr), config.soap_lr)] if matrices else [])

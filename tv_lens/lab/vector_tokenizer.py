@@ -51,14 +51,13 @@ class VectorTokenizer:
 
     Args:
         table: where vectors get their ids.
-        dim: coordinates of an input.
     """
 
     is_fast = True
     bos_token_id = pad_token_id = eos_token_id = None
 
-    def __init__(self, table: VectorTable, dim: int):
-        self._table, self._dim = table, dim
+    def __init__(self, table: VectorTable):
+        self._table = table
         self._ids: dict[str, int] = {}
         self._texts: dict[int, str] = {}
 
@@ -81,7 +80,7 @@ class VectorTokenizer:
 
     def numbers(self, ids: Sequence[int]) -> Float[Tensor, " n"]:
         """What answers say, by their ids."""
-        return self._table.vectors[torch.as_tensor(list(ids)), 0].float().cpu()
+        return self._table.vectors[torch.as_tensor(list(ids)), self._table.answer_at].float().cpu()
 
     def _encoded(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         matches, end = [], 0
@@ -104,9 +103,10 @@ class VectorTokenizer:
                 self._ids[text], self._texts[number] = number, text
         return [self._ids[text] for text in texts]
 
-    def _vector(self, text: str) -> Float[Tensor, " dim"]:
-        parts = [text[1:]] if text.startswith("=") else text[1:-1].replace(",", " ").split()
-        wanted = 1 if text.startswith("=") else self._dim
+    def _vector(self, text: str) -> Float[Tensor, " width"]:
+        is_answer = text.startswith("=")
+        parts = [text[1:]] if is_answer else text[1:-1].replace(",", " ").split()
+        wanted = 1 if is_answer else self._table.dim
         try:
             values = [float(part) for part in parts]
         except ValueError as error:
@@ -114,4 +114,7 @@ class VectorTokenizer:
         if len(values) != wanted:
             raise PromptError("An input has another number of coordinates than the network reads.", got=f"{len(values)} in {text!r}",
                               allowed=str(wanted))  # fmt: skip
-        return torch.tensor(values + [0.0] * (self._dim - wanted))
+        first = self._table.answer_at if is_answer else 0
+        vector = torch.zeros(self._table.vectors.shape[1])
+        vector[first : first + wanted] = torch.tensor(values)
+        return vector

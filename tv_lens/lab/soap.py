@@ -1,0 +1,85 @@
+"""SOAP: Adam in the directions in which a matrix's gradients vary.
+
+No package of torch's own has it. At the sizes of the laboratory the rotations cost a tenth of a step and save most of
+the steps: see the recipe in docs/how-to/lab.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+class SOAP(torch.optim.Optimizer):
+    """Adam on matrices, in the eigenbases of the running second moments of their rows and columns.
+
+    The first step only measures those moments and moves nothing.
+
+    Args:
+        parameters: matrices.
+        lr: learning rate, of Adam's size.
+        betas: of the running mean, and of the running squares and second moments.
+        every: steps between two corrections of the eigenbases.
+        eps: added to the root of the squares.
+
+    Source:
+        Vyas et al. 2024 (arXiv 2409.11321); the bases are followed by one step of orthogonal iteration.
+    """
+
+    def __init__(
+        self, parameters: Iterable[Tensor], lr: float, betas: tuple[float, float] = (0.95, 0.95), every: int = 10, eps: float = 1e-8
+    ):  # fmt: skip
+        super().__init__(parameters, {"lr": lr, "betas": betas, "every": every, "eps": eps})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is None:
+                    continue
+                state = self.state[weight]
+                if state:
+                    weight.sub_(_descent(state, weight.grad, group), alpha=group["lr"])
+                else:
+                    state.update(_measured(weight.grad))
+
+
+def _measured(gradient: Float[Tensor, "rows columns"]) -> dict[str, Tensor]:
+    """The state after the first gradient."""
+    rows, columns = gradient @ gradient.T, gradient.T @ gradient
+    return {"step": torch.zeros(()), "mean": torch.zeros_like(gradient), "squares": torch.zeros_like(gradient),
+            "rows": rows, "columns": columns, "left": _eigenbasis(rows), "right": _eigenbasis(columns)}  # fmt: skip
+
+
+def _eigenbasis(moment: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
+    """Eigenvectors in columns, the largest first."""
+    return torch.linalg.eigh(moment)[1].flip(1).contiguous()
+
+
+def _descent(state: dict[str, Tensor], gradient: Float[Tensor, "rows columns"], group: dict[str, object]) -> Tensor:
+    """What a step takes away, before the learning rate; the state is brought up to date."""
+    (slow, fast), eps, every = group["betas"], group["eps"], group["every"]
+    state["step"] += 1
+    step = int(state["step"])
+    left, right = state["left"], state["right"]
+    mean = state["mean"].lerp_(gradient, 1 - slow)
+    squares = state["squares"].lerp_((left.T @ gradient @ right).square(), 1 - fast)
+    scaled = (left.T @ mean @ right / (1 - slow**step)) / ((squares / (1 - fast**step)).sqrt() + eps)
+    state["rows"].lerp_(gradient @ gradient.T, 1 - fast)
+    state["columns"].lerp_(gradient.T @ gradient, 1 - fast)
+    if step % every == 0:
+        state["left"], order = _followed(state["rows"], left)
+        state["squares"] = squares[order]
+        state["right"], order = _followed(state["columns"], right)
+        state["squares"] = state["squares"][:, order].contiguous()
+    return left @ scaled @ right.T
+
+
+def _followed(moment: Float[Tensor, "d d"], basis: Float[Tensor, "d d"]) -> tuple[Float[Tensor, "d d"], Tensor]:
+    """The basis after a step of orthogonal iteration, largest direction first; and where each one stood before."""
+    moved = moment @ basis
+    order = (basis * moved).sum(0).argsort(descending=True, stable=True)
+    return torch.linalg.qr(moved[:, order])[0].contiguous(), order
