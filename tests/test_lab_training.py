@@ -10,6 +10,7 @@ import time
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import tv_lens as tv
@@ -187,6 +188,14 @@ def test_packed_and_loaded_by_name(tmp_path, monkeypatch):
     tv.lab.pack(run, "tiny", keep=3, command="tv-lens train", into=tmp_path / "packed")
     kept = tv.lab.steps("tiny", seed=4)
     assert len(kept) == 3 and kept[0] == 0 and kept[-1] == 30
+    untrained = tv.lab.load("tiny", seed=4, step=0, device="cpu")  # made again from the config, not read
+    begun = tv.lab.load(run.path, step=0, device="cpu")
+    drawn = begun.family.sample(5)
+    assert torch.equal(untrained.predict(drawn.x, drawn.y), begun.predict(drawn.x, drawn.y))
+    late = tv.lab.pack(run, "late", keep=3, since=10, into=tmp_path / "late")
+    assert min(int(key.partition("/")[0]) for key in load_file(late)) >= 10
+    with pytest.raises(InvalidArgument, match="up to 30"):
+        tv.lab.pack(run, "late", since=31, into=tmp_path / "late")
     found, whole = tv.lab.load("tiny", seed=4, device="cpu"), tv.lab.load(run.path, device="cpu")
     episodes = whole.family.sample(10)
     difference = (found.predict(episodes.x, episodes.y) - whole.predict(episodes.x, episodes.y)).abs().max()

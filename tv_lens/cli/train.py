@@ -57,6 +57,7 @@ def pack_run(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a training run.", show_default=False)],
     name: Annotated[str, typer.Option("--name", help="What it is called; the seed is put behind.")],
     keep: Annotated[int, typer.Option("--keep", help="How many checkpoints.")] = 8,
+    since: Annotated[int, typer.Option(min=1, help="The earliest step that is kept beside the untrained network.")] = 1,
     command: Annotated[str, typer.Option("--command", help="What made the run, as typed.")] = "",
     into: Annotated[Path | None, typer.Option("--into", metavar="DIR", help="Where it goes.",
                     show_default="the package's own runs")] = None,
@@ -67,5 +68,5 @@ def pack_run(
         from tv_lens.lab.embedded import RUNS, pack
         from tv_lens.lab.training_run import TrainingRun
 
-        path = pack(TrainingRun(folder), name, keep=keep, command=command, into=RUNS if into is None else into)
+        path = pack(TrainingRun(folder), name, keep=keep, since=since, command=command, into=RUNS if into is None else into)
         _out().print(f"{path} ({path.stat().st_size / 2**20:.1f} MiB)", highlight=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from functools import cache
@@ -16,6 +17,7 @@ from safetensors.torch import save
 
 from tv_lens.atomic import atomic_write
 from tv_lens.errors import FormatError, InvalidArgument, unknown
+from tv_lens.lab.network import build_network
 from tv_lens.lab.recipes import TrainingConfig
 from tv_lens.lab.regressor import Regressor
 from tv_lens.lab.training_run import CONFIG, TrainingRun
@@ -82,6 +84,13 @@ def config(source: str | os.PathLike[str], seed: int = 0) -> TrainingConfig:
     return _about(_file(str(source), seed))["config"] if folder is None else TrainingRun(folder).config
 
 
+def mark(source: str | os.PathLike[str], seed: int = 0, step: int | None = None) -> str:
+    """A hash of the file that holds a step's weights: what has another mark may have other weights."""
+    folder = _folder(source)
+    path = _file(str(source), seed) if folder is None else TrainingRun(folder).file(step)
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
 def runs() -> pd.DataFrame:
     """The embedded runs: name, seed, latent tasks, steps kept, mean squared error at the end, and the command.
 
@@ -98,20 +107,25 @@ def runs() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["name", "seed", "tasks", "steps", "mse", "command"])
 
 
-def pack(run: TrainingRun, name: str, *, keep: int = 8, command: str = "", into: Path = RUNS) -> Path:
+def pack(
+    run: TrainingRun, name: str, *, keep: int = 8, since: int = 1, command: str = "", into: Path = RUNS
+) -> Path:  # fmt: skip
     """A training run in one file of half-precision weights, with its log beside it: what `load` finds by name.
+
+    The weights before the first step are not written: they follow from the config.
 
     Args:
         run: finished or not.
         name: what it is called; the seed is put behind.
         keep: how many checkpoints: the first, the last, and as evenly in between, by the logarithm of the step, as
             there are.
+        since: the earliest step of those in between.
         command: what made it, as typed.
         into: the folder of embedded runs.
     """
-    kept = _spread(run.steps, keep)
+    kept = spread(run.steps, keep, since)
     told = run.config
-    tensors = {f"{step}/{key}": value.half() for step in kept for key, value in run.checkpoint(step)[0].items()}
+    tensors = {f"{step}/{key}": value.half() for step in kept if step for key, value in run.checkpoint(step)[0].items()}
     log = run.log()
     final = log[(log.kind == "checkpoint") & (log.step == kept[-1])].mse.tolist()
     about = {"format": FORMAT, "config": json.dumps(told.to_json()), "steps": json.dumps(kept), "command": command,
@@ -121,13 +135,15 @@ def pack(run: TrainingRun, name: str, *, keep: int = 8, command: str = "", into:
     return atomic_write(path, save(tensors, metadata=about))
 
 
-def _spread(found: tuple[int, ...], keep: int) -> list[int]:
-    """Some of the steps, the first and the last among them, evenly in the logarithm."""
+def spread(found: tuple[int, ...], keep: int, since: int = 1) -> list[int]:
+    """At most so many of the steps, the first and the last among them, evenly in the logarithm from `since` on."""
     if keep < 2 or len(found) < 2:
         raise InvalidArgument("A packed run keeps two checkpoints at least.", got=f"keep={keep} of {len(found)}")
-    later = found[1:]
+    later = [step for step in found[1:] if step >= since]
+    if not later:
+        raise InvalidArgument("No checkpoint is as late as that.", got=f"since={since}", allowed=f"up to {found[-1]}")
     logs = np.log(later)
-    nearest = [later[int(np.abs(logs - one).argmin())] for one in np.linspace(logs[0], logs[-1], keep - 1)]
+    nearest = [later[int(np.abs(logs - one).argmin())] for one in np.linspace(logs[-1], logs[0], keep - 1)]
     return sorted({found[0], found[-1], *nearest})
 
 
@@ -168,7 +184,9 @@ def _embedded(name: str, seed: int, step: int | None, device: str | torch.device
         near = min(about["steps"], key=lambda kept: abs(kept - step))
         raise InvalidArgument("No weights were kept after this step.", got=f"step={step}", do=f"the nearest is {near}.",
                               allowed=", ".join(map(str, about["steps"])))  # fmt: skip
+    made: TrainingConfig = about["config"]
     with safe_open(path, framework="pt") as file:
         weights = {key.partition("/")[2]: file.get_tensor(key) for key in file.keys() if key.startswith(f"{step}/")}
-    made: TrainingConfig = about["config"]
+    if step == 0:
+        weights = dict(build_network(made.network, made.seed).state_dict())
     return Regressor.of(weights, made.network, family=made.family, step=step, name=path.stem, device=device)

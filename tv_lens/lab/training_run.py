@@ -81,7 +81,7 @@ class TrainingRun:
             near = min(steps, key=lambda kept: abs(kept - step))
             raise InvalidArgument("No weights were kept after this step.", got=f"step={step}", do=f"the nearest is {near}.",
                                   allowed=", ".join(map(str, steps)))  # fmt: skip
-        tensors, _ = _read(self._file(step))
+        tensors, _ = _read(self.file(step))
         return tensors, step
 
     def log(self) -> pd.DataFrame:
@@ -139,7 +139,7 @@ class TrainingRun:
                               allowed="the config that it was begun with", do="name another folder.")  # fmt: skip
 
     def save_checkpoint(self, weights: Mapping[str, Tensor], step: int) -> None:
-        atomic_write(self._file(step), _packed(weights, step))
+        atomic_write(self.file(step), _packed(weights, step))
 
     def save_state(self, held: Mapping[str, Tensor], step: int) -> None:
         atomic_write(self.path / STATE, _packed(held, step))
@@ -160,8 +160,9 @@ class TrainingRun:
 
     # ---- files --------------------------------------------------------------------------------------------------
 
-    def _file(self, step: int) -> Path:
-        return self.path / CHECKPOINTS / f"{step:08d}.safetensors"
+    def file(self, step: int | None = None) -> Path:
+        """Where the weights after a step are, or would be; after the last one kept if None."""
+        return self.path / CHECKPOINTS / f"{self.steps[-1] if step is None else step:08d}.safetensors"
 
     def _manifest(self) -> dict[str, Any] | None:
         path = self.path / CONFIG
