@@ -102,8 +102,8 @@ class Finetuning:
 def finetune_layers(
     source: str | os.PathLike[str] | HookedModel, tasks: Tasks, *, first: int = 10, last: int = 10, method: LoRA | None = None, shots: int = 4,
     n: int = 100, queries: int = 100, k: int = 10, layers: Sequence[int] | None = None, seed: int = 0,
-    checkpoints: str | os.PathLike[str] | None = None, loading: Mapping[str, Any] | None = None, run: RunLike = None,
-    progress: bool = True,
+    pretrained: Prediction | None = None, checkpoints: str | os.PathLike[str] | None = None,
+    loading: Mapping[str, Any] | None = None, run: RunLike = None, progress: bool = True,
 ) -> Finetuning:  # fmt: skip
     """A `Finetuning`: the first `first` layers against the last `last` ones, with the same data and budget.
 
@@ -121,6 +121,7 @@ def finetune_layers(
         k: neighbours that vote.
         layers: those where decodability is read; all of them if None.
         seed: every draw.
+        pretrained: what is known of the model before, measured with these very arguments; measured if None.
         checkpoints: a folder where the tuned models are saved every `method.every` steps (`VARIANT/checkpoint-N`), as
             `across_models` takes them.
         loading: further arguments for loading, such as `dtype`.
@@ -136,6 +137,9 @@ def finetune_layers(
     tuned = {PRETRAINED: [], f"first {first} layers": list(range(first)), f"last {last} layers": list(range(total - last, total))}
     predictions, losses = {}, {}
     for name, chosen in tuned.items():
+        if name == PRETRAINED and pretrained is not None:
+            predictions[name] = pretrained
+            continue
         model, tokenizer = _model(source, loading)
         if chosen:
             saved = None if checkpoints is None else Path(checkpoints) / name.replace(" ", "-")

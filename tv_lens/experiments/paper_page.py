@@ -33,6 +33,9 @@ def paper_page(result: PaperResult) -> Page:
                 footer=f"fingerprint {result.model['fingerprint']}; seed {settings['seed']}; {made}")  # fmt: skip
 
 
+_CONTROLS = {"label shuffle": "shuffled", "surface tokens": "tokens", "surface characters": "characters"}
+
+
 def _left_out(result: PaperResult) -> list[Any]:
     if not result.left_out:
         return []
@@ -46,7 +49,8 @@ def _family(result: PaperResult, family: str) -> list[Section]:
     found = [Section(
         f"{family}: encoding (Figs. 3, 19, 23)",
         plot(encoding.decodability.over_tasks(), title="Decodability by layer, mean over tasks", mark=encoding.layer),
-        Table(encoding.table().drop(columns="layer"), f"Decodability at layer {encoding.layer}, the band of chance, and the controls."),
+        Table(encoding.table().drop(columns="layer"), f"Decodability at layer {encoding.layer}, the band of chance, and the controls.",
+              headings=_CONTROLS),
         Table(encoding.pairwise(many).reset_index(), f"Pair by pair at {many} shots: the row's task beside the column's; chance is 0.5."),
         *maps,
     )]  # fmt: skip

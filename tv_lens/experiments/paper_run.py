@@ -68,7 +68,7 @@ class PaperSize:
 SIZES = {
     "tiny": PaperSize("tiny", shots=(1, 4), n=10, k=5, queries=6, layer_step=5, width=2, steer_layers=1, steer_queries=4, contexts=6,
                       replicates=1, maps=None, finetune=0),
-    "laptop": PaperSize("laptop", n=40, queries=30, layer_step=2, width=2, steer_layers=3, steer_queries=10, contexts=30, replicates=2,
+    "laptop": PaperSize("laptop", n=40, queries=30, layer_step=2, width=2, steer_layers=2, steer_queries=8, contexts=30, replicates=2,
                         batch=2),
     "paper": PaperSize("paper", queries=500, finetune=1250, replicates=5),
 }  # fmt: skip
@@ -186,7 +186,8 @@ class _Found:
             with self.clock.stage("finetuning", f"{name}: {self.size.finetune} steps on the first and on the last {count} layers"):
                 self.results["finetuning"][name] = finetune_layers(
                     source, tasks, first=count, last=count, method=LoRA(steps=self.size.finetune, batch=self.size.batch), shots=shots,
-                    queries=self.size.queries, loading=loading, run=inside(self.run, name, "finetuning"), **self.reading,
+                    pretrained=self.results["prediction"][name].at_shots(shots), queries=self.size.queries, loading=loading,
+                    run=inside(self.run, name, "finetuning"), **self.reading,
                 )  # fmt: skip
 
 

@@ -140,7 +140,7 @@ PRESETS: dict[str, Callable[[], TrainingConfig]] = {
     "small": lambda: _small(SparseMixture.disjoint(4, rank=2, points=10)),
     "bases6": lambda: _small(SparseMixture.disjoint(6, rank=2, points=10)),
     "overlapping": lambda: _small(SparseMixture.overlapping(groups=2, each=4, size=4, rank=2, points=10), steps=12_000),
-    "functions": lambda: _small(FunctionMixture(dim=8, points=16, rank=2), steps=12_000),
+    "functions": lambda: _small(FunctionMixture(dim=8, points=16, rank=2), steps=8_000),
     "paper": _paper,
 }
 
