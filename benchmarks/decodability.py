@@ -1,11 +1,14 @@
 """Reading prompts for decodability: tv_lens against a plain Hugging Face loop with output_hidden_states=True.
 
-    python benchmarks/decodability.py                       # SmolLM2-135M, 10 shots, real prompts of the POS family
-    python benchmarks/decodability.py --shots 4 --prompts 28
+    python benchmarks/decodability.py                              # SmolLM2-135M at 1, 4 and 10 shots, as in the paper
+    python benchmarks/decodability.py --shots 10                   # every prompt shows demonstrations of its own
+    python benchmarks/decodability.py --layers 20                  # only what one layer needs
+    python benchmarks/decodability.py --store readings             # into files, layer by layer
+    python benchmarks/decodability.py --shots 10 --at-once 1536    # larger batches leave the processor's caches
 
 All three read the residual stream after every layer at the last token of the same prompts; the largest difference is
 printed. The loop takes prompts one by one, as one would write it first; the batched loop pads them, in the order they
-come. Memory is what the process holds above its start.
+come. Both use the attention that Hugging Face chooses by itself. Memory is what the process holds above its start.
 """
 
 from __future__ import annotations
@@ -16,8 +19,9 @@ import torch
 from cost import Cost, measured
 
 import tv_lens as tv
+from tv_lens import packing, passes
 from tv_lens.site import Site
-from tv_lens.task_vectors.representations import classes_of, draw, read
+from tv_lens.task_vectors.representations import classes_of, draw, read_together
 from tv_lens.weights import load_from, locate
 
 
@@ -46,34 +50,47 @@ def batched(model, rows: list[list[int]], size: int = 16) -> torch.Tensor:
     return torch.cat(found)
 
 
-def ours(model: tv.HookedModel, points) -> torch.Tensor:
-    """The library's own reading of the same points."""
-    sites = [Site("resid_post", layer) for layer in range(model.n_layers - 1)]  # Hugging Face norms the last state
-    found = read(model, points, sites)
-    return torch.stack([found[site] for site in sites], dim=1)
+def ours(model: tv.HookedModel, several: dict, sites: list[Site], store: str | None) -> torch.Tensor:
+    """The library's own reading of the same points, all shot counts together."""
+    found = read_together(model, several, sites, store=store)
+    return torch.cat([torch.stack([found[shots][site] for site in sites], dim=1) for shots in several])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="smollm2-135m")
-    parser.add_argument("--shots", type=int, default=10)
-    parser.add_argument("--prompts", type=int, default=28)
+    parser.add_argument("--shots", type=int, nargs="+", default=[1, 4, 10])
+    parser.add_argument("--prompts", type=int, default=28, help="of each shot count")
+    parser.add_argument("--layers", type=int, nargs="+", default=None, help="all but the last if none")
     parser.add_argument("--sentences", default=None, help="a CoNLL-U file; the library's own sentences if none")
+    parser.add_argument("--store", default=None, help="a new folder that takes what is read")
+    parser.add_argument("--at-once", type=int, default=passes.CPU_TOKENS, help="tokens of a pass")
     asked = parser.parse_args()
     torch.set_num_threads(1)
+    passes.CPU_TOKENS = asked.at_once
     hooked = tv.load(asked.model)
     classes, _ = classes_of(tv.tasks.family("pos", source=asked.sentences), True)
-    points = draw(hooked, classes, shots=asked.shots, n=-(-asked.prompts // len(classes)))
-    print(f"{len(points.rows)} prompts of {asked.shots} shots, {points.n_tokens} tokens, {asked.model}, one thread")
+    classes = dict(list(classes.items())[: asked.prompts])
+    n = -(-asked.prompts // len(classes))
+    several = {shots: draw(hooked, classes, shots=shots, n=n) for shots in asked.shots}
+    rows = [row for points in several.values() for row in points.rows]
+    layers = asked.layers or range(hooked.n_layers - 1)  # Hugging Face norms the last state
+    sites = [Site("resid_post", layer) for layer in layers]
+    print(f"{len(rows)} prompts of {asked.shots} shots, {sum(map(len, rows))} tokens, {len(sites)} layers, "
+          f"{asked.model}, one thread")  # fmt: skip
+    packing.packs(hooked)  # tried once a model
     costs: dict[str, Cost] = {}
-    mine, costs["tv_lens"] = measured(lambda: ours(hooked, points))
+    mine, costs["tv_lens"] = measured(lambda: ours(hooked, several, sites, asked.store))
     model = load_from(locate(asked.model))[0].eval()
+    model.set_attn_implementation("sdpa")
     for name, loop in (("Hugging Face, one by one", plain), ("Hugging Face, batches of 16", batched)):
-        theirs, costs[name] = measured(lambda: loop(model, points.rows))
-        print(f"  largest difference from {name}: {float((theirs - mine).abs().max()):.1e} of {float(theirs.abs().max()):.1e}")
+        theirs, costs[name] = measured(lambda: loop(model, rows))
+        gap = float((theirs[:, list(layers)] - mine).abs().max())
+        print(f"  largest difference from {name}: {gap:.1e} of {float(theirs.abs().max()):.1e}")
     for name, cost in costs.items():
         ratio = cost.cpu / costs["tv_lens"].cpu
-        print(f"  {name:28} {cost}  {len(points.rows) / cost.wall:6.2f} prompts/s  {ratio:5.2f} x the processor time of tv_lens")
+        speed = f"{len(rows) / cost.cpu:6.2f} prompts a processor second"
+        print(f"  {name:28} {cost}  {speed}  {ratio:5.2f} x the time of tv_lens")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How decodable the two families are on a model: the figures of docs/reproduction.md.
 
-    python benchmarks/families.py pos --shots 1 4 10 --n 60 --layers 16 20 24
+    python benchmarks/families.py pos --shots 1 4 10 --n 40 --layers 16 20 24 --store readings
     python benchmarks/families.py pos --sentences en_ewt_train.conllu.gz --shots 1 4 10 --n 60 --layers 16 20 24
     python benchmarks/families.py bitwise --width 5 --shots 4 --n 60 --layers 10 14 18 22 26
 """
@@ -26,12 +26,13 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=100, help="prompts a class")
     parser.add_argument("--layers", type=int, nargs="+", default=None)
     parser.add_argument("--run", default=None, help="a folder that keeps finished shot counts")
+    parser.add_argument("--store", default=None, help="a folder that keeps what was read: killed, it goes on there")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     options = {"source": asked.sentences} if asked.family == "pos" else {"width": asked.width}
     started = time.perf_counter()
     found = tv.decodability(tv.load(asked.model), tv.tasks.family(asked.family, **options), shots=asked.shots, n=asked.n,
-                            layers=asked.layers, run=asked.run)  # fmt: skip
+                            layers=asked.layers, run=asked.run, store=asked.store)  # fmt: skip
     layer = found.best_layer()
     mean, band, beside = found.mean().sel(layer=layer), found.chance_band().sel(layer=layer), found.controls.mean()
     for shots in asked.shots:

@@ -10,6 +10,7 @@ import tiny_characters
 from tv_lens.errors import EmptySelection, InvalidArgument, PositionError, SiteError, UnknownName
 from tv_lens.site import Site
 from tv_lens.sweep import Sweep, concat
+from tv_lens.task_vectors import readings
 from tv_lens.task_vectors.decodability import CONTROLS, decodability
 from tv_lens.task_vectors.neighbours import leave_one_out
 from tv_lens.task_vectors.representations import bag, classes_of, draw, read, sites_of
@@ -174,13 +175,14 @@ def test_draws_add_to_each_other(model):
 def test_equal_prompts_run_once_and_are_one_point(model, monkeypatch):
     classes = classes_of({f"name-{i}": tiny_characters.pairings(1)[0] for i in range(3)}, null=False)[0]
     points = draw(model, classes, shots=0, n=50)
-    ran, capture = [], model.capture
+    ran, forward, capture = [], model.forward, model.capture
 
-    def counting(tokens, *args, **kwargs):
-        ran.extend(tokens.rows())
-        return capture(tokens, *args, **kwargs)
+    def counting(batch, *args, **kwargs):
+        ran.extend(batch.rows())
+        return forward(batch, *args, **kwargs)
 
-    monkeypatch.setattr(model, "capture", counting)
+    monkeypatch.setattr(readings, "packs", lambda model: False)  # packs run even less: test_packing.py
+    monkeypatch.setattr(model, "forward", counting)
     counted = []
     site = Site("resid_post", 2)
     vectors = read(model, points, [site], counted.append)[site]

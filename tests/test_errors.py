@@ -31,6 +31,7 @@ BUILT_IN = {
     "ModelLoadError": RuntimeError,
     "ModelMismatch": ValueError,
     "BudgetTooSmall": MemoryError,
+    "OutOfMemory": MemoryError,
     "FormatError": ValueError,
     "InvalidArgument": ValueError,
     "RunMismatch": ValueError,

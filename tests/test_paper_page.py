@@ -95,9 +95,11 @@ def test_what_is_refused_before_anything_runs(folder):
 def test_the_command(folder, monkeypatch):
     monkeypatch.setitem(SIZES, "tiny", replace(SIZE, name="tiny", finetune=0, shots=(2,), queries=2))
     out = folder / "command"
-    options = ["paper", "-m", str(tiny_folder.save(folder / "own")), "--family", "bitwise", "--out", str(out)]
+    options = ["paper", "-m", str(tiny_folder.save(folder / "own")), "--family", "bitwise", "--out", str(out),
+               "--also", str(folder / "missing")]  # fmt: skip
     ran = CliRunner().invoke(app, options)
     assert ran.exit_code == 0, ran.output
+    assert "missing could not be measured" in " ".join(ran.output.split())
     assert "decodability predicts accuracy" in ran.output and (out / "paper.html").exists()
     assert "0 steps of it were asked for" in (out / "paper.html").read_text()
     ran = CliRunner().invoke(app, ["paper", "--size", "huge", "--out", str(out)])

@@ -130,7 +130,9 @@ BROKEN = {
     "columns": (conllu(*WHOLE) + "1\tone two\tX\n", "3 columns where there should be 10"),
     "id": (conllu(*WHOLE) + "a\tword" + "\t_" * 8 + "\n", "the ID is not a number"),
     "word": (conllu(*WHOLE) + "1\t" + "\t_" * 8 + "\n", "the word is empty"),
-    "head": (conllu(*WHOLE) + "1\tword\t_\tX\t_\t_\tmother\t_\t_\t_\n", "this sentence cannot be read"),
+    "head": (conllu(*WHOLE) + "1\tword\t_\tX\t_\t_\tmother\t_\t_\t_\n", "this line cannot be read"),
+    "head of the second word": (conllu(*WHOLE) + "# text = a word\n1\ta\t_\tX\t_\t_\t2\t_\t_\t_\n"
+                                "2\tword\t_\tX\t_\t_\tmother\t_\t_\t_\n", "this line cannot be read"),
 }
 
 

@@ -191,7 +191,7 @@ def test_an_attention_that_masks_by_itself_runs_as_whole_passes(tiny_model, monk
     rows = [Row(0, (PlacedEdit(Zero(Site("z", 0)), (WIDTH - 1,)),))] * 8
     found = run_rows(model, model.tokens(ids(1)), rows, two_logits)
     assert found.provenance["plan_why"] == "layer 1 of this architecture masks by a buffer of its own (bias)"
-    monkeypatch.setattr(row_plan, "_own_mask", lambda model: None)
+    monkeypatch.setattr(row_plan, "own_mask", lambda model: None)
     assert "rows and whole passes differ" in row_plan._disagreement(model)
 
 

@@ -158,6 +158,10 @@ class TokenBatch:
         keep = slice(int(used[0]), int(used[-1]) + 1)
         return TokenBatch(ids[:, keep], mask[:, keep])
 
+    def rows_at(self, rows: slice) -> TokenBatch:
+        """The batch of neighbouring rows, at the full width."""
+        return TokenBatch(self.ids[rows], self.mask[rows])
+
     def rows(self) -> list[list[int]]:
         """The real tokens of each row, without padding."""
         return [row[keep].tolist() for row, keep in zip(self.ids, self.mask)]

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tv_lens.atomic import atomic_write, flush, plain_errors
 from tv_lens.batch import TokenBatch
-from tv_lens.errors import BudgetTooSmall, EmptySelection, UnknownName, unknown
+from tv_lens.errors import BudgetTooSmall, EmptySelection, FormatError, UnknownName, unknown
+from tv_lens.passes import in_batches, needs_company, tokens_at_once
 from tv_lens.site import ModelShape, Site
 
 if TYPE_CHECKING:
     from tv_lens.model import HookedModel
+
+
+CONTENTS = "capture.json"
 
 
 class Capture(Mapping[Site, Tensor]):
@@ -50,6 +60,24 @@ class Capture(Mapping[Site, Tensor]):
     def __len__(self) -> int:
         return len(self._values)
 
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str]) -> Capture:
+        """What `model.capture(..., store=folder)` wrote; a site's numbers come from the disk as they are used.
+
+        Raises:
+            FormatError: the folder holds no whole capture.
+        """
+        folder = Path(folder)
+        try:
+            told = json.loads((folder / CONTENTS).read_text(encoding="utf-8"))
+            tokens = TokenBatch(torch.tensor(told["ids"]), torch.tensor(told["mask"], dtype=torch.bool))
+            values = {Site.parse(site): torch.from_numpy(np.load(folder / f"{site}.npy", mmap_mode="r+"))
+                      for site in told["sites"]}  # fmt: skip
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise FormatError("This folder holds no whole capture.", got=f"{folder}: {error}",
+                              do="capture again: one that was stopped leaves no contents.") from error  # fmt: skip
+        return cls(values, tokens, told["peak_bytes"])
+
     @property
     def nbytes(self) -> int:
         return sum(value.numel() * value.element_size() for value in self._values.values())
@@ -83,7 +111,9 @@ def prompts_per_batch(budget: int, per_prompt: int, what: str) -> int:
     return budget // per_prompt
 
 
-def captured(model: HookedModel, tokens: TokenBatch, sites: Sequence[Site], budget: int) -> Capture:
+def captured(
+    model: HookedModel, tokens: TokenBatch, sites: Sequence[Site], budget: int, store: Path | None = None
+) -> Capture:
     """The sites' activations on every prompt, run in as many batches as the budget asks for."""
     sites = list(dict.fromkeys(sites))
     if not sites:
@@ -91,30 +121,75 @@ def captured(model: HookedModel, tokens: TokenBatch, sites: Sequence[Site], budg
     floats = sum(floats_of(site, tokens.width, model.shape) for site in sites)
     per_prompt = bytes_per_prompt(model.shape, tokens.width, 1, model.dtype.itemsize, 4 * floats)
     size = min(len(tokens), prompts_per_batch(budget, per_prompt, f"{tokens.width} tokens"))
-    with model.registry.lock:  # another thread's edits are none of ours
-        around = [edit.intervention for attachment in model.registry.attached for edit in attachment.edits]
+    around = model.registry.edits_around()
     mixing = [intervention for intervention in around if intervention.mixes_prompts]
     if mixing and size < len(tokens):
         raise BudgetTooSmall(f"{mixing[0].label} needs all prompts in one batch, and the memory budget splits them.",
                              got=f"{budget:,} bytes", allowed=f"at least {len(tokens) * per_prompt:,} bytes",
                              do="raise memory_budget=, or write a value computed before.")  # fmt: skip
-    layers = [site.layer for site in sites]
-    stop = max(layers) if None not in layers else (0 if all(s.component == "embed" for s in sites) else None)
-    if any(site.component == "final_norm" for site in sites):
-        stop = None
-    parts: dict[Site, list[Tensor]] = {site: [] for site in sites}
-    for start in range(0, len(tokens), size):
-        rows = torch.arange(start, min(start + size, len(tokens)), device=tokens.ids.device)
-        batch = TokenBatch(tokens.ids[rows], tokens.mask[rows])  # the full width: parts must stack
-        _, attachment = model.forward(batch, reads=sites, logits_at=batch.last[:, None], stop_after=stop,
-                                      who="model.capture")  # fmt: skip
+    fitting = size
+    if not around:  # an edit may hold a value for each prompt of the batch
+        size = min(size, max(1, tokens_at_once(model.device) // tokens.width))
+    values: dict[Site, Tensor] = {}
+    work = partial(_read, model, tokens, sites, _stop(sites))
+    for rows, found in in_batches(model, len(tokens), size, tokens.width, work, who="model.capture",
+                                  together=needs_company(around, len(tokens))):  # fmt: skip
         for site in sites:
-            value = attachment.values[site].float()
-            if site.pos is None and batch.is_padded:
-                value = value.masked_fill(_missing(batch, site, value), float("nan"))
-            parts[site].append(value.cpu())
-    values = {site: torch.cat(pieces) for site, pieces in parts.items()}
-    return Capture(values, tokens.to("cpu"), size * per_prompt)
+            part = found.pop(site)
+            if site not in values:
+                values[site] = _table(store, site, (len(tokens), *part.shape[1:]))
+            values[site][rows] = part
+    held = Capture(values, tokens.to("cpu"), fitting * per_prompt)
+    if store is not None:
+        _close(store, held)
+    return held
+
+
+def _table(store: Path | None, site: Site, shape: tuple[int, ...]) -> Tensor:
+    """Room for what a site holds on every prompt: in memory, or in a file of the folder."""
+    if store is None:
+        return torch.empty(shape)
+    with plain_errors(store):
+        store.mkdir(parents=True, exist_ok=True)
+        (store / CONTENTS).unlink(missing_ok=True)  # until all of it is there
+        file = np.lib.format.open_memmap(store / f"{site}.npy", mode="w+", dtype=np.float32, shape=shape)
+        return torch.from_numpy(file)
+
+
+def _close(store: Path, held: Capture) -> None:
+    """Brings the files to the disk, and says last what they are."""
+    with plain_errors(store):
+        for site in held:
+            flush(store / f"{site}.npy")
+        ids, mask = held.tokens.ids.tolist(), held.tokens.mask.int().tolist()
+        contents = {"sites": [str(site) for site in held], "ids": ids, "mask": mask, "peak_bytes": held.peak_bytes}
+        atomic_write(store / CONTENTS, json.dumps(contents) + "\n")
+
+
+def _stop(sites: Sequence[Site]) -> int | None:
+    """The last layer that must run; None where the pass goes to its end."""
+    layers = [site.layer for site in sites]
+    if any(site.component == "final_norm" for site in sites):
+        return None
+    return max(layers) if None not in layers else (0 if all(site.component == "embed" for site in sites) else None)
+
+
+def _read(
+    model: HookedModel, tokens: TokenBatch, sites: Sequence[Site], stop: int | None, rows: slice
+) -> dict[Site, Tensor]:
+    """What the sites hold on some of the prompts, on the host."""
+    # Without positions, parts must stack at the full width.
+    placed = all(site.pos is not None and "key_pos" not in site.entry.axes for site in sites)
+    batch = tokens.select(rows) if placed else tokens.rows_at(rows)
+    _, attachment = model.forward(batch, reads=sites, logits_at=batch.last[:, None], stop_after=stop,
+                                  who="model.capture")  # fmt: skip
+    found = {}
+    for site in sites:
+        value = attachment.values.pop(site).float()
+        if site.pos is None and batch.is_padded:
+            value = value.masked_fill(_missing(batch, site, value), float("nan"))
+        found[site] = value.cpu()
+    return found
 
 
 def _missing(batch: TokenBatch, site: Site, value: Tensor) -> Tensor:

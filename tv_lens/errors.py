@@ -106,6 +106,10 @@ class BudgetTooSmall(TVLensError, MemoryError):
     """A memory budget that does not hold the smallest piece of work; says the smallest that would."""
 
 
+class OutOfMemory(TVLensError, MemoryError):
+    """A device that has no room for the smallest piece of a pass; larger ones are halved and go on."""
+
+
 class FormatError(TVLensError, ValueError):
     """A saved file that is damaged or was not written by tv_lens."""
 

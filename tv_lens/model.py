@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ from tv_lens.capture import Capture, captured
 from tv_lens.editing import Edit
 from tv_lens.errors import InvalidArgument, ModelLoadError, PromptError, SiteAbsent
 from tv_lens.intervention import Intervention, as_interventions
+from tv_lens.passes import in_batches, needs_company, telling_when_full
 from tv_lens.registry import Attachment, HookRegistry
 from tv_lens.rerouting import BlockCall
 from tv_lens.site import ModelShape, Site, Sites
@@ -159,11 +161,13 @@ class HookedModel:
         """
         if logits not in ("last", "all"):
             raise InvalidArgument("logits= says which positions are wanted.", got=repr(logits), allowed="'last', 'all'")
-        batch = self.tokens(prompts)
-        at = batch.last[:, None] if logits == "last" else None
-        out, _ = self.forward(batch, as_interventions(interventions), logits_at=at, who="model.run")
-        return out[:, 0] if logits == "last" else out
+        batch, edits = self.tokens(prompts), as_interventions(interventions)
+        company = needs_company([*edits, *self.registry.edits_around()], len(batch))
+        work = partial(_run, self, batch, edits, logits == "last")
+        parts = in_batches(self, len(batch), len(batch), batch.width, work, who="model.run", together=company)
+        return torch.cat([part for _, part in parts])
 
+    @telling_when_full
     def forward(
         self, batch: TokenBatch, edits: Sequence[Edit | Intervention] = (), reads: Sequence[Site] = (),
         logits_at: Int[Tensor, "batch n"] | None = None, stop_after: int | None = None, who: str = "model.forward",
@@ -204,6 +208,7 @@ class HookedModel:
             out = out[torch.arange(len(batch), device=out.device)[:, None], logits_at.to(out.device)]
         return out.float(), attachment
 
+    @telling_when_full
     def gradients(
         self, batch: TokenBatch, sites: Sequence[Site], score: Callable[[Tensor], Float[Tensor, "batch"]],
         edits: Sequence[Edit | Intervention] = (), reads: Sequence[Site] = (), at: Site | None = None,
@@ -254,6 +259,7 @@ class HookedModel:
     def capture(
         self, prompts: Tokens, sites: Sites | Site | str | Sequence[Site | str],
         positions: int | Sequence[int] | None = None, memory_budget: int | None = None,
+        store: str | Path | None = None,
     ) -> Capture:  # fmt: skip
         """What chosen sites hold, on the host in float32, keyed by `Site`; run in batches that fit the budget.
 
@@ -262,6 +268,7 @@ class HookedModel:
             sites: a selection, an address or several; never everything by accident.
             positions: where, for the sites that name no position: an int, several, or None for all.
             memory_budget: bytes for activations and captures of one batch; the model's if None.
+            store: a folder that takes the numbers, one file a site, as batches end: for more than memory holds.
         """
         if isinstance(sites, Sites):
             sites = sites.expand(self.shape)
@@ -269,7 +276,7 @@ class HookedModel:
         where = tuple(positions) if isinstance(positions, Sequence) else positions
         wanted = [site if site.pos is not None or where is None else site.at(where) for site in wanted]
         budget = self.memory_budget if memory_budget is None else memory_budget
-        return captured(self, self.tokens(prompts), wanted, budget)
+        return captured(self, self.tokens(prompts), wanted, budget, None if store is None else Path(store))
 
     def residual_stream(self, prompts: Tokens) -> Float[Tensor, "layer batch pos d_model"]:
         """The residual stream after every layer (`resid_post`), NaN where a shorter prompt has no token."""
@@ -286,6 +293,13 @@ class HookedModel:
         """
         with self.registry.attach("model.intervene", as_interventions(interventions)):
             yield self
+
+
+def _run(model: HookedModel, batch: TokenBatch, edits: Sequence[Intervention], last: bool, rows: slice) -> Tensor:
+    """The logits of some rows of a batch, which keeps its width."""
+    part = batch.rows_at(rows)
+    out, _ = model.forward(part, edits, logits_at=part.last[:, None] if last else None, who="model.run")
+    return out[:, 0] if last else out
 
 
 @contextmanager

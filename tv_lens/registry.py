@@ -207,6 +207,11 @@ class HookRegistry:
         """Who is attached now, in entry order."""
         return tuple(self._active)
 
+    def edits_around(self) -> list[Intervention]:
+        """Everybody's edits that are active now; another thread's are none of ours."""
+        with self.lock:
+            return [edit.intervention for attachment in self._active for edit in attachment.edits]
+
     @property
     def can_narrow(self) -> bool:
         """Whether `logit_columns` is honoured: the unembedding is one linear map in memory."""

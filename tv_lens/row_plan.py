@@ -14,8 +14,10 @@ from torch import Tensor
 from tv_lens.batch import TokenBatch
 from tv_lens.capture import bytes_per_prompt, prompts_per_batch
 from tv_lens.editing import Edit
+from tv_lens.errors import OutOfMemory
 from tv_lens.intervention import Add, Intervention, Stack, Zero
 from tv_lens.model import HookedModel
+from tv_lens.passes import tell_halved
 from tv_lens.progress import Bar
 from tv_lens.row_base import BaseRun, base_run, together
 from tv_lens.row_edits import Readout, Row, columns_of, merged, read_out
@@ -55,11 +57,33 @@ def run(
     needs = {prompt: _needed(model, lengths[prompt], found) for prompt, found in planned.items()}
     most = max(needs, key=lambda prompt: needs[prompt])
     prompts_per_batch(budget, needs[most], f"{lengths[most]} tokens and its rows")  # refuses now what the last would need
-    for prompts in _alike(base, needs, budget):
+    waiting = [{prompt: planned[prompt] for prompt in prompts} for prompts in _alike(base, needs, budget)]
+    most = len(rows)
+    while waiting:
+        part = waiting.pop(0)
+        size = sum(map(len, part.values()))
+        took = _tried(model, base, part, rows, readout, values, budget, who) if size <= most else None
+        if took is None:  # the device is full: half as many prompts, or of one prompt half as many rows
+            if size <= most:
+                most = size // 2
+                tell_halved(model, f"{size} rows of {len(part)} prompts at once", f"{most} at a time", who)
+            waiting = [*_halves(part), *waiting]
+            continue
+        for name, count in took.items():
+            counts[name] = max(counts[name], count) if name == "estimated_peak_bytes" else counts[name] + count
+        bar.advance(size)
+    return counts
+
+
+def _tried(
+    model: HookedModel, base: TokenBatch, part: Mapping[int, list[_Planned]], rows: Sequence[Row], readout: Readout,
+    values: Float[Tensor, "row"], budget: int, who: str,
+) -> dict[str, int] | None:  # fmt: skip
+    """Fills the values of some prompts' rows; None where the device has no room for them at once."""
+    counts, prompts = {"walks": 0, "estimated_peak_bytes": 0}, list(part)
+    try:
         inherited = base_run(model, base.select(prompts))
-        counts["base_runs"] += 1
-        counts["tokens_shared"] += inherited.branched_at * (len(prompts) - 1)
-        for group in _walks([planned[prompt] for prompt in prompts], inherited, model, budget):
+        for group in _walks(list(part.values()), inherited, model, budget):
             index = torch.tensor([p.row for p in group.planned])
             columns = columns_of(readout, index) if model.registry.can_narrow else None
             narrow = None if columns is None else group.unflatten(columns)
@@ -69,8 +93,22 @@ def run(
             values[index] = read_out(readout, logits, index, rows)
             counts["walks"] += 1
             counts["estimated_peak_bytes"] = max(counts["estimated_peak_bytes"], group.bytes(model))
-            bar.advance(len(index))
-    return counts
+    except OutOfMemory:
+        if sum(map(len, part.values())) == 1:
+            raise
+        return None
+    return {**counts, "base_runs": 1, "tokens_shared": inherited.branched_at * (len(prompts) - 1)}
+
+
+def _halves(part: Mapping[int, list[_Planned]]) -> list[dict[int, list[_Planned]]]:
+    """The prompts in two parts, or one prompt's rows."""
+    prompts = list(part)
+    half = len(prompts) // 2
+    if half:
+        return [{prompt: part[prompt] for prompt in some} for some in (prompts[:half], prompts[half:])]
+    (prompt,) = prompts
+    planned = part[prompt]
+    return [{prompt: planned[: len(planned) // 2]}, {prompt: planned[len(planned) // 2 :]}]
 
 
 @dataclass(frozen=True)
@@ -231,7 +269,7 @@ def _disagreement(model: HookedModel) -> str | None:
     """
     from tv_lens.rows import run_rows
 
-    if masked := _own_mask(model):
+    if masked := own_mask(model):
         return masked
 
     if model.shape.n_ctx < 9:
@@ -265,7 +303,7 @@ def _disagreement(model: HookedModel) -> str | None:
     return None if gap <= allowed else f"rows and whole passes differ by {gap:.1e} of the logits' spread"
 
 
-def _own_mask(model: HookedModel) -> str | None:
+def own_mask(model: HookedModel) -> str | None:
     """Which layer's attention hides more than the future by a buffer of its own; None if none does.
 
     Rows are told apart by the mask that a block is given. A window cut out of a buffer counts rows as if they were later

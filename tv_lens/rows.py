@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -22,6 +23,7 @@ from tv_lens.editing import Edit
 from tv_lens.errors import EmptySelection, InvalidArgument, unknown
 from tv_lens.intervention import Zero
 from tv_lens.model import HookedModel
+from tv_lens.passes import in_batches, tokens_at_once
 from tv_lens.progress import Bar
 from tv_lens.progress import progress as progress_bar
 from tv_lens.row_edits import PlacedEdit, Readout, Row, check_rows, columns_of, merged, read_out
@@ -97,19 +99,30 @@ def _hook_plan(
     """Every row as a forward pass of its whole prompt, in batches of prompts of like length."""
     passes, peak = 0, 0
     for chunk in _chunks(model, base, rows, budget):
-        index = torch.tensor(chunk)
-        batch = base.select([rows[i].prompt for i in chunk])
-        columns = columns_of(readout, index) if model.registry.can_narrow and model.registry.can_gather else None
-        narrow = None if columns is None else columns[:, None]
-        logits, _ = model.forward(batch, _placed(rows, chunk), logits_at=batch.last[:, None], logit_columns=narrow,
-                                  who=who)  # fmt: skip
-        logits = logits[:, 0]
-        if columns is None and (wanted := columns_of(readout, index)) is not None:
-            logits = logits.gather(1, wanted.to(logits.device))
-        values[index] = read_out(readout, logits, index, rows)
-        passes, peak = passes + 1, max(peak, len(chunk) * _bytes(model, batch.width))
-        bar.advance(len(chunk))
+        width = int(base.lengths[[rows[i].prompt for i in chunk]].max())
+        work = partial(_whole_pass, model, base, rows, chunk, readout, values, who)
+        for part, _ in in_batches(model, len(chunk), len(chunk), width, work, who=who):
+            size = part.stop - part.start
+            passes, peak = passes + 1, max(peak, size * _bytes(model, width))
+            bar.advance(size)
     return {"passes": passes, "estimated_peak_bytes": peak}
+
+
+def _whole_pass(
+    model: HookedModel, base: TokenBatch, rows: Sequence[Row], chunk: Sequence[int], readout: Readout,
+    values: Float[Tensor, "row"], who: str, part: slice,
+) -> None:  # fmt: skip
+    """Fills the values of some rows of a chunk by one pass."""
+    chunk = chunk[part]
+    index = torch.tensor(chunk)
+    batch = base.select([rows[i].prompt for i in chunk])
+    columns = columns_of(readout, index) if model.registry.can_narrow and model.registry.can_gather else None
+    narrow = None if columns is None else columns[:, None]
+    logits, _ = model.forward(batch, _placed(rows, chunk), logits_at=batch.last[:, None], logit_columns=narrow, who=who)
+    logits = logits[:, 0]
+    if columns is None and (wanted := columns_of(readout, index)) is not None:
+        logits = logits.gather(1, wanted.to(logits.device))
+    values[index] = read_out(readout, logits, index, rows)
 
 
 def _placed(rows: Sequence[Row], chunk: Sequence[int]) -> list[Edit]:
@@ -133,8 +146,7 @@ def _chunks(model: HookedModel, base: TokenBatch, rows: Sequence[Row], budget: i
     for i in sorted(range(len(rows)), key=lambda i: lengths[rows[i].prompt]):
         width = lengths[rows[i].prompt]
         fits = prompts_per_batch(budget, _bytes(model, width), f"{width} tokens")
-        # Beyond a few thousand tokens a larger batch is no faster on any machine, and only delays the progress bar.
-        fits = min(fits, max(1, 4096 // width))
+        fits = min(fits, max(1, tokens_at_once(model.device) // width))
         if len(chunk) >= fits:
             yield chunk
             chunk = []

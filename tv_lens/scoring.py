@@ -7,8 +7,9 @@ needs no decoding loop.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
@@ -21,6 +22,7 @@ from tv_lens.errors import InvalidArgument
 from tv_lens.intervention import Intervention, as_interventions
 from tv_lens.metrics import Answers, checked, exact_match, log_prob
 from tv_lens.model import HookedModel
+from tv_lens.passes import in_batches, tokens_at_once
 from tv_lens.progress import progress as progress_bar
 from tv_lens.tasks.prompts import Prompts
 from tv_lens.tasks.tokenized import TokenizedPrompts
@@ -94,11 +96,12 @@ def score(
     whole = [row + answer[:-1] for row, answer in zip(tokens.tokens.rows(), tokens.answer_ids)]
     batch = model.tokens(TokenBatch.from_lists(whole))
     found: list[Scores] = []
+    size = _at_once(model, batch.width, most, memory_budget or model.memory_budget)
+    work = partial(_part_scored, model, batch, lengths, tokens.answer_ids, edits, who)
     with progress_bar(who, len(batch), "prompts", progress) as bar:
-        for rows in _chunks(model, batch, most, memory_budget or model.memory_budget):
-            part = batch.select(rows)
-            found.append(_scored(model, part, lengths[rows], tokens.answer_ids[rows], edits, who))
-            bar.advance(len(part))
+        for rows, part in in_batches(model, len(batch), size, batch.width, work, who=who):
+            found.append(part)
+            bar.advance(rows.stop - rows.start)
     fields = ("first_token", "exact_match", "log_prob", "top")
     return Scores(**{name: torch.cat([getattr(part, name) for part in found]) for name in fields})
 
@@ -120,13 +123,17 @@ def _refuse(model: HookedModel, edits: Sequence[Intervention], most: int) -> Non
             )  # fmt: skip
 
 
-def _chunks(model: HookedModel, batch: TokenBatch, n_logits: int, budget: int) -> Iterator[slice]:
-    """Prompts in their own order, as many at once as the budget holds."""
-    needed = bytes_per_prompt(model.shape, batch.width, n_logits, model.dtype.itemsize)
-    size = prompts_per_batch(budget, needed, f"{batch.width} tokens")
-    size = min(size, max(1, 4096 // batch.width))  # a larger batch is no faster, and only delays the progress bar
-    for start in range(0, len(batch), size):
-        yield slice(start, start + size)
+def _at_once(model: HookedModel, width: int, n_logits: int, budget: int) -> int:
+    """How many prompts the budget holds, and no more than make a pass faster."""
+    needed = bytes_per_prompt(model.shape, width, n_logits, model.dtype.itemsize)
+    return min(prompts_per_batch(budget, needed, f"{width} tokens"), max(1, tokens_at_once(model.device) // width))
+
+
+def _part_scored(
+    model: HookedModel, batch: TokenBatch, lengths: Sequence[int], answer_ids: Sequence[Sequence[int]],
+    edits: Sequence[Intervention], who: str, rows: slice,
+) -> Scores:  # fmt: skip
+    return _scored(model, batch.select(rows), lengths[rows], answer_ids[rows], edits, who)
 
 
 def _scored(

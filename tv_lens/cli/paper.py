@@ -52,4 +52,6 @@ def paper(
         for claim in result.claims():
             _out().print(f"{claim.figure}, {claim.family}: {claim.claim}: [bold]{claim.verdict}[/bold]\n    {_escaped(claim.ours)}",
                          highlight=False)  # fmt: skip
+        for name, why in ({} if result.comparison is None else result.comparison.failed).items():
+            _out().print(f"[yellow]{_escaped(name)} could not be measured:[/yellow] {_escaped(why)}", highlight=False)
         typer.echo(f"\nPage:    {written}\nNumbers: {written.with_name('paper.json')}")

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from tv_lens.errors import EmptySelection, TVLensError, unknown
+from tv_lens.errors import EmptySelection, RunMismatch, StorageError, TVLensError, unknown
 from tv_lens.experiments.prediction import Prediction, encoding_against_accuracy
 from tv_lens.model import HookedModel, load
 from tv_lens.progress import progress as progress_bar
@@ -160,8 +160,12 @@ def across_models(
                                                     seed=seed, run=inside(run, _folder(label), name), progress=progress)
                     for name, tasks in families.items()
                 }  # fmt: skip
+            except (RunMismatch, StorageError):  # of the folder, not of this model
+                raise
             except TVLensError as error:
                 failed[label] = f"{error.what} {error.got or ''}".strip()
+            except Exception as error:  # whatever an unknown checkpoint does when it is run: the others are not lost
+                failed[label] = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:200]}"
             model = None
             gc.collect()
             bar.advance()

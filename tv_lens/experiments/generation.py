@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 
 from tv_lens.batch import TokenBatch
+from tv_lens.capture import bytes_per_prompt, prompts_per_batch
 from tv_lens.editing import Edit, positions_of
 from tv_lens.errors import InvalidArgument
 from tv_lens.intervention import Intervention, as_interventions
 from tv_lens.model import HookedModel
+from tv_lens.passes import in_batches, needs_company, tokens_at_once
 from tv_lens.tasks.prompts import Prompts
 
 
@@ -33,15 +36,31 @@ def written_answers(
         raise InvalidArgument("An answer has at least one token.", got=f"tokens={tokens}")
     edits = as_interventions(interventions)
     rows = model.tokens(prompts.tokenize(model).tokens).rows()
+    width = max(map(len, rows)) + tokens
+    needed = bytes_per_prompt(model.shape, width, 1, model.dtype.itemsize)
+    company = needs_company([*edits, *model.registry.edits_around()], len(rows))
+    fitting = prompts_per_batch(model.memory_budget, needed, f"{width} tokens")
+    size = len(rows) if company else min(fitting, max(1, tokens_at_once(model.device) // width))
+    parts = in_batches(model, len(rows), size, width, partial(_written, model, rows, edits, tokens),
+                       who="written_answers", together=company)  # fmt: skip
+    texts = model.tokenizer.batch_decode([answer for _, part in parts for answer in part], skip_special_tokens=True)
+    return [text if stop is None else text.partition(stop)[0] for text in texts]
+
+
+def _written(
+    model: HookedModel, prompts: Sequence[list[int]], edits: Sequence[Intervention], tokens: int, part: slice
+) -> list[list[int]]:
+    """The tokens that follow some of the prompts."""
+    rows = [list(row) for row in prompts[part]]
     lengths = [len(row) for row in rows]
     for _ in range(tokens):
         batch = model.tokens(TokenBatch.from_lists(rows))
-        mask = torch.arange(batch.width, device=model.device)[None, :] < torch.tensor(lengths, device=model.device)[:, None]
-        asked = TokenBatch(batch.ids, mask)
-        logits, _ = model.forward(batch, [_held(edit, asked) for edit in edits], logits_at=batch.last[:, None], who="written_answers")
+        columns = torch.arange(batch.width, device=model.device)
+        asked = TokenBatch(batch.ids, columns[None, :] < torch.tensor(lengths, device=model.device)[:, None])
+        logits, _ = model.forward(batch, [_held(edit, asked) for edit in edits], logits_at=batch.last[:, None],
+                                  who="written_answers")  # fmt: skip
         rows = [[*row, token] for row, token in zip(rows, logits[:, 0].argmax(-1).tolist())]
-    texts = model.tokenizer.batch_decode([row[length:] for row, length in zip(rows, lengths)], skip_special_tokens=True)
-    return [text if stop is None else text.partition(stop)[0] for text in texts]
+    return [row[length:] for row, length in zip(rows, lengths)]
 
 
 def _held(edit: Intervention, prompts: TokenBatch) -> Edit:

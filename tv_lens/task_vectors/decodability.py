@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,8 @@ from tv_lens.site import Site
 from tv_lens.store import RunLike, shards
 from tv_lens.sweep import Sweep
 from tv_lens.task_vectors.neighbours import DISTANCES, TIE_RULE, leave_one_out, neighbours, prepared, vote
-from tv_lens.task_vectors.representations import Points, Tasks, bag, classes_of, draw, read, sites_of
+from tv_lens.task_vectors.readings import Readings
+from tv_lens.task_vectors.representations import Points, Tasks, bag, classes_of, draw, read_together, sites_of
 from tv_lens.tasks.task import Task
 from tv_lens.tasks.templates import Template
 
@@ -147,7 +149,7 @@ def decodability(
     model: HookedModel, tasks: Tasks, *, shots: int | Sequence[int] = (1, 4, 10), n: int = 100, k: int = 10,
     layers: int | Sequence[int] | None = None, site: str = "resid_post", pos: int | str = -1,
     distance: str = "euclidean", null: bool | Task = True, split: str = "train", template: Template | None = None,
-    seed: int = 0, run: RunLike = None, progress: bool = True,
+    seed: int = 0, run: RunLike = None, store: str | os.PathLike[str] | None = None, progress: bool = True,
 ) -> Decodability:  # fmt: skip
     """Task decodability by layer, task and number of demonstrations, with its controls.
 
@@ -176,6 +178,8 @@ def decodability(
         template: instead of the tasks' own.
         seed: the prompts, the Null task, and the draws that break ties.
         run: a folder that keeps each shot count's votes, so that a killed measurement continues there.
+        store: a folder for what the layers hold, written as passes end and looked at layer by layer: for models whose
+            points do not fit in memory. A killed reading continues there. Remove it when the result is there.
         progress: show a bar where somebody looks.
 
     Returns:
@@ -208,10 +212,13 @@ def decodability(
               "split": split, "seed": seed, "points": {str(count): digest(drawn[count]) for count in shots}}  # fmt: skip
     with shards(run, verb="decodability", config=config, total=len(shots)) as kept:
         with progress_bar(METRIC, sum(counts), "tokens", progress, sum(counts[i] for i in kept.done)) as bar:
+            found: dict[int, Readings] = {}
             for i in kept.pending():
-                points = drawn[shots[i]]
-                found = read(model, points, [*sites, *({entry} - set(sites))], bar.advance)
-                kept.put(i, vars(_votes(found, sites, entry, points, k=k, distance=distance, seed=seed)))
+                if shots[i] not in found:  # prompts of several shot counts begin alike: all that are missing, together
+                    missing = {count: drawn[count] for j, count in enumerate(shots) if j not in kept.done}
+                    found = read_together(model, missing, [*sites, *({entry} - set(sites))], bar.advance, store)
+                held = found.pop(shots[i])
+                kept.put(i, vars(_votes(held, sites, entry, drawn[shots[i]], k=k, distance=distance, seed=seed)))
         votes = [_Votes(**{name: torch.from_numpy(array) for name, array in one.arrays.items()}) for one in kept.all()]
 
     # 3. the labelled results
@@ -262,11 +269,12 @@ class _Votes:
 
 
 def _votes(
-    found: dict[Site, Tensor], sites: Sequence[Site], entry: Site, points: Points, *, k: int, distance: str, seed: int
+    found: Mapping[Site, Tensor], sites: Sequence[Site], entry: Site, points: Points, *, k: int, distance: str,
+    seed: int,
 ) -> _Votes:
     labels, n_classes = points.labels, len(points.classes)
     hits, pairs, shuffled, deals = [], [], [], []
-    for site in sites:
+    for site in sites:  # one at a time in memory
         placed = prepared(found[site], distance)
         index, far = neighbours(placed, k, seed)
         hits.append(_by_class(vote(labels, index, far, seed) == labels, n_classes))

@@ -12,16 +12,15 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from tv_lens import tasks as task_library
-from tv_lens.batch import TokenBatch
 from tv_lens.errors import EmptySelection, InvalidArgument, SiteError
 from tv_lens.model import HookedModel
 from tv_lens.site import Site, component
+from tv_lens.task_vectors.readings import Readings, read_rows
 from tv_lens.tasks.drawing import rng_of
 from tv_lens.tasks.prompts import Prompts
 from tv_lens.tasks.task import Task
@@ -30,7 +29,6 @@ from tv_lens.tasks.tokenized import TokenizedPrompts
 
 TaskLike = Task | str | os.PathLike[str]
 Tasks = TaskLike | Sequence[TaskLike] | Mapping[str, TaskLike]
-_STEPS = 50  # how often progress moves in one reading, where prompts are many
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,34 +155,38 @@ def _ends(tokenized: TokenizedPrompts, pos: int | str, shots: int) -> list[int]:
 
 
 def read(
-    model: HookedModel, points: Points, sites: Sequence[Site], advance: Callable[[int], object] = lambda steps: None
-) -> dict[Site, Float[Tensor, "point d"]]:
+    model: HookedModel, points: Points, sites: Sequence[Site], advance: Callable[[int], object] = lambda steps: None,
+    store: str | os.PathLike[str] | None = None,
+) -> Readings:  # fmt: skip
     """What each site holds at the last token of every point, on the host in float32, heads laid side by side.
-
-    Prompts of equal length run together, so little is spent on padding; equal prompts run once, so that they are one
-    point exactly (rounding differs from batch to batch, and near enough neighbours would tell batches apart).
 
     Args:
         model: to be read.
         points: where.
         sites: what.
         advance: told how many tokens have been run.
+        store: a folder for the numbers of models whose layers do not fit in memory; see `readings`.
     """
-    places: dict[tuple[int, ...], int] = {}
-    owner = torch.tensor([places.setdefault(tuple(row), len(places)) for row in points.rows])
-    unique = list(places)
-    mixed = np.random.default_rng(0).permutation(len(unique))  # a batch holds prompts of all classes
-    order = sorted(mixed.tolist(), key=lambda i: len(unique[i]))
-    size = max(16, -(-len(order) // _STEPS))
-    parts: dict[Site, list[Tensor]] = {site: [] for site in sites}
-    for start in range(0, len(order), size):
-        batch = TokenBatch.from_lists([unique[i] for i in order[start : start + size]])
-        found = model.capture(batch, sites, positions=-1)
-        for site in sites:
-            parts[site].append(found[site].reshape(len(batch), -1))
-        advance(int(batch.lengths.sum()))
-    where = torch.tensor(order).argsort()[owner]
-    return {site: torch.cat(parts.pop(site))[where] for site in sites}
+    return read_rows(model, points.rows, sites, advance=advance, store=store)
+
+
+def read_together(
+    model: HookedModel, several: Mapping[int, Points], sites: Sequence[Site],
+    advance: Callable[[int], object] = lambda steps: None, store: str | os.PathLike[str] | None = None,
+) -> dict[int, Readings]:  # fmt: skip
+    """The same of the points of several shot counts, whose prompts begin alike: what they share is run once.
+
+    Args:
+        model: to be read.
+        several: the points by shot count.
+        sites: what.
+        advance: told how many tokens have been run, of each count's rows.
+        store: a folder for the numbers.
+    """
+    rows = [row for points in several.values() for row in points.rows]
+    found = read_rows(model, rows, sites, advance=advance, store=store)
+    sizes = [len(points.rows) for points in several.values()]
+    return {count: found.of(part) for count, part in zip(several, torch.arange(sum(sizes)).split(sizes))}
 
 
 def bag(rows: Sequence[Sequence[object]]) -> Float[Tensor, "point item"]:

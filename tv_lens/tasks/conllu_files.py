@@ -105,6 +105,11 @@ def _sentence(block: list[str], first: int, where: str) -> TaggedSentence:
     try:
         (tokens,) = conllu.parse("\n".join(block) + "\n\n")
     except (conllu.exceptions.ParseException, ValueError) as error:
+        for number, line in enumerate(block, start=first):  # which of its lines?
+            try:
+                conllu.parse(f"{line}\n\n")
+            except (conllu.exceptions.ParseException, ValueError) as fault:
+                raise _bad(where, number, "this line cannot be read", clip(str(fault))) from None
         raise _bad(where, first, "this sentence cannot be read", clip(str(error))) from None
     covered: set[int] = set()
     pieces, words, upos, xpos = [], [], [], []

@@ -1,0 +1,149 @@
+"""Readings in memory and in files: the same numbers, resumed where a killed process stopped, one layer in memory."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import tiny
+import tiny_characters
+import tv_lens as tv
+from tv_lens.errors import FormatError, InvalidArgument, RunMismatch
+from tv_lens.site import Site
+from tv_lens.task_vectors import readings
+from tv_lens.task_vectors.readings import read_rows
+from tv_lens.task_vectors.representations import classes_of, draw, read, read_together
+
+SITES = [Site("resid_post", layer) for layer in range(3)] + [Site("z", 1)]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_characters.model("llama")
+
+
+def counting(model, monkeypatch) -> list:
+    """The batches of every pass from now on."""
+    ran, forward = [], model.forward
+
+    def noted(batch, *arguments, **options):
+        ran.append(batch)
+        return forward(batch, *arguments, **options)
+
+    monkeypatch.setattr(model, "forward", noted)
+    return ran
+
+
+@pytest.fixture(scope="module")
+def several(model):
+    classes = classes_of(tiny_characters.telling(3), null=False)[0]
+    return {shots: draw(model, classes, shots=shots, n=6) for shots in (1, 4, 10)}
+
+
+def test_shot_counts_together_hold_what_each_holds_and_run_fewer_tokens(model, several, monkeypatch):
+    ran = counting(model, monkeypatch)
+    found, counted = read_together(model, several, SITES), []
+    together = sum(int(batch.mask.sum()) for batch in ran)
+    assert list(found) == [1, 4, 10]
+    for shots, points in several.items():
+        plain = model.capture(points.texts, SITES, positions=-1)
+        for site in SITES:
+            flat = plain[site].reshape(len(points.rows), -1)
+            torch.testing.assert_close(found[shots][site], flat, atol=1e-5, rtol=1e-5)
+        read(model, points, SITES, counted.append)
+    assert sum(counted) == sum(points.n_tokens for points in several.values())
+    assert together < 0.8 * sum(points.n_tokens for points in several.values())
+
+
+def test_files_hold_what_memory_holds(model, several, tmp_path):
+    plain, stored = (read(model, several[4], SITES, store=store) for store in (None, tmp_path / "held"))
+    for site in SITES:
+        assert torch.equal(plain[site], stored[site])
+        assert np.load(tmp_path / "held" / f"{site}.npy").nbytes == plain[site].nbytes  # every point is another prompt
+    assert {path.name for path in (tmp_path / "held").iterdir()} >= {"readings.json", "done.npy", "z[1].npy"}
+    assert repr(stored) == "Readings(4 sites, 18 points)" and len(stored) == 4
+    with pytest.raises(tv.TVLensError, match="site that was read"):
+        stored["resid_pre[0]"]
+
+
+def test_a_killed_reading_goes_on_where_it_was(model, several, tmp_path, monkeypatch):
+    monkeypatch.setattr(readings, "_FLUSH", 0.0)
+    monkeypatch.setattr(readings, "packs", lambda model: False)
+    monkeypatch.setattr(readings, "tokens_at_once", lambda device: 16)
+    whole, folder = read(model, several[4], SITES), tmp_path / "held"
+    ran, forward = [], model.forward
+
+    def dying(batch, *arguments, **options):
+        if len(ran) == 3:
+            raise KeyboardInterrupt
+        ran.append(len(batch))
+        return forward(batch, *arguments, **options)
+
+    monkeypatch.setattr(model, "forward", dying)
+    with pytest.raises(KeyboardInterrupt):
+        read(model, several[4], SITES, store=folder)
+    before = sum(ran)
+    assert 0 < before == np.load(folder / "done.npy").sum() < 18
+    monkeypatch.setattr(model, "forward", forward)
+    ran = counting(model, monkeypatch)
+    again = read(model, several[4], SITES, store=folder)
+    assert before + sum(map(len, ran)) == 18
+    for site in SITES:
+        torch.testing.assert_close(again[site], whole[site], atol=1e-6, rtol=0)
+    ran.clear()
+    assert torch.equal(read(model, several[4], SITES, store=folder)[SITES[0]], again[SITES[0]]) and not ran
+
+
+def test_a_folder_of_something_else_is_refused(model, several, tmp_path):
+    read(model, several[1], SITES, store=tmp_path / "one")
+    with pytest.raises(RunMismatch, match="rows: "):
+        read(model, several[4], SITES, store=tmp_path / "one")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("mine")
+    with pytest.raises(InvalidArgument, match="holds other files"):
+        read(model, several[4], SITES, store=tmp_path / "notes")
+    np.save(tmp_path / "one" / "z[1].npy", np.zeros((2, 2), np.float32))
+    with pytest.raises(FormatError, match="damaged"):
+        read(model, several[1], SITES, store=tmp_path / "one")
+
+
+def test_decodability_from_files_is_decodability(model, tmp_path):
+    tasks, options = tiny_characters.telling(3), dict(shots=(0, 2), n=12, k=3, progress=False)
+    plain = tv.decodability(model, tasks, **options)
+    stored = tv.decodability(model, tasks, store=tmp_path / "held", **options)
+    for part in ("sweep", "controls", "pairs", "shuffles"):
+        np.testing.assert_array_equal(getattr(plain, part).values.values, getattr(stored, part).values.values)
+
+
+def test_a_capture_in_files_is_the_capture(model, tmp_path):
+    prompts, sites = ["abc", "abcdefg", "xyzxy"], ["resid_post[1]", "pattern[0].h1", "z[2]@-1"]
+    plain = model.capture(prompts, sites)
+    stored = model.capture(prompts, sites, store=tmp_path / "held", memory_budget=200_000)
+    again = tv.Capture.open(tmp_path / "held")
+    for site in plain:
+        for one in (stored, again):
+            torch.testing.assert_close(one[site], plain[site], atol=1e-6, rtol=0, equal_nan=True)
+    assert again.tokens.rows() == plain.tokens.rows() and again.nbytes == plain.nbytes
+    (tmp_path / "held" / "capture.json").unlink()
+    with pytest.raises(FormatError, match="no whole capture"):
+        tv.Capture.open(tmp_path / "held")
+
+
+@pytest.mark.parametrize("where", ["cpu", "disk"])
+def test_a_model_that_is_partly_elsewhere_is_read_into_files(where, tmp_path):
+    """accelerate keeps the middle layer on the CPU side or on the disk, as it does with models larger than a device."""
+    accelerate = pytest.importorskip("accelerate")
+    source, whole = tiny.hugging_face_model("llama"), tiny_characters.model("llama")
+    others = {name for name, module in source.named_modules() if name and not any(module.children())}
+    places = {name: "cpu" for name in others if not name.startswith("model.layers.")}
+    places |= {f"model.layers.{layer}": where if layer == 1 else "cpu" for layer in range(tiny.LAYERS)}
+    spread = accelerate.dispatch_model(source, places, main_device="cpu", offload_dir=tmp_path / "w", force_hooks=True)
+    model = tv.load(spread, tokenizer=tiny_characters.tokenizer(), name="llama")
+    tasks, options = tiny_characters.telling(3), dict(shots=(0, 2), n=8, k=3, progress=False)
+    found = tv.decodability(model, tasks, store=tmp_path / "held", **options).sweep
+    np.testing.assert_array_equal(found.values.values, tv.decodability(whole, tasks, **options).sweep.values.values)
+    rows = draw(model, classes_of(tasks, null=False)[0], shots=2, n=4).rows
+    site = Site("resid_post", 2)
+    stored = read_rows(model, rows, [site], store=tmp_path / "rows")[site]
+    torch.testing.assert_close(stored, read_rows(whole, rows, [site])[site], atol=1e-5, rtol=1e-5)
