@@ -17,7 +17,7 @@ from tv_lens.circuits import (
 )  # fmt: skip
 from tv_lens.effects import demonstration_effects, node_effects
 from tv_lens.errors import TVLensError
-from tv_lens.experiments import LensResult, LensSize, lens
+from tv_lens.experiments import Emergence, EmergenceSize, LensResult, LensSize, emergence, lens
 from tv_lens.intervention import Add, Intervention, Mean, Project, Replace, Resample, Stack, Zero
 from tv_lens.metrics import Answers, exact_match, kl, log_prob, logit_diff, metric, prob, rank
 from tv_lens.model import HookedModel, load
@@ -46,13 +46,13 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ACDC", "ARROW", "COMPONENTS", "EAP", "EAPIG", "IO", "QA", "Add", "Answers", "AttentionPatterns", "Capture",
-    "Circuit", "Comparison", "Contrast", "Decodability", "EdgeScores", "ExactEdges", "Figure", "FunctionVector",
-    "HookRegistry", "HookedModel", "Intervention", "LensResult", "LensSize", "Mean", "PlacedEdit", "Project",
+    "Circuit", "Comparison", "Contrast", "Decodability", "EdgeScores", "Emergence", "EmergenceSize", "ExactEdges",
+    "Figure", "FunctionVector", "HookRegistry", "HookedModel", "Intervention", "LensResult", "LensSize", "Mean", "PlacedEdit", "Project",
     "Projection", "PromptPairs", "Prompts", "Replace", "RepresentationMap", "Resample", "ResidualMean", "Row",
     "Run", "Scores", "Setting", "Site", "Sites", "Stack", "Sweep", "TVLensError", "Task", "TaskVector", "Template",
     "TokenBatch", "UniversalHeads", "Zero", "attention", "compare", "completeness", "concat", "decodability",
-    "demonstration_effects", "discover", "evaluate", "exact_match", "extract", "faithfulness", "head_ranking", "kl",
-    "lab", "lens", "load", "log_prob", "logit_diff", "metric", "metrics", "minimality", "node_effects", "page", "patch",
+    "demonstration_effects", "discover", "emergence", "evaluate", "exact_match", "extract", "faithfulness",
+    "head_ranking", "kl", "lab", "lens", "load", "log_prob", "logit_diff", "metric", "metrics", "minimality", "node_effects", "page", "patch",
     "path_effects", "plot", "prob", "rank", "ranking_stability", "representation_map", "run_rows", "score", "sites",
     "task", "tasks", "universal_heads", "vector_sweep", "viz",
 ]  # fmt: skip

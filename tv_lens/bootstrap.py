@@ -55,6 +55,20 @@ def ratio_interval(
     return low, high
 
 
+def resampled_means(
+    values: Float[np.ndarray, "example cell"], n_boot: int = 1000, seed: int = 0
+) -> Float[np.ndarray, "boot cell"]:  # fmt: skip
+    """The mean over examples in each resample: for statistics of means that are not means themselves.
+
+    The same seed and number of examples give the same resamples, so what is computed from several arrays stays paired.
+
+    Example:
+        >>> resampled_means(np.eye(2), n_boot=3).sum(axis=1).tolist()
+        [1.0, 1.0, 1.0]
+    """
+    return _resampled(np.asarray(values, np.float64), np.ones((len(values), 1)), len(values), n_boot, seed)
+
+
 def _quantiles(ratios: np.ndarray, tails: list[float]) -> np.ndarray:
     """Per column, leaving NaN out; NaN for a column that has nothing else."""
     holes = np.isnan(ratios).any(axis=0)

@@ -20,6 +20,8 @@ from tv_lens.lab.families import (
 )
 from tv_lens.lab.latent_task import LatentTask, latent_tasks, prompts_of
 from tv_lens.lab.network import NetworkConfig, build_network
+from tv_lens.lab.posterior_probe import PosteriorProbe
+from tv_lens.lab.predictive import Predictive
 from tv_lens.lab.recipes import PRESETS, TrainingConfig, preset
 from tv_lens.lab.references import (
     OLS,
@@ -42,7 +44,7 @@ from tv_lens.lab.training_run import TrainingRun
 __all__ = [
     "FAMILIES", "OLS", "PRESETS", "Averaging", "BayesMixture", "DiscretePrior", "Episodes", "Family", "FiniteTasks",
     "FixedRepresentation", "FunctionMixture", "Lasso", "LatentTask", "NearestNeighbours", "NetworkConfig", "NoisyLinear",
-    "OracleRidge", "Posterior", "Reference", "Regressor", "Ridge", "SparseMixture", "TrainingConfig", "TrainingRun", "Zero",
+    "OracleRidge", "Posterior", "PosteriorProbe", "Predictive", "Reference", "Regressor", "Ridge", "SparseMixture", "TrainingConfig", "TrainingRun", "Zero",
     "build_network", "config", "latent_tasks", "load", "log", "pack", "preset", "prompts_of", "references", "runs", "steps",
     "train",
 ]  # fmt: skip

@@ -44,6 +44,12 @@ class Posterior(Reference):
     def posterior(self, x: Float[Tensor, "n K D"], y: Float[Tensor, "n K"]) -> Float[Tensor, "n prefix task"]:
         """The probability of each latent task after 0, 1, ..., K examples: K + 1 prefixes."""
 
+    @abstractmethod
+    def components(
+        self, x: Float[Tensor, "n K D"], y: Float[Tensor, "n K"]
+    ) -> tuple[Float[Tensor, "n K task"], Float[Tensor, "n K task"], Float[Tensor, "n K task"]]:
+        """What y_i is drawn from, given the examples before it and x_i: each task's probability, mean and variance."""
+
 
 @dataclass(frozen=True)
 class Zero(Reference):
@@ -201,21 +207,31 @@ class BayesMixture(Posterior):
     name: str = "Bayes mixture"
 
     def posterior(self, x: Float[Tensor, "n K D"], y: Float[Tensor, "n K"]) -> Float[Tensor, "n prefix task"]:
-        return torch.cat([self._both(*part)[0] for part in zip(x.double().split(4096), y.double().split(4096))])
+        return torch.cat([self._all(*part)[0] for part in zip(x.double().split(4096), y.double().split(4096))])
 
-    def _both(self, x: Tensor, y: Tensor) -> tuple[Float[Tensor, "n prefix task"], Float[Tensor, "n K task"]]:
-        """The posterior after each prefix, and each basis's own prediction."""
-        variance, means, surprise = _variance(self.family), [], []
+    def components(
+        self, x: Float[Tensor, "n K D"], y: Float[Tensor, "n K"]
+    ) -> tuple[Float[Tensor, "n K task"], Float[Tensor, "n K task"], Float[Tensor, "n K task"]]:
+        parts = [self._all(*part) for part in zip(x.double().split(4096), y.double().split(4096))]
+        posterior, means, spreads = (torch.cat(one) for one in zip(*parts))
+        return posterior[:, :-1], means, spreads
+
+    def _all(
+        self, x: Tensor, y: Tensor
+    ) -> tuple[Float[Tensor, "n prefix task"], Float[Tensor, "n K task"], Float[Tensor, "n K task"]]:
+        """The posterior after each prefix, and each basis's own prediction with its variance."""
+        variance, means, spreads, surprise = _variance(self.family), [], [], []
         for mask in self.family.masks.double():
             mean, spread = _ridge(x, y, mask, variance)
             means.append(mean)
+            spreads.append(spread)
             surprise.append(-0.5 * ((y - mean) ** 2 / spread + spread.log()))
         evidence = torch.stack(surprise, -1).cumsum(1)
         evidence = torch.cat([torch.zeros_like(evidence[:, :1]), evidence], 1)
-        return evidence.softmax(-1), torch.stack(means, -1)
+        return evidence.softmax(-1), torch.stack(means, -1), torch.stack(spreads, -1)
 
     def _predict(self, x: Tensor, y: Tensor) -> Tensor:
-        posterior, means = self._both(x, y)
+        posterior, means, _ = self._all(x, y)
         return (posterior[:, :-1] * means).sum(-1)
 
 
@@ -235,6 +251,12 @@ class DiscretePrior(Posterior):
         said = torch.einsum("nkd,td->nkt", x, self.family.vectors.double())
         evidence = (-0.5 * (y[..., None] - said) ** 2 / _variance(self.family)).cumsum(1)
         return torch.cat([torch.zeros_like(evidence[:, :1]), evidence], 1).softmax(-1)
+
+    def components(
+        self, x: Float[Tensor, "n K D"], y: Float[Tensor, "n K"]
+    ) -> tuple[Float[Tensor, "n K task"], Float[Tensor, "n K task"], Float[Tensor, "n K task"]]:
+        said = torch.einsum("nkd,td->nkt", x.double(), self.family.vectors.double())
+        return self.posterior(x, y)[:, :-1], said, torch.full_like(said, _variance(self.family))
 
     def _predict(self, x: Tensor, y: Tensor) -> Tensor:
         said = torch.einsum("nkd,td->nkt", x, self.family.vectors.double())

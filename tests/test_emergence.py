@@ -1,0 +1,298 @@
+"""Emergence: what is measured at a checkpoint by independent ways, the whole run, its folder, and what it refuses."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import tv_lens as tv
+from tv_lens.errors import InvalidArgument, RunMismatch, UnknownName
+from tv_lens.experiments import EmergenceSize, coupling, emergence
+from tv_lens.experiments.emergence_causes import turning_points
+from tv_lens.experiments.emergence_measures import Plan, _of_points, measured, silhouettes
+from tv_lens.experiments.training_map import TrainingMap
+from tv_lens.lab import NetworkConfig, Regressor, SparseMixture, build_network
+from tv_lens.lab.posterior_probe import PosteriorProbe, nats_between
+from tv_lens.lab.predictive import Predictive
+from tv_lens.task_vectors.neighbours import leave_one_out
+
+FAMILY = SparseMixture.disjoint(3, rank=1, points=6)
+GROUPED = SparseMixture.overlapping(groups=2, each=2, size=3, rank=2, points=6)
+SIZES = dict(n=40, train=60, shots=2, k=10, deals=60, drawn=10, seed=0)
+
+
+def untrained(family, seed=0):
+    network = NetworkConfig(dim=family.dim, points=family.points, n_layers=2, n_heads=2, d_model=16)
+    return Regressor.of(build_network(network, seed).state_dict(), network, family=family, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def plan():
+    return Plan.of(FAMILY, **SIZES)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    config = tv.lab.preset("tiny", steps=40, checkpoints=5)
+    return tv.lab.train(config, tmp_path_factory.mktemp("lab") / "tiny-0", progress=False)
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    return tmp_path_factory.mktemp("emergence") / "run"
+
+
+@pytest.fixture(scope="module")
+def found(run, kept):
+    return emergence(run.path, size="tiny", run=kept, device="cpu", progress=False)
+
+
+# ------------------------------------------------------------------------------------------------- at one checkpoint
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_an_untrained_network_is_at_chance_in_every_class(seed):
+    plan = Plan.of(FAMILY, **{**SIZES, "n": 100, "seed": seed})
+    arrays = measured(untrained(FAMILY, seed), plan)
+    shares, dealt = arrays["td"].mean(0)[-1], arrays["td_chance"]
+    spread = dealt.std(0)
+    assert dealt.mean() == pytest.approx(1 / 3, abs=0.01)
+    assert (abs(shares - 1 / 3) < 4 * spread).all(), shares
+    assert -0.1 < arrays["separability"].mean() < 0.02  # a little below 0: the nearest of two classes is picked
+    assert 1 - arrays["readout_error"].mean() / arrays["readout_size"].mean() < 0.1
+
+
+def test_separable_points_are_named_and_mixed_ones_are_not(plan):
+    labels = plan.held.task
+    noise = torch.randn(len(labels), 3, generator=torch.Generator().manual_seed(0))
+    apart = torch.nn.functional.one_hot(labels, 3) * 5.0 + 0.1 * noise
+    arrays = _of_points(apart, plan, last=True)
+    assert arrays["td"].all() and arrays["separability"].min() > 0.9
+    coincident = _of_points(torch.ones(len(labels), 3), plan, last=False)
+    assert coincident["td"].mean() == pytest.approx(1 / 3, abs=0.12) and (coincident["separability"] == 0).all()
+
+
+def test_silhouettes_are_those_of_scikit_learn():
+    from sklearn.metrics import silhouette_samples
+
+    random = torch.Generator().manual_seed(0)
+    points, labels = torch.randn(60, 5, generator=random), torch.randint(4, (60,), generator=random)
+    np.testing.assert_allclose(silhouettes(points, labels).numpy(),
+                               silhouette_samples(points.double().numpy(), labels.numpy()), atol=1e-9)
+
+
+def test_groups_are_named_apart_and_tasks_within_them():
+    plan = Plan.of(GROUPED, **SIZES)
+    assert plan.grouped and plan.groups.tolist() == [0, 0, 1, 1]
+    labels = plan.held.task
+    noise = torch.randn(len(labels), 4, generator=torch.Generator().manual_seed(1))
+    by_group = plan.groups[labels][:, None] * 10.0 + noise
+    arrays = _of_points(by_group, plan, last=True)
+    assert arrays["td_group"].all() and arrays["td"].mean() == pytest.approx(0.5, abs=0.12)
+    assert arrays["td_within"].mean() == pytest.approx(0.5, abs=0.12)
+    ceilings = plan.ceilings().mean(0)  # level shots task
+    assert ceilings.shape == (3, 2, 4)
+    assert (ceilings[1] >= ceilings[0] - 1e-9).all() and (ceilings[2] >= ceilings[0] - 1e-9).all()
+
+
+def test_losses_distances_and_readings_against_a_plain_loop(found, run):
+    regressor, family = tv.lab.load(run.path, step=40, device="cpu"), run.config.family
+    plan = Plan.of(family, n=30, train=60, shots=1, k=5, deals=40, drawn=20, seed=0)
+    last, n = found.loss.sel(step=40).values, 30
+    ridge = tv.lab.Ridge.blind(family)
+    for task, row in ((0, 3), (1, 7)):
+        episode = plan.held.select([task * n + row])
+        assert int(episode.task) == task
+        said = regressor.predict(episode.x, episode.y)[0].double()
+        np.testing.assert_allclose(last[row, :, task], (said - episode.y[0]) ** 2, atol=1e-5)
+        other = ridge.predict(episode.x, episode.y)[0]
+        kept = found.distance.sel(step=40, reference="blind ridge").values[row, :, task]
+        np.testing.assert_allclose(kept, (said - other) ** 2, atol=1e-5)
+    stream = regressor.residual_stream(regressor.encode(plan.held))
+    shots = family.points - 1
+    for token, position in (("x", 2 * shots), ("y", 2 * shots - 1)):
+        hits = leave_one_out(stream[1, :, position], plan.held.task, 5) == plan.held.task
+        kept = found.td.sel(step=40, shots=shots, token=token, layer=1).values
+        kept = kept.transpose("task", "example").values.ravel()
+        assert (hits.numpy() == kept).mean() > 0.95  # ties and last bits of another batch
+
+
+def test_extra_nats_are_those_of_the_bayes_predictive():
+    """KL(p || N(prediction, v)) by sampling is the gap and the extra together."""
+    family = SparseMixture.disjoint(3, rank=1, points=4)
+    predictive = Predictive.of(tv.lab.BayesMixture(family), family.sample(3, seed=4))
+    wrong = predictive.mean + 0.7
+    whole = predictive.gaussian_gap() + predictive.extra_nats(wrong)
+    random = torch.Generator().manual_seed(0)
+    weights, means, spreads = predictive.weights, predictive.means, predictive.variances.sqrt()
+    picked = torch.multinomial(weights.flatten(0, 1), 200_000, replacement=True, generator=random)
+    weights, means, spreads = (one.flatten(0, 1) for one in (weights, means, spreads))
+    noise = torch.randn(picked.shape, generator=random, dtype=torch.float64)
+    y = means.gather(1, picked) + spreads.gather(1, picked) * noise
+    parts = torch.distributions.Normal(means[:, None], spreads[:, None]).log_prob(y[..., None])
+    inside = torch.logsumexp(parts + weights[:, None].log(), -1)
+    told = torch.distributions.Normal(wrong.flatten()[:, None], predictive.variance.flatten().sqrt()[:, None])
+    outside = told.log_prob(y)
+    torch.testing.assert_close(whole.flatten(), (inside - outside).mean(1), atol=0.02, rtol=0.02)
+    assert float(predictive.extra_nats(predictive.mean).max()) == 0
+
+
+def test_the_predictive_is_that_of_the_references(plan):
+    torch.testing.assert_close(plan.predictive.mean, plan.predictions["Bayes mixture"])
+    z = (plan.held.y.double() - plan.predictive.mean) / plan.predictive.variance.sqrt()
+    assert float(z.square().mean()) == pytest.approx(1, abs=0.25)
+
+
+# -------------------------------------------------------------------------------------------------------- the probe
+
+
+def test_the_probe_is_scikit_learns_where_tasks_are_drawn():
+    from sklearn.linear_model import LogisticRegression
+
+    random = torch.Generator().manual_seed(0)
+    points, mixing = (torch.randn(n, 6, generator=random, dtype=torch.float64) for n in (300, 6))
+    points = points @ mixing
+    labels = (points[:, :3] + torch.randn(300, 3, generator=random)).argmax(1)
+    ours = PosteriorProbe.fit(points, torch.nn.functional.one_hot(labels, 3).double(), penalty=2.0)
+    placed = (points - ours.centre) @ ours.whitening
+    torch.testing.assert_close(placed.mT @ placed / 300, torch.eye(6, dtype=torch.float64), atol=1e-8, rtol=0)
+    peer = LogisticRegression(C=0.5, tol=1e-9, max_iter=2000).fit(placed.numpy(), labels.numpy())
+    np.testing.assert_allclose(ours.log_probabilities(points).numpy(), peer.predict_log_proba(placed.numpy()),
+                               atol=1e-3)
+
+
+def test_a_posterior_that_is_linear_is_read_and_one_that_is_not_there_is_not():
+    random = torch.Generator().manual_seed(1)
+    points = torch.randn(800, 5, generator=random, dtype=torch.float64)
+    truth = (points @ torch.randn(5, 3, generator=random, dtype=torch.float64) + 0.3).softmax(-1)
+    probe = PosteriorProbe.fit(points[:400], truth[:400], penalty=1e-3)
+    assert float(nats_between(truth[400:], probe.log_probabilities(points[400:])).max()) < 1e-4
+    moved = points @ torch.randn(5, 5, generator=random, dtype=torch.float64) + 7
+    twin = PosteriorProbe.fit(moved[:400], truth[:400], penalty=1e-3)
+    torch.testing.assert_close(twin.log_probabilities(moved), probe.log_probabilities(points), atol=1e-2, rtol=1e-2)
+    one, other = (torch.randn(400, 5, generator=random) for _ in range(2))
+    nothing = PosteriorProbe.fit(one, truth[:400]).log_probabilities(other)
+    mean = truth[:400].mean(0).log().expand(400, -1)
+    assert float(nats_between(truth[400:], nothing).mean()) >= float(nats_between(truth[400:], mean).mean()) - 0.01
+
+
+# ---------------------------------------------------------------------------------------------------------- the maps
+
+
+def test_maps_have_one_plane_for_all_steps():
+    random = np.random.default_rng(0)
+    points, means = random.normal(size=(3, 20, 6)), np.zeros((2, 6))
+    points[:, :, 2] *= 10
+    points[1] += 100  # a drift of the whole cloud
+    means[1, 4] = 3.0
+    labels = ["a"] * 10 + ["b"] * 10
+    told = dict(steps=(0, 5, 9), labels=labels, token="y", layer=1, shots=4)
+    pca, by_means = (TrainingMap.of(kind, points, means, **told) for kind in ("pca", "class means"))
+    centred = points - points.mean(1, keepdims=True)
+    assert abs(np.corrcoef(pca.points.values[:, :, 0].ravel(), centred[:, :, 2].ravel())[0, 1]) > 0.999
+    np.testing.assert_allclose(by_means.points.values[:, :, 0], centred[:, :, 4], atol=1e-9)
+    second = np.corrcoef(by_means.points.values[-1, :, 1], centred[-1, :, 2])[0, 1]
+    assert abs(second) > 0.99  # two tasks have one direction between them: the other is that of PCA
+    assert pca.explained > 0.9 and by_means.to_frame().shape == (60, 5) and pca.site == "resid_post[1]@y"
+    still = TrainingMap.of("pca", np.ones((3, 20, 6)), means, **told)
+    assert (still.points == 0).all() and still.explained == 0
+
+
+# --------------------------------------------------------------------------------------------------------- the whole
+
+
+def test_everything_is_there_and_labelled(found, run):
+    assert found.steps == run.steps and found.tasks == ("basis 0", "basis 1") and found.shots == 4
+    assert found.loss.axes == ("step", "shots", "task") and found.td.axes == ("step", "shots", "token", "layer", "task")
+    assert found.distance.axes == ("step", "reference", "shots", "task") and found.td_group is None
+    np.testing.assert_allclose(found.mse(relative=True).mean(), found.mse().mean() / found.family.power)
+    table = found.table()
+    assert table["MSE"].tolist() == pytest.approx(found.mse().isel(step=-1).mean().values.tolist())
+    assert (table["TD ceiling"] > 0.5).all() and (table["Bayes mixture"] < table["blind ridge"]).all()
+    logged = found.log[found.log.kind == "checkpoint"]
+    assert set(logged.step) == set(run.steps)
+    first = found.resembles().query("step == 0")
+    assert first.nearest.sum() == 1 and len(first) == found.references.values.sizes["reference"]
+    assert found.patch_matrices.keys() == found.ablations.keys() and 40 in found.patch_matrices and found.circuits == {}
+    assert "circuits" in found.left_out and "basis 0" in repr(found)
+    json.dumps(found.summary(), allow_nan=False)
+
+
+def test_the_extra_nats_vanish_for_the_bayesian_and_floor_is_nothing_of_the_network(found):
+    excess = found.loss.mean().isel(step=0) - found.references.sel(reference="Bayes mixture").mean()
+    assert float(excess.mean()) > 0 and float(found.kl.mean().isel(step=0).mean()) > 0
+    assert float(found.kl.values.min()) >= 0 and found.kl_floor.axes == ("shots", "task")
+    assert found.kl.axes == ("step", "shots", "task")
+
+
+def test_a_killed_measurement_goes_on_and_gives_the_same(found, run, kept, monkeypatch):
+    module = importlib.import_module("tv_lens.experiments.emergence")
+
+    def refuse(*arguments, **options):
+        raise AssertionError("measured again")
+
+    (kept / "checkpoints" / "shards" / "00002.npz").unlink()
+    calls = []
+
+    def counted(regressor, plan):
+        calls.append(regressor.step)
+        return measured(regressor, plan)
+
+    monkeypatch.setattr(module, "measured", counted)
+    monkeypatch.setattr("tv_lens.experiments.emergence_causes.patch_matrix", refuse)
+    again = emergence(run.path, size="tiny", run=kept, device="cpu", progress=False)
+    assert calls == [run.steps[2]]
+    for name in ("loss", "td", "readout_kl", "kl"):
+        np.testing.assert_array_equal(getattr(again, name).values, getattr(found, name).values)
+    assert (again.patch_matrices[40].values == found.patch_matrices[40].values).all()
+    with pytest.raises(RunMismatch, match="draw"):
+        emergence(run.path, size="tiny", run=kept, draw=1, progress=False)
+
+
+def test_turning_points_need_a_rise(found):
+    assert turning_points(found) == {"last": 40} or set(turning_points(found)) == {"before", "middle", "last"}
+    risen = found.td.values.copy(deep=True)
+    risen[:] = False
+    risen[:, 2:] = True
+    steps = turning_points(replace(found, td=replace(found.td, values=risen)))
+    assert steps == {"before": found.steps[1], "middle": found.steps[2], "last": found.steps[-1]}
+
+
+def test_a_family_whose_best_predictor_nobody_knows(tmp_path):
+    family = tv.lab.FunctionMixture(dim=3, points=5, rank=1)
+    network = NetworkConfig(dim=3, points=5, n_layers=2, n_heads=2, d_model=16)
+    config = replace(tv.lab.preset("tiny"), family=family, network=network, steps=6, checkpoints=4)
+    run = tv.lab.train(config, tmp_path / "functions-0", progress=False)
+    size = EmergenceSize("own", checkpoints=3, n=12, train=12, shots=1, k=5, deals=10, drawn=5, patched=0, circuits=0)
+    found = emergence(run.path, size=size, device="cpu", progress=False)
+    assert found.bayes is None and found.kl is None and found.readout_r2 is None and found.ceiling is None
+    assert found.change_points().definition == "fit" and "TD ceiling" not in found.table()
+    with pytest.raises(InvalidArgument, match="half-way"):
+        found.change_points("half-way")
+    with pytest.raises(InvalidArgument, match="no groups"):
+        found.decodability("group")
+    json.dumps(found.summary(), allow_nan=False)
+
+
+def test_bad_requests(run, found, tmp_path):
+    with pytest.raises(UnknownName, match="laptop"):
+        emergence(run.path, size="laptopp")
+    with pytest.raises(UnknownName):
+        emergence("no such run")
+    with pytest.raises(UnknownName, match="within"):
+        found.decodability("withn")
+    with pytest.raises(UnknownName, match="half-way"):
+        found.change_points("halfway")
+    with pytest.raises(InvalidArgument, match="3 or more"):
+        emergence(run.path, size=EmergenceSize(checkpoints=2))
+    with pytest.raises(InvalidArgument, match="fill the neighbourhood"):
+        emergence(run.path, size=EmergenceSize(n=10, k=10))
+    with pytest.raises(InvalidArgument, match="several latent tasks"):
+        Plan.of(SparseMixture.disjoint(1, rank=1, points=5), **SIZES)
+    with pytest.raises(tv.errors.EmptySelection):
+        coupling([])

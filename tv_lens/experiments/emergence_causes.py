@@ -1,0 +1,92 @@
+"""The causal part of `emergence`: patching, head ablation and circuits at the checkpoints where they tell most."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tv_lens.experiments.emergence_result import Emergence
+from tv_lens.experiments.perturbation import patch_matrix
+from tv_lens.experiments.pruning import head_ablation
+from tv_lens.experiments.regressor_circuits import LatentCircuits, latent_circuits
+from tv_lens.experiments.stages import Clock
+from tv_lens.lab.regressor import Regressor
+from tv_lens.store import RunLike, inside, shards
+from tv_lens.sweep import Sweep
+
+_EARLY, _MIDDLE = 0.1, 0.5  # shares of the rise of mean decodability over training
+
+
+def turning_points(result: Emergence) -> dict[str, int]:
+    """The checkpoints by how much of its rise mean decodability has done: "before" a tenth, "middle" from a half on.
+
+    "last" is the last one, and alone where decodability ends within the band of chance for every task.
+    """
+    place = result.best()
+    curve = result.td_curve(**place).average("task").mean().values
+    last = result.chance_band().isel(step=-1).sel(**place)["high"]
+    if not bool((result.td_curve(**place).isel(step=-1).mean() > last).any()):
+        return {"last": result.steps[-1]}
+    risen = (curve - result.chance()) / (curve[-1] - result.chance())
+    before = max((i for i in range(len(curve)) if risen[: i + 1].max() < _EARLY), default=0)
+    middle = next(i for i in range(len(curve)) if risen[i] >= _MIDDLE)
+    return {"before": result.steps[before], "middle": result.steps[middle], "last": result.steps[-1]}
+
+
+def causes(
+    result: Emergence, load: Callable[[int], Regressor], *, n: int, circuits: int, draw: int,
+    config: Mapping[str, Any], run: RunLike,
+    clock: Clock, progress: bool,
+) -> dict[str, Any]:  # fmt: skip
+    """The causal fields: patching and ablation at the middle and last checkpoint, circuits before and at the last.
+
+    Args:
+        result: what was measured so far.
+        load: the network after a step.
+        n: episodes of each task that are patched; 0 leaves patching and ablation out.
+        circuits: episodes of each task that edges are measured on; 0 leaves circuits out.
+        draw: the episodes.
+        config: what the run's folder is told.
+        run: a folder that keeps patching and ablation.
+        clock: keeps the time.
+        progress: show bars where somebody looks.
+    """
+    at = turning_points(result)
+    patching = sorted({at["last"], at.get("middle", at["last"])}) if n else []
+    dissected = sorted({at["last"], at.get("before", at["last"])}) if circuits else []
+    networks = {step: load(step) for step in sorted({*patching, *dissected})}
+    patched: dict[int, Sweep] = {}
+    ablated: dict[int, Sweep] = {}
+    found: dict[int, LatentCircuits] = {}
+    options = dict(seed=draw, progress=progress)
+    for step in patching:
+        held = {**config, "step": step, "n": n}
+        with clock.stage("patching", f"step {step}: patching each task's mean into each task's episodes"):
+            patched[step] = _kept(inside(run, f"patching {step}"), "patch_matrix", held,
+                                  partial(patch_matrix, networks[step], n=n, contexts=4 * n, **options))  # fmt: skip
+        with clock.stage("heads", f"step {step}: taking out each head"):
+            ablated[step] = _kept(inside(run, f"heads {step}"), "head_ablation", held,
+                                  partial(head_ablation, networks[step], n=n, contexts=4 * n, **options))  # fmt: skip
+    for step in dissected:
+        with clock.stage("circuits", f"step {step}: the circuit of each task"):
+            found[step] = latent_circuits(networks[step], n=circuits, held_out=2 * circuits, **options)
+    asked = (("patching and head ablation", patching), ("circuits", dissected))
+    left_out = {name: "not part of this size" for name, there in asked if not there}
+    return {"patch_matrices": patched, "ablations": ablated, "circuits": found, "left_out": left_out}
+
+
+def _kept(run: RunLike, verb: str, config: Mapping[str, Any], make: Callable[[], Sweep]) -> Sweep:
+    """A sweep that a folder keeps as one shard: the file that `Sweep.save` writes."""
+    if run is None:
+        return make()
+    with tempfile.TemporaryDirectory() as folder, shards(run, verb=verb, config=config, total=1) as kept:
+        path = Path(folder) / "sweep.npz"
+        for i in kept.pending():
+            kept.put(i, {"sweep": np.frombuffer(make().save(path).read_bytes(), np.uint8)})
+        path.write_bytes(kept.get(0)["sweep"].tobytes())
+        return Sweep.load(path)

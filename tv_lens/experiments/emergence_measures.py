@@ -1,0 +1,232 @@
+"""What `emergence` measures at one checkpoint, and what it needs for that and is the same at all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tv_lens.errors import InvalidArgument
+from tv_lens.lab.families import Episodes, Family
+from tv_lens.lab.posterior_probe import PosteriorProbe, nats_between
+from tv_lens.lab.predictive import Predictive
+from tv_lens.lab.references import Posterior, references
+from tv_lens.lab.regressor import Regressor
+from tv_lens.site import Site
+from tv_lens.task_vectors.neighbours import leave_one_out, neighbours, prepared, vote
+
+TOKENS = ("x", "y")
+CONTROLS = ("token", "answers")
+LEVELS = ("task", "group", "within")
+_HELD_OUT, _TRAIN = 0xE3E, 0x7A1  # streams of episodes that no training run and no other experiment draws
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """The episodes, the references and the true posteriors: the same at every checkpoint.
+
+    Args:
+        family: what episodes are of.
+        held: `n` episodes of each latent task, task after task; on these everything is scored.
+        train: the episodes that probes and projections are fitted on.
+        shots: after how many examples representations are read.
+        k: neighbours that vote.
+        deals: how often labels are dealt out for the band of chance.
+        drawn: points of each task on the maps.
+        seed: the draws.
+        predictions: each reference's, by name.
+        posterior: of the held-out and of the training episodes after each of `shots`; None where it is not known.
+        predictive: of every held-out answer; None where it is not known.
+    """
+
+    family: Family
+    held: Episodes
+    train: Episodes
+    shots: tuple[int, ...]
+    k: int
+    deals: int
+    drawn: int
+    seed: int
+    predictions: dict[str, Float[Tensor, "point K"]]
+    posterior: tuple[Float[Tensor, "point shots task"], Float[Tensor, "train shots task"]] | None
+    predictive: Predictive | None
+
+    @classmethod
+    def of(cls, family: Family, *, n: int, train: int, shots: int, k: int, deals: int, drawn: int, seed: int) -> Plan:
+        """The plan for a family.
+
+        Args:
+            family: with two latent tasks or more.
+            n: held-out episodes of each task.
+            train: episodes of each task for probes and projections.
+            shots: at how many context lengths representations are read; the last is K - 1.
+            k: neighbours that vote.
+            deals: draws for the band of chance.
+            drawn: points of each task on the maps.
+            seed: the draws.
+        """
+        if family.n_tasks < 2 or family.points < 3:
+            raise InvalidArgument("Emergence is of several latent tasks, over several examples.",
+                                  got=f"{family.n_tasks} latent tasks, {family.points} examples",
+                                  allowed="2 or more, 3 or more")  # fmt: skip
+        if not 1 <= k < n:
+            raise InvalidArgument("A task's own points must be able to fill the neighbourhood.", got=f"k={k}, n={n}",
+                                  allowed="k from 1 to n - 1")  # fmt: skip
+        held, fitted = family.sample_each(n, (seed, _HELD_OUT)), family.sample_each(train, (seed, _TRAIN))
+        places = np.linspace(0, family.points - 1, min(shots, family.points - 1) + 1)[1:].round().astype(int)
+        found = references(held, family)
+        best = next((one for one in found.values() if isinstance(one, Posterior)), None)
+        posterior = predictive = None
+        if best is not None:
+            posterior = tuple(best.posterior(one.x, one.y)[:, places.tolist()] for one in (held, fitted))
+            predictive = Predictive.of(best, held)
+        return cls(family, held, fitted, tuple(places.tolist()), k, deals, min(drawn, n), seed,
+                   {name: one.predict(held.x, held.y) for name, one in found.items()}, posterior, predictive)
+
+    @property
+    def groups(self) -> Int[Tensor, " task"]:
+        """The group of each latent task."""
+        return torch.tensor(self.family.groups)
+
+    @property
+    def grouped(self) -> bool:
+        """Whether there are several groups, and one of several tasks."""
+        return 1 < len(set(self.family.groups)) < self.family.n_tasks
+
+    def by_task(self, values: Tensor) -> np.ndarray:
+        """Points, the first axis, as `example ... task`."""
+        return np.moveaxis(values.numpy().reshape(self.family.n_tasks, -1, *values.shape[1:]), 0, -1)
+
+    def ceilings(self) -> Float[np.ndarray, "example level shots task"] | None:
+        """1 where the true posterior is largest for the right task, the right group, or the right task of its group."""
+        if self.posterior is None:
+            return None
+        said, labels, groups = self.posterior[0], self.held.task, self.groups
+        hits = [said.argmax(-1) == labels[:, None]]
+        if self.grouped:
+            by_group = torch.zeros(*said.shape[:2], int(groups.max()) + 1, dtype=said.dtype)
+            by_group.index_add_(-1, groups, said)
+            hits.append(by_group.argmax(-1) == groups[labels][:, None])
+            own = groups[None, :] == groups[labels][:, None]
+            hits.append(said.masked_fill(~own[:, None], -1.0).argmax(-1) == labels[:, None])
+        return np.stack([self.by_task(one).astype(np.float32) for one in hits], axis=1)
+
+    def controls(self) -> Float[np.ndarray, "example control token task"]:
+        """What nearest neighbours find without the network, after K - 1 examples: in the vector at the token, and in
+        the answers.
+
+        The answers are sorted: whichever examples they belong to, they show how large answers are and how they spread.
+        """
+        held, last = self.held, self.shots[-1]
+        answers = held.y[:, :last].sort(dim=1).values
+        features = {("token", "x"): held.x[:, last], ("token", "y"): held.y[:, last - 1 : last],
+                    ("answers", "x"): answers,
+                    ("answers", "y"): answers}  # fmt: skip
+        found = [[self.by_task(leave_one_out(features[control, token], held.task, self.k, seed=self.seed) == held.task)
+                  for token in TOKENS]
+                 for control in CONTROLS]  # fmt: skip
+        return np.moveaxis(np.array(found, np.float32), 2, 0)
+
+
+def measured(regressor: Regressor, plan: Plan) -> dict[str, np.ndarray]:
+    """Everything that is told of one checkpoint, as arrays by name.
+
+    `prediction` is `example shots task`; `td`, `td_group`, `td_within`, `separability`, `readout_nats`, `readout_error`
+    and `readout_size` are `example shots token layer task`; `td_chance` is `deal token layer task`; `points` is
+    `point token layer d`, those of the maps after K - 1 examples, and `means` `token layer task d`, of training
+    episodes.
+    """
+    held, train = _read(regressor, plan.held, plan.shots), _read(regressor, plan.train, plan.shots)
+    shape = held.shape[1:4]  # shots token layer
+    found: dict[str, list[np.ndarray]] = {}
+    for place in np.ndindex(*shape):
+        points = held[(slice(None), *place)]
+        for name, values in _of_points(points, plan, last=place[0] == shape[0] - 1).items():
+            found.setdefault(name, []).append(values)
+        if plan.posterior is not None:
+            for name, values in _read_out(points, train[(slice(None), *place)], place[0], plan).items():
+                found.setdefault(name, []).append(values)
+    arrays = {name: _folded(values, shape[1:] if name == "td_chance" else shape) for name, values in found.items()}
+    arrays["prediction"] = plan.by_task(regressor.predict(plan.held.x, plan.held.y).double())
+    kept = plan.by_task(held[:, -1])[: plan.drawn]  # example token layer d task
+    arrays["points"] = np.moveaxis(kept, -1, 0).reshape(-1, *kept.shape[1:-1])
+    sums = torch.zeros(plan.family.n_tasks, *train.shape[2:]).index_add_(0, plan.train.task, train[:, -1])
+    arrays["means"] = (sums * plan.family.n_tasks / len(train)).permute(1, 2, 0, 3).numpy()
+    return arrays
+
+
+def _read(regressor: Regressor, episodes: Episodes, shots: Sequence[int]) -> Float[Tensor, "point shots token layer d"]:
+    """The residual stream at the x-token after so many examples, and at the y-token that is the last of them."""
+    sites = [Site("resid_post", layer) for layer in range(regressor.n_layers)]
+    positions = [at for count in shots for at in (2 * count, 2 * count - 1)]  # in the order of TOKENS
+    found = regressor.capture(regressor.encode(episodes), sites, positions=positions)
+    stream = torch.stack([found[site] for site in found], dim=2)  # point position layer d
+    return stream.unflatten(1, (len(shots), len(TOKENS)))
+
+
+def _of_points(points: Float[Tensor, "point d"], plan: Plan, last: bool) -> dict[str, np.ndarray]:
+    """Decodability, its band of chance and the silhouettes at one place."""
+    labels, placed = plan.held.task, prepared(points)
+    index, far = neighbours(placed, plan.k, plan.seed)
+    found = {"td": plan.by_task(vote(labels, index, far, plan.seed) == labels),
+             "separability": plan.by_task(silhouettes(placed, labels))}  # fmt: skip
+    if last:
+        found["td_chance"] = _dealt(labels, index, far, plan)
+    if plan.grouped:
+        groups = plan.groups[labels]
+        found["td_group"] = plan.by_task(vote(groups, index, far, plan.seed) == groups)
+        within = torch.zeros(len(labels), dtype=torch.bool)
+        for group in groups.unique():
+            mine = (groups == group).nonzero().flatten()
+            within[mine] = leave_one_out(points[mine], labels[mine], plan.k, seed=plan.seed) == labels[mine]
+        found["td_within"] = plan.by_task(within)
+    return found
+
+
+def _dealt(labels: Tensor, index: Tensor, far: Tensor, plan: Plan) -> Float[np.ndarray, "deal task"]:
+    """Each class's share when labels are dealt out again; all deals in one vote, as so many separate worlds."""
+    random = np.random.default_rng([plan.seed, 2])
+    n, n_tasks = len(labels), plan.family.n_tasks
+    dealt = torch.stack([labels[torch.from_numpy(random.permutation(n))] for _ in range(plan.deals)])
+    worlds = torch.arange(plan.deals)[:, None, None] * n + index[None]
+    said = vote(dealt.flatten(), worlds.flatten(0, 1), far.repeat(plan.deals, 1), plan.seed).view(plan.deals, n)
+    hits = (said == dealt).double()
+    sums = torch.zeros(plan.deals, n_tasks, dtype=torch.float64).scatter_add_(1, dealt, hits)
+    return (sums * n_tasks / n).numpy()
+
+
+def silhouettes(points: Float[Tensor, "point d"], labels: Int[Tensor, " point"]) -> Float[Tensor, " point"]:
+    """How much nearer each point is to its own class than to the nearest other one, from -1 to 1; 0 for a class of one.
+
+    Source:
+        Rousseeuw 1987 (J. Comput. Appl. Math. 20): (b - a) / max(a, b), with a the mean distance to the other points of
+        the own class and b the smallest mean distance to another class.
+    """
+    n_classes = int(labels.max()) + 1
+    member = torch.nn.functional.one_hot(labels, n_classes).double()
+    sums, counts = torch.cdist(points.double(), points.double()) @ member, member.sum(0)
+    rows = torch.arange(len(labels))
+    own = sums[rows, labels] / (counts[labels] - 1).clamp(min=1)
+    other = (sums / counts.clamp(min=1)).masked_fill((member > 0) | (counts == 0), torch.inf).amin(1)
+    largest = torch.maximum(own, other)
+    alone = (counts[labels] == 1) | (largest == 0) | ~other.isfinite()
+    return torch.where(alone, 0.0, (other - own) / largest.masked_fill(alone, 1.0))
+
+
+def _read_out(points: Tensor, fitted: Tensor, shots: int, plan: Plan) -> dict[str, np.ndarray]:
+    """How well a linear probe, fitted on other episodes, reads the posterior."""
+    truth, targets = (one[:, shots] for one in plan.posterior)
+    said = PosteriorProbe.fit(fitted, targets).log_probabilities(points)
+    return {"readout_nats": plan.by_task(nats_between(truth, said)),
+            "readout_error": plan.by_task((truth - said.exp()).square().sum(-1)),
+            "readout_size": plan.by_task((truth - targets.mean(0)).square().sum(-1))}  # fmt: skip
+
+
+def _folded(values: list[np.ndarray], shape: Sequence[int]) -> np.ndarray:
+    """One array a place, as axes between the first and the last."""
+    stacked = np.stack(values, axis=1)
+    return stacked.reshape(len(stacked), *shape, *stacked.shape[2:])

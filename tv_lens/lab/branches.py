@@ -1,0 +1,160 @@
+"""Many edits of the same episodes in one pass: branches that leave the plain run at the layer that they edit.
+
+An edit of a layer changes nothing below it, so a branch is a copy of the plain run's stream at its own layer and walks
+on from there beside it. Every layer is the network's own block, with its own hooks; only the number of rows grows.
+Unlike the row engine's, the readout is the whole sequence of predictions, since an edit early in an episode changes all
+later ones.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tv_lens.batch import TokenBatch
+from tv_lens.capture import bytes_per_prompt, prompts_per_batch
+from tv_lens.editing import Edit
+from tv_lens.errors import InvalidArgument
+from tv_lens.intervention import Add, Intervention, Replace
+from tv_lens.lab.families import Episodes
+from tv_lens.lab.regressor import Regressor
+from tv_lens.progress import Bar
+
+TOKENS_AT_ONCE = 32_768  # beyond this a larger pass is no faster on a CPU
+_VALUES = {Replace: "value", Add: "vector"}  # edits that hold a value for each column
+
+
+@dataclass(frozen=True, eq=False)
+class Branch:
+    """One edit of every episode.
+
+    Args:
+        edit: at a layer's site that names no position; its value is what the columns get, `pos *axes` or what
+            broadcasts to it.
+        columns: the tokens that it acts on.
+    """
+
+    edit: Intervention
+    columns: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        site = self.edit.site
+        if site.layer is None or site.pos is not None or self.edit.mixes_prompts or not self.columns:
+            raise InvalidArgument("A branch edits a layer at columns of its own, each episode alone.",
+                                  got=f"{self.edit.label} at {len(self.columns)} columns",
+                                  allowed='such as Branch(Zero("z[0].h1"), (0, 2, 4))')  # fmt: skip
+
+    @property
+    def birth(self) -> int:
+        """The layer where it leaves the plain run."""
+        return int(self.edit.site.layer)
+
+
+def branched_predictions(
+    regressor: Regressor, episodes: Episodes, branches: Sequence[Branch], *, memory_budget: int | None = None,
+    who: str = "branches", bar: Bar | None = None,
+) -> Float[Tensor, "plain_and_branch n K"]:  # fmt: skip
+    """The predictions of every y_i: of the plain run first, then of each branch.
+
+    Args:
+        regressor: the network.
+        episodes: what it predicts.
+        branches: edits, each of all episodes.
+        memory_budget: bytes one pass may take beside the weights; the regressor's if None.
+        who: the verb that asks.
+        bar: is advanced by a step a branch and episode.
+
+    Raises:
+        BudgetTooSmall: the budget does not hold one episode with one branch.
+    """
+    tokens = regressor.tokens(regressor.encode(episodes))
+    found = torch.zeros(1 + len(branches), len(episodes), episodes.y.shape[1])
+    order = sorted(range(len(branches)), key=lambda i: branches[i].birth)
+    at_once = _rows_at_once(regressor, tokens.width, memory_budget or regressor.memory_budget)
+    for rows, part in _passes(len(tokens), order, at_once):
+        out = _pass(regressor, tokens.select(rows), [branches[i] for i in part], who)
+        found[0, rows] = out[0]
+        found[1 + torch.tensor(part, dtype=torch.long)[:, None], torch.tensor(rows)] = out[1:]
+        if bar is not None:
+            bar.advance(len(rows) * len(part))
+    return found
+
+
+def _rows_at_once(regressor: Regressor, width: int, budget: int) -> int:
+    """How many rows, plain ones among them, a pass holds."""
+    per_row = bytes_per_prompt(regressor.shape, width, (width + 1) // 2, regressor.dtype.itemsize)
+    prompts_per_batch(budget, 2 * per_row, f"{width} tokens and a branch of it")
+    return max(2, min(prompts_per_batch(budget, per_row, f"{width} tokens"), TOKENS_AT_ONCE // width))
+
+
+def _passes(n: int, order: Sequence[int], at_once: int) -> Iterator[tuple[list[int], list[int]]]:
+    """Which episodes go with which branches: as many branches as there are, then episodes as room is left."""
+    each = min(max(1, len(order)), at_once - 1)
+    size = max(1, at_once // (1 + each))
+    for first in range(0, max(1, len(order)), each):
+        for start in range(0, n, size):
+            yield list(range(start, min(start + size, n))), list(order[first : first + each])
+
+
+def _pass(regressor: Regressor, batch: TokenBatch, branches: Sequence[Branch], who: str) -> Float[Tensor, "run n K"]:
+    """One pass: the episodes go in, and come out once plain and once for each branch."""
+    n, total = len(batch), len(batch) * (1 + len(branches))
+    asked = torch.arange(0, batch.width, 2).expand(total, -1)
+    out, _ = regressor.forward(batch, _edits(branches, n), logits_at=asked, who=who,
+                               block_call=_Growing(n, tuple(branch.birth for branch in branches)))  # fmt: skip
+    return out[..., 0].unflatten(0, (1 + len(branches), n)).cpu()
+
+
+def _edits(branches: Sequence[Branch], n: int) -> list[Edit]:
+    """The branches' edits on the rows where they stand, those of one kind at one site in one."""
+    alike: dict[object, list[tuple[int, Branch]]] = defaultdict(list)
+    for number, branch in enumerate(branches, start=1):
+        edit = branch.edit
+        kind = type(edit), edit.site, getattr(edit, "scale", None)
+        alike[kind if kind[0] in _VALUES else number].append((number, branch))
+    return [_together(found, n) for found in alike.values()]
+
+
+def _together(found: Sequence[tuple[int, Branch]], n: int) -> Edit:
+    """One edit of many rows: branch by branch, episode by episode, column by column."""
+    episodes = torch.arange(n)
+    rows = torch.cat([(number * n + episodes).repeat_interleave(len(one.columns)) for number, one in found])
+    cols = torch.cat([torch.tensor(one.columns).repeat(n) for _, one in found])
+    first = found[0][1].edit
+    held = _VALUES.get(type(first))
+    if held is None:
+        return Edit(first, rows, cols)
+    parts = []
+    for _, one in found:
+        value = getattr(one.edit, held)
+        value = value if value.ndim > 1 else value[None]
+        parts.append(value.expand(len(one.columns), *value.shape[1:]).repeat(n, 1))
+    return Edit(replace(first, **{held: torch.cat(parts)}), rows, cols)
+
+
+@dataclass(frozen=True)
+class _Growing:
+    """Runs every block with the rows that have been born by then, which are copies of the plain ones.
+
+    Args:
+        n: plain rows.
+        births: the layer of each branch, ascending.
+    """
+
+    n: int
+    births: tuple[int, ...]
+
+    def __call__(
+        self, layer: int, own: Callable[..., Any], x: Float[Tensor, "row pos d_model"], arguments: dict[str, Any]
+    ) -> Any:
+        born = self.births.count(layer)
+        # Episodes are of one length: whatever a block is told of each row, it is told of all of them alike.
+        told = {name: value[:1] if isinstance(value, Tensor) and value.ndim and len(value) == self.n else value
+                for name, value in arguments.items()}  # fmt: skip
+        return own(torch.cat([x, x[: self.n].repeat(born, 1, 1)]) if born else x, **told)

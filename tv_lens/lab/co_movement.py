@@ -1,0 +1,154 @@
+"""Do two sets of curves over training move together? Two permutation tests, each with its null and its power.
+
+Both take one array `step curve` a run, such as the losses and the decodabilities of the latent tasks, and pool runs.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from tv_lens.errors import InvalidArgument, ShapeMismatch
+
+_MOST = 20_000  # rearrangements that are all tried
+_DRAWN = 10_000  # so many are drawn where there are more
+_SAME = 1e-12
+Curves = Sequence[Float[np.ndarray, "_step _curve"]]  # runs may have different numbers of both
+
+
+@dataclass(frozen=True)
+class PermutationTest:
+    """What a permutation test found.
+
+    Args:
+        statistic: a correlation, from -1 to 1.
+        p: share of rearrangements with a statistic at least as large, the observed one among them.
+        n: rearrangements tried.
+        smallest: the smallest p that there can be: no evidence could give a smaller one.
+        null: what is rearranged, so what a small p speaks against.
+        power: what the test cannot see.
+    """
+
+    statistic: float
+    p: float
+    n: int
+    smallest: float
+    null: str
+    power: str
+
+    def __repr__(self) -> str:
+        return (f"PermutationTest(statistic {self.statistic:.2f}, p {self.p:.3g} of {self.n} rearrangements, "
+                f"smallest {self.smallest:.2g})")  # fmt: skip
+
+
+def pairing_test(ones: Curves, others: Curves, seed: int = 0) -> PermutationTest:
+    """Whether each curve goes with its own partner rather than with another curve's.
+
+    Every curve is taken as its change since the first step, less the mean change of all curves of its run: what all
+    have in common is gone, and what is left is who is early and who late. The statistic is the correlation of the two
+    sets of what is left; the partners are dealt out again within each run.
+
+    Args:
+        ones: `step curve`, one array a run.
+        others: the same shapes; the same curve stands in the same column.
+        seed: the draws, where there are too many rearrangements to try them all.
+    """
+    _check(ones, others)
+    left, right = [_own(one) for one in ones], [_own(other) for other in others]
+    products = [one.T @ other for one, other in zip(left, right)]
+    size = math.sqrt(sum((one**2).sum() for one in left) * sum((other**2).sum() for other in right))
+    counts = [math.factorial(len(one)) for one in products]
+    tables = [one[np.arange(len(one)), np.array(list(itertools.permutations(range(len(one)))))].sum(-1)
+              if count <= _MOST else None
+              for one, count in zip(products, counts)]  # fmt: skip
+
+    def drawn(run: int, random: np.random.Generator, n: int) -> np.ndarray:
+        table, one = tables[run], products[run]
+        if table is not None:
+            return table[random.integers(len(table), size=n)]
+        order = random.permuted(np.broadcast_to(np.arange(len(one)), (n, len(one))), axis=1)
+        return one[np.arange(len(one)), order].sum(-1)
+
+    observed = sum(float(np.trace(one)) for one in products)
+    names = " x ".join(f"{count}" for count in counts)
+    return _judged(
+        observed, tables, drawn, math.prod(counts), size, seed,
+        null="which curve's partner is which does not matter: partners are exchanged within a run",
+        power=f"{names} pairings; it sees nothing where all curves of a run change at the same time",
+    )  # fmt: skip
+
+
+def shift_test(ones: Curves, others: Curves, seed: int = 0) -> PermutationTest:
+    """Whether two sets of curves change at the same checkpoints.
+
+    The statistic is the mean, over curves and runs, of the correlation between the changes from checkpoint to
+    checkpoint of a curve and of its partner. The partners' changes are shifted around a circle, by one number for all
+    of a run.
+
+    Args:
+        ones: `step curve`, one array a run.
+        others: the same shapes.
+        seed: the draws, where there are too many rearrangements to try them all.
+    """
+    _check(ones, others)
+    tables, n_curves = [], sum(one.shape[1] for one in ones)
+    for one, other in zip(ones, others):
+        left, right = _scaled(np.diff(one, axis=0)), _scaled(np.diff(other, axis=0))
+        tables.append(np.array([(left * np.roll(right, shift, axis=0)).sum() for shift in range(len(left))]))
+
+    def drawn(run: int, random: np.random.Generator, n: int) -> np.ndarray:
+        return tables[run][random.integers(len(tables[run]), size=n)]
+
+    counts = [len(table) for table in tables]
+    return _judged(
+        sum(float(table[0]) for table in tables), tables, drawn, math.prod(counts), float(n_curves), seed,
+        null="when a curve's partner changes has nothing to do with when the curve does: changes are shifted around "
+             "a circle",
+        power=f"{' x '.join(map(str, counts))} shifts; a common schedule of training would make both change together, "
+              "too",
+    )  # fmt: skip
+
+
+def _judged(
+    observed: float, tables: Sequence[np.ndarray | None], drawn: Callable[[int, np.random.Generator, int], np.ndarray],
+    count: int, size: float, seed: int, null: str, power: str,
+) -> PermutationTest:  # fmt: skip
+    """The observed sum over runs against every sum of one entry a run, or against as many as there is time for."""
+    slack = _SAME * max(size, _SAME)
+    if count <= _MOST:
+        sums = np.zeros(1)
+        for table in tables:
+            sums = (sums[:, None] + table[None, :]).ravel()
+        n, above = len(sums), int((sums >= observed - slack).sum())
+    else:
+        random = np.random.default_rng(seed)
+        sums = sum(drawn(run, random, _DRAWN) for run in range(len(tables)))
+        n, above = _DRAWN + 1, int((sums >= observed - slack).sum()) + 1
+    return PermutationTest(observed / size if size > _SAME else 0.0, above / n, n, 1 / n, null, power)
+
+
+def _own(curves: np.ndarray) -> np.ndarray:
+    """Each curve's change since the first step, less the mean change of all."""
+    moved = curves - curves[:1]
+    return moved - moved.mean(axis=1, keepdims=True)
+
+
+def _scaled(changes: np.ndarray) -> np.ndarray:
+    """Centred, at length 1; all zeros where nothing changes."""
+    centred = changes - changes.mean(axis=0)
+    length = np.linalg.norm(centred, axis=0)
+    return np.where(length > _SAME, centred / np.maximum(length, _SAME), 0.0)
+
+
+def _check(ones: Curves, others: Curves) -> None:
+    shapes = [one.shape for one in ones], [other.shape for other in others]
+    if shapes[0] != shapes[1]:
+        raise ShapeMismatch("Every curve has one partner over the same steps.", got=f"{shapes[1]}",
+                            allowed=f"{shapes[0]}")
+    if not ones or min(shape[0] for shape in shapes[0]) < 3:
+        raise InvalidArgument("Moving together needs three checkpoints at least.", got=f"{shapes[0]}")

@@ -1,0 +1,90 @@
+"""A linear read-out of the posterior over latent tasks from a representation: multinomial logistic regression."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tv_lens.errors import InvalidArgument, ShapeMismatch
+
+_ITERATIONS = 100
+_FLAT = 1e-8  # a direction with less than this share of the largest variance is rounding
+
+
+@dataclass(frozen=True, eq=False)
+class PosteriorProbe:
+    """log p(task | episode) as a linear function of a representation, up to a constant.
+
+    The log of a posterior is additive in the evidence of each example, so a linear map into its logits is the natural
+    read-out: no more than one matrix and a softmax may be needed to act on it.
+
+    Args:
+        centre: of the points that it was fitted on.
+        whitening: from centred points to coordinates that are uncorrelated and of variance 1 over them.
+        weights: one column a task, on those coordinates.
+        bias: one number a task.
+
+    Source:
+        Alain & Bengio 2016 (arXiv 1610.01644) for linear probes. Fitted to the posterior itself and not to the drawn
+        task: with soft targets, no accuracy is asked of it that the episodes do not hold. Whitened, so that a probe
+        cannot gain or lose by an invertible linear map of the representation; the penalty is on the logits' variance.
+    """
+
+    centre: Float[Tensor, " d"]
+    whitening: Float[Tensor, "d direction"]
+    weights: Float[Tensor, "direction task"]
+    bias: Float[Tensor, " task"]
+
+    @classmethod
+    def fit(cls, points: Float[Tensor, "n d"], targets: Float[Tensor, "n task"],
+            penalty: float = 10.0) -> PosteriorProbe:
+        """The probe with the smallest summed cross-entropy plus penalty/2 times the weights' squares.
+
+        Args:
+            points: representations.
+            targets: the probability of each task at each point; rows sum to 1. Drawn tasks are rows with a single 1.
+            penalty: as 1/C of scikit-learn's LogisticRegression on whitened points.
+        """
+        if len(points) != len(targets):
+            raise ShapeMismatch("Every point has its own targets.", got=f"{len(points)} points, {len(targets)} targets")
+        if not penalty > 0:
+            raise InvalidArgument("The penalty is positive.", got=f"penalty={penalty}",
+                                  do="separable points have no best probe without one.")  # fmt: skip
+        points, targets = points.double(), targets.double()
+        centre = points.mean(0)
+        variance, directions = torch.linalg.eigh((points - centre).mT @ (points - centre) / len(points))
+        kept = variance > _FLAT * variance.max().clamp(min=1e-300)
+        whitening = directions[:, kept] / variance[kept].sqrt()
+        weights, bias = _descended((points - centre) @ whitening, targets, penalty)
+        return cls(centre, whitening, weights, bias)
+
+    def log_probabilities(self, points: Float[Tensor, "n d"]) -> Float[Tensor, "n task"]:
+        """The log of each task's probability as the probe reads it."""
+        return ((points.double() - self.centre) @ self.whitening @ self.weights + self.bias).log_softmax(-1)
+
+
+def _descended(placed: Tensor, targets: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
+    """Weights and biases at the minimum, by L-BFGS; the gradient is written out, since probes are many."""
+    n = len(placed)
+    weights = torch.zeros(placed.shape[1], targets.shape[1], dtype=torch.float64, requires_grad=True)
+    bias = targets.mean(0).clamp(min=1e-9).log().requires_grad_()
+    optimizer = torch.optim.LBFGS([weights, bias], max_iter=_ITERATIONS, history_size=10, line_search_fn="strong_wolfe",
+                                  tolerance_grad=1e-6, tolerance_change=1e-9)  # fmt: skip
+
+    def closure() -> Tensor:
+        said = (placed @ weights + bias).log_softmax(-1)
+        wrong = (said.exp() - targets) / n
+        weights.grad, bias.grad = placed.mT @ wrong + penalty / n * weights, wrong.sum(0)
+        return -(targets * said).sum() / n + 0.5 * penalty / n * weights.square().sum()
+
+    with torch.no_grad():
+        optimizer.step(closure)
+    return weights.detach(), bias.detach()
+
+
+def nats_between(targets: Float[Tensor, "n task"], log_probabilities: Float[Tensor, "n task"]) -> Float[Tensor, " n"]:
+    """KL(target || said) of each point."""
+    return (torch.special.xlogy(targets, targets) - targets * log_probabilities).sum(-1).clamp(min=0)
