@@ -5,6 +5,6 @@
 
 from tv_lens.viz.dispatch import plot
 from tv_lens.viz.figure import Figure
-from tv_lens.viz.html import Facts, Note, Page, Section, Table, page
+from tv_lens.viz.html import Facts, Link, Note, Page, Section, Table, page
 
-__all__ = ["Facts", "Figure", "Note", "Page", "Section", "Table", "page", "plot"]
+__all__ = ["Facts", "Figure", "Link", "Note", "Page", "Section", "Table", "page", "plot"]

@@ -17,6 +17,9 @@ DRAWN_BY = {
     "tv_lens.task_vectors.maps.RepresentationMap": "tv_lens.viz.maps",
     "tv_lens.attention_patterns.AttentionPatterns": "tv_lens.viz.attention",
     "tv_lens.circuits.circuit.Circuit": "tv_lens.viz.circuit",
+    "tv_lens.viz.scrubber.TrainingView": "tv_lens.viz.scrubber",
+    "tv_lens.experiments.emergence_result.Emergence": "tv_lens.experiments.emergence_figures",
+    "tv_lens.experiments.training_map.TrainingMap": "tv_lens.experiments.emergence_figures",
 }
 
 
@@ -25,7 +28,8 @@ def plot(result: Any, **style: Any) -> Figure:
     """A `Figure` of a result: shown inline in Jupyter, or saved with `.save("figure.html")`, both without network.
 
     A `Sweep` becomes a heatmap, curves or bars, as its axes ask; a `RepresentationMap` a scatter plot; attention
-    patterns an interactive view of heads over tokens; a `Circuit` a drawing of its nodes and edges.
+    patterns an interactive view of heads over tokens; a `Circuit` a drawing of its nodes and edges; an `Emergence` a
+    slider over its checkpoints.
 
     Args:
         result: any result of tv_lens that has a picture.

@@ -24,6 +24,10 @@ def heatmap(sweep: Sweep, *, title: str, height: int | None, level: float, cente
     scale, low, high = _scale(sweep, means, center)
     columns = sweeps.tick_labels(sweep, x)
     x_names, y_names = (np.array(sweeps.full_labels(sweep, axis), dtype=object) for axis in (x, y))
+    tilted = sum(len(label) for label in columns) * 7.5 > _WIDTH * 0.85 or len(columns) > 40
+    rows = sweep.values.sizes[y]
+    height = height or int(np.clip(rows * 15 + 190 + 50 * tilted + 40 * bool(rest), 330, 820))
+    bar = height - 190 - 50 * tilted - 40 * bool(rest)
     traces = []
     for i, frame in enumerate(frames):
         part = (found.sel({rest[0]: frame}) if rest else found).transpose(y, x)
@@ -36,11 +40,8 @@ def heatmap(sweep: Sweep, *, title: str, height: int | None, level: float, cente
             customdata=np.round(numbers, 6), colorscale=scale, zmin=low, zmax=high, visible=i == 0,
             xgap=1 if len(columns) <= 60 else 0, ygap=1 if sweep.values.sizes[y] <= 60 else 0, hoverongaps=False,
             hovertemplate=_hover(sweep, x, y, level),
-            colorbar=_colourbar(sweeps.value_title(sweep)),
+            colorbar=_colourbar(sweep, bar),
         ))  # fmt: skip
-    tilted = sum(len(label) for label in columns) * 7.5 > _WIDTH * 0.85 or len(columns) > 40
-    rows = sweep.values.sizes[y]
-    height = height or int(np.clip(rows * 15 + 190 + 50 * tilted + 40 * bool(rest), 330, 820))
     figure = go.Figure(traces, theme.layout(title, _subtitle(sweep, center), height))
     if not sweeps.is_numbered(sweep, y):
         figure.update_yaxes(autorange="reversed")  # names read from the top, layers rise from the bottom
@@ -102,7 +103,8 @@ def _hover(sweep: Sweep, x: str, y: str, level: float) -> str:
             "<br>n = %{customdata[2]}<extra></extra>")  # fmt: skip
 
 
-def _colourbar(title: str) -> dict[str, object]:
+def _colourbar(sweep: Sweep, room: int) -> dict[str, object]:
+    title = sweeps.value_title(sweep, room)  # it runs along the bar
     font = dict(size=13, color=theme.SOFT)
     return dict(title=dict(text=title, side="right", font=font), thickness=14, len=1, outlinewidth=0,
                 tickfont=dict(color=theme.INK), x=1.01, xpad=8)  # fmt: skip

@@ -25,6 +25,9 @@ _POLICY = (
     "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; "
     "img-src data: blob:; font-src data:"
 )
+_NOT_DRAWN = ("<noscript>This figure is drawn by a script inside this file. Without scripts, its numbers are in the "
+              "tables around it "
+              "and in the JSON file beside the page.</noscript>")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,14 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Link:
+    """A cell of a table that leads to another page: a file beside this one."""
+
+    text: str
+    href: str
+
+
+@dataclass(frozen=True)
 class Facts:
     """A few numbers to see first: label -> value, or label -> (value, small print)."""
 
@@ -93,8 +104,9 @@ class Page:
 
 
 def page(
-    title: str, sections: Sequence[Section | tuple[str, Sequence[Any]]], *, lead: str = "", footer: str = ""
-) -> Page:
+    title: str, sections: Sequence[Section | tuple[str, Sequence[Any]]], *, lead: str = "", footer: str = "",
+    compress: bool = False,
+) -> Page:  # fmt: skip
     """A `Page` with a title, a table of contents and its sections.
 
     Args:
@@ -102,6 +114,7 @@ def page(
         sections: `Section`s, or pairs of a heading and its parts.
         lead: what the page is about, in a sentence or two under the title.
         footer: small print: versions, fingerprint, date.
+        compress: pack the drawing library: a file of less than half the size, for browsers since 2023.
 
     Example:
         >>> import pandas as pd
@@ -119,7 +132,7 @@ def page(
     contents = f'<nav aria-label="Contents"><ol>{entries}</ol></nav>' if len(drawn) > 1 else ""
     head = f"<header><h1>{html.escape(title)}</h1>{prose(lead)}{contents}</header>"
     foot = f"<footer>{prose(footer)}</footer>" if footer else ""
-    return Page(title, document(head + "\n".join(blocks) + foot, figures, title=title, single=False))
+    return Page(title, document(head + "\n".join(blocks) + foot, figures, title=title, single=False, compress=compress))
 
 
 def _names(titles: Sequence[str]) -> list[str]:
@@ -228,6 +241,8 @@ def _cell(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, float) or (hasattr(value, "dtype") and value.dtype.kind == "f"):
         return number(value)
+    if isinstance(value, Link):
+        return f'<a href="{html.escape(value.href)}">{html.escape(value.text)}</a>'
     return "–" if value is None else html.escape(str(value))
 
 
@@ -249,7 +264,7 @@ def figure_block(figure: Figure, index: int) -> str:
     name = f"figure-{index}"
     role = "img" if figure.svg is None else "group"
     place = f'<div id="{name}" class="{figure.library}" data-figure="{figure.library}" role="{role}"'
-    place += f' aria-label="{html.escape(figure.title)}">{figure.svg or ""}</div>'
+    place += f' aria-label="{html.escape(figure.title)}">{figure.svg or _NOT_DRAWN}</div>'
     data = f'<script type="application/json" id="{name}-data">{figure.payload()}</script>'
     return f"<figure>{head}{place}{note}{data}</figure>"
 

@@ -24,12 +24,15 @@ def lines(
     x, series, panels = _arranged(sweep)
     found = sweep.interval(level)
     names = sweeps.tick_labels(sweep, series) if series else [None]
-    panel_names = [f"{theme.axis_title(panels)} {name}" for name in sweeps.tick_labels(sweep, panels)] if panels else []
+    panel_names = sweeps.tick_labels(sweep, panels) if panels else []
+    if panels and sweeps.is_numbered(sweep, panels):
+        panel_names = [f"{theme.axis_title(panels)} {name}" for name in panel_names]
     n_columns = theme.columns_for(len(panel_names))
     n_rows = math.ceil(len(panel_names) / n_columns) or 1
+    height = height or (430 if n_rows == 1 else 140 + 290 * n_rows)
     figure = make_subplots(n_rows, n_columns, shared_yaxes=True, subplot_titles=panel_names or None,
-                           horizontal_spacing=0.035, vertical_spacing=0.16 / n_rows)  # fmt: skip
-    height = height or (430 if n_rows == 1 else 130 + 290 * n_rows)
+                           horizontal_spacing=0.035,
+                           vertical_spacing=min(0.9 / n_rows, 84 / (height - 150)))  # fmt: skip
     ordered = series is not None and sweeps.is_numbered(sweep, series)
     colours = theme.series_colours(len(names), ordered)
     for panel in range(max(1, len(panel_names))):
@@ -50,8 +53,9 @@ def lines(
     text = sweeps.subtitle(sweep, f"bands: {level:.0%} {getattr(sweep, 'bands', 'bootstrap intervals')}")
     figure.update_layout(theme.layout(title, text, height), showlegend=len(names) > 1)
     figure.update_layout(margin_t=90 + 24 * bool(panel_names), legend_tracegroupgap=2)
-    limits = _axes(figure, sweep, found, x, n_rows)
-    beside = _baseline_names(figure, sweep, limits, (height - 150) / n_rows, n_columns)
+    pixels = (height - 150) / n_rows
+    limits = _axes(figure, sweep, found, x, n_rows, pixels)
+    beside = _baseline_names(figure, sweep, limits, pixels, n_columns)
     if len(names) > 1:
         longest = max(len(str(name)) for name in names)
         plot_width = _WIDTH - 80 - beside - 50 - 7.5 * longest
@@ -75,9 +79,17 @@ def _arranged(sweep: Sweep) -> tuple[str, str | None, str | None]:
     return x, rest[0] if rest else None, rest[1] if len(rest) > 1 else None
 
 
+def is_step(sweep: Sweep, x: str) -> bool:
+    """Whether the axis is that of training steps, which are evenly spaced in their logarithm."""
+    labels = sweep.values[x].values
+    return x == "step" and labels.dtype.kind in "iu" and len(labels) > 1 and bool((np.diff(labels) > 0).all())
+
+
 def _spots(sweep: Sweep, x: str) -> list[float | int]:
     """Where the labels stand: numbers at themselves, anything else (also tokens) in order."""
     labels = sweep.values[x].values
+    if is_step(sweep, x):
+        return theme.step_places(labels.tolist())
     return labels.tolist() if sweeps.is_numbered(sweep, x) else list(range(len(labels)))
 
 
@@ -126,13 +138,15 @@ def _mark(figure: Any, sweep: Sweep, x: str, mark: Any, text: str, row: int, col
     spot = _spots(sweep, x)[sweep.values[x].values.tolist().index(mark)]
     figure.add_vline(spot, row=row, col=column, line=dict(color=theme.LINE, width=1.5, dash="dot"))
     if text:
-        figure.add_annotation(text=theme.escaped(text), x=spot, y=1, yref="y domain", xanchor="center",
-                              yanchor="bottom", showarrow=False, font=dict(size=12, color=theme.SOFT), row=row, col=column)  # fmt: skip
+        place = math.log10(spot) if is_step(sweep, x) else spot  # annotations of a logarithmic axis want the logarithm
+        figure.add_annotation(text=theme.escaped(text), x=place, y=1, yref="y domain", xanchor="center",
+                              yanchor="bottom", showarrow=False, font=dict(size=12, color=theme.SOFT), row=row,
+                              col=column)  # fmt: skip
 
 
-def _axes(figure: Any, sweep: Sweep, found: xr.Dataset, x: str, n_rows: int) -> list[float]:
+def _axes(figure: Any, sweep: Sweep, found: xr.Dataset, x: str, n_rows: int, pixels: float | int) -> list[float]:
     """Styles the axes and returns the limits of the value axis."""
-    title = sweeps.value_title(sweep)
+    title = sweeps.value_title(sweep, pixels - 40 * (n_rows > 1))
     figure.update_yaxes(**theme.axis())
     for row in range(1, n_rows + 1):
         figure.update_yaxes(title=theme.axis(title)["title"], row=row, col=1)
@@ -142,6 +156,9 @@ def _axes(figure: Any, sweep: Sweep, found: xr.Dataset, x: str, n_rows: int) -> 
     figure.update_yaxes(range=limits)
     figure.update_xaxes(**theme.axis(theme.axis_title(x)))
     spots = _spots(sweep, x)
+    if is_step(sweep, x):
+        figure.update_xaxes(**theme.step_axis(sweep.values[x].values.tolist()))
+        return limits
     if sweeps.has_tokens(sweep, x) or not sweeps.is_numbered(sweep, x):
         figure.update_xaxes(tickmode="array", tickvals=spots, ticktext=sweeps.tick_labels(sweep, x),
                             tickangle=-90 if len(spots) > 16 else 0)  # fmt: skip
@@ -149,7 +166,8 @@ def _axes(figure: Any, sweep: Sweep, found: xr.Dataset, x: str, n_rows: int) -> 
         figure.update_xaxes(tickmode="array", tickvals=spots)
     if x == "size" and min(spots) > 0 and max(spots) >= 10 * min(spots):  # of circuits: from a few edges to all
         low, high = math.log10(min(spots)), math.log10(max(spots))
-        figure.update_xaxes(type="log", range=[low - 0.03 * (high - low), high + 0.03 * (high - low)], minor_showgrid=False)
+        figure.update_xaxes(type="log", range=[low - 0.03 * (high - low), high + 0.03 * (high - low)],
+                            minor_showgrid=False)
         return limits
     pad = (max(spots) - min(spots)) * 0.02 or 0.5
     figure.update_xaxes(range=[min(spots) - pad, max(spots) + pad])

@@ -100,9 +100,10 @@ def full_labels(sweep: Sweep, axis: str) -> list[str]:
     return [f"{label} “{token}”" for label, token in zip(sweep.values[axis].values.tolist(), ticks, strict=True)]
 
 
-def value_title(sweep: Sweep) -> str:
-    """`metric [units]`."""
-    return f"{words(sweep.metric)} [{sweep.units}]"
+def value_title(sweep: Sweep, room: float | int | None = None) -> str:
+    """`metric [units]`, in two lines where one would not fit into so many pixels."""
+    text = f"{words(sweep.metric)} [{sweep.units}]"
+    return text if room is None or len(text) * 6.8 <= room else f"{words(sweep.metric)}<br>[{sweep.units}]"
 
 
 def words(metric: str) -> str:
@@ -119,7 +120,7 @@ def subtitle(sweep: Sweep, *more: str) -> str:
 
 
 def baseline_means(sweep: Sweep) -> dict[str, float]:
-    """Clean and corrupted means, and the chance level, where they hold for the whole sweep."""
+    """Clean and corrupted means, the chance level and other levels, where they hold for the whole sweep."""
     found = {}
     for name in ("clean", "corrupted"):
         array = getattr(sweep, name)
@@ -130,12 +131,13 @@ def baseline_means(sweep: Sweep) -> dict[str, float]:
     chance = sweep.provenance.get("chance")
     if isinstance(chance, (int, float)) and not isinstance(chance, bool):
         found["chance"] = float(chance)
-    return found
+    levels = sweep.provenance.get("levels", {})  # of predictors to compare with, by name
+    return found | {str(name): float(value) for name, value in levels.items()}
 
 
 def baseline_name(name: str) -> str:
-    """"clean run", "corrupted run", "chance"."""
-    return name if name == "chance" else f"{name} run"
+    """"clean run", "corrupted run"; any other level by its own name."""
+    return f"{name} run" if name in ("clean", "corrupted") else name
 
 
 def value_range(sweep: Sweep, low: float, high: float) -> list[float] | None:

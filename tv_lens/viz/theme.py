@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import textwrap
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -134,8 +135,39 @@ def spread(values: list[float], gap: float) -> list[float]:
 def axis_title(name: str) -> str:
     """An axis's name as a reader says it."""
     words = {"pos": "position", "query_pos": "query position (attends from)", "key_pos": "key position (attends to)",
-             "kv_head": "key-value head", "resid_post": "residual stream", "size": "edges in the circuit"}  # fmt: skip
+             "kv_head": "key-value head", "resid_post": "residual stream", "size": "edges in the circuit",
+             "step": "training step"}  # fmt: skip
     return words.get(name, name.replace("_", " "))
+
+
+def step_places(steps: Sequence[int]) -> list[float]:
+    """Where steps stand on a logarithmic axis: at themselves, step 0 one spacing before the first of the others.
+
+    Example:
+        >>> step_places([0, 10, 20, 40])
+        [5.0, 10.0, 20.0, 40.0]
+    """
+    found = [float(step) for step in steps]
+    if found and found[0] <= 0:
+        later = [one for one in found if one > 0]
+        found[0] = later[0] ** 2 / later[1] if len(later) > 1 else (later[0] / 2 if later else 1.0)
+    return found
+
+
+def step_axis(steps: Sequence[int]) -> dict[str, Any]:
+    """A logarithmic axis of training steps: its range, and ticks at round steps, 0 among them where there is one."""
+    places = step_places(steps)
+    low, high = np.log10(places[0]), np.log10(places[-1])
+    pad = 0.02 * (high - low) or 0.1
+    wide = high - low > 2.2
+    round_ = [base * 10**power for power in range(-1, 9) for base in ((1,) if wide else (1, 2, 5))]
+    least = places[1] if steps[0] <= 0 and len(places) > 1 else places[0]
+    shown = [one for one in round_ if least * 0.999 <= one <= places[-1] * 1.001 and one >= 1]
+    ticks = {places[0]: "0"} if steps[0] <= 0 else {}
+    ticks |= {float(one): f"{one:,.0f}".replace(",", "\u2009") for one in shown}
+    return dict(type="log", range=[low - pad, high + pad], tickmode="array", tickvals=list(ticks),
+                ticktext=list(ticks.values()),
+                minor_showgrid=False)  # fmt: skip
 
 
 def layout(title: str, subtitle: str, height: int) -> dict[str, Any]:

@@ -17,11 +17,21 @@
     return text.toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "") || "figure";
   }
 
+  // A figure with a slider is drawn again, or saved, as the reader has left it.
+  function asLeft(place, figure) {
+    const slider = place.layout && (place.layout.sliders || [])[0];
+    if (!slider) return;
+    const own = figure.layout.sliders[0], [to, traces] = own.steps[slider.active || 0].args;
+    own.active = slider.active || 0;
+    traces.forEach((trace, i) => { for (const axis of Object.keys(to)) figure.data[trace][axis] = to[axis][i]; });
+  }
+
   function plotly(place, text) {
     const camera = {
       name: "png", title: "Save as PNG", icon: Plotly.Icons.camera,
       click: function () {
         const figure = JSON.parse(text);  // a picture leaves the page: it needs its title and a light ground
+        asLeft(place, figure);
         const layout = Object.assign({}, figure.layout, { title: figure.full, margin: figure.margin });
         Plotly.downloadImage({ data: figure.data, layout: layout },
           { format: "png", scale: 2, width: place.clientWidth, height: layout.height + 62, filename: fileName(figure.name) });
@@ -33,6 +43,7 @@
                      modeBarButtonsToRemove: ["toImage", "select2d", "lasso2d", "autoScale2d"] };
     function draw() {
       const figure = JSON.parse(text);
+      asLeft(place, figure);
       const ground = { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)" };
       const layout = Object.assign(figure.layout, ground);
       const dark = wantsDark.matches;
