@@ -63,6 +63,12 @@ def test_every_component_can_be_written(regressor):
     assert absent == []
 
 
+def test_trained_to_look_alike_its_keys_can_still_be_written():
+    """On this run, three equal tokens hid every edit of a key: the values they stand for were the same."""
+    trained = tv.lab.load("functions")
+    assert all(trained.registry.support(tv.Site("k", layer)).write for layer in range(4))
+
+
 def test_streams_and_edits(regressor, episodes):
     tokens = regressor.encode(episodes)
     stream = regressor.residual_stream(tokens)

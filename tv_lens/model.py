@@ -62,7 +62,7 @@ class HookedModel:
         self.memory_budget = memory_budget
         self.shape = _shape_of(bridge)
         self.registry = HookRegistry(bridge, self.shape)
-        self.registry.probe()
+        self.registry.probe(self.n_ids)
 
     # ---- what it is ---------------------------------------------------------------------------------------------
 

@@ -118,31 +118,32 @@ class HookRegistry:
         """Whether the model lets a component at a layer be read and written, as found by the probe (law R9)."""
         return self._support[site.component, site.layer]
 
-    def probe(self) -> None:
+    def probe(self, n_ids: int) -> None:
         """Finds out, with one small forward pass, what can be read and what can be written.
 
         Every component of one layer of each kind is perturbed in a batch row of its own, and row 0 is left alone: a
         component is writable if its row's logits differ from row 0's.
         """
         with self.lock, self._nothing_of_ours():
-            self.pass_arguments = self._arguments_that_run()
+            # Three tokens that differ, where there are so many: among equal ones no pattern of attention matters.
+            tokens = torch.tensor([[1, 2, 3]], device=self.device) % n_ids
+            self.pass_arguments = self._arguments_that_run(tokens)
             types = getattr(getattr(self._bridge.original_model, "config", None), "layer_types", None)
             kinds = layer_kinds(list(self._bridge.blocks), types)
             candidates = [Site(name, layer) for name, entry in COMPONENTS.items()
                           for layer in (sorted(set(kinds)) if entry.layered else [None])]  # fmt: skip
-            found = verdicts(candidates, *self._perturbed_pass(candidates), self._shape)
+            found = verdicts(candidates, *self._perturbed_pass(candidates, tokens), self._shape)
         for name, entry in COMPONENTS.items():
             for layer in range(self._shape.n_layers) if entry.layered else [None]:
                 representative = None if layer is None else kinds[layer]
                 self._support[name, layer] = found[Site(name, representative)]
 
-    def _arguments_that_run(self) -> dict[str, object]:
+    def _arguments_that_run(self, tokens: Int[Tensor, "1 pos"]) -> dict[str, object]:
         """What every pass is given: no cache, unless the model only runs with one.
 
         TransformerLens 4.3 rotates OLMo-2's queries into float32; in bfloat16 the product with the values then fails,
         except that a cache happens to turn the values into float32 too.
         """
-        tokens = torch.tensor([[1, 2, 3]], device=self.device) % self._shape.d_vocab
         for arguments in ({"use_cache": False}, {"use_cache": True}):
             try:
                 with torch.no_grad():
@@ -153,10 +154,11 @@ class HookRegistry:
         raise ModelLoadError(f"TransformerLens could not run this {self.architecture}.", got=str(failure).splitlines()[0],
                              do="load it in float32: tv.load(..., dtype=torch.float32).") from failure  # fmt: skip
 
-    def _perturbed_pass(self, candidates: list[Site]) -> tuple[set[Site], dict[Site, Tensor], Tensor]:
+    def _perturbed_pass(
+        self, candidates: list[Site], tokens: Int[Tensor, "1 pos"]
+    ) -> tuple[set[Site], dict[Site, Tensor], Tensor]:
         """The candidates that have a hook, what those that ran held, and the logits of row 0 and of each one's row."""
         values: dict[Site, Tensor] = {}
-        tokens = torch.tensor([[1, 2, 3]]).expand(len(candidates) + 1, -1) % self._shape.d_vocab
         hooked = {site for site in candidates if self._bridge.get_hook_point(site.hook_name) is not None}
 
         if any(parameter.device.type == "meta" for parameter in self._bridge.parameters()):
@@ -172,7 +174,7 @@ class HookRegistry:
             hooks = [(site.hook_name, _Hook(_perturbed, values, site, row))
                      for row, site in enumerate(candidates, start=1) if site in hooked]  # fmt: skip
             stack.enter_context(self._bridge.hooks(fwd_hooks=hooks))
-            logits = self._bridge(tokens.to(self.device), **self.pass_arguments)[:, -1].float()
+            logits = self._bridge(tokens.expand(len(candidates) + 1, -1), **self.pass_arguments)[:, -1].float()
         return hooked, values, logits
 
     def check(self, site: Site, write: bool) -> Site:

@@ -261,7 +261,8 @@ def _signs(of: Findings, step: int, claim: str, paper: str, unmoved: str) -> Cla
         beside = f"; replacing x-tokens instead: own {own}, others {others}"
     verdict = {"holds": AGREES, "others raise": unmoved, "own lowers": UNDECIDED}.get(str(row.verdict), DISAGREES)
     return of.claim("patching", claim, paper, f"{ours} ({row.verdict})", verdict,
-                    f"change of loss; difference of means added at y-tokens of layer {of.patched_layer}{beside}")  # fmt: skip
+                    f"change of loss; difference of means added at y-tokens of layer {of.patched_layer}, the layer chosen "
+                    f"on other episodes{beside}")  # fmt: skip
 
 
 def _tied(of: Findings) -> Claim | None:

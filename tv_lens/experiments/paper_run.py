@@ -68,7 +68,7 @@ class PaperSize:
 SIZES = {
     "tiny": PaperSize("tiny", shots=(1, 4), n=10, k=5, queries=6, layer_step=5, width=2, steer_layers=1, steer_queries=4, contexts=6,
                       replicates=1, maps=None, finetune=0),
-    "laptop": PaperSize("laptop", n=40, queries=30, layer_step=2, width=2, steer_layers=2, steer_queries=8, contexts=30, replicates=2,
+    "laptop": PaperSize("laptop", n=40, queries=30, layer_step=2, width=3, steer_layers=2, steer_queries=8, contexts=30, replicates=2,
                         batch=2),
     "paper": PaperSize("paper", queries=500, finetune=1250, replicates=5),
 }  # fmt: skip
