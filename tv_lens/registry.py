@@ -125,8 +125,9 @@ class HookRegistry:
         component is writable if its row's logits differ from row 0's.
         """
         with self.lock, self._nothing_of_ours():
-            # Three tokens that differ, where there are so many: among equal ones no pattern of attention matters.
-            tokens = torch.tensor([[1, 2, 3]], device=self.device) % n_ids
+            # Tokens that differ, where there are so many: among equal ones no pattern of attention matters.
+            length = 3 if self._shape.d_vocab > 1 else min(8, int(self._bridge.cfg.n_ctx))
+            tokens = torch.arange(1, 1 + length, device=self.device)[None] % n_ids
             self.pass_arguments = self._arguments_that_run(tokens)
             types = getattr(getattr(self._bridge.original_model, "config", None), "layer_types", None)
             kinds = layer_kinds(list(self._bridge.blocks), types)
@@ -160,7 +161,6 @@ class HookRegistry:
         """The candidates that have a hook, what those that ran held, and the logits of row 0 and of each one's row."""
         values: dict[Site, Tensor] = {}
         hooked = {site for site in candidates if self._bridge.get_hook_point(site.hook_name) is not None}
-
         if any(parameter.device.type == "meta" for parameter in self._bridge.parameters()):
             # What accelerate keeps elsewhere is brought for a module's own forward; flagged sites read weights past it.
             hooked -= {site for site in hooked if site.entry.flag}
@@ -174,8 +174,8 @@ class HookRegistry:
             hooks = [(site.hook_name, _Hook(_perturbed, values, site, row))
                      for row, site in enumerate(candidates, start=1) if site in hooked]  # fmt: skip
             stack.enter_context(self._bridge.hooks(fwd_hooks=hooks))
-            logits = self._bridge(tokens.expand(len(candidates) + 1, -1), **self.pass_arguments)[:, -1].float()
-        return hooked, values, logits
+            logits = self._bridge(tokens.expand(len(candidates) + 1, -1), **self.pass_arguments).float()
+        return hooked, values, logits[:, -1] if self._shape.d_vocab > 1 else logits[..., 0]  # one logit: at every token
 
     def check(self, site: Site, write: bool) -> Site:
         """The site, if it exists in this model and can be read (or written).

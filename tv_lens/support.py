@@ -69,10 +69,10 @@ def layer_kinds(blocks: list, layer_types: list | None) -> list[int]:
 
 def verdicts(
     candidates: Sequence[Site], hooked: Collection[Site], values: Mapping[Site, Tensor],
-    logits: Float[Tensor, "row d_vocab"], shape: ModelShape,
+    logits: Float[Tensor, "row n"], shape: ModelShape,
 ) -> dict[Site, Support]:  # fmt: skip
     """What the probe's pass says of each candidate; candidate i was perturbed in row i + 1, row 0 not at all."""
-    spread = logits[0].std() if logits.shape[1] > 1 else logits[0].abs().max()  # of a single logit: its size
+    spread = logits[0].std()
     moved = (logits - logits[0]).abs().amax(-1) > 1e-4 * spread
     found = {}
     for row, site in enumerate(candidates, start=1):
