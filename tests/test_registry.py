@@ -10,6 +10,7 @@ import sys
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
 import pytest
 import tiny
@@ -293,7 +294,8 @@ class Stop(Exception):
 
 
 @pytest.mark.parametrize("error", [Stop, KeyboardInterrupt, MemoryError])
-def test_R4_an_exception_inside_a_hook_leaves_the_model_as_before(llama, error):
+def test_R4_an_exception_inside_a_hook_leaves_the_model_as_before(llama, error, monkeypatch):
+    monkeypatch.setattr("tv_lens.passes._HELD", WeakKeyDictionary())  # what a full device held is remembered: not by later tests
     before, clean = state_of(llama.tl), llama.run(TOKENS)
 
     def fail(x):
@@ -305,7 +307,8 @@ def test_R4_an_exception_inside_a_hook_leaves_the_model_as_before(llama, error):
             with pytest.raises(error):
                 call(TOKENS, edits)
             assert state_of(llama.tl) == before and llama.registry.attached == ()
-    assert torch.equal(llama.run(TOKENS), clean)
+    # A device that was full once is given smaller batches from then on, and products of other shapes round differently.
+    torch.testing.assert_close(llama.run(TOKENS), clean, rtol=0, atol=1e-5 if error is MemoryError else 0)
 
 
 def open_and_run(model, tokens, edits):
