@@ -165,7 +165,8 @@ class HookedModel:
         company = needs_company([*edits, *self.registry.edits_around()], len(batch))
         work = partial(_run, self, batch, edits, logits == "last")
         parts = in_batches(self, len(batch), len(batch), batch.width, work, who="model.run", together=company)
-        return torch.cat([part for _, part in parts])
+        found = [part for _, part in parts]
+        return found[0] if len(found) == 1 else torch.cat(found)  # logits are large: the usual single part is not copied
 
     @telling_when_full
     def forward(

@@ -174,8 +174,8 @@ class HookRegistry:
             hooks = [(site.hook_name, _Hook(_perturbed, values, site, row))
                      for row, site in enumerate(candidates, start=1) if site in hooked]  # fmt: skip
             stack.enter_context(self._bridge.hooks(fwd_hooks=hooks))
-            logits = self._bridge(tokens.expand(len(candidates) + 1, -1), **self.pass_arguments).float()
-        return hooked, values, logits[:, -1] if self._shape.d_vocab > 1 else logits[..., 0]  # one logit: at every token
+            logits = self._bridge(tokens.expand(len(candidates) + 1, -1), **self.pass_arguments)
+        return hooked, values, (logits[:, -1] if self._shape.d_vocab > 1 else logits[..., 0]).float()  # one: at every token
 
     def check(self, site: Site, write: bool) -> Site:
         """The site, if it exists in this model and can be read (or written).

@@ -78,8 +78,7 @@ class LatentCircuits:
         for task in self.curves.values["task"].values.tolist():
             low, high = (float(gaps[end].sel(task=task)) for end in ("low", "high"))
             row = {"task": task, "gap": float(gaps["mean"].sel(task=task)), "gap_low": low, "gap_high": high,
-                   "edges": self.edges,
-                   "effective": len(self.circuits[task])}  # fmt: skip
+                   "edges": self.edges, "effective": len(self.circuits[task])}  # fmt: skip
             at = self.curves.sel(task=task, size=self.edges)
             found = None if low <= 0 <= high else at.recovery().interval(level)
             for kind, end, name in (("circuit", "mean", "recovered"), ("circuit", "low", "recovered_low"),
@@ -113,8 +112,7 @@ class LatentCircuits:
 
 def latent_circuits(
     regressor: Regressor, *, tasks: Sequence[int] | None = None, shots: int | None = None, edges: int = 200,
-    n: int = 64,
-    held_out: int = 64, method: ExactEdges | ACDC | Estimate | None = None, positions: str = "kinds",
+    n: int = 64, held_out: int = 64, method: ExactEdges | ACDC | Estimate | None = None, positions: str = "kinds",
     sizes: Sequence[int] | None = None, random: int = 3, seed: int = 0, progress: bool = True,
 ) -> LatentCircuits:  # fmt: skip
     """The circuit that answers each latent task's episodes, found on dev episodes and tried on test episodes.
@@ -162,8 +160,7 @@ def latent_circuits(
     curves = []
     for task in members:
         sweep = faithfulness(regressor, scores[task.name], _pairs(task, shots, held_out, seed, "test"), sizes=asked,
-                             random=random,
-                             seed=seed, progress=progress)  # fmt: skip
+                             random=random, seed=seed, progress=progress)  # fmt: skip
         curves.append(replace(sweep, values=sweep.values.drop_vars("effective")))
     joined = concat(curves, "task", list(scores), name="What circuits of each size carry")
     joined = replace(joined, values=joined.values.assign_coords(task=np.array(list(scores))))
@@ -171,8 +168,7 @@ def latent_circuits(
     # 3. what the tasks share
     shared = compare(scores, size=edges, seed=seed) if len(scores) > 1 and n >= 4 else None
     settings = {**described(regressor), "edges": edges, "shots": shots, "n": n, "held_out": held_out,
-                "positions": positions,
-                "random": random, "seed": seed}  # fmt: skip
+                "positions": positions, "random": random, "seed": seed}  # fmt: skip
     circuits = {name: one.top(edges).prune() for name, one in scores.items()}
     return LatentCircuits(scores, circuits, joined, shared, settings)
 

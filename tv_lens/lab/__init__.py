@@ -2,8 +2,8 @@
 
 Example:
     >>> import tv_lens as tv
-    >>> regressor = tv.lab.load("my-run")  # doctest: +SKIP
-    >>> tasks = tv.lab.latent_tasks(regressor.family)  # doctest: +SKIP
+    >>> regressor = tv.lab.load("bases4", seed=0)
+    >>> tasks = tv.lab.latent_tasks(regressor.family)
     >>> tv.decodability(regressor, tasks, shots=(9,), null=False, pos="y")  # doctest: +SKIP
 """
 
@@ -44,7 +44,8 @@ from tv_lens.lab.training_run import TrainingRun
 __all__ = [
     "FAMILIES", "OLS", "PRESETS", "Averaging", "BayesMixture", "DiscretePrior", "Episodes", "Family", "FiniteTasks",
     "FixedRepresentation", "FunctionMixture", "Lasso", "LatentTask", "NearestNeighbours", "NetworkConfig", "NoisyLinear",
-    "OracleRidge", "Posterior", "PosteriorProbe", "Predictive", "Reference", "Regressor", "Ridge", "SparseMixture", "TrainingConfig", "TrainingRun", "Zero",
+    "OracleRidge", "Posterior", "PosteriorProbe", "Predictive", "Reference", "Regressor", "Ridge", "SparseMixture",
+    "TrainingConfig", "TrainingRun", "Zero",
     "build_network", "config", "latent_tasks", "load", "log", "pack", "preset", "prompts_of", "references", "runs", "steps",
     "train",
 ]  # fmt: skip

@@ -1,7 +1,6 @@
 """SOAP: Adam in the directions in which a matrix's gradients vary.
 
-No package of torch's own has it. At the sizes of the laboratory the rotations cost a tenth of a step and save most of
-the steps: see the recipe in docs/how-to/lab.md.
+Torch has none. What a step costs beside Adam's is in `benchmarks/training.py`; why it is worth it, in docs/how-to/lab.md.
 """
 
 from __future__ import annotations
@@ -30,7 +29,8 @@ class SOAP(torch.optim.Optimizer):
     """
 
     def __init__(
-        self, parameters: Iterable[Tensor], lr: float, betas: tuple[float, float] = (0.95, 0.95), every: int = 10, eps: float = 1e-8
+        self, parameters: Iterable[Tensor], lr: float, betas: tuple[float, float] = (0.95, 0.95), every: int = 10,
+        eps: float = 1e-8,
     ):  # fmt: skip
         super().__init__(parameters, {"lr": lr, "betas": betas, "every": every, "eps": eps})
 
