@@ -11,7 +11,7 @@ import tiny_characters
 import tv_lens as tv
 from tv_lens.errors import FormatError, InvalidArgument, RunMismatch
 from tv_lens.site import Site
-from tv_lens.task_vectors import readings
+from tv_lens.task_vectors import decodability, readings
 from tv_lens.task_vectors.readings import read_rows
 from tv_lens.task_vectors.representations import classes_of, draw, read, read_together
 
@@ -114,6 +114,27 @@ def test_decodability_from_files_is_decodability(model, tmp_path):
     stored = tv.decodability(model, tasks, store=tmp_path / "held", **options)
     for part in ("sweep", "controls", "pairs", "shuffles"):
         np.testing.assert_array_equal(getattr(plain, part).values.values, getattr(stored, part).values.values)
+
+
+def test_a_run_killed_between_shot_counts_goes_on_in_its_run_and_its_files(model, tmp_path, monkeypatch):
+    tasks, options = tiny_characters.telling(3), dict(shots=(0, 2), n=12, k=3, progress=False)
+    folders = dict(run=tmp_path / "run", store=tmp_path / "held")
+    votes, calls = decodability._votes, []
+
+    def killed(*arguments, **named):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return votes(*arguments, **named)
+
+    monkeypatch.setattr(decodability, "_votes", killed)
+    with pytest.raises(KeyboardInterrupt):
+        tv.decodability(model, tasks, **folders, **options)
+    ran = counting(model, monkeypatch)
+    found = tv.decodability(model, tasks, **folders, **options).sweep
+    assert not ran and len(calls) == 3  # everything was read; one shot count's votes were missing
+    plain = tv.decodability(model, tasks, **options).sweep
+    np.testing.assert_array_equal(found.values.values, plain.values.values)
 
 
 def test_a_capture_in_files_is_the_capture(model, tmp_path):

@@ -17,7 +17,7 @@ from torch import Tensor
 from tv_lens.atomic import atomic_write, flush, plain_errors
 from tv_lens.batch import TokenBatch
 from tv_lens.errors import BudgetTooSmall, EmptySelection, FormatError, UnknownName, unknown
-from tv_lens.passes import in_batches, needs_company, tokens_at_once
+from tv_lens.passes import in_batches, needs_company, prompts_at_once
 from tv_lens.site import ModelShape, Site
 
 if TYPE_CHECKING:
@@ -111,6 +111,12 @@ def prompts_per_batch(budget: int, per_prompt: int, what: str) -> int:
     return budget // per_prompt
 
 
+def prompts_per_pass(model: HookedModel, width: int, n_logits: int, budget: int) -> int:
+    """How many prompts of so many tokens the budget holds, and no more than make a pass faster."""
+    needed = bytes_per_prompt(model.shape, width, n_logits, model.dtype.itemsize)
+    return min(prompts_per_batch(budget, needed, f"{width} tokens"), prompts_at_once(model, width))
+
+
 def captured(
     model: HookedModel, tokens: TokenBatch, sites: Sequence[Site], budget: int, store: Path | None = None
 ) -> Capture:
@@ -129,7 +135,7 @@ def captured(
                              do="raise memory_budget=, or write a value computed before.")  # fmt: skip
     fitting = size
     if not around:  # an edit may hold a value for each prompt of the batch
-        size = min(size, max(1, tokens_at_once(model.device) // tokens.width))
+        size = min(size, prompts_at_once(model, tokens.width))
     values: dict[Site, Tensor] = {}
     work = partial(_read, model, tokens, sites, _stop(sites))
     for rows, found in in_batches(model, len(tokens), size, tokens.width, work, who="model.capture",

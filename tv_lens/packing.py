@@ -8,7 +8,7 @@ prompt's last token what the prompt's own run would hold. Whether a model can be
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -99,10 +99,8 @@ def packed(
     """
     most = min(most, shape.n_ctx or most)  # no model is made for longer sequences, wherever their tokens stand
     trees: list[Pack] = []
-    last: tuple[int, ...] = ()
-    for number in sorted(range(len(rows)), key=lambda i: rows[i]):  # rows that begin alike are neighbours
-        row, held = rows[number], len(trees[-1]) if trees else 0
-        shared = _common(last, row)
+    for number, row, shared in _in_order(rows):
+        held = len(trees[-1]) if trees else 0
         # A shared token saves the layer's products, about 12 d_model^2; each hidden pair costs its scores and its share
         # of the sum, 4 d_model, and the passes over the scores as much again.
         saves, costs = 12 * shape.d_model * shared, 8 * held * (len(row) - shared)
@@ -110,7 +108,6 @@ def packed(
             trees.append(Pack())
             shared = 0
         trees[-1].add(number, row, shared)
-        last = row
     saved = [sum(len(rows[i]) for i in tree.rows) - len(tree) for tree in trees]
     worth = [tree for tree, less in zip(trees, saved) if less and _WORTH * less >= len(tree)]
     chosen = {number for tree in worth for number in tree.rows}
@@ -127,6 +124,14 @@ def _filled(trees: Sequence[Pack], most: int) -> list[Pack]:
         else:
             found.append(tree)
     return found
+
+
+def _in_order(rows: Sequence[tuple[int, ...]]) -> Iterator[tuple[int, tuple[int, ...], int]]:
+    """Each row's number, its tokens and how many it shares with the row before: rows that begin alike are neighbours."""
+    last: tuple[int, ...] = ()
+    for number in sorted(range(len(rows)), key=lambda i: rows[i]):
+        yield number, rows[number], _common(last, rows[number])
+        last = rows[number]
 
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:
@@ -152,7 +157,8 @@ def read_pack(
     _, attachment = model.forward(
         batch, reads=list(placed.values()), logits_at=batch.last[:, None], stop_after=last, who=who,
         block_call=_Branches(pack.seen(), positions[0].cpu()),
-        position_ids=positions, attention_mask=torch.ones_like(ids),  # without a mask, positions say where prompts begin
+        # Without a mask, positions say where prompts begin.
+        position_ids=positions, attention_mask=torch.ones_like(ids),
     )  # fmt: skip
     return {site: attachment.values.pop(at)[0].float().cpu() for site, at in placed.items()}
 
@@ -187,17 +193,16 @@ class _Branches:
 def packs(model: HookedModel) -> bool:
     """Whether rows in a pack hold what they hold alone, found out once a model."""
     if model not in _verdicts:
-        _verdicts[model] = False if own_mask(model) or model.shape.n_ctx < 16 else _agree(model)
+        _verdicts[model] = not own_mask(model) and model.shape.n_ctx >= 16 and _agree(model)
     return _verdicts[model]
 
 
 def _agree(model: HookedModel) -> bool:
     ids = torch.randint(0, model.n_ids, (16,), generator=torch.Generator().manual_seed(0)).tolist()
     rows = [tuple(ids[:9]), tuple(ids[:4] + ids[9:14]), tuple(ids[:4]), tuple(ids[:5] + ids[11:16])]
-    pack, last = Pack(), ()
-    for number in sorted(range(len(rows)), key=lambda i: rows[i]):
-        pack.add(number, rows[number], _common(last, rows[number]))
-        last = rows[number]
+    pack = Pack()
+    for number, row, shared in _in_order(rows):
+        pack.add(number, row, shared)
     sites = [Site("resid_post", layer) for layer in range(model.n_layers)]
     try:
         found = read_pack(model, pack, sites)

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from tv_lens.model import HookedModel
 
 T = TypeVar("T")
-CPU_TOKENS = 768  # a core's caches hold what a pass of so many keeps alive; twice as many ran a fifth slower
-MOST_TOKENS = 8192  # beyond this a larger batch is no faster on any machine, and only delays the progress bar
+CPU_TOKENS = 768  # a core's caches hold what a pass of so many keeps alive: benchmarks/decodability.py --at-once 1536
+MOST_TOKENS = 8192  # they keep any device busy; more at once would only delay the progress bar
 _HELD: WeakKeyDictionary[HookedModel, int] = WeakKeyDictionary()
 """Tokens that a model's device was found to hold at once, where it was full once."""
 
@@ -33,6 +33,11 @@ _HELD: WeakKeyDictionary[HookedModel, int] = WeakKeyDictionary()
 def tokens_at_once(device: torch.device) -> int:
     """Tokens beyond which a larger batch is no faster."""
     return min(MOST_TOKENS, CPU_TOKENS * torch.get_num_threads()) if device.type == "cpu" else MOST_TOKENS
+
+
+def prompts_at_once(model: HookedModel, width: int) -> int:
+    """Prompts of so many tokens beyond which a larger batch is no faster; one at least."""
+    return max(1, tokens_at_once(model.device) // width)
 
 
 def in_batches(

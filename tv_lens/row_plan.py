@@ -55,19 +55,21 @@ def run(
         planned[row.prompt].append(_plan(i, row, lengths[row.prompt], model.n_layers))
     counts = {"base_runs": 0, "tokens_shared": 0, "walks": 0, "estimated_peak_bytes": 0}
     needs = {prompt: _needed(model, lengths[prompt], found) for prompt, found in planned.items()}
-    most = max(needs, key=lambda prompt: needs[prompt])
-    prompts_per_batch(budget, needs[most], f"{lengths[most]} tokens and its rows")  # refuses now what the last would need
+    worst = max(needs, key=lambda prompt: needs[prompt])  # what the last batch would need is refused now
+    prompts_per_batch(budget, needs[worst], f"{lengths[worst]} tokens and its rows")
     waiting = [{prompt: planned[prompt] for prompt in prompts} for prompts in _alike(base, needs, budget)]
     most = len(rows)
     while waiting:
         part = waiting.pop(0)
         size = sum(map(len, part.values()))
-        took = _tried(model, base, part, rows, readout, values, budget, who) if size <= most else None
-        if took is None:  # the device is full: half as many prompts, or of one prompt half as many rows
-            if size <= most:
-                most = size // 2
-                tell_halved(model, f"{size} rows of {len(part)} prompts at once", f"{most} at a time", who)
+        if size > most:
             waiting = [*_halves(part), *waiting]
+            continue
+        took = _tried(model, base, part, rows, readout, values, budget, who)
+        if took is None:  # the device is full: half as many prompts, or of one prompt half as many rows
+            most = size // 2
+            tell_halved(model, f"{size} rows of {len(part)} prompts at once", f"{most} at a time", who)
+            waiting = [part, *waiting]
             continue
         for name, count in took.items():
             counts[name] = max(counts[name], count) if name == "estimated_peak_bytes" else counts[name] + count

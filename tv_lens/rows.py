@@ -23,7 +23,7 @@ from tv_lens.editing import Edit
 from tv_lens.errors import EmptySelection, InvalidArgument, unknown
 from tv_lens.intervention import Zero
 from tv_lens.model import HookedModel
-from tv_lens.passes import in_batches, tokens_at_once
+from tv_lens.passes import in_batches, prompts_at_once
 from tv_lens.progress import Bar
 from tv_lens.progress import progress as progress_bar
 from tv_lens.row_edits import PlacedEdit, Readout, Row, check_rows, columns_of, merged, read_out
@@ -146,7 +146,7 @@ def _chunks(model: HookedModel, base: TokenBatch, rows: Sequence[Row], budget: i
     for i in sorted(range(len(rows)), key=lambda i: lengths[rows[i].prompt]):
         width = lengths[rows[i].prompt]
         fits = prompts_per_batch(budget, _bytes(model, width), f"{width} tokens")
-        fits = min(fits, max(1, tokens_at_once(model.device) // width))
+        fits = min(fits, prompts_at_once(model, width))
         if len(chunk) >= fits:
             yield chunk
             chunk = []

@@ -16,13 +16,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tv_lens.batch import TokenBatch
-from tv_lens.capture import bytes_per_prompt, prompts_per_batch
+from tv_lens.capture import prompts_per_pass
 from tv_lens.editing import Edit, positions_of, refuse_duplicates
 from tv_lens.errors import InvalidArgument
 from tv_lens.intervention import Intervention, as_interventions
 from tv_lens.metrics import Answers, checked, exact_match, log_prob
 from tv_lens.model import HookedModel
-from tv_lens.passes import in_batches, tokens_at_once
+from tv_lens.passes import in_batches
 from tv_lens.progress import progress as progress_bar
 from tv_lens.tasks.prompts import Prompts
 from tv_lens.tasks.tokenized import TokenizedPrompts
@@ -96,8 +96,8 @@ def score(
     whole = [row + answer[:-1] for row, answer in zip(tokens.tokens.rows(), tokens.answer_ids)]
     batch = model.tokens(TokenBatch.from_lists(whole))
     found: list[Scores] = []
-    size = _at_once(model, batch.width, most, memory_budget or model.memory_budget)
-    work = partial(_part_scored, model, batch, lengths, tokens.answer_ids, edits, who)
+    size = prompts_per_pass(model, batch.width, most, memory_budget or model.memory_budget)
+    work = partial(_scored, model, batch, lengths, tokens.answer_ids, edits, who)
     with progress_bar(who, len(batch), "prompts", progress) as bar:
         for rows, part in in_batches(model, len(batch), size, batch.width, work, who=who):
             found.append(part)
@@ -123,24 +123,12 @@ def _refuse(model: HookedModel, edits: Sequence[Intervention], most: int) -> Non
             )  # fmt: skip
 
 
-def _at_once(model: HookedModel, width: int, n_logits: int, budget: int) -> int:
-    """How many prompts the budget holds, and no more than make a pass faster."""
-    needed = bytes_per_prompt(model.shape, width, n_logits, model.dtype.itemsize)
-    return min(prompts_per_batch(budget, needed, f"{width} tokens"), max(1, tokens_at_once(model.device) // width))
-
-
-def _part_scored(
-    model: HookedModel, batch: TokenBatch, lengths: Sequence[int], answer_ids: Sequence[Sequence[int]],
+def _scored(
+    model: HookedModel, whole: TokenBatch, lengths: Sequence[int], answer_ids: Sequence[Sequence[int]],
     edits: Sequence[Intervention], who: str, rows: slice,
 ) -> Scores:  # fmt: skip
-    return _scored(model, batch.select(rows), lengths[rows], answer_ids[rows], edits, who)
-
-
-def _scored(
-    model: HookedModel, batch: TokenBatch, lengths: Sequence[int], answer_ids: Sequence[Sequence[int]],
-    edits: Sequence[Intervention], who: str,
-) -> Scores:  # fmt: skip
-    """The scores of one batch of prompts, each followed by its answer."""
+    """The scores of some of the prompts, each followed by its answer."""
+    batch, lengths, answer_ids = whole.select(rows), lengths[rows], answer_ids[rows]
     device = batch.ids.device
     prompt_ends = torch.tensor(list(lengths), device=device)
     columns = torch.arange(batch.width, device=device)

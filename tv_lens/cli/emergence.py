@@ -93,7 +93,8 @@ def _asked(runs: Sequence[str], seeds: Sequence[int] | None) -> dict[str, list[t
         if not (Path(folder) / "config.json").is_file():
             raise InvalidArgument("This is not the folder of a training run.", got=folder,
                                   allowed="a folder that `tv-lens train` wrote",
-                                  do=f"for runs that come with the package: --run {EMBEDDED} or {EMBEDDED}:NAME.")  # fmt: skip
+                                  do=f"for runs that come with the package: --run {EMBEDDED} or "
+                                     f"{EMBEDDED}:NAME.")  # fmt: skip
     if folders:
         pages[Path(folders[0]).resolve().name] = [(str(Path(folder).resolve()), 0) for folder in folders]
     for one in runs:

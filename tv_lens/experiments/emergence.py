@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -15,7 +15,7 @@ import xarray as xr
 from tv_lens.errors import InvalidArgument, unknown
 from tv_lens.experiments.emergence_causes import causes
 from tv_lens.experiments.emergence_measures import CONTROLS, LEVELS, TOKENS, Plan, measured
-from tv_lens.experiments.emergence_result import Emergence
+from tv_lens.experiments.emergence_result import GROUP, TASK, WITHIN, Emergence, chances
 from tv_lens.experiments.lens_result import versions
 from tv_lens.experiments.stages import Clock, Say
 from tv_lens.experiments.training_map import MAPS, TrainingMap
@@ -74,7 +74,7 @@ def emergence(
     Args:
         source: the name of an embedded run, such as "bases4", or the folder of a training run, finished or not.
         seed: which run of that name.
-        size: "tiny" (seconds), "laptop" (one to two minutes of one core for an embedded run), "full", or one's own.
+        size: "tiny" (seconds), "laptop" (minutes for an embedded run), "full", or one's own.
         draw: the episodes that are measured on; the same at every checkpoint.
         run: a folder that keeps each checkpoint's measurements, patching and ablation, so that a killed measurement
             continues there; circuits are found anew.
@@ -173,10 +173,10 @@ class _Labelled:
     steps: tuple[int, ...]
     arrays: Sequence[Mapping[str, np.ndarray]]
     provenance: dict[str, Any]
-    tasks: tuple[str, ...] = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "tasks", self.plan.family.task_names)
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return self.plan.family.task_names
 
     def everything(self) -> dict[str, Any]:
         """The fields of an `Emergence` that checkpoints fill, and an empty dictionary for maps."""
@@ -220,7 +220,7 @@ class _Labelled:
         at = {"token": TOKENS, "layer": range(n_layers), "task": self.tasks}
         everywhere = {"step": self.steps, "shots": plan.shots, **at}
         rule = {**self.provenance, "k": plan.k, "ties": TIE_RULE, "distance": "euclidean"}
-        chance, labelled = 1 / len(self.tasks), _Labelled(plan, self.steps, self.arrays, rule)
+        known, labelled = chances(plan.family), _Labelled(plan, self.steps, self.arrays, rule)
 
         def shares(name: str, metric: str, sign: str, zero: float) -> Sweep | None:
             if name not in self.arrays[0]:
@@ -228,8 +228,7 @@ class _Labelled:
             return labelled._sweep(self._over_steps(name), everywhere, metric, "share of points", sign, zero=zero)
 
         named = "higher: the neighbours name the {}; 1: always; chance is {:.3f}"
-        sizes = [plan.family.groups.count(group) for group in plan.family.groups]
-        group, within = float(np.mean(sizes)) / len(sizes), float(np.mean([1 / size for size in sizes]))
+        chance, group, within = known[TASK], known[GROUP], known[WITHIN]
         dealt = self._over_steps("td_chance")
         return {
             "td": shares("td", "task decodability", named.format("task", chance), chance),

@@ -175,11 +175,9 @@ def _groups(of: Findings) -> Claim:
 
 def _within(of: Findings) -> Claim:
     found, place = of.level("within")
-    chance = of.result.chance("within")
-    least, most = chance, 1.0
-    if of.result.ceiling is not None:
-        most = float(of.result.ceiling.sel(level="within", shots=of.result.shots).mean().mean())
-    middle = (least + most) / 2
+    chance, ceiling = of.result.chance("within"), of.result.mean_ceiling("within")
+    most = 1.0 if ceiling is None else ceiling
+    middle = (chance + most) / 2
     verdict = AGREES if found["high"] < middle else DISAGREES if found["low"] > middle else UNDECIDED
     return of.claim("layers", "within a group, bases never separate",
                     f"never; here: not half-way to the ceiling, {number(middle)}",
@@ -261,8 +259,8 @@ def _signs(of: Findings, step: int, claim: str, paper: str, unmoved: str) -> Cla
         beside = f"; replacing x-tokens instead: own {own}, others {others}"
     verdict = {"holds": AGREES, "others raise": unmoved, "own lowers": UNDECIDED}.get(str(row.verdict), DISAGREES)
     return of.claim("patching", claim, paper, f"{ours} ({row.verdict})", verdict,
-                    f"change of loss; difference of means added at y-tokens of layer {of.patched_layer}, the layer chosen "
-                    f"on other episodes{beside}")  # fmt: skip
+                    f"change of loss; difference of means added at y-tokens of layer {of.patched_layer}, the layer "
+                    f"chosen on other episodes{beside}")  # fmt: skip
 
 
 def _tied(of: Findings) -> Claim | None:

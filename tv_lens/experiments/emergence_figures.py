@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
 from tv_lens.errors import InvalidArgument
@@ -60,11 +59,9 @@ def plot_training_map(result: TrainingMap, *, title: str | None = None, height: 
 
 def training_view(result: Emergence) -> TrainingView:
     """What the scrubber shows of a result."""
-    ceiling = None if result.ceiling is None else float(result.ceiling.sel(level="task",
-                                                                           shots=result.shots).mean().mean())
     maps = {_MAP_TITLES.get(kind, kind): one.points for kind, one in result.maps.items()}
-    return TrainingView(result.name, result.mse(), result.td.sel(shots=result.shots), result.chance(), ceiling,
-                        levels(result), maps)
+    return TrainingView(result.name, result.mse(), result.td.sel(shots=result.shots), result.chance(),
+                        result.mean_ceiling(), levels(result), maps)
 
 
 def levels(result: Emergence) -> dict[str, float]:
@@ -94,7 +91,7 @@ def decodability(result: Emergence, level: str = "task") -> Sweep:
     place = result.best(level=level)
     lines = {"chance": result.chance(level)}
     if result.ceiling is not None and level in result.ceiling.values["level"].values:
-        lines["ceiling"] = float(result.ceiling.sel(level=level, shots=result.shots).mean().mean())
+        lines["ceiling"] = result.mean_ceiling(level)
     words = {"task": "Decodability", "group": "Decodability of the group", "within": "Decodability within the group"}
     return with_levels(result.td_curve(**place, level=level), lines,
                        name=f"{words[level]} at the {place['token']}-token, layer {place['layer']}")  # fmt: skip
@@ -103,9 +100,8 @@ def decodability(result: Emergence, level: str = "task") -> Sweep:
 def gains(result: Emergence, level: str = "task") -> Sweep:
     """`example step curve task`: loss and decodability, each as a share of what telling tasks apart gains.
 
-    Of the loss, 0 is the reference that does not infer the task and 1 the Bayes-optimal one; of decodability,
-    0 is chance
-    and 1 the ceiling.
+    Of the loss, 0 is the reference that does not infer the task and 1 the Bayes-optimal one; of decodability, 0 is
+    chance and 1 the ceiling.
 
     Raises:
         InvalidArgument: the best predictor of the family is not known.
@@ -161,8 +157,3 @@ def clipped(figure: Figure, low: float, high: float) -> Figure:
     """The figure with its value axes cut off, where a curve starts far outside what matters."""
     figure.plotly.update_yaxes(range=[low, high])
     return figure
-
-
-def widest(values: np.ndarray) -> float:
-    """The largest absolute value, for a scale that several figures share."""
-    return float(np.abs(values).max())

@@ -100,10 +100,8 @@ class Findings:
 
     def ceiling(self) -> str:
         """The ceiling of decodability in words, empty where it is not known."""
-        if self.result.ceiling is None:
-            return ""
-        return ("ceiling "
-                f"{number(float(self.result.ceiling.sel(level='task', shots=self.result.shots).mean().mean()))}, ")
+        ceiling = self.result.mean_ceiling()
+        return "" if ceiling is None else f"ceiling {number(ceiling)}, "
 
     def surface(self) -> float:
         """The best that neighbours do without the network, at the token that is read."""
@@ -127,8 +125,10 @@ class Findings:
 
     @cached_property
     def patched_layer(self) -> int:
-        """Where patches of answers are told: where own and other representations differ most at the last step. It is chosen
-        on every second episode, and told on the rest."""
+        """Where patches of answers are told: where own and other representations differ most at the last step.
+
+        It is chosen on every second episode, and told on the rest.
+        """
         last = self.result.patch_matrices[max(self.result.patch_matrices)]
         at = sign_pattern(_every_second(last, 1)).mean().sel(pair="difference", **PATCHED)
         return int(at["layer"].values[int(at.values.argmax())])
@@ -159,7 +159,7 @@ class Findings:
 
 def _every_second(matrix: Sweep, first: int) -> Sweep:
     """Half of the episodes; all of them where there is but one."""
-    return replace(matrix, values=matrix.values.isel(example=slice(first if matrix.n > 1 else 0, None, 2)))
+    return matrix.isel(example=slice(first if matrix.n > 1 else 0, None, 2))
 
 
 def limits(sweep: Sweep) -> dict[str, float]:

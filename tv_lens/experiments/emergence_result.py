@@ -131,12 +131,14 @@ class Emergence:
 
     def chance(self, level: str = TASK) -> float:
         """Decodability without any information, the mean over tasks: of the task, of its group, or within its group."""
-        sizes = [self.family.groups.count(group) for group in self.family.groups]
-        found = {TASK: 1 / len(sizes), GROUP: float(np.mean(sizes)) / len(sizes),
-                 WITHIN: float(np.mean([1 / size for size in sizes]))}
+        found = chances(self.family)
         if level not in found:
             raise unknown("level of decodability", level, found)
         return found[level]
+
+    def mean_ceiling(self, level: str = TASK) -> float | None:
+        """The mean over tasks of how often the true posterior's argmax is right; None where nobody knows it."""
+        return None if self.ceiling is None else float(self.ceiling.sel(level=level, shots=self.shots).mean().mean())
 
     def chance_band(self, level: float = 0.95) -> xr.Dataset:
         """`low` and `high` of what a class scores when labels are dealt out at random, by step, token, layer and task.
@@ -251,14 +253,14 @@ class Emergence:
             table[name] = beside.sel(reference=name).to_series()
         if self.bayes is not None:
             table["MSE / Bayes"] = table["MSE"] / table[self.bayes]
+        bands = self.chance_band().sel(step=step)
         for token in self.td.values["token"].values.tolist():
             layer = self.best(token)["layer"]
             limits = self.td_curve(token, layer).sel(step=step).interval()
             for part, name in (("mean", ""), ("low", " low"), ("high", " high")):
                 table[f"TD {token}{name}"] = limits[part].to_series()
             table[f"layer {token}"] = layer
-            band = self.chance_band().sel(step=step, token=token, layer=layer)
-            table[f"chance {token} high"] = band["high"].to_series()
+            table[f"chance {token} high"] = bands["high"].sel(token=token, layer=layer).to_series()
             if self.readout_r2 is not None:
                 here = self.readout_r2.sel(step=step, token=token, layer=layer, shots=self.shots)
                 table[f"read-out R2 {token}"] = here.mean().to_series()
@@ -345,6 +347,13 @@ def coupling(
                               got="some without a known best predictor",
                               do=f"ask for definition={FIT!r}.")  # fmt: skip
     return pooled(points, n_boot=n_boot, seed=seed)
+
+
+def chances(family: Family) -> dict[str, float]:
+    """Decodability without any information, the mean over tasks, by level."""
+    sizes = [family.groups.count(group) for group in family.groups]
+    return {TASK: 1 / len(sizes), GROUP: float(np.mean(sizes)) / len(sizes),
+            WITHIN: float(np.mean([1 / size for size in sizes]))}  # fmt: skip
 
 
 def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:

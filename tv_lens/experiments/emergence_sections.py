@@ -105,13 +105,13 @@ def _change_rows(one: Findings) -> list[dict[str, Any]]:
     """A row a task: when its loss drops and its decodability rises, and the factor between them."""
     table = one.points.table().set_index(["task", "curve"])
     rows = []
-    for lag in one.points.lags().itertuples():
-        row: dict[str, Any] = {"task": lag.task}
+    for lag in one.points.lags().to_dict("records"):
+        row: dict[str, Any] = {"task": lag["task"]}
         for curve, words in (("loss", "loss drops at step"), ("TD", "decodability rises at step")):
-            cell = table.loc[(lag.task, curve)]
+            cell = table.loc[(lag["task"], curve)]
             row[words] = f"{cell.step:.0f} [{cell.low:.0f}, {cell.high:.0f}]" if cell.changed else "no change"
-        factors = one.points.lags().set_index("task").loc[lag.task, ["factor", "factor low", "factor high"]]
-        row["decodability's step / loss's"] = interval_text(*map(float, factors)) if factors.notna().all() else "–"
+        factors = [lag[name] for name in ("factor", "factor low", "factor high")]
+        row["decodability's step / loss's"] = interval_text(*factors) if not pd.isna(factors).any() else "–"
         rows.append(row)
     return rows
 

@@ -8,12 +8,12 @@ from functools import partial
 import torch
 
 from tv_lens.batch import TokenBatch
-from tv_lens.capture import bytes_per_prompt, prompts_per_batch
+from tv_lens.capture import prompts_per_pass
 from tv_lens.editing import Edit, positions_of
 from tv_lens.errors import InvalidArgument
 from tv_lens.intervention import Intervention, as_interventions
 from tv_lens.model import HookedModel
-from tv_lens.passes import in_batches, needs_company, tokens_at_once
+from tv_lens.passes import in_batches, needs_company
 from tv_lens.tasks.prompts import Prompts
 
 
@@ -37,10 +37,9 @@ def written_answers(
     edits = as_interventions(interventions)
     rows = model.tokens(prompts.tokenize(model).tokens).rows()
     width = max(map(len, rows)) + tokens
-    needed = bytes_per_prompt(model.shape, width, 1, model.dtype.itemsize)
     company = needs_company([*edits, *model.registry.edits_around()], len(rows))
-    fitting = prompts_per_batch(model.memory_budget, needed, f"{width} tokens")
-    size = len(rows) if company else min(fitting, max(1, tokens_at_once(model.device) // width))
+    fitting = prompts_per_pass(model, width, 1, model.memory_budget)
+    size = len(rows) if company else fitting
     parts = in_batches(model, len(rows), size, width, partial(_written, model, rows, edits, tokens),
                        who="written_answers", together=company)  # fmt: skip
     texts = model.tokenizer.batch_decode([answer for _, part in parts for answer in part], skip_special_tokens=True)

@@ -185,8 +185,9 @@ def _embedded(name: str, seed: int, step: int | None, device: str | torch.device
         raise InvalidArgument("No weights were kept after this step.", got=f"step={step}", do=f"the nearest is {near}.",
                               allowed=", ".join(map(str, about["steps"])))  # fmt: skip
     made: TrainingConfig = about["config"]
-    with safe_open(path, framework="pt") as file:
-        weights = {key.partition("/")[2]: file.get_tensor(key) for key in file.keys() if key.startswith(f"{step}/")}
     if step == 0:
         weights = dict(build_network(made.network, made.seed).state_dict())
+    else:
+        with safe_open(path, framework="pt") as file:
+            weights = {key.partition("/")[2]: file.get_tensor(key) for key in file.keys() if key.startswith(f"{step}/")}
     return Regressor.of(weights, made.network, family=made.family, step=step, name=path.stem, device=device)

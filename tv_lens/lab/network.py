@@ -1,7 +1,8 @@
 """The network of the laboratory: a GPT-2 body that reads vectors and writes one number.
 
-An episode enters as x_1, y_1, x_2, y_2, ..., each a vector: x in `dim` coordinates, y in one of its own (or in the first of
-x's, as in Garg et al. 2022), zeros elsewhere. A linear map reads the vectors in, another reads the prediction of y_i out after x_i. In between stands the body of
+An episode enters as x_1, y_1, x_2, y_2, ..., each a vector: x in `dim` coordinates, y in one of its own (or in the
+first of x's, as in Garg et al. 2022), zeros elsewhere. A linear map reads the vectors in, another reads the prediction
+of y_i out after x_i. In between stands the body of
 `transformers`' GPT-2 as it is, so that TransformerLens bridges it like any other.
 """
 

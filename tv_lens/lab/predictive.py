@@ -83,11 +83,12 @@ class Predictive:
 
 def _gap(weights: Tensor, means: Tensor, variances: Tensor, places: Tensor) -> Float[Tensor, "n K"]:
     whole = Predictive(weights, means, variances)
+    mean, variance, logs = whole.mean[..., None], whole.variance[..., None], weights.log()[..., None, :]
     found = torch.zeros_like(whole.mean)
     for task in range(weights.shape[-1]):
         y = means[..., task, None] + variances[..., task, None].sqrt() * places  # n K node
-        each = weights.log()[..., None, :] + _log_normal(y[..., None], means[..., None, :], variances[..., None, :])
-        outside = _log_normal(y, whole.mean[..., None], whole.variance[..., None])
+        each = logs + _log_normal(y[..., None], means[..., None, :], variances[..., None, :])
+        outside = _log_normal(y, mean, variance)
         found += weights[..., task] * (torch.logsumexp(each, -1) - outside).mean(-1)
     return found.clamp(min=0)
 

@@ -211,11 +211,14 @@ def decodability(
               "shots": shots, "n": n, "k": k, "sites": [str(one) for one in sites], "pos": pos, "distance": distance,
               "split": split, "seed": seed, "points": {str(count): digest(drawn[count]) for count in shots}}  # fmt: skip
     with shards(run, verb="decodability", config=config, total=len(shots)) as kept:
-        with progress_bar(METRIC, sum(counts), "tokens", progress, sum(counts[i] for i in kept.done)) as bar:
+        # A store goes on as it was begun: with every count's prompts, also where the votes of some are there.
+        voted = set() if store is not None else {shots[i] for i in kept.done}
+        begun = sum(drawn[count].n_tokens for count in voted)
+        with progress_bar(METRIC, sum(counts), "tokens", progress, begun) as bar:
             found: dict[int, Readings] = {}
             for i in kept.pending():
                 if shots[i] not in found:  # prompts of several shot counts begin alike: all that are missing, together
-                    missing = {count: drawn[count] for j, count in enumerate(shots) if j not in kept.done}
+                    missing = {count: points for count, points in drawn.items() if count not in voted}
                     found = read_together(model, missing, [*sites, *({entry} - set(sites))], bar.advance, store)
                 held = found.pop(shots[i])
                 kept.put(i, vars(_votes(held, sites, entry, drawn[shots[i]], k=k, distance=distance, seed=seed)))

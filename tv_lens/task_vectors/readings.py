@@ -128,8 +128,13 @@ def _planned(model: HookedModel, rows: Sequence[tuple[int, ...]], n_sites: int) 
     plain = bool(model.registry.edits_around() or model.registry.foreign_hooks())  # whoever edits counts positions
     if together and (plain or not packs(model)):
         return [], list(range(len(rows)))
-    alone += [number for pack in together if not fits(model, pack, n_sites) for number in pack.rows]
-    return [pack for pack in together if fits(model, pack, n_sites)], alone
+    fitting: list[Pack] = []
+    for pack in together:
+        if fits(model, pack, n_sites):
+            fitting.append(pack)
+        else:
+            alone += pack.rows
+    return fitting, alone
 
 
 class _Tables:

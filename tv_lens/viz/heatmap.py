@@ -26,8 +26,9 @@ def heatmap(sweep: Sweep, *, title: str, height: int | None, level: float, cente
     x_names, y_names = (np.array(sweeps.full_labels(sweep, axis), dtype=object) for axis in (x, y))
     tilted = sum(len(label) for label in columns) * 7.5 > _WIDTH * 0.85 or len(columns) > 40
     rows = sweep.values.sizes[y]
-    height = height or int(np.clip(rows * 15 + 190 + 50 * tilted + 40 * bool(rest), 330, 820))
-    bar = height - 190 - 50 * tilted - 40 * bool(rest)
+    around = 190 + 50 * tilted + 40 * bool(rest)
+    height = height or int(np.clip(rows * 15 + around, 330, 820))
+    bar = height - around
     traces = []
     for i, frame in enumerate(frames):
         part = (found.sel({rest[0]: frame}) if rest else found).transpose(y, x)

@@ -25,9 +25,10 @@ _POLICY = (
     "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; "
     "img-src data: blob:; font-src data:"
 )
-_NOT_DRAWN = ("<noscript>This figure is drawn by a script inside this file. Without scripts, its numbers are in the "
-              "tables around it "
-              "and in the JSON file beside the page.</noscript>")  # fmt: skip
+_NOT_DRAWN = (
+    "<noscript>This figure is drawn by a script inside this file. Without scripts, its numbers are in the tables "
+    "around it and in the JSON file beside the page.</noscript>"
+)
 
 
 @dataclass(frozen=True)
@@ -203,10 +204,8 @@ def table(part: Table) -> str:
     frame, joined = _with_intervals(part.frame)
     numeric = {name: name in joined or pd.api.types.is_numeric_dtype(frame[name]) for name in frame.columns}
     mark = {name: ' class="number"' if numeric[name] else "" for name in frame.columns}
-    head = "".join(
-        f"<th{mark[name]}>{html.escape(str(part.headings.get(name, joined.get(name, str(name).replace('_', ' ')))))}</th>"
-        for name in frame.columns
-    )
+    headings = {name: str(name).replace("_", " ") for name in frame.columns} | joined | dict(part.headings)
+    head = "".join(f"<th{mark[name]}>{html.escape(str(headings[name]))}</th>" for name in frame.columns)
     rows = []
     for values in frame.itertuples(index=False):
         strong = ' class="strong"' if part.strong and values[0] in part.strong else ""
@@ -219,7 +218,7 @@ def table(part: Table) -> str:
 
 
 def _with_intervals(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[object, str]]:
-    """The frame with the limits of a number ("TD", "TD low", "TD high") in its own column; and these columns' headings."""
+    """The frame with the limits of a number ("TD", "TD low", "TD high") in its own column; and their headings."""
     joined: dict[object, str] = {}
     for low in [name for name in frame.columns if str(name).endswith("low")]:
         name = str(low).removesuffix("low").strip() or "mean"

@@ -44,10 +44,10 @@ class TrainingView:
     def __post_init__(self) -> None:
         for name, array in (("td", self.td.values), *self.maps.items()):
             if array["step"].values.tolist() != list(self.steps):
-                raise ShapeMismatch(f"A scrubber moves everything together: {name} has other checkpoints than the "
-                                    "loss.",
-                                    got=f"{array.sizes['step']} steps",
-                                    allowed=f"{len(self.steps)}: {self.steps}")  # fmt: skip
+                raise ShapeMismatch(
+                    f"A scrubber moves everything together: {name} has other checkpoints than the loss.",
+                    got=f"{array.sizes['step']} steps", allowed=f"{len(self.steps)}: {self.steps}",
+                )  # fmt: skip
 
     @property
     def steps(self) -> tuple[int, ...]:
@@ -92,10 +92,11 @@ def plot_training(result: TrainingView, *, title: str | None = None, height: int
         orientation="h", x=0, xanchor="left", y=1 + 40 / (height - _TOP - _BELOW), yanchor="bottom",
         tracegroupgap=0))  # fmt: skip
     panels.dress(figure)
-    return Figure(title, text,
+    note = (
         "Drag the slider: the dots on the losses, decodability by layer and the points of the maps are those of that "
-                  "checkpoint. Maps use one projection for all checkpoints; their axes and scales do not move.",
-                  plotly=figure, height=height)  # fmt: skip
+        "checkpoint. Maps use one projection for all checkpoints; their axes and scales do not move."
+    )
+    return Figure(title, text, note, plotly=figure, height=height)
 
 
 class _Panels:
@@ -186,13 +187,13 @@ class _Panels:
                 mean, low, high = ([_rounded(row, 4) for row in here[end].values] for end in ("mean", "low", "high"))
                 name = theme.escaped(task)
                 shared = dict(legendgroup=name, name=name, showlegend=False)
-                band = [{"x": [*layers, *layers[::-1]], "y": [*top, *bottom[::-1]]} for top,
-                        bottom in zip(high, low, strict=True)]
+                band = [{"x": [*layers, *layers[::-1]], "y": [*top, *bottom[::-1]]}
+                        for top, bottom in zip(high, low, strict=True)]  # fmt: skip
                 curve = [{"x": layers, "y": row} for row in mean]
-                found.append((go.Scatter(**band[-1], fill="toself", fillcolor=theme.faded(colour, self.opacity),
-                                         mode="lines",
-                                         line=dict(width=0), hoverinfo="skip", **shared), (2, column),
-                                         band))  # fmt: skip
+                found.append((go.Scatter(
+                    **band[-1], fill="toself", fillcolor=theme.faded(colour, self.opacity), mode="lines",
+                    line=dict(width=0), hoverinfo="skip", **shared,
+                ), (2, column), band))  # fmt: skip
                 found.append((go.Scatter(
                     **curve[-1], mode="lines+markers", line=dict(color=colour, width=2),
                     marker=dict(size=6, color=colour), **shared,
@@ -231,7 +232,7 @@ class _Panels:
             figure.update_yaxes(range=[-0.04, 1.12], tickvals=[0, 0.25, 0.5, 0.75, 1], row=2, col=column)
             self._levels(figure, levels, 2, column, (-0.04, 1.12), falling=False)
         for row, title in enumerate(self.titles, start=1):
-            x, y = map_traces(self.view.maps[title], self.view.tasks)[2]
+            x, y = _ranges(self.view.maps[title])
             plain = dict(zeroline=False, showticklabels=False, ticks="", nticks=6)
             figure.update_xaxes(**plain, range=x, row=row, col=self.columns)
             figure.update_yaxes(**plain, range=y, row=row, col=self.columns)
@@ -246,8 +247,8 @@ class _Panels:
         spots = theme.spread(list(levels.values()), gap)
         for (name, value), spot in zip(levels.items(), spots, strict=True):
             figure.add_hline(value, row=row, col=column, line=dict(color=theme.SOFT, width=1.2, dash="dash"))
-            axes = {f"{axis}ref": figure.get_subplot(row, column)[i].plotly_name.replace("axis", "") for i,
-                    axis in enumerate("xy")}
+            axes = {f"{axis}ref": figure.get_subplot(row, column)[i].plotly_name.replace("axis", "")
+                    for i, axis in enumerate("xy")}  # fmt: skip
             right = (value > half) == falling
             end = dict(x=0.992, xanchor="right") if right else dict(x=0.008, xanchor="left")
             end["yanchor"] = "top" if right and not falling else "bottom"  # curves near chance bend upwards
@@ -269,15 +270,14 @@ def map_traces(
     digits = max(0, 3 - int(np.floor(np.log10(reach))))  # to a thousandth of the map
     traces, states = [], []
     for i, (task, colour) in enumerate(zip(tasks, theme.series_colours(len(tasks), ordered=False), strict=True)):
-        states.append([{"x": _rounded(x, digits), "y": _rounded(y, digits)} for x,
-                       y in placed.values[..., labels == task]])
+        states.append([{"x": _rounded(x, digits), "y": _rounded(y, digits)}
+                       for x, y in placed.values[..., labels == task]])  # fmt: skip
         name = theme.escaped(task)
         marker = dict(size=_ON_MAP, color=colour, symbol=theme.SYMBOLS[i % len(theme.SYMBOLS)], opacity=0.8,
                       line=dict(width=0))
         traces.append(go.Scatter(**states[-1][-1], mode="markers", legendgroup=name, name=name, showlegend=in_legend,
-                                 marker=marker,
-                                 hovertemplate=f"{name}<extra></extra>"))  # fmt: skip
-    return traces, states, [_limits(placed.values[:, i]) for i in range(2)]
+                                 marker=marker, hovertemplate=f"{name}<extra></extra>"))  # fmt: skip
+    return traces, states, _ranges(points)
 
 
 def slider(steps: Sequence[int], states: Sequence[Sequence[dict[str, Any]]], fixed: int) -> dict[str, Any]:
@@ -306,6 +306,11 @@ def slider(steps: Sequence[int], states: Sequence[Sequence[dict[str, Any]]], fix
 
 def _rounded(values: np.ndarray, digits: int) -> list[float]:
     return np.round(values.astype(float), digits).tolist()
+
+
+def _ranges(points: xr.DataArray) -> list[list[float]]:
+    """From where to where the axes of a map go, so that they hold its points at every checkpoint."""
+    return [_limits(points.transpose("axis", "step", "point").values[i]) for i in range(2)]
 
 
 def _limits(values: np.ndarray) -> list[float]:
