@@ -223,6 +223,21 @@ def test_everything_is_there_and_labelled(found, run):
     json.dumps(found.summary(), allow_nan=False)
 
 
+def test_circuits_of_both_contrasts_are_measured_and_shown(run):
+    size = EmergenceSize("own", checkpoints=3, n=12, train=12, shots=1, k=5, deals=10, drawn=5, patched=4, circuits=4)
+    one = emergence(run.path, size=size, device="cpu", progress=False)
+    assert one.circuits.keys() == one.decoding.keys() and 40 in one.decoding and one.left_out == {}
+    told = one.summary()
+    for name, found in (("circuits", one.circuits[40]), ("decoding", one.decoding[40])):
+        assert [row["task"] for row in told[name]["40"]] == list(one.tasks)
+        assert found.settings["step"] == 40 and len(found.scores) == 2
+    assert one.decoding[40].settings["contrast"] != one.circuits[40].settings["contrast"]
+    source = one.decoding[40].scores["basis 0"].graph.source
+    assert str(source) == "resid_post[0]@-2"  # of two layers, since nobody reads what the last one leaves
+    text = one.page().html
+    assert "Circuits before and after" in text and "Decoding circuits before and after" in text
+
+
 def test_the_extra_nats_vanish_for_the_bayesian_and_floor_is_nothing_of_the_network(found):
     excess = found.loss.mean().isel(step=0) - found.references.sel(reference="Bayes mixture").mean()
     assert float(excess.mean()) > 0 and float(found.kl.mean().isel(step=0).mean()) > 0

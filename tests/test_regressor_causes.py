@@ -14,7 +14,8 @@ from tv_lens.errors import (
     BudgetTooSmall, EmptySelection, InvalidArgument, MisalignedPrompts, ShapeMismatch, UnknownName,
 )  # fmt: skip
 from tv_lens.experiments import (
-    circuits_before_after, head_ablation, head_ties, latent_circuits, patch_matrix, sign_pattern, sign_verdicts,
+    Injected, circuits_before_after, head_ablation, head_ties, latent_circuits, patch_matrix, sign_pattern,
+    sign_verdicts,
 )  # fmt: skip
 from tv_lens.experiments.pruning import matched_episodes
 from tv_lens.lab import FAMILIES, Episodes, Family, NetworkConfig, Regressor, SparseMixture, build_network, latent_tasks
@@ -265,6 +266,41 @@ def test_circuits_of_latent_tasks(regressor):
                                                      random=1, method=CHEAP, progress=False))
     with pytest.raises(InvalidArgument, match="two tasks or more"):
         latent_circuits(regressor, tasks=(3,))
+
+
+def test_decoding_circuits_of_latent_tasks(regressor):
+    """Run A and run B are the same episodes with the own and with the next task's vector at the last answer: each as
+    plain hooked passes give it."""
+    contrast, shots, tasks = Injected(0, scale=2.0, contexts=20), 2, latent_tasks(FAMILY)
+    found = latent_circuits(regressor, contrast=contrast, shots=shots, n=4, held_out=6, random=1, method=CHEAP,
+                            progress=False)
+    means = torch.stack([regressor.residual_stream(regressor.encode(task.episodes(20, 0, "train")))[0, :, 3].mean(0)
+                         for task in tasks])  # x_1 y_1 x_2 y_2
+    vectors, expected = 2.0 * (means - means.mean(0)), []
+    asked = tasks[2].prompts(shots, 6, split="test").tokenize(regressor)
+    for vector in (vectors[2], vectors[0]):  # the next of the last task is the first
+        with regressor.intervene(tv.Add("resid_post[0]@3", vector)):
+            said = regressor.run(asked.tokens)[:, 0]
+        expected.append(-((said - asked.answers.number) ** 2))
+    gap = found.gaps().sel(task="basis 2").values
+    np.testing.assert_allclose(gap, (expected[0] - expected[1]).numpy(), atol=1e-5)
+    assert np.abs(gap).max() > 1e-3
+    whole = len(found.scores["basis 0"].graph)
+    np.testing.assert_allclose(found.curves.sel(size=whole, kind="circuit").values, found.curves.clean, atol=1e-5)
+    graph = found.scores["basis 0"].graph
+    assert graph.source == tv.Site.parse("resid_post[0]@-2") and len(graph.positions) == 2  # from that answer on
+    assert found.settings["contrast"] == contrast.told and contrast.told in repr(found) and found.edges == 50
+
+
+def test_a_vector_needs_an_answer_to_be_added_at_and_a_layer_that_reads_it(regressor):
+    with pytest.raises(UnknownName, match="layer that later ones read"):
+        latent_circuits(regressor, contrast=Injected(2), progress=False)
+    with pytest.raises(InvalidArgument, match="added at an answer"):
+        latent_circuits(regressor, contrast=Injected(0), shots=0, progress=False)
+    with pytest.raises(InvalidArgument, match="scale"):
+        Injected(0, scale=float("nan"))
+    with pytest.raises(InvalidArgument, match="contexts"):
+        Injected(0, contexts=0)
 
 
 # ---- a network that learnt -------------------------------------------------------------------------------------------

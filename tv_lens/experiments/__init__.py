@@ -10,6 +10,7 @@ from tv_lens.experiments.encoding import Encoding, task_encoding
 from tv_lens.experiments.finetuning import Finetuning, LoRA, finetune_layers
 from tv_lens.experiments.generation import written_answers
 from tv_lens.experiments.instruction import Instruction, with_instruction
+from tv_lens.experiments.latent_contrasts import Injected, Twin
 from tv_lens.experiments.lens import SIZES, LensSize, lens
 from tv_lens.experiments.lens_result import LensResult
 from tv_lens.experiments.paper_result import Claim, PaperResult
@@ -23,9 +24,10 @@ from tv_lens.experiments.regressor_circuits import LatentCircuits, circuits_befo
 from tv_lens.experiments.steering import Steering, steer
 
 __all__ = [
-    "SIZES", "ChangePoints", "CircuitSize", "Claim", "Comparison", "Coupling", "DecodingResult", "Emergence", "EmergenceSize", "Encoding", "Finetuning", "Fit", "Instruction", "LatentCircuits", "LensResult", "LensSize", "LoRA",
-    "PaperResult", "PaperSize", "Prediction", "Steering", "accuracies", "across_models", "circuits_before_after", "coupling", "decoding_circuits", "emergence", "encoding_against_accuracy",
-    "finetune_layers", "head_ablation", "head_ties", "known_revisions", "latent_circuits", "lens", "paper", "patch_matrix", "sign_pattern", "sign_verdicts",
-    "steer", "task_encoding", "with_instruction",
-    "written_answers",
+    "SIZES", "ChangePoints", "CircuitSize", "Claim", "Comparison", "Coupling", "DecodingResult", "Emergence",
+    "EmergenceSize", "Encoding", "Finetuning", "Fit", "Injected", "Instruction", "LatentCircuits", "LensResult",
+    "LensSize", "LoRA", "PaperResult", "PaperSize", "Prediction", "Steering", "Twin", "accuracies", "across_models",
+    "circuits_before_after", "coupling", "decoding_circuits", "emergence", "encoding_against_accuracy",
+    "finetune_layers", "head_ablation", "head_ties", "known_revisions", "latent_circuits", "lens", "paper",
+    "patch_matrix", "sign_pattern", "sign_verdicts", "steer", "task_encoding", "with_instruction", "written_answers",
 ]  # fmt: skip

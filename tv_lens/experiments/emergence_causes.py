@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from tv_lens.experiments.emergence_result import Emergence
+from tv_lens.experiments.latent_contrasts import Injected
 from tv_lens.experiments.perturbation import patch_matrix
+from tv_lens.experiments.perturbation_signs import sign_pattern
 from tv_lens.experiments.pruning import head_ablation
 from tv_lens.experiments.regressor_circuits import LatentCircuits, latent_circuits
 from tv_lens.experiments.stages import Clock
@@ -19,7 +21,9 @@ from tv_lens.lab.regressor import Regressor
 from tv_lens.store import RunLike, inside, shards
 from tv_lens.sweep import Sweep
 
+PATCHED = dict(position="y", mode="add-difference", scored="sequence")  # the way of patching that is told
 _EARLY, _MIDDLE = 0.1, 0.5  # shares of the rise of mean decodability over training
+_MORE = 8  # a vector's effect is smaller beside its noise than a twin's, and its circuit takes an eighth of the time
 
 
 def turning_points(result: Emergence) -> dict[str, int]:
@@ -38,12 +42,28 @@ def turning_points(result: Emergence) -> dict[str, int]:
     return {"before": result.steps[before], "middle": result.steps[middle], "last": result.steps[-1]}
 
 
+def every_second(matrix: Sweep, first: int) -> Sweep:
+    """Half of the episodes; all of them where there is but one."""
+    return matrix.isel(example=slice(first if matrix.n > 1 else 0, None, 2))
+
+
+def patched_layer(matrix: Sweep) -> int:
+    """The layer after which patches of answers are told: where own and other representations differ most.
+
+    It is chosen on every second episode; what is told of it should be told on the rest.
+    """
+    at = sign_pattern(every_second(matrix, 1)).mean().sel(pair="difference", **PATCHED)
+    return int(at["layer"].values[int(at.values.argmax())])
+
+
 def causes(
     result: Emergence, load: Callable[[int], Regressor], *, n: int, circuits: int, draw: int,
     config: Mapping[str, Any], run: RunLike,
     clock: Clock, progress: bool,
 ) -> dict[str, Any]:  # fmt: skip
     """The causal fields: patching and ablation at the middle and last checkpoint, circuits before and at the last.
+
+    Decoding circuits are those of vectors at the layer where patches of answers tell most at the last checkpoint.
 
     Args:
         result: what was measured so far.
@@ -63,6 +83,7 @@ def causes(
     patched: dict[int, Sweep] = {}
     ablated: dict[int, Sweep] = {}
     found: dict[int, LatentCircuits] = {}
+    decoding: dict[int, LatentCircuits] = {}
     options = dict(seed=draw, progress=progress)
     for step in patching:
         held = {**config, "step": step, "n": n}
@@ -72,12 +93,18 @@ def causes(
         with clock.stage("heads", f"step {step}: taking out each head"):
             ablated[step] = _kept(inside(run, f"heads {step}"), "head_ablation", held,
                                   partial(head_ablation, networks[step], n=n, contexts=4 * n, **options))  # fmt: skip
+    deepest = networks[at["last"]].n_layers - 2 if networks else -1  # what is added after the last layer nobody reads
+    layer = min(patched_layer(patched[at["last"]]), deepest) if patched else deepest // 2
     for step in dissected:
         with clock.stage("circuits", f"step {step}: the circuit of each task"):
             found[step] = latent_circuits(networks[step], n=circuits, held_out=2 * circuits, **options)
+            if deepest >= 0:
+                more = dict(n=_MORE * circuits, held_out=_MORE * circuits)
+                decoding[step] = latent_circuits(networks[step], contrast=Injected(layer), **more, **options)
     asked = (("patching and head ablation", patching), ("circuits", dissected))
     left_out = {name: "not part of this size" for name, there in asked if not there}
-    return {"patch_matrices": patched, "ablations": ablated, "circuits": found, "left_out": left_out}
+    return {"patch_matrices": patched, "ablations": ablated, "circuits": found, "decoding": decoding,
+            "left_out": left_out}  # fmt: skip
 
 
 def _kept(run: RunLike, verb: str, config: Mapping[str, Any], make: Callable[[], Sweep]) -> Sweep:

@@ -9,17 +9,16 @@ from functools import cached_property
 import pandas as pd
 import xarray as xr
 
-from tv_lens.experiments.emergence_causes import turning_points
+from tv_lens.experiments.emergence_causes import PATCHED, every_second, patched_layer, turning_points
 from tv_lens.experiments.emergence_result import Emergence
 from tv_lens.experiments.emergence_timing import LOSS, ChangePoints, Coupling, pooled
 from tv_lens.experiments.paper_result import Claim
-from tv_lens.experiments.perturbation_signs import sign_pattern, sign_verdicts
+from tv_lens.experiments.perturbation_signs import sign_verdicts
 from tv_lens.experiments.pruning import head_ties
 from tv_lens.lab.families import FunctionMixture, SparseMixture
 from tv_lens.sweep import Sweep
 from tv_lens.viz.theme import interval_text, number
 
-PATCHED = dict(position="y", mode="add-difference", scored="sequence")  # the way of patching that is told
 AGREES, DISAGREES, UNDECIDED = "agrees", "disagrees", "undecided"
 DISJOINT, MORE, OVERLAPPING, FUNCTIONS, OTHER = "disjoint", "more bases", "overlapping", "functions", "other"
 
@@ -125,13 +124,8 @@ class Findings:
 
     @cached_property
     def patched_layer(self) -> int:
-        """Where patches of answers are told: where own and other representations differ most at the last step.
-
-        It is chosen on every second episode, and told on the rest.
-        """
-        last = self.result.patch_matrices[max(self.result.patch_matrices)]
-        at = sign_pattern(_every_second(last, 1)).mean().sel(pair="difference", **PATCHED)
-        return int(at["layer"].values[int(at.values.argmax())])
+        """The layer after which patches of answers are told, chosen on half of the last matrix's episodes."""
+        return patched_layer(self.result.patch_matrices[max(self.result.patch_matrices)])
 
     def clusters(self, step: int) -> list[int] | None:
         """The tasks that are told apart at a step, by their losses, each on its own, and the rest as one; None where
@@ -144,7 +138,7 @@ class Findings:
 
     def verdicts(self, step: int) -> pd.DataFrame:
         """The sign pattern at a step, in every way of patching that was tried at the layer that is told."""
-        matrix = _every_second(self.result.patch_matrices[step].sel(layer=self.patched_layer), 0)
+        matrix = every_second(self.result.patch_matrices[step].sel(layer=self.patched_layer), 0)
         return sign_verdicts(matrix, self.clusters(step))
 
     @cached_property
@@ -155,11 +149,6 @@ class Findings:
             return None
         heads = ablation.values.sizes["layer"] * ablation.values.sizes["head"]
         return head_ties(ablation, how="mean", level=1 - 0.05 / heads, n_boot=4000)
-
-
-def _every_second(matrix: Sweep, first: int) -> Sweep:
-    """Half of the episodes; all of them where there is but one."""
-    return matrix.isel(example=slice(first if matrix.n > 1 else 0, None, 2))
 
 
 def limits(sweep: Sweep) -> dict[str, float]:

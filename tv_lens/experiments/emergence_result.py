@@ -16,6 +16,7 @@ from tv_lens.atomic import atomic_write
 from tv_lens.errors import InvalidArgument, unknown
 from tv_lens.experiments.emergence_timing import FIT, HALF_WAY, ChangePoints, Coupling, Curves, pooled
 from tv_lens.experiments.lens_result import check_folder
+from tv_lens.experiments.regressor_circuits import LatentCircuits
 from tv_lens.experiments.training_map import TrainingMap
 from tv_lens.lab.families import Family
 from tv_lens.sweep import Sweep
@@ -62,7 +63,8 @@ class Emergence:
         readout_r2: the same as a share of the posterior's variance that the probe explains.
         patch_matrices: by step, what patching one task's representations into another's episodes does.
         ablations: by step, what each head is worth to each task.
-        circuits: by step, the decoding circuit of each task.
+        circuits: by step, the circuit that answers each task's episodes rather than their twins.
+        decoding: by step, the circuit that decodes each task's vector.
         left_out: what was not measured, and why.
         seconds: wall time by stage, this time.
         versions: of the libraries.
@@ -90,7 +92,8 @@ class Emergence:
     readout_r2: Sweep | None = None
     patch_matrices: dict[int, Sweep] = field(default_factory=dict)
     ablations: dict[int, Sweep] = field(default_factory=dict)
-    circuits: dict[int, Any] = field(default_factory=dict)
+    circuits: dict[int, LatentCircuits] = field(default_factory=dict)
+    decoding: dict[int, LatentCircuits] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
@@ -286,6 +289,8 @@ class Emergence:
                               "lags": _rows(points.lags()), "stagger": _rows(points.stagger())},
             "coupling": {"sentence": coupled.sentence(), "lag": coupled.lag, "low": coupled.low, "high": coupled.high,
                          "pairing": vars(coupled.pairing), "shift": vars(coupled.shift)},
+            "circuits": {str(step): _rows(one.table()) for step, one in self.circuits.items()},
+            "decoding": {str(step): _rows(one.table()) for step, one in self.decoding.items()},
             "left_out": self.left_out, "seconds": self.seconds, "versions": self.versions,
         }  # fmt: skip
         return plain(found, "summary")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from tv_lens.experiments.emergence_figures import (
@@ -15,6 +16,7 @@ from tv_lens.experiments.emergence_findings import AGREES, DISAGREES, PATCHED, U
 from tv_lens.experiments.emergence_result import Emergence
 from tv_lens.experiments.emergence_timing import Coupling
 from tv_lens.experiments.paper_result import Claim
+from tv_lens.experiments.regressor_circuits import LatentCircuits
 from tv_lens.experiments.stages import listed
 from tv_lens.viz.dispatch import plot
 from tv_lens.viz.html import Facts, Note, Section, Table
@@ -253,19 +255,37 @@ def posterior(result: Emergence) -> list[Section]:
 
 
 def circuits(result: Emergence) -> list[Section]:
-    """Decoding circuits before and after the task is encoded."""
-    if not result.circuits:
-        return []
-    parts: list[Any] = ["Which edges carry what an episode's own answers say, against its twin: the same inputs, "
-                        "answered by another task."]
-    for step, one in sorted(result.circuits.items()):
+    """The circuits of the tasks, before and after the task is encoded."""
+    found = []
+    if result.circuits:
+        found.append(Section("Circuits before and after (ours)",
+            "Which edges carry what an episode's own answers say, against its twin: the same inputs, answered by "
+            "another task.", *_circuits(result.circuits)))  # fmt: skip
+    if result.decoding:
+        found.append(Section("Decoding circuits before and after (ours)",
+            "A task's vector, its mean representation less the mean of all, is added at the last answer of an episode; "
+            "in the other run the next task's vector is. Which edges carry the difference from there to the "
+            "prediction? Where several tasks' circuits are much the same edges, one circuit decodes them all.",
+            *_circuits(result.decoding)))  # fmt: skip
+    return found
+
+
+def _circuits(found: Mapping[int, LatentCircuits]) -> list[Any]:
+    """A table, what the tasks share, and the first task's circuit, by step."""
+    parts: list[Any] = []
+    for step, one in sorted(found.items()):
         table = one.table().drop(columns="edges").rename(columns=lambda name: name.replace("_", " "))
-        parts.append(Table(table,
-            f"Step {step}: what the {one.edges} strongest edges recover of the gap on held-out episodes, random "
-            "circuits beside them."))
-        parts += [plot(circuit, title=f"Step {step}: the circuit of {name}") for name,
-                  circuit in list(one.circuits.items())[:1]]
-    return [Section("Circuits before and after (ours)", *parts)]
+        parts.append(Table(table, f"Step {step}: what the {one.edges} strongest edges recover of the gap on held-out "
+                                  "episodes, random circuits beside them."))  # fmt: skip
+        if one.comparison is not None:
+            overlap = one.comparison.overlap.mean().values
+            same = np.eye(len(overlap), dtype=bool)
+            parts.append(f"Step {step}: the strongest edges of two tasks overlap by {number(overlap[~same].mean())}, "
+                         f"those of one task on two halves of its episodes by {number(overlap[same].mean())} (Jaccard "
+                         "index, means; halves on both sides).")  # fmt: skip
+        name, circuit = next(iter(one.circuits.items()))
+        parts.append(plot(circuit, title=f"Step {step}: the circuit of {name}"))
+    return parts
 
 
 def measured(result: Emergence) -> list[Any]:

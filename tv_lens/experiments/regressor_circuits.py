@@ -16,14 +16,12 @@ from torch import Tensor
 from tv_lens.circuits import ACDC, EAPIG, Circuit, Comparison, EdgeScores, ExactEdges, compare, discover, faithfulness
 from tv_lens.circuits.discovery import Estimate
 from tv_lens.errors import InvalidArgument, MisalignedPrompts
+from tv_lens.experiments.latent_contrasts import LatentContrast, Twin
 from tv_lens.experiments.perturbation import described, family_of
-from tv_lens.lab.latent_task import LatentTask, latent_tasks
+from tv_lens.lab.latent_task import latent_tasks
 from tv_lens.lab.regressor import Regressor
 from tv_lens.metrics import Answers, metric, squared_error
 from tv_lens.sweep import Sweep, concat
-from tv_lens.tasks.prompts import PromptPairs
-
-GRID = (20, 50, 100, 200, 400, 600)
 
 
 @metric(units="squared units of y", sign="higher is better; 0: the prediction is the answer",
@@ -41,7 +39,7 @@ class LatentCircuits:
         scores: each task's edges, scored on dev episodes; `provenance["recheck"]` says what an estimate is worth.
         circuits: the strongest of them, pruned; `circuit.requested` is how many were asked for.
         curves: a Sweep over task, kind ("circuit", "random", "degree-matched") and size, on test episodes; its clean
-            run is the episode itself, its corrupted run the twin that another task answers.
+            run is run A, its corrupted run is run B.
         comparison: how much of the tasks' strongest edges is shared, beside what noise leaves; None for one task.
         settings: what was asked for, and of which network.
     """
@@ -58,14 +56,14 @@ class LatentCircuits:
         return int(self.settings["edges"])
 
     def gaps(self) -> Sweep:
-        """What there is to carry: the metric of the episode less that of its twin, a Sweep over task."""
+        """What there is to carry: the metric of run A less that of run B, a Sweep over task."""
         curves = self.curves
         values = curves.clean - curves.corrupted
         if "task" not in values.dims:  # of a single task
             values = values.expand_dims(task=curves.values["task"].values)
         values = values.transpose("example", "task")
         return replace(curves, values=values, clean=None, corrupted=None, metric=f"gap of {curves.metric}", zero=0.0,
-                       sign="above 0: the network does better on an episode than if its answers were another task's",
+                       sign="above 0: the network does better with what is the task's own than with another task's",
                        name="What the circuits have to carry")  # fmt: skip
 
     def table(self, level: float = 0.95) -> pd.DataFrame:
@@ -99,10 +97,10 @@ class LatentCircuits:
 
     def __repr__(self) -> str:
         lines = [f"LatentCircuits of {self.settings['model']} at step {self.settings['step']}: "
-                 f"{len(self.scores)} tasks, "
-                 f"{len(next(iter(self.scores.values())).graph):,} edges"]  # fmt: skip
+                 f"{len(self.scores)} tasks, {len(next(iter(self.scores.values())).graph):,} edges; "
+                 f"{self.settings['contrast']}"]  # fmt: skip
         for row in self.table().to_dict(orient="records"):
-            said = "no gap between an episode and its twin" if np.isnan(row["recovered"]) else (
+            said = "no gap between the two runs" if np.isnan(row["recovered"]) else (
                 f"{row['edges']} edges carry {row['recovered']:.2f} "
                 f"[{row['recovered_low']:.2f}, {row['recovered_high']:.2f}] "
                 f"of the gap {row['gap']:.2f}; random {row['random']:.2f}")  # fmt: skip
@@ -111,26 +109,30 @@ class LatentCircuits:
 
 
 def latent_circuits(
-    regressor: Regressor, *, tasks: Sequence[int] | None = None, shots: int | None = None, edges: int = 200,
-    n: int = 64, held_out: int = 64, method: ExactEdges | ACDC | Estimate | None = None, positions: str = "kinds",
-    sizes: Sequence[int] | None = None, random: int = 3, seed: int = 0, progress: bool = True,
+    regressor: Regressor, *, contrast: LatentContrast = Twin(), tasks: Sequence[int] | None = None,
+    shots: int | None = None, edges: int | None = None, n: int = 64, held_out: int = 64,
+    method: ExactEdges | ACDC | Estimate | None = None, positions: str = "kinds", sizes: Sequence[int] | None = None,
+    random: int = 3, seed: int = 0, progress: bool = True,
 ) -> LatentCircuits:  # fmt: skip
-    """The circuit that answers each latent task's episodes, found on dev episodes and tried on test episodes.
+    """The circuit of each latent task, found on dev episodes and tried on test episodes.
 
-    Run A is an episode, run B its twin: the same inputs, answered by a function of another latent task (the next one).
-    An edge counts as far as the last prediction needs from it what the episode's own answers say.
+    Run A has what is the task's own, run B the same of another latent task (the next one); an edge counts as far as the
+    last prediction needs from it what run A has. By `Twin()`, run B's episode is answered by the other task: the
+    circuit finds out the task and uses it. By `Injected(layer)`, both runs read the same episode, and a task vector is
+    added: the circuit is what *decodes* the vector.
 
     Args:
         regressor: a network with its family of two latent tasks or more.
+        contrast: what the two runs differ in: `Twin()`, or `Injected(layer)`.
         tasks: which ones, by label; all of them if None.
-        shots: examples before the one that is asked for; K - 1 if None.
-        edges: how many of the strongest edges make a circuit.
+        shots: examples before the one that is asked for; the contrast's own choice if None.
+        edges: how many of the strongest edges make a circuit; the contrast's own choice if None.
         n: dev episodes of each task that the edges are measured on.
         held_out: test episodes of each task that circuits are tried on.
         method: `EAPIG(recheck=20)` if None: squared errors have heavy tails, so that many episodes with an estimate
             rank edges better than few with `ExactEdges()` in the same time.
         positions: where edges are told apart; "kinds" is inputs, answers, and the input that is asked for.
-        sizes: numbers of edges of the curves, beside `edges` and all of them.
+        sizes: numbers of edges of the curves, beside `edges` and all of them; the contrast's own choice if None.
         random: random circuits of each size and kind.
         seed: every draw.
         progress: show bars where somebody looks.
@@ -139,42 +141,42 @@ def latent_circuits(
         `tv.discover` and `tv.faithfulness`, with their sources. The paper dissects single heads only (figures 17, 18).
     """
     family = family_of(regressor)
-    members = [task for task in latent_tasks(family) if tasks is None or task.label in tasks]
+    everyone = latent_tasks(family)
+    members = [task for task in everyone if tasks is None or task.label in tasks]
     if family.n_tasks < 2 or len(members) < (1 if tasks is None else len(set(tasks))) or not members:
-        raise InvalidArgument("A circuit needs an episode and a twin of another latent task.",
+        raise InvalidArgument("A circuit needs an episode, and what is another latent task's.",
                               got=f"tasks={tasks} of {family.n_tasks}",
                               allowed=f"labels from 0 to {family.n_tasks - 1} of two tasks or more")  # fmt: skip
-    shots = family.points - 1 if shots is None else shots
+    shots = contrast.shots(family.points) if shots is None else shots
     method = EAPIG(recheck=20) if method is None else method
+    edits = contrast.edits(regressor, everyone, shots, seed)
 
     # 1. every edge's effect on dev episodes
     scores: dict[str, EdgeScores] = {}
     for task in members:
-        scores[task.name] = discover(regressor, _pairs(task, shots, n, seed, "dev"), metric=negative_squared_error,
-                                     method=method, positions=positions, seed=seed, progress=progress)  # fmt: skip
+        scores[task.name] = discover(regressor, contrast.prompts(task, shots, n, seed, "dev"), **edits[task.label],
+                                     metric=negative_squared_error, method=method, positions=positions, seed=seed,
+                                     progress=progress)  # fmt: skip
     most = min(len(one.measured) for one in scores.values())
-    edges = min(edges, most)
+    edges = min(contrast.edges if edges is None else edges, most)
 
     # 2. circuits of the strongest edges, on test episodes
-    asked = sorted({edges, most, *(size for size in (GRID if sizes is None else sizes) if size <= most)})
+    asked = {size for size in (contrast.sizes if sizes is None else sizes) if size <= most}
     curves = []
     for task in members:
-        sweep = faithfulness(regressor, scores[task.name], _pairs(task, shots, held_out, seed, "test"), sizes=asked,
-                             random=random, seed=seed, progress=progress)  # fmt: skip
+        sweep = faithfulness(regressor, scores[task.name], contrast.prompts(task, shots, held_out, seed, "test"),
+                             sizes=sorted({edges, most} | asked), random=random, seed=seed,
+                             progress=progress)  # fmt: skip
         curves.append(replace(sweep, values=sweep.values.drop_vars("effective")))
     joined = concat(curves, "task", list(scores), name="What circuits of each size carry")
     joined = replace(joined, values=joined.values.assign_coords(task=np.array(list(scores))))
 
     # 3. what the tasks share
     shared = compare(scores, size=edges, seed=seed) if len(scores) > 1 and n >= 4 else None
-    settings = {**described(regressor), "edges": edges, "shots": shots, "n": n, "held_out": held_out,
-                "positions": positions, "random": random, "seed": seed}  # fmt: skip
+    settings = {**described(regressor), "contrast": contrast.told, "edges": edges, "shots": shots, "n": n,
+                "held_out": held_out, "positions": positions, "random": random, "seed": seed}  # fmt: skip
     circuits = {name: one.top(edges).prune() for name, one in scores.items()}
     return LatentCircuits(scores, circuits, joined, shared, settings)
-
-
-def _pairs(task: LatentTask, shots: int, n: int, seed: int, split: str) -> PromptPairs:
-    return task.pairs(shots, n, seed=seed, split=split)
 
 
 def circuits_before_after(before: LatentCircuits, after: LatentCircuits) -> pd.DataFrame:
