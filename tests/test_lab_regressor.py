@@ -63,7 +63,8 @@ def test_every_component_can_be_written(regressor):
     assert absent == []
 
 
-@pytest.mark.parametrize("name, seed", [("functions", 0), ("bases4", 0), ("bases4", 1), ("bases4", 2), ("overlapping", 0)])
+@pytest.mark.parametrize("name, seed", [("functions", 0), ("bases4", 0), ("bases4", 1), ("bases4", 2), ("bases6", 0),
+                                        ("overlapping", 0)])
 def test_keys_of_trained_networks_can_be_written(name, seed):
     """Their first layer attends so sharply that at the last of three tokens an edit of a key was lost in rounding."""
     for step in tv.lab.steps(name, seed):

@@ -23,7 +23,7 @@ from tv_lens.sweep import Sweep
 
 PATCHED = dict(position="y", mode="add-difference", scored="sequence")  # the way of patching that is told
 _EARLY, _MIDDLE = 0.1, 0.5  # shares of the rise of mean decodability over training
-_MORE = 8  # a vector's effect is smaller beside its noise than a twin's, and its circuit takes an eighth of the time
+_MORE = 16  # what a vector does is smaller beside its noise, and its circuit takes a fraction of the time
 
 
 def turning_points(result: Emergence) -> dict[str, int]:

@@ -1,0 +1,45 @@
+"""The networks that come with the package: near the best predictor, with every basis told apart, and not so before."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import tv_lens as tv
+from tv_lens.experiments.emergence_measures import Plan, measured
+from tv_lens.lab import BayesMixture
+
+SEEDS = (0, 1, 2)
+POINTS = dict(n=150, train=20, shots=1, k=10, deals=40, drawn=2, seed=0)
+
+
+def losses(regressor, n=2000):
+    """Mean squared error by basis, of the network and of the Bayes mixture."""
+    family = regressor.family
+    episodes = family.sample_each(n, (9, 9))
+    found = []
+    for one in (regressor, BayesMixture(family)):
+        errors = (one.predict(episodes.x, episodes.y) - episodes.y).square().mean(1)
+        found.append(torch.stack([errors[episodes.task == task].mean() for task in range(family.n_tasks)]))
+    return found
+
+
+@pytest.mark.parametrize("name, seed", [*(("bases4", seed) for seed in SEEDS), ("bases6", 0)])
+def test_every_basis_is_predicted_almost_as_well_as_can_be(name, seed):
+    ours, bayes = losses(tv.lab.load(name, seed))
+    assert (ours > 0.95 * bayes).all()  # nothing beats the Bayes mixture but by the luck of the episodes
+    assert (ours < 1.25 * bayes).all(), (ours / bayes).tolist()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_every_basis_is_told_apart_at_the_end_and_none_before_training(seed):
+    trained = tv.lab.load("bases4", seed)
+    plan = Plan.of(trained.family, **POINTS)
+    end = measured(trained, plan)["td"][:, 0].mean(0)  # token layer basis
+    best = np.unravel_index(end.mean(-1).argmax(), end.shape[:2])
+    assert end[best].min() >= 0.9, end[best]
+    begun = measured(tv.lab.load("bases4", seed, step=0), plan)["td"][:, 0].mean(0)
+    # Chance is 1/4; labels dealt out give a class 0.13 to 0.38, and a lucky class is lucky at several places.
+    np.testing.assert_allclose(begun.mean(-1), 0.25, atol=0.06)
+    assert begun.max() < 0.45
