@@ -278,6 +278,15 @@ def test_a_page_has_contents_tables_and_facts():
     assert '<div class="note warn"><p>careful</p></div>' in text and "<ul><li>one</li><li>two</li></ul>" in text
 
 
+def test_what_is_not_there_is_a_dash_and_counts_are_whole():
+    nan = float("nan")
+    frame = pd.DataFrame({"task": ["a", "b"], "share": [0.5, nan], "share low": [0.25, nan], "share high": [0.75, nan],
+                          "edges": [50, None]}).astype({"edges": "Int64"})  # fmt: skip
+    text = page("p", [("Table", [Table(frame)])]).html
+    assert '<td>a</td><td class="number">0.50 [0.25, 0.75]</td><td class="number">50</td>' in text
+    assert '<td>b</td><td class="number">–</td><td class="number">–</td>' in text
+
+
 def test_equal_headings_get_anchors_of_their_own():
     text = page("p", [("Same", []), ("Same", []), ("同じ", [])]).html
     assert re.findall(r'<h2 id="([^"]+)"', text) == ["same", "same-2", "section"]

@@ -50,7 +50,8 @@ def _staggered(of: Findings) -> Claim:
     table = of.points.table()
     there = table[(table.curve == LOSS) & table.changed].sort_values("step")
     claim = "tasks are learnt one after another"
-    paper = "in two of three seeds one basis drops first; in the third all together"
+    paper = ("one basis first, a second one next, then the other four" if of.kind == MORE
+             else "in two of three seeds one basis drops first; in the third all together")  # fmt: skip
     if len(there) < 2:
         return of.claim("training", claim, paper, f"the loss of {len(there)} of {len(of.result.tasks)} tasks drops",
                         UNDECIDED)

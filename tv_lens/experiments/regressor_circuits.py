@@ -84,7 +84,7 @@ class LatentCircuits:
                                     ("random", "mean", "random"), ("degree-matched", "mean", "degree_matched")):
                 row[name] = float("nan") if found is None else float(found[end].sel(kind=kind))
             rows.append({**row, "edges_for_80": self._enough(task, 0.8) if found is not None else None})
-        return pd.DataFrame(rows)
+        return pd.DataFrame(rows).astype({"edges_for_80": "Int64"})
 
     def _enough(self, task: str, share: float) -> int | None:
         """The smallest circuit on the grid from which on all of them carry the share."""

@@ -242,7 +242,7 @@ def _cell(value: Any) -> str:
         return number(value)
     if isinstance(value, Link):
         return f'<a href="{html.escape(value.href)}">{html.escape(value.text)}</a>'
-    return "–" if value is None else html.escape(str(value))
+    return "–" if value is None or value is pd.NA else html.escape(str(value))
 
 
 def facts(part: Facts) -> str:

@@ -85,8 +85,8 @@ def number(value: float | int, digits: int = 3) -> str:
 
 
 def interval_text(mean: float | int, low: float | int, high: float | int) -> str:
-    """`0.75 [0.62, 0.86]`."""
-    return f"{number(mean)} [{number(low)}, {number(high)}]"
+    """`0.75 [0.62, 0.86]`, or a dash where there is no number."""
+    return number(mean) if mean != mean else f"{number(mean)} [{number(low)}, {number(high)}]"
 
 
 def escaped(text: object) -> str:
