@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import tv_lens as tv
+from tv_lens.experiments import Injected, latent_circuits
 from tv_lens.experiments.emergence_measures import Plan, measured
 from tv_lens.lab import BayesMixture
 
@@ -43,3 +44,15 @@ def test_every_basis_is_told_apart_at_the_end_and_none_before_training(seed):
     # Chance is 1/4; labels dealt out give a class 0.13 to 0.38, and a lucky class is lucky at several places.
     np.testing.assert_allclose(begun.mean(-1), 0.25, atol=0.06)
     assert begun.max() < 0.45
+
+
+def test_one_circuit_decodes_the_vectors_of_two_bases():
+    """A third of the edges behind the vector carries most of what it does, on other episodes; and which edges these are
+    hangs on the basis hardly more than on the episodes."""
+    found = latent_circuits(tv.lab.load("bases4", 0), contrast=Injected(layer=1), tasks=(0, 1), n=64, held_out=128,
+                            random=1, sizes=(), progress=False)  # fmt: skip
+    table = found.table()
+    assert (table.gap_low > 0.02).all() and table.recovered.min() > 0.6 and abs(table.random).max() < 0.2
+    overlap, same = found.comparison.overlap.mean().values, np.eye(2, dtype=bool)
+    assert overlap[~same].mean() > 0.8 * overlap[same].mean() > 0.4
+    assert float(found.comparison.shared.max()) < 0.05

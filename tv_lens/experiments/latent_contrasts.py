@@ -92,8 +92,8 @@ class Injected(LatentContrast):
                                   allowed="a finite scale that is not 0, and contexts from 1 on")  # fmt: skip
 
     def shots(self, points: int) -> int:
-        """Half an episode: with few examples the task is open, so that a vector has something to tell."""
-        return max(1, (points - 1) // 2)
+        """Two, as far as there are: later the examples themselves tell the task, and a vector adds nothing."""
+        return min(2, points - 1)
 
     def prompts(self, task: LatentTask, shots: int, n: int, seed: int, split: str) -> Prompts:
         return task.prompts(shots, n, seed=seed, split=split)
