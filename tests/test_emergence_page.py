@@ -187,6 +187,8 @@ def test_what_was_put_in_is_what_the_claims_say(run, claims):
     staggered = claims["tasks are learnt one after another"]
     assert staggered.verdict == "agrees"
     assert staggered.ours.startswith("basis 0 at step 1") and "basis 2 at" in staggered.ours
+    encoded = claims["tasks are encoded one after another"]
+    assert encoded.verdict == "agrees" and re.search(r", basis 2 at .*; 5 of 6 pairs apart", encoded.ours)
     bayes = run.references.average("shots").sel(reference="Bayes mixture")
     ratio = (run.mse().isel(step=-1).mean() / bayes.mean()).values
     best = claims["at the end every task is predicted as well as can be"]
@@ -213,6 +215,8 @@ def test_a_network_that_learns_nothing_agrees_with_nothing():
     assert verdicts["tasks are learnt one after another"] == "undecided" and verdicts["loss and decodability change "
                                                                                       "together"] == "undecided"
     assert verdicts["first one regression over all coordinates, then regression with the inferred task"] == "disagrees"
+    (encoded,) = [one for one in claims_of(Findings(never)) if one.claim == "tasks are encoded one after another"]
+    assert encoded.verdict == "undecided" and encoded.ours == "the decodability of 0 of 4 tasks rises"
     emergence_page(never)
 
 
@@ -292,5 +296,5 @@ def test_the_index_leads_to_every_page(run, tmp_path):
 def test_the_numbers_are_beside_the_page(run, tmp_path):
     path = write_page([Findings(run), Findings(tiny_emergence.emergence(seed=1))], tmp_path / "deep" / "emergence.html")
     held = json.loads(path.with_suffix(".json").read_text())
-    assert [one["model"]["seed"] for one in held["runs"]] == [0, 1] and len(held["runs"][0]["claims"]) == 10
+    assert [one["model"]["seed"] for one in held["runs"]] == [0, 1] and len(held["runs"][0]["claims"]) == 11
     assert path.read_text().startswith("<!doctype html>")

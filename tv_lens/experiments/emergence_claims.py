@@ -11,7 +11,7 @@ import pandas as pd
 from tv_lens.experiments.emergence_findings import (
     AGREES, DISAGREES, DISJOINT, FUNCTIONS, MORE, OTHER, OVERLAPPING, UNDECIDED, Findings, less, limits, sign, text_of,
 )  # fmt: skip
-from tv_lens.experiments.emergence_timing import LOSS, Coupling, pooled
+from tv_lens.experiments.emergence_timing import LOSS, TD, Coupling, pooled
 from tv_lens.experiments.paper_result import Claim
 from tv_lens.experiments.stages import counted
 from tv_lens.viz.theme import interval_text, number
@@ -47,21 +47,29 @@ def claims_over(found: Sequence[Findings]) -> list[Claim]:
 
 
 def _staggered(of: Findings) -> Claim:
-    table = of.points.table()
-    there = table[(table.curve == LOSS) & table.changed].sort_values("step")
-    claim = "tasks are learnt one after another"
     paper = ("one basis first, a second one next, then the other four" if of.kind == MORE
              else "in two of three seeds one basis drops first; in the third all together")  # fmt: skip
+    return _in_turn(of, LOSS, "training", "tasks are learnt one after another", paper)
+
+
+def _encoded_in_turn(of: Findings) -> Claim:
+    return _in_turn(of, TD, "timing", "tasks are encoded one after another", "the basis that drops first is encoded first")
+
+
+def _in_turn(of: Findings, curve: str, figure: str, claim: str, paper: str) -> Claim:
+    """Whether the losses of two tasks drop, or their decodabilities rise, at different steps beyond noise."""
+    table, n_tasks = of.points.table(), len(of.result.tasks)
+    there = table[(table.curve == curve) & table.changed].sort_values("step")
     if len(there) < 2:
-        return of.claim("training", claim, paper, f"the loss of {len(there)} of {len(of.result.tasks)} tasks drops",
-                        UNDECIDED)
+        words = {LOSS: "the loss of {} of {} tasks drops", TD: "the decodability of {} of {} tasks rises"}
+        return of.claim(figure, claim, paper, words[curve].format(len(there), n_tasks), UNDECIDED)
     first, last = there.iloc[0], there.iloc[-1]
     pairs = of.points.stagger()
-    pairs = pairs[pairs.curve == LOSS]
+    pairs = pairs[pairs.curve == curve]
     ours = (f"{first.task} at step {_step(first)}, {last.task} at {_step(last)}; {int(pairs.apart.sum())} of "
             f"{len(pairs)} pairs apart"
-            + ("" if (never := len(of.result.tasks) - len(there)) == 0 else f"; {never} never"))  # fmt: skip
-    return of.claim("training", claim, paper, ours, AGREES if of.points.is_staggered() else DISAGREES,
+            + ("" if (never := n_tasks - len(there)) == 0 else f"; {never} never"))  # fmt: skip
+    return of.claim(figure, claim, paper, ours, AGREES if of.points.is_staggered(curve) else DISAGREES,
                     "limits for all pairs at once; which task is first is the seed's choice")  # fmt: skip
 
 
@@ -314,7 +322,7 @@ def _selectivity(row: object) -> dict[str, float]:
     return dict(mean=row.selectivity, low=row.selectivity_low, high=row.selectivity_high)
 
 
-_LATER = (_coupled, _paired, _layers, _signs_middle, _signs_last)
+_LATER = (_coupled, _paired, _encoded_in_turn, _layers, _signs_middle, _signs_last)
 _OF_BASES = (_staggered, _optimal, _algorithm, _encoded, *_LATER, _tied)
 _OF_KIND: dict[str, tuple[Callable[[Findings], Claim | None], ...]] = {
     DISJOINT: _OF_BASES, MORE: _OF_BASES, OTHER: _OF_BASES,
