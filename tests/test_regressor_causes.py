@@ -289,7 +289,8 @@ def test_decoding_circuits_of_latent_tasks(regressor):
     np.testing.assert_allclose(found.curves.sel(size=whole, kind="circuit").values, found.curves.clean, atol=1e-5)
     graph = found.scores["basis 0"].graph
     assert graph.source == tv.Site.parse("resid_post[0]@-2") and len(graph.positions) == 2  # from that answer on
-    assert found.settings["contrast"] == contrast.told and contrast.told in repr(found) and found.edges == 50
+    assert found.settings["contrast"] == contrast.told and contrast.told in repr(found)
+    assert found.edges == min(50, whole // 2)
 
 
 def test_a_vector_needs_an_answer_to_be_added_at_and_a_layer_that_reads_it(regressor):

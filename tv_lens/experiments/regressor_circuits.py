@@ -158,7 +158,8 @@ def latent_circuits(
                                      metric=negative_squared_error, method=method, positions=positions, seed=seed,
                                      progress=progress)  # fmt: skip
     most = min(len(one.measured) for one in scores.values())
-    edges = min(contrast.edges if edges is None else edges, most)
+    # Of few edges, half: all of them would carry everything and say nothing.
+    edges = min(contrast.edges, max(1, most // 2)) if edges is None else min(edges, most)
 
     # 2. circuits of the strongest edges, on test episodes
     asked = {size for size in (contrast.sizes if sizes is None else sizes) if size <= most}

@@ -141,8 +141,8 @@ PRESETS: dict[str, Callable[[], TrainingConfig]] = {
     "small": lambda: _small(SparseMixture.disjoint(4, rank=2, points=10)),
     # Of one coordinate each: six bases of two kept a network on its first plateau for as long as was waited.
     "bases6": lambda: _small(SparseMixture.disjoint(6, rank=1, points=10), steps=24_000),
-    "overlapping": lambda: _small(SparseMixture.overlapping(groups=2, each=4, size=4, rank=2, points=10), steps=12_000,
-                                  decay=0.5, checkpoints=48),
+    "overlapping": lambda: _small(SparseMixture.overlapping(groups=2, each=4, size=4, rank=2, points=10),
+                                  steps=24_000),
     "functions": lambda: _small(FunctionMixture(dim=8, points=16, rank=2), steps=8_000, decay=0.5, checkpoints=48),
     "paper": _paper,
 }
