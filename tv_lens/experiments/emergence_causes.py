@@ -56,6 +56,14 @@ def patched_layer(matrix: Sweep) -> int:
     return int(at["layer"].values[int(at.values.argmax())])
 
 
+def _vector_layer(matrix: Sweep | None, n_layers: int) -> int | None:
+    """The layer after which vectors are added; None for a network of one layer, whose stream nobody reads after it."""
+    if n_layers < 2:
+        return None
+    deepest = n_layers - 2
+    return deepest // 2 if matrix is None else min(patched_layer(matrix), deepest)
+
+
 def causes(
     result: Emergence, load: Callable[[int], Regressor], *, n: int, circuits: int, draw: int,
     config: Mapping[str, Any], run: RunLike,
@@ -93,12 +101,11 @@ def causes(
         with clock.stage("heads", f"step {step}: taking out each head"):
             ablated[step] = _kept(inside(run, f"heads {step}"), "head_ablation", held,
                                   partial(head_ablation, networks[step], n=n, contexts=4 * n, **options))  # fmt: skip
-    deepest = networks[at["last"]].n_layers - 2 if networks else -1  # what is added after the last layer nobody reads
-    layer = min(patched_layer(patched[at["last"]]), deepest) if patched else deepest // 2
+    layer = _vector_layer(patched.get(at["last"]), networks[at["last"]].n_layers) if dissected else None
     for step in dissected:
         with clock.stage("circuits", f"step {step}: the circuit of each task"):
             found[step] = latent_circuits(networks[step], n=circuits, held_out=2 * circuits, **options)
-            if deepest >= 0:
+            if layer is not None:
                 more = dict(n=_MORE * circuits, held_out=_MORE * circuits)
                 decoding[step] = latent_circuits(networks[step], contrast=Injected(layer), **more, **options)
     asked = (("patching and head ablation", patching), ("circuits", dissected))

@@ -53,7 +53,8 @@ def _staggered(of: Findings) -> Claim:
 
 
 def _encoded_in_turn(of: Findings) -> Claim:
-    return _in_turn(of, TD, "timing", "tasks are encoded one after another", "the basis that drops first is encoded first")
+    return _in_turn(of, TD, "timing", "tasks are encoded one after another",
+                    "the basis that drops first is encoded first")  # fmt: skip
 
 
 def _in_turn(of: Findings, curve: str, figure: str, claim: str, paper: str) -> Claim:
