@@ -1,11 +1,11 @@
-"""When tasks are learnt, told densely: change points, staggering and coupling over many checkpoints of full training runs.
+"""When tasks are learnt, told densely: change points, staggering and coupling over many checkpoints of full runs.
 
     tv-lens train --preset small --seed 0 --threads 1 --out runs/bases4-0        # half an hour each, if it is not there
     python benchmarks/emergence_timing.py runs/bases4-0 runs/bases4-1 runs/bases4-2
 
 The package holds a few checkpoints of a run, which place a change within a factor of two. A run's own folder holds 96.
-Every second of them is measured on 400 episodes of each basis: about 5 seconds of one core a checkpoint. `--keep DIR` keeps
-what is measured, so that the command goes on where it was stopped.
+Every second of them is measured on 400 episodes of each basis: about 5 seconds of one core a checkpoint. `--keep DIR`
+keeps what is measured, so that the command goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, default=None, help="a folder for finished measurements")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    size = EmergenceSize("dense", checkpoints=asked.checkpoints, n=asked.episodes, train=100, shots=1, deals=40, drawn=20,
-                         patched=0, circuits=0)  # fmt: skip
+    size = EmergenceSize("dense", checkpoints=asked.checkpoints, n=asked.episodes, train=100, shots=1, deals=40,
+                         drawn=20, patched=0, circuits=0)  # fmt: skip
     results = []
     for run in asked.runs:
         kept = None if asked.keep is None else asked.keep / f"{run.resolve().name} {asked.draw}"
@@ -46,7 +46,8 @@ def main() -> None:
             print(f"  {curve}: {len(apart)} of {(stagger.curve == curve).sum()} pairs apart", end="")
             print("".join(f"; {row.other} {row.factor:.2f} [{row.low:.2f}, {row.high:.2f}] times {row.task}'s step"
                           for row in apart.itertuples()))  # fmt: skip
-        print(found.table()[["task", "MSE", "MSE / Bayes", "TD x", "TD y", "TD ceiling"]].round(3).to_string(index=False))
+        table = found.table()[["task", "MSE", "MSE / Bayes", "TD x", "TD y", "TD ceiling"]]
+        print(table.round(3).to_string(index=False))
     print(tv.experiments.coupling(results))
 
 
