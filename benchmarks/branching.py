@@ -21,7 +21,7 @@ import torch
 
 import tv_lens as tv
 from cost import measured
-from tv_lens import row_base
+from tv_lens.rows import base_run
 
 torch.set_num_threads(1)
 model, task = tv.load("smollm2-135m"), tv.task("present-past")
@@ -32,7 +32,7 @@ items = [tv.tasks.Prompt.build(task.template, context.demonstrations, pair) for 
 tokens = tv.Prompts(tuple(items), task="one context", template=task.template).tokenize(model).tokens
 common = max(set(tokens.lengths.tolist()), key=tokens.lengths.tolist().count)
 base = model.tokens(tokens.select([i for i, n in enumerate(tokens.lengths.tolist()) if n == common][: options.queries]))
-shared = row_base.common_start(base.ids)
+shared = base_run.common_start(base.ids)
 print(f"{len(base)} queries of {base.width} tokens, {shared} in common")
 zero = [tv.Zero(tv.Site("z", layer, head)) for layer in range(0, 30, 3) for head in range(0, 9, 3)]
 work = {"plain runs": [tv.Row(i) for i in range(len(base))],
@@ -40,7 +40,7 @@ work = {"plain runs": [tv.Row(i) for i in range(len(base))],
 for name, rows in work.items():
     found = {}
     for worth in (16, 10**6):
-        row_base.WORTH_BRANCHING = worth
+        base_run.WORTH_BRANCHING = worth
         tv.run_rows(model, base, rows[:2], lambda logits, index: logits[:, 0], show_progress=False)
         found[worth] = measured(lambda: tv.run_rows(model, base, rows, lambda logits, index: logits[:, 5] - logits[:, 7], show_progress=False))
     (once, cheap), (each, dear) = found.values()

@@ -39,8 +39,8 @@ import transformers as hf
 
 import tv_lens as tv
 from cost import measured
-from tv_lens.circuits.runs import make_runs
 from tv_lens.circuits.patched import run_circuits
+from tv_lens.circuits.runs import make_runs
 
 torch.set_num_threads(options.threads)
 

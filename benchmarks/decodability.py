@@ -16,13 +16,14 @@ from __future__ import annotations
 import argparse
 
 import torch
-from cost import Cost, measured
 
 import tv_lens as tv
-from tv_lens import packing, passes
+from cost import Cost, measured
+from tv_lens.loading.weights import load_from, locate
+from tv_lens.model import passes
+from tv_lens.rows import packing
 from tv_lens.site import Site
 from tv_lens.task_vectors.representations import classes_of, draw, read_together
-from tv_lens.weights import load_from, locate
 
 
 def plain(model, rows: list[list[int]]) -> torch.Tensor:

@@ -17,7 +17,7 @@ import torch
 
 import tv_lens as tv
 from tv_lens.experiments import EmergenceSize
-from tv_lens.experiments.emergence_timing import LOSS, TD
+from tv_lens.experiments.training.timing import LOSS, TD
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ import tv_lens as tv
 from cost import Cost, measured
 from tv_lens.batch import TokenBatch
 from tv_lens.metrics import Answers, Readout
-from tv_lens.rows import PlacedEdit, Row, run_rows
+from tv_lens.rows.engine import PlacedEdit, Row, run_rows
 
 torch.set_num_threads(options.threads)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tv_lens.errors import InvalidArgument, ShapeMismatch
-from tv_lens.experiments.emergence_timing import ChangePoints, Curves, pooled
+from tv_lens.experiments.training.timing import ChangePoints, Curves, pooled
 from tv_lens.lab.change_points import crossings, log_steps, two_levels
 from tv_lens.lab.co_movement import pairing_test, shift_test
 

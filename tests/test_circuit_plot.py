@@ -10,13 +10,13 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
-from test_viz import BROWSER, Resources
 
 import tv_lens as tv
-from tv_lens.attention_patterns import AttentionPatterns
+from test_viz import BROWSER, Resources
 from tv_lens.circuits.graph import Graph, Position
 from tv_lens.circuits.wiring import Wiring
 from tv_lens.errors import EmptySelection
+from tv_lens.model.attention_patterns import AttentionPatterns
 from tv_lens.site import ModelShape, Site
 from tv_lens.viz import theme
 from tv_lens.viz.circuit_layout import PILL, Layout

@@ -7,13 +7,13 @@ import re
 from dataclasses import replace
 
 import pytest
-import tiny_folder
 from typer.testing import CliRunner
 
+import tiny_folder
 from tv_lens import tasks
 from tv_lens.cli import commands as cli
 from tv_lens.experiments import lens as lens_function
-from tv_lens.experiments.lens import SIZES
+from tv_lens.experiments.task_survey.measure import SIZES
 
 COMMANDS = ("demo", "lens", "tasks", "audit", "models")
 
@@ -83,7 +83,7 @@ def test_models_says_what_is_embedded_and_what_else_loads(tv_lens, monkeypatch, 
 
 
 def test_audit_reads_the_tokenizer_alone(tv_lens, folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("tv_lens.model.load", lambda *args, **kwargs: pytest.fail("the weights were loaded"))
+    monkeypatch.setattr("tv_lens.model.hooked_model.load", lambda *args, **kwargs: pytest.fail("the weights were loaded"))
     path = tmp_path / "same.csv"
     path.write_text("input,output\n" + "".join(f"word{i},yes\n" for i in range(20)))
     found = tv_lens("audit", "-t", "present-past", "-t", path, "-m", folder)
@@ -145,7 +145,7 @@ def pairs(count: int) -> list[tuple[str, str]]:
 
 
 def test_an_error_is_one_block_without_a_traceback(tv_lens, monkeypatch):
-    monkeypatch.setattr("tv_lens.model.load", lambda *args, **kwargs: pytest.fail("the model was loaded"))
+    monkeypatch.setattr("tv_lens.model.hooked_model.load", lambda *args, **kwargs: pytest.fail("the model was loaded"))
     found = tv_lens("lens", "-t", "antonym", "--size", "dmeo")
     assert found.exit_code == 2 and found.stdout == ""
     assert found.stderr == (
@@ -173,7 +173,7 @@ def test_bad_input_is_told_in_words(tv_lens, arguments, words):
 
 
 def test_a_file_in_the_way_is_refused_before_the_work(tv_lens, tmp_path, monkeypatch):
-    monkeypatch.setattr("tv_lens.model.load", lambda *args, **kwargs: pytest.fail("the model was loaded"))
+    monkeypatch.setattr("tv_lens.model.hooked_model.load", lambda *args, **kwargs: pytest.fail("the model was loaded"))
     (tmp_path / "file").write_text("")
     found = tv_lens("lens", "-t", "antonym", "--out", tmp_path / "file")
     assert found.exit_code == 2 and "Results are written into a folder." in found.stderr

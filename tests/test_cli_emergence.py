@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 from tv_lens import lab
 from tv_lens.cli import app
-from tv_lens.experiments.emergence import SIZES
+from tv_lens.experiments.training.measure import SIZES
 from tv_lens.lab import embedded
 
-MODULE = sys.modules["tv_lens.experiments.emergence"]  # the function has its name in the package
+MODULE = sys.modules["tv_lens.experiments.training.measure"]  # the function has its name in the package
 
 
 @pytest.fixture(scope="module")

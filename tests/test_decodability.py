@@ -8,9 +8,9 @@ import torch
 
 import tiny_characters
 from tv_lens.errors import EmptySelection, InvalidArgument, PositionError, SiteError, UnknownName
+from tv_lens.results.sweep import Sweep, concat
 from tv_lens.site import Site
-from tv_lens.sweep import Sweep, concat
-from tv_lens.task_vectors import readings
+from tv_lens.task_vectors import activation_table
 from tv_lens.task_vectors.decodability import CONTROLS, decodability
 from tv_lens.task_vectors.neighbours import leave_one_out
 from tv_lens.task_vectors.representations import bag, classes_of, draw, read, sites_of
@@ -181,7 +181,7 @@ def test_equal_prompts_run_once_and_are_one_point(model, monkeypatch):
         ran.extend(batch.rows())
         return forward(batch, *args, **kwargs)
 
-    monkeypatch.setattr(readings, "packs", lambda model: False)  # packs run even less: test_packing.py
+    monkeypatch.setattr(activation_table, "packs", lambda model: False)  # packs run even less: test_packing.py
     monkeypatch.setattr(model, "forward", counting)
     counted = []
     site = Site("resid_post", 2)

@@ -7,15 +7,15 @@ import re
 from dataclasses import replace
 
 import pytest
-import tiny_folder
 from typer.testing import CliRunner
 
+import tiny_folder
 import tv_lens as tv
 from tv_lens.circuits import truth
 from tv_lens.cli import app
 from tv_lens.errors import InvalidArgument, UnknownName
-from tv_lens.experiments.decoding import CIRCUIT_SIZES, CircuitSize, decoding_circuits
-from tv_lens.experiments.lens import _decoded
+from tv_lens.experiments.task_survey.measure import _decoded
+from tv_lens.experiments.vector_circuits.measure import CIRCUIT_SIZES, CircuitSize, decoding_circuits
 
 TINY = CircuitSize("tiny", contexts=3, dev=4, layer_step=1, n=4, held_out=4, random=2)
 

@@ -26,7 +26,8 @@ def test_the_examples_of_a_module_run(name):
 
 def test_there_are_examples_to_run():
     """The finder sees through the checks that the tests wrap around every function."""
-    from tv_lens import bootstrap, metrics, site
+    from tv_lens import metrics, site
+    from tv_lens.results import bootstrap
 
     for module in (bootstrap, metrics, site):
         found = doctest.DocTestFinder(exclude_empty=True).find(module)

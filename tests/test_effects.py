@@ -12,11 +12,11 @@ import torch
 import tiny
 import tiny_characters
 import tv_lens as tv
-from tv_lens import hiding
 from tv_lens.batch import TokenBatch
-from tv_lens.effects import demonstration_effects, node_effects
 from tv_lens.errors import EmptySelection, InvalidArgument, SiteError, SiteNotWritable, UnknownName
-from tv_lens.paths import path_effects
+from tv_lens.model import masking
+from tv_lens.patching.effects import demonstration_effects, node_effects
+from tv_lens.patching.paths import path_effects
 
 TASK = tiny_characters.pairings(1)[0]
 PARTS = {  # family -> layer -> (norm before attention, query projection, output projection)
@@ -221,22 +221,22 @@ def test_bad_demonstrations_are_refused(model, pairs, monkeypatch):
         demonstration_effects(model, TASK.queries(3), metric=tv.log_prob)
     with pytest.raises(InvalidArgument, match="needs Answers.wrong"):
         demonstration_effects(model, TASK.prompts(2, 3), progress=False)
-    monkeypatch.setitem(hiding._verdicts, model, False)
+    monkeypatch.setitem(masking._verdicts, model, False)
     with pytest.raises(SiteNotWritable, match="cannot be kept from seeing"):
         demonstration_effects(model, pairs, by="hiding")
 
 
 def test_a_model_that_ignores_the_mask_is_found_out():
     model = tiny_characters.model("llama", seed=5)
-    assert hiding.hides(model)
-    hiding._verdicts.pop(model)
-    blind = lambda blocked: hiding._Hiding(torch.zeros_like(blocked))  # noqa: E731
-    original, hiding.hiding = hiding.hiding, blind
+    assert masking.hides(model)
+    masking._verdicts.pop(model)
+    blind = lambda blocked: masking._Hiding(torch.zeros_like(blocked))  # noqa: E731
+    original, masking.hiding = masking.hiding, blind
     try:
-        assert not hiding.hides(model)
+        assert not masking.hides(model)
     finally:
-        hiding.hiding = original
-        hiding._verdicts.pop(model)
+        masking.hiding = original
+        masking._verdicts.pop(model)
 
 
 def test_padding_changes_no_effect(model):

@@ -13,9 +13,9 @@ import torch
 import tv_lens as tv
 from tv_lens.errors import InvalidArgument, RunMismatch, UnknownName
 from tv_lens.experiments import EmergenceSize, coupling, emergence
-from tv_lens.experiments.emergence_causes import turning_points
-from tv_lens.experiments.emergence_measures import Plan, _of_points, measured, silhouettes
-from tv_lens.experiments.training_map import TrainingMap
+from tv_lens.experiments.training.causal import turning_points
+from tv_lens.experiments.training.checkpoint import Plan, _of_points, measured, silhouettes
+from tv_lens.experiments.training.map import TrainingMap
 from tv_lens.lab import NetworkConfig, Regressor, SparseMixture, build_network
 from tv_lens.lab.posterior_probe import PosteriorProbe, nats_between
 from tv_lens.lab.predictive import Predictive
@@ -246,7 +246,7 @@ def test_the_extra_nats_vanish_for_the_bayesian_and_floor_is_nothing_of_the_netw
 
 
 def test_a_killed_measurement_goes_on_and_gives_the_same(found, run, kept, monkeypatch):
-    module = importlib.import_module("tv_lens.experiments.emergence")
+    module = importlib.import_module("tv_lens.experiments.training.measure")
 
     def refuse(*arguments, **options):
         raise AssertionError("measured again")
@@ -259,7 +259,7 @@ def test_a_killed_measurement_goes_on_and_gives_the_same(found, run, kept, monke
         return measured(regressor, plan)
 
     monkeypatch.setattr(module, "measured", counted)
-    monkeypatch.setattr("tv_lens.experiments.emergence_causes.patch_matrix", refuse)
+    monkeypatch.setattr("tv_lens.experiments.training.causal.patch_matrix", refuse)
     again = emergence(run.path, size="tiny", run=kept, device="cpu", progress=False)
     assert calls == [run.steps[2]]
     for name in ("loss", "td", "readout_kl", "kl"):

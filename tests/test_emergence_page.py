@@ -8,14 +8,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 import tiny_emergence
 from tiny_emergence import BAYES, LAYERS, STEPS
-
 from tv_lens.errors import EmptySelection, InvalidArgument, ShapeMismatch
-from tv_lens.experiments.emergence_claims import claims_of, claims_over
-from tv_lens.experiments.emergence_figures import by_layer, gains, over_runs, training_view
-from tv_lens.experiments.emergence_findings import Findings, kind_of
-from tv_lens.experiments.emergence_page import emergence_page, index_page, write_page
+from tv_lens.experiments.training.claims import claims_of, claims_over
+from tv_lens.experiments.training.figures import by_layer, gains, over_runs, training_view
+from tv_lens.experiments.training.findings import Findings, kind_of
+from tv_lens.experiments.training.page import emergence_page, index_page, write_page
 from tv_lens.viz import plot, theme
 from tv_lens.viz.scrubber import TrainingView
 

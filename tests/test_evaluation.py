@@ -12,7 +12,7 @@ import tv_lens as tv
 from test_extraction import ALWAYS_3, PAIRING, saying
 from tv_lens import tasks
 from tv_lens.errors import EmptySelection, InvalidArgument, ModelMismatch, SiteError, UnknownName
-from tv_lens.scoring import score
+from tv_lens.patching.scoring import score
 from tv_lens.task_vectors.evaluation import CONDITIONS, evaluate
 from tv_lens.task_vectors.extraction import extract
 from tv_lens.task_vectors.residual_mean import ResidualMean

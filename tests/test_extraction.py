@@ -10,7 +10,7 @@ import tiny_characters
 import tv_lens as tv
 from tv_lens import tasks
 from tv_lens.errors import EmptySelection, InvalidArgument, SiteError
-from tv_lens.scoring import score
+from tv_lens.patching.scoring import score
 from tv_lens.task_vectors.extraction import extract, method_of
 from tv_lens.task_vectors.residual_mean import ResidualMean
 from tv_lens.task_vectors.selection import layer_sweep

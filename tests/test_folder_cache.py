@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tv_lens import folder_cache
 from tv_lens.errors import ModelLoadError
-from tv_lens.folder_cache import MANIFEST, CachedFolder, cache_root
+from tv_lens.loading import folder_cache
+from tv_lens.loading.folder_cache import MANIFEST, CachedFolder, cache_root
 
 
 @pytest.fixture(autouse=True)

@@ -7,15 +7,15 @@ import shutil
 import socket
 
 import pytest
-import tiny_gguf
 import torch
 import transformers
 from huggingface_hub import errors as hub_errors
 from safetensors.torch import load_file, save_file
 
+import tiny_gguf
 from tv_lens.errors import InvalidArgument, ModelLoadError
-from tv_lens.gguf_file import unpack
-from tv_lens.hf_loading import floating_dtype, load_hub, load_local
+from tv_lens.loading.gguf import unpack
+from tv_lens.loading.hugging_face import floating_dtype, load_hub, load_local
 
 
 @pytest.fixture(autouse=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 
 import pytest
-import tiny
 import torch
 from transformers import AutoModelForCausalLM
 
-from tv_lens.identity import fingerprint, fingerprint_of
+import tiny
+from tv_lens.loading.fingerprint import fingerprint, fingerprint_of
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,17 @@ import pytest
 import torch
 
 import tv_lens as tv
-from tv_lens.lab import OLS, BayesMixture, DiscretePrior, FiniteTasks, Lasso, NearestNeighbours, OracleRidge, Ridge, SparseMixture
+from tv_lens.lab import (
+    OLS,
+    BayesMixture,
+    DiscretePrior,
+    FiniteTasks,
+    Lasso,
+    NearestNeighbours,
+    OracleRidge,
+    Ridge,
+    SparseMixture,
+)
 
 PAPER = SparseMixture.disjoint(4, rank=4, points=20)
 SMALL = SparseMixture.disjoint(4, rank=2, points=10)

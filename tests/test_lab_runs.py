@@ -8,7 +8,7 @@ import torch
 
 import tv_lens as tv
 from tv_lens.experiments import Injected, latent_circuits
-from tv_lens.experiments.emergence_measures import Plan, measured
+from tv_lens.experiments.training.checkpoint import Plan, measured
 from tv_lens.lab import BayesMixture
 
 SEEDS = (0, 1, 2)

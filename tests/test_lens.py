@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_folder
 import xarray as xr
 
+import tiny_folder
 import tv_lens as tv
 from tv_lens import tasks
 from tv_lens.errors import EmptySelection, InvalidArgument, MisalignedPrompts, UnknownName
 from tv_lens.experiments import SIZES, LensResult, LensSize, lens
-from tv_lens.experiments.lens_result import AGAINST, check_folder, unbeaten
+from tv_lens.experiments.task_survey.result import AGAINST, check_folder, unbeaten
 from tv_lens.task_vectors.vector import TaskVector
 
 TASKS = ("present-past", "capitalize")
@@ -96,7 +96,7 @@ def test_one_task_is_enough_and_a_template_is_kept(model):
 
 
 def test_a_task_whose_prompts_do_not_line_up_is_passed_over_and_named(result, model, monkeypatch):
-    module, refused = sys.modules["tv_lens.experiments.lens"], []
+    module, refused = sys.modules["tv_lens.experiments.task_survey.measure"], []
 
     def refuse_first(model, pairs, *args, **options):
         if not refused:
@@ -249,7 +249,7 @@ def test_the_page_stands_alone_and_shows_what_was_asked(result):
 
 
 def test_the_lines_of_code_it_proposes_run(result, model, tmp_path, monkeypatch):
-    from tv_lens.viz.report_code import lines_of_code
+    from tv_lens.experiments.task_survey.code import lines_of_code
 
     monkeypatch.chdir(tmp_path)
     result = replace(result, source="a folder/with a space")

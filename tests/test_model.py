@@ -8,16 +8,24 @@ import threading
 from functools import cache
 
 import pytest
-import tiny
-import tiny_gguf
 import torch
 import transformers as hf
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformer_lens.model_bridge.sources import build_bridge_from_module
 
+import tiny
+import tiny_gguf
 import tv_lens as tv
-from tv_lens.errors import BudgetTooSmall, EmptySelection, InvalidArgument, ModelLoadError, PositionError, PromptError
-from tv_lens.errors import ShapeMismatch, UnknownName
+from tv_lens.errors import (
+    BudgetTooSmall,
+    EmptySelection,
+    InvalidArgument,
+    ModelLoadError,
+    PositionError,
+    PromptError,
+    ShapeMismatch,
+    UnknownName,
+)
 from tv_lens.intervention import Add, Mean, Project, Replace, Resample, Zero
 from tv_lens.site import COMPONENTS, Site, sites
 

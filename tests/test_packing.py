@@ -7,10 +7,10 @@ import torch
 
 import tiny
 import tv_lens as tv
-from tv_lens import packing
-from tv_lens.packing import packed, read_pack
+from tv_lens.rows import packing
+from tv_lens.rows.packing import packed, read_pack
 from tv_lens.site import Site
-from tv_lens.task_vectors.readings import read_rows
+from tv_lens.task_vectors.activation_table import read_rows
 
 BASE = torch.randint(3, tiny.VOCAB, (40,), generator=torch.Generator().manual_seed(1)).tolist()
 # A row and beginnings of it, branches after 5, 9 and 14 of its tokens, a second tree, and a row that shares nothing.

@@ -6,22 +6,22 @@ import shutil
 
 import numpy as np
 import pytest
-import tiny_folder
 import torch
 import xarray as xr
 from scipy import stats
 
+import tiny_folder
 import tv_lens as tv
 from tv_lens.errors import EmptySelection, InvalidArgument, UnknownName
-from tv_lens.experiments.performance import accuracies
-from tv_lens.experiments.checkpoints import across_models, known_revisions
-from tv_lens.experiments.encoding import task_encoding
-from tv_lens.experiments.finetuning import LoRA, finetune_layers
-from tv_lens.experiments.generation import written_answers
-from tv_lens.experiments.instruction import with_instruction
-from tv_lens.experiments.prediction import Prediction, _without, encoding_against_accuracy
-from tv_lens.experiments.steering import CONDITIONS, steer, steered_exact_match
-from tv_lens.sweep import Sweep
+from tv_lens.experiments.language_models.checkpoints import across_models, known_revisions
+from tv_lens.experiments.language_models.encoding import task_encoding
+from tv_lens.experiments.language_models.finetuning import LoRA, finetune_layers
+from tv_lens.experiments.language_models.generation import written_answers
+from tv_lens.experiments.language_models.instruction import with_instruction
+from tv_lens.experiments.language_models.performance import accuracies
+from tv_lens.experiments.language_models.prediction import Prediction, _without, encoding_against_accuracy
+from tv_lens.experiments.language_models.steering import CONDITIONS, steer, steered_exact_match
+from tv_lens.results.sweep import Sweep
 from tv_lens.task_vectors.decodability import CONTROLS, Decodability
 from tv_lens.tasks import family, task
 

@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-import tiny_folder
 from typer.testing import CliRunner
 
+import tiny_folder
 import tv_lens as tv
 from tv_lens.cli import app
 from tv_lens.errors import InvalidArgument, UnknownName
-from tv_lens.experiments.paper_result import _less, _verdict
-from tv_lens.experiments.paper_run import SIZES, PaperSize, _around, paper, size_called
+from tv_lens.experiments.language_models.measure import SIZES, PaperSize, _around, paper, size_called
+from tv_lens.experiments.language_models.result import _less, _verdict
 
 SIZE = PaperSize("test", shots=(1, 2), n=6, k=2, queries=3, layer_step=1, width=2, steer_layers=2, steer_queries=2, contexts=2,
                  replicates=1, finetune=2, tuned=0.3)  # fmt: skip

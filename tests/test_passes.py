@@ -12,11 +12,11 @@ import tiny
 import tiny_characters
 import tv_lens as tv
 from tv_lens.errors import OutOfMemory, PromptError, RunMismatch, TVLensError
-from tv_lens.experiments.checkpoints import across_models
-from tv_lens.experiments.generation import written_answers
-from tv_lens.passes import out_of_memory
+from tv_lens.experiments.language_models.checkpoints import across_models
+from tv_lens.experiments.language_models.generation import written_answers
+from tv_lens.model.passes import out_of_memory
 from tv_lens.site import Site
-from tv_lens.task_vectors.readings import read_rows
+from tv_lens.task_vectors.activation_table import read_rows
 
 IDS = torch.randint(3, 60, (8, 7), generator=torch.Generator().manual_seed(0))
 

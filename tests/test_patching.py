@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import tiny
-import tv_lens as tv
 import tiny_characters
+import tv_lens as tv
 from tv_lens.errors import InvalidArgument, MisalignedPrompts, NonFiniteMetric, SiteNotWritable, UnknownName
 
 

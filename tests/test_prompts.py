@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tiny_tokenizers import byte_level
 
+from tiny_tokenizers import byte_level
 from tv_lens.errors import EmptySelection, InvalidArgument, MisalignedPrompts, PromptError, UnknownName
 from tv_lens.tasks import ARROW, IO, QA, Pair, PromptPairs, Prompts, Task, Template, family, task
 from tv_lens.tasks.drawing import rng_of, shuffled_labels

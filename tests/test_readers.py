@@ -8,7 +8,7 @@ import torch
 import tv_lens as tv
 from circuit_cases import tokens
 from tv_lens.errors import SiteAbsent, UnknownName
-from tv_lens.readers import PARTS, SITES, Alone, readers_of
+from tv_lens.model.readers import PARTS, SITES, Alone, readers_of
 from tv_lens.site import Site
 
 
@@ -80,7 +80,7 @@ def test_heads_writes_sum_to_what_attention_adds(tiny_model, family):
 def test_a_part_whose_modules_lie_is_read_through_its_block(monkeypatch):
     """What the check is for: a module that is not all of the computation."""
     import tiny
-    from tv_lens.readers import Readers
+    from tv_lens.model.readers import Readers
 
     model = tv.load(tiny.hugging_face_model("llama", seed=5))
     own = Readers.mlp
@@ -93,7 +93,7 @@ def test_a_part_whose_modules_lie_is_read_through_its_block(monkeypatch):
 
 def test_a_stream_that_is_no_sum_is_refused(monkeypatch):
     import tiny
-    from tv_lens.readers import Readers
+    from tv_lens.model.readers import Readers
 
     model = tv.load(tiny.hugging_face_model("llama", seed=6))
     own = Readers.head_writes

@@ -11,8 +11,8 @@ import tiny_characters
 import tv_lens as tv
 from tv_lens.errors import FormatError, InvalidArgument, RunMismatch
 from tv_lens.site import Site
-from tv_lens.task_vectors import decodability, readings
-from tv_lens.task_vectors.readings import read_rows
+from tv_lens.task_vectors import activation_table, decodability
+from tv_lens.task_vectors.activation_table import read_rows
 from tv_lens.task_vectors.representations import classes_of, draw, read, read_together
 
 SITES = [Site("resid_post", layer) for layer in range(3)] + [Site("z", 1)]
@@ -68,9 +68,9 @@ def test_files_hold_what_memory_holds(model, several, tmp_path):
 
 
 def test_a_killed_reading_goes_on_where_it_was(model, several, tmp_path, monkeypatch):
-    monkeypatch.setattr(readings, "_FLUSH", 0.0)
-    monkeypatch.setattr(readings, "packs", lambda model: False)
-    monkeypatch.setattr(readings, "tokens_at_once", lambda device: 16)
+    monkeypatch.setattr(activation_table, "_FLUSH", 0.0)
+    monkeypatch.setattr(activation_table, "packs", lambda model: False)
+    monkeypatch.setattr(activation_table, "tokens_at_once", lambda device: 16)
     whole, folder = read(model, several[4], SITES), tmp_path / "held"
     ran, forward = [], model.forward
 

@@ -13,16 +13,25 @@ from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 import pytest
-import tiny
 import torch
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge.sources import build_bridge_from_module
 
+import tiny
 import tv_lens as tv
-from tv_lens.editing import Edit
-from tv_lens.errors import DuplicateSite, InvalidArgument, MisalignedPrompts, ShapeMismatch, SiteAbsent, SiteError
-from tv_lens.errors import SiteNotReached, SiteNotWritable, TVLensError
+from tv_lens.errors import (
+    DuplicateSite,
+    InvalidArgument,
+    MisalignedPrompts,
+    ShapeMismatch,
+    SiteAbsent,
+    SiteError,
+    SiteNotReached,
+    SiteNotWritable,
+    TVLensError,
+)
 from tv_lens.intervention import Add, Intervention, Mean, Replace, Resample, Zero
+from tv_lens.model.editing import Edit
 from tv_lens.site import COMPONENTS, Site, Sites
 
 BATCH, POS = 5, 7  # no other axis of the tiny models has these lengths, so a swapped axis shows
@@ -113,7 +122,7 @@ def test_R1_every_hook_of_a_run_is_added_by_the_registry(llama, monkeypatch):
         llama.run(TOKENS)
         llama.capture(TOKENS, "result[0]")
         llama.residual_stream(TOKENS)
-    assert files == {"tv_lens.registry"}
+    assert files == {"tv_lens.model.registry"}
 
 
 # ---- R2: what is attached runs, or the call raises -------------------------------------------------------------------
@@ -201,7 +210,7 @@ def test_R2_an_unembedding_that_ignores_the_choice_of_positions_is_noticed(llama
     """The last token is chosen by a hook before the unembedding; were it discarded as other edits are in other
     architectures, the first token's logits would stand in its place."""
     clean = llama.run(TOKENS)
-    monkeypatch.setattr("tv_lens.registry.gathered", lambda columns, x: x)
+    monkeypatch.setattr("tv_lens.model.registry.gathered", lambda columns, x: x)
     assert torch.allclose(llama.run(TOKENS), clean, atol=1e-5)
 
 
@@ -295,7 +304,7 @@ class Stop(Exception):
 
 @pytest.mark.parametrize("error", [Stop, KeyboardInterrupt, MemoryError])
 def test_R4_an_exception_inside_a_hook_leaves_the_model_as_before(llama, error, monkeypatch):
-    monkeypatch.setattr("tv_lens.passes._HELD", WeakKeyDictionary())  # what a full device held is remembered: not by later tests
+    monkeypatch.setattr("tv_lens.model.passes._HELD", WeakKeyDictionary())  # what a full device held is remembered: not by later tests
     before, clean = state_of(llama.tl), llama.run(TOKENS)
 
     def fail(x):

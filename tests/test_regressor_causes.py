@@ -11,13 +11,24 @@ import xarray as xr
 
 import tv_lens as tv
 from tv_lens.errors import (
-    BudgetTooSmall, EmptySelection, InvalidArgument, MisalignedPrompts, ShapeMismatch, UnknownName,
+    BudgetTooSmall,
+    EmptySelection,
+    InvalidArgument,
+    MisalignedPrompts,
+    ShapeMismatch,
+    UnknownName,
 )  # fmt: skip
 from tv_lens.experiments import (
-    Injected, circuits_before_after, head_ablation, head_ties, latent_circuits, patch_matrix, sign_pattern,
+    Injected,
+    circuits_before_after,
+    head_ablation,
+    head_ties,
+    latent_circuits,
+    patch_matrix,
+    sign_pattern,
     sign_verdicts,
 )  # fmt: skip
-from tv_lens.experiments.pruning import matched_episodes
+from tv_lens.experiments.regressors.head_ablation import matched_episodes
 from tv_lens.lab import FAMILIES, Episodes, Family, NetworkConfig, Regressor, SparseMixture, build_network, latent_tasks
 from tv_lens.lab.branches import Branch, branched_predictions
 from tv_lens.lab.network import predictions

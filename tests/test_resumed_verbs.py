@@ -7,11 +7,12 @@ import pytest
 
 import tiny_characters
 import tv_lens as tv
-from tv_lens import paths, row_shards
 from tv_lens.errors import RunMismatch
 from tv_lens.experiments import LensSize, lens
-from tv_lens.store import Run
-from tv_lens.task_vectors import reading
+from tv_lens.patching import paths
+from tv_lens.rows import sharding
+from tv_lens.storage.run_folder import Run, Shards
+from tv_lens.task_vectors import mean_activations
 
 SIZE = LensSize("tiny", contexts=3, dev=3, queries=3, random_vectors=1, td_prompts=11, td_shots=(0, 2), map_shots=1,
                 patch_pairs=1, patch_shots=2)  # fmt: skip
@@ -63,12 +64,12 @@ VERBS = {
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_stopped_verb_goes_on_to_the_same_bits(verb, model, tasks, vector, tmp_path, monkeypatch):
-    monkeypatch.setattr(row_shards, "TOKENS_A_SHARD", 150)
-    monkeypatch.setattr(reading, "TOKENS_A_BATCH", 20)
+    monkeypatch.setattr(sharding, "TOKENS_A_SHARD", 150)
+    monkeypatch.setattr(mean_activations, "TOKENS_A_BATCH", 20)
     asked = VERBS[verb]
     expected = [array.tobytes() for array in asked(model, tasks, vector, None)]
 
-    own, puts = tv.store.Shards.put, []
+    own, puts = Shards.put, []
 
     def stop_after_some(self, *arguments):
         own(self, *arguments)
@@ -77,7 +78,7 @@ def test_a_stopped_verb_goes_on_to_the_same_bits(verb, model, tasks, vector, tmp
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(tv.store.Shards, "put", stop_after_some)
+        patched.setattr(Shards, "put", stop_after_some)
         if verb != "map":  # which has one shard
             with pytest.raises(KeyboardInterrupt):
                 asked(model, tasks, vector, tmp_path / "run")
@@ -95,7 +96,7 @@ def test_a_stopped_verb_goes_on_to_the_same_bits(verb, model, tasks, vector, tmp
 
 def test_stopped_paths_go_on_to_the_same_bits(model, tasks, tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "ROWS_AT_ONCE", 1)  # a prompt a shard
-    pairs, own = tasks[0].pairs(shots=2, n=3), tv.store.Shards.put
+    pairs, own = tasks[0].pairs(shots=2, n=3), Shards.put
     asked = lambda run: tv.path_effects(model, pairs, receivers=[(2, 0), (2, 1)], run=run, progress=False)  # noqa: E731
 
     def stop_after_the_first(self, *arguments):
@@ -103,7 +104,7 @@ def test_stopped_paths_go_on_to_the_same_bits(model, tasks, tmp_path, monkeypatc
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(tv.store.Shards, "put", stop_after_the_first)
+        patched.setattr(Shards, "put", stop_after_the_first)
         asked(tmp_path)
     assert (Run(tmp_path).done, Run(tmp_path).total) == (1, 3)
     assert asked(tmp_path).values.values.tobytes() == asked(None).values.values.tobytes()

@@ -11,12 +11,12 @@ import torch
 
 import tiny
 import tv_lens as tv
-from tv_lens import row_shards
 from tv_lens.batch import TokenBatch
 from tv_lens.errors import BudgetTooSmall, NonFiniteMetric
 from tv_lens.metrics import Answers, Readout
-from tv_lens.row_shards import added, cut_rows, run_sharded
-from tv_lens.rows import PlacedEdit, Row, run_rows, why_whole_passes
+from tv_lens.rows import sharding
+from tv_lens.rows.engine import PlacedEdit, Row, run_rows, why_whole_passes
+from tv_lens.rows.sharding import added, cut_rows, run_sharded
 from tv_lens.site import Site
 
 LENGTHS = (9, 5, 9, 7)
@@ -80,7 +80,7 @@ def test_shards_of_rows_are_the_rows(family, tiny_model, monkeypatch, tmp_path):
 
     plain, largest = run_rows(model, model.tokens(batch()), rows, readout).values, seen.clone()
     asked = dict(verb="zeroing", config={}, who="test", beside={"seen": seen})
-    monkeypatch.setattr(row_shards, "TOKENS_A_SHARD", 60)
+    monkeypatch.setattr(sharding, "TOKENS_A_SHARD", 60)
     without = run_sharded(model, model.tokens(batch()), rows, readout, run=None, **asked)
     torch.testing.assert_close(without.values, plain, atol=1e-5, rtol=0)
     torch.testing.assert_close(seen, largest, atol=1e-5, rtol=0)
@@ -98,7 +98,7 @@ def test_a_readout_of_answers_stays_narrow_in_shards(tiny_model, monkeypatch):
     owners = torch.tensor([row.prompt for row in rows])
     readout = Readout(tv.logit_diff, Answers(torch.tensor([5, 6, 7, 8]), torch.tensor([9, 10, 11, 12])), owners)
     whole = run_rows(model, model.tokens(batch()), rows, readout).values
-    monkeypatch.setattr(row_shards, "TOKENS_A_SHARD", 60)
+    monkeypatch.setattr(sharding, "TOKENS_A_SHARD", 60)
     found = run_sharded(model, model.tokens(batch()), rows, readout, run=None, verb="x", config={}, who="test")
     torch.testing.assert_close(found.values, whole, atol=1e-5, rtol=0)
 

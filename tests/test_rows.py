@@ -7,12 +7,12 @@ import torch
 
 import tiny
 import tv_lens as tv
-from tv_lens import row_base, row_plan
 from tv_lens.batch import TokenBatch
 from tv_lens.intervention import Add, Mean, Replace, Resample, Zero
 from tv_lens.metrics import Answers, Readout, log_prob, logit_diff
-from tv_lens.row_edits import merged
-from tv_lens.rows import PlacedEdit, Row, run_rows
+from tv_lens.rows import base_run, planning
+from tv_lens.rows.edits import merged
+from tv_lens.rows.engine import PlacedEdit, Row, run_rows
 from tv_lens.site import COMPONENTS, Site
 
 WIDTH = 12  # beyond the sliding windows of six tokens of the tiny Mistral and Gemma-2
@@ -25,7 +25,7 @@ def ids(seed: int, n: int = 3, width: int = WIDTH) -> torch.Tensor:
 def writable(model: tv.HookedModel) -> list[Site]:
     sites = [Site(name, layer) for name, entry in COMPONENTS.items()
              for layer in (range(model.n_layers) if entry.layered else [None])]  # fmt: skip
-    return [s for s in sites if model.registry.support(s).write and s.component not in row_plan.WHOLE_PASSES]
+    return [s for s in sites if model.registry.support(s).write and s.component not in planning.WHOLE_PASSES]
 
 
 def two_logits(logits: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
@@ -93,7 +93,7 @@ def test_prompts_that_begin_alike_branch_from_one_prefill(family, tiny_model):
             for name in ("attn_out", "mlp_out") for place in ((23,), (21,), (6,), (19, 20))]  # fmt: skip
     with_rows, with_hooks = both(model, base, rows)
     torch.testing.assert_close(with_rows, with_hooks, atol=1e-5, rtol=0)
-    assert row_base.branches(model)
+    assert base_run.branches(model)
     assert run_rows(model, base, rows, two_logits).provenance["tokens_shared"] == 2 * 2 * 20
     assert run_rows(model, base.select([0, 1, 6]), [Row(i) for i in range(3)], two_logits).provenance["tokens_shared"] == 0
 
@@ -101,15 +101,15 @@ def test_prompts_that_begin_alike_branch_from_one_prefill(family, tiny_model):
 def test_groups_of_prompts_that_begin_alike():
     long = list(range(20))
     prompts = [[9] * 21, long + [1], [8] * 21, long + [2], long + [3], [7] + [8] * 20]
-    assert list(row_base.together(prompts, range(6), 32)) == [[1, 3, 4], [5, 2, 0]]
-    assert list(row_base.together(prompts, range(6), 2)) == [[1, 3], [4, 5], [2, 0]]
-    assert sorted(sum(row_base.together(prompts, [0, 2, 5], 1), [])) == [0, 2, 5]
+    assert list(base_run.together(prompts, range(6), 32)) == [[1, 3, 4], [5, 2, 0]]
+    assert list(base_run.together(prompts, range(6), 2)) == [[1, 3], [4, 5], [2, 0]]
+    assert sorted(sum(base_run.together(prompts, [0, 2, 5], 1), [])) == [0, 2, 5]
 
 
 def test_a_model_that_cannot_be_continued_runs_its_prompts_whole(tiny_model, monkeypatch):
     model = tv.load(tiny.hugging_face_model("qwen2", seed=4))
-    monkeypatch.setattr(row_base, "_joined", lambda one, two: two)  # the prefix's part of the mask is lost
-    assert not row_base.branches(model)
+    monkeypatch.setattr(base_run, "_joined", lambda one, two: two)  # the prefix's part of the mask is lost
+    assert not base_run.branches(model)
     base = model.tokens(ids(3, n=1, width=20).repeat(2, 1))
     assert run_rows(model, base, [Row(0), Row(1)], two_logits).provenance["tokens_shared"] == 0
 
@@ -179,8 +179,8 @@ def test_what_rows_cannot_honour_goes_to_the_hook_plan_and_says_why(tiny_model):
 def test_an_architecture_that_disagrees_falls_back(tiny_model, monkeypatch):
     """The check that guards unknown architectures catches a walk that is wrong."""
     model = tv.load(tiny.hugging_face_model("llama", seed=3))
-    newborn = row_plan.Walk._newborn
-    monkeypatch.setattr(row_plan.Walk, "_newborn", lambda self, *args: newborn(self, *args) * 1.5)
+    newborn = planning.Walk._newborn
+    monkeypatch.setattr(planning.Walk, "_newborn", lambda self, *args: newborn(self, *args) * 1.5)
     row = Row(0, (PlacedEdit(Zero(Site("z", 1)), (3,)),))
     assert "rows and whole passes differ" in run_rows(model, model.tokens(ids(1)), [row], two_logits).provenance["plan_why"]
 
@@ -191,8 +191,8 @@ def test_an_attention_that_masks_by_itself_runs_as_whole_passes(tiny_model, monk
     rows = [Row(0, (PlacedEdit(Zero(Site("z", 0)), (WIDTH - 1,)),))] * 8
     found = run_rows(model, model.tokens(ids(1)), rows, two_logits)
     assert found.provenance["plan_why"] == "layer 1 of this architecture masks by a buffer of its own (bias)"
-    monkeypatch.setattr(row_plan, "own_mask", lambda model: None)
-    assert "rows and whole passes differ" in row_plan._disagreement(model)
+    monkeypatch.setattr(planning, "own_mask", lambda model: None)
+    assert "rows and whole passes differ" in planning._disagreement(model)
 
 
 @pytest.mark.parametrize("where", ["cpu", "disk"])

@@ -18,10 +18,11 @@ import torch
 
 import tiny_characters
 import tv_lens as tv
-from tv_lens import row_shards, store
 from tv_lens.errors import FormatError, InvalidArgument, RunMismatch, StorageError
-from tv_lens.shard_file import unpacked
-from tv_lens.store import Run, Shards, inside, shards
+from tv_lens.rows import sharding
+from tv_lens.storage import run_folder
+from tv_lens.storage.run_folder import Run, Shards, inside, shards
+from tv_lens.storage.shard_file import unpacked
 
 CONFIG = {"model": {"fingerprint": "abc", "dtype": "float32"}, "seed": 0, "metric": tv.logit_diff}
 
@@ -39,7 +40,7 @@ def pairs() -> tv.PromptPairs:
 @pytest.fixture
 def small_shards(monkeypatch):
     """Shards of a few rows, so that a tiny sweep has many."""
-    monkeypatch.setattr(row_shards, "TOKENS_A_SHARD", 70)
+    monkeypatch.setattr(sharding, "TOKENS_A_SHARD", 70)
 
 
 def swept(model, pairs, run=None, **options) -> tv.Sweep:
@@ -315,7 +316,7 @@ def test_another_configuration_is_refused_and_every_difference_is_named(tmp_path
 
 def test_the_versions_are_part_of_the_configuration(tmp_path, monkeypatch):
     square(tmp_path)
-    monkeypatch.setattr(store, "_versions", lambda: {"torch": "0.1"})
+    monkeypatch.setattr(run_folder, "_versions", lambda: {"torch": "0.1"})
     with pytest.raises(RunMismatch, match="versions.torch: .* in the folder, '0.1' asked for"):
         square(tmp_path)
 
@@ -382,7 +383,7 @@ def test_a_full_disk_is_said_and_nothing_is_lost(model, pairs, tmp_path, small_s
     assert caught.value.what == "The disk is full: 00005.npz could not be written."
     assert "free at" in caught.value.got and "run the same again" in caught.value.do
     monkeypatch.undo()
-    monkeypatch.setattr(row_shards, "TOKENS_A_SHARD", 70)
+    monkeypatch.setattr(sharding, "TOKENS_A_SHARD", 70)
     before = files(tmp_path)
     assert sorted(before) == [0, 1, 2, 3, 4]
     assert bits(swept(model, pairs, tmp_path)) == expected

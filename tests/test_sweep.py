@@ -8,11 +8,17 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from tv_lens.bootstrap import ratio_interval
 from tv_lens.errors import (
-    EmptySelection, FormatError, InvalidArgument, NonFiniteMetric, PositionError, ShapeMismatch, UnknownName,
+    EmptySelection,
+    FormatError,
+    InvalidArgument,
+    NonFiniteMetric,
+    PositionError,
+    ShapeMismatch,
+    UnknownName,
 )
-from tv_lens.sweep import Sweep, concat
+from tv_lens.results.bootstrap import ratio_interval
+from tv_lens.results.sweep import Sweep, concat
 
 TOKENS = ["Q", ":", " go", "\n", "A", ":"]
 
@@ -113,7 +119,7 @@ def test_interval_of_a_share_matches_the_binomial():
 def test_interval_does_not_depend_on_how_the_work_is_cut(monkeypatch):
     sweep = make()
     whole = sweep.interval(n_boot=200)
-    monkeypatch.setattr("tv_lens.bootstrap._CHUNK", 500)
+    monkeypatch.setattr("tv_lens.results.bootstrap._CHUNK", 500)
     cut = sweep.interval(n_boot=200)
     np.testing.assert_allclose(whole["low"].values, cut["low"].values)
     np.testing.assert_allclose(whole["high"].values, cut["high"].values)

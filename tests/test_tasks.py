@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 
 import pytest
-from tiny_tokenizers import byte_level
 
+from tiny_tokenizers import byte_level
 from tv_lens import tasks
 from tv_lens.errors import EmptySelection, InvalidArgument, PromptError, UnknownName
 from tv_lens.tasks import ARROW, Pair, Task, family, names, null, task

@@ -20,9 +20,9 @@ import torch
 import xarray as xr
 
 import tv_lens
-from tv_lens.attention_patterns import AttentionPatterns, attention
 from tv_lens.errors import InvalidArgument, NonFiniteMetric, ShapeMismatch, UnknownName
-from tv_lens.sweep import Sweep
+from tv_lens.model.attention_patterns import AttentionPatterns, attention
+from tv_lens.results.sweep import Sweep
 from tv_lens.viz import Facts, Figure, Note, Section, Table, page, plot, theme
 
 TOKENS = ["<bos>", "</script>", "<b>", " go", "\n", "<!--"]

@@ -9,12 +9,13 @@ import socket
 from dataclasses import replace
 
 import pytest
-import tiny_gguf
 import torch
 
-from tv_lens import gguf_file, weights
+import tiny_gguf
 from tv_lens.errors import InvalidArgument, ModelLoadError, UnknownName
-from tv_lens.folder_cache import sha256_of
+from tv_lens.loading import gguf as gguf_file
+from tv_lens.loading import weights
+from tv_lens.loading.folder_cache import sha256_of
 
 
 @pytest.fixture(autouse=True)

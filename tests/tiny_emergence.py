@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from tv_lens.experiments.emergence_result import Emergence
-from tv_lens.experiments.training_map import CLASS_MEANS, PCA, TrainingMap
+from tv_lens.experiments.training.map import CLASS_MEANS, PCA, TrainingMap
+from tv_lens.experiments.training.result import Emergence
 from tv_lens.lab.families import Family, FunctionMixture, SparseMixture
-from tv_lens.sweep import Sweep
+from tv_lens.results.sweep import Sweep
 
 STEPS = (0, 10, 20, 40, 80, 160)
 LAYERS, HEADS, SHOTS, K, N, DRAWN = (0, 1, 2), (0, 1), (2, 4), 5, 60, 12

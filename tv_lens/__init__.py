@@ -8,27 +8,40 @@ Example:
 """
 
 from tv_lens import lab, metrics, tasks, viz
-from tv_lens.attention_patterns import AttentionPatterns, attention
 from tv_lens.batch import TokenBatch
-from tv_lens.capture import Capture
 from tv_lens.circuits import (
-    ACDC, EAP, EAPIG, Circuit, Comparison, Contrast, EdgeScores, ExactEdges, Projection, Setting, compare, completeness,
-    discover, faithfulness, minimality,
+    ACDC,
+    EAP,
+    EAPIG,
+    Circuit,
+    Comparison,
+    Contrast,
+    EdgeScores,
+    ExactEdges,
+    Projection,
+    Setting,
+    compare,
+    completeness,
+    discover,
+    faithfulness,
+    minimality,
 )  # fmt: skip
-from tv_lens.effects import demonstration_effects, node_effects
 from tv_lens.errors import TVLensError
 from tv_lens.experiments import Emergence, EmergenceSize, LensResult, LensSize, emergence, lens
 from tv_lens.intervention import Add, Intervention, Mean, Project, Replace, Resample, Stack, Zero
 from tv_lens.metrics import Answers, exact_match, kl, log_prob, logit_diff, metric, prob, rank
-from tv_lens.model import HookedModel, load
-from tv_lens.patching import patch
-from tv_lens.paths import path_effects
-from tv_lens.registry import HookRegistry
-from tv_lens.rows import PlacedEdit, Row, run_rows
-from tv_lens.scoring import Scores, score
+from tv_lens.model.attention_patterns import AttentionPatterns, attention
+from tv_lens.model.capture import Capture
+from tv_lens.model.hooked_model import HookedModel, load
+from tv_lens.model.registry import HookRegistry
+from tv_lens.patching.activations import patch
+from tv_lens.patching.effects import demonstration_effects, node_effects
+from tv_lens.patching.paths import path_effects
+from tv_lens.patching.scoring import Scores, score
+from tv_lens.results.sweep import Sweep, concat
+from tv_lens.rows.engine import PlacedEdit, Row, run_rows
 from tv_lens.site import COMPONENTS, Site, Sites, sites
-from tv_lens.store import Run
-from tv_lens.sweep import Sweep, concat
+from tv_lens.storage.run_folder import Run
 from tv_lens.task_vectors.decodability import Decodability, decodability
 from tv_lens.task_vectors.evaluation import evaluate
 from tv_lens.task_vectors.extraction import extract

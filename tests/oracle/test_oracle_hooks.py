@@ -11,9 +11,9 @@ from __future__ import annotations
 from functools import cache, reduce
 
 import pytest
-import tiny
 import torch
 
+import tiny
 import tv_lens as tv
 from tv_lens.site import Site
 

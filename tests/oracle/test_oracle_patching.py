@@ -8,8 +8,8 @@ import torch
 from transformer_lens import patching as tl_patching
 
 import tiny
-import tv_lens as tv
 import tiny_characters
+import tv_lens as tv
 
 CLEAN, CORRUPTED, ANSWER, FOIL = "ab>ba;cd>", "ab>ab;cd>", "d", "c"
 # Rounding only: both run the same model, in batches of other shapes.

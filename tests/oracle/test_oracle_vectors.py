@@ -14,8 +14,9 @@ import torch
 
 import tiny
 import tiny_characters
-from tv_lens import tasks, weights
-from tv_lens.scoring import score
+from tv_lens import tasks
+from tv_lens.loading import weights
+from tv_lens.patching.scoring import score
 from tv_lens.task_vectors.extraction import extract
 from tv_lens.task_vectors.residual_mean import ResidualMean
 from tv_lens.task_vectors.selection import layer_sweep

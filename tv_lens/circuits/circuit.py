@@ -14,10 +14,10 @@ from torch import Tensor
 from tv_lens.circuits.graph import Graph
 from tv_lens.circuits.scores import EdgeScores, check_model, check_same_graph
 from tv_lens.errors import ShapeMismatch
-from tv_lens.sweep_parts import plain
+from tv_lens.results.sweep_parts import plain
 
 if TYPE_CHECKING:
-    from tv_lens.model import HookedModel
+    from tv_lens.model.hooked_model import HookedModel
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -14,7 +14,7 @@ from torch import Tensor
 from tv_lens.circuits.circuit import Circuit
 from tv_lens.circuits.scores import EdgeScores, check_same_graph
 from tv_lens.errors import EmptySelection, InvalidArgument
-from tv_lens.sweep import Sweep
+from tv_lens.results.sweep import Sweep
 
 
 @dataclass(frozen=True, eq=False, repr=False)

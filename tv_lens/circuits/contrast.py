@@ -15,7 +15,7 @@ from tv_lens.circuits.graph import LAST, Position, check_place
 from tv_lens.errors import InvalidArgument, MisalignedPrompts, ShapeMismatch, unknown
 from tv_lens.intervention import Intervention
 from tv_lens.metrics import Answers, Metric
-from tv_lens.model import HookedModel
+from tv_lens.model.hooked_model import HookedModel
 from tv_lens.site import Site
 from tv_lens.tasks.prompts import PromptPairs, Prompts
 from tv_lens.tasks.tokenized import TokenizedPrompts, TokenSpan

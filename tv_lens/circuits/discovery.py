@@ -17,12 +17,12 @@ from tv_lens.circuits.eap import EAP, EAPIG
 from tv_lens.circuits.exact import ROWS_AT_ONCE, ExactEdges, measured_effects
 from tv_lens.circuits.runs import Runs, make_runs
 from tv_lens.circuits.scores import EdgeScores
-from tv_lens.configuration import model_described
 from tv_lens.errors import InvalidArgument, UnknownName, closest
 from tv_lens.intervention import Intervention
 from tv_lens.metrics import Metric
-from tv_lens.model import HookedModel
-from tv_lens.store import RunLike, shards
+from tv_lens.model.hooked_model import HookedModel
+from tv_lens.storage.configuration import model_described
+from tv_lens.storage.run_folder import RunLike, shards
 from tv_lens.tasks.prompts import PromptPairs, Prompts
 
 __all__ = ["ACDC", "EAP", "EAPIG", "ExactEdges", "discover"]

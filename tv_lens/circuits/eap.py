@@ -15,14 +15,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tv_lens.capture import bytes_per_prompt
 from tv_lens.circuits.runs import Chunk, Runs
-from tv_lens.editing import Edit
 from tv_lens.errors import InvalidArgument, unknown
 from tv_lens.intervention import Intervention, Replace
 from tv_lens.metrics import checked
+from tv_lens.model.capture import bytes_per_prompt
+from tv_lens.model.editing import Edit
+from tv_lens.model.readers import PARTS, SITES, Readers
 from tv_lens.progress import progress as progress_bar
-from tv_lens.readers import PARTS, SITES, Readers
 from tv_lens.site import Site
 
 

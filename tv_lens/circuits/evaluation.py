@@ -24,8 +24,8 @@ from tv_lens.circuits.patched import run_circuits
 from tv_lens.circuits.runs import Runs, make_runs
 from tv_lens.circuits.scores import EdgeScores
 from tv_lens.errors import EmptySelection, InvalidArgument, MisalignedPrompts
-from tv_lens.model import HookedModel
-from tv_lens.sweep import Sweep
+from tv_lens.model.hooked_model import HookedModel
+from tv_lens.results.sweep import Sweep
 from tv_lens.tasks.prompts import PromptPairs, Prompts
 
 SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)

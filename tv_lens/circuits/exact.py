@@ -13,10 +13,10 @@ from tv_lens.circuits.runs import Chunk, Runs
 from tv_lens.errors import InvalidArgument
 from tv_lens.intervention import Replace
 from tv_lens.metrics import Readout
+from tv_lens.model.readers import PARTS, SITES
 from tv_lens.progress import progress as progress_bar
-from tv_lens.readers import PARTS, SITES
-from tv_lens.row_edits import PlacedEdit, Row, merged
-from tv_lens.rows import run_rows
+from tv_lens.rows.edits import PlacedEdit, Row, merged
+from tv_lens.rows.engine import run_rows
 from tv_lens.site import Site
 
 ROWS_AT_ONCE = 40_000  # each is a few Python objects; beyond this their making shows in memory

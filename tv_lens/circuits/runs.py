@@ -17,8 +17,8 @@ from tv_lens.circuits.graph import Graph
 from tv_lens.errors import InvalidArgument
 from tv_lens.intervention import Intervention
 from tv_lens.metrics import Answers, Metric, MetricInfo, Readout, info_of, log_prob, logit_diff
-from tv_lens.model import HookedModel
-from tv_lens.readers import Readers, readers_of
+from tv_lens.model.hooked_model import HookedModel
+from tv_lens.model.readers import Readers, readers_of
 from tv_lens.site import Site
 from tv_lens.tasks.prompts import PromptPairs, Prompts
 

@@ -13,16 +13,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tv_lens.bootstrap import ratio_interval
 from tv_lens.circuits import scores_file
 from tv_lens.circuits.contrast import Setting
 from tv_lens.circuits.graph import Graph, Position
 from tv_lens.errors import EmptySelection, InvalidArgument, ModelMismatch, ShapeMismatch, unknown
-from tv_lens.sweep_parts import plain
+from tv_lens.results.bootstrap import ratio_interval
+from tv_lens.results.sweep_parts import plain
 
 if TYPE_CHECKING:
     from tv_lens.circuits.circuit import Circuit
-    from tv_lens.model import HookedModel
+    from tv_lens.model.hooked_model import HookedModel
 
 ORDERS = ("magnitude", "helpful", "harmful")
 SIGN = "positive: the edge helps, the metric falls when it carries run B's value; 0: no effect"

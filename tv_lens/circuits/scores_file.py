@@ -10,8 +10,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from tv_lens.atomic import atomic_write
 from tv_lens.errors import FormatError
+from tv_lens.storage.atomic import atomic_write
 
 FORMAT = "tv_lens.edge_scores"
 VERSION = 1

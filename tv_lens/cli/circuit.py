@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from tv_lens.cli.commands import DEMO_MODEL, Debug, Model, Seed, Tasks, TemplateName, _out, _said, _teller, _template, app
+from tv_lens.cli.commands import (
+    DEMO_MODEL,
+    Debug,
+    Model,
+    Seed,
+    Tasks,
+    TemplateName,
+    _out,
+    _said,
+    _teller,
+    _template,
+    app,
+)
 
 _EPILOG = """[bold]Examples[/bold]
 
@@ -39,9 +51,9 @@ def circuit(
     with _said(debug):
         from tv_lens import tasks as library
         from tv_lens.errors import unknown
-        from tv_lens.experiments.decoding import CIRCUIT_SIZES, decoding_circuits
-        from tv_lens.experiments.lens_result import check_folder
-        from tv_lens.model import load
+        from tv_lens.experiments.task_survey.result import check_folder
+        from tv_lens.experiments.vector_circuits.measure import CIRCUIT_SIZES, decoding_circuits
+        from tv_lens.model.hooked_model import load
 
         check_folder(out)
         if size not in CIRCUIT_SIZES:

@@ -149,7 +149,7 @@ def audit(task: Tasks, model: Model = DEMO_MODEL, template: TemplateName = None,
 def models(debug: Debug = False) -> None:
     """List the embedded models, and say what else --model takes."""
     with _said(debug):
-        from tv_lens.weights import EMBEDDED
+        from tv_lens.loading.weights import EMBEDDED
 
         table = Table(box=None, header_style="bold", pad_edge=False)
         for heading in ("embedded model", "licence", "state", "what it is"):
@@ -184,8 +184,8 @@ def _lens(
     from tv_lens import tasks as library
     from tv_lens.experiments import SIZES
     from tv_lens.experiments import lens as look
-    from tv_lens.experiments.lens_result import check_folder
-    from tv_lens.model import load
+    from tv_lens.experiments.task_survey.result import check_folder
+    from tv_lens.model.hooked_model import load
 
     for folder in (out, asked["run"]):
         if folder is not None:
@@ -216,7 +216,7 @@ def _teller() -> Callable[[str], None]:
 
 def _loading(options: dict[str, Any]) -> dict[str, Any]:
     """Loading options as `load` takes them."""
-    from tv_lens.hf_loading import floating_dtype
+    from tv_lens.loading.hugging_face import floating_dtype
 
     return {**options, "dtype": floating_dtype(options["dtype"])} if "dtype" in options else options
 
@@ -261,7 +261,7 @@ def _tokenizer(model: str) -> Any:
     """A model's tokenizer, without its weights."""
     from transformers import AutoTokenizer
 
-    from tv_lens.weights import EMBEDDED, locate
+    from tv_lens.loading.weights import EMBEDDED, locate
 
     place = locate(model)
     source, local = str(place.folder or place.name), place.folder is not None
@@ -281,7 +281,7 @@ def _state(name: str) -> str:
     """Where an embedded model is now."""
     import importlib.util
 
-    from tv_lens.weights import EMBEDDED, cache_root
+    from tv_lens.loading.weights import EMBEDDED, cache_root
 
     if (cache_root() / name).is_dir():
         return "unpacked in the cache"

@@ -11,7 +11,7 @@ import typer
 from tv_lens.cli.commands import Debug, _escaped, _out, _said, _teller, app
 
 if TYPE_CHECKING:
-    from tv_lens.experiments.emergence_findings import Findings
+    from tv_lens.experiments.training.findings import Findings
 
 _EPILOG = """[bold]Examples[/bold]
 
@@ -45,11 +45,11 @@ def emergence(
     """Watch networks learn to tell tasks apart: losses, decodability, patches and heads over training."""
     with _said(debug):
         from tv_lens.errors import unknown
-        from tv_lens.experiments.emergence import SIZES
-        from tv_lens.experiments.emergence import emergence as watch
-        from tv_lens.experiments.emergence_findings import Findings
-        from tv_lens.experiments.emergence_page import write_index, write_page
-        from tv_lens.experiments.lens_result import check_folder
+        from tv_lens.experiments.task_survey.result import check_folder
+        from tv_lens.experiments.training.findings import Findings
+        from tv_lens.experiments.training.measure import SIZES
+        from tv_lens.experiments.training.measure import emergence as watch
+        from tv_lens.experiments.training.page import write_index, write_page
 
         cache = out / "run" if cache is None else cache
         for folder in (out, cache):
@@ -128,7 +128,7 @@ def _labelled(say: Callable[[str], None], label: str) -> Callable[[str], None]:
 
 def _tell(runs: Sequence[Findings]) -> None:
     """The verdicts, a claim a line."""
-    from tv_lens.experiments.emergence_claims import claims_over
+    from tv_lens.experiments.training.claims import claims_over
 
     for claim in claims_over(runs):
         _out().print(f"{_escaped(claim.figure)}: {_escaped(claim.claim)}: [bold]{claim.verdict}[/bold]\n    "

@@ -40,9 +40,9 @@ def paper(
 ) -> None:  # fmt: skip
     """Run the paper's experiments on a language model, and write one page: claim by claim, with controls."""
     with _said(debug):
-        from tv_lens.experiments.lens_result import check_folder
-        from tv_lens.experiments.paper_run import FAMILIES, size_called
-        from tv_lens.experiments.paper_run import paper as run
+        from tv_lens.experiments.language_models.measure import FAMILIES, size_called
+        from tv_lens.experiments.language_models.measure import paper as run
+        from tv_lens.experiments.task_survey.result import check_folder
 
         check_folder(out)
         say = _teller()

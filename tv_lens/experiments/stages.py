@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from tv_lens import tasks as task_library
 from tv_lens.errors import EmptySelection, InvalidArgument
 from tv_lens.task_vectors.representations import Tasks
-from tv_lens.tasks.task import Task
+from tv_lens.tasks.definition import Task
 
 Say = Callable[[str], object]
 

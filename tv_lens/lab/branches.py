@@ -18,12 +18,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tv_lens.batch import TokenBatch
-from tv_lens.capture import bytes_per_prompt, prompts_per_batch
-from tv_lens.editing import Edit
 from tv_lens.errors import InvalidArgument
 from tv_lens.intervention import Add, Intervention, Replace
 from tv_lens.lab.families import Episodes
 from tv_lens.lab.regressor import Regressor
+from tv_lens.model.capture import bytes_per_prompt, prompts_per_batch
+from tv_lens.model.editing import Edit
 from tv_lens.progress import Bar
 
 TOKENS_AT_ONCE = 32_768  # beyond this a larger pass is no faster on a CPU

@@ -15,12 +15,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save
 
-from tv_lens.atomic import atomic_write
 from tv_lens.errors import FormatError, InvalidArgument, unknown
 from tv_lens.lab.network import build_network
 from tv_lens.lab.recipes import TrainingConfig
 from tv_lens.lab.regressor import Regressor
 from tv_lens.lab.training_run import CONFIG, TrainingRun
+from tv_lens.storage.atomic import atomic_write
 
 RUNS = Path(__file__).parent / "runs"
 FORMAT = "tv_lens.packed"

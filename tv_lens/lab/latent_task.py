@@ -14,9 +14,9 @@ import torch
 from tv_lens.errors import EmptySelection, InvalidArgument, unknown
 from tv_lens.lab.families import Episodes, Family
 from tv_lens.lab.vector_tokenizer import x_text, y_text
+from tv_lens.tasks.definition import Task
 from tv_lens.tasks.drawing import SPLITS
 from tv_lens.tasks.prompts import Prompt, PromptPairs, Prompts
-from tv_lens.tasks.task import Task
 from tv_lens.tasks.templates import Pair, Template
 
 EPISODE = Template("episode", demo="{x}", answer="={y}", between=" ", bos="never")

@@ -16,15 +16,15 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 from transformers import GPT2LMHeadModel
 
-from tv_lens.atomic import atomic_write
 from tv_lens.batch import TokenBatch
-from tv_lens.capture import bytes_per_prompt, prompts_per_batch
 from tv_lens.errors import FormatError, ShapeMismatch, unknown
-from tv_lens.identity import fingerprint
 from tv_lens.lab.families import Episodes, Family
 from tv_lens.lab.network import NetworkConfig, VectorTable, build_network
 from tv_lens.lab.vector_tokenizer import VectorTokenizer
-from tv_lens.model import GIB, HookedModel, bridge_of
+from tv_lens.loading.fingerprint import fingerprint
+from tv_lens.model.capture import bytes_per_prompt, prompts_per_batch
+from tv_lens.model.hooked_model import GIB, HookedModel, bridge_of
+from tv_lens.storage.atomic import atomic_write
 
 ENDS = ("x", "y")
 _CONFIG, _WEIGHTS = "config.json", "weights.safetensors"

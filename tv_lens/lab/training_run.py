@@ -15,10 +15,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from tv_lens.atomic import atomic_write, plain_errors
-from tv_lens.configuration import differences
 from tv_lens.errors import FormatError, InvalidArgument, RunMismatch
 from tv_lens.lab.recipes import TrainingConfig
+from tv_lens.storage.atomic import atomic_write, plain_errors
+from tv_lens.storage.configuration import differences
 
 FORMAT, VERSION = "tv_lens.training", 1
 CONFIG, STATE, LOG, CHECKPOINTS = "config.json", "state.safetensors", "log.jsonl", "checkpoints"

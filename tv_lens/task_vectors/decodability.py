@@ -14,17 +14,17 @@ import xarray as xr
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from tv_lens.configuration import digest, model_described
 from tv_lens.errors import InvalidArgument, unknown
-from tv_lens.model import HookedModel
+from tv_lens.model.hooked_model import HookedModel
 from tv_lens.progress import progress as progress_bar
+from tv_lens.results.sweep import Sweep
 from tv_lens.site import Site
-from tv_lens.store import RunLike, shards
-from tv_lens.sweep import Sweep
+from tv_lens.storage.configuration import digest, model_described
+from tv_lens.storage.run_folder import RunLike, shards
+from tv_lens.task_vectors.activation_table import Readings
 from tv_lens.task_vectors.neighbours import DISTANCES, TIE_RULE, leave_one_out, neighbours, prepared, vote
-from tv_lens.task_vectors.readings import Readings
 from tv_lens.task_vectors.representations import Points, Tasks, bag, classes_of, draw, read_together, sites_of
-from tv_lens.tasks.task import Task
+from tv_lens.tasks.definition import Task
 from tv_lens.tasks.templates import Template
 
 METRIC = "task decodability"

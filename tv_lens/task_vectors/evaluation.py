@@ -12,18 +12,18 @@ import xarray as xr
 from jaxtyping import Float
 
 from tv_lens import tasks as task_library
-from tv_lens.configuration import digest, model_described
 from tv_lens.errors import EmptySelection, InvalidArgument, SiteError, unknown
 from tv_lens.intervention import Intervention
 from tv_lens.metrics import exact_match, info_of
-from tv_lens.model import HookedModel
-from tv_lens.scoring import Scores, score
-from tv_lens.store import RunLike, inside, shards
-from tv_lens.sweep import Sweep
+from tv_lens.model.hooked_model import HookedModel
+from tv_lens.patching.scoring import Scores, score
+from tv_lens.results.sweep import Sweep
+from tv_lens.storage.configuration import digest, model_described
+from tv_lens.storage.run_folder import RunLike, inside, shards
 from tv_lens.task_vectors.extraction import method_alike
 from tv_lens.task_vectors.method import Method
 from tv_lens.task_vectors.vector import TaskVector, audit_words
-from tv_lens.tasks.task import Task
+from tv_lens.tasks.definition import Task
 from tv_lens.tasks.templates import Template
 from tv_lens.tasks.words import TaskLike
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from tv_lens import tasks as task_library
-from tv_lens.configuration import model_described
 from tv_lens.errors import InvalidArgument
-from tv_lens.model import HookedModel
-from tv_lens.store import RunLike, whole
+from tv_lens.model.hooked_model import HookedModel
+from tv_lens.storage.configuration import model_described
+from tv_lens.storage.run_folder import RunLike, whole
 from tv_lens.task_vectors.function_vector import FunctionVector
 from tv_lens.task_vectors.method import Method
 from tv_lens.task_vectors.residual_mean import ResidualMean
 from tv_lens.task_vectors.vector import TaskVector
-from tv_lens.tasks.task import Task
+from tv_lens.tasks.definition import Task
 from tv_lens.tasks.words import TaskLike
 
 METHODS: dict[str, type[Method]] = {"ResidualMean": ResidualMean, "FunctionVector": FunctionVector}

@@ -16,20 +16,20 @@ from torch import Tensor
 from tv_lens.errors import EmptySelection, InvalidArgument, SiteError
 from tv_lens.intervention import Replace
 from tv_lens.metrics import Readout, info_of, prob
-from tv_lens.model import HookedModel
-from tv_lens.row_shards import run_sharded
-from tv_lens.rows import PlacedEdit, Row
+from tv_lens.model.hooked_model import HookedModel
+from tv_lens.results.sweep import Sweep
+from tv_lens.rows.engine import PlacedEdit, Row
+from tv_lens.rows.sharding import run_sharded
 from tv_lens.site import Site
-from tv_lens.store import RunLike, inside
-from tv_lens.sweep import Sweep
+from tv_lens.storage.run_folder import RunLike, inside
+from tv_lens.task_vectors.mean_activations import mean_at
 from tv_lens.task_vectors.method import Method
 from tv_lens.task_vectors.ranking import ranked_heads, split_half
-from tv_lens.task_vectors.reading import mean_at
 from tv_lens.task_vectors.selection import layer_sweep
 from tv_lens.task_vectors.vector import TaskVector, tokenizer_fingerprint
+from tv_lens.tasks.definition import Task
 from tv_lens.tasks.drawing import rng_of
 from tv_lens.tasks.prompts import PromptPairs, Prompts
-from tv_lens.tasks.task import Task
 from tv_lens.tasks.templates import Template
 
 COUNTS = (1, 2, 3, 5, 10, 20, 40)  # numbers of heads that heads=None chooses from

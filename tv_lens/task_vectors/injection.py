@@ -13,14 +13,14 @@ from tv_lens import tasks as task_library
 from tv_lens.errors import EmptySelection, InvalidArgument, PositionError, unknown
 from tv_lens.intervention import Add, Intervention, Replace
 from tv_lens.metrics import Answers, Metric, Readout, info_of, log_prob
-from tv_lens.model import HookedModel
-from tv_lens.row_shards import run_sharded
-from tv_lens.rows import PlacedEdit, Row, run_rows
+from tv_lens.model.hooked_model import HookedModel
+from tv_lens.results.sweep import Sweep
+from tv_lens.rows.engine import PlacedEdit, Row, run_rows
+from tv_lens.rows.sharding import run_sharded
 from tv_lens.site import Site
-from tv_lens.store import RunLike, inside
-from tv_lens.sweep import Sweep
+from tv_lens.storage.run_folder import RunLike, inside
 from tv_lens.task_vectors.vector import TaskVector
-from tv_lens.tasks.task import Task
+from tv_lens.tasks.definition import Task
 from tv_lens.tasks.tokenized import TokenizedPrompts
 from tv_lens.tasks.words import TaskLike
 

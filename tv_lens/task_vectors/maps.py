@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from tv_lens.configuration import digest, model_described
 from tv_lens.errors import InvalidArgument, unknown
-from tv_lens.model import HookedModel
+from tv_lens.model.hooked_model import HookedModel
 from tv_lens.progress import progress as progress_bar
-from tv_lens.store import RunLike, shards
+from tv_lens.storage.configuration import digest, model_described
+from tv_lens.storage.run_folder import RunLike, shards
 from tv_lens.task_vectors.representations import Tasks, classes_of, draw, read, sites_of
-from tv_lens.tasks.task import Task
+from tv_lens.tasks.definition import Task
 from tv_lens.tasks.templates import Template
 
 METHODS = ("pca", "umap")

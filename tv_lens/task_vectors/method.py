@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from tv_lens.model import HookedModel
-from tv_lens.store import RunLike
+from tv_lens.model.hooked_model import HookedModel
+from tv_lens.storage.run_folder import RunLike
 from tv_lens.task_vectors.vector import TaskVector
-from tv_lens.tasks.task import Task
+from tv_lens.tasks.definition import Task
 from tv_lens.tasks.templates import Template
 
 

@@ -9,9 +9,9 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Float
 
-from tv_lens.draws import Draws
 from tv_lens.errors import EmptySelection, InvalidArgument
-from tv_lens.sweep import Sweep
+from tv_lens.results.draws import Draws
+from tv_lens.results.sweep import Sweep
 
 SPLITS = 100  # random halvings behind the split-half reliability
 SIZES = (1, 2, 3, 5, 8, 12, 16, 25, 40, 60, 100)  # numbers of queries that a curve goes through

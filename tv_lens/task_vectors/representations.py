@@ -18,12 +18,12 @@ from torch import Tensor
 
 from tv_lens import tasks as task_library
 from tv_lens.errors import EmptySelection, InvalidArgument, SiteError
-from tv_lens.model import HookedModel
+from tv_lens.model.hooked_model import HookedModel
 from tv_lens.site import Site, component
-from tv_lens.task_vectors.readings import Readings, read_rows
+from tv_lens.task_vectors.activation_table import Readings, read_rows
+from tv_lens.tasks.definition import Task
 from tv_lens.tasks.drawing import rng_of
 from tv_lens.tasks.prompts import Prompts
-from tv_lens.tasks.task import Task
 from tv_lens.tasks.templates import Template
 from tv_lens.tasks.tokenized import TokenizedPrompts
 

@@ -7,16 +7,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tv_lens.errors import EmptySelection, InvalidArgument
-from tv_lens.model import HookedModel
+from tv_lens.model.hooked_model import HookedModel
 from tv_lens.site import Site, component
-from tv_lens.store import RunLike, inside
+from tv_lens.storage.run_folder import RunLike, inside
+from tv_lens.task_vectors.mean_activations import mean_at
 from tv_lens.task_vectors.method import Method
-from tv_lens.task_vectors.reading import mean_at
 from tv_lens.task_vectors.selection import layer_sweep
 from tv_lens.task_vectors.vector import TaskVector, check_component, tokenizer_fingerprint
+from tv_lens.tasks.definition import Task
 from tv_lens.tasks.drawing import rng_of, take
 from tv_lens.tasks.prompts import Prompt, Prompts
-from tv_lens.tasks.task import Task
 from tv_lens.tasks.templates import Template
 
 

@@ -12,13 +12,13 @@ from torch import Tensor
 from tv_lens.errors import EmptySelection
 from tv_lens.intervention import Add, Replace
 from tv_lens.metrics import checked, exact_match, info_of, log_prob
-from tv_lens.model import HookedModel
-from tv_lens.row_shards import run_sharded
-from tv_lens.rows import PlacedEdit, Row
-from tv_lens.store import RunLike
-from tv_lens.sweep import Sweep
+from tv_lens.model.hooked_model import HookedModel
+from tv_lens.results.sweep import Sweep
+from tv_lens.rows.engine import PlacedEdit, Row
+from tv_lens.rows.sharding import run_sharded
+from tv_lens.storage.run_folder import RunLike
 from tv_lens.task_vectors.vector import TaskVector, audit_words
-from tv_lens.tasks.task import Task
+from tv_lens.tasks.definition import Task
 from tv_lens.tasks.templates import Template
 
 

@@ -11,12 +11,12 @@ import xarray as xr
 
 from tv_lens import tasks as task_library
 from tv_lens.errors import InvalidArgument
-from tv_lens.model import HookedModel
-from tv_lens.store import RunLike, inside
-from tv_lens.sweep import Sweep
+from tv_lens.model.hooked_model import HookedModel
+from tv_lens.results.sweep import Sweep
+from tv_lens.storage.run_folder import RunLike, inside
 from tv_lens.task_vectors.function_vector import FunctionVector
 from tv_lens.task_vectors.ranking import head_ranking, ranked_heads
-from tv_lens.tasks.task import Task
+from tv_lens.tasks.definition import Task
 from tv_lens.tasks.words import TaskLike
 
 

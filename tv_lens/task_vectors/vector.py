@@ -17,10 +17,10 @@ from torch import Tensor
 
 from tv_lens.errors import InvalidArgument, ModelMismatch, ShapeMismatch, SiteError
 from tv_lens.intervention import Add, Replace
-from tv_lens.model import HookedModel
+from tv_lens.model.hooked_model import HookedModel
+from tv_lens.results.sweep import Sweep
+from tv_lens.results.sweep_parts import plain
 from tv_lens.site import COMPONENTS, Component, Site
-from tv_lens.sweep import Sweep
-from tv_lens.sweep_parts import plain
 from tv_lens.task_vectors import vector_file
 
 

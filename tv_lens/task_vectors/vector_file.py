@@ -16,9 +16,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from tv_lens.atomic import atomic_write
 from tv_lens.errors import FormatError, TVLensError
-from tv_lens.sweep import Sweep
+from tv_lens.results.sweep import Sweep
+from tv_lens.storage.atomic import atomic_write
 
 FORMAT = "tv_lens.task_vector"
 VERSION = 1

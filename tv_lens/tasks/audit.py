@@ -6,9 +6,9 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tv_lens.tasks.encoding import continuations, encode, tokenizer_of
-from tv_lens.tasks.task import Task
+from tv_lens.tasks.definition import Task
 from tv_lens.tasks.templates import Template
+from tv_lens.tasks.tokenizing import continuations, encode, tokenizer_of
 
 
 @dataclass(frozen=True)

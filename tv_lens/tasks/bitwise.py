@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tv_lens.errors import InvalidArgument, unknown
+from tv_lens.tasks.definition import Task
 from tv_lens.tasks.drawing import rng_of, take
-from tv_lens.tasks.task import Task
 from tv_lens.tasks.templates import ARROW, Template
 
 OPERATIONS: dict[str, Callable[[int, int], int]] = {

@@ -9,12 +9,12 @@ from os import PathLike
 from typing import Any
 
 from tv_lens.errors import EmptySelection, InvalidArgument, MisalignedPrompts, PromptError, unknown
+from tv_lens.tasks.definition import Task
 from tv_lens.tasks.drawing import Draw, check_counts, draw, other_labels, rng_of, shuffled_labels, take
-from tv_lens.tasks.encoding import tokenizer_of
 from tv_lens.tasks.prompts import Prompt, PromptPairs, Prompts
-from tv_lens.tasks.task import Task
 from tv_lens.tasks.templates import Pair, Template
 from tv_lens.tasks.tokenized import tokenize_prompts
+from tv_lens.tasks.tokenizing import tokenizer_of
 from tv_lens.tasks.wordlists import common_words
 
 CORRUPTIONS = ("shuffle_labels", "other_task", "no_demonstrations", "random_words")

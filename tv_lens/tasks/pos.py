@@ -10,9 +10,9 @@ from pathlib import Path
 
 from tv_lens.errors import EmptySelection, InvalidArgument, unknown
 from tv_lens.tasks.conllu_files import TaggedSentence, is_conllu, read_conllu, treebank_sample
+from tv_lens.tasks.definition import Task
 from tv_lens.tasks.drawing import rng_of
 from tv_lens.tasks.pos_grammar import grammar_sentences
-from tv_lens.tasks.task import Task
 from tv_lens.tasks.templates import IO, Template
 
 CLASSES = ("noun", "adjective", "verb", "adverb", "preposition", "pronoun")

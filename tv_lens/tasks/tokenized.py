@@ -14,8 +14,8 @@ from torch import Tensor
 from tv_lens.batch import TokenBatch
 from tv_lens.errors import MisalignedPrompts, PromptError, unknown
 from tv_lens.metrics import Answers
-from tv_lens.tasks.encoding import Ids, bos_ids, continuations, encode, pad_id, tokenizer_of
 from tv_lens.tasks.prompts import Prompt, PromptPairs, Prompts
+from tv_lens.tasks.tokenizing import Ids, bos_ids, continuations, encode, pad_id, tokenizer_of
 
 _SHORT = {"separator": "sep", "between": "gap", "query_x": "query", "query_separator": "query_sep"}
 

@@ -13,11 +13,11 @@ from typing import Any
 from tv_lens.errors import EmptySelection, InvalidArgument, unknown
 from tv_lens.tasks.bitwise import OPERATIONS, bitwise_family, bitwise_task
 from tv_lens.tasks.conllu_files import is_conllu
+from tv_lens.tasks.definition import Task
 from tv_lens.tasks.drawing import rng_of, take
 from tv_lens.tasks.files import SUFFIXES, read_pairs
 from tv_lens.tasks.null_rules import NullRule
 from tv_lens.tasks.pos import CLASSES, pos_family, pos_task
-from tv_lens.tasks.task import Task
 from tv_lens.tasks.templates import ARROW, IO, QA, Template
 from tv_lens.tasks.wordlists import common_words, pair_list, pair_lists, words_of
 

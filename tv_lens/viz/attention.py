@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tv_lens.attention_patterns import AttentionPatterns
+from tv_lens.model.attention_patterns import AttentionPatterns
 from tv_lens.viz.dispatch import plot
 from tv_lens.viz.figure import Figure
 

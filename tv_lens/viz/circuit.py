@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from tv_lens.attention_patterns import AttentionPatterns
 from tv_lens.circuits.circuit import Circuit
 from tv_lens.circuits.wiring import Node, Wire, Wiring
 from tv_lens.errors import EmptySelection
+from tv_lens.model.attention_patterns import AttentionPatterns
 from tv_lens.viz import theme
 from tv_lens.viz.circuit_layout import LEFT, Layout, Spot
 from tv_lens.viz.dispatch import plot

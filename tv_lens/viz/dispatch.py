@@ -12,14 +12,14 @@ from tv_lens.viz.figure import Figure
 
 # Result type -> the module that registers how to draw it. Names, not classes: naming a result here must cost nothing.
 DRAWN_BY = {
-    "tv_lens.sweep.Sweep": "tv_lens.viz.sweeps",
+    "tv_lens.results.sweep.Sweep": "tv_lens.viz.sweeps",
     "tv_lens.task_vectors.decodability.Decodability": "tv_lens.viz.decodability",
     "tv_lens.task_vectors.maps.RepresentationMap": "tv_lens.viz.maps",
-    "tv_lens.attention_patterns.AttentionPatterns": "tv_lens.viz.attention",
+    "tv_lens.model.attention_patterns.AttentionPatterns": "tv_lens.viz.attention",
     "tv_lens.circuits.circuit.Circuit": "tv_lens.viz.circuit",
     "tv_lens.viz.scrubber.TrainingView": "tv_lens.viz.scrubber",
-    "tv_lens.experiments.emergence_result.Emergence": "tv_lens.experiments.emergence_figures",
-    "tv_lens.experiments.training_map.TrainingMap": "tv_lens.experiments.emergence_figures",
+    "tv_lens.experiments.training.result.Emergence": "tv_lens.experiments.training.figures",
+    "tv_lens.experiments.training.map.TrainingMap": "tv_lens.experiments.training.figures",
 }
 
 

@@ -33,7 +33,7 @@ class Figure:
 
     Example:
         >>> import numpy as np, xarray as xr
-        >>> from tv_lens.sweep import Sweep
+        >>> from tv_lens.results.sweep import Sweep
         >>> from tv_lens.viz import plot
         >>> values = xr.DataArray(np.random.default_rng(0).normal(size=(8, 4)), dims=("example", "layer"))
         >>> plot(Sweep(values, "logit_diff", "logits", "higher: the clean answer", name="toy"))

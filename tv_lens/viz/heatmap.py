@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tv_lens.errors import InvalidArgument
-from tv_lens.sweep import Sweep
+from tv_lens.results.sweep import Sweep
 from tv_lens.viz import sweeps, theme
 from tv_lens.viz.figure import Figure
 

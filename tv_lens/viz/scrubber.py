@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from tv_lens.errors import ShapeMismatch
-from tv_lens.sweep import Sweep
+from tv_lens.results.sweep import Sweep
 from tv_lens.viz import sweeps, theme
 from tv_lens.viz.dispatch import plot
 from tv_lens.viz.figure import Figure

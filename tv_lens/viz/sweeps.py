@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tv_lens.errors import InvalidArgument
-from tv_lens.sweep import Sweep
+from tv_lens.results.sweep import Sweep
 from tv_lens.viz.dispatch import plot
 from tv_lens.viz.figure import Figure
 from tv_lens.viz.theme import escaped, number, token_label

@@ -9,7 +9,7 @@ import torch
 
 from tv_lens.circuits.truth import writing
 from tv_lens.circuits.truth.known import Truth
-from tv_lens.model import load
+from tv_lens.model.hooked_model import load
 from tv_lens.tasks.prompts import PromptPairs
 
 LAYERS, HEADS, D_HEAD, D_MLP, CONTEXT = 3, 4, 16, 32, 8

@@ -12,7 +12,7 @@ from tv_lens.circuits.graph import Graph
 from tv_lens.errors import UnknownName, closest
 from tv_lens.intervention import Intervention
 from tv_lens.metrics import Metric, logit_diff
-from tv_lens.model import HookedModel
+from tv_lens.model.hooked_model import HookedModel
 from tv_lens.tasks.prompts import PromptPairs, Prompts
 
 

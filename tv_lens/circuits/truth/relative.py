@@ -16,9 +16,9 @@ import torch
 from tv_lens.circuits.truth import writing
 from tv_lens.circuits.truth.known import Truth
 from tv_lens.intervention import Replace
-from tv_lens.model import HookedModel, load
+from tv_lens.model.hooked_model import HookedModel, load
+from tv_lens.tasks.definition import Task
 from tv_lens.tasks.prompts import PromptPairs
-from tv_lens.tasks.task import Task
 from tv_lens.tasks.templates import Template
 
 LAYERS, HEADS, KV_HEADS, D_MODEL, D_HEAD, D_MLP, CONTEXT, THETA = 3, 4, 2, 96, 16, 32, 64, 1e8

@@ -1,0 +1,99 @@
+"""Figures 3, 19 and 23: task decodability by layer, shots and task; pair by pair; and maps of the prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from tv_lens.experiments.language_models.performance import tasks_of
+from tv_lens.model.hooked_model import HookedModel
+from tv_lens.storage.configuration import model_described
+from tv_lens.storage.run_folder import RunLike, inside, shards
+from tv_lens.task_vectors.decodability import Decodability, decodability
+from tv_lens.task_vectors.maps import RepresentationMap, representation_map
+from tv_lens.task_vectors.representations import Tasks
+from tv_lens.tasks.templates import Template
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Encoding:
+    """How well a family's tasks are encoded.
+
+    Args:
+        decodability: `example layer task shots`, with its controls, its pairs and its shuffled labels.
+        maps: prompts in the plane at the best layer, by shots.
+        layer: the layer with the largest mean over tasks.
+    """
+
+    decodability: Decodability
+    maps: dict[int, RepresentationMap] = field(default_factory=dict)
+    layer: int = 0
+
+    @property
+    def shots(self) -> tuple[int, ...]:
+        return tuple(self.decodability.sweep.values["shots"].values.tolist())
+
+    def table(self) -> pd.DataFrame:
+        """One row a task and shot count at the best layer: decodability, its limits, the chance band, the controls."""
+        return self.decodability.summary(self.layer)
+
+    def pairwise(self, shots: int | None = None) -> pd.DataFrame:
+        """Mean decodability of each row's task where only the column's task is beside it; chance is 1/2."""
+        return self.decodability.pairwise(self.layer, shots)
+
+    def __repr__(self) -> str:
+        return f"Encoding at layer {self.layer}, {len(self.maps)} maps\n{self.decodability!r}"
+
+
+def task_encoding(
+    model: HookedModel, tasks: Tasks, *, shots: Sequence[int] = (1, 4, 10), n: int = 100, k: int = 10,
+    layers: Sequence[int] | None = None, maps: str | None = "pca", seed: int = 0, template: Template | None = None,
+    run: RunLike = None, progress: bool = True,
+) -> Encoding:  # fmt: skip
+    """An `Encoding`: decodability with its controls at every layer and shot count, and a map a shot count.
+
+    Args:
+        model: the model to look into.
+        tasks: a family; tasks over the same inputs.
+        shots: demonstrations per prompt.
+        n: prompts per task.
+        k: neighbours that vote.
+        layers: all of them if None.
+        maps: "pca", "umap" or None for no maps.
+        seed: every draw.
+        template: instead of the tasks' own.
+        run: a folder that keeps each shot count, so that a killed measurement continues there.
+        progress: show a bar where somebody looks.
+
+    Source:
+        Han et al. 2025 (arXiv 2412.12276), figures 3, 19, 23. The layer is the one with the largest mean, as there; it is
+        picked on the points that it is reported for.
+    """
+    members = tasks_of(tasks)
+    found = decodability(model, members, shots=tuple(shots), n=n, k=k, layers=layers, seed=seed, template=template,
+                         run=inside(run, "decodability"), progress=progress)  # fmt: skip
+    layer = found.best_layer()
+    if maps is None:
+        return Encoding(found, {}, layer)
+    options = dict(n=n, method=maps, seed=seed, template=template)
+    drawn: dict[int, RepresentationMap] = {}
+    config = {"model": model_described(model), "tasks": found.sweep.provenance["tasks"], "layer": layer, "n": n,
+              "method": maps, "seed": seed, "shots": list(shots), "template": _templates(found)}  # fmt: skip
+    with shards(inside(run, "maps"), verb="maps", config=config, total=len(shots)) as kept:
+        for i in kept.pending():
+            one = representation_map(model, members, layer, shots=int(shots[i]), progress=progress, **options)
+            kept.put(i, {"points": one.points}, about={"labels": one.labels, "texts": one.texts, "site": one.site,
+                     "explained": one.explained, "provenance": one.provenance})  # fmt: skip
+        for count, one in zip(shots, kept.all()):
+            about: dict[str, Any] = one.about
+            explained = None if about["explained"] is None else tuple(about["explained"])
+            drawn[int(count)] = RepresentationMap(one["points"], about["labels"], maps, about["site"], about["texts"], explained,
+                                                  about["provenance"])  # fmt: skip
+    return Encoding(found, drawn, layer)
+
+
+def _templates(found: Decodability) -> list[str]:
+    return list(found.sweep.provenance["template"])

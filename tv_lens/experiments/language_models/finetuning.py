@@ -1,0 +1,302 @@
+"""Table 1 and figure 24: finetuning the first layers against the last ones, and what it does to encoding and accuracy."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from tv_lens.errors import InvalidArgument
+from tv_lens.experiments.language_models.performance import tasks_of
+from tv_lens.experiments.language_models.prediction import Prediction, encoding_against_accuracy
+from tv_lens.loading.weights import fingerprint, load_from, locate
+from tv_lens.model.hooked_model import HookedModel, load
+from tv_lens.progress import progress as progress_bar
+from tv_lens.storage.run_folder import RunLike, inside, shards
+from tv_lens.task_vectors.representations import Tasks
+from tv_lens.tasks.definition import Task
+from tv_lens.tasks.drawing import rng_of
+
+PRETRAINED = "pretrained"
+
+
+@dataclass(frozen=True)
+class LoRA:
+    """How a model is finetuned.
+
+    Args:
+        rank, alpha, dropout: of the adapters, on every linear map of the chosen layers.
+        steps: of AdamW.
+        batch: prompts a step.
+        lr: learning rate, constant.
+        every: steps between what a run keeps, and between saved checkpoints.
+        answers: "all" learns every answer of a prompt, "last" only the query's.
+
+    Source:
+        Han et al. 2025 (arXiv 2412.12276), appendix H: rank 16, alpha 16, dropout 0.1, loss on the answers only. Learning
+        rate, batch and target modules are not stated there.
+    """
+
+    rank: int = 16
+    alpha: int = 16
+    dropout: float = 0.1
+    steps: int = 300
+    batch: int = 8
+    lr: float = 2e-4
+    every: int = 100
+    answers: str = "all"
+
+    def __post_init__(self) -> None:
+        for name in ("rank", "alpha", "steps", "batch", "every"):
+            if getattr(self, name) < 1:
+                raise InvalidArgument(f"LoRA needs {name} of at least 1.", got=getattr(self, name))
+        if self.answers not in ("all", "last"):
+            raise InvalidArgument("Either all answers are learnt or the last.", got=repr(self.answers), allowed="all, last")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Finetuning:
+    """Encoding and accuracy before and after.
+
+    Args:
+        predictions: "pretrained", "first k layers", "last k layers".
+        losses: mean loss of every `LoRA.every` steps, by variant.
+        layers: which layers each variant tuned.
+    """
+
+    predictions: dict[str, Prediction]
+    losses: dict[str, list[float]]
+    layers: dict[str, list[int]]
+
+    def table(self, level: float = 0.95) -> pd.DataFrame:
+        """One row a variant: accuracy and decodability over tasks, at the pretrained model's best layer and at its own.
+
+        Decodability at the pretrained model's layer cannot change where only later layers were tuned, so it is read at the
+        variant's own best layer, too.
+        """
+        rows, home = [], self.predictions[PRETRAINED].layer
+        for name, one in self.predictions.items():
+            row: dict[str, Any] = {"model": name}
+            for label, layer in ((f"TD at layer {home}", home), ("TD at its best layer", one.layer)):
+                td = one.decodability.sel(layer=layer, task=list(one.decodability.tasks)).average("task", "shots").interval(level)
+                row |= {label: float(td["mean"]), f"{label}, low": float(td["low"]), f"{label}, high": float(td["high"])}
+            acc = one.accuracy.average("task", "shots").interval(level)
+            row |= {"best layer": one.layer, "accuracy": float(acc["mean"]), "accuracy low": float(acc["low"]),
+                    "accuracy high": float(acc["high"])}  # fmt: skip
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+    def __repr__(self) -> str:
+        return f"Finetuning\n{self.table().round(3).to_string(index=False)}"
+
+
+def finetune_layers(
+    source: str | os.PathLike[str] | HookedModel, tasks: Tasks, *, first: int = 10, last: int = 10, method: LoRA | None = None, shots: int = 4,
+    n: int = 100, queries: int = 100, k: int = 10, layers: Sequence[int] | None = None, seed: int = 0,
+    pretrained: Prediction | None = None, checkpoints: str | os.PathLike[str] | None = None,
+    loading: Mapping[str, Any] | None = None, run: RunLike = None, progress: bool = True,
+) -> Finetuning:  # fmt: skip
+    """A `Finetuning`: the first `first` layers against the last `last` ones, with the same data and budget.
+
+    Every step's prompts are drawn from the train split of every task but Null; queries of the test split and their inputs
+    are never among them.
+
+    Args:
+        source: what `tv.load` takes, except a model that is loaded: each variant starts from fresh weights.
+        tasks: a family.
+        first, last: how many layers each variant tunes.
+        method: rank, steps, learning rate and so on; `LoRA()` if None.
+        shots: demonstrations, in training and after.
+        n: prompts per task whose neighbours are looked at.
+        queries: test prompts per task.
+        k: neighbours that vote.
+        layers: those where decodability is read; all of them if None.
+        seed: every draw.
+        pretrained: what is known of the model before, measured with these very arguments; measured if None.
+        checkpoints: a folder where the tuned models are saved every `method.every` steps (`VARIANT/checkpoint-N`), as
+            `across_models` takes them.
+        loading: further arguments for loading, such as `dtype`.
+        run: a folder that keeps adapters and optimizer, so that a killed training continues as if it had not been.
+        progress: show a bar where somebody looks.
+    """
+    _peft()
+    method = method or LoRA()
+    members = tasks_of(tasks)
+    total = _model(source, loading)[0].config.num_hidden_layers
+    if not 1 <= first <= total or not 1 <= last <= total:
+        raise InvalidArgument("There are not so many layers to tune.", got=f"first={first}, last={last}", allowed=f"1 to {total}")
+    tuned = {PRETRAINED: [], f"first {first} layers": list(range(first)), f"last {last} layers": list(range(total - last, total))}
+    predictions, losses = {}, {}
+    for name, chosen in tuned.items():
+        if name == PRETRAINED and pretrained is not None:
+            predictions[name] = pretrained
+            continue
+        model, tokenizer = _model(source, loading)
+        if chosen:
+            saved = None if checkpoints is None else Path(checkpoints) / name.replace(" ", "-")
+            model, losses[name] = _trained(model, tokenizer, members, chosen, method, shots=shots, seed=seed, saved=saved,
+                                           run=inside(run, name, "training"), progress=progress)  # fmt: skip
+        hooked = load(model, tokenizer=tokenizer, name=f"{Path(str(source)).name} ({name})")
+        predictions[name] = _measured(hooked, members, shots=shots, n=n, queries=queries, k=k, layers=layers, seed=seed,
+                                      run=inside(run, name), progress=progress)  # fmt: skip
+    return Finetuning(predictions, losses, tuned)
+
+
+def _measured(hooked: HookedModel, members: Sequence[Task], *, shots: int, **options: Any) -> Prediction:
+    # Some points are needed for a line; with few tasks at one shot count there is none, and none is asked for.
+    from tv_lens.experiments.language_models.performance import accuracies
+    from tv_lens.task_vectors.decodability import decodability
+
+    run, queries, layers = options.pop("run"), options.pop("queries"), options.pop("layers")
+    if len(members) >= 4:
+        return encoding_against_accuracy(hooked, members, shots=(shots,), queries=queries, layers=layers, run=run, **options)
+    answered = accuracies(hooked, members, shots=(shots,), queries=queries, seed=options["seed"], run=inside(run, "accuracy"),
+                          progress=options["progress"])  # fmt: skip
+    found = decodability(hooked, members, shots=(shots,), layers=layers, run=inside(run, "decodability"), **options)
+    return Prediction(found, answered, found.best_layer())
+
+
+def _peft() -> Any:
+    try:
+        import peft
+    except ImportError as error:
+        raise InvalidArgument("Finetuning needs the library peft.", do="pip install 'tv_lens[finetune]'") from error
+    return peft
+
+
+def _model(source: str | os.PathLike[str] | HookedModel, loading: Mapping[str, Any] | None) -> tuple[torch.nn.Module, Any]:
+    if not isinstance(source, (str, os.PathLike)):
+        raise InvalidArgument("Finetuning starts from weights, not from a model that is loaded.", got=type(source).__name__,
+                              allowed="a name or a folder")  # fmt: skip
+    return load_from(locate(str(source)), **{"dtype": torch.float32, "device": "cpu", **(loading or {})})
+
+
+# --------------------------------------------------------------------------------------------------------- training
+
+
+def _trained(
+    model: torch.nn.Module, tokenizer: Any, tasks: Sequence[Task], layers: Sequence[int], method: LoRA, *, shots: int, seed: int,
+    saved: Path | None, run: RunLike, progress: bool,
+) -> tuple[torch.nn.Module, list[float]]:  # fmt: skip
+    """The model with its adapters merged in, and the mean loss of every stretch."""
+    peft = _peft()
+    config = {"weights": fingerprint(model), "tasks": {one.name: one.fingerprint for one in tasks}, "layers": list(layers),
+              "method": method, "shots": shots, "seed": seed, "template": [one.template.to_dict() for one in tasks]}  # fmt: skip
+    torch.manual_seed(seed)  # of the adapters' first values
+    settings = peft.LoraConfig(r=method.rank, lora_alpha=method.alpha, lora_dropout=method.dropout, task_type="CAUSAL_LM",
+                               target_modules=_linear_maps(model, layers))  # fmt: skip
+    tuned = peft.get_peft_model(model, settings)
+    weights = [weight for weight in tuned.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=method.lr, weight_decay=0.0)
+    stretches = -(-method.steps // method.every)
+    with shards(run, verb="finetune", config=config, total=stretches) as kept:
+        if kept.done:
+            _restore(kept.get(max(kept.done)).arrays, weights, optimizer)
+        with progress_bar("finetuning", method.steps, "steps", progress, done=len(kept.done) * method.every) as bar:
+            for i in kept.pending():
+                losses = []
+                tuned.train()
+                for step in range(i * method.every, min((i + 1) * method.every, method.steps)):
+                    losses.append(_step(tuned, optimizer, *_examples(tokenizer, tasks, method, shots, seed, step), seed + step))
+                    bar.advance()
+                kept.put(i, _state(weights, optimizer), about={"loss": sum(losses) / len(losses)})
+                if saved is not None:
+                    _save(tuned, tokenizer, saved / f"checkpoint-{min((i + 1) * method.every, method.steps)}")
+        losses = [one.about["loss"] for one in kept.all()]
+    return tuned.eval().merge_and_unload(), losses
+
+
+def _linear_maps(model: torch.nn.Module, layers: Sequence[int]) -> list[str]:
+    """The full names of the linear maps inside the chosen layers."""
+    wanted = set(layers)
+    found = []
+    for name, module in model.named_modules():
+        place = re.search(r"\.(\d+)\.", name)
+        linear = isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D"
+        if linear and place is not None and int(place.group(1)) in wanted:
+            found.append(name)
+    return found
+
+
+def _examples(
+    tokenizer: Any, tasks: Sequence[Task], method: LoRA, shots: int, seed: int, step: int
+) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]:
+    """A batch of prompts with their answers, and the labels of the tokens that are learnt (-100 elsewhere)."""
+    rows, labels = [], []
+    for j in range(method.batch):
+        rng = rng_of("finetune", seed, step, j)
+        one = tasks[rng.randrange(len(tasks))]
+        tokens = one.prompts(shots, 1, seed=rng.getrandbits(31), split="train").tokenize(tokenizer)
+        (prompt,), answer = tokens.tokens.rows(), tokens.answer_ids[0]
+        learnt = [-100] * len(prompt) + answer
+        if method.answers == "all":
+            for span in tokens.token_spans[0]:
+                if span.kind == "y":
+                    learnt[span.start : span.end] = prompt[span.start : span.end]
+        rows.append(prompt + answer)
+        labels.append(learnt)
+    width = max(map(len, rows))
+    ids = torch.tensor([row + [0] * (width - len(row)) for row in rows])  # causal: what stands behind changes nothing
+    return ids, torch.tensor([row + [-100] * (width - len(row)) for row in labels])
+
+
+def _step(
+    model: torch.nn.Module, optimizer: torch.optim.Optimizer, ids: Int[Tensor, "batch pos"], labels: Int[Tensor, "batch pos"],
+    seed: int,
+) -> float:  # fmt: skip
+    """One step of the optimizer; dropout hangs on the step's seed alone, so that a continued training is the same."""
+    device = next(model.parameters()).device
+    with torch.random.fork_rng(), torch.enable_grad():
+        torch.manual_seed(seed)
+        asked = (labels[:, 1:] != -100).nonzero()
+        places = asked[:, 1].unique()  # the unembedding is a fifth of a small model: only where an answer follows
+        row, place = asked[:, 0], torch.searchsorted(places, asked[:, 1])
+        if "logits_to_keep" in _arguments(model):
+            logits = model(ids.to(device), use_cache=False, logits_to_keep=places.to(device)).logits[row, place]
+        else:
+            logits = model(ids.to(device), use_cache=False).logits[row, asked[:, 1]]
+        loss = torch.nn.functional.cross_entropy(logits.float(), labels[:, 1:][asked[:, 0], asked[:, 1]].to(device))
+        loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    return float(loss.detach())
+
+
+def _arguments(model: torch.nn.Module) -> Collection[str]:
+    """What a model's forward takes, adapters or not."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return inspect.signature(inner.forward).parameters
+
+
+def _state(weights: Sequence[Tensor], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    found = {}
+    for i, weight in enumerate(weights):
+        held = optimizer.state[weight]
+        found |= {f"{i}.weight": weight.detach(), f"{i}.exp_avg": held["exp_avg"], f"{i}.exp_avg_sq": held["exp_avg_sq"],
+                  f"{i}.step": held["step"]}  # fmt: skip
+    return found
+
+
+def _restore(arrays: Mapping[str, Any], weights: Sequence[Tensor], optimizer: torch.optim.Optimizer) -> None:
+    for i, weight in enumerate(weights):
+        with torch.no_grad():
+            weight.copy_(torch.from_numpy(arrays[f"{i}.weight"]))
+        optimizer.state[weight] = {name: torch.from_numpy(arrays[f"{i}.{name}"]).to(weight.device if name != "step" else "cpu")
+                                   for name in ("exp_avg", "exp_avg_sq", "step")}  # fmt: skip
+
+
+def _save(model: Any, tokenizer: Any, folder: Path) -> None:
+    """The model with its adapters merged in, as save_pretrained writes it; the adapters stay as they are."""
+    import copy
+
+    copy.deepcopy(model).merge_and_unload().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

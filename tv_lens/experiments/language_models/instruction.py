@@ -1,0 +1,104 @@
+"""Figures 25 and 26 and a row of table 1: what saying the task in the prompt does to decodability and accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import pandas as pd
+
+from tv_lens.experiments.language_models.performance import tasks_of
+from tv_lens.experiments.language_models.prediction import Prediction, encoding_against_accuracy
+from tv_lens.model.hooked_model import HookedModel
+from tv_lens.results.sweep import Sweep, concat
+from tv_lens.storage.run_folder import RunLike, inside
+from tv_lens.task_vectors.representations import Tasks
+from tv_lens.tasks.definition import Task
+from tv_lens.tasks.templates import Template
+
+CONDITIONS = ("demonstrations", "instruction")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Instruction:
+    """The same prompts without and with a sentence that says the task.
+
+    Args:
+        plain: decodability and accuracy of the prompts as they are.
+        told: the same with the instruction before them.
+    """
+
+    plain: Prediction
+    told: Prediction
+
+    @property
+    def accuracy(self) -> Sweep:
+        """Exact match, `example condition task shots`."""
+        joined = concat([self.plain.accuracy, self.told.accuracy], "condition", list(CONDITIONS))
+        return joined
+
+    def table(self, level: float = 0.95) -> pd.DataFrame:
+        """One row a condition and shot count: accuracy and decodability over tasks, and decodability at the first layer.
+
+        "TD at layer 0" is the control: the input differs, so what is high there already need not be inferred.
+        """
+        rows = []
+        for name, one in zip(CONDITIONS, (self.plain, self.told)):
+            tasks, layers = list(one.decodability.tasks), one.decodability.sweep.values["layer"].values.tolist()
+            for shots in one.accuracy.values["shots"].values.tolist():
+                td = one.decodability.sel(layer=one.layer, shots=shots, task=tasks).average("task").interval(level)
+                acc = one.accuracy.sel(shots=shots).average("task").interval(level)
+                first = float(one.decodability.sel(layer=layers[0], shots=shots, task=tasks).mean().mean())
+                rows.append({"condition": name, "shots": shots, "layer": one.layer, "TD": float(td["mean"]),
+                             "TD low": float(td["low"]), "TD high": float(td["high"]), f"TD at layer {layers[0]}": first,
+                             "accuracy": float(acc["mean"]), "accuracy low": float(acc["low"]),
+                             "accuracy high": float(acc["high"])})  # fmt: skip
+        return pd.DataFrame(rows)
+
+    def __repr__(self) -> str:
+        return f"Instruction\n{self.table().round(3).to_string(index=False)}"
+
+
+def with_instruction(
+    model: HookedModel, tasks: Tasks, *, shots: Sequence[int] = (1, 4), n: int = 100, queries: int = 100, k: int = 10,
+    layers: Sequence[int] | None = None, seed: int = 0, plain: Prediction | None = None, run: RunLike = None,
+    progress: bool = True,
+) -> Instruction:  # fmt: skip
+    """An `Instruction`: decodability by layer and accuracy, with and without the tasks' instructions.
+
+    Args:
+        model: the model.
+        tasks: a family whose tasks have instructions ("pos" and "bitwise" do; `task.instructed("...")` gives one).
+        shots: demonstrations per prompt.
+        n: prompts per task whose neighbours are looked at.
+        queries: test prompts per task and shot count.
+        k: neighbours that vote.
+        layers: those that are read, the first of which is the control; all of them if None.
+        seed: every draw.
+        plain: what the prompts without instruction gave, where that was measured already with the same arguments.
+        run: a folder that keeps finished work.
+        progress: show a bar where somebody looks.
+
+    Raises:
+        InvalidArgument: a task has no instruction.
+
+    Source:
+        Han et al. 2025 (arXiv 2412.12276), appendix I. The Null task is told to answer at random, so that the presence of
+        an instruction does not tell it apart; the control at the first layer is what the authors caution about.
+    """
+    members = tasks_of(tasks)
+    instructed = [one.instructed() if not _told(one) else one for one in members]
+    bare = [one.but(template=_bare(one)) for one in members]
+    layers = None if layers is None else sorted({0, *layers})
+    options = dict(shots=tuple(shots), n=n, queries=queries, k=k, layers=layers, seed=seed, progress=progress)
+    if plain is None:
+        plain = encoding_against_accuracy(model, bare, run=inside(run, CONDITIONS[0]), **options)
+    return Instruction(plain, encoding_against_accuracy(model, instructed, run=inside(run, CONDITIONS[1]), **options))
+
+
+def _told(task: Task) -> bool:
+    return bool(task.instruction) and task.template.prefix.startswith(task.instruction)
+
+
+def _bare(task: Task) -> Template:
+    return replace(task.template, prefix=task.template.prefix[len(task.instruction) :]) if _told(task) else task.template

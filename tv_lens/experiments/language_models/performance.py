@@ -1,0 +1,77 @@
+"""How well tasks are answered by greedy exact match, over tasks and numbers of demonstrations."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import xarray as xr
+
+from tv_lens import tasks as task_library
+from tv_lens.metrics import exact_match, info_of
+from tv_lens.model.hooked_model import HookedModel
+from tv_lens.patching.scoring import score
+from tv_lens.progress import progress as progress_bar
+from tv_lens.results.sweep import Sweep
+from tv_lens.storage.configuration import model_described
+from tv_lens.storage.run_folder import RunLike, shards
+from tv_lens.task_vectors.representations import Tasks, classes_of
+from tv_lens.tasks.definition import Task
+from tv_lens.tasks.templates import Template
+
+
+def tasks_of(tasks: Tasks) -> list[Task]:
+    """The tasks themselves, whether they were named, given or read from files."""
+    if isinstance(tasks, (Task, str, os.PathLike)):
+        tasks = [tasks]
+    if not isinstance(tasks, Mapping) and len(tasks) == 1:
+        return [one if isinstance(one, Task) else task_library.task(one) for one in tasks]
+    return list(classes_of(tasks, null=False)[0].values())
+
+
+def accuracies(
+    model: HookedModel, tasks: Tasks, *, shots: int | Sequence[int] = (1, 4, 10), queries: int = 100, seed: int = 0,
+    split: str = "test", template: Template | None = None, run: RunLike = None, progress: bool = True,
+) -> Sweep:  # fmt: skip
+    """A Sweep `example x task x shots` of greedy exact match of whole answers.
+
+    Args:
+        model: the model that answers.
+        tasks: tasks, their names or files.
+        shots: demonstrations per prompt.
+        queries: prompts per task and shot count. Queries come round again with other demonstrations where the split has
+            fewer; without demonstrations each is asked once.
+        seed: the draw.
+        split: where queries come from.
+        template: instead of the tasks' own.
+        run: a folder that keeps each task's answers, so that a killed measurement continues there.
+        progress: show a bar where somebody looks.
+    """
+    shots, members = ((shots,) if isinstance(shots, int) else tuple(shots)), tasks_of(tasks)
+    n = min(queries, *(len(one.split(split)) for one in members)) if 0 in shots else queries
+    cells = [(one, count) for one in members for count in shots]
+    config = {"model": model_described(model), "tasks": {one.name: one.fingerprint for one in members}, "shots": shots,
+              "n": n, "seed": seed, "split": split,
+              "template": [(template or one.template).to_dict() for one in members]}  # fmt: skip
+    with shards(run, verb="accuracies", config=config, total=len(cells)) as kept:
+        with progress_bar("accuracy", len(cells), "cells", progress, done=len(kept.done)) as bar:
+            for i in kept.pending():
+                one, count = cells[i]
+                prompts = one.prompts(count, n, seed=seed, split=split, template=template)
+                kept.put(i, {"exact": score(model, prompts, progress=False).exact_match})
+                bar.advance()
+        columns = np.stack([cell["exact"] for cell in kept.all()], axis=1).reshape(n, len(members), len(shots))
+    values = xr.DataArray(columns.astype(float), dims=("example", "task", "shots"),
+                          coords={"task": [one.name for one in members], "shots": list(shots)})  # fmt: skip
+    provenance = {"verb": "accuracies", "model": model.name, "fingerprint": model.fingerprint, "split": split, "seed": seed,
+                  "tasks": {one.name: one.fingerprint for one in members}, "measure": "greedy exact match",
+                  "majority": {one.name: round(_majority(one), 4) for one in members}, **kept.provenance}  # fmt: skip
+    return Sweep(values, "accuracy", info_of(exact_match).units, "higher is better; 1: every whole answer right",
+                 name="exact match by task and shots", provenance=provenance)  # fmt: skip
+
+
+def _majority(task: Task) -> float:
+    """What always giving the task's commonest answer scores."""
+    outputs = [pair.output for pair in task]
+    return max(map(outputs.count, set(outputs))) / len(outputs)

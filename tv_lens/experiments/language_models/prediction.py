@@ -1,0 +1,248 @@
+"""Figures 4, 21 and 22: whether the tasks that are encoded well are the tasks that are answered well."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from tv_lens.errors import InvalidArgument, unknown
+from tv_lens.experiments.language_models.performance import accuracies, tasks_of
+from tv_lens.model.hooked_model import HookedModel
+from tv_lens.results.sweep import Sweep
+from tv_lens.storage.run_folder import RunLike, inside
+from tv_lens.task_vectors.decodability import CHARACTERS, TOKENS, Decodability, decodability
+from tv_lens.task_vectors.representations import Tasks
+from tv_lens.tasks.templates import Template
+from tv_lens.viz.dispatch import plot
+from tv_lens.viz.figure import Figure
+from tv_lens.viz.scatter import scatter
+
+CONTROLLED_FOR = (TOKENS, CHARACTERS)
+Points = Float[np.ndarray, "cell"]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Accuracy against decodability over tasks x shots.
+
+    Args:
+        n: points: tasks times shot counts.
+        slope: accuracy gained per unit of decodability.
+        intercept: accuracy at decodability 0.
+        r2: share of the accuracies' variance that the line explains.
+        r2_low, r2_high: limits over resampled prompts, which say how exactly these points are known.
+        r2_tasks_low, r2_tasks_high: limits over resampled tasks, which say what other tasks might have given.
+        rank: Spearman's rank correlation, with limits over resampled prompts.
+        slope_low, slope_high: limits of the slope over resampled prompts.
+    """
+
+    n: int
+    slope: float
+    intercept: float
+    r2: float
+    r2_low: float
+    r2_high: float
+    r2_tasks_low: float
+    r2_tasks_high: float
+    rank: float
+    rank_low: float
+    rank_high: float
+    slope_low: float
+    slope_high: float
+
+    def __repr__(self) -> str:
+        return (f"Fit over {self.n} points: R2 {self.r2:.2f} [{self.r2_low:.2f}, {self.r2_high:.2f}] over prompts, "
+                f"[{self.r2_tasks_low:.2f}, {self.r2_tasks_high:.2f}] over tasks; slope {self.slope:.2f} "
+                f"[{self.slope_low:.2f}, {self.slope_high:.2f}]; rank correlation {self.rank:.2f} "
+                f"[{self.rank_low:.2f}, {self.rank_high:.2f}]")  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Prediction:
+    """Decodability and accuracy of the same tasks at the same shot counts.
+
+    Args:
+        decodability: at every layer that was read.
+        accuracy: greedy exact match, `example task shots`.
+        layer: where decodability is taken.
+    """
+
+    decodability: Decodability
+    accuracy: Sweep
+    layer: int
+
+    def points(self, level: float = 0.95) -> pd.DataFrame:
+        """One row a task and shot count: decodability, accuracy, their limits, and the surface controls."""
+        return (self._points if level == 0.95 else self._table(level)).copy()
+
+    @cached_property
+    def _points(self) -> pd.DataFrame:
+        return self._table(0.95)
+
+    def _table(self, level: float) -> pd.DataFrame:
+        labels = ["task", "shots"]
+        here = self.decodability.sel(layer=self.layer, task=self._tasks)
+        td = here.to_frame(level).rename(columns=dict(mean="TD", low="TD low", high="TD high"))[[*labels, "TD", "TD low", "TD high"]]
+        names = dict(mean="accuracy", low="accuracy low", high="accuracy high")
+        acc = self.accuracy.to_frame(level).rename(columns=names)[[*labels, *names.values()]]
+        table = td.merge(acc, on=labels, validate="one_to_one")
+        control = self.decodability.controls.mean().to_dataframe(name="mean")["mean"].unstack("control")[list(CONTROLLED_FOR)]
+        return table.merge(control.reset_index(), on=labels, validate="one_to_one")
+
+    def at_shots(self, *shots: int) -> Prediction:
+        """The part at these shot counts, with their own best layer."""
+        found, pick = self.decodability, dict(shots=list(shots))
+        part = Decodability(*(one.sel(**pick) for one in (found.sweep, found.controls, found.pairs, found.shuffles)))
+        return Prediction(part, self.accuracy.sel(**pick), part.best_layer())
+
+    @property
+    def _tasks(self) -> list[str]:
+        return list(self.accuracy.values["task"].values.tolist())
+
+    def fit(self, *, controlled: bool = False, level: float = 0.95, n_boot: int = 2000, seed: int = 0) -> Fit:
+        """The straight line through the points, with its intervals.
+
+        Args:
+            controlled: after removing, from both sides, what the surface controls explain (a partial correlation).
+            level: of the intervals.
+            n_boot: resamples.
+            seed: fixes the resamples.
+        """
+        asked = (controlled, level, n_boot, seed)
+        if asked not in self._fits:
+            self._fits[asked] = self._fit(*asked)
+        return self._fits[asked]
+
+    @cached_property
+    def _fits(self) -> dict[tuple[bool, float, int, int], Fit]:
+        return {}
+
+    def _fit(self, controlled: bool, level: float, n_boot: int, seed: int) -> Fit:
+        td, acc, surface, n = self._cells()
+        random = np.random.default_rng(seed)
+
+        def drawn(shares: Points, n: int) -> np.ndarray:  # the bootstrap of a share of hits is a binomial draw
+            return random.binomial(n, np.clip(shares, 0, 1), size=(n_boot, len(shares))) / n
+
+        resampled = drawn(td, n[0]), drawn(acc, n[1]), np.stack([drawn(one, n[0]) for one in surface], axis=-1)
+        exact = td[None], acc[None], np.stack(surface, axis=-1)[None]
+        by_task = self._by_task(td, acc, surface, random, n_boot)
+        if controlled:
+            resampled, exact, by_task = _without(*resampled), _without(*exact), _without(*by_task)
+        slope, r2, rank = _line(*resampled[:2])
+        (own_slope,), (own_r2,), (own_rank,) = _line(*exact[:2])
+        tails = [(1 - level) / 2, (1 + level) / 2]
+        limits = [np.nanquantile(one, tails) if np.isfinite(one).any() else (np.nan, np.nan)
+                  for one in (r2, _line(*by_task[:2])[1], rank, slope)]  # fmt: skip
+        flat = [float(limit) for pair in limits for limit in pair]
+        intercept = float(exact[1].mean() - own_slope * exact[0].mean())
+        return Fit(len(td), float(own_slope), intercept, float(own_r2), *flat[:4], float(own_rank), *flat[4:])
+
+    def _cells(self) -> tuple[Points, Points, list[Points], tuple[int, int]]:
+        table = self.points()
+        surface = [table[name].to_numpy(float) for name in CONTROLLED_FOR]
+        return table["TD"].to_numpy(float), table["accuracy"].to_numpy(float), surface, (self.decodability.sweep.n, self.accuracy.n)
+
+    def _by_task(
+        self, td: Points, acc: Points, surface: list[Points], random: np.random.Generator, n_boot: int
+    ) -> tuple[Float[np.ndarray, "draws cell"], Float[np.ndarray, "draws cell"], Float[np.ndarray, "draws cell control"]]:
+        """The same points with whole tasks drawn anew."""
+        names = self.points()["task"].to_numpy()
+        groups = np.stack([np.flatnonzero(names == name) for name in self._tasks])  # task shots
+        picked = groups[random.integers(len(groups), size=(n_boot, len(groups)))].reshape(n_boot, -1)
+        return td[picked], acc[picked], np.stack(surface, axis=-1)[picked]
+
+    def __repr__(self) -> str:
+        made = self.decodability.sweep.provenance
+        return (f"Prediction of {len(self._tasks)} tasks on {made['model']} at layer {self.layer}\n  {self.fit()!r}\n"
+                f"  beyond the surface controls: {self.fit(controlled=True)!r}")  # fmt: skip
+
+
+def encoding_against_accuracy(
+    model: HookedModel, tasks: Tasks, *, shots: Sequence[int] = (1, 4, 10), n: int = 100, queries: int = 100, k: int = 10,
+    layer: int | None = None, layers: Sequence[int] | None = None, seed: int = 0, template: Template | None = None,
+    found: Decodability | None = None, run: RunLike = None, progress: bool = True,
+) -> Prediction:  # fmt: skip
+    """A `Prediction`: decodability at one layer beside greedy exact match, over tasks and shot counts.
+
+    Args:
+        model: the model that is looked into and that answers.
+        tasks: a family.
+        shots: demonstrations per prompt.
+        n: prompts per task whose neighbours are looked at.
+        queries: test prompts per task and shot count that are answered.
+        k: neighbours that vote.
+        layer: where decodability is taken; the layer with the largest mean over tasks and shots if None.
+        layers: those to choose from; all of them if None.
+        seed: every draw.
+        template: instead of the tasks' own.
+        found: decodability that was measured already, with these tasks and shots.
+        run: a folder that keeps finished work.
+        progress: show a bar where somebody looks.
+
+    Source:
+        Han et al. 2025 (arXiv 2412.12276), figures 4, 21 and 22: 18 points a family. The intervals, the rank correlation
+        and the fit beyond the surface controls are ours: answers alone tell some tasks apart (PAPER.md 3.11).
+    """
+    members = tasks_of(tasks)
+    if len(members) * len(shots) < 4:
+        raise InvalidArgument("A line through tasks x shots needs more points.", got=f"{len(members)} tasks x {len(shots)}",
+                              allowed="4 or more")  # fmt: skip
+    wanted = layers if layer is None else [layer]
+    if found is None:
+        found = decodability(model, members, shots=tuple(shots), n=n, k=k, layers=wanted, seed=seed, template=template,
+                             run=inside(run, "decodability"), progress=progress)  # fmt: skip
+    known = found.sweep.values["layer"].values.tolist()
+    if layer is not None and layer not in known:
+        raise unknown("layer that was read", layer, known)
+    answered = accuracies(model, members, shots=tuple(shots), queries=queries, seed=seed, template=template,
+                          run=inside(run, "accuracy"), progress=progress)  # fmt: skip
+    return Prediction(found, answered, found.best_layer() if layer is None else layer)
+
+
+@plot.register(Prediction)
+def plot_prediction(result: Prediction, *, title: str | None = None, height: int = 480) -> Figure:
+    """A `Figure` of accuracy over decodability, a point a task and shot count, with the line through them."""
+    fit = result.fit()
+    subtitle = f"R² {fit.r2:.2f} [{fit.r2_low:.2f}, {fit.r2_high:.2f}] over prompts, {fit.n} points, layer {result.layer}"
+    return scatter(result.points(), "TD", "accuracy", colour="task", symbol="shots", line=(fit.intercept, fit.slope),
+                   title=title or "Task decodability and accuracy", subtitle=subtitle, height=height,
+                   note="Bars are 95% intervals over prompts.")  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------------- statistics
+
+
+def _line(x: Float[np.ndarray, "draws cell"], y: Float[np.ndarray, "draws cell"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Slope, R2 and rank correlation of each draw; NaN where one side does not vary."""
+    correlation, slope = _correlation(x, y)
+    return slope, correlation**2, _correlation(_ranks(x), _ranks(y))[0]
+
+
+def _correlation(x: Float[np.ndarray, "draws cell"], y: Float[np.ndarray, "draws cell"]) -> tuple[np.ndarray, np.ndarray]:
+    x, y = x - x.mean(axis=-1, keepdims=True), y - y.mean(axis=-1, keepdims=True)
+    xx, yy, xy = (x * x).sum(axis=-1), (y * y).sum(axis=-1), (x * y).sum(axis=-1)
+    still = (xx < 1e-12) | (yy < 1e-12)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(still, np.nan, xy / np.sqrt(xx * yy)), np.where(xx < 1e-12, np.nan, xy / xx)
+
+
+def _ranks(values: Float[np.ndarray, "draws cell"]) -> Float[np.ndarray, "draws cell"]:
+    """Ranks with ties at their mean."""
+    below = (values[..., None, :] < values[..., :, None]).sum(axis=-1)
+    same = (values[..., None, :] == values[..., :, None]).sum(axis=-1)
+    return below + (same + 1) / 2
+
+
+def _without(
+    x: Float[np.ndarray, "draws cell"], y: Float[np.ndarray, "draws cell"], controls: Float[np.ndarray, "draws cell control"]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Both sides less what a line through the controls explains of them."""
+    design = np.concatenate([np.ones_like(controls[..., :1]), controls], axis=-1)
+    hat = design @ np.linalg.pinv(design)
+    return x - (hat @ x[..., None])[..., 0], y - (hat @ y[..., None])[..., 0], controls

@@ -1,0 +1,188 @@
+"""Figure 20: prompts whose last token is given a task's mean representation, the Null task's, or a random one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tv_lens import tasks as task_library
+from tv_lens.batch import TokenBatch
+from tv_lens.errors import InvalidArgument
+from tv_lens.experiments.language_models.performance import tasks_of
+from tv_lens.intervention import Replace
+from tv_lens.metrics import exact_match, info_of
+from tv_lens.model.hooked_model import HookedModel
+from tv_lens.progress import progress as progress_bar
+from tv_lens.results.sweep import Sweep
+from tv_lens.rows.engine import PlacedEdit, Row, run_rows
+from tv_lens.storage.configuration import model_described
+from tv_lens.storage.run_folder import RunLike, shards
+from tv_lens.task_vectors.representations import Tasks
+from tv_lens.task_vectors.residual_mean import ResidualMean
+from tv_lens.task_vectors.vector import TaskVector
+from tv_lens.tasks.definition import Task
+from tv_lens.tasks.prompts import Prompts
+from tv_lens.tasks.templates import Template
+from tv_lens.viz.dispatch import plot
+from tv_lens.viz.figure import Figure
+
+CONDITIONS = ("none", "own", "null", "other", "random")
+SIGN = "higher: more whole answers are right; compare with the condition 'none', the same prompts untouched"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Steering:
+    """What putting a mean representation in the place of the prompt's own does to accuracy.
+
+    Args:
+        sweep: exact match, `example condition layer task`; "own" is the mean of the same task, "null" of the Null task,
+            "other" of the next task of the family, "random" a random direction as long as "own"; "none" is untouched.
+            Each example is the mean over replicates, which differ in the prompts behind the means.
+        replicates: how many.
+    """
+
+    sweep: Sweep
+    replicates: int
+
+    def effects(self) -> Sweep:
+        """Accuracy with each replacement minus that of the same prompts untouched: `example condition layer task`."""
+        values = self.sweep.values
+        gains = values.sel(condition=list(CONDITIONS[1:])) - values.sel(condition="none", drop=True)
+        return Sweep(gains.transpose(*values.dims), "change in accuracy", "share of prompts", zero=0.0,
+                     sign="above 0: more prompts are answered than untouched", name="effect of steering",
+                     provenance=self.sweep.provenance)  # fmt: skip
+
+    def best_layer(self) -> int:
+        """The layer where the own mean helps most, over tasks."""
+        return int(self.effects().sel(condition="own").best("layer")["layer"])
+
+    def __repr__(self) -> str:
+        layer = self.best_layer()
+        found = self.effects().sel(layer=layer).average("task").interval()
+        parts = [f"{name} {float(found['mean'].sel(condition=name)):+.3f} [{float(found['low'].sel(condition=name)):+.3f}, "
+                 f"{float(found['high'].sel(condition=name)):+.3f}]" for name in CONDITIONS[1:]]  # fmt: skip
+        untouched = float(self.sweep.sel(condition="none", layer=layer).mean().mean())
+        return f"Steering at layer {layer}, {self.replicates} replicates: untouched {untouched:.3f}; " + ", ".join(parts)
+
+
+@plot.register(Steering)
+def plot_steering(result: Steering, *, title: str | None = None, height: int = 420) -> Figure:
+    """A `Figure` of the change in accuracy over layers, averaged over tasks, a curve a condition."""
+    found = result.effects().average("task")
+    if found.values.sizes["layer"] == 1:
+        return plot(found.sel(layer=found.values["layer"].values.item()), kind="bars", title=title or "Effect of steering", height=height)
+    return plot(found, kind="lines", title=title or "Effect of steering", height=height)
+
+
+def steer(
+    model: HookedModel, tasks: Tasks, *, layers: Sequence[int] | None = None, shots: int = 4, queries: int = 50,
+    contexts: int = 100, replicates: int = 5, null: Task | None = None, seed: int = 0, template: Template | None = None,
+    run: RunLike = None, progress: bool = True,
+) -> Steering:  # fmt: skip
+    """A `Steering`: exact match of few-shot prompts whose last token is replaced, by layer, with controls.
+
+    The replacement is held at the prompt's last token while the answer is written; an answer counts if greedy decoding
+    would write all of it.
+
+    Args:
+        model: the model that answers.
+        tasks: a family of two tasks or more.
+        layers: after which layers; all of them if None.
+        shots: demonstrations, in the prompts that are steered and in those behind the means.
+        queries: test prompts per task.
+        contexts: prompts behind each mean, drawn from train.
+        replicates: how often all means are drawn anew.
+        null: a Null task of your own.
+        seed: every draw.
+        template: instead of the tasks' own.
+        run: a folder that keeps each replicate of each task.
+        progress: show a bar where somebody looks.
+
+    Source:
+        Han et al. 2025 (arXiv 2412.12276), figure 20 and appendix C: correct task's and Null's mean at the best layer, 5
+        replicates. Another task's mean and the random vector are ours.
+    """
+    members = tasks_of(tasks)
+    if len(members) < 2 or replicates < 1:
+        raise InvalidArgument("Steering needs two tasks and a replicate.", got=f"{len(members)} tasks, replicates={replicates}")
+    layers = list(range(model.n_layers)) if layers is None else [int(layer) for layer in layers]
+    nothing = task_library.null(members, seed=seed) if null is None else null
+    method = ResidualMean(shots=shots, contexts=contexts, layers=layers, template=template)
+    config = {"model": model_described(model), "tasks": {one.name: one.fingerprint for one in (*members, nothing)},
+              "layers": layers, "shots": shots, "queries": queries, "contexts": contexts, "seed": seed,
+              "replicates": replicates, "template": [(template or one.template).to_dict() for one in members]}  # fmt: skip
+    with shards(run, verb="steer", config=config, total=replicates) as kept:
+        with progress_bar("steering", replicates * len(members), "tasks", progress, len(kept.done) * len(members)) as bar:
+            for i in kept.pending():
+                means = [method.at_layers(model, one, seed=seed + i, progress=False) for one in (*members, nothing)]
+                grids = []
+                for place, one in enumerate(members):
+                    prompts = one.prompts(shots, queries, seed=seed, split="test", template=template)
+                    grids.append(_replaced(model, prompts, means, place, layers, seed + i))
+                    bar.advance()
+                kept.put(i, {"exact": torch.stack(grids, dim=-1)})
+        mean = np.mean([one["exact"] for one in kept.all()], axis=0)
+    values = xr.DataArray(mean, dims=("example", "condition", "layer", "task"), coords={
+        "condition": list(CONDITIONS), "layer": sorted(set(layers)), "task": [one.name for one in members]})  # fmt: skip
+    provenance = {**config, "verb": "steer", "model": model.name, "fingerprint": model.fingerprint, **kept.provenance}
+    sweep = Sweep(values, "accuracy", info_of(exact_match).units, SIGN, name="exact match when steered", provenance=provenance)
+    return Steering(sweep, replicates)
+
+
+def _replaced(
+    model: HookedModel, prompts: Prompts, means: Sequence[dict[int, TaskVector]], place: int, layers: Sequence[int], seed: int
+) -> Float[Tensor, "prompt condition layer"]:
+    """Exact match of each prompt under each replacement at each layer."""
+    layers = sorted(set(layers))
+    held: list[list[TaskVector]] = []
+    for layer in layers:
+        own = means[place][layer]
+        other = means[(place + 1) % (len(means) - 1)][layer]
+        held.append([own, means[-1][layer], other, own.random_like(seed)])
+    flat = [vector.replace() for row in held for vector in row]
+    found = steered_exact_match(model, prompts, flat)  # prompt x (plain, then layer by layer)
+    edited = found[:, 1:].reshape(len(prompts), len(layers), len(CONDITIONS) - 1).transpose(1, 2)
+    plain = found[:, :1, None].expand(-1, 1, len(layers))
+    return torch.cat([plain, edited], dim=1)
+
+
+def steered_exact_match(
+    model: HookedModel, prompts: Prompts, edits: Sequence[Replace], progress: bool = False
+) -> Float[Tensor, "prompt edit_and_plain"]:
+    """1 where greedy decoding begins with the whole answer: untouched first, then under each edit of the last token.
+
+    What `tv.score` finds edit by edit, at the cost of the tokens that an edit can change: every answer's beginning is a
+    prompt of its own, and each edit is a row of it.
+    """
+    tokens = prompts.tokenize(model)
+    rows, asked, base, ends = [], [], [], []
+    for number, (row, answer) in enumerate(zip(tokens.tokens.rows(), tokens.answer_ids)):
+        for j, token in enumerate(answer):
+            where = (len(row) - 1,)
+            rows.append(Row(len(base)))
+            rows += [Row(len(base), (PlacedEdit(Replace(edit.site.at(None), edit.value), where),)) for edit in edits]
+            asked += [token] * (len(edits) + 1)
+            base.append([*row, *answer[:j]])
+            ends.append(number)
+    found = run_rows(model, TokenBatch.from_lists(base), rows, _TopIs(torch.tensor(asked)), who="steering",
+                     show_progress=progress).values.view(len(base), len(edits) + 1)  # fmt: skip
+    exact = torch.ones(len(prompts), len(edits) + 1)
+    for number, right in zip(ends, found):
+        exact[number] *= right
+    return exact
+
+
+@dataclass(frozen=True, eq=False)
+class _TopIs:
+    """1 where a row's top prediction is its token."""
+
+    tokens: Int[Tensor, "row"]
+
+    def __call__(self, logits: Float[Tensor, "n columns"], rows: Int[Tensor, "n"]) -> Float[Tensor, "n"]:
+        return (logits.argmax(-1).cpu() == self.tokens[rows]).float()

@@ -1,0 +1,1 @@
+"""What patches, ablations and circuits show on a network that regresses in context."""

@@ -1,0 +1,209 @@
+"""The circuit of each latent task of a regressor: which edges answer its episodes, and what the tasks share."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tv_lens.circuits import ACDC, EAPIG, Circuit, Comparison, EdgeScores, ExactEdges, compare, discover, faithfulness
+from tv_lens.circuits.discovery import Estimate
+from tv_lens.errors import InvalidArgument, MisalignedPrompts
+from tv_lens.experiments.regressors.contrasts import LatentContrast, Twin
+from tv_lens.experiments.regressors.patch_matrix import described, family_of
+from tv_lens.lab.latent_task import latent_tasks
+from tv_lens.lab.regressor import Regressor
+from tv_lens.metrics import Answers, metric, squared_error
+from tv_lens.results.sweep import Sweep, concat
+
+
+@metric(units="squared units of y", sign="higher is better; 0: the prediction is the answer",
+        name="negative squared error")
+def negative_squared_error(logits: Float[Tensor, "batch d_vocab"], answers: Answers) -> Float[Tensor, "batch"]:
+    """Squared error with its sign turned, so that an edge that helps has a positive score."""
+    return -squared_error(logits, answers)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LatentCircuits:
+    """The circuits of a regressor's latent tasks, at one step of its training.
+
+    Args:
+        scores: each task's edges, scored on dev episodes; `provenance["recheck"]` says what an estimate is worth.
+        circuits: the strongest of them, pruned; `circuit.requested` is how many were asked for.
+        curves: a Sweep over task, kind ("circuit", "random", "degree-matched") and size, on test episodes; its clean
+            run is run A, its corrupted run is run B.
+        comparison: how much of the tasks' strongest edges is shared, beside what noise leaves; None for one task.
+        settings: what was asked for, and of which network.
+    """
+
+    scores: Mapping[str, EdgeScores]
+    circuits: Mapping[str, Circuit]
+    curves: Sweep
+    comparison: Comparison | None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def edges(self) -> int:
+        """How many edges were asked for."""
+        return int(self.settings["edges"])
+
+    def gaps(self) -> Sweep:
+        """What there is to carry: the metric of run A less that of run B, a Sweep over task."""
+        curves = self.curves
+        values = curves.clean - curves.corrupted
+        if "task" not in values.dims:  # of a single task
+            values = values.expand_dims(task=curves.values["task"].values)
+        values = values.transpose("example", "task")
+        return replace(curves, values=values, clean=None, corrupted=None, metric=f"gap of {curves.metric}", zero=0.0,
+                       sign="above 0: the network does better with what is the task's own than with another task's",
+                       name="What the circuits have to carry")  # fmt: skip
+
+    def table(self, level: float = 0.95) -> pd.DataFrame:
+        """A row a task: the gap, the share of it that `edges` edges carry on test episodes, random circuits beside
+        them.
+
+        Where the interval of the gap holds 0 there is nothing to carry, and no share is told.
+        """
+        gaps, rows = self.gaps().interval(level), []
+        for task in self.curves.values["task"].values.tolist():
+            low, high = (float(gaps[end].sel(task=task)) for end in ("low", "high"))
+            row = {"task": task, "gap": float(gaps["mean"].sel(task=task)), "gap_low": low, "gap_high": high,
+                   "edges": self.edges, "effective": len(self.circuits[task])}  # fmt: skip
+            at = self.curves.sel(task=task, size=self.edges)
+            found = None if low <= 0 <= high else at.recovery().interval(level)
+            for kind, end, name in (("circuit", "mean", "recovered"), ("circuit", "low", "recovered_low"),
+                                    ("circuit", "high", "recovered_high"),
+                                    ("random", "mean", "random"), ("degree-matched", "mean", "degree_matched")):
+                row[name] = float("nan") if found is None else float(found[end].sel(kind=kind))
+            rows.append({**row, "edges_for_80": self._enough(task, 0.8) if found is not None else None})
+        return pd.DataFrame(rows).astype({"edges_for_80": "Int64"})
+
+    def _enough(self, task: str, share: float) -> int | None:
+        """The smallest circuit on the grid from which on all of them carry the share."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the gap's own interval is in the table
+            found = self.curves.sel(task=task, kind="circuit").recovery().mean()
+        below = np.flatnonzero(found.values < share)
+        after = 0 if not len(below) else below[-1] + 1
+        return int(found["size"].values[after]) if after < len(found) else None
+
+    def __repr__(self) -> str:
+        lines = [f"LatentCircuits of {self.settings['model']} at step {self.settings['step']}: "
+                 f"{len(self.scores)} tasks, {len(next(iter(self.scores.values())).graph):,} edges; "
+                 f"{self.settings['contrast']}"]  # fmt: skip
+        for row in self.table().to_dict(orient="records"):
+            said = "no gap between the two runs" if np.isnan(row["recovered"]) else (
+                f"{row['edges']} edges carry {row['recovered']:.2f} "
+                f"[{row['recovered_low']:.2f}, {row['recovered_high']:.2f}] "
+                f"of the gap {row['gap']:.2f}; random {row['random']:.2f}")  # fmt: skip
+            lines.append(f"  {row['task']:<14}{said}")
+        return "\n".join(lines)
+
+
+def latent_circuits(
+    regressor: Regressor, *, contrast: LatentContrast = Twin(), tasks: Sequence[int] | None = None,
+    shots: int | None = None, edges: int | None = None, n: int = 64, held_out: int = 64,
+    method: ExactEdges | ACDC | Estimate | None = None, positions: str = "kinds", sizes: Sequence[int] | None = None,
+    random: int = 3, seed: int = 0, progress: bool = True,
+) -> LatentCircuits:  # fmt: skip
+    """The circuit of each latent task, found on dev episodes and tried on test episodes.
+
+    Run A has what is the task's own, run B the same of another latent task (the next one); an edge counts as far as the
+    last prediction needs from it what run A has. By `Twin()`, run B's episode is answered by the other task: the
+    circuit finds out the task and uses it. By `Injected(layer)`, both runs read the same episode, and a task vector is
+    added: the circuit is what *decodes* the vector.
+
+    Args:
+        regressor: a network with its family of two latent tasks or more.
+        contrast: what the two runs differ in: `Twin()`, or `Injected(layer)`.
+        tasks: which ones, by label; all of them if None.
+        shots: examples before the one that is asked for; the contrast's own choice if None.
+        edges: how many of the strongest edges make a circuit; the contrast's own choice if None.
+        n: dev episodes of each task that the edges are measured on.
+        held_out: test episodes of each task that circuits are tried on.
+        method: `EAPIG(recheck=20)` if None: squared errors have heavy tails, so that many episodes with an estimate
+            rank edges better than few with `ExactEdges()` in the same time.
+        positions: where edges are told apart; "kinds" is inputs, answers, and the input that is asked for.
+        sizes: numbers of edges of the curves, beside `edges` and all of them; the contrast's own choice if None.
+        random: random circuits of each size and kind.
+        seed: every draw.
+        progress: show bars where somebody looks.
+
+    Source:
+        `tv.discover` and `tv.faithfulness`, with their sources. The paper dissects single heads only (figures 17, 18).
+    """
+    family = family_of(regressor)
+    everyone = latent_tasks(family)
+    members = [task for task in everyone if tasks is None or task.label in tasks]
+    if family.n_tasks < 2 or len(members) < (1 if tasks is None else len(set(tasks))) or not members:
+        raise InvalidArgument("A circuit needs an episode, and what is another latent task's.",
+                              got=f"tasks={tasks} of {family.n_tasks}",
+                              allowed=f"labels from 0 to {family.n_tasks - 1} of two tasks or more")  # fmt: skip
+    shots = contrast.shots(family.points) if shots is None else shots
+    method = EAPIG(recheck=20) if method is None else method
+    edits = contrast.edits(regressor, everyone, shots, seed)
+
+    # 1. every edge's effect on dev episodes
+    scores: dict[str, EdgeScores] = {}
+    for task in members:
+        scores[task.name] = discover(regressor, contrast.prompts(task, shots, n, seed, "dev"), **edits[task.label],
+                                     metric=negative_squared_error, method=method, positions=positions, seed=seed,
+                                     progress=progress)  # fmt: skip
+    most = min(len(one.measured) for one in scores.values())
+    # Of few edges, half: all of them would carry everything and say nothing.
+    edges = min(contrast.edges, max(1, most // 2)) if edges is None else min(edges, most)
+
+    # 2. circuits of the strongest edges, on test episodes
+    asked = {size for size in (contrast.sizes if sizes is None else sizes) if size <= most}
+    curves = []
+    for task in members:
+        sweep = faithfulness(regressor, scores[task.name], contrast.prompts(task, shots, held_out, seed, "test"),
+                             sizes=sorted({edges, most} | asked), random=random, seed=seed,
+                             progress=progress)  # fmt: skip
+        curves.append(replace(sweep, values=sweep.values.drop_vars("effective")))
+    joined = concat(curves, "task", list(scores), name="What circuits of each size carry")
+    joined = replace(joined, values=joined.values.assign_coords(task=np.array(list(scores))))
+
+    # 3. what the tasks share
+    shared = compare(scores, size=edges, seed=seed) if len(scores) > 1 and n >= 4 else None
+    settings = {**described(regressor), "contrast": contrast.told, "edges": edges, "shots": shots, "n": n,
+                "held_out": held_out, "positions": positions, "random": random, "seed": seed}  # fmt: skip
+    circuits = {name: one.top(edges).prune() for name, one in scores.items()}
+    return LatentCircuits(scores, circuits, joined, shared, settings)
+
+
+def circuits_before_after(before: LatentCircuits, after: LatentCircuits) -> pd.DataFrame:
+    """Two checkpoints side by side, a row a task: gaps, shares carried, and the overlap of the strongest edges.
+
+    `overlap` is the Jaccard index of the two checkpoints' strongest edges, as many as `edges` of both; `overlap_after`
+    is what halves of the later one's own episodes agree to: as much as could be expected if nothing had changed.
+
+    Raises:
+        MisalignedPrompts: the two have other tasks, sizes or edges.
+    """
+    same = list(before.scores) == list(after.scores) and before.edges == after.edges
+    graphs = [[one.graph for one in result.scores.values()] for result in (before, after)]
+    if not same or any(not torch.equal(one.edges, other.edges) for one, other in zip(*graphs)):
+        raise MisalignedPrompts("These circuits are not those of one network at two steps.",
+                                got=f"{before!r}\n{after!r}",
+                                allowed="the same tasks, edges and positions")  # fmt: skip
+    first, second = (result.table().set_index("task") for result in (before, after))
+    rows = []
+    for task in before.scores:
+        masks = [result.scores[task].top(result.edges).mask for result in (before, after)]
+        row: dict[str, Any] = {"task": task}
+        for name in ("gap", "recovered", "edges_for_80"):
+            row |= {f"{name}_before": first.loc[task, name], f"{name}_after": second.loc[task, name]}
+        row["overlap"] = float((masks[0] & masks[1]).sum() / (masks[0] | masks[1]).sum())
+        row["overlap_after"] = (float("nan") if after.comparison is None
+                                else float(after.comparison.overlap.mean().sel(task=task, other=task)))  # fmt: skip
+        rows.append(row)
+    return pd.DataFrame(rows)

@@ -1,0 +1,180 @@
+"""Figures 17 and 18: the loss of each latent task without one attention head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+import xarray as xr
+from jaxtyping import Float
+from torch import Tensor
+
+from tv_lens.errors import EmptySelection, InvalidArgument
+from tv_lens.experiments.regressors.patch_matrix import (
+    UNITS,
+    check_labels,
+    described,
+    family_of,
+    losses_of,
+    untouched_losses,
+)
+from tv_lens.intervention import Replace, Zero
+from tv_lens.lab.branches import Branch, branched_predictions
+from tv_lens.lab.families import Episodes, SparseMixture
+from tv_lens.lab.latent_task import LatentTask, latent_tasks
+from tv_lens.lab.regressor import Regressor
+from tv_lens.progress import progress as progress_bar
+from tv_lens.results.sweep import Sweep
+from tv_lens.site import Site
+
+HOW = ("zero", "mean")
+SIGN = "above 0: the loss is higher without the head (the head helps); 0: it makes no difference; below 0: it hurts"
+
+
+def head_ablation(
+    regressor: Regressor, *, how: Sequence[str] = HOW, layers: Sequence[int] | None = None,
+    scored: Sequence[str] = ("sequence",), n: int = 100, contexts: int = 500, split: str = "test", seed: int = 0,
+    memory_budget: int | None = None, progress: bool = True,
+) -> Sweep:  # fmt: skip
+    """The change of each latent task's loss when one head's output is removed at every token.
+
+    Args:
+        regressor: a network with its family.
+        how: "zero" puts zeros in the place of what the head says (`z`), "mean" its mean over episodes of all tasks,
+            position by position, so that only what it says of the episode is lost.
+        layers: of the heads; all of them if None.
+        scored: "sequence", the mean over all predictions of an episode; "query", the last one.
+        n: episodes of each task.
+        contexts: train episodes of each task behind the means.
+        split: of the ablated episodes, "dev" or "test".
+        seed: every draw.
+        memory_budget: bytes one pass may take beside the weights.
+        progress: show a bar where somebody looks.
+
+    Returns:
+        A Sweep `example x task x layer x head x how x scored`; `provenance["untouched"]` has each task's loss. In a
+        sparse mixture of bases of one rank, example i of every task is one episode with its coordinates renamed
+        (`provenance["matched"]`): how hard an episode is, which varies far more than what a head does, cancels where
+        tasks are compared.
+
+    Sign:
+        Squared error without the head less squared error with it: positive, the head helps.
+
+    Source:
+        Han et al. 2025 (arXiv 2412.12276), figures 17 and 18, where zero and mean are not told apart.
+    """
+    family = family_of(regressor)
+    layers = list(range(regressor.n_layers)) if layers is None else [int(layer) for layer in layers]
+    for what, given, known in (("way of removing a head", how, HOW), ("loss", scored, ("sequence", "query")),
+                               ("layer", layers, range(regressor.n_layers))):  # fmt: skip
+        check_labels(what, given, known)
+    tasks, n_heads = latent_tasks(family), regressor.shape.n_heads
+    means = head_means(regressor, tasks, layers, contexts, seed) if "mean" in how else None
+
+    width = 2 * family.points - 1
+    branches = [_without(layers[layer], head, how[way], None if means is None else means[layer, :, head], width)
+                for layer, head, way in np.ndindex(len(layers), n_heads, len(how))]  # fmt: skip
+    matched = matched_episodes(tasks, n, seed, split)
+    changes, untouched = [], []
+    with progress_bar("head ablation", len(tasks) * n * len(branches), "ablated episodes", progress) as bar:
+        for episodes in matched or [task.episodes(n, seed, split) for task in tasks]:
+            found = branched_predictions(regressor, episodes, branches, memory_budget=memory_budget,
+                                         who="head_ablation", bar=bar)
+            losses = losses_of(found, episodes, scored)
+            untouched.append(losses[0])
+            changes.append((losses[1:] - losses[0]).unflatten(0, (len(layers), n_heads, len(how))))
+
+    names = list(family.task_names)
+    values = torch.stack(changes).permute(4, 0, 1, 2, 3, 5)  # task layer head how example scored
+    return Sweep(
+        xr.DataArray(values.numpy(), dims=("example", "task", "layer", "head", "how", "scored"),
+                     coords={"task": names, "layer": layers, "head": list(range(n_heads)), "how": list(how),
+                             "scored": list(scored)}),
+        metric="change of squared error", units=UNITS, sign=SIGN, zero=0.0, name="Change of the loss without a head",
+        provenance={"verb": "head_ablation", **described(regressor), "n": n, "contexts": contexts, "split": split,
+                    "seed": seed, "matched": matched is not None,
+                    "untouched": untouched_losses(names, untouched, scored)},
+    )  # fmt: skip
+
+
+def head_means(
+    regressor: Regressor, tasks: Sequence[LatentTask], layers: Sequence[int], contexts: int, seed: int
+) -> Float[Tensor, "layer pos head d_head"]:
+    """What each head says (`z`) on average over train episodes of all tasks, position by position."""
+    sites = [Site("z", layer) for layer in layers]
+    held = [regressor.capture(regressor.encode(task.episodes(contexts, seed, "train")), sites) for task in tasks]
+    return torch.stack([torch.stack([one[site].mean(0) for one in held]).mean(0) for site in sites])
+
+
+def matched_episodes(tasks: Sequence[LatentTask], n: int, seed: int, split: str) -> list[Episodes] | None:
+    """Each task's episodes, the first one's with coordinates renamed so that its basis becomes theirs.
+
+    They are episodes of their task like any other, since x is drawn alike in all directions. None where tasks are not
+    bases of one rank.
+    """
+    family = tasks[0].family
+    if not isinstance(family, SparseMixture) or len(set(map(len, family.bases))) > 1:
+        return None
+    drawn, found = tasks[0].episodes(n, seed, split), []
+    orders = [[*basis, *(c for c in range(family.dim) if c not in basis)]
+              for basis in (family.bases[task.label] for task in tasks)]
+    for task, order in zip(tasks, orders):
+        x = torch.empty_like(drawn.x)
+        x[..., order] = drawn.x[..., orders[0]]
+        found.append(Episodes(x, drawn.y, torch.full_like(drawn.task, task.label)))
+    return found
+
+
+def _without(layer: int, head: int, how: str, mean: Float[Tensor, "pos d_head"] | None, width: int) -> Branch:
+    site = Site("z", layer, head=head)
+    return Branch(Zero(site) if how == "zero" else Replace(site, mean[:width]), tuple(range(width)))
+
+
+def head_ties(
+    ablation: Sweep, how: str = "mean", scored: str = "sequence", level: float = 0.95, n_boot: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """Which latent task each head is for, if one: a row a head, the most selective first.
+
+    The task that a head matters most to is chosen on every second episode; how much, and how much more than to the
+    other tasks, is told on the rest, since the largest of several noisy numbers is too large where it was chosen.
+
+    Args:
+        ablation: of `head_ablation`.
+        how: which ablation.
+        scored: which loss.
+        level: of the intervals.
+        n_boot: resamples.
+        seed: of the resamples.
+
+    Returns:
+        Columns layer, head, task; effect on it with low and high; others, the mean effect on the other tasks;
+        selectivity, effect less others, with its low and high: above 0, the head matters more to this task; tied,
+        whether it matters more than twice as much, by the interval of effect less twice others.
+    """
+    held = ablation.sel(how=how, scored=scored)
+    values = held.values.transpose("example", "layer", "head", "task").values
+    if len(values) < 4:
+        raise EmptySelection("Choosing and telling need two episodes each.", got=f"{len(values)} episodes a task")
+    if values.shape[-1] < 2:
+        raise InvalidArgument("A head is for one task rather than for others.", got="one task", allowed="two or more")
+    chosen = values[::2].mean(0).argmax(-1)
+    rest = values[1::2]
+    effect = np.take_along_axis(rest, chosen[None, ..., None], -1)[..., 0]
+    others = (rest.sum(-1) - effect) / (rest.shape[-1] - 1)
+    told = Sweep(xr.DataArray(np.stack([effect, others, effect - others, effect - 2 * others], -1),
+                              dims=("example", "layer", "head", "part"),
+                              coords={"layer": held.values["layer"].values, "head": held.values["head"].values,
+                                      "part": ["effect", "others", "selectivity", "beyond twice"]}),
+                 metric=held.metric, units=held.units, sign=held.sign).interval(level, n_boot, seed)  # fmt: skip
+    rows = []
+    for i, layer in enumerate(held.values["layer"].values.tolist()):
+        for j, head in enumerate(held.values["head"].values.tolist()):
+            mean, low, high = (told[end].values[i, j] for end in ("mean", "low", "high"))
+            rows.append({
+                "layer": layer, "head": head, "task": str(held.values["task"].values[chosen[i, j]]), "effect": mean[0],
+                "low": low[0], "high": high[0], "others": mean[1], "selectivity": mean[2], "selectivity_low": low[2],
+                "selectivity_high": high[2], "tied": bool(min(low[2], low[3]) > 0),
+            })  # fmt: skip
+    return pd.DataFrame(rows).sort_values("selectivity", ascending=False, ignore_index=True)

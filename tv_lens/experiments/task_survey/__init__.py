@@ -1,0 +1,1 @@
+"""Where a model encodes tasks, what their vectors do, and the report of it."""

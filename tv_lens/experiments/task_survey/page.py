@@ -1,0 +1,356 @@
+"""The page of a lens: an answer in two sentences, then each finding with a line on how to read it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from tv_lens.experiments.task_survey.code import lines_of_code
+from tv_lens.experiments.vector_circuits.page import circuit_parts
+from tv_lens.results.sweep import Sweep
+from tv_lens.viz.dispatch import plot
+from tv_lens.viz.html import Facts, Note, Page, Section, Table, page
+from tv_lens.viz.theme import number
+
+if TYPE_CHECKING:
+    from tv_lens.experiments.task_survey.result import LensResult
+    from tv_lens.task_vectors.decodability import Decodability
+
+_CONTROLS = {
+    "zero-shot": "the query alone, no demonstration and no vector",
+    "few-shot": "demonstrations in the prompt, no vector",
+    "vector": "the query alone, the task's vector in the place of the last token's residual stream",
+    "random vector": "the same with a random direction of the same length",
+    "other task's vector": "the same with another task's vector",
+    "Null vector": "the same with a vector from demonstrations whose answers are random",
+}
+
+
+def report(result: LensResult, out: str = "report") -> Page:
+    """The `Page` of a lens's result.
+
+    Args:
+        result: what `lens` found.
+        out: the folder that the page's lines of code name.
+    """
+    sections = [
+        Section("What was asked", *_asked(result)),
+        Section("Where the vector works", *_by_layer(result)),
+        Section("Where the model tells the tasks apart", *_decodability(result)),
+        Section("Which tokens carry the task", *_patching(result)),
+        Section("Is it the vector? Test accuracy beside controls", *_controls(result)),
+        *_circuit(result),
+        Section("What to try next", *lines_of_code(result, out)),
+        Section("How it was measured", *_measured(result)),
+    ]
+    made = result.versions
+    footer = (f"Made {result.created} by tv_lens {made.get('tv_lens', '')}. Every number of this page is in "
+              "`summary.json` beside it, with its interval.")  # fmt: skip
+    first, second = result.sentences()
+    return page(f"Task vectors in {result.model['name']}", sections, lead=f"**{first}**\n\n{second}", footer=footer)
+
+
+# ---------------------------------------------------------------------------------------------------- the question
+
+
+def _asked(result: LensResult) -> list[Any]:
+    shots, model = result.settings["shots"], result.model
+    text = (
+        f"A model reads {_n(shots, 'solved example')} of a task and then solves a new one. Does it write down, "
+        "somewhere inside, **which task** it is? If so, that note can be copied: read it after the examples, as a "
+        "vector; write it into a prompt that has no examples; and the model solves the task there too. Each tile "
+        "shows how many of such prompts the model answers with the vector, beside what it does without."
+    )
+    tiles = {}
+    for name, vector in result.vectors.items():
+        shown = ("vector", "zero-shot", "few-shot", "random vector")
+        found, zero, few, random = (_two(result.accuracy(name, key)) for key in shown)
+        small = f"without it {zero}, with {_n(shots, 'example')} {few}, with a random vector {random}; "
+        small += f"layer {vector.site.layer}"
+        tiles[name] = (found, small)
+    rows = []
+    for name, task in result.tasks.items():
+        pair = task.split("train")[0]
+        rows.append((name, f"{pair.input} → {pair.output}", len(task), task.description or task.source or "–"))
+    table = pd.DataFrame(rows, columns=["task", "example", "pairs", "what it is"])
+    facts = (
+        f"Model: `{model['name']}` ({model['architecture']}, {model['n_layers']} layers, "
+        f"{model['n_parameters'] / 1e6:.0f}M parameters). Template: `{result.settings['template']}`. Layers count "
+        f"from 0 to {model['n_layers'] - 1}."
+    )
+    return [text, Facts(tiles), facts, Table(table)]
+
+
+# -------------------------------------------------------------------------------------------------------- findings
+
+
+def _by_layer(result: LensResult) -> list[Any]:
+    sweep = _selections(result)
+    text = (
+        "The vector of each layer was written into prompts without examples, at the same layer. A curve's peak is "
+        "where the note about the task can be moved: before it the model has not written it yet, after it the model "
+        "has already used it."
+    )
+    rows = []
+    for name, vector in result.vectors.items():
+        at = vector.selection.sel(layer=vector.site.layer).to_frame().iloc[0]
+        rows.append((name, vector.site.layer, _with_limits(at), number(vector.norm)))
+    columns = ["task", "chosen layer", "accuracy there, development queries", "length of the vector"]
+    caution = (
+        "The layer was chosen on these development queries, so the peak flatters a little. The table of controls "
+        "below is on test queries that neither the vector nor the choice has seen."
+    )
+    return [text, plot(sweep, title="First-token accuracy with the vector of each layer, development queries"),
+            Table(pd.DataFrame(rows, columns=columns)), caution]  # fmt: skip
+
+
+def _selections(result: LensResult) -> Sweep:
+    """The accuracy by layer of all tasks as one sweep; tasks with fewer development queries have missing values."""
+    found = {name: vector.selection for name, vector in result.vectors.items()}
+    most = max(sweep.n for sweep in found.values())
+    first = next(iter(found.values()))
+    grid = np.full((most, first.values.sizes["layer"], len(found)), np.nan)
+    for i, sweep in enumerate(found.values()):
+        grid[: sweep.n, :, i] = sweep.values.values
+    values = xr.DataArray(grid, dims=("example", "layer", "task"),
+                          coords={"layer": first.values["layer"].values, "task": list(found)})  # fmt: skip
+    return Sweep(values, "first-token accuracy", first.units, first.sign, name="accuracy by layer",
+                 allow_missing=bool(np.isnan(grid).any()))  # fmt: skip
+
+
+def _decodability(result: LensResult) -> list[Any]:
+    found = result.decodability
+    made = found.sweep.provenance
+    text = (
+        "Each prompt of each task is one point: the residual stream at its last token. A point counts if most of "
+        f"its {made['k']} nearest neighbours belong to its own task. 1 means that the tasks are separate clouds, and "
+        f"{number(found.chance, 2)} (chance) that they are mixed."
+    )
+    parts: list[Any] = [text]
+    if result.matched is not None:
+        parts += ["**The tasks that were asked.** " + _input_caution(found), _curves(found), _beside(found)]
+        parts += [
+            f"**Tasks over the same inputs** ({', '.join(result.matched.tasks)}). Here the query gives nothing away, "
+            "and only the examples' answers tell the tasks apart. What rises with layers and shots is the model's "
+            "own inference.",
+            _curves(result.matched), _beside(result.matched),
+        ]  # fmt: skip
+    else:
+        parts += [_input_caution(found), _curves(found), _beside(found)]
+    shots = result.map.provenance.get("shots")
+    parts += [
+        "The other columns show how far the same vote gets without a model that infers the task: with the tasks' "
+        "names shuffled (chance, for these points), from the last token's embedding, and from how often each token "
+        "or character occurs in the examples' answers. Where an answer column is high, spelling alone gives the "
+        "task away, and what speaks of the model is where its own curve rises.",
+        f"The map shows the prompts themselves, with {_n(shots, 'example')}, where the tasks are told apart best. "
+        "Near points are prompts that the model treats alike; hover to read them. “null” are prompts whose answers "
+        "are random.",
+        plot(result.map, height=460),
+    ]  # fmt: skip
+    return [part for part in parts if part != ""]
+
+
+def _input_caution(found: Decodability) -> str:
+    if 0 not in found.sweep.values["shots"].values or "different" not in found.sweep.provenance["inputs"]:
+        return ""
+    return (
+        "These tasks have different inputs, so the query alone tells something: the 0-shot curve shows how much. "
+        "What examples add is the distance of the other curves from it."
+    )
+
+
+def _curves(found: Decodability) -> Any:
+    names = f"{len(found.tasks)} tasks" if len(found.tasks) > 3 else ", ".join(found.tasks)
+    return plot(found.over_tasks(), title=f"Task decodability by layer, mean of {names}", mark=found.best_layer(),
+                mark_label=f"best: layer {found.best_layer()}")  # fmt: skip
+
+
+def _beside(found: Decodability) -> Table:
+    shots, layer = int(max(found.sweep.values["shots"].values)), found.best_layer()
+    frame = found.summary(layer)
+    frame = frame[frame["shots"] == shots]
+    rows = [
+        (row["task"], _with_limits(row),
+         f"{row['label shuffle']:.2f} [{row['chance low']:.2f}, {row['chance high']:.2f}]",
+         *(f"{row[name]:.2f}" for name in ("embedding", "surface tokens", "surface characters")))
+        for row in frame.to_dict(orient="records")
+    ]  # fmt: skip
+    columns = ["task", "decodability [95% interval]", "shuffled names [95%]", "embedding", "answer tokens",
+               "answer characters"]  # fmt: skip
+    caption = f"Per task at layer {layer}, {shots} shots, beside what the same vote finds without the model"
+    return Table(pd.DataFrame(rows, columns=columns), caption)
+
+
+def _patching(result: LensResult) -> list[Any]:
+    sweep = result.patching
+    if sweep is None:
+        why = "; ".join(f"{name}: {reason}" for name, reason in result.skipped.items())
+        return [Note(f"No sweep: the prompts of no task line up token by token. {why}", warn=True)]
+    made = sweep.provenance["prompts"]
+    recovery = result.recovery
+    text = (
+        f"Two runs of {made['task']}: a clean prompt with {_n(made['shots'], 'example')}, and a corrupted twin in "
+        "which the answers of the examples are dealt out wrongly. One cell of the clean run's residual stream at a "
+        "time (one layer, one token) is copied into the corrupted run. The colour says how far that brings the "
+        "right answer back."
+    )
+    parts: list[Any] = [text]
+    if recovery is None:
+        text = (
+            "On these few prompts the clean and the corrupted run do not certainly differ, so the map is in the metric's "
+            "own units and shows little. A larger size has more prompts."
+        )
+        parts.append(Note(text, warn=True))
+    title = f"Denoising the residual stream of {made['task']}, layer by token"
+    if recovery is not None:
+        shown = replace(recovery, metric="recovery", units="share")
+        parts += [plot(shown, title=title), _passage(recovery)]
+    else:
+        parts.append(plot(sweep, title=title))
+    if result.skipped:
+        names = ", ".join(result.skipped)
+        parts.append(f"Passed over, because their prompts do not line up token by token: {names}.")
+    return parts
+
+
+def _passage(recovery: Sweep) -> str:
+    """Where the task is carried before and after it reaches the last token, in words."""
+    mean = recovery.mean()
+    before, last = mean.isel(pos=slice(None, -1)), mean.isel(pos=-1)
+    place = np.unravel_index(int(before.values.argmax()), before.shape)
+    layer, pos = (before[axis].values[i] for axis, i in zip(before.dims, place))
+    token = f" (“{_visible(str(before['token'].values[place[1]]))}”)" if "token" in before.coords else ""
+    text = (
+        f"Before the last token, the strongest cell is position {pos}{token} at layer {layer}: it alone brings back "
+        f"{number(float(before.max()), 2)} of the difference. "
+    )
+    arrived = last["layer"].values[last.values >= 0.5]
+    if len(arrived):
+        text += (
+            f"From layer {arrived[0]} on, the last token alone brings back half or more: by there, what the examples "
+            "said has been moved to where the answer is written. "
+        )
+    return text + (
+        "Labels such as `x0`, `y0` and `query` stand for words that differ from prompt to prompt: input and answer "
+        "of the first example, and the word that is asked."
+    )
+
+
+def _circuit(result: LensResult) -> list[Section]:
+    """The section of the decoding circuit, where there is one."""
+    if result.circuit is None:
+        return []
+    text = (
+        "Which parts of the model read the vector? An edge is what one head or MLP takes from what another wrote. Each was "
+        "measured by letting it alone carry what it carries without the vector. " + result.circuit.sentence()
+    )
+    return [Section("What reads the vector", text, *circuit_parts(result.circuit))]
+
+
+def _controls(result: LensResult) -> list[Any]:
+    first = next(iter(result.evaluations.values()))
+    conditions = [str(one) for one in first.values["condition"].values]
+    text = "All conditions ask the same test queries, which no part of the vector has seen:"
+    listed = "\n".join(f"- **{name}**: {_CONTROLS.get(name, '')}" for name in conditions)
+    rows = []
+    for name in result.tasks:
+        for condition in conditions:
+            cells = [result.accuracy(name, condition, score) for score in ("first token", "exact match")]
+            rows.append((f"{name}: {condition}", *map(_with_limits, cells), cells[0]["n"]))
+    columns = ["task and condition", "first token [95% interval]", "whole answer [95% interval]", "n"]
+    table = pd.DataFrame(rows, columns=columns)
+    strong = [f"{name}: vector" for name in result.tasks]
+    reading = (
+        "Evidence for a task vector is a bar of “vector” well above “zero-shot” and above all three controls. The "
+        "random vector shows what any push of this size does; the Null vector what a prompt's form alone does. An "
+        "interval of no width means that all queries went the same way: among n queries, a rate below about 3/n can "
+        "look like 0."
+    )
+    parts: list[Any] = [text, listed, plot(_joined(result), title="First-token accuracy on test queries"), reading]
+    parts += [Table(table, "Accuracy on test queries", strong=strong), *_audit(result)]
+    return parts
+
+
+def _joined(result: LensResult) -> Sweep:
+    """The first-token accuracies of all tasks as one sweep."""
+    found = {name: sweep.sel(score="first token") for name, sweep in result.evaluations.items()}
+    first, most = next(iter(found.values())), max(sweep.n for sweep in found.values())
+    grid = np.full((most, first.values.sizes["condition"], len(found)), np.nan)
+    for i, sweep in enumerate(found.values()):
+        grid[: sweep.n, :, i] = sweep.values.values
+    values = xr.DataArray(grid, dims=("example", "condition", "task"),
+                          coords={"condition": first.values["condition"].values, "task": list(found)})  # fmt: skip
+    return Sweep(values, "first-token accuracy", first.units, first.sign, name="test accuracy",
+                 allow_missing=bool(np.isnan(grid).any()))  # fmt: skip
+
+
+def _audit(result: LensResult) -> list[Any]:
+    rows = []
+    for name, audit in result.audits.items():
+        vector, few = (_with_limits(result.accuracy(name, key)) for key in ("vector", "few-shot"))
+        shares = (audit.single_token_share, audit.ambiguous_first_token_share)
+        rows.append((name, vector, few, f"{audit.majority_rate:.2f} (“{audit.majority_answer}”)",
+                     f"{audit.copy_rate:.2f}", *(f"{share:.0%}" for share in shares)))  # fmt: skip
+    columns = ["task", "vector", "few-shot", "one guess", "copying", "one token", "ambiguous"]
+    text = (
+        "Beside the accuracies, what guessing would score by first token: giving one answer always, or copying the "
+        "input. “One token” is the share of answers that are a single token of this model, “ambiguous” the share "
+        "whose first token also begins another answer; where that is large, read the whole answer's column above."
+    )
+    notes = [f"{name}: {caution}." for name, audit in result.audits.items() for caution in audit.cautions]
+    parts: list[Any] = [text, Table(pd.DataFrame(rows, columns=columns), "The audit beside the accuracies")]
+    return [*parts, Note("\n\n".join(notes), warn=True)] if notes else parts
+
+
+# ------------------------------------------------------------------------------------------------- how it was done
+
+
+def _measured(result: LensResult) -> list[Any]:
+    asked, model, made = result.settings, result.model, result.decodability.sweep.provenance
+    vector = next(iter(result.vectors.values()))
+    text = (
+        f"- **Vector**: the mean of `{vector.site.component}` at the last token of {asked['contexts']} prompts with "
+        f"{_n(asked['shots'], 'demonstration')} and a dummy query, all from the train pairs (Hendel et al. 2023). It "
+        "replaces what stands at the same layer at the last token of a prompt without demonstrations.\n"
+        f"- **Layer**: the one with the highest first-token accuracy on up to {asked['dev']} development queries, "
+        "ties by log-probability.\n"
+        f"- **Test**: up to {asked['queries']} queries of the test pairs. Train, development and test share no pair "
+        f"and no input. The random vector's accuracy is the mean over {asked['random_vectors']} draws.\n"
+        f"- **Decodability** (Han et al. 2025): {made['n']} prompts a task, {made['k']} nearest neighbours by "
+        f"{made['distance']} distance, leave one out; ties: {made['ties']}.\n"
+        "- **Intervals**: 95% percentile bootstrap over examples, 1000 resamples.\n"
+        f"- **Whole answer**: greedy decoding would begin with it. Seed {asked['seed']}, size {asked['size']}."
+    )
+    rows = [("model", f"{model['name']}, fingerprint {model['fingerprint']}, {model['dtype']} on {model['device']}")]
+    rows += [("versions", ", ".join(f"{name} {version}" for name, version in result.versions.items()))]
+    rows += [("seconds", ", ".join(f"{name} {spent:.0f}" for name, spent in result.seconds.items()))]
+    if result.patching is not None:
+        how = result.patching.provenance
+        redrawn = "; redrawn from words of one token shape" if how.get("redrawn") else ""
+        rows += [("patching", f"{result.patching.n} pairs, {how['rows']} patched runs, plan “{how['plan']}”, "
+                  f"{how['seconds']:.0f} s{redrawn}")]  # fmt: skip
+    return [text, Table(pd.DataFrame(rows, columns=["", "what"]))]
+
+
+# ------------------------------------------------------------------------------------------------------------ words
+
+
+def _n(count: int, what: str) -> str:
+    return f"{count} {what}" + ("" if count == 1 else "s")
+
+
+def _two(found: Any) -> str:
+    return f"{found['mean']:.2f}"
+
+
+def _with_limits(found: Any) -> str:
+    return f"{found['mean']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
+
+
+def _visible(token: str) -> str:
+    return token.replace("\n", "⏎").replace(" ", "␣")

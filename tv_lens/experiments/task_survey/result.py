@@ -1,0 +1,352 @@
+"""What `lens` found: every number with its interval, the vectors, and the page that shows them."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import xarray as xr
+
+from tv_lens.errors import InvalidArgument
+from tv_lens.experiments.stages import counted
+from tv_lens.experiments.vector_circuits.task_circuit import TaskCircuit
+from tv_lens.model.hooked_model import HookedModel
+from tv_lens.results.sweep import Sweep
+from tv_lens.results.sweep_parts import plain
+from tv_lens.task_vectors.decodability import Decodability
+from tv_lens.task_vectors.maps import RepresentationMap
+from tv_lens.task_vectors.vector import TaskVector
+from tv_lens.tasks.audit import TaskAudit
+from tv_lens.tasks.definition import Task
+
+if TYPE_CHECKING:
+    from tv_lens.viz.html import Page
+
+FORMAT = "tv_lens.lens/1"
+AGAINST = ("zero-shot", "random vector", "other task's vector", "Null vector")  # what a task vector is held against
+_SAID = {"zero-shot": "the bare prompt", "random vector": "a random vector",
+         "other task's vector": "another task's vector", "Null vector": "the Null vector"}  # fmt: skip
+Interval = dict[str, float]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LensResult:
+    """The answer of `lens`, from its two sentences down to the values of each example.
+
+    Args:
+        model: the model's name, fingerprint, architecture and sizes.
+        source: what `tv.load` takes to load it.
+        asked: what `tv.task` takes to make each task, or None.
+        settings: shots, seed, template and how much was run.
+        tasks: by name, in the order they were given.
+        audits: what guessing would score.
+        vectors: each with `.selection`, the accuracy by layer on development queries.
+        evaluations: test accuracies `example x condition x score`.
+        decodability: of the tasks.
+        matched: decodability of tasks over the same inputs, where such were named.
+        map: the prompts in the plane, at the layer of the highest decodability.
+        patching: the sweep `example x layer x pos` of one task, or None.
+        skipped: tasks that could not be patched, and why.
+        circuit: the edges that decode the best task's vector, or None.
+        circuit_skipped: why there is no circuit.
+        seconds: wall time of each stage.
+        versions: of Python and the libraries.
+        created: when, UTC.
+    """
+
+    model: dict[str, Any]
+    source: str
+    asked: dict[str, str | None]
+    settings: dict[str, Any]
+    tasks: dict[str, Task]
+    audits: dict[str, TaskAudit]
+    vectors: dict[str, TaskVector]
+    evaluations: dict[str, Sweep]
+    decodability: Decodability
+    matched: Decodability | None
+    map: RepresentationMap
+    patching: Sweep | None
+    skipped: dict[str, str] = field(default_factory=dict)
+    circuit: TaskCircuit | None = None
+    circuit_skipped: str = ""
+    seconds: dict[str, float] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    created: str = ""
+
+    @cached_property
+    def lifts(self) -> dict[str, dict[str, Interval]]:
+        """Per task and condition, the vector's first-token accuracy minus the condition's."""
+        return {name: lifts(sweep) for name, sweep in self.evaluations.items()}
+
+    @cached_property
+    def _accuracies(self) -> dict[str, xr.Dataset]:
+        return {name: sweep.interval() for name, sweep in self.evaluations.items()}
+
+    @property
+    def working(self) -> list[str]:
+        """The tasks whose vector certainly beats no vector and every control, the largest lift first."""
+        found = [name for name in self.tasks if not unbeaten(self.lifts[name])]
+        return sorted(found, key=lambda name: -self.lifts[name]["zero-shot"]["mean"])
+
+    @property
+    def best(self) -> str:
+        """The task whose vector lifts accuracy most, among those that work if any does."""
+        return max(self.working or self.tasks, key=lambda name: self.lifts[name]["zero-shot"]["mean"])
+
+    def accuracy(self, task: str, condition: str, score: str = "first token") -> Interval:
+        """Mean, low, high and n of one condition of a task on its test queries."""
+        return interval_of(self._accuracies[task].sel(condition=condition, score=score))
+
+    @property
+    def recovery(self) -> Sweep | None:
+        """The patching sweep as a share of the clean-corrupted gap; None where that gap is not certainly there."""
+        if self.patching is None:
+            return None
+        found = self.patching
+        gap = interval_of(replace(found, values=found.clean - found.corrupted, clean=None, corrupted=None))
+        return found.recovery() if gap["low"] > 0 or gap["high"] < 0 else None
+
+    def answer(self) -> str:
+        """Two sentences with the main numbers."""
+        return " ".join(self.sentences())
+
+    def sentences(self) -> tuple[str, str]:
+        """The sentences of the answer: what the best vector does, and which vectors do more than their controls."""
+        best, shots = self.best, self.settings["shots"]
+        layer = self.vectors[best].site.layer
+        found = {key: self.accuracy(best, key) for key in ("zero-shot", "vector", "random vector", "few-shot")}
+        moves = "lifts" if found["vector"]["mean"] > found["zero-shot"]["mean"] else "takes"
+        first = (
+            f"The vector of {best}, read and written after layer {layer}, {moves} zero-shot accuracy from "
+            f"{_plain(found['zero-shot'])} to {_shown(found['vector'])} on {found['vector']['n']} test queries; a "
+            f"random vector of the same length gives {_plain(found['random vector'])}, and "
+            f"{counted(shots, 'demonstration')} in the prompt {'give' if shots > 1 else 'gives'} "
+            f"{_plain(found['few-shot'])}."
+        )
+        return first, self._verdict()
+
+    def _verdict(self) -> str:
+        """Which vectors certainly do more than all that they are held against, and which do not."""
+        against = "the bare prompt, a random vector, another task's and the Null task's"
+        failing = {name: _either([_SAID[one] for one in unbeaten(self.lifts[name])])
+                   for name in self.tasks if name not in self.working}  # fmt: skip
+        if len(self.tasks) == 1:
+            return (f"At 95% confidence it is not above {failing[self.best]}." if failing
+                    else f"At 95% confidence it is above {against}.")  # fmt: skip
+        if not self.working:
+            return f"At 95% confidence, none of the {len(self.tasks)} vectors is above all of {against}."
+        text = f"At 95% confidence, {len(self.working)} of {len(self.tasks)} vectors are above {against} "
+        text += f"({', '.join(self.working)})"
+        return text + "".join(f"; {name} is not above {what}" for name, what in failing.items()) + "."
+
+    # ------------------------------------------------------------------------------------------------- numbers
+
+    def summary(self) -> dict[str, Any]:
+        """Every number of the report with its interval, as JSON holds it; `docs/report.md` explains the keys."""
+        found = {
+            "format": FORMAT, "created": self.created, "answer": self.answer(), "best_task": self.best,
+            "working_tasks": self.working, "model": {**self.model, "source": self.source}, "settings": self.settings,
+            "tasks": {name: self._task_summary(name) for name in self.tasks},
+            "decodability": _decodability_summary(self.decodability),
+            "matched_decodability": None if self.matched is None else _decodability_summary(self.matched),
+            "map": _map_summary(self.map),
+            "patching": None if self.patching is None else _patching_summary(self.patching, self.recovery),
+            "circuit": None if self.circuit is None else self.circuit.summary(), "circuit_skipped": self.circuit_skipped,
+            "patching_skipped": self.skipped, "seconds": self.seconds, "versions": self.versions,
+        }  # fmt: skip
+        return plain(found, "summary")
+
+    def _task_summary(self, name: str) -> dict[str, Any]:
+        task, vector, table = self.tasks[name], self.vectors[name], self._accuracies[name]
+        accuracy = {
+            condition: {score: self.accuracy(name, condition, score) for score in table["score"].values}
+            for condition in table["condition"].values
+        }
+        return {
+            "task": self.asked.get(name), "description": task.description, "source": task.source, "pairs": len(task),
+            "fingerprint": task.fingerprint, "audit": self.audits[name].to_dict(),
+            "cautions": self.audits[name].cautions,
+            "layer": vector.site.layer, "accuracy": accuracy,
+            "lift": self.lifts[name], "unbeaten": unbeaten(self.lifts[name]),
+            "other_task": self.evaluations[name].provenance["other_task"],
+            "by_layer": records(vector.selection),
+            "vector": {"file": self.vector_files[name], "site": str(vector.site), "norm": vector.norm,
+                       "method": vector.method, "prompts": vector.prompts},
+        }  # fmt: skip
+
+    # ---------------------------------------------------------------------------------------------------- files
+
+    @property
+    def vector_files(self) -> dict[str, str]:
+        """Where `save` puts each task's vector, within its folder."""
+        found: dict[str, str] = {}
+        for name in self.tasks:
+            stem = "".join(letter if letter.isalnum() or letter in "-._" else "_" for letter in name)
+            stem = stem.lstrip(".") or "task"
+            while f"vectors/{stem}.safetensors".casefold() in {file.casefold() for file in found.values()}:
+                stem += "-2"
+            found[name] = f"vectors/{stem}.safetensors"
+        return found
+
+    def page(self, out: str | Path = "report") -> Page:
+        """The report as a page; `out` is the folder that its lines of code name."""
+        from tv_lens.experiments.task_survey.page import report
+
+        return report(self, str(out))
+
+    def save(self, out: str | Path) -> Path:
+        """Writes `report.html`, `summary.json` and `vectors/*.safetensors` into a folder; returns the report's path.
+
+        Everything is written to a place of its own first and then moved to its name, the summary last: no file is
+        ever half there. Other files in the folder stay.
+
+        Raises:
+            InvalidArgument: there is a file of that name, or the folder cannot be written.
+        """
+        out = Path(out)
+        check_folder(out)
+        page, summary = self.page(out), self.summary()
+        out.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=out))  # on one disk, so that moves are atomic
+        try:
+            (staging / "vectors").mkdir()
+            for name, vector in self.vectors.items():
+                vector.save(staging / self.vector_files[name])
+            page.save(staging / "report.html")
+            text = json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False)
+            (staging / "summary.json").write_text(text + "\n", encoding="utf-8")
+            (out / "vectors").mkdir(exist_ok=True)
+            for path in (*sorted((staging / "vectors").iterdir()), staging / "report.html", staging / "summary.json"):
+                os.replace(path, out / path.relative_to(staging))
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+        return out / "report.html"
+
+    def __repr__(self) -> str:
+        lines = [f"LensResult of {len(self.tasks)} task{'s' * (len(self.tasks) != 1)} on {self.model['name']}"]
+        shown = ("zero-shot", "vector", "few-shot", "random vector")
+        for name, vector in self.vectors.items():
+            parts = [f"{key} {_plain(self.accuracy(name, key))}" for key in shown]
+            lines.append(f"  {name}, layer {vector.site.layer}: {', '.join(parts)}")
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return self.page()._repr_html_()
+
+
+def check_folder(out: str | Path) -> None:
+    """Raises `InvalidArgument` if results cannot be written there: asked before minutes of work, not after."""
+    out = Path(out)
+    above = out
+    while not above.exists() and above != above.parent:
+        above = above.parent
+    if not above.is_dir():
+        raise InvalidArgument("Results are written into a folder.", got=f"{above} is a file",
+                              do="name a folder that exists or can be made")  # fmt: skip
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise InvalidArgument("The folder for the results cannot be written.", got=str(above),
+                              do="name another folder")  # fmt: skip
+
+
+# -------------------------------------------------------------------------------------------------- numbers
+
+
+def interval_of(found: Sweep | xr.Dataset) -> Interval:
+    """One cell's mean, limits and number of examples as plain numbers."""
+    found = found.interval() if isinstance(found, Sweep) else found
+    return {**{key: round(float(found[key]), 6) for key in ("mean", "low", "high")}, "n": int(found["n"])}
+
+
+def records(sweep: Sweep) -> list[dict[str, Any]]:
+    """One record a cell: its labels and its interval."""
+    table = sweep.to_frame().round(6)
+    return table.astype(object).to_dict(orient="records")
+
+
+def lifts(evaluation: Sweep) -> dict[str, Interval]:
+    """How much more the vector answers by first token than each condition does, query by query."""
+    scored = evaluation.sel(score="first token")
+    difference = scored.values.sel(condition="vector", drop=True) - scored.values.sel(condition=list(AGAINST))
+    table = replace(scored, values=difference, clean=None, corrupted=None).interval()
+    return {condition: interval_of(table.sel(condition=condition)) for condition in AGAINST}
+
+
+def unbeaten(found: Mapping[str, Interval]) -> list[str]:
+    """The conditions that the vector does not certainly beat: the 95% interval of the lift reaches 0."""
+    return [condition for condition, interval in found.items() if interval["low"] <= 0]
+
+
+def _decodability_summary(found: Decodability) -> dict[str, Any]:
+    made = found.sweep.provenance
+    return {
+        "tasks": list(found.tasks), "null": made["null"], "chance": found.chance, "k": made["k"], "n": made["n"],
+        "distance": made["distance"], "inputs": made["inputs"], "best_layer": found.best_layer(),
+        "mean_over_tasks": records(found.over_tasks()), "by_task": records(found.sweep),
+        "controls": records(found.controls),
+        "chance_band": found.chance_band().to_dataframe().round(6).reset_index().to_dict(orient="records"),
+    }  # fmt: skip
+
+
+def _map_summary(found: RepresentationMap) -> dict[str, Any]:
+    points = found.to_frame()[["x", "y", "task"]].round(5)
+    return {"site": found.site, "method": found.method, "shots": found.provenance.get("shots"),
+            "explained": found.explained, "points": points.to_dict(orient="records")}  # fmt: skip
+
+
+def _patching_summary(sweep: Sweep, recovery: Sweep | None) -> dict[str, Any]:
+    clean, corrupted = (interval_of(sweep.baselines()[key]) for key in ("clean", "corrupted"))
+    return {
+        "task": sweep.provenance["prompts"]["task"], "direction": sweep.provenance["direction"], "corrupt":
+        sweep.provenance["prompts"]["corrupt"], "metric": sweep.metric, "units": sweep.units, "sign": sweep.sign,
+        "clean": clean, "corrupted": corrupted, "best": sweep.best(), "cells": records(sweep),
+        "recovery": None if recovery is None else records(recovery),
+        "provenance": sweep.provenance,
+    }  # fmt: skip
+
+
+def _plain(found: Mapping[str, float]) -> str:
+    return f"{found['mean']:.2f}"
+
+
+def _shown(found: Mapping[str, float]) -> str:
+    return f"{found['mean']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
+
+
+def _either(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+# -------------------------------------------------------------------------------------------------- provenance
+
+
+def model_card(model: HookedModel) -> dict[str, Any]:
+    """What the report says about a model."""
+    shape = model.shape
+    weights = {id(weight): weight for weight in model.tl.parameters()}.values()
+    return {
+        "name": model.name, "fingerprint": model.fingerprint, "architecture": model.architecture,
+        "n_parameters": sum(weight.numel() for weight in weights), "n_layers": shape.n_layers,
+        "n_heads": shape.n_heads, "d_model": shape.d_model, "d_vocab": shape.d_vocab,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "device": str(model.device),
+    }  # fmt: skip
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the libraries that decide the numbers."""
+    found = {"python": platform.python_version()}
+    for name in ("tv_lens", "torch", "transformers", "transformer_lens"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:  # run from a source tree
+            found[name] = "unknown"
+    return found

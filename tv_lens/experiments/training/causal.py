@@ -1,0 +1,126 @@
+"""The causal part of `emergence`: patching, head ablation and circuits at the checkpoints where they tell most."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tv_lens.experiments.regressors.circuits import LatentCircuits, latent_circuits
+from tv_lens.experiments.regressors.contrasts import Injected
+from tv_lens.experiments.regressors.head_ablation import head_ablation
+from tv_lens.experiments.regressors.patch_matrix import patch_matrix
+from tv_lens.experiments.regressors.signs import sign_pattern
+from tv_lens.experiments.stages import Clock
+from tv_lens.experiments.training.result import Emergence
+from tv_lens.lab.regressor import Regressor
+from tv_lens.results.sweep import Sweep
+from tv_lens.storage.run_folder import RunLike, inside, shards
+
+PATCHED = dict(position="y", mode="add-difference", scored="sequence")  # the way of patching that is told
+_EARLY, _MIDDLE = 0.1, 0.5  # shares of the rise of mean decodability over training
+_MORE = 16  # what a vector does is smaller beside its noise, and its circuit takes a fraction of the time
+
+
+def turning_points(result: Emergence) -> dict[str, int]:
+    """The checkpoints by how much of its rise mean decodability has done: "before" a tenth, "middle" from a half on.
+
+    "last" is the last one, and alone where decodability ends within the band of chance for every task.
+    """
+    place = result.best()
+    curve = result.td_curve(**place).average("task").mean().values
+    last = result.chance_band().isel(step=-1).sel(**place)["high"]
+    if not bool((result.td_curve(**place).isel(step=-1).mean() > last).any()):
+        return {"last": result.steps[-1]}
+    risen = (curve - result.chance()) / (curve[-1] - result.chance())
+    before = max((i for i in range(len(curve)) if risen[: i + 1].max() < _EARLY), default=0)
+    middle = next(i for i in range(len(curve)) if risen[i] >= _MIDDLE)
+    return {"before": result.steps[before], "middle": result.steps[middle], "last": result.steps[-1]}
+
+
+def every_second(matrix: Sweep, first: int) -> Sweep:
+    """Half of the episodes; all of them where there is but one."""
+    return matrix.isel(example=slice(first if matrix.n > 1 else 0, None, 2))
+
+
+def patched_layer(matrix: Sweep) -> int:
+    """The layer after which patches of answers are told: where own and other representations differ most.
+
+    It is chosen on every second episode; what is told of it should be told on the rest.
+    """
+    at = sign_pattern(every_second(matrix, 1)).mean().sel(pair="difference", **PATCHED)
+    return int(at["layer"].values[int(at.values.argmax())])
+
+
+def _vector_layer(matrix: Sweep | None, n_layers: int) -> int | None:
+    """The layer after which vectors are added; None for a network of one layer, whose stream nobody reads after it."""
+    if n_layers < 2:
+        return None
+    deepest = n_layers - 2
+    return deepest // 2 if matrix is None else min(patched_layer(matrix), deepest)
+
+
+def causes(
+    result: Emergence, load: Callable[[int], Regressor], *, n: int, circuits: int, draw: int,
+    config: Mapping[str, Any], run: RunLike,
+    clock: Clock, progress: bool,
+) -> dict[str, Any]:  # fmt: skip
+    """The causal fields: patching and ablation at the middle and last checkpoint, circuits before and at the last.
+
+    Decoding circuits are those of vectors at the layer where patches of answers tell most at the last checkpoint.
+
+    Args:
+        result: what was measured so far.
+        load: the network after a step.
+        n: episodes of each task that are patched; 0 leaves patching and ablation out.
+        circuits: episodes of each task that edges are measured on; 0 leaves circuits out.
+        draw: the episodes.
+        config: what the run's folder is told.
+        run: a folder that keeps patching and ablation.
+        clock: keeps the time.
+        progress: show bars where somebody looks.
+    """
+    at = turning_points(result)
+    patching = sorted({at["last"], at.get("middle", at["last"])}) if n else []
+    dissected = sorted({at["last"], at.get("before", at["last"])}) if circuits else []
+    networks = {step: load(step) for step in sorted({*patching, *dissected})}
+    patched: dict[int, Sweep] = {}
+    ablated: dict[int, Sweep] = {}
+    found: dict[int, LatentCircuits] = {}
+    decoding: dict[int, LatentCircuits] = {}
+    options = dict(seed=draw, progress=progress)
+    for step in patching:
+        held = {**config, "step": step, "n": n}
+        with clock.stage("patching", f"step {step}: patching each task's mean into each task's episodes"):
+            patched[step] = _kept(inside(run, f"patching {step}"), "patch_matrix", held,
+                                  partial(patch_matrix, networks[step], n=n, contexts=4 * n, **options))  # fmt: skip
+        with clock.stage("heads", f"step {step}: taking out each head"):
+            ablated[step] = _kept(inside(run, f"heads {step}"), "head_ablation", held,
+                                  partial(head_ablation, networks[step], n=n, contexts=4 * n, **options))  # fmt: skip
+    layer = _vector_layer(patched.get(at["last"]), networks[at["last"]].n_layers) if dissected else None
+    for step in dissected:
+        with clock.stage("circuits", f"step {step}: the circuit of each task"):
+            found[step] = latent_circuits(networks[step], n=circuits, held_out=2 * circuits, **options)
+            if layer is not None:
+                more = dict(n=_MORE * circuits, held_out=_MORE * circuits)
+                decoding[step] = latent_circuits(networks[step], contrast=Injected(layer), **more, **options)
+    asked = (("patching and head ablation", patching), ("circuits", dissected))
+    left_out = {name: "not part of this size" for name, there in asked if not there}
+    return {"patch_matrices": patched, "ablations": ablated, "circuits": found, "decoding": decoding,
+            "left_out": left_out}  # fmt: skip
+
+
+def _kept(run: RunLike, verb: str, config: Mapping[str, Any], make: Callable[[], Sweep]) -> Sweep:
+    """A sweep that a folder keeps as one shard: the file that `Sweep.save` writes."""
+    if run is None:
+        return make()
+    with tempfile.TemporaryDirectory() as folder, shards(run, verb=verb, config=config, total=1) as kept:
+        path = Path(folder) / "sweep.npz"
+        for i in kept.pending():
+            kept.put(i, {"sweep": np.frombuffer(make().save(path).read_bytes(), np.uint8)})
+        path.write_bytes(kept.get(0)["sweep"].tobytes())
+        return Sweep.load(path)

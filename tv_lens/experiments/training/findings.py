@@ -1,0 +1,173 @@
+"""What one run says, as far as several claims and figures ask for it: change points, coupling, patches, heads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+
+import pandas as pd
+import xarray as xr
+
+from tv_lens.experiments.language_models.result import Claim
+from tv_lens.experiments.regressors.head_ablation import head_ties
+from tv_lens.experiments.regressors.signs import sign_verdicts
+from tv_lens.experiments.training.causal import PATCHED, every_second, patched_layer, turning_points
+from tv_lens.experiments.training.result import Emergence
+from tv_lens.experiments.training.timing import LOSS, ChangePoints, Coupling, pooled
+from tv_lens.lab.families import FunctionMixture, SparseMixture
+from tv_lens.results.sweep import Sweep
+from tv_lens.viz.theme import interval_text, number
+
+AGREES, DISAGREES, UNDECIDED = "agrees", "disagrees", "undecided"
+DISJOINT, MORE, OVERLAPPING, FUNCTIONS, OTHER = "disjoint", "more bases", "overlapping", "functions", "other"
+
+# Which figure of the paper shows what, by kind of family; each stands for one section of the page.
+_MAIN = {"training": "Fig. 2", "seeds": "Fig. 8", "timing": "Fig. 9", "layers": "Figs. 10, 11", "patching": "Fig. 7",
+         "heads": "Fig. 17"}
+_AS_MAIN = {section: f"as {figure}" for section, figure in _MAIN.items()}
+FIGURES = {
+    DISJOINT: _MAIN, OTHER: _AS_MAIN,
+    MORE: {**_AS_MAIN, "training": "Fig. 12", "timing": "Fig. 13", "layers": "Fig. 13, by layer"},
+    OVERLAPPING: {**_AS_MAIN, "training": "Fig. 14", "timing": "Fig. 15, over training", "layers": "Fig. 15"},
+    FUNCTIONS: {**_AS_MAIN, "training": "Fig. 16", "timing": "Fig. 16, decodability", "layers": "Fig. 16, by layer",
+                "heads": "Fig. 18"},
+}  # fmt: skip
+
+
+def kind_of(result: Emergence) -> str:
+    """Which of the paper's experiments a run repeats."""
+    family = result.family
+    if isinstance(family, FunctionMixture):
+        return FUNCTIONS
+    if not isinstance(family, SparseMixture):
+        return OTHER
+    if result.td_group is not None:
+        return OVERLAPPING
+    return DISJOINT if family.n_tasks <= 4 else MORE
+
+
+class Findings:
+    """One run, with what several of the paper's claims about its kind of family ask for.
+
+    Args:
+        result: the run.
+    """
+
+    def __init__(self, result: Emergence) -> None:
+        self.result, self.kind = result, kind_of(result)
+        self.figures = FIGURES[self.kind]
+
+    @cached_property
+    def points(self) -> ChangePoints:
+        return self.result.change_points()
+
+    @cached_property
+    def coupling(self) -> Coupling:
+        return pooled([self.points])
+
+    @cached_property
+    def stages(self) -> dict[str, int]:
+        """Checkpoints to look closer at: "before", "middle", "last"; the first and last where nothing is encoded."""
+        found = turning_points(self.result)
+        return {"before": self.result.steps[0]} | found if len(found) == 1 else found
+
+    @cached_property
+    def place(self) -> dict[str, object]:
+        return self.result.best()
+
+    def claim(self, figure: str, claim: str, paper: str, ours: str, verdict: str, beside: str = "") -> Claim:
+        """A claim of the paper on this run; `figure` is a key of `FIGURES`."""
+        return Claim(self.figures[figure], self.result.name, claim, paper, ours, verdict, beside)
+
+    def ratio(self, reference: str) -> Sweep:
+        """`example task`: the last loss as a multiple of a reference's."""
+        last = self.result.mse().isel(step=-1)
+        below = self.result.references.sel(reference=reference).average("shots").values.drop_vars("reference")
+        return replace(last, values=last.values.drop_vars("step"), denominator=below, units="times the reference's",
+                       zero=1.0)
+
+    def nearest(self, step: int, telling: Sequence[str]) -> tuple[str, float, float, float, float]:
+        """The reference nearest to the predictions at a step; the distances to the Bayes-optimal one and to the nearest
+        that infers no task; and limits on how much nearer the first of the two is."""
+        found = self.result.distance.sel(step=step).average("shots", "task")
+        means = found.mean().to_series()
+        blind = means[[name for name in means.index if name not in telling]].idxmin()
+        gap = found.sel(reference=str(blind)).values - found.sel(reference=telling[0]).values
+        nearer = limits(replace(found, values=gap.reset_coords(drop=True), zero=0.0))
+        return str(means.idxmin()), float(means[telling[0]]), float(means[blind]), nearer["low"], nearer["high"]
+
+    def ceiling(self) -> str:
+        """The ceiling of decodability in words, empty where it is not known."""
+        ceiling = self.result.mean_ceiling()
+        return "" if ceiling is None else f"ceiling {number(ceiling)}, "
+
+    def surface(self) -> float:
+        """The best that neighbours do without the network, at the token that is read."""
+        return float(self.result.td_controls.sel(token=self.place["token"]).average("task").mean().max())
+
+    def level(self, level: str) -> tuple[dict[str, float], dict[str, object]]:
+        """The last decodability of the task's group, or within it, with its limits; and where it was read."""
+        place = self.result.best(level=level)
+        return limits(self.result.td_curve(**place, level=level).isel(step=-1).average("task")), place
+
+    def kept(self) -> xr.Dataset:
+        """The last loss as a share of predicting zero's, task by task."""
+        return self.ratio("zero").interval()
+
+    def best_known(self, tasks: Sequence[str]) -> str:
+        """What the best reference leaves of predicting zero's loss on these tasks."""
+        means = self.result.references.average("shots").mean().sel(task=list(tasks)).mean("task")
+        share = (means / means.sel(reference="zero")).drop_sel(reference="zero")
+        best = str(share["reference"].values[int(share.values.argmin())])
+        return f"the best reference, {best}, leaves {number(float(share.min()))}"
+
+    @cached_property
+    def patched_layer(self) -> int:
+        """The layer after which patches of answers are told, chosen on half of the last matrix's episodes."""
+        return patched_layer(self.result.patch_matrices[max(self.result.patch_matrices)])
+
+    def clusters(self, step: int) -> list[int] | None:
+        """The tasks that are told apart at a step, by their losses, each on its own, and the rest as one; None where
+        all are, or none, and at the last step, where the paper expects all to be."""
+        changed, places = self.points.changed[LOSS], self.points.places[LOSS][0]
+        apart = [bool(there and 2**place <= step) for there, place in zip(changed, places, strict=True)]
+        if step == self.result.steps[-1] or all(apart) or not any(apart):
+            return None
+        return [1 + i if one else 0 for i, one in enumerate(apart)]
+
+    def verdicts(self, step: int) -> pd.DataFrame:
+        """The sign pattern at a step, in every way of patching that was tried at the layer that is told."""
+        matrix = every_second(self.result.patch_matrices[step].sel(layer=self.patched_layer), 0)
+        return sign_verdicts(matrix, self.clusters(step))
+
+    @cached_property
+    def ties(self) -> pd.DataFrame | None:
+        """Which head is for which task at the end, with limits for all heads at once."""
+        ablation = self.result.ablations.get(self.result.steps[-1])
+        if ablation is None or ablation.n < 4:  # a task is chosen on half of the episodes, and told on the other
+            return None
+        heads = ablation.values.sizes["layer"] * ablation.values.sizes["head"]
+        return head_ties(ablation, how="mean", level=1 - 0.05 / heads, n_boot=4000)
+
+
+def limits(sweep: Sweep) -> dict[str, float]:
+    """Mean, low and high of a sweep of no axes."""
+    found = sweep.interval()
+    return {end: float(found[end]) for end in ("mean", "low", "high")}
+
+
+def less(more: Sweep, less: Sweep) -> dict[str, float]:
+    """The difference of two means over the same episodes."""
+    gap = more.values.reset_coords(drop=True).astype(float) - less.values.reset_coords(drop=True).astype(float)
+    return limits(replace(more, values=gap, zero=0.0))
+
+
+def text_of(found: dict[str, float]) -> str:
+    """`0.75 [0.62, 0.86]`."""
+    return interval_text(found["mean"], found["low"], found["high"])
+
+
+def sign(found: dict[str, float]) -> str:
+    """Whether an interval is above 0, below, or on both sides."""
+    return AGREES if found["low"] > 0 else DISAGREES if found["high"] < 0 else UNDECIDED

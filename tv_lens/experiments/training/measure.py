@@ -1,0 +1,289 @@
+"""`emergence`: what a network encodes, what it computes and how good it is, at every checkpoint of its training."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from tv_lens.errors import InvalidArgument, unknown
+from tv_lens.experiments.stages import Clock, Say
+from tv_lens.experiments.task_survey.result import versions
+from tv_lens.experiments.training.causal import causes
+from tv_lens.experiments.training.checkpoint import CONTROLS, LEVELS, TOKENS, Plan, measured
+from tv_lens.experiments.training.map import MAPS, TrainingMap
+from tv_lens.experiments.training.result import GROUP, TASK, WITHIN, Emergence, chances
+from tv_lens.lab import embedded
+from tv_lens.lab.regressor import Regressor
+from tv_lens.progress import progress as progress_bar
+from tv_lens.results.sweep import Sweep
+from tv_lens.storage.run_folder import RunLike, inside, shards
+from tv_lens.task_vectors.neighbours import TIE_RULE
+
+
+@dataclass(frozen=True)
+class EmergenceSize:
+    """How much of everything `emergence` measures.
+
+    Args:
+        name: what the page calls it.
+        checkpoints: at most so many, evenly in the logarithm of the step, the first and the last among them; 0 for all.
+        n: held-out episodes of each latent task.
+        train: episodes of each latent task for probes and projections.
+        shots: at how many context lengths representations are read, the last of them K - 1.
+        k: neighbours that vote.
+        deals: how often labels are dealt out for the band of chance.
+        drawn: points of each task on a map.
+        patched: episodes of each task that are patched and whose heads are taken out, at two checkpoints; 0 for none.
+        circuits: episodes of each task that circuits are found on, at two checkpoints; 0 for none.
+    """
+
+    name: str = "custom"
+    checkpoints: int = 24
+    n: int = 150
+    train: int = 400
+    shots: int = 3
+    k: int = 10
+    deals: int = 100
+    drawn: int = 60
+    patched: int = 50
+    circuits: int = 8
+
+
+SIZES = {
+    "tiny": EmergenceSize("tiny", checkpoints=6, n=30, train=60, shots=1, k=5, deals=40, drawn=20, patched=6,
+                          circuits=0),
+    "laptop": EmergenceSize("laptop"),
+    "full": EmergenceSize("full", checkpoints=0, n=500, train=1000, shots=5, deals=200, drawn=100, patched=200,
+                          circuits=32),
+}  # fmt: skip
+
+
+def emergence(
+    source: str | os.PathLike[str], *, seed: int = 0, size: EmergenceSize | str = "laptop", draw: int = 0,
+    run: RunLike = None, device: str | torch.device | None = None, say: Say | None = None, progress: bool = True,
+) -> Emergence:  # fmt: skip
+    """An `Emergence`: loss, algorithm, decodability, read-out and maps of a network over its training.
+
+    Args:
+        source: the name of an embedded run, such as "bases4", or the folder of a training run, finished or not.
+        seed: which run of that name.
+        size: "tiny" (seconds), "laptop" (minutes for an embedded run), "full", or one's own.
+        draw: the episodes that are measured on; the same at every checkpoint.
+        run: a folder that keeps each checkpoint's measurements, patching and ablation, so that a killed measurement
+            continues there; circuits are found anew.
+        device: a GPU if there is one.
+        say: is told in one line what is being done.
+        progress: show a bar where somebody looks.
+
+    Raises:
+        UnknownName: no embedded run, and no size, is called so.
+        InvalidArgument: the run has fewer than three checkpoints, or its family one latent task.
+        RunMismatch: the folder was begun with another configuration.
+
+    Source:
+        Han et al. 2025 (arXiv 2412.12276), section 3, figures 2 and 8 to 16. What is read after s examples stands at
+        x_{s+1} and at y_s; the y-token of the very last example, which figure 2 reads, is never followed by a question
+        in training and its position embedding never trained, so it is left out here.
+
+    Example:
+        >>> found = emergence("bases4", seed=0)  # doctest: +SKIP
+        >>> found.table()  # doctest: +SKIP
+    """
+    size = _size(size)
+    told = embedded.config(source, seed)
+    steps = _spread(embedded.steps(source, seed), size.checkpoints)
+    clock = Clock(say)
+    with clock.stage("references", f"{told.family.kind}: references on {size.n} episodes of each latent task"):
+        plan = Plan.of(told.family, n=size.n, train=size.train, shots=size.shots, k=size.k, deals=size.deals,
+                       drawn=size.drawn, seed=draw)
+    config = {"training": told.to_json(), "weights": [embedded.mark(source, seed, step) for step in steps],
+              "steps": steps, "draw": draw,
+              **{name: value for name, value in asdict(size).items()
+                 if name not in ("name", "checkpoints", "patched", "circuits")}}  # fmt: skip
+    with clock.stage("checkpoints", f"{len(steps)} checkpoints up to step {steps[-1]}"), \
+         shards(inside(run, "checkpoints"), verb="emergence", config=config, total=len(steps)) as kept:  # fmt: skip
+        with progress_bar("emergence", len(steps), "checkpoints", progress, len(kept.done)) as bar:
+            for i in kept.pending():
+                kept.put(i, measured(embedded.load(source, seed, steps[i], device), plan))
+                bar.advance()
+        arrays = [one.arrays for one in kept.all()]
+    model = _card(source, seed, told, embedded.mark(source, seed, steps[-1]))
+    settings = {**asdict(size), "size": size.name, "draw": draw, "read after": list(plan.shots), "tokens": list(TOKENS)}
+    provenance = {"verb": "emergence", **model, "n": size.n, "draw": draw, **kept.provenance}
+    with clock.stage("results", "putting the measurements together"):
+        result = Emergence(model, told.family, settings, **_Labelled(plan, steps, arrays, provenance).everything(),
+                           log=embedded.log(source, seed), seconds=clock.seconds, versions=versions(),
+                           created=datetime.now(timezone.utc).isoformat(timespec="seconds"))  # fmt: skip
+        result = replace(result, maps=_maps(result, plan, arrays))
+
+    def load(step: int) -> Regressor:
+        return embedded.load(source, seed, step, device)
+
+    found = causes(result, load, n=size.patched, circuits=size.circuits, draw=draw, config=config, run=run,
+                   clock=clock, progress=progress)
+    return replace(result, **found, seconds=clock.seconds)
+
+
+# ------------------------------------------------------------------------------------------------ what is asked
+
+
+def _size(size: EmergenceSize | str) -> EmergenceSize:
+    if isinstance(size, str):
+        if size not in SIZES:
+            raise unknown("size", size, SIZES)
+        size = SIZES[size]
+    return size
+
+
+def _spread(found: Sequence[int], most: int) -> tuple[int, ...]:
+    if len(found) < 3:
+        raise InvalidArgument("Emergence is watched over checkpoints.", got=f"{len(found)} of them",
+                              allowed="3 or more",
+                              do="let the run train on.")  # fmt: skip
+    if most and most < 3:
+        raise InvalidArgument("Emergence is watched over checkpoints.", got=f"checkpoints={most}",
+                              allowed="3 or more, or 0 for all")
+    return tuple(found) if not most or len(found) <= most else tuple(embedded.spread(tuple(found), most))
+
+
+def _card(source: str | os.PathLike[str], seed: int, told: Any, mark: str) -> dict[str, Any]:
+    net, listed = told.network, embedded.runs()
+    mine = listed[(listed.name == str(source)) & (listed.seed == seed)]
+    name = f"{source}-{seed}" if len(mine) else os.path.basename(os.path.abspath(source))
+    return {"name": name, "seed": told.seed, "n_layers": net.n_layers, "n_heads": net.n_heads, "d_model": net.d_model,
+            "n_parameters": net.n_parameters, "steps": told.steps, "fingerprint": mark,
+            "command": mine.command.iloc[0] if len(mine) else ""}  # fmt: skip
+
+
+# --------------------------------------------------------------------------------------------- labelled results
+
+
+@dataclass(frozen=True, eq=False)
+class _Labelled:
+    """The checkpoints' arrays as sweeps."""
+
+    plan: Plan
+    steps: tuple[int, ...]
+    arrays: Sequence[Mapping[str, np.ndarray]]
+    provenance: dict[str, Any]
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return self.plan.family.task_names
+
+    def everything(self) -> dict[str, Any]:
+        """The fields of an `Emergence` that checkpoints fill, and an empty dictionary for maps."""
+        found = {"maps": {}, **self._losses(), **self._places()}
+        if self.plan.posterior is not None:
+            found |= self._of_posterior()
+        return found
+
+    def _sweep(self, values: np.ndarray, axes: Mapping[str, Sequence[Any]], metric: str, units: str, sign: str,
+               **more: Any) -> Sweep:
+        array = xr.DataArray(values, dims=("example", *axes),
+                             coords={name: list(labels) for name, labels in axes.items()})
+        return Sweep(array, metric=metric, units=units, sign=sign, name=f"{metric} of {self.provenance['name']}",
+                     provenance=self.provenance, **more)  # fmt: skip
+
+    def _over_steps(self, name: str) -> np.ndarray:
+        """`example step ...`"""
+        return np.stack([one[name] for one in self.arrays], axis=1)
+
+    def _losses(self) -> dict[str, Sweep]:
+        plan, shots = self.plan, range(self.plan.family.points)
+        y, said = plan.by_task(plan.held.y.double()), self._over_steps("prediction")
+        names = list(plan.predictions)
+        references = np.stack([plan.by_task(one) for one in plan.predictions.values()], axis=1)
+        units = "squared units of y"
+        within = {"shots": shots, "task": self.tasks}
+        return {
+            "loss": self._sweep((said - y[:, None]) ** 2, {"step": self.steps, **within}, "squared error", units,
+                                "lower is better, 0 is right", zero=0),
+            "references": self._sweep((references - y[:, None]) ** 2, {"reference": names, **within}, "squared error",
+                                      units,
+                                      "lower is better, 0 is right", zero=0),
+            "distance": self._sweep((said[:, :, None] - references[:, None]) ** 2,
+                                    {"step": self.steps, "reference": names, **within},
+                                    "squared difference of predictions", units,
+                                    "0: the same predictions as the reference", zero=0),
+        }  # fmt: skip
+
+    def _places(self) -> dict[str, Sweep | None]:
+        plan, n_layers = self.plan, self.arrays[0]["td"].shape[3]
+        at = {"token": TOKENS, "layer": range(n_layers), "task": self.tasks}
+        everywhere = {"step": self.steps, "shots": plan.shots, **at}
+        rule = {**self.provenance, "k": plan.k, "ties": TIE_RULE, "distance": "euclidean"}
+        known, labelled = chances(plan.family), _Labelled(plan, self.steps, self.arrays, rule)
+
+        def shares(name: str, metric: str, sign: str, zero: float) -> Sweep | None:
+            if name not in self.arrays[0]:
+                return None
+            return labelled._sweep(self._over_steps(name), everywhere, metric, "share of points", sign, zero=zero)
+
+        named = "higher: the neighbours name the {}; 1: always; chance is {:.3f}"
+        chance, group, within = known[TASK], known[GROUP], known[WITHIN]
+        dealt = self._over_steps("td_chance")
+        return {
+            "td": shares("td", "task decodability", named.format("task", chance), chance),
+            "td_group": shares("td_group", "group decodability", named.format("task's group", group), group),
+            "td_within": shares("td_within", "decodability within the group",
+                                named.format("task among its group's", within), within),
+            "td_chance": labelled._sweep(dealt, {"step": self.steps, **at}, "task decodability, labels dealt out",
+                                         "share of points",
+                                         "what chance gives a class", zero=chance),
+            "td_controls": labelled._sweep(plan.controls(), {"control": CONTROLS, "token": TOKENS, "task": self.tasks},
+                                           "task decodability without the network", "share of points",
+                                           named.format("task", chance), zero=chance),
+            "separability": self._sweep(self._over_steps("separability"), everywhere, "silhouette", "-1 to 1",
+                                        "higher: nearer to the own task's points than to the next task's; 0: as near",
+                                        zero=0),
+        }  # fmt: skip
+
+    def _of_posterior(self) -> dict[str, Sweep]:
+        plan, shots = self.plan, range(self.plan.family.points)
+        everywhere = {"step": self.steps, "shots": plan.shots, "token": TOKENS,
+                      "layer": range(self.arrays[0]["td"].shape[3]), "task": self.tasks}
+        ceilings = plan.ceilings()
+        extra = [plan.by_task(plan.predictive.extra_nats(_points(one["prediction"]))) for one in self.arrays]
+        size, error = self._over_steps("readout_size"), self._over_steps("readout_error")
+        share = (size - error) / size.mean(0)  # over the mean of the denominator: R2
+        below = xr.DataArray(size / size.mean(0), dims=("example", *everywhere))
+        return {
+            "ceiling": self._sweep(ceilings, {"level": LEVELS[: ceilings.shape[1]], "shots": plan.shots,
+                                              "task": self.tasks},
+                                   "accuracy of the posterior's argmax", "share of episodes",
+                                   "1: the examples tell the task for certain"),
+            "kl": self._sweep(np.stack(extra, axis=1), {"step": self.steps, "shots": shots, "task": self.tasks},
+                              "extra KL from the Bayes predictive", "nats", "0: the Bayesian's own mean", zero=0),
+            "kl_floor": self._sweep(plan.by_task(plan.predictive.gaussian_gap()), {"shots": shots, "task": self.tasks},
+                                    "KL from the Bayes predictive to the best Gaussian", "nats",
+                                    "0: the predictive is Gaussian", zero=0),
+            "readout_kl": self._sweep(self._over_steps("readout_nats"), everywhere,
+                                      "KL from the posterior to a linear read-out", "nats",
+                                      "0: the posterior can be read linearly", zero=0),
+            "readout_r2": self._sweep(share, everywhere, "share of the posterior's variance read out linearly", "R2",
+                                      "1: read out exactly; 0: no better than the mean posterior", zero=0,
+                                      denominator=below),
+        }  # fmt: skip
+
+
+def _points(by_task: np.ndarray) -> torch.Tensor:
+    """`example shots task` as `point shots`, task after task: the way back from `Plan.by_task`."""
+    return torch.from_numpy(np.moveaxis(by_task, -1, 0).reshape(-1, by_task.shape[1]).copy())
+
+
+def _maps(result: Emergence, plan: Plan, arrays: Sequence[Mapping[str, np.ndarray]]) -> dict[str, TrainingMap]:
+    place = result.best()
+    token, layer = TOKENS.index(place["token"]), place["layer"]
+    points = np.stack([one["points"][:, token, layer] for one in arrays])
+    labels = [name for name in result.tasks for _ in range(plan.drawn)]
+    return {kind: TrainingMap.of(kind, points, arrays[-1]["means"][token, layer], steps=result.steps, labels=labels,
+                                 token=place["token"],
+                                 layer=layer, shots=result.shots) for kind in MAPS}  # fmt: skip

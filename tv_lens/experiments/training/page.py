@@ -1,0 +1,138 @@
+"""The page of `emergence`: the paper's figures on networks trained from scratch, with claims, numbers and controls."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+
+from tv_lens.errors import EmptySelection, InvalidArgument
+from tv_lens.experiments.stages import counted, listed
+from tv_lens.experiments.training import sections as part
+from tv_lens.experiments.training.claims import claims_of, claims_over
+from tv_lens.experiments.training.findings import AGREES, DISAGREES, UNDECIDED, Findings
+from tv_lens.experiments.training.result import Emergence
+from tv_lens.experiments.training.timing import pooled
+from tv_lens.storage.atomic import atomic_write
+from tv_lens.viz.html import Link, Page, Section, Table, page
+from tv_lens.viz.theme import interval_text
+
+
+def emergence_page(result: Emergence | Sequence[Emergence]) -> Page:
+    """The page of one run, or of several seeds of one family side by side.
+
+    Args:
+        result: one run; or several, of which the first is shown in full.
+
+    Raises:
+        EmptySelection: there is none.
+        InvalidArgument: they are of different families.
+    """
+    return page_of([Findings(one) for one in _runs(result)])
+
+
+def page_of(found: Sequence[Findings]) -> Page:
+    """The page of runs of one family, of which the first is shown in full."""
+    first = found[0]
+    claims = claims_over(found)
+    coupling = first.coupling if len(found) == 1 else pooled([one.points for one in found])
+    sections = [
+        Section("Claims", *part.summary(found, claims, coupling)),
+        Section(f"Training, step by step ({first.figures['training']})", *part.training(first, claims)),
+        *part.seeds(found),
+        Section(f"Loss and decodability ({first.figures['timing']})", *part.timing(first, claims, coupling)),
+        Section(f"Decodability by layer ({first.figures['layers']})", *part.layers(first, claims)),
+        *part.patching(first, claims),
+        *part.heads(first, claims),
+        *part.posterior(first.result),
+        *part.circuits(first.result),
+        Section("How it was measured", *part.measured(first.result)),
+    ]
+    made = "; ".join(f"{name} {version}" for name, version in first.result.versions.items())
+    names = listed([one.result.name for one in found])
+    return page(f"Emergence: {names}", sections, lead=_lead(first.result),
+                footer=f"Made {first.result.created}; fingerprint {first.result.model.get('fingerprint', '')}; {made}",
+                compress=True)  # fmt: skip
+
+
+def _runs(result: Emergence | Sequence[Emergence]) -> list[Emergence]:
+    runs = [result] if isinstance(result, Emergence) else list(result)
+    if not runs:
+        raise EmptySelection("A page needs a run.", got="0 runs")
+    for one in runs[1:]:
+        if one.family != runs[0].family:
+            raise InvalidArgument("Runs on one page are of one family: they differ in their seed alone.",
+                                  got=f"{runs[0].name}: {runs[0].family!r}\n{one.name}: {one.family!r}",
+                                  do="make a page of each.")  # fmt: skip
+    return runs
+
+
+def _lead(result: Emergence) -> str:
+    family, model = result.family, result.model
+    return (f"A transformer of {model['n_layers']} layers ({model['n_parameters'] / 1e6:.2g}M parameters) was trained "
+            "from scratch on "
+            f"{counted(family.n_tasks, 'kind')} of regression tasks in context. When does it tell them apart, when "
+            "does it use that, and "
+            "where? The experiments are those of Han et al. 2025 (arXiv 2412.12276), section 3 and appendices, with "
+            "the controls and "
+            "intervals that the paper lacks.")  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------- several families
+
+
+def index_page(found: Mapping[str, Sequence[Findings]], files: Mapping[str, str]) -> Page:
+    """A page over the pages of several families.
+
+    Args:
+        found: runs by name, such as "bases4".
+        files: each name's page, relative to this one.
+    """
+    rows, every = [], []
+    for name, runs in found.items():
+        results = [one.result for one in runs]
+        claims = claims_over(runs)
+        coupled = pooled([one.points for one in runs])
+        last = pd.concat([one.result.table() for one in runs])
+        verdicts = [one.verdict for one in claims]
+        counts = [sum(verdict.startswith(word) for verdict in verdicts) for word in (AGREES, DISAGREES, UNDECIDED)]
+        factors = [2**one for one in (coupled.lag, coupled.low, coupled.high)]
+        factor = interval_text(*factors) if coupled.n_changed else "–"
+        rows.append({"run": Link(name, files[name]), "tasks": len(results[0].tasks), "seeds": len(results),
+                     "last step": results[0].steps[-1], "MSE / Bayes": _mean(last, "MSE / Bayes"),
+                     "TD": sum(float(one.td_curve().isel(step=-1).mean().mean()) for one in results) / len(results),
+                     "chance": results[0].chance(), "TD's step / loss's": factor,
+                     "agree / disagree / undecided": " / ".join(map(str, counts))})  # fmt: skip
+        every += [{"run": name, **asdict(one)} for one in claims]
+    table = pd.DataFrame(every).drop(columns="family")
+    return page("Emergence: every run", [
+        Section("Runs", Table(pd.DataFrame(rows),
+            "One row a family; numbers are those of the last checkpoint, mean over tasks and seeds.")),
+        Section("Claims", part.VERDICTS,
+            Table(table, "The paper's claims, run by run.",
+                  headings={"figure": "paper's figure", "control": "beside it"})),
+    ], lead="Networks trained from scratch on mixtures of regression tasks, and what the paper claims of them.",
+       compress=True)  # fmt: skip
+
+
+def _mean(table: pd.DataFrame, name: str) -> float | None:
+    return float(table[name].mean()) if name in table else None
+
+
+def write_index(found: Mapping[str, Sequence[Findings]], files: Mapping[str, str], out: Path) -> Path:
+    """Writes the page over several families as `index.html` into a folder; returns its path."""
+    return index_page(found, files).save(out / "index.html")
+
+
+def write_page(found: Sequence[Findings], path: Path) -> Path:
+    """Writes the page of a family's runs, and their numbers beside it as JSON; returns the page's path."""
+    _runs([one.result for one in found])
+    numbers = [{**one.result.summary(), "claims": [asdict(claim) for claim in claims_of(one)]} for one in found]
+    numbers = numbers[0] if len(numbers) == 1 else {"format": "tv_lens.emergence/1", "runs": numbers}
+    text, drawn = json.dumps(numbers, indent=1, ensure_ascii=False, allow_nan=False), page_of(found)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(path.with_suffix(".json"), text + "\n")
+    return drawn.save(path)

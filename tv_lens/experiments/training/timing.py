@@ -1,0 +1,287 @@
+"""When each latent task's loss drops and its decodability rises, how far apart, and whether the two go together."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from tv_lens.errors import EmptySelection, InvalidArgument, unknown
+from tv_lens.lab.change_points import crossings, log_steps, two_levels
+from tv_lens.lab.co_movement import PermutationTest, pairing_test, shift_test
+from tv_lens.results.bootstrap import resampled_means
+
+LOSS, TD = "loss", "TD"
+HALF_WAY, FIT = "half-way", "fit"
+DEFINITIONS = (HALF_WAY, FIT)
+_LEAST = 0.25  # of what there is to gain: a smaller jump of the two-level fit is no change
+_SURE = 0.95  # the share of resamples that must show a change
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Curves:
+    """The losses and decodabilities of one run, episode by episode, with what bounds them.
+
+    Args:
+        name: of the run.
+        tasks: the latent tasks.
+        steps: the checkpoints.
+        loss: mean squared error of each episode.
+        td: 1 where an episode's neighbours name its task.
+        blind: each episode's loss under the reference that does not infer the task; None where it is not known.
+        bayes: the same under the Bayes-optimal predictor.
+        ceiling: 1 where the true posterior's largest entry is right.
+        chance: of decodability.
+        place: where decodability was read, in words.
+    """
+
+    name: str
+    tasks: tuple[str, ...]
+    steps: tuple[int, ...]
+    loss: Float[np.ndarray, "example step task"]
+    td: Float[np.ndarray, "example step task"]
+    blind: Float[np.ndarray, "example task"] | None
+    bayes: Float[np.ndarray, "example task"] | None
+    ceiling: Float[np.ndarray, "example task"] | None
+    chance: float
+    place: str
+
+    def moving(self) -> tuple[Float[np.ndarray, "step task"], Float[np.ndarray, "step task"]]:
+        """The mean curves that are tested for coupling, both rising; the loss as far as it is below the blind one."""
+        loss = self.loss.mean(0)
+        return -(loss if self.blind is None else np.minimum(loss, self.blind.mean(0))), self.td.mean(0)
+
+    def resampled(self, n_boot: int, seed: int) -> dict[str, np.ndarray]:
+        """Means of everything, `draw ...`: over all episodes first, then over resamples, the same for every array."""
+        arrays = {name: getattr(self, name) for name in ("loss", "td", "blind", "bayes", "ceiling")}
+        arrays = {name: np.asarray(array, np.float64) for name, array in arrays.items() if array is not None}
+        found = {}
+        for name, array in arrays.items():
+            drawn = resampled_means(array.reshape(len(array), -1), n_boot, seed).reshape(-1, *array.shape[1:])
+            found[name] = np.concatenate([array.mean(0)[None], drawn])
+        return found
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ChangePoints:
+    """The steps at which loss and decodability change, with limits over resampled episodes.
+
+    The limits say how well these episodes place the changes of this network; another seed of training is another
+    network. Points that vote for one another are resampled without voting anew, so limits on decodability are somewhat
+    narrow.
+
+    Args:
+        curves: what they were found in.
+        definition: "half-way" or "fit".
+        places: log2 of the step, `draw task`, NaN for no change; the first draw is of all episodes. By curve.
+        before, after: the mean before and after the change, by curve.
+        thresholds: the level that is crossed, or the smallest jump that counts; by curve.
+    """
+
+    curves: Curves
+    definition: str
+    places: dict[str, Float[np.ndarray, "draw task"]]
+    before: dict[str, Float[np.ndarray, " task"]]
+    after: dict[str, Float[np.ndarray, " task"]]
+    thresholds: dict[str, Float[np.ndarray, " task"]]
+
+    @classmethod
+    def of(cls, curves: Curves, definition: str = HALF_WAY, *, n_boot: int = 1000, seed: int = 0) -> ChangePoints:
+        """The change points of a run's curves.
+
+        Args:
+            curves: of the run.
+            definition: "half-way": the loss falls below the middle between the reference that does not infer the task
+                and the Bayes-optimal one, and decodability rises above the middle between chance and its ceiling;
+                both middles are known before training. "fit": the best fit by two constants, of the loss as far as it
+                is below the blind reference, and of decodability; a jump under a quarter of what there is to gain is
+                no change.
+            n_boot: resamples.
+            seed: fixes them.
+        """
+        if definition not in DEFINITIONS:
+            raise unknown("definition of a change point", definition, DEFINITIONS)
+        means = curves.resampled(n_boot, seed)
+        loss, td = np.moveaxis(means["loss"], 1, -1), np.moveaxis(means["td"], 1, -1)  # draw task step
+        known = "bayes" in means and "blind" in means and "ceiling" in means
+        if definition == HALF_WAY:
+            if not known:
+                raise InvalidArgument("The best predictor of this family is not known, so there is no half-way.",
+                                      got=f"definition={definition!r}", allowed=repr(FIT))  # fmt: skip
+            levels = {LOSS: (means["blind"] + means["bayes"]) / 2, TD: (curves.chance + means["ceiling"]) / 2}
+            found = {LOSS: crossings(loss, curves.steps, levels[LOSS], rising=False),
+                     TD: crossings(td, curves.steps, levels[TD])}
+        else:
+            loss = np.minimum(loss, means["blind"][..., None]) if known else loss
+            gain = means["blind"] - means["bayes"] if known else loss[..., 0]
+            levels = {LOSS: -_LEAST * gain, TD: _LEAST * (means.get("ceiling", np.ones_like(gain)) - curves.chance)}
+            found = {LOSS: two_levels(loss, curves.steps, levels[LOSS]), TD: two_levels(td, curves.steps, levels[TD])}
+        return cls(curves, definition, {name: one.place for name, one in found.items()},
+                   {name: one.before[0] for name, one in found.items()},
+                   {name: one.after[0] for name, one in found.items()}, {name: one[0] for name, one in levels.items()})
+
+    @cached_property
+    def changed(self) -> dict[str, np.ndarray]:
+        """Whether each task's curve changes: in all episodes together, and in 95 % of the resamples."""
+        there = {name: np.isfinite(places) for name, places in self.places.items()}
+        return {name: found[0] & (found[1:].mean(0) >= _SURE) for name, found in there.items()}
+
+    def table(self, level: float = 0.95) -> pd.DataFrame:
+        """One row a task and curve: the step with its limits (NaN: no change), the share of resamples that show one."""
+        rows = []
+        for name, places in self.places.items():
+            for k, task in enumerate(self.curves.tasks):
+                changed = bool(self.changed[name][k])
+                step, low, high = _limits(places[:, k], level) if changed else (np.nan,) * 3
+                rows.append({"task": task, "curve": name, "step": 2**step, "low": 2**low, "high": 2**high,
+                             "changed": changed,
+                             "share": float(np.isfinite(places[1:, k]).mean()), "before": float(self.before[name][k]),
+                             "after": float(self.after[name][k]), "threshold": float(self.thresholds[name][k])})
+        return pd.DataFrame(rows)
+
+    def lags(self, level: float = 0.95) -> pd.DataFrame:
+        """One row a task: log2 of (TD's step / the loss's step), positive where decodability is later.
+
+        NaN where one of the two does not change.
+        """
+        rows = []
+        for k, task in enumerate(self.curves.tasks):
+            changed = bool(self.changed[LOSS][k] and self.changed[TD][k])
+            lag, low, high = _limits(self.lag_draws[:, k], level) if changed else (np.nan,) * 3
+            steps = {f"{name} step": float(2 ** places[0, k]) if self.changed[name][k] else np.nan
+                     for name, places in self.places.items()}  # fmt: skip
+            rows.append({"run": self.curves.name, "task": task, **steps, "lag": lag, "low": low, "high": high,
+                         "factor": 2**lag,
+                         "factor low": 2**low, "factor high": 2**high})  # fmt: skip
+        return pd.DataFrame(rows)
+
+    @cached_property
+    def lag_draws(self) -> Float[np.ndarray, "draw task"]:
+        """log2 of (TD's step / the loss's step) in each resample; NaN for a task of which one does not change."""
+        both = self.changed[LOSS] & self.changed[TD]
+        return np.where(both, self.places[TD] - self.places[LOSS], np.nan)
+
+    def stagger(self, level: float = 0.95) -> pd.DataFrame:
+        """One row a curve and pair of tasks: how much later the second changes, as a factor of the step, and whether
+        they differ.
+
+        Limits hold for all pairs of a curve at once (Bonferroni). A task that does not change counts as changing at the
+        last checkpoint, so that its differences are at least what is told; `censored` says so.
+        """
+        end, rows = log_steps(self.curves.steps)[-1], []
+        pairs = list(itertools.combinations(range(len(self.curves.tasks)), 2))
+        for name, places in self.places.items():
+            held = np.where(np.isfinite(places) & self.changed[name], places, end)
+            for a, b in pairs:
+                gap, low, high = _limits(held[:, b] - held[:, a], 1 - (1 - level) / len(pairs))
+                rows.append({"curve": name, "task": self.curves.tasks[a], "other": self.curves.tasks[b],
+                             "factor": 2**gap, "low": 2**low,
+                             "high": 2**high, "apart": bool(low > 0 or high < 0),
+                             "censored": bool(not (self.changed[name][a] and self.changed[name][b]))})  # fmt: skip
+        return pd.DataFrame(rows)
+
+    def is_staggered(self, curve: str = LOSS) -> bool:
+        """Whether two tasks' changes are apart, with limits for all pairs at once."""
+        if curve not in self.places:
+            raise unknown("curve", curve, tuple(self.places))
+        table = self.stagger()
+        return bool(table[table.curve == curve].apart.any())
+
+    def __repr__(self) -> str:
+        lines = [f"ChangePoints of {self.curves.name}, by {self.definition}; decodability at {self.curves.place}"]
+        for row in self.table().itertuples():
+            told = f"step {row.step:.0f} [{row.low:.0f}, {row.high:.0f}]"
+            told = told if row.changed else f"no change ({row.share:.0%} of resamples)"
+            lines.append(f"  {row.task} {row.curve}: {told}")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Coupling:
+    """How far apart a task's two changes are, and whether a task's decodability goes with its own loss.
+
+    Args:
+        lag: mean of log2 (TD's step / the loss's step) over the tasks and runs in which both change; NaN without any.
+        low, high: limits over resampled episodes, for these networks.
+        runs_low, runs_high: limits over resampled runs, and tasks within them: what another seed may give. None for one
+            run.
+        lags: one row a run and task.
+        n_changed: tasks in which both change, over runs.
+        n_curves: tasks, over runs.
+        definition: of a change point.
+        pairing: whether each task's decodability goes with its own loss rather than with another task's.
+        shift: whether both change at the same checkpoints.
+
+    Sign: a positive lag is decodability after the loss; 1 is a doubling of training.
+    """
+
+    lag: float
+    low: float
+    high: float
+    runs_low: float | None
+    runs_high: float | None
+    lags: pd.DataFrame
+    n_changed: int
+    n_curves: int
+    definition: str
+    pairing: PermutationTest
+    shift: PermutationTest
+
+    def sentence(self) -> str:
+        """The finding in one sentence."""
+        if not self.n_changed:
+            return "no task shows both a drop of its loss and a rise of its decodability, so there is no lag to tell"
+        late = "after" if self.lag > 0 else "before"
+        factor, low, high = (f"{2**one:.2f}" for one in (self.lag, self.low, self.high))
+        runs = ""
+        if self.runs_low is not None:
+            runs = f"; [{2**self.runs_low:.2f}, {2**self.runs_high:.2f}] over runs and tasks"
+        pairing, shift = self.pairing, self.shift
+        return (f"decodability rises {late} the loss drops, at {factor} times its step [{low}, {high}] over "
+                f"episodes{runs} ({self.n_changed} of {self.n_curves} tasks); own partner against another's: "
+                f"r {pairing.statistic:.2f}, p {pairing.p:.3g} (smallest {pairing.smallest:.2g}); at the same "
+                f"checkpoints: r {shift.statistic:.2f}, p {shift.p:.3g}")  # fmt: skip
+
+    def __repr__(self) -> str:
+        return f"Coupling: {self.sentence()}"
+
+
+def pooled(found: Sequence[ChangePoints], level: float = 0.95, n_boot: int = 1000, seed: int = 0) -> Coupling:
+    """The coupling over runs, from the change points of each."""
+    if not found:
+        raise EmptySelection("There is no run to look at.", got="0 runs")
+    draws = [one.lag_draws for one in found]  # draw task
+    every = np.concatenate(draws, axis=1)
+    lag, low, high = _limits(_mean(every), level)
+    over_runs = (None, None)
+    if len(found) > 1:
+        random, means = np.random.default_rng(seed), []
+        for _ in range(n_boot):
+            runs = random.integers(len(found), size=len(found))
+            tasks = [draws[run][0][random.integers(draws[run].shape[1], size=draws[run].shape[1])] for run in runs]
+            means.append(_mean(np.concatenate(tasks)[None])[0])
+        over_runs = _limits(np.array([lag, *means]), level)[1:]
+    moving = [one.curves.moving() for one in found]
+    losses, tds = [one for one, _ in moving], [other for _, other in moving]
+    return Coupling(lag, low, high, *over_runs, pd.concat([one.lags(level) for one in found], ignore_index=True),
+                    int(np.isfinite(every[0]).sum()), every.shape[1], found[0].definition,
+                    pairing_test(losses, tds, seed), shift_test(losses, tds, seed))  # fmt: skip
+
+
+def _mean(values: np.ndarray) -> np.ndarray:
+    """Over the last axis, without what is missing; NaN where all is."""
+    there = np.isfinite(values)
+    with np.errstate(invalid="ignore"):
+        return np.where(there, values, 0.0).sum(-1) / np.where(there.any(-1), there.sum(-1), np.nan)
+
+
+def _limits(draws: np.ndarray, level: float) -> tuple[float, float, float]:
+    """The first draw, and the percentile limits of the others as far as they are there."""
+    there = draws[1:][np.isfinite(draws[1:])]
+    low, high = np.quantile(there, [(1 - level) / 2, (1 + level) / 2]) if len(there) else (np.nan, np.nan)
+    return float(draws[0]), float(low), float(high)

@@ -1,0 +1,134 @@
+"""The decoding circuits of tasks: which edges read a task's vector, on queries that the edges were not found on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+
+import numpy as np
+
+from tv_lens.circuits import compare
+from tv_lens.errors import InvalidArgument, unknown
+from tv_lens.experiments.stages import Say, named_tasks
+from tv_lens.experiments.task_survey.result import model_card, versions
+from tv_lens.experiments.vector_circuits.result import DecodingResult
+from tv_lens.experiments.vector_circuits.task_circuit import TaskCircuit, circuit_of_task
+from tv_lens.model.hooked_model import HookedModel
+from tv_lens.results.sweep import Sweep
+from tv_lens.task_vectors.representations import Tasks
+from tv_lens.task_vectors.residual_mean import ResidualMean
+from tv_lens.task_vectors.selection import layer_sweep
+from tv_lens.task_vectors.vector import TaskVector
+from tv_lens.tasks.templates import Template
+
+
+@dataclass(frozen=True)
+class CircuitSize:
+    """How much of everything `decoding_circuits` runs.
+
+    Args:
+        name: what the page calls it.
+        contexts: prompts with demonstrations behind each vector.
+        dev: development queries that the layer is chosen on.
+        layer_step: every how many-th layer a vector is tried at.
+        n: development queries that the edges are measured on.
+        held_out: test queries that the circuits are tried on.
+        random: random circuits of each size and kind.
+    """
+
+    name: str = "custom"
+    contexts: int = 30
+    dev: int = 30
+    layer_step: int = 1
+    n: int = 20
+    held_out: int = 30
+    random: int = 3
+
+    def __post_init__(self) -> None:
+        for key in ("contexts", "dev", "layer_step", "n", "held_out", "random"):
+            if getattr(self, key) < 1 + (key in ("n", "held_out")):
+                raise InvalidArgument(f"A circuit's {key} is too small.", got=getattr(self, key))
+
+
+CIRCUIT_SIZES = {
+    "demo": CircuitSize("demo", contexts=8, dev=12, layer_step=3, n=6, held_out=10, random=2),
+    "standard": CircuitSize("standard"),
+    "full": CircuitSize("full", contexts=100, dev=40, n=40, held_out=100, random=10),
+}
+
+
+def decoding_circuits(
+    model: HookedModel, tasks: Tasks, *, layer: int | None = None, edges: int = 100, shots: int = 10,
+    size: CircuitSize | str = "standard", n: int | None = None, seed: int = 0, template: Template | None = None,
+    say: Say | None = None, progress: bool = True,
+) -> DecodingResult:  # fmt: skip
+    """Which edges decode each task's vector, how much of its effect they carry on held-out queries, and what is shared.
+
+    All tasks' vectors are injected at one layer, so that their circuits are edges of one graph: the layer where they work
+    best on average, unless it is named. Edges are measured on development queries (`tv.ExactEdges`), circuits are tried
+    on test queries.
+
+    Args:
+        model: the model to look into; it is left as it was.
+        tasks: tasks, their names or files.
+        layer: where the vectors are read and injected.
+        edges: how many of the strongest edges make a circuit.
+        shots: demonstrations in the prompts that the vectors come from.
+        size: "demo", "standard", "full", or a `CircuitSize`.
+        n: queries that the edges are measured on, instead of the size's.
+        seed: every draw.
+        template: the text around inputs and answers, instead of the tasks' own.
+        say: is told in one line what is being done, as each stage begins.
+        progress: show bars where somebody looks.
+
+    Example:
+        >>> result = decoding_circuits(model, ["present-past"], size="demo")  # doctest: +SKIP
+        >>> result.save("circuits")  # doctest: +SKIP
+        PosixPath('circuits/circuits.html')
+    """
+    if isinstance(size, str):
+        if size not in CIRCUIT_SIZES:
+            raise unknown("size", size, CIRCUIT_SIZES)
+        size = CIRCUIT_SIZES[size]
+    size = size if n is None else replace(size, n=n)
+    if layer is not None and not 0 <= layer < model.n_layers - 1:
+        raise InvalidArgument("A vector injected there has no layer left to decode it.", got=f"layer={layer}",
+                              allowed=f"0 to {model.n_layers - 2}")  # fmt: skip
+    named, started = named_tasks(tasks), time.perf_counter()
+    speak, options = say or (lambda line: None), dict(seed=seed, progress=progress)
+
+    # 1. a vector a task, all at one layer
+    layers = [layer] if layer is not None else list(range(size.layer_step - 1, model.n_layers - 1, size.layer_step))
+    method = ResidualMean(shots=shots, contexts=size.contexts, layers=layers, dev=size.dev, template=template)
+    candidates: dict[str, Mapping[int, TaskVector]] = {}
+    selections: dict[str, Sweep] = {}
+    for name, task in named.items():
+        speak(f"{name}: a vector from {size.contexts} prompts, tried at {len(layers)} layers")
+        candidates[name] = method.at_layers(model, task, **options)
+        selections[name] = layer_sweep(model, task, candidates[name], template=template or task.template, n=size.dev,
+                                       **options)  # fmt: skip
+    means = np.mean([one.mean().values for one in selections.values()], axis=0)
+    chosen = layers[int(means.argmax())]
+    vectors = {name: replace(found[chosen], selection=selections[name]) for name, found in candidates.items()}
+
+    # 2. every edge downstream of each vector, and circuits of the strongest ones on queries they were not found on
+    found: dict[str, TaskCircuit] = {}
+    for name, task in named.items():
+        speak(f"{name}: every edge downstream of layer {chosen} on development queries, and its circuits on test queries")
+        found[name] = circuit_of_task(model, task, vectors[name], edges=edges, n=size.n, held_out=size.held_out,
+                                      random=size.random, template=template, **options)  # fmt: skip
+
+    # 3. what the tasks share
+    comparison, scores = None, {name: one.scores for name, one in found.items()}
+    if len(named) > 1 and min(one.n for one in scores.values()) >= 4:
+        comparison = compare(scores, size=min(edges, *(len(one.graph) for one in scores.values())), seed=seed)
+    settings = {"layer": chosen, "layer_chosen": layer is None, "edges": edges, "shots": shots, "seed": seed,
+                "size": size.name, "contexts": size.contexts, "dev": size.dev, "n": size.n, "held_out": size.held_out,
+                "random": size.random}  # fmt: skip
+    return DecodingResult(
+        model=model_card(model), settings=settings, tasks=named, vectors=vectors, found=found, comparison=comparison,
+        seconds=round(time.perf_counter() - started, 1),
+        versions=versions(), created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    )  # fmt: skip

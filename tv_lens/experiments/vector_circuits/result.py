@@ -1,0 +1,102 @@
+"""What `decoding_circuits` found: its numbers, its page, its files."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tv_lens.circuits import Circuit, Comparison
+from tv_lens.experiments.task_survey.result import check_folder, records
+from tv_lens.experiments.vector_circuits.task_circuit import TaskCircuit
+from tv_lens.results.sweep_parts import plain
+from tv_lens.task_vectors.vector import TaskVector
+from tv_lens.tasks.definition import Task
+from tv_lens.viz.html import Page
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class DecodingResult:
+    """The decoding circuits of some tasks, with the evidence for them.
+
+    Args:
+        model: name, fingerprint and sizes.
+        settings: what was asked for; "layer" is where the vectors are injected.
+        tasks: by name.
+        vectors: each task's.
+        found: each task's circuit with its evidence.
+        comparison: what the tasks share; None for one task.
+        seconds: that it took.
+        versions: of Python and the libraries.
+        created: when, UTC.
+    """
+
+    model: dict[str, Any]
+    settings: dict[str, Any]
+    tasks: dict[str, Task]
+    vectors: dict[str, TaskVector]
+    found: dict[str, TaskCircuit]
+    comparison: Comparison | None
+    seconds: float = 0.0
+    versions: dict[str, str] = field(default_factory=dict)
+    created: str = ""
+
+    @property
+    def circuits(self) -> dict[str, Circuit]:
+        """Each task's circuit."""
+        return {name: one.circuit for name, one in self.found.items()}
+
+    def summary(self) -> dict[str, Any]:
+        """Every number of the page, as JSON holds it."""
+        found = {
+            "created": self.created, "model": self.model, "settings": self.settings, "seconds": self.seconds,
+            "versions": self.versions, "tasks": {name: one.summary() for name, one in self.found.items()},
+            "overlap": None if self.comparison is None else records(self.comparison.overlap),
+            "correlation": None if self.comparison is None else records(self.comparison.correlation),
+        }  # fmt: skip
+        return plain(found, "summary")
+
+    def page(self) -> Page:
+        """The circuits, drawn, with their evidence."""
+        from tv_lens.experiments.vector_circuits.page import circuit_report
+
+        return circuit_report(self)
+
+    def save(self, out: str | Path) -> Path:
+        """Writes `circuits.html`, `circuits.json` and, for each task, its circuit in four formats; returns the page's path.
+
+        `<task>.json` has MIB's fields and comes back with `tv.Circuit.from_json`; `<task>.graph.json` is for attribution
+        graph viewers; `<task>.graphml` and `<task>.dot` for everything else.
+        """
+        out = Path(out)
+        check_folder(out)
+        out.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=out))
+        try:
+            self.page().save(staging / "circuits.html")
+            for name, circuit in self.circuits.items():
+                stem = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in name) or "task"
+                texts = {"json": circuit.to_json(), "graph.json": circuit.to_attribution_graph(slug=stem),
+                         "graphml": circuit.to_graphml(), "dot": circuit.to_dot()}  # fmt: skip
+                for suffix, text in texts.items():
+                    (staging / f"{stem}.{suffix}").write_text(text, encoding="utf-8")
+                self.vectors[name].save(staging / f"{stem}.safetensors")
+            text = json.dumps(self.summary(), indent=1, ensure_ascii=False, allow_nan=False)
+            (staging / "circuits.json").write_text(text + "\n", encoding="utf-8")
+            for path in sorted(staging.iterdir(), key=lambda path: path.name == "circuits.json"):
+                os.replace(path, out / path.name)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+        return out / "circuits.html"
+
+    def __repr__(self) -> str:
+        lines = [f"DecodingResult of {len(self.tasks)} task{'s' * (len(self.tasks) != 1)} on {self.model['name']}, vectors "
+                 f"injected at layer {self.settings['layer']}"]  # fmt: skip
+        return "\n".join(lines + [f"  {one.sentence()}" for one in self.found.values()])
+
+    def _repr_html_(self) -> str:
+        return self.page()._repr_html_()

@@ -1,0 +1,143 @@
+"""One task's decoding circuit with its evidence: edges found on some queries, tried on others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tv_lens.circuits import Circuit, EdgeScores, ExactEdges, discover, faithfulness
+from tv_lens.errors import EmptySelection, PromptError
+from tv_lens.model.attention_patterns import AttentionPatterns, attention
+from tv_lens.model.hooked_model import HookedModel
+from tv_lens.results.sweep import Sweep
+from tv_lens.task_vectors.vector import TaskVector
+from tv_lens.tasks.definition import Task
+from tv_lens.tasks.prompts import Prompts
+from tv_lens.tasks.templates import Template
+
+KINDS = ("circuit", "random", "degree-matched")
+GRID = (5, 10, 20, 50, 100, 200, 500, 1000, 2000)  # numbers of edges of the faithfulness curve
+
+
+@dataclass(frozen=True, eq=False)
+class TaskCircuit:
+    """What reads a task's vector.
+
+    Args:
+        task: its name.
+        scores: the exact effect of every edge, or of those that were measured, on development queries.
+        circuit: the strongest edges, pruned; `circuit.requested` is how many were asked for.
+        curve: the metric of circuits of each size on test queries, random circuits beside them.
+        patterns: attention of the circuit's layers on one query, with the vector.
+    """
+
+    task: str
+    scores: EdgeScores
+    circuit: Circuit
+    curve: Sweep
+    patterns: tuple[AttentionPatterns, ...] = ()
+
+    @property
+    def asked(self) -> int:
+        """How many edges were asked for."""
+        return self.circuit.requested or len(self.circuit)
+
+    def recovered(self, kind: str = "circuit") -> dict[str, float]:
+        """The share of the vector's effect that so many edges carry on test queries: mean, low, high, n."""
+        return _interval(self.curve.recovery().sel(kind=kind, size=self.asked))
+
+    def gap(self) -> dict[str, float]:
+        """What there is to recover on test queries: the metric with the vector minus without it."""
+        curve = self.curve
+        return _interval(replace(curve, values=curve.clean - curve.corrupted, clean=None, corrupted=None))
+
+    def sentence(self) -> str:
+        """What the circuit carries, beside random circuits of its size."""
+        found = {kind: self.recovered(kind) for kind in KINDS}
+        own, graph, measured = found["circuit"], self.circuit.graph, len(self.scores.measured)
+        screened = "" if measured == len(graph) else f" ({measured:,} of them measured)"
+        return (
+            f"{self.task}: the {self.asked} strongest of {len(graph):,} edges downstream of the vector{screened} carry "
+            f"{own['mean']:.2f} [{own['low']:.2f}, {own['high']:.2f}] of its effect on {own['n']} held-out queries; "
+            f"random circuits of that size carry {_two(found['random']['mean'])}, degree-matched ones "
+            f"{_two(found['degree-matched']['mean'])}."
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """Every number, as JSON holds it."""
+        from tv_lens.experiments.task_survey.result import records
+
+        return {
+            "task": self.task, "sentence": self.sentence(), "n_edges": len(self.circuit.graph),
+            "measured": len(self.scores.measured), "requested": self.asked, "effective": len(self.circuit),
+            "nodes": self.circuit.nodes, "metric": self.scores.metric, "n": self.scores.n, "gap": self.gap(),
+            "recovered": {kind: self.recovered(kind) for kind in KINDS}, "curve": records(self.curve),
+            "areas": self.curve.provenance["areas"],
+            "top_edges": self.scores.to_frame(self.asked).round(6).to_dict(orient="records"),
+        }  # fmt: skip
+
+
+def circuit_of_task(
+    model: HookedModel, task: Task, vector: TaskVector, *, edges: int = 100, n: int = 20, held_out: int = 30,
+    random: int = 3, screen: int | None = None, seed: int = 0, template: Template | None = None, progress: bool = True,
+) -> TaskCircuit:  # fmt: skip
+    """A `TaskCircuit`: edges measured on `n` development queries, circuits tried on `held_out` test queries.
+
+    Args:
+        model: the model that the vector was made on.
+        task: what is asked; each query has another label of the task as its foil, where the two begin differently.
+        vector: what is injected, by replacement.
+        edges: how many of the strongest edges make the circuit.
+        n: development queries; all of a smaller split.
+        held_out: test queries; all of a smaller split.
+        random: random circuits of each size and kind.
+        screen: measure only so many edges, the best by one gradient; all if None.
+        seed: every draw.
+        template: the text around the queries, instead of the task's own.
+        progress: show bars where somebody looks.
+    """
+    dev, test = _queries(model, task, {"dev": n, "test": held_out}, seed, template)
+    scores = discover(model, dev, source=vector.replace(), method=ExactEdges(screen=screen), seed=seed, progress=progress)
+    found = scores.top(min(edges, len(scores.measured)))
+    most = len(scores.measured)
+    sizes: Sequence[int] = sorted({size for size in (*GRID, len(found), most) if size <= most})
+    curve = faithfulness(model, scores, test, sizes=sizes, random=random, seed=seed, progress=progress)
+    circuit = found.prune()
+    return TaskCircuit(task.name, scores, circuit, curve, _patterns(model, circuit, vector, test[0].text))
+
+
+def _queries(
+    model: HookedModel, task: Task, counts: Mapping[str, int], seed: int, template: Template | None
+) -> list[Prompts]:
+    """Queries of each split, at most as many as it holds, with foils if the tokenizer tells them from the answers."""
+
+    def drawn(foils: bool) -> list[Prompts]:
+        return [task.queries(min(count, len(task.split(split))), seed=seed, split=split, template=template, foils=foils)
+                for split, count in counts.items()]  # fmt: skip
+
+    try:
+        found = drawn(foils=True)
+        for prompts in found:
+            prompts.tokenize(model)
+        return found
+    except (PromptError, EmptySelection):  # the metric is then the answer's log-probability
+        return drawn(foils=False)
+
+
+def _patterns(model: HookedModel, circuit: Circuit, vector: TaskVector, text: str) -> tuple[AttentionPatterns, ...]:
+    """The patterns of the layers whose heads are in the circuit, on one query with the vector injected."""
+    layers = sorted({int(node[1:].split(".")[0]) for node in circuit.nodes if node[0] == "a"})
+    with model.intervene(vector.replace()):
+        return tuple(attention(model, text, layer) for layer in layers)
+
+
+def _two(value: float) -> str:
+    """Two decimals, and no minus before a zero."""
+    return f"{round(value, 2) + 0.0:.2f}"
+
+
+def _interval(found: Sweep) -> dict[str, float]:
+    from tv_lens.experiments.task_survey.result import interval_of
+
+    return interval_of(found)

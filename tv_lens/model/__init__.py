@@ -1,0 +1,1 @@
+"""The hooked model and its registry: the only room that touches TransformerLens."""

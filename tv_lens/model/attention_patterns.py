@@ -1,0 +1,74 @@
+"""Attention patterns of one layer with the tokens they run over: a result, and the verb that makes it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tv_lens.errors import InvalidArgument, NonFiniteMetric, ShapeMismatch
+from tv_lens.site import Site
+
+if TYPE_CHECKING:
+    from tv_lens.model.hooked_model import HookedModel
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionPatterns:
+    """How much each token attends to each, for every head of a layer.
+
+    Args:
+        tokens: the text of each position.
+        patterns: each query's weights over keys; rows add up to 1.
+        layer: which layer.
+        name: of the model or the prompt, for titles.
+    """
+
+    tokens: Sequence[str]
+    patterns: Float[Tensor | np.ndarray, "head query_pos key_pos"]
+    layer: int
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        array = self.patterns
+        if isinstance(array, Tensor):
+            array = array.detach().float().cpu().numpy()
+        object.__setattr__(self, "patterns", array)
+        if array.ndim != 3 or array.shape[1:] != (len(self.tokens), len(self.tokens)):
+            raise ShapeMismatch(
+                "Attention patterns and tokens do not fit.", got=list(array.shape),
+                allowed=f"[head, {len(self.tokens)}, {len(self.tokens)}]",
+            )  # fmt: skip
+        if not np.isfinite(array).all():
+            raise NonFiniteMetric("These attention patterns are not finite.", got=f"layer {self.layer}")
+
+    def __repr__(self) -> str:
+        return f"AttentionPatterns(layer={self.layer}, heads={len(self.patterns)}, tokens={len(self.tokens)})"
+
+
+def attention(model: HookedModel, text: str, layer: int) -> AttentionPatterns:
+    """The attention patterns of one layer on a text, for `tv.plot`.
+
+    Args:
+        model: any hooked model with a tokenizer.
+        text: one prompt.
+        layer: which layer; layers count from 0.
+
+    Example:
+        >>> plot(attention(model, "Q: go\\nA: went", layer=5))  # doctest: +SKIP
+    """
+    if model.tokenizer is None:
+        raise InvalidArgument("Tokens can only be shown by a model with a tokenizer.", got=model.name,
+                              do="build AttentionPatterns(tokens, patterns, layer) from your own capture")  # fmt: skip
+    batch = model.tokens(text)
+    if len(batch) != 1:
+        raise InvalidArgument("Attention is shown for one prompt.", got=f"{len(batch)} prompts")
+    site = Site("pattern", layer)
+    patterns: torch.Tensor = model.capture(batch, site)[site][0]
+    tokens = [model.tokenizer.decode([token]) for token in batch.ids[0].tolist()]
+    return AttentionPatterns(tokens, patterns, layer, model.name)

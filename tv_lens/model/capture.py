@@ -1,0 +1,215 @@
+"""Activations, brought to the host in batches that fit a memory budget."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tv_lens.batch import TokenBatch
+from tv_lens.errors import BudgetTooSmall, EmptySelection, FormatError, UnknownName, unknown
+from tv_lens.model.passes import in_batches, needs_company, prompts_at_once
+from tv_lens.site import ModelShape, Site
+from tv_lens.storage.atomic import atomic_write, flush, plain_errors
+
+if TYPE_CHECKING:
+    from tv_lens.model.hooked_model import HookedModel
+
+
+CONTENTS = "capture.json"
+
+
+class Capture(Mapping[Site, Tensor]):
+    """Activations keyed by `Site`: float32 on the host, `batch (pos) *axes`, NaN where a prompt has no token.
+
+    Attributes:
+        tokens: the right-padded prompts they were read on.
+        peak_bytes: the estimate, per batch, of what the pass and its captures took beside the weights.
+    """
+
+    def __init__(self, values: dict[Site, Tensor], tokens: TokenBatch, peak_bytes: int):
+        self._values, self.tokens, self.peak_bytes = values, tokens, peak_bytes
+
+    def __getitem__(self, site: Site | str) -> Float[Tensor, "batch *axes"]:
+        site = Site.parse(site)
+        if site in self._values:
+            return self._values[site]
+        without_position = [known for known in self._values if known.at(None) == site]
+        if len(without_position) == 1:
+            return self._values[without_position[0]]
+        raise unknown("captured site", str(site), self._values)
+
+    def __contains__(self, site: object) -> bool:
+        try:
+            self[site]  # type: ignore[index]
+        except UnknownName:
+            return False
+        return True
+
+    def __iter__(self) -> Iterator[Site]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str]) -> Capture:
+        """What `model.capture(..., store=folder)` wrote; a site's numbers come from the disk as they are used.
+
+        Raises:
+            FormatError: the folder holds no whole capture.
+        """
+        folder = Path(folder)
+        try:
+            told = json.loads((folder / CONTENTS).read_text(encoding="utf-8"))
+            tokens = TokenBatch(torch.tensor(told["ids"]), torch.tensor(told["mask"], dtype=torch.bool))
+            values = {Site.parse(site): torch.from_numpy(np.load(folder / f"{site}.npy", mmap_mode="r+"))
+                      for site in told["sites"]}  # fmt: skip
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise FormatError("This folder holds no whole capture.", got=f"{folder}: {error}",
+                              do="capture again: one that was stopped leaves no contents.") from error  # fmt: skip
+        return cls(values, tokens, told["peak_bytes"])
+
+    @property
+    def nbytes(self) -> int:
+        return sum(value.numel() * value.element_size() for value in self._values.values())
+
+    def __repr__(self) -> str:
+        sites = [str(site) for site in self._values]
+        shown = ", ".join(sites if len(sites) <= 4 else [*sites[:2], "...", sites[-1]])
+        return f"Capture({len(sites)} sites: {shown}; {self.tokens!r}; {self.nbytes / 2**20:.1f} MiB)"
+
+
+def bytes_per_prompt(shape: ModelShape, width: int, n_logits: int = 1, itemsize: int = 4, captured: int = 0) -> int:
+    """What one prompt takes in a pass beside the weights: an estimate, from the largest tensors alive at once.
+
+    Of one layer: the stream and its normed copy with attention's and the MLP's inputs and outputs, the gated neurons,
+    the scores and the pattern in float32; of the whole pass: the logits asked for, and what is captured.
+    """
+    stream = width * (10 * shape.d_model + 4 * shape.d_mlp) * itemsize
+    attention = 3 * shape.n_heads * width * width * 4
+    return stream + attention + n_logits * shape.d_vocab * 8 + captured
+
+
+def prompts_per_batch(budget: int, per_prompt: int, what: str) -> int:
+    """How many prompts a memory budget holds at once.
+
+    Raises:
+        BudgetTooSmall: it does not hold one; says the smallest that does.
+    """
+    if budget < per_prompt:
+        raise BudgetTooSmall(f"The memory budget does not hold one prompt of {what}.", got=f"{budget:,} bytes",
+                             allowed=f"at least {per_prompt:,} bytes", do="raise memory_budget=, or use shorter prompts.")  # fmt: skip
+    return budget // per_prompt
+
+
+def prompts_per_pass(model: HookedModel, width: int, n_logits: int, budget: int) -> int:
+    """How many prompts of so many tokens the budget holds, and no more than make a pass faster."""
+    needed = bytes_per_prompt(model.shape, width, n_logits, model.dtype.itemsize)
+    return min(prompts_per_batch(budget, needed, f"{width} tokens"), prompts_at_once(model, width))
+
+
+def captured(
+    model: HookedModel, tokens: TokenBatch, sites: Sequence[Site], budget: int, store: Path | None = None
+) -> Capture:
+    """The sites' activations on every prompt, run in as many batches as the budget asks for."""
+    sites = list(dict.fromkeys(sites))
+    if not sites:
+        raise EmptySelection("No site was asked for.", do='name them: tv.sites("resid_post")')
+    floats = sum(floats_of(site, tokens.width, model.shape) for site in sites)
+    per_prompt = bytes_per_prompt(model.shape, tokens.width, 1, model.dtype.itemsize, 4 * floats)
+    size = min(len(tokens), prompts_per_batch(budget, per_prompt, f"{tokens.width} tokens"))
+    around = model.registry.edits_around()
+    mixing = [intervention for intervention in around if intervention.mixes_prompts]
+    if mixing and size < len(tokens):
+        raise BudgetTooSmall(f"{mixing[0].label} needs all prompts in one batch, and the memory budget splits them.",
+                             got=f"{budget:,} bytes", allowed=f"at least {len(tokens) * per_prompt:,} bytes",
+                             do="raise memory_budget=, or write a value computed before.")  # fmt: skip
+    fitting = size
+    if not around:  # an edit may hold a value for each prompt of the batch
+        size = min(size, prompts_at_once(model, tokens.width))
+    values: dict[Site, Tensor] = {}
+    work = partial(_read, model, tokens, sites, _stop(sites))
+    for rows, found in in_batches(model, len(tokens), size, tokens.width, work, who="model.capture",
+                                  together=needs_company(around, len(tokens))):  # fmt: skip
+        for site in sites:
+            part = found.pop(site)
+            if site not in values:
+                values[site] = _table(store, site, (len(tokens), *part.shape[1:]))
+            values[site][rows] = part
+    held = Capture(values, tokens.to("cpu"), fitting * per_prompt)
+    if store is not None:
+        _close(store, held)
+    return held
+
+
+def _table(store: Path | None, site: Site, shape: tuple[int, ...]) -> Tensor:
+    """Room for what a site holds on every prompt: in memory, or in a file of the folder."""
+    if store is None:
+        return torch.empty(shape)
+    with plain_errors(store):
+        store.mkdir(parents=True, exist_ok=True)
+        (store / CONTENTS).unlink(missing_ok=True)  # until all of it is there
+        file = np.lib.format.open_memmap(store / f"{site}.npy", mode="w+", dtype=np.float32, shape=shape)
+        return torch.from_numpy(file)
+
+
+def _close(store: Path, held: Capture) -> None:
+    """Brings the files to the disk, and says last what they are."""
+    with plain_errors(store):
+        for site in held:
+            flush(store / f"{site}.npy")
+        ids, mask = held.tokens.ids.tolist(), held.tokens.mask.int().tolist()
+        contents = {"sites": [str(site) for site in held], "ids": ids, "mask": mask, "peak_bytes": held.peak_bytes}
+        atomic_write(store / CONTENTS, json.dumps(contents) + "\n")
+
+
+def _stop(sites: Sequence[Site]) -> int | None:
+    """The last layer that must run; None where the pass goes to its end."""
+    layers = [site.layer for site in sites]
+    if any(site.component == "final_norm" for site in sites):
+        return None
+    return max(layers) if None not in layers else (0 if all(site.component == "embed" for site in sites) else None)
+
+
+def _read(
+    model: HookedModel, tokens: TokenBatch, sites: Sequence[Site], stop: int | None, rows: slice
+) -> dict[Site, Tensor]:
+    """What the sites hold on some of the prompts, on the host."""
+    # Without positions, parts must stack at the full width.
+    placed = all(site.pos is not None and "key_pos" not in site.entry.axes for site in sites)
+    batch = tokens.select(rows) if placed else tokens.rows_at(rows)
+    _, attachment = model.forward(batch, reads=sites, logits_at=batch.last[:, None], stop_after=stop,
+                                  who="model.capture")  # fmt: skip
+    found = {}
+    for site in sites:
+        value = attachment.values.pop(site).float()
+        if site.pos is None and batch.is_padded:
+            value = value.masked_fill(_missing(batch, site, value), float("nan"))
+        found[site] = value.cpu()
+    return found
+
+
+def _missing(batch: TokenBatch, site: Site, value: Tensor) -> Tensor:
+    """Where a captured tensor stands for no token: its position axis, broadcastable to the whole."""
+    axis = site.entry.axes.index(site.entry.position_axis) if site.head is None else 1
+    shape = [len(batch), *(batch.width if i == axis else 1 for i in range(1, value.ndim))]
+    return ~batch.mask.view(shape).to(value.device)
+
+
+def floats_of(site: Site, width: int, shape: ModelShape) -> int:
+    """How many numbers a site holds on one prompt of `width` tokens."""
+    per_position = 1
+    for axis in site.entry.axes:
+        if axis in ("batch", site.entry.position_axis) or (site.head is not None and axis == site.entry.head_axis):
+            continue
+        per_position *= width if axis == "key_pos" else shape.size(axis) or 1
+    return per_position * (width if site.pos is None else len(site.positions))

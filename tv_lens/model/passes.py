@@ -1,0 +1,142 @@
+"""Batches that fit: how many prompts run at once, and what happens when a device turns out to be full.
+
+Every pass of the library says `OutOfMemory` where a device has no room for it, and every loop over prompts that may
+be cut anywhere takes its batches from `in_batches`: it goes on with half as many, says so, and remembers for the model
+what the device held.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakKeyDictionary
+
+import torch
+
+from tv_lens.batch import TokenBatch
+from tv_lens.errors import OutOfMemory, TVLensError
+from tv_lens.intervention import Intervention, Stack
+
+if TYPE_CHECKING:
+    from tv_lens.model.hooked_model import HookedModel
+
+T = TypeVar("T")
+CPU_TOKENS = 768  # a core's caches hold what a pass of so many keeps alive: benchmarks/decodability.py --at-once 1536
+MOST_TOKENS = 8192  # they keep any device busy; more at once would only delay the progress bar
+_HELD: WeakKeyDictionary[HookedModel, int] = WeakKeyDictionary()
+"""Tokens that a model's device was found to hold at once, where it was full once."""
+
+
+def tokens_at_once(device: torch.device) -> int:
+    """Tokens beyond which a larger batch is no faster."""
+    return min(MOST_TOKENS, CPU_TOKENS * torch.get_num_threads()) if device.type == "cpu" else MOST_TOKENS
+
+
+def prompts_at_once(model: HookedModel, width: int) -> int:
+    """Prompts of so many tokens beyond which a larger batch is no faster; one at least."""
+    return max(1, tokens_at_once(model.device) // width)
+
+
+def in_batches(
+    model: HookedModel, n: int, size: int, width: int, work: Callable[[slice], T], *, who: str,
+    together: str | None = None,
+) -> Iterator[tuple[slice, T]]:  # fmt: skip
+    """Which prompts were run, and what `work` made of them, batch after batch.
+
+    A batch for which the device has no room is halved, with a warning; so are the later ones, of this loop and of the
+    next. `work` must not hang on how prompts are cut.
+
+    Args:
+        model: the model that runs.
+        n: how many prompts there are.
+        size: how many to run at once.
+        width: tokens of the longest.
+        work: runs prompts `rows.start` to `rows.stop`.
+        who: the verb that asks, for the warning.
+        together: what needs all prompts in one batch, if something does.
+
+    Raises:
+        OutOfMemory: the device has no room for one prompt, or for all of those that must stay together.
+    """
+    start = 0
+    while start < n:
+        held = size if together else min(size, max(1, _HELD.get(model, size * width) // width))
+        rows = slice(start, min(start + held, n))
+        done, found = _tried(work, rows, together)
+        if not done:
+            half = (rows.stop - rows.start) // 2
+            _HELD[model] = half * width
+            tell_halved(model, f"{rows.stop - rows.start} prompts of {width} tokens at once", f"{half} at a time", who)
+            continue
+        yield rows, found
+        start = rows.stop
+
+
+def _tried(work: Callable[[slice], T], rows: slice, together: str | None) -> tuple[bool, T | None]:
+    try:
+        return True, work(rows)
+    except OutOfMemory as error:
+        if together is not None:
+            raise OutOfMemory(
+                f"{together} needs all prompts in one batch, and the device has no room for them.", got=error.got,
+                do="ask for fewer prompts, or write a value computed before.",
+            ) from error  # fmt: skip
+        if rows.stop - rows.start == 1:
+            raise
+    return False, None  # said outside of the handler: the error holds every frame of the pass, and their tensors
+
+
+def tell_halved(model: HookedModel, was: str, now: str, who: str) -> None:
+    """Gives back the memory of a pass that failed, and warns of how things go on."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    warnings.warn(f"{who}: {model.device} had no room for {was}; going on with {now}", stacklevel=2)
+
+
+def needs_company(edits: Sequence[Intervention], n: int) -> str | None:
+    """The first of the edits that cannot be run on a part of `n` prompts, in words."""
+    for edit in edits:
+        parts = edit.parts if isinstance(edit, Stack) else (edit,)
+        if edit.mixes_prompts or any(_one_a_prompt(part, n) for part in parts):
+            return edit.label
+    return None
+
+
+def _one_a_prompt(edit: Intervention, n: int) -> bool:
+    values = (getattr(edit, name, None) for name in ("value", "vector"))
+    return n > 1 and any(isinstance(value, torch.Tensor) and value.ndim > 1 and len(value) == n for value in values)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether a device said that it is full, in whichever way it says so."""
+    if isinstance(error, TVLensError):
+        return False
+    signs = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
+    )
+
+
+def telling_when_full(run: Callable[..., T]) -> Callable[..., T]:
+    """A pass of a model that raises `OutOfMemory` where its device is full."""
+
+    @functools.wraps(run)
+    def passing(model: HookedModel, batch: TokenBatch, *arguments: Any, **options: Any) -> T:
+        try:
+            return run(model, batch, *arguments, **options)
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            what = "one prompt" if len(batch) == 1 else f"{len(batch)} prompts"
+            said = str(error).strip().splitlines() or [type(error).__name__]
+            raise OutOfMemory(
+                f"{model.device} has no room for a pass over {what} of {batch.width} tokens.", got=said[0][:200],
+                do="use shorter prompts or fewer sites and positions; a smaller memory_budget= runs fewer at once; "
+                   "tv.load(..., dtype='bfloat16') or device_map='auto' leaves more room beside the weights.",
+            ) from error  # fmt: skip
+
+    return passing

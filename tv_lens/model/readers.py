@@ -1,0 +1,297 @@
+"""What a reader would hold if another residual stream entered it: the primitive under every edge.
+
+An edge from a writer into a reader is measured by changing the stream that this one reader sees. So one must be able
+to ask, of any layer: which queries, keys, values, and which MLP output follow from a stream X? And the other way round:
+what does each head add to the stream? Both are answered with the model's own modules (its norm, its projections), and
+the answers are held once against a plain forward pass. Where they disagree, or an architecture hides its modules, the
+block itself is run on sequences of one token, which is slower and right by construction; `Readers.plan` says which.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary, ref
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from tv_lens.batch import TokenBatch
+from tv_lens.errors import SiteAbsent, unknown
+from tv_lens.intervention import Zero
+from tv_lens.model.editing import Edit
+from tv_lens.model.hooked_model import HookedModel
+from tv_lens.site import Site
+
+PARTS = ("q", "k", "v", "mlp")
+SITES = {"q": "q", "k": "k", "v": "v", "mlp": "mlp_out"}  # where each part's value stands in the model
+_KNOWN: WeakKeyDictionary[HookedModel, Readers] = WeakKeyDictionary()
+_MAKING = threading.RLock()
+
+
+@dataclass(frozen=True)
+class Affine:
+    """`x @ weight + bias`: a projection, however the model stores it."""
+
+    weight: Float[Tensor, "d_in *out"]
+    bias: Float[Tensor, "*out"] | None
+
+    @classmethod
+    def of(cls, module: nn.Module, d_in: int, like: Tensor) -> Affine:
+        """The map of a module; of one that is neither a Linear nor a Conv1D it is found by asking it."""
+        if type(module) is nn.Linear and module.weight.device.type != "meta":
+            return cls(module.weight.T, module.bias)
+        if type(module) is Conv1D and module.weight.device.type != "meta":
+            return cls(module.weight, module.bias)
+        zero = module(torch.zeros(1, d_in, dtype=like.dtype, device=like.device))[0]
+        rows = module(torch.eye(d_in, dtype=like.dtype, device=like.device)) - zero
+        return cls(rows, zero if bool(zero.any()) else None)
+
+    def heads(self, n: int) -> Affine:
+        """The same map with the output's heads apart: weight `d_in head d_head`."""
+        bias = None if self.bias is None else self.bias.unflatten(0, (n, -1))
+        return Affine(self.weight.unflatten(1, (n, -1)), bias)
+
+
+def readers_of(model: HookedModel) -> Readers:
+    """The model's readers and writers, made and checked once a model."""
+    with _MAKING:
+        if model not in _KNOWN:
+            _KNOWN[model] = Readers(model)
+        return _KNOWN[model]
+
+
+class Readers:
+    """How a model's layers read the residual stream, and how they write to it.
+
+    Attributes:
+        parallel: attention and MLP of a layer read the same stream.
+        plan: by part, "modules" (the norm and projection are called) or "blocks" (the whole block is run).
+        post_norm: a norm stands between the heads and the stream.
+
+    Example:
+        >>> readers = readers_of(model)  # doctest: +SKIP
+        >>> readers.value(5, "q", stream).shape  # of a stream `n d_model`  # doctest: +SKIP
+        torch.Size([7, 9, 64])
+    """
+
+    def __init__(self, model: HookedModel):
+        self._model, self._tl, self._shape = ref(model), model.tl, model.shape  # weak: the model is this object's key
+        self._device, self._dtype = model.device, model.dtype
+        self.plan = dict.fromkeys(PARTS, "modules")
+        self.parallel = not model.registry.support(Site("resid_mid", 0)).read
+        self.post_norm = any(self._child(layer, "ln1_post") is not None for layer in range(self._shape.n_layers))
+        with model.registry.lock:
+            self._check(model)
+
+    # ---- reading ------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def value(self, layer: int, part: str, stream: Float[Tensor, "n d_model"]) -> Float[Tensor, "n *heads d"]:
+        """What a part of a layer holds if the stream that enters it is this: its site's value, before rotation.
+
+        Args:
+            layer: the layer.
+            part: "q", "k", "v" (all heads: `n head d_head`) or "mlp" (what it adds to the stream: `n d_model`).
+            stream: at the moment the part reads: before the layer, or after attention for the MLP of a sequential block.
+        """
+        if part not in PARTS:
+            raise unknown("reader", part, PARTS)
+        if self.plan[part] == "blocks":
+            return self._by_block(layer, part, stream)
+        stream = self._own(stream)
+        if part == "mlp":
+            return self.mlp(layer, stream).to(torch.float32)
+        values = self._projection(layer, part)(self.norm(layer, stream))
+        return values.unflatten(-1, (self.n_heads(part), -1)).to(torch.float32)
+
+    @torch.no_grad()
+    def value_each(
+        self, layer: int, part: str, streams: Float[Tensor, "n head d_model"]
+    ) -> Float[Tensor, "n head d_head"]:
+        """What each head holds if a stream of its own enters it; "q", "k" or "v"."""
+        if self.plan[part] == "blocks":
+            n = len(streams)
+            flat = self._by_block(layer, part, streams.flatten(0, 1)).unflatten(0, (n, -1))
+            return torch.diagonal(flat, dim1=1, dim2=2).transpose(1, 2)
+        affine = self.weights(layer, part)
+        values = torch.einsum("nhd,dhk->nhk", self.norm(layer, self._own(streams)), affine.weight)
+        return (values if affine.bias is None else values + affine.bias).to(torch.float32)
+
+    def n_heads(self, part: str) -> int:
+        return self._shape.n_heads if part == "q" else self._shape.n_kv_heads
+
+    def norm(self, layer: int, stream: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n d_model"]:
+        """The stream after the norm before attention; as it is where there is none (OLMo-2)."""
+        return self._through(self._child(layer, "ln1"), stream)
+
+    def weights(self, layer: int, part: str) -> Affine:
+        """The projection of a part with its heads apart: weight `d_model head d_head`."""
+        return Affine.of(self._projection(layer, part), self._shape.d_model, self._like).heads(self.n_heads(part))
+
+    def mlp(self, layer: int, stream: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n d_model"]:
+        """What the MLP adds to the stream that it reads, through its norms before and after."""
+        before = self._child(layer, "ln2") or (self._child(layer, "ln1") if self.parallel else None)
+        found = self._mlp_module(layer)(self._through(before, stream))
+        found = found[0] if isinstance(found, tuple) else found
+        return self._through(self._child(layer, "ln2_post"), found)
+
+    # ---- writing ------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def head_writes(
+        self, layer: int, z: Float[Tensor, "*n head d_head"], attn_out: Float[Tensor, "*n d_model"] | None = None
+    ) -> Float[Tensor, "*n head d_model"]:
+        """What each head adds to the stream; over heads it sums to `attn_out`.
+
+        The projection's bias is dealt out evenly. Where a norm stands after attention, it is held fixed at the scale it
+        had in this very run, which makes the heads' parts additive: an exact account of this run's sum, and a
+        linearisation of the norm where one head alone is exchanged.
+
+        Args:
+            layer: the layer.
+            z: the heads' outputs before the output projection.
+            attn_out: what attention added; needed where a norm stands after it.
+        """
+        affine = Affine.of(self._part(layer, "o"), self._shape.n_heads * self._shape.d_head, self._like)
+        weight = affine.weight.to(torch.float32).unflatten(0, (self._shape.n_heads, -1))
+        writes = torch.einsum("...hk,hkd->...hd", z.to(weight.device, torch.float32), weight)
+        if affine.bias is not None:
+            writes = writes + affine.bias.to(torch.float32) / self._shape.n_heads
+        if attn_out is None or not self.post_norm:
+            return writes
+        total = writes.sum(-2)
+        scale = torch.where(total == 0, 0.0, attn_out.to(total.device, torch.float32) / total)
+        return writes * scale[..., None, :]
+
+    # ---- the model's own modules ----------------------------------------------------------------------------------
+
+    @property
+    def _like(self) -> Tensor:
+        return torch.empty(0, dtype=self._dtype, device=self._device)
+
+    def _own(self, stream: Tensor) -> Tensor:
+        return stream.to(self._device, self._dtype)
+
+    def _child(self, layer: int, name: str) -> nn.Module | None:
+        found = dict(self._tl.blocks[layer].named_children()).get(name)
+        return None if found is None else _bare(found)
+
+    def _part(self, layer: int, name: str) -> nn.Module:
+        return _bare(dict(self._tl.blocks[layer].attn.named_children())[name])
+
+    _projection = _part
+
+    def _through(self, module: nn.Module | None, x: Tensor) -> Tensor:
+        return x if module is None else module(x)
+
+    def _mlp_module(self, layer: int) -> Callable[[Tensor], Any]:
+        block = self._tl.blocks[layer]
+        if block.mlp.name is not None:
+            return _bare(block.mlp)
+        # OPT keeps its two maps on the block itself, and TransformerLens only groups them by name.
+        original, first, second = block.original_component, _bare(getattr(block.mlp, "in")), _bare(block.mlp.out)
+        return lambda x: second(original.activation_fn(first(x)))
+
+    def passing(self, stream: Float[Tensor, "n pos d_model"], layer: int | None = None) -> Alone:
+        """A `block_call` under which only one block runs, on this stream; or none, and the stream comes out at the end."""
+        return Alone(self._own(stream), layer, self._returns)
+
+    # ---- the block itself -----------------------------------------------------------------------------------------
+
+    def _by_block(self, layer: int, part: str, stream: Float[Tensor, "n d_model"]) -> Tensor:
+        """The part's value in a run of its block, alone, on sequences of one token each."""
+        ids = torch.zeros((len(stream), 1), dtype=torch.long, device=self._device)
+        site = Site(SITES[part], layer)
+        # A sequential block's MLP reads the stream after attention: without attention that is what goes in.
+        edits = [Edit(Zero(Site("attn_out", layer)))] if part == "mlp" and not self.parallel else []
+        call = self.passing(stream[:, None], layer)
+        _, attachment = self._model().forward(TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool)), edits, [site],
+                                      stop_after=layer, block_call=call, who="readers")  # fmt: skip
+        return attachment.values[site][:, 0].to(torch.float32)
+
+    # ---- the check --------------------------------------------------------------------------------------------------
+
+    def _check(self, model: HookedModel) -> None:
+        """Compares every part of every layer with a plain pass; a part that differs is read through its block.
+
+        Raises:
+            SiteAbsent: what the heads and MLPs write does not add up to the stream, so there are no edges to speak of.
+        """
+        names = ("resid_pre", "q", "k", "v", "z", "attn_out", "mlp_out", "resid_post")
+        layers = range(self._shape.n_layers)
+        ids = torch.randint(3, model.n_ids, (2, 5), generator=torch.Generator().manual_seed(0))
+        returns: list[int | None] = []
+
+        def record(layer: int, own: Callable[..., Any], x: Tensor, arguments: dict[str, Any]) -> Any:
+            out = own(x, **arguments)
+            returns.append(len(out) if isinstance(out, tuple) else None)
+            return out
+
+        model.forward(model.tokens(ids[:1]), block_call=record, who="readers")
+        self._returns = tuple(returns)
+        held = model.capture(ids, [Site(name, layer) for layer in layers for name in names])
+        for layer in layers:
+            x, attn, mlp = (held[Site(name, layer)] for name in ("resid_pre", "attn_out", "mlp_out"))
+            x, attn, mlp = x.flatten(0, 1), attn.flatten(0, 1), mlp.flatten(0, 1)
+            self._must_agree(x + attn + mlp, held[Site("resid_post", layer)].flatten(0, 1), layer, "The writes")
+            self._must_agree(self._tried(lambda: self.head_writes(layer, held[Site("z", layer)].flatten(0, 1), attn).sum(-2)),
+                             attn, layer, "The heads' writes")  # fmt: skip
+            for part in ("q", "k", "v"):
+                wanted = held[Site(part, layer)].flatten(0, 1)
+                if not self._close(self._tried(lambda: self.value(layer, part, x)), wanted):
+                    self.plan[part] = "blocks"
+            middle = x if self.parallel else x + attn
+            if not self._close(self._tried(lambda: self.value(layer, "mlp", middle)), mlp):
+                self.plan["mlp"] = "blocks"
+        if self.parallel and "blocks" in self.plan.values():
+            self._must_agree(self._by_block(0, "mlp", held[Site("resid_pre", 0)].flatten(0, 1)),
+                             held[Site("mlp_out", 0)].flatten(0, 1), 0, "Parallel attention and MLP")  # fmt: skip
+
+    def _tried(self, compute: Callable[[], Tensor]) -> Tensor | None:
+        try:
+            return compute()
+        except Exception:  # whatever an unknown architecture's modules do when they are called alone
+            return None
+
+    def _close(self, found: Tensor | None, wanted: Tensor) -> bool:
+        if found is None or found.shape != wanted.shape:
+            return False
+        allowed = 1e-4 if self._dtype == torch.float32 else 0.05
+        return bool((found.cpu() - wanted).abs().max() <= allowed * wanted.abs().max().clamp(min=1e-6))
+
+    def _must_agree(self, found: Tensor | None, wanted: Tensor, layer: int, what: str) -> None:
+        if not self._close(found, wanted):
+            raise SiteAbsent(f"{what} of layer {layer} do not add up to what enters the residual stream, so this "
+                             "architecture has no edges between them.", got=type(self._tl.original_model).__name__,
+                             do="use a model whose blocks add attention and MLP to the stream.")  # fmt: skip
+
+
+def _bare(module: nn.Module) -> nn.Module:
+    """The model's own module inside TransformerLens's, so that no hook sees what is only asked."""
+    return getattr(module, "original_component", None) or module
+
+
+@dataclass(frozen=True, eq=False)
+class Alone:
+    """A way to call the blocks: one of them on a given stream, the others not at all.
+
+    Args:
+        stream: what enters the one block, and what all others hand on.
+        layer: the one that runs; None for none, so that the stream comes out at the end.
+        returns: the length of the tuple that each block returns, None for a bare tensor.
+    """
+
+    stream: Float[Tensor, "n pos d_model"]
+    layer: int | None
+    returns: tuple[int | None, ...]
+
+    def __call__(self, layer: int, own: Callable[..., Any], x: Tensor, arguments: dict[str, Any]) -> Any:
+        if layer == self.layer:
+            return own(self.stream, **arguments)
+        size = self.returns[layer]
+        return self.stream if size is None else (self.stream, *(None,) * (size - 1))

@@ -1,0 +1,288 @@
+"""Activation patching: what does an activation of one run do in another?
+
+`patch` reads as four steps: name the cells of the sweep, take the activations of the source run, write each cell's
+into the base run, and read the metric.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tv_lens.batch import TokenBatch
+from tv_lens.errors import InvalidArgument, MisalignedPrompts, unknown
+from tv_lens.intervention import Add, Replace
+from tv_lens.metrics import Answers, Metric, Readout, checked, info_of, logit_diff
+from tv_lens.model.capture import Capture, floats_of
+from tv_lens.model.hooked_model import HookedModel
+from tv_lens.patching.cells import Cell, SitesLike, array_of, axes_of, cells_of, positions_of, targets_of
+from tv_lens.progress import Bar
+from tv_lens.progress import progress as progress_bar
+from tv_lens.results.sweep import Sweep
+from tv_lens.rows.engine import PlacedEdit, Row, RowValues, run_rows, why_whole_passes
+from tv_lens.rows.sharding import added, cut_rows
+from tv_lens.site import Site
+from tv_lens.storage.configuration import model_described
+from tv_lens.storage.run_folder import RunLike, shards
+from tv_lens.tasks.prompts import PromptPairs
+from tv_lens.tasks.tokenized import TokenizedPairs
+
+MODES = ("replace", "add")
+
+
+def patch(
+    model: HookedModel, pairs: PromptPairs, sites: SitesLike | Mapping[str, SitesLike], *,
+    over: Sequence[str] | None = None, metric: Metric = logit_diff, direction: str = "denoising",
+    mode: str = "replace", scales: Sequence[float | int] | None = None, plan: str = "auto",
+    memory_budget: int | None = None, run: RunLike = None, progress: bool = True,
+) -> Sweep:  # fmt: skip
+    """The metric with activations of the source run written into the base run, one cell at a time.
+
+    Args:
+        model: the model to look into.
+        pairs: clean and corrupted prompts. Where a sweep over positions needs prompts of one structure and these
+            are not, they are drawn again from words of one token shape (`pairs.uniform`), and the provenance says so.
+        sites: what is patched; what `over` does not name is patched together. Named sets of sites, such as
+            `{"movers": ["z[9].h1", "z[9].h6"], "both layers": ["mlp_out[3]", "mlp_out[7]"]}`, are patched set by set.
+        over: the sweep's axes, of "set", "component", "layer", "head", "pos", "span", "scale"; layers and positions if
+            None, or the sets where sites come in sets.
+        metric: logits and answers to one number per example.
+        direction: "denoising" writes clean activations into the corrupted run (does this restore the answer?),
+            "noising" corrupted ones into the clean run (does this break it?).
+        mode: "replace" puts the source run's activation in the base run's place, "add" adds the difference of the two
+            runs, times a scale: for one site, once is to replace it.
+        scales: how often "add" adds the difference: one number, or those of the axis "scale".
+        plan: how the cells are run: "auto", "rows" or "hooks" (see `rows.run_rows`); the values are the same.
+        memory_budget: bytes one batch may take beside the weights; the model's if None.
+        run: a folder that keeps finished shards, so that a killed sweep continues there; the values are the same.
+        progress: show a bar where somebody looks.
+
+    Returns:
+        A Sweep `example x over`, with the clean and corrupted runs' values beside it.
+
+    Raises:
+        MisalignedPrompts: clean and corrupted do not line up where the sweep needs it.
+        SiteNotWritable: the model would discard the edit.
+        RunMismatch: `run` was begun with another configuration.
+
+    Sign:
+        The metric's own. `sweep.recovery()` is 0 at the corrupted run and 1 at the clean one, in both directions.
+
+    Source:
+        Meng et al. 2022 (arXiv 2202.05262), causal tracing; Heimersheim and Nanda 2024 (arXiv 2404.15255), names.
+    """
+    if direction not in ("denoising", "noising"):
+        raise unknown("patching direction", direction, ("denoising", "noising"))
+    over = axes_of(over, sites)
+    scales = _scales(mode, scales, over)
+    targets = targets_of(model, sites, over)
+    addresses = [target.site for target in targets]
+    tokens, note = _tokenized(model, pairs, addresses, over)
+
+    _check_positions(addresses, tokens.clean.tokens, tokens.corrupted.tokens)
+
+    # 1. the cells of the sweep, in every example, in shards
+    cells = cells_of(tokens, targets, over, scales)
+    base, source = tokens.corrupted.tokens, tokens.clean.tokens
+    if direction == "noising":
+        base, source = source, base
+    work = _Work(model, tokens, model.tokens(base), model.tokens(source), cells, mode, plan,
+                 memory_budget or model.memory_budget)  # fmt: skip
+    parts = work.parts()
+
+    # 2. the runs without a patch, then shard by shard the source run's activations written into the base run
+    values, runs = np.full(len(cells) * len(pairs), np.nan), None
+    config = {"model": model_described(model), "prompts": pairs.recipe, "clean": tokens.clean.tokens,
+              "corrupted": tokens.corrupted.tokens, "answers": tokens.answers, "over": over, "metric": metric,
+              "sites": [[target.set, str(target.site)] for target in targets], "direction": direction, "mode": mode,
+              "scales": scales, "plan": work.kind,
+              "memory_budget": work.budget, "shard_sizes": [len(part) for part in parts]}  # fmt: skip
+    with shards(run, verb="patch", config=config, total=1 + len(parts)) as kept:
+        done = sum(len(parts[i - 1]) for i in kept.done if i > 0)
+        with progress_bar("tv.patch", len(values), "patched runs", progress, done) as bar:
+            for i in kept.pending():
+                runs = runs or _Runs.of(model, tokens, metric, memory_budget)
+                if i == 0:
+                    kept.put(0, {"clean": runs.clean, "corrupted": runs.corrupted})
+                    continue
+                found = work.run(parts[i - 1], Readout(metric, runs.answers, work.owners(parts[i - 1])), bar)
+                kept.put(i, {"values": found.values}, found.provenance)
+        plain, *found = kept.all()
+    provenance = {}
+    for part, shard in zip(parts, found):
+        values[part] = shard["values"]
+        provenance = added(provenance, shard.about)
+
+    # 3. the labelled result
+    info = info_of(metric)
+    return Sweep(
+        values=array_of(values.reshape(len(cells), -1).T, cells, over, tokens),
+        metric=info.name, units=info.units, sign=info.sign,
+        clean=plain["clean"], corrupted=plain["corrupted"],
+        name=f"{direction} {', '.join(sorted({site.component for site in addresses}))} of {pairs.task}",
+        provenance={"verb": "patch", "model": model.name, "fingerprint": model.fingerprint, "direction": direction, "mode": mode,
+                    "prompts": pairs.recipe, **note, **provenance, **kept.provenance, "zero": info.zero},
+    )  # fmt: skip
+
+
+def _scales(mode: str, scales: Sequence[float | int] | None, over: Sequence[str]) -> list[float]:
+    """How strongly each cell is patched."""
+    if mode not in MODES:
+        raise unknown("way of patching", mode, MODES)
+    if mode == "replace" and (scales is not None or "scale" in over):
+        raise InvalidArgument("What is replaced has no scale.", got=f"scales={scales}, over={tuple(over)}",
+                              do='mode="add" adds the difference of the two runs, scaled.')  # fmt: skip
+    found = [1.0] if scales is None else [float(scale) for scale in scales]
+    if not found or ("scale" not in over and len(found) > 1):
+        raise InvalidArgument("Several scales are swept over.", got=f"scales={scales}, over={tuple(over)}",
+                              do='name the axis: over=("layer", "scale").')  # fmt: skip
+    return found
+
+
+def _tokenized(
+    model: HookedModel, pairs: PromptPairs, targets: Sequence[Site], over: Sequence[str]
+) -> tuple[TokenizedPairs, dict[str, object]]:
+    """The pairs as tokens, aligned as far as the sweep needs it, and what was done to align them."""
+    tokens = pairs.tokenize(model)
+    # An attention pattern's keys are positions too, so it can only be carried between prompts of one structure.
+    by_position = "pos" in over or any(site.entry.position_axis == "query_pos" for site in targets)
+    everywhere = by_position or any(site.pos is None for site in targets)
+    if not everywhere or (tokens.is_uniform if by_position else tokens.is_aligned):
+        return tokens, {"redrawn": False}
+    if pairs.plan is not None:
+        tokens = pairs.uniform(model).tokenize(model)
+        if tokens.is_uniform:
+            return tokens, {"redrawn": True, "redrawn_why": "the sweep over positions needs prompts of one structure; "
+                            "they were drawn again, same seed, from words of the commonest token counts"}  # fmt: skip
+    tokens.check_aligned()
+    if by_position and not tokens.is_uniform:
+        raise MisalignedPrompts("The prompts have different structures, so a position has no one meaning.",
+                                got=f"{tokens!r}", do='sweep over "span", or give prompts of one token structure.')  # fmt: skip
+    return tokens, {"redrawn": False}
+
+
+def _check_positions(targets: Sequence[Site], *sides: TokenBatch) -> None:
+    """Raises `PositionError` where the sites name a position beyond some prompt."""
+    for position in sorted({p for site in targets for p in site.positions}):
+        for tokens in sides:
+            tokens.index(position)
+
+
+@dataclass(frozen=True, eq=False)
+class _Runs:
+    """The runs without a patch: the metric on each, and the answers with what the clean run says."""
+
+    answers: Answers
+    clean: Float[Tensor, "example"]
+    corrupted: Float[Tensor, "example"]
+
+    @classmethod
+    def of(cls, model: HookedModel, tokens: TokenizedPairs, metric: Metric, budget: int | None) -> _Runs:
+        logits = last_logits(model, tokens.clean.tokens, budget, "tv.patch clean run")
+        answers = replace(tokens.answers, reference=logits)
+        clean = checked(metric, logits, answers, "the clean run").cpu()
+        logits = last_logits(model, tokens.corrupted.tokens, budget, "tv.patch corrupted run")
+        return cls(answers, clean, checked(metric, logits, answers, "the corrupted run").cpu())
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """Every cell in every example, numbered `cell * examples + example`."""
+
+    model: HookedModel
+    tokens: TokenizedPairs
+    base: TokenBatch
+    source: TokenBatch
+    cells: list[Cell]
+    mode: str
+    plan: str
+    budget: int
+
+    @cached_property
+    def kind(self) -> str:
+        """The plan that will run, and why where it is whole passes."""
+        why = why_whole_passes(self.model, [site for cell in self.cells for site in cell.sites], self.plan)
+        return "rows" if why is None else f"hooks: {why}"
+
+    @cached_property
+    def lengths(self) -> tuple[list[int], list[int]]:
+        """Of the source and the base prompts."""
+        return self.source.lengths.tolist(), self.base.lengths.tolist()
+
+    def parts(self) -> list[list[int]]:
+        """The numbers in shards; the source run's activations of one fit the budget (one example's at least)."""
+        n = len(self.base)
+        starts = [min(min(self._places(cell, site, i)[1]) for site in cell.sites) for cell in self.cells for i in range(n)]
+        tensors = {site.tensor for cell in self.cells for site in cell.sites}
+        per_example = 4 * sum(floats_of(tensor, self.source.width, self.model.shape) for tensor in tensors)
+        return cut_rows([number % n for number in range(len(starts))], starts, self.lengths[1], whole=self.kind != "rows",
+                        most_prompts=max(1, self.budget // per_example))  # fmt: skip
+
+    def owners(self, part: Sequence[int]) -> Int[Tensor, "row"]:
+        """The example of each number."""
+        return torch.tensor(part) % len(self.base)
+
+    def run(self, part: Sequence[int], readout: Readout, bar: Bar) -> RowValues:
+        """A shard's values: the activations of its examples' source runs, written cell by cell into their base runs."""
+        numbers = [divmod(number, len(self.base)) for number in part]
+        examples = sorted({i for _, i in numbers})
+        held = self.model.capture(self.source.select(examples), self._tensors(numbers), memory_budget=self.budget)
+        minus = None
+        if self.mode == "add":
+            minus = self.model.capture(self.base.select(examples), self._tensors(numbers), memory_budget=self.budget)
+        places = {i: at for at, i in enumerate(examples)}
+        rows = [self._row(self.cells[cell], held, minus, places[i], i) for cell, i in numbers]
+        return run_rows(self.model, self.base, rows, readout, plan=self.plan, memory_budget=self.budget, who="tv.patch",
+                        bar=bar)  # fmt: skip
+
+    def _tensors(self, numbers: Sequence[tuple[int, int]]) -> list[Site]:
+        chosen = {cell for cell, _ in numbers}
+        return sorted({site.tensor for cell in chosen for site in self.cells[cell].sites}, key=str)
+
+    def _places(self, cell: Cell, site: Site, i: int) -> list[tuple[int, ...]]:
+        """Where a cell's site lies in an example's source and base prompts."""
+        spans = self.tokens.clean.token_spans[i]
+        return [positions_of(cell, site, spans, lengths[i]) for lengths in self.lengths]
+
+    def _row(self, cell: Cell, held: Capture, minus: Capture | None, at: int, i: int) -> Row:
+        """An example's base run with the cell's activations of its source run, which are entry `at` of what is held."""
+        edits = []
+        for site in cell.sites:
+            source, base = self._places(cell, site, i)
+            place, value = replace(site, pos=None), _value(held, site, at, source)
+            if minus is None:
+                edits.append(PlacedEdit(Replace(place, value), base))
+            else:
+                edits.append(PlacedEdit(Add(place, cell.scale * (value - _value(minus, site, at, base))), base))
+        return Row(i, tuple(edits))
+
+
+def _value(held: Capture, site: Site, at: int, positions: Sequence[int]) -> Float[Tensor, "pos *axes"]:
+    value = held[site.tensor][at]  # pos *axes, or head query_pos key_pos
+    if site.entry.position_axis == "query_pos":
+        value = value.transpose(0, 1)
+    if site.head is not None:
+        value = value[:, site.head]
+    return value[list(positions)]
+
+
+def last_logits(
+    model: HookedModel, tokens: TokenBatch, budget: int | None = None, who: str = "plain runs"
+) -> Float[Tensor, "batch d_vocab"]:
+    """Every prompt's logits after its last token, run without any edit; on the host."""
+    tokens, kept = model.tokens(tokens), [torch.empty(0)] * len(tokens)
+
+    def keep(logits: Tensor, index: Tensor) -> Tensor:
+        for i, row in zip(index.tolist(), logits.cpu()):
+            kept[i] = row
+        return torch.zeros(len(index))
+
+    run_rows(model, tokens, [Row(i) for i in range(len(tokens))], keep, memory_budget=budget, who=who,
+             show_progress=False)  # fmt: skip
+    return torch.stack(kept)

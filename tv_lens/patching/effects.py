@@ -1,0 +1,198 @@
+"""What each part of a model, and each demonstration of a prompt, does for the answer: exact effects as verbs.
+
+An effect is a difference of two runs: the metric with one thing changed, less the metric of the run it was changed in.
+Effects of heads and MLPs come from `patch`; those of paths between heads are in `paths.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from tv_lens.batch import TokenBatch
+from tv_lens.errors import EmptySelection, InvalidArgument, SiteNotWritable, unknown
+from tv_lens.metrics import Answers, Metric, Readout, checked, info_of, logit_diff
+from tv_lens.model.hooked_model import HookedModel
+from tv_lens.model.masking import hides, hiding
+from tv_lens.patching.activations import last_logits, patch
+from tv_lens.progress import progress as progress_bar
+from tv_lens.results.sweep import Sweep
+from tv_lens.rows.engine import Row, run_rows
+from tv_lens.site import Sites
+from tv_lens.storage.run_folder import RunLike, inside
+from tv_lens.tasks.prompts import Prompt, PromptPairs, Prompts
+from tv_lens.tasks.templates import Pair
+from tv_lens.tasks.tokenized import TokenizedPrompts
+
+WAYS = ("removing", "hiding")
+
+
+def node_effects(
+    model: HookedModel, pairs: PromptPairs, *, pos: int | None = -1, metric: Metric = logit_diff,
+    direction: str = "denoising", plan: str = "auto", memory_budget: int | None = None, run: RunLike = None,
+    progress: bool = True,
+) -> Sweep:  # fmt: skip
+    """What every attention head and every MLP does for the metric, one at a time: a Sweep `example x layer x node`.
+
+    Args:
+        model: the model to look into.
+        pairs: clean and corrupted prompts.
+        pos: where a node's output is exchanged: -1 the last token (needs no alignment), None every token.
+        metric: logits and answers to one number per example.
+        direction: "denoising" writes a node's clean output into the corrupted run, "noising" its corrupted output into
+            the clean run.
+        plan: "auto", "rows" or "hooks".
+        memory_budget: bytes one batch may take beside the weights.
+        run: a folder to keep finished shards in, so that a killed call goes on where it was.
+        progress: show a bar where somebody looks.
+
+    Returns:
+        The nodes are "h0", "h1", ... and "mlp". The run without a change is at 0, so `recovery()` is the share of the
+        gap between the runs that a node alone makes good.
+
+    Sign:
+        The metric's, as a difference from the run that is changed; 0 where the node makes no difference.
+
+    Source:
+        Vig et al. 2020 (arXiv 2004.12265), indirect effects of single components.
+    """
+    def swept(component: str, over: tuple[str, ...]) -> Sweep:
+        return patch(model, pairs, Sites((component,), pos=pos), over=over, metric=metric, direction=direction, plan=plan,
+                     memory_budget=memory_budget, run=inside(run, component), progress=progress)  # fmt: skip
+
+    heads, mlps = swept("z", ("layer", "head")), swept("mlp_out", ("layer",))
+    names = [f"h{head}" for head in heads.values["head"].values] + ["mlp"]
+    of_heads = heads.values.rename(head="node").assign_coords(node=names[:-1])
+    values = xr.concat([of_heads, mlps.values.expand_dims(node=names[-1:])], dim="node")
+    values = values.assign_coords(node=np.array(names)).transpose("example", "layer", "node")
+    base = heads.corrupted if direction == "denoising" else heads.clean
+    # The two sweeps run the same baselines; rounding apart they are one number.
+    return as_effects(
+        replace(heads, values=values, name=f"{pairs.task}: effect of every head and MLP ({direction})"), base,
+        {"verb": "node_effects", "pos": pos},
+    )  # fmt: skip
+
+
+def as_effects(sweep: Sweep, base: xr.DataArray, provenance: dict[str, object]) -> Sweep:
+    """A sweep and its baselines as differences from the run that was changed."""
+    return replace(
+        sweep, values=(sweep.values - base).transpose(*sweep.values.dims), metric=f"effect on {sweep.metric}",
+        sign=f"as a difference from the run that is changed; 0: no effect (of the metric itself: {sweep.sign})", zero=0.0,
+        clean=None if sweep.clean is None else sweep.clean - base,
+        corrupted=None if sweep.corrupted is None else sweep.corrupted - base,
+        provenance={**sweep.provenance, **provenance},
+    )  # fmt: skip
+
+
+def demonstration_effects(
+    model: HookedModel, prompts: Prompts | PromptPairs, *, by: str = "removing", metric: Metric = logit_diff,
+    plan: str = "auto", memory_budget: int | None = None, progress: bool = True,
+) -> Sweep:  # fmt: skip
+    """How much each demonstration of a prompt does for the metric: leave one out, a Sweep `example x demonstration`.
+
+    Args:
+        model: the model that answers.
+        prompts: prompts with as many demonstrations each; of pairs, the clean ones.
+        by: "removing" takes the demonstration out of the text, so that later tokens move up; "hiding" leaves the text
+            and keeps every later token from attending to it, so that nothing moves.
+        metric: logits and answers to one number per example.
+        plan: how the prompts without a demonstration run, where `by` is "removing".
+        memory_budget: bytes one batch may take beside the weights.
+        progress: show a bar where somebody looks.
+
+    Returns:
+        Demonstrations count from 0, the first one shown. The clean baseline is the metric of the whole prompt.
+
+    Raises:
+        EmptySelection: the prompts show no demonstration.
+        SiteNotWritable: by hiding, on a model whose attention does not take its mask from outside.
+
+    Sign:
+        Above 0, the metric is higher with the demonstration than without it.
+    """
+    if by not in WAYS:
+        raise unknown("way to leave a demonstration out", by, WAYS)
+    prompts = prompts.clean if isinstance(prompts, PromptPairs) else prompts
+    shots = {len(prompt.demonstrations) for prompt in prompts}
+    if len(shots) > 1 or shots == {0}:
+        raise EmptySelection("Every prompt must show as many demonstrations, and one at least.", got=sorted(shots),
+                             allowed="task.prompts(shots=5, n=20)")  # fmt: skip
+    count, whole = shots.pop(), prompts.tokenize(model)
+    budget = memory_budget or model.memory_budget
+    reference = last_logits(model, whole.tokens, budget) if by == "hiding" or _needs_reference(metric) else None
+    answers = replace(whole.answers, reference=reference)
+    if by == "removing":
+        found, about = _removed(model, whole, answers, count, metric, plan, budget, progress)
+    else:
+        found, about = _hidden(model, whole, answers, count, metric, progress)
+    full, without = found[:, 0], found[:, 1:]
+    info = info_of(metric)
+    return Sweep(
+        xr.DataArray((full[:, None] - without).numpy(), dims=("example", "demonstration")),
+        metric=f"effect on {info.name}", units=info.units, zero=0.0,
+        sign=f"above 0: {info.name} is higher with the demonstration than without it; 0: no effect",
+        name=f"{prompts.task}: effect of each demonstration (by {by})",
+        provenance={"verb": "demonstration_effects", "by": by, "model": model.name, "fingerprint": model.fingerprint,
+                    "prompts": prompts.recipe, "whole_prompt": float(full.mean()), **about},
+    )  # fmt: skip
+
+
+def _needs_reference(metric: Metric) -> bool:
+    return info_of(metric).name == "kl"
+
+
+def _removed(
+    model: HookedModel, whole: TokenizedPrompts, answers: Answers, count: int, metric: Metric, plan: str, budget: int,
+    progress: bool,
+) -> tuple[Float[Tensor, "example one_and_demonstration"], dict[str, object]]:  # fmt: skip
+    """The metric of each whole prompt, and of its texts without one demonstration."""
+    items = [one for prompt in whole.prompts for one in (prompt, *(_without(whole.prompts, prompt, i) for i in range(count)))]
+    tokens = replace(whole.prompts, items=tuple(items)).tokenize(model)
+    base, owners = model.tokens(tokens.tokens), torch.arange(len(whole)).repeat_interleave(count + 1)
+    found = run_rows(model, base, [Row(i) for i in range(len(items))], Readout(metric, answers, owners), plan=plan,
+                     memory_budget=budget, who="prompts without a demonstration", show_progress=progress)  # fmt: skip
+    return found.values.view(len(whole), count + 1), found.provenance
+
+
+def _without(prompts: Prompts, prompt: Prompt, i: int) -> Prompt:
+    kept = [pair for at, pair in enumerate(prompt.demonstrations) if at != i]
+    built = Prompt.build(prompts.template, kept, Pair(prompt.input, prompt.output))
+    return replace(built, answer=prompt.answer, foil=prompt.foil, spares=prompt.spares)
+
+
+def _hidden(
+    model: HookedModel, whole: TokenizedPrompts, answers: Answers, count: int, metric: Metric, progress: bool
+) -> tuple[Float[Tensor, "example one_and_demonstration"], dict[str, object]]:
+    """The metric of each whole prompt, and of the same prompt with one demonstration that no later token sees."""
+    if not hides(model):
+        raise SiteNotWritable(f"The attention of {model.architecture} cannot be kept from seeing tokens from outside.",
+                              got='by="hiding"', do='by="removing" takes the demonstration out of the text.')  # fmt: skip
+    base = model.tokens(whole.tokens)
+    cases = [(row, demo) for row in range(len(base)) for demo in (None, *range(count))]
+    values, step = torch.zeros(len(cases)), max(1, 4096 // base.width)
+    with progress_bar("prompts with a hidden demonstration", len(cases), "prompts", progress) as bar:
+        for start in range(0, len(cases), step):
+            part = cases[start : start + step]
+            rows = [row for row, _ in part]
+            batch = base.select(rows)
+            blocked = torch.stack([_blocked(whole, row, demo, batch.width) for row, demo in part])
+            logits, _ = model.forward(batch, logits_at=batch.last[:, None], block_call=hiding(blocked),
+                                      who="demonstration_effects")  # fmt: skip
+            values[start : start + step] = checked(metric, logits[:, 0].cpu(), answers.select(rows), "a hidden run").cpu()
+            bar.advance(len(part))
+    return values.view(len(base), count + 1), {"plan": "hooks", "plan_why": "the mask of every token changes"}
+
+
+def _blocked(whole: TokenizedPrompts, row: int, demo: int | None, width: int) -> Bool[Tensor, "query key"]:
+    """Who may not see whom: the tokens after a demonstration, those of it."""
+    blocked = torch.zeros(width, width, dtype=torch.bool)
+    spans = [span for span in whole.token_spans[row] if demo is not None and span.demo == demo]
+    if spans:
+        first, end = min(span.start for span in spans), max(span.end for span in spans)
+        blocked[end:, first:end] = True
+    return blocked

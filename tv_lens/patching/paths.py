@@ -1,0 +1,240 @@
+"""Path patching between heads, exactly: what does a sender do for the answer through one reader alone?
+
+The sender's other output is put into the stream that one reader of a later head sees, and into nothing else. What that
+reader then holds is computed by the model's own norm and projection (`readers.py`); written in its place, it is a row
+like any other. So every pair of heads at the last token costs a row, born at the receiver's layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float
+from torch import Tensor
+
+from tv_lens.batch import TokenBatch
+from tv_lens.errors import EmptySelection, unknown
+from tv_lens.intervention import Replace
+from tv_lens.metrics import Metric, Readout, checked, info_of, logit_diff
+from tv_lens.model.editing import Edit
+from tv_lens.model.hooked_model import HookedModel
+from tv_lens.model.readers import readers_of
+from tv_lens.patching.activations import last_logits
+from tv_lens.patching.effects import as_effects
+from tv_lens.progress import progress as progress_bar
+from tv_lens.results.sweep import Sweep
+from tv_lens.rows.engine import PlacedEdit, Row, run_rows
+from tv_lens.site import Site
+from tv_lens.storage.configuration import model_described
+from tv_lens.storage.run_folder import RunLike, shards
+from tv_lens.tasks.prompts import PromptPairs
+
+READS = ("q", "k", "v")
+ROWS_AT_ONCE = 40_000  # rows are objects of Python: so many at a time keep them small beside the model
+
+Head = tuple[int, int]
+
+
+def path_effects(
+    model: HookedModel, pairs: PromptPairs, *, senders: Iterable[Sequence[int]] | None = None,
+    receivers: Iterable[Sequence[int]] | None = None, reads: str = "q", metric: Metric = logit_diff,
+    direction: str = "denoising", plan: str = "auto", memory_budget: int | None = None, run: RunLike = None,
+    progress: bool = True,
+) -> Sweep:  # fmt: skip
+    """What every sender head does for the metric through one reader of every later head, at the last token.
+
+    Everything else is held as in the base run: other heads, and the MLPs between the two. So it is the direct path.
+
+    Args:
+        model: the model to look into.
+        pairs: clean and corrupted prompts.
+        senders: heads as (layer, head) whose output is exchanged; all of them if None.
+        receivers: heads that read it, with `reads` "k" or "v" key-value heads; all of them if None.
+        reads: which input of the receiver changes: "q", "k" or "v". At the last token a key or value is seen by that
+            token alone, so "k" and "v" are the part that the receiver's attention to the last token has.
+        metric: logits and answers to one number per example.
+        direction: "denoising" brings the sender's clean output into the corrupted run, "noising" the other way.
+        plan: "auto", "rows" or "hooks".
+        memory_budget: bytes one batch may take beside the weights.
+        run: a folder to keep finished shards in, so that a killed call goes on where it was.
+        progress: show a bar where somebody looks.
+
+    Returns:
+        A Sweep `example x sender x receiver`, with names such as "a3.h1" and "a5.h2<q>"; missing where the receiver does
+        not come after the sender.
+
+    Sign:
+        The metric's, as a difference from the base run; 0 where the path carries nothing.
+
+    Source:
+        Wang et al. 2022 (arXiv 2211.00593), path patching; Goldowsky-Dill et al. 2023 (arXiv 2304.05969). Wang et al.
+        let the MLPs between sender and receiver follow the change; here they are held, as in the latter.
+    """
+    if reads not in READS:
+        raise unknown("reader", reads, READS)
+    if direction not in ("denoising", "noising"):
+        raise unknown("patching direction", direction, ("denoising", "noising"))
+    senders = _heads(model, senders, Site("z", 0))
+    receivers = _heads(model, receivers, Site(reads, 0))
+    links = [(s, r) for r in receivers for s in senders if s[0] < r[0]]
+    if not links:
+        raise EmptySelection("No receiver comes after a sender.", got=f"senders {senders}, receivers {receivers}")
+    sending, receiving = (set(heads) for heads in zip(*links))
+    senders, receivers = [s for s in senders if s in sending], [r for r in receivers if r in receiving]
+    tokens = pairs.tokenize(model)
+
+    # 1. the runs without a patch
+    logits = [last_logits(model, side.tokens, memory_budget) for side in (tokens.clean, tokens.corrupted)]
+    answers = replace(tokens.answers, reference=logits[0])
+    clean, corrupted = (checked(metric, found, answers, "a plain run").cpu() for found in logits)
+
+    # 2. each path as a row: the receiver holds what it would read, had only it seen the sender's other output
+    base, source = model.tokens(tokens.corrupted.tokens), model.tokens(tokens.clean.tokens)
+    if direction == "noising":
+        base, source = source, base
+    config = {"answers": answers, "metric": metric, "direction": direction, "plan": plan}
+    values, about = _measured(model, base, source, links, reads, partial(Readout, metric, answers), config,
+                              plan=plan, memory_budget=memory_budget, run=run, progress=progress)  # fmt: skip
+
+    # 3. the labelled result
+    names = [name(head) for head in senders], [f"{name(head)}<{reads}>" for head in receivers]
+    grid = np.full((len(base), len(senders), len(receivers)), np.nan)
+    where = np.array([(senders.index(s), receivers.index(r)) for s, r in links])
+    grid[:, where[:, 0], where[:, 1]] = values.numpy()
+    info = info_of(metric)
+    sweep = Sweep(
+        xr.DataArray(grid, dims=("example", "sender", "receiver"), coords={"sender": names[0], "receiver": names[1]}),
+        metric=info.name, units=info.units, sign=info.sign, clean=clean.numpy(), corrupted=corrupted.numpy(),
+        name=f"{pairs.task}: effect of heads through later heads' {reads} ({direction})", allow_missing=True,
+        provenance={"verb": "path_effects", "model": model.name, "fingerprint": model.fingerprint, "direction": direction,
+                    "reads": reads, "pos": -1, "prompts": pairs.recipe, "links": len(links),
+                    **{key: about[key] for key in ("plan", "plan_why", "run", "damaged_shards") if key in about}},
+    )  # fmt: skip
+    return as_effects(sweep, sweep.corrupted if direction == "denoising" else sweep.clean, {})
+
+
+def _measured(
+    model: HookedModel, base: TokenBatch, source: TokenBatch, links: Sequence[tuple[Head, Head]], reads: str,
+    readout_of: Callable[[Tensor], Readout], config: Mapping[str, object], *, plan: str, memory_budget: int | None, run: RunLike, progress: bool,
+) -> tuple[Float[Tensor, "example link"], dict[str, object]]:  # fmt: skip
+    """The metric of every example under every path, some examples a shard, and how it was come by."""
+    size = max(1, ROWS_AT_ONCE // len(links))
+    parts = [list(range(start, min(start + size, len(base)))) for start in range(0, len(base), size)]
+    senders, receivers = (list(dict.fromkeys(heads)) for heads in zip(*links))
+    config = {"model": model_described(model), **config, "base": base, "source": source, "senders": senders,
+              "receivers": receivers, "reads": reads, "memory_budget": memory_budget or model.memory_budget}  # fmt: skip
+    with shards(run, verb="path_effects", config=config, total=len(parts)) as kept:
+        done = len(links) * sum(len(parts[i]) for i in kept.done)
+        with progress_bar("paths between heads", len(links) * len(base), "paths", progress, done) as bar:
+            for i in kept.pending():
+                paths = _Paths.of(model, base.select(parts[i]), source.select(parts[i]), senders, receivers, reads)
+                rows = [row for link in links for row in paths.rows(*link)]
+                readout = readout_of(torch.tensor(parts[i]).repeat(len(links)))
+                found = run_rows(model, paths.base, rows, readout, plan=plan, memory_budget=memory_budget,
+                                 who="tv.path_effects", bar=bar)  # fmt: skip
+                kept.put(i, {"values": found.values.view(len(links), len(parts[i])).T}, found.provenance)
+        held = kept.all()
+    values = torch.cat([torch.from_numpy(shard["values"]) for shard in held])
+    return values, {**held[-1].about, **kept.provenance}
+
+
+def name(head: Head) -> str:
+    """A head's name as the field writes it: "a3.h1"."""
+    return f"a{head[0]}.h{head[1]}"
+
+
+def _heads(model: HookedModel, given: Iterable[Sequence[int]] | None, like: Site) -> list[Head]:
+    """The heads that are named, or all that the component has, each checked to be writable."""
+    count = model.shape.size(like.entry.head_axis) or 0
+    if given is None:
+        model.registry.check(like, write=True)
+        return [(layer, head) for layer in range(model.n_layers) for head in range(count)]
+    heads = [(int(layer), int(head)) for layer, head in given]
+    for layer, head in heads:
+        model.registry.check(Site(like.component, layer, head), write=True)
+    if not heads:
+        raise EmptySelection("No head was named.", allowed="senders=[(3, 1), (4, 0)], or None for all")
+    return list(dict.fromkeys(heads))
+
+
+@dataclass(frozen=True, eq=False)
+class _Paths:
+    """What each receiver of some examples would hold, by its layer."""
+
+    base: TokenBatch
+    reads: str
+    senders: dict[Head, int]
+    held: dict[int, Float[Tensor, "example sender head d_head"]]
+
+    @classmethod
+    def of(
+        cls, model: HookedModel, base: TokenBatch, source: TokenBatch, senders: Sequence[Head], receivers: Sequence[Head],
+        reads: str,
+    ) -> _Paths:  # fmt: skip
+        receiving = sorted({layer for layer, _ in receivers})
+        senders = sorted(head for head in senders if head[0] < receiving[-1])
+        changes = _changes(model, base, source, senders)
+        streams = model.capture(base, [Site("resid_pre", layer, pos=-1) for layer in receiving])
+        readers, held = readers_of(model), {}
+        for layer in receiving:
+            before = [at for at, head in enumerate(senders) if head[0] < layer]
+            if before:
+                seen = streams[Site("resid_pre", layer, pos=-1)][:, None] + changes[:, before]
+                held[layer] = readers.value(layer, reads, seen.flatten(0, 1)).cpu().unflatten(0, seen.shape[:2])
+        return cls(base, reads, {head: at for at, head in enumerate(senders)}, held)
+
+    def rows(self, sender: Head, receiver: Head) -> list[Row]:
+        """One row an example."""
+        layer, head = receiver
+        values = self.held[layer][:, self.senders[sender], head]
+        site, lengths = Site(self.reads, layer, head), self.base.lengths.tolist()
+        return [Row(i, (PlacedEdit(Replace(site, value[None]), (length - 1,)),))
+                for i, (value, length) in enumerate(zip(values, lengths))]  # fmt: skip
+
+
+def _changes(
+    model: HookedModel, base: TokenBatch, source: TokenBatch, senders: Sequence[Head]
+) -> Float[Tensor, "example sender d_model"]:
+    """By how much the stream changes where one sender's output is exchanged: through the model's own projection.
+
+    Attention's output follows from its heads' outputs alone, so its layer is run on sequences of one token whose heads'
+    outputs are all given. A norm after attention (Gemma-2, OLMo-2) is then exact, too.
+    """
+    layers = sorted({layer for layer, _ in senders})
+    here, there = (model.capture(batch, [Site("z", layer, pos=-1) for layer in layers]) for batch in (base, source))
+    found: dict[Head, Tensor] = {}
+    for layer in layers:
+        site, heads = Site("z", layer, pos=-1), [head for at, head in senders if at == layer]
+        z = here[site][None].repeat(1 + len(heads), 1, 1, 1)  # the untouched outputs first
+        for at, head in enumerate(heads, start=1):
+            z[at, :, head] = there[site][:, head]
+        written = _attention_out(model, layer, z.flatten(0, 1)).unflatten(0, z.shape[:2])
+        found |= {(layer, head): written[at] - written[0] for at, head in enumerate(heads, start=1)}
+    return torch.stack([found[head] for head in senders], dim=1)
+
+
+def _attention_out(
+    model: HookedModel, layer: int, z: Float[Tensor, "n head d_head"]
+) -> Float[Tensor, "n d_model"]:
+    """What a layer's attention adds to the stream, from its heads' outputs."""
+    ids = torch.zeros((len(z), 1), dtype=torch.long, device=model.device)
+    site = Site("attn_out", layer)
+    stream = torch.zeros((len(z), 1, model.shape.d_model), dtype=model.dtype, device=model.device)
+    _, attachment = model.forward(
+        TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool)), [Edit(Replace(Site("z", layer), z[:, None]))], [site],
+        stop_after=layer, block_call=partial(_one_block, layer, stream), who="tv.path_effects: a sender's output",
+    )  # fmt: skip
+    return attachment.values[site][:, 0].float().cpu()
+
+
+def _one_block(
+    wanted: int, stream: Tensor, layer: int, own: Callable[..., Any], x: Tensor, arguments: dict[str, Any]
+) -> Any:
+    """Runs one block, on a given stream, and passes the others by."""
+    return own(stream, **arguments) if layer == wanted else stream

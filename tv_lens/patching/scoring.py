@@ -1,0 +1,160 @@
+"""Scoring answers: by first token, by the log-probability of the whole answer, and by greedy exact match.
+
+The answer's tokens are appended to the prompt and all of them are read in one pass (teacher forcing). Greedy decoding
+would write the answer if and only if each of its tokens is the top prediction after those before it, so exact match
+needs no decoding loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tv_lens.batch import TokenBatch
+from tv_lens.errors import InvalidArgument
+from tv_lens.intervention import Intervention, as_interventions
+from tv_lens.metrics import Answers, checked, exact_match, log_prob
+from tv_lens.model.capture import prompts_per_pass
+from tv_lens.model.editing import Edit, positions_of, refuse_duplicates
+from tv_lens.model.hooked_model import HookedModel
+from tv_lens.model.passes import in_batches
+from tv_lens.progress import progress as progress_bar
+from tv_lens.tasks.prompts import Prompts
+from tv_lens.tasks.tokenized import TokenizedPrompts
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Scores:
+    """How each prompt was answered.
+
+    Args:
+        first_token: 1 where the top prediction is the answer's first token, else 0.
+        exact_match: 1 where greedy decoding begins with the whole answer, else 0; what it would write after the
+            answer is not looked at.
+        log_prob: log-probability of the whole answer, in nats, summed over its tokens.
+        top: the token predicted right after the prompt.
+    """
+
+    first_token: Float[Tensor, "batch"]
+    exact_match: Float[Tensor, "batch"]
+    log_prob: Float[Tensor, "batch"]
+    top: Int[Tensor, "batch"]
+
+    def __len__(self) -> int:
+        return len(self.first_token)
+
+    def __repr__(self) -> str:
+        return (
+            f"Scores({len(self)} prompts: first token {float(self.first_token.mean()):.2f}, "
+            f"exact match {float(self.exact_match.mean()):.2f}, "
+            f"log-probability {float(self.log_prob.mean()):.2f} nats)"
+        )
+
+
+def score(
+    model: HookedModel, prompts: Prompts | TokenizedPrompts,
+    interventions: Intervention | Sequence[Intervention] = (), *, memory_budget: int | None = None,
+    who: str = "tv.score", progress: bool = True,
+) -> Scores:  # fmt: skip
+    """How the model answers each prompt, by three measures, with or without interventions.
+
+    Args:
+        model: the model that answers.
+        prompts: with their answers.
+        interventions: edits during the pass. Their positions count within the prompt: -1 is the prompt's last
+            token and stays there while the answer's tokens follow. An edit without a position acts on the answer's
+            tokens too.
+        memory_budget: bytes one batch may take beside the weights; the model's if None.
+        who: what the progress bar and the registry call it.
+        progress: show a bar where somebody looks.
+
+    Raises:
+        PromptError: a prompt with its answer is longer than the model's context.
+        InvalidArgument: an intervention takes its value from other prompts of the batch, or stands in an open
+            `model.intervene`, which cannot know where a prompt ends and its answer begins.
+        NonFiniteMetric: a logit is not a number.
+
+    Sign:
+        Higher is better in all three; `log_prob` is 0 at certainty and negative otherwise.
+
+    Example:
+        >>> prompts = tv.task("country-capital").queries(n=20)  # doctest: +SKIP
+        >>> score(model, prompts, tv.Zero("z[5].h3"))  # doctest: +SKIP
+        Scores(20 prompts: first token 0.05, exact match 0.05, log-probability -9.31 nats)
+    """
+    tokens = prompts.tokenize(model) if isinstance(prompts, Prompts) else prompts
+    edits = as_interventions(interventions)
+    most = max(len(answer) for answer in tokens.answer_ids)
+    _refuse(model, edits, most)
+    lengths = tokens.tokens.lengths.tolist()
+    # The answer's last token is predicted, never read.
+    whole = [row + answer[:-1] for row, answer in zip(tokens.tokens.rows(), tokens.answer_ids)]
+    batch = model.tokens(TokenBatch.from_lists(whole))
+    found: list[Scores] = []
+    size = prompts_per_pass(model, batch.width, most, memory_budget or model.memory_budget)
+    work = partial(_scored, model, batch, lengths, tokens.answer_ids, edits, who)
+    with progress_bar(who, len(batch), "prompts", progress) as bar:
+        for rows, part in in_batches(model, len(batch), size, batch.width, work, who=who):
+            found.append(part)
+            bar.advance(rows.stop - rows.start)
+    fields = ("first_token", "exact_match", "log_prob", "top")
+    return Scores(**{name: torch.cat([getattr(part, name) for part in found]) for name in fields})
+
+
+def _refuse(model: HookedModel, edits: Sequence[Intervention], most: int) -> None:
+    """Raises for edits whose meaning would hang on how prompts are batched, or on answers that follow them."""
+    for edit in edits:
+        if edit.mixes_prompts:
+            raise InvalidArgument(
+                f"{edit.label} takes its value from the batch's other prompts, and prompts are scored each on "
+                "its own.",
+                do="compute the value first: Replace(site, value), or Mean(site, value=...).",
+            )  # fmt: skip
+    for open_edit in (edit for attachment in model.registry.attached for edit in attachment.edits):
+        if most > 1 and open_edit.rows is None and any(pos < 0 for pos in open_edit.site.positions):
+            raise InvalidArgument(
+                "An open model.intervene counts back from the last token of the pass, which is the answer's here.",
+                got=open_edit.intervention.label, do="close it, and pass the edit as interventions=.",
+            )  # fmt: skip
+
+
+def _scored(
+    model: HookedModel, whole: TokenBatch, lengths: Sequence[int], answer_ids: Sequence[Sequence[int]],
+    edits: Sequence[Intervention], who: str, rows: slice,
+) -> Scores:  # fmt: skip
+    """The scores of some of the prompts, each followed by its answer."""
+    batch, lengths, answer_ids = whole.select(rows), lengths[rows], answer_ids[rows]
+    device = batch.ids.device
+    prompt_ends = torch.tensor(list(lengths), device=device)
+    columns = torch.arange(batch.width, device=device)
+    prompts = TokenBatch(batch.ids, columns[None, :] < prompt_ends[:, None])
+    refuse_duplicates([Edit(edit) for edit in edits], prompts)
+    placed = [_placed(edit, prompts) for edit in edits]
+
+    n = max(len(answer) for answer in answer_ids)
+    counts = torch.tensor([len(answer) for answer in answer_ids], device=device)
+    answers = torch.tensor([[*answer, *[0] * (n - len(answer))] for answer in answer_ids], device=device)
+    within = torch.arange(n, device=device)
+    asked = within[None, :] < counts[:, None]  # batch n: where an answer has a token
+    predicts = torch.minimum(prompt_ends[:, None] - 1 + within, batch.last[:, None])
+
+    logits, _ = model.forward(batch, placed, logits_at=predicts, who=who)
+    flat, targets = logits[asked], Answers(answers[asked])
+    right = torch.ones(asked.shape, device=device)
+    right[asked] = checked(exact_match, flat, targets, "an answer's tokens").to(device)
+    nats = torch.zeros(asked.shape, device=device)
+    nats[asked] = checked(log_prob, flat, targets, "an answer's tokens").to(device)
+    return Scores(right[:, 0].cpu(), right.prod(1).cpu(), nats.sum(1).cpu(), logits[:, 0].argmax(-1).cpu())
+
+
+def _placed(edit: Intervention, prompts: TokenBatch) -> Edit:
+    """The edit at its positions within the prompts, whatever follows them in the batch."""
+    if edit.site.pos is None:
+        return Edit(edit)
+    rows, columns = positions_of(prompts, edit.site.pos, prompts.ids.device)
+    return Edit(edit, rows.expand_as(columns), columns)

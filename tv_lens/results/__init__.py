@@ -1,0 +1,1 @@
+"""Labelled numbers: a sweep of values per example, its intervals, its file."""

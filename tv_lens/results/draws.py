@@ -1,0 +1,34 @@
+"""Sweeps whose examples are draws of the same thing: what is shown of them is their spread."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from tv_lens.errors import InvalidArgument
+from tv_lens.results.sweep import Sweep
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Draws(Sweep):
+    """A Sweep of repeated draws: its intervals hold the stated share of single draws, instead of a mean's uncertainty.
+
+    More draws make these limits steadier, not narrower.
+    """
+
+    counted = "draws"
+    bands = "of single draws"
+
+    def interval(self, level: float = 0.95, n_boot: int = 1000, seed: int = 0) -> xr.Dataset:
+        """Mean of the draws, and the limits between which the stated share of them lies; nothing is resampled."""
+        if not 0 < level < 1:
+            raise InvalidArgument("An interval's level is a share.", got=level, allowed="between 0 and 1")
+        mean, tail = self.mean(), (1 - level) / 2
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of cells that no draw has
+            found = self.values.astype(np.float64).quantile([tail, 1 - tail], dim="example")
+        low, high = (mean.copy(data=found.isel(quantile=i).transpose(*self.axes).values) for i in (0, 1))
+        return xr.Dataset({"mean": mean, "low": low, "high": high, "n": self.values.notnull().sum("example")})

@@ -1,0 +1,370 @@
+"""The one labelled result: a number per example and cell, with its axes, units, sign and baselines."""
+
+from __future__ import annotations
+
+import html
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from tv_lens.errors import EmptySelection, InvalidArgument, PositionError, unknown
+from tv_lens.metrics import METRICS, info_of
+from tv_lens.results import sweep_file
+from tv_lens.results import sweep_parts as parts
+from tv_lens.results.bootstrap import ratio_interval
+from tv_lens.results.sweep_parts import EXAMPLE
+
+_BASELINES = ("clean", "corrupted", "denominator")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Sweep:
+    """A metric over named axes, kept per example so that intervals and ratios can be had afterwards.
+
+    Args:
+        values: dims `("example", ...)`; coordinates are the axes' labels. A further coordinate along an axis
+            (such as "token" along "pos") labels figures; a coordinate "group" along "example" makes clusters.
+        metric: the metric's name.
+        units: what one unit of it is.
+        sign: in words, which way is up and where zero is.
+        clean: the metric per example on the untouched clean run; an array over example, or a labelled one
+            over example and some of the axes.
+        corrupted: the same on the corrupted run.
+        provenance: where the numbers come from (model fingerprint, task, seed, plan, ...), as JSON holds it.
+        name: a title.
+        zero: the value a diverging colour scale is centred on; by default the built-in metric's own.
+        denominator: per example, when the mean is `sum(values) / sum(denominator)`; `recovery()` sets it.
+        allow_missing: accept NaN as "not measured".
+
+    Example:
+        >>> values = xr.DataArray(np.arange(12.0).reshape(4, 3), dims=("example", "layer"))
+        >>> sweep = Sweep(values, metric="logit_diff", units="logits", sign="higher: the clean answer")
+        >>> sweep.best("layer")
+        {'layer': 2}
+        >>> sweep.sel(layer=[0, 2]).mean().values
+        array([4.5, 6.5])
+    """
+
+    values: xr.DataArray
+    metric: str
+    units: str
+    sign: str
+    clean: Any = None
+    corrupted: Any = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+    name: str = ""
+    zero: float | int | None = None
+    denominator: Any = None
+    allow_missing: bool = False
+
+    def __post_init__(self) -> None:
+        def set_(key: str, value: Any) -> None:  # the dataclass is frozen
+            object.__setattr__(self, key, value)
+
+        set_("values", parts.labelled(self.values))
+        parts.check_finite(self.values, self.metric, self.allow_missing)
+        for key in _BASELINES:
+            if getattr(self, key) is not None:
+                set_(key, parts.baseline(key, getattr(self, key), self.values))
+        set_("provenance", parts.plain(self.provenance, "provenance"))
+        if self.zero is None and self.metric in METRICS:
+            set_("zero", info_of(METRICS[self.metric]).zero)
+
+    # ----------------------------------------------------------------------------------------------- shape
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The named axes, without "example"."""
+        return tuple(str(dim) for dim in self.values.dims[1:])
+
+    @property
+    def n(self) -> int:
+        """How many examples there are."""
+        return self.values.sizes[EXAMPLE]
+
+    def __len__(self) -> int:
+        return self.n
+
+    def sel(self, **labels: Any) -> Sweep:
+        """The part at the given labels: `sel(layer=5)`, `sel(layer=[1, 2])`, `sel(layer=slice(3, 8))`.
+
+        A single label drops its axis, a slice includes its end, and a labelling coordinate works too:
+        `sel(token="A")` keeps every such position.
+
+        Raises:
+            UnknownName: an axis or label that does not exist; names the nearest.
+        """
+        found = self
+        for name, label in labels.items():
+            index = found.values.indexes.get(name)
+            if index is None and name in found.values.coords and found.values[name].ndim == 1:
+                label = label if isinstance(label, (list, tuple, np.ndarray)) else [label]
+                index = pd.Index(found.values[name].values)
+            if index is None:
+                raise unknown("axis", name, [*found.values.dims])
+            (along,) = found.values[name].dims
+            found = found.isel(**{along: parts.places(name, label, index)})
+        return found
+
+    def isel(self, **places: Any) -> Sweep:
+        """The part at the given places along the axes, counted from 0; negative places count from the end."""
+        for name, place in places.items():
+            if name not in self.values.dims:
+                raise unknown("axis", name, [*self.values.dims])
+            size = self.values.sizes[name]
+            if isinstance(place, slice):
+                chosen = np.arange(size)[place]
+            else:
+                chosen = np.asarray(place)
+                if chosen.dtype == bool:
+                    chosen = np.flatnonzero(chosen)
+                if chosen.size and (chosen.max() >= size or chosen.min() < -size):
+                    what = f"Axis {name!r} has no such place."
+                    raise PositionError(what, got=place, allowed=f"0 to {size - 1}")
+            if not chosen.size:
+                what = f"Nothing is selected along {name!r}."
+                raise EmptySelection(what, got=place, allowed=f"{size} places")
+            places[name] = np.atleast_1d(chosen) if name == EXAMPLE else chosen
+            if places[name].ndim == 0:
+                places[name] = int(places[name])
+
+        def cut(array: xr.DataArray | None) -> xr.DataArray | None:
+            return None if array is None else array.isel({k: v for k, v in places.items() if k in array.dims})
+
+        return replace(self, values=cut(self.values), **{key: cut(getattr(self, key)) for key in _BASELINES})
+
+    def average(self, *axes: str) -> Sweep:
+        """The sweep averaged over axes, example by example, so that intervals stay paired."""
+        for axis in axes:
+            parts.require_axis(axis, self.axes)
+
+        def pool(array: xr.DataArray | None) -> xr.DataArray | None:
+            return None if array is None else array.mean([axis for axis in axes if axis in array.dims])
+
+        pooled = {key: pool(getattr(self, key)) for key in _BASELINES}
+        return replace(self, values=pool(self.values.astype(float)), **pooled)
+
+    # ------------------------------------------------------------------------------------------ statistics
+
+    def _parts(self) -> tuple[xr.DataArray, xr.DataArray]:
+        """Numerator and denominator per example, zero where a value is missing."""
+        values = self.values.astype(np.float64)
+        below = self.denominator
+        if below is None:
+            below = xr.ones_like(values[EXAMPLE], dtype=np.float64)
+        if self.allow_missing:
+            below = below.where(values.notnull(), 0.0).transpose(*values.dims)
+            values = values.fillna(0.0)
+        return values, below
+
+    def mean(self) -> xr.DataArray:
+        """The mean over examples (for a recovery: the ratio of the two means)."""
+        above, below = self._parts()
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return (above.sum(EXAMPLE) / below.sum(EXAMPLE)).transpose(*self.axes).rename(self.metric)
+
+    def interval(self, level: float = 0.95, n_boot: int = 1000, seed: int = 0) -> xr.Dataset:
+        """Mean with percentile bootstrap limits over examples: variables `mean`, `low`, `high`, `n`.
+
+        Examples that share a "group" coordinate are resampled together, and so are a ratio's two halves.
+
+        Args:
+            level: the share of resamples between the limits.
+            n_boot: resamples.
+            seed: fixes the resamples; the same seed gives the same limits.
+        """
+        if not 0 < level < 1:
+            raise InvalidArgument("An interval's level is a share.", got=level, allowed="between 0 and 1")
+        if n_boot < 1:
+            raise InvalidArgument("A bootstrap needs resamples.", got=n_boot, allowed="1 or more")
+        above, below = self._parts()
+        mean = self.mean()
+        if set(below.dims) != {EXAMPLE}:
+            below = below.broadcast_like(above).transpose(*above.dims)
+        group = self.values.coords["group"].values if "group" in self.values.coords else None
+        codes = None if group is None else np.unique(group, return_inverse=True)[1]
+        limits = ratio_interval(
+            above.values.reshape(self.n, -1), below.values.reshape(self.n, -1),
+            group=codes, level=level, n_boot=n_boot, seed=seed,
+        )
+        low, high = (mean.copy(data=limit.reshape(mean.shape)) for limit in limits)
+        return xr.Dataset({"mean": mean, "low": low, "high": high, "n": self.values.notnull().sum(EXAMPLE)})
+
+    def baselines(self, level: float = 0.95, n_boot: int = 1000, seed: int = 0) -> dict[str, xr.Dataset]:
+        """The clean and corrupted runs' own means with limits; empty where the sweep has none."""
+        found = {}
+        for key in ("clean", "corrupted"):
+            array = getattr(self, key)
+            if array is not None:
+                alone = replace(self, values=array, clean=None, corrupted=None)
+                found[key] = alone.interval(level, n_boot, seed)
+        return found
+
+    def recovery(self) -> Sweep:
+        """How far each cell goes from the corrupted run (0) to the clean run (1).
+
+        The mean is the ratio of means, `mean(value - corrupted) / mean(clean - corrupted)`: a mean of
+        per-example ratios would be ruled by the examples whose gap happens to be small. Limits resample both
+        halves together.
+
+        Sign: 1 as the clean run, 0 as the corrupted run; below 0 and above 1 are possible.
+
+        Raises:
+            InvalidArgument: a baseline is absent, or clean and corrupted do not differ on average.
+        """
+        if self.denominator is not None:
+            return self  # it is one already
+        if self.clean is None or self.corrupted is None:
+            absent = [key for key in ("clean", "corrupted") if getattr(self, key) is None]
+            raise InvalidArgument(
+                "Recovery needs the clean and the corrupted run.",
+                got=f"no {' and no '.join(absent)} baseline",
+                do="use a sweep made by tv.patch, or pass clean= and corrupted=",
+            )
+        gap = self.clean - self.corrupted
+        mean_gap = gap.mean(EXAMPLE)
+        scale = np.maximum(abs(self.clean).mean(EXAMPLE), abs(self.corrupted).mean(EXAMPLE))
+        if bool((abs(mean_gap) <= 1e-6 * scale).any()):
+            clean, corrupted = float(self.clean.mean()), float(self.corrupted.mean())
+            raise InvalidArgument(
+                "Recovery is undefined: clean and corrupted runs do not differ on average.",
+                got=f"mean clean {clean:.4g}, mean corrupted {corrupted:.4g}",
+                do="read the sweep in its own units, or choose a corruption that changes the metric",
+            )
+        limits = replace(self, values=gap, clean=None, corrupted=None).interval()
+        if bool(((limits["low"] <= 0) & (limits["high"] >= 0)).any()):
+            warnings.warn("the clean-corrupted gap's 95% interval includes 0: recovery is poorly determined",
+                          stacklevel=2)
+        noising = self.provenance.get("direction") == "noising"
+        return replace(
+            self, values=((self.values - self.corrupted) / mean_gap).transpose(*self.values.dims),
+            metric=f"recovery of {self.metric}", units="share of the clean-corrupted gap",
+            sign="1: as the clean run; 0: as the corrupted run; outside 0 to 1 is possible",
+            clean=gap / mean_gap, corrupted=xr.zeros_like(gap), denominator=gap / mean_gap,
+            zero=1.0 if noising else 0.0,  # white is "the intervention did nothing"
+        )
+
+    def best(self, *axes: str, lowest: bool = False) -> dict[str, Any]:
+        """Where the mean is largest, as labels that `sel` takes; the first such place when several tie.
+
+        Args:
+            axes: the axes to choose on; the mean is averaged over the others. All of them by default.
+            lowest: the smallest mean instead (for `rank`, `kl`, or noising).
+        """
+        for axis in axes:
+            parts.require_axis(axis, self.axes)
+        mean = self.mean()
+        chosen = axes or self.axes
+        mean = mean.mean([axis for axis in self.axes if axis not in chosen]).transpose(*chosen)
+        if not bool(mean.notnull().any()):
+            what = "There is no best cell: every mean is missing."
+            raise EmptySelection(what, got=f"axes {', '.join(chosen)}")
+        flat = np.nanargmin(mean.values) if lowest else np.nanargmax(mean.values)
+        place = np.unravel_index(flat, mean.shape)
+        return {axis: mean[axis].values[i].item() for axis, i in zip(chosen, place, strict=True)}
+
+    # -------------------------------------------------------------------------------------- leaving python
+
+    def to_frame(self, level: float = 0.95, n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:
+        """A tidy table, one row a cell: the axes, their labelling coordinates, mean, low, high, n."""
+        found = self.interval(level, n_boot, seed)
+        labels = [str(name) for name in found.coords if name not in self.axes]
+        numbers = ["mean", "low", "high", "n"]
+        if not self.axes:
+            row = {name: found[name].values.item() for name in [*labels, *numbers]}
+            return pd.DataFrame([row])
+        table = found.to_dataframe(dim_order=list(self.axes)).reset_index()
+        return table[[*self.axes, *labels, *numbers]]
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the sweep to one file, whole or not at all, and returns its path."""
+        header = {key: getattr(self, key) for key in ("metric", "units", "sign", "provenance", "name", "zero",
+                                                      "allow_missing")}
+        arrays = {key: getattr(self, key) for key in sweep_file.ARRAYS}
+        sweep_file.write(Path(path), header, arrays)
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Sweep:
+        """The sweep that `save` wrote.
+
+        Raises:
+            FormatError: the file is damaged or is something else.
+        """
+        header, arrays = sweep_file.read(Path(path))
+        keys = ("metric", "units", "sign", "provenance", "name", "zero", "allow_missing")
+        return cls(**arrays, **{key: header[key] for key in keys})
+
+    def __repr__(self) -> str:
+        lines = [f"  {key:<10}{text}" for key, text in parts.summary(self)]
+        return "\n".join([f"Sweep {self.name!r}", *lines])
+
+    def _repr_html_(self) -> str:
+        row = '<tr><th style="text-align:left">{}</th><td style="text-align:left">{}</td></tr>'
+        rows = "".join(row.format(html.escape(key), html.escape(text)) for key, text in parts.summary(self))
+        title = html.escape(self.name or "Sweep")
+        return f"<table><caption><b>{title}</b></caption><tbody>{rows}</tbody></table>"
+
+
+def concat(
+    sweeps: Sequence[Sweep], dim: str, coord: Sequence[Any] | None = None, name: str | None = None
+) -> Sweep:
+    """One sweep of several, joined along a new axis or along one they have.
+
+    Args:
+        sweeps: of the same metric and the same other axes.
+        dim: the axis they are joined along; "example" adds their examples together.
+        coord: the label of each sweep on a new axis; needless if each kept one from `sel(dim=label)`.
+        name: a title; by default the common one.
+
+    Raises:
+        InvalidArgument: they differ in metric, axes, baselines or number of examples.
+    """
+    sweeps = list(sweeps)
+    if not sweeps:
+        raise EmptySelection("There is no sweep to join.")
+    first = sweeps[0]
+    for key in ("metric", "units"):
+        found = sorted({getattr(sweep, key) for sweep in sweeps})
+        if len(found) > 1:
+            raise InvalidArgument(f"Sweeps of different {key} cannot be joined.", got=", ".join(found))
+    if dim not in first.values.coords and (coord is None or len(coord) != len(sweeps)):
+        raise InvalidArgument(f"A new axis {dim!r} needs one label a sweep.", got=coord,
+                              allowed=f"{len(sweeps)} labels")
+    if dim == EXAMPLE and first.denominator is not None:
+        raise InvalidArgument("Recoveries of different examples have different units.",
+                              do="join the sweeps first, then call .recovery()")
+    values = parts.join([sweep.values for sweep in sweeps], dim, coord)
+    if dim == EXAMPLE:
+        values = values.assign_coords({EXAMPLE: np.arange(values.sizes[EXAMPLE])})
+
+    def joined(key: str) -> xr.DataArray | None:
+        arrays = [getattr(sweep, key) for sweep in sweeps]
+        if all(array is None for array in arrays):
+            return None
+        if any(array is None for array in arrays):
+            raise InvalidArgument(f"Some of these sweeps have a {key} baseline and some have none.",
+                                  do="give it to all of them, or to none")
+        if dim == EXAMPLE or not parts.same(arrays):
+            if dim in first.axes:  # a baseline without the axis holds all along it
+                arrays = [array if dim in array.dims else array.expand_dims({dim: sweep.values[dim].values})
+                          for array, sweep in zip(arrays, sweeps, strict=True)]
+            if dim == EXAMPLE:
+                arrays = [array.drop_vars(EXAMPLE) for array in arrays]  # the values number them afresh
+            return parts.join(arrays, dim, coord)
+        return arrays[0]
+
+    names = {sweep.name for sweep in sweeps}
+    labels = range(len(sweeps)) if dim in first.values.dims else values[dim].values.tolist()
+    title = name if name is not None else (names.pop() if len(names) == 1 else f"{first.metric} by {dim}")
+    return replace(
+        first, values=values, **{key: joined(key) for key in _BASELINES},
+        provenance=parts.common([sweep.provenance for sweep in sweeps], dim, labels), name=title,
+        allow_missing=any(sweep.allow_missing for sweep in sweeps),
+    )

@@ -1,0 +1,236 @@
+"""What a Sweep is made of: arrays checked on the way in, labels turned into places, arrays joined."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from tv_lens.errors import (
+    EmptySelection,
+    InvalidArgument,
+    NonFiniteMetric,
+    ShapeMismatch,
+    UnknownName,
+    closest,
+    unknown,
+)
+
+EXAMPLE = "example"
+
+
+def labelled(values: xr.DataArray) -> xr.DataArray:
+    """The array with "example" first and a coordinate on every axis."""
+    if not isinstance(values, xr.DataArray):
+        raise InvalidArgument(
+            "A Sweep's values are a labelled array.", got=type(values).__name__, allowed="xarray.DataArray",
+            do='xarray.DataArray(values, dims=("example", "layer"), coords={"layer": layers})',
+        )
+    if EXAMPLE not in values.dims:
+        raise InvalidArgument(
+            "A Sweep keeps one value per example, and these values have no such axis.",
+            got=f"axes {', '.join(map(str, values.dims)) or '(none)'}", allowed='an axis called "example"',
+        )
+    if values.dtype.kind not in "biuf":
+        raise InvalidArgument("A Sweep holds real numbers.", got=f"dtype {values.dtype}")
+    for axis, size in values.sizes.items():
+        if size == 0:
+            raise EmptySelection(f"A Sweep cannot be empty, and axis {axis!r} is.", got=dict(values.sizes))
+    values = values.transpose(EXAMPLE, ...)
+    values = values.assign_coords({dim: np.arange(size) for dim, size in values.sizes.items()
+                                   if dim not in values.coords})
+    for axis in values.dims:
+        index = values.indexes[axis]
+        if not index.is_unique:
+            raise InvalidArgument(
+                f"Axis {axis!r} has the same label twice.", got=index[index.duplicated()][0],
+                do='number the axis and keep its labels beside it: coords={"token": ("pos", tokens)}',
+            )
+    if "group" in values.coords and values["group"].dims != (EXAMPLE,):
+        raise InvalidArgument('A "group" coordinate says which examples belong together.',
+                              got=f"dims {values['group'].dims}", allowed="dims ('example',)")
+    return values
+
+
+def check_finite(values: xr.DataArray, metric: str, allow_missing: bool) -> None:
+    """Raises `NonFiniteMetric` where a value is infinite, or NaN without leave."""
+    array = values.values.astype(np.float64)
+    bad = np.isinf(array) if allow_missing else ~np.isfinite(array)
+    if bad.any():
+        place = np.argwhere(bad)[0]
+        found = [f"{axis}={values[axis].values[i]}" for axis, i in zip(values.dims, place, strict=True)]
+        do = "find out why the metric failed there"
+        if np.isnan(array[tuple(place)]):
+            do += "; if NaN means not measured, say so with allow_missing=True"
+        raise NonFiniteMetric(
+            f"{int(bad.sum())} of {bad.size} values of {metric} are not finite.",
+            got=f"{array[tuple(place)]} at {', '.join(found)}", do=do,
+        )
+
+
+def baseline(name: str, array: Any, values: xr.DataArray) -> xr.DataArray:
+    """A baseline as a labelled array over example and perhaps some of the axes of `values`."""
+    if not isinstance(array, xr.DataArray):
+        array = np.asarray(array)
+        if array.ndim != 1:
+            raise ShapeMismatch(
+                f"The {name} baseline has one number per example.",
+                got=list(array.shape), allowed=[values.sizes[EXAMPLE]],
+                do="for one that differs along an axis, pass an xarray.DataArray",
+            )
+        array = xr.DataArray(array, dims=(EXAMPLE,))
+    if EXAMPLE not in array.dims or not set(array.dims) <= set(values.dims):
+        raise ShapeMismatch(
+            f"The {name} baseline's axes are not among those of the values.",
+            got=f"({', '.join(map(str, array.dims))})", allowed=f"({', '.join(map(str, values.dims))})",
+        )
+    for dim, size in array.sizes.items():
+        if size != values.sizes[dim]:
+            raise ShapeMismatch(
+                f"The {name} baseline and the values differ along {dim!r}.",
+                got=size, allowed=values.sizes[dim],
+            )
+    if not np.isfinite(array.values.astype(np.float64)).all():
+        raise NonFiniteMetric(f"The {name} baseline is not finite for every example.",
+                              got=f"{int((~np.isfinite(array.values)).sum())} of {array.size} values")
+    dims = tuple(dim for dim in values.dims if dim in array.dims)
+    coords = {key: c for key, c in values.coords.items() if c.dims and set(c.dims) <= set(dims)}
+    return xr.DataArray(array.transpose(*dims).values.astype(np.float64), dims=dims, coords=coords)
+
+
+def plain(value: Any, where: str) -> Any:
+    """The value as JSON holds it: numpy scalars, tuples and paths are turned, anything else is refused."""
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)  # JSON has no NaN
+    if isinstance(value, (np.generic, np.ndarray)):
+        return plain(value.tolist(), where)
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): plain(part, f"{where}[{key!r}]") for key, part in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        ordered = sorted(value, key=str) if isinstance(value, (set, frozenset)) else value
+        return [plain(part, f"{where}[{i}]") for i, part in enumerate(ordered)]
+    raise InvalidArgument(f"{where} cannot be saved.", got=type(value).__name__,
+                          allowed="numbers, strings, lists and dictionaries of them", do="pass str(value)")
+
+
+def places(axis: str, label: Any, index: pd.Index) -> Any:
+    """Where a label, a list of labels or an inclusive slice of labels lies along an axis."""
+    if isinstance(label, slice):
+        for end in (label.start, label.stop):
+            if end is not None and not index.is_monotonic_increasing:
+                _where(axis, end, index)
+        try:
+            found = index.slice_indexer(label.start, label.stop, label.step)
+        except (KeyError, TypeError) as error:
+            raise _no_label(axis, label, index) from error
+        return found
+    if isinstance(label, (list, tuple, np.ndarray, pd.Index, range)):
+        if not len(label):
+            raise EmptySelection(
+                f"Nothing is selected along {axis!r}.", got="no label", allowed=_shown(index)
+            )
+        return np.concatenate([_where(axis, one, index) for one in label])
+    return int(_where(axis, label, index)[0])
+
+
+def _where(axis: str, label: Any, index: pd.Index) -> np.ndarray:
+    label = label.item() if isinstance(label, (np.generic, np.ndarray)) and np.ndim(label) == 0 else label
+    if index.dtype.kind == "f" and isinstance(label, (int, float)):
+        found = np.isclose(index.values, label)
+    else:
+        found = np.array([type(one) is type(label) and one == label for one in index.tolist()])
+    if not found.any():
+        raise _no_label(axis, label, index)
+    return np.flatnonzero(found)
+
+
+def _no_label(axis: str, label: Any, index: pd.Index) -> UnknownName:
+    if index.dtype.kind in "iuf" and isinstance(label, (int, float)):
+        nearest = index[np.argmin(np.abs(index.values - label))]
+        do = f"the nearest is {nearest}; isel({axis}=-1) is the last"
+    else:
+        near = closest(label, index)
+        do = "did you mean " + " or ".join(repr(one) for one in near) + "?" if near else None
+    what = f"Axis {axis!r} has no label {label!r}."
+    return UnknownName(what, got=repr(label), allowed=_shown(index), do=do)
+
+
+def _shown(index: pd.Index) -> str:
+    labels = index.tolist()
+    if len(labels) > 12 and index.dtype.kind in "iu":
+        return f"{labels[0]} to {labels[-1]}"
+    return ", ".join(map(str, labels[:40])) + (f", and {len(labels) - 40} more" if len(labels) > 40 else "")
+
+
+def join(arrays: Sequence[xr.DataArray], dim: str, coord: Sequence[Any] | None) -> xr.DataArray:
+    """The arrays one after another along `dim`, a new axis with labels `coord` or one that they have."""
+    if dim not in arrays[0].dims and coord is not None:
+        arrays = [array.drop_vars(dim, errors="ignore").expand_dims({dim: [label]})
+                  for array, label in zip(arrays, coord, strict=True)]
+    try:
+        return xr.concat(arrays, dim, join="exact", coords="different", compat="equals", combine_attrs="drop")
+    except ValueError as error:
+        raise InvalidArgument(
+            f"These sweeps cannot be joined along {dim!r}: their other axes or coordinates differ.",
+            got=str(error), do="select the common part of each with .sel() first",
+        ) from error
+
+
+def same(arrays: Sequence[xr.DataArray]) -> bool:
+    """Whether all arrays hold the same numbers under the same axes."""
+    first = arrays[0]
+    return all(one.dims == first.dims and np.array_equal(one.values, first.values) for one in arrays[1:])
+
+
+def common(parts: Sequence[dict[str, Any]], dim: str, labels: Sequence[Any]) -> dict[str, Any]:
+    """The provenance that all parts share; what differs is kept under "parts", one entry a part."""
+    texts = [{key: json.dumps(value, sort_keys=True) for key, value in part.items()} for part in parts]
+    shared = {
+        key: parts[0][key] for key, text in texts[0].items() if all(one.get(key) == text for one in texts)
+    }
+    rest = [{key: value for key, value in part.items() if key not in shared} for part in parts]
+    if any(rest):
+        shared["parts"] = [{dim: label, **one} for label, one in zip(labels, rest, strict=True)]
+    return shared
+
+
+def require_axis(axis: str, axes: Sequence[str]) -> None:
+    """Raises `UnknownName` for an axis that is not there."""
+    if axis not in axes:
+        raise unknown("axis", axis, axes)
+
+
+def summary(sweep: Any) -> list[tuple[str, str]]:
+    """What a person wants to know of a sweep first, as (label, text) lines."""
+
+    def ends(axis: str) -> str:
+        labels = sweep.values[axis].values
+        return f"{axis} {len(labels)} ({labels[0]}{f' … {labels[-1]}' if len(labels) > 1 else ''})"
+
+    lines = [("axes", " × ".join(ends(axis) for axis in sweep.axes) or "none"),
+             ("metric", f"{sweep.metric} [{sweep.units}]"),
+             ("sign", sweep.sign),
+             ("n", f"{sweep.n} examples")]
+    missing = int(sweep.values.isnull().sum())
+    if missing:
+        lines.append(("missing", f"{missing} of {sweep.values.size} values"))
+    if missing < sweep.values.size:
+        best = sweep.best() if sweep.axes else {}
+        cell = sweep.sel(**best).interval()
+        where = ", ".join(f"{axis}={label}" for axis, label in best.items())
+        number = f"{float(cell['mean']):.3g} [{float(cell['low']):.3g}, {float(cell['high']):.3g}]"
+        lines.append(("largest" if where else "mean", f"{number} at {where}" if where else number))
+    for key, found in sweep.baselines().items():
+        lines.append((key, f"{float(found['mean'].mean()):.3g}"))
+    origin = sweep.provenance
+    return lines + [(key, str(origin[key])) for key in ("model", "task", "plan") if key in origin]

@@ -1,0 +1,179 @@
+"""The unedited run that rows inherit from; prompts that begin alike are prefilled once and branch.
+
+Many queries after one context share all but their last tokens. The context then runs once, alone, and the rest of every
+prompt continues from its keys and values: what it holds is what each prompt's own run would hold. Whether a model can be
+continued in this way is tried once, on a few tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import DynamicCache
+
+from tv_lens.batch import TokenBatch
+from tv_lens.model.hooked_model import HookedModel
+
+WORTH_BRANCHING = 16  # tokens in common below which a pass more costs as much as it saves
+_verdicts: WeakKeyDictionary[HookedModel, bool] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True, eq=False)
+class BaseRun:
+    """What rows inherit from the unedited run of prompts of one length, per layer."""
+
+    length: int
+    keys: list[Float[Tensor, "prompt kv_head pos d_head"]]
+    values: list[Float[Tensor, "prompt kv_head pos d_head"]]
+    stream: list[Float[Tensor, "prompt pos d_model"]]  # what enters each block
+    masks: list[Tensor | None]  # what each block's attention was told to see: additive, boolean, or nothing
+    returns: list[int | None]  # the length of the tuple that each block returns; None for a bare tensor
+    branched_at: int = 0  # how many tokens were run once for all prompts
+
+
+def base_run(model: HookedModel, batch: TokenBatch) -> BaseRun:
+    """The unedited run, keeping keys, values and the stream into every block."""
+    shared = common_start(batch.ids)
+    if len(batch) > 1 and shared >= WORTH_BRANCHING and branches(model):
+        return _branched(model, batch, min(shared, batch.width - 1))
+    return _whole(model, batch)
+
+
+def common_start(ids: Int[Tensor, "batch pos"]) -> int:
+    """How many first tokens all rows have in common."""
+    same = (ids == ids[:1]).all(dim=0)
+    return int(same.int().cumprod(0).sum())
+
+
+def together(ids: Sequence[Sequence[int]], prompts: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Prompts of one length in groups of at most so many, those that begin alike in groups of their own.
+
+    Args:
+        ids: the tokens of every prompt.
+        prompts: which of them.
+        size: how many fit.
+    """
+    def shared(one: int, other: int) -> int:
+        return next((i for i, (a, b) in enumerate(zip(ids[one], ids[other])) if a != b), len(ids[one]))
+
+    group: list[int] = []
+    branching = False
+    for prompt in sorted(prompts, key=lambda prompt: (list(ids[prompt]), prompt)):
+        alike = bool(group) and shared(group[-1], prompt) >= WORTH_BRANCHING
+        if len(group) == size or (branching and not alike):
+            yield group
+            group, branching = [], False
+        elif alike and not branching and len(group) > 1:  # the last of a mixed group begins one of its own
+            yield group[:-1]
+            group = group[-1:]
+        branching = bool(group) and alike
+        group.append(prompt)
+    if group:
+        yield group
+
+
+def branches(model: HookedModel) -> bool:
+    """Whether a run that continues a prefix holds what a whole run holds, found out once a model."""
+    if model not in _verdicts:
+        ids = torch.randint(3, model.shape.d_vocab, (2, 11), generator=torch.Generator().manual_seed(0))
+        ids[1, :8] = ids[0, :8]
+        batch = model.tokens(ids)
+        try:
+            one, other = _whole(model, batch), _branched(model, batch, 8)
+            _verdicts[model] = _alike(one, other, 1e-4 if model.dtype == torch.float32 else 0.05)
+        except Exception:  # whatever an unknown architecture does with a cache that is given
+            _verdicts[model] = False
+    return _verdicts[model]
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """What a run of some of a prompt's tokens leaves: the cache grown by them, and what entered their blocks."""
+
+    cache: DynamicCache
+    stream: list[Tensor]
+    masks: list[Tensor | None]
+    returns: list[int | None]
+
+    @property
+    def keys(self) -> list[Tensor]:
+        return [layer.keys for layer in self.cache.layers]
+
+    @property
+    def values(self) -> list[Tensor]:
+        return [layer.values for layer in self.cache.layers]
+
+
+def _whole(model: HookedModel, batch: TokenBatch) -> BaseRun:
+    part = _recorded(model, batch, DynamicCache())
+    return BaseRun(batch.width, part.keys, part.values, part.stream, part.masks, part.returns)
+
+
+def _recorded(model: HookedModel, batch: TokenBatch, cache: DynamicCache, **arguments: Any) -> _Part:
+    """A run of these tokens after what the cache holds."""
+    stream, masks, returns = [], [], []
+
+    def record(layer: int, own: Callable[..., Any], x: Tensor, given: dict[str, Any]) -> Any:
+        stream.append(x)
+        masks.append(given.get("attention_mask"))
+        out = own(x, **given)
+        returns.append(len(out) if isinstance(out, tuple) else None)
+        return out
+
+    model.forward(batch, logits_at=batch.last[:, None], block_call=record, past_key_values=cache, use_cache=True,
+                  who="rows: base run", **arguments)  # fmt: skip
+    return _Part(cache, stream, masks, returns)
+
+
+def _branched(model: HookedModel, batch: TokenBatch, shared: int) -> BaseRun:
+    """The first tokens once, the rest of every prompt from there on."""
+    ids, n, width = batch.ids, len(batch), batch.width
+    first = TokenBatch(ids[:1, :shared], batch.mask[:1, :shared])
+    prefix, cache = _recorded(model, first, DynamicCache()), DynamicCache()
+    for layer, (keys, values) in enumerate(zip(prefix.keys, prefix.values)):
+        cache.update(keys.expand(n, -1, -1, -1), values.expand(n, -1, -1, -1), layer)
+    rest = TokenBatch(ids[:, shared:], batch.mask[:, shared:])
+    positions = torch.arange(shared, width, device=ids.device)[None]
+    found = _recorded(model, rest, cache, position_ids=positions)
+    return BaseRun(
+        width, found.keys, found.values,
+        [torch.cat([one.expand(n, -1, -1), two], dim=1) for one, two in zip(prefix.stream, found.stream)],
+        [_joined(one, two) for one, two in zip(prefix.masks, found.masks)], found.returns, shared,
+    )  # fmt: skip
+
+
+def _joined(one: Tensor | None, two: Tensor | None) -> Tensor | None:
+    """The mask of the whole prompt from those of its two parts: the first sees nothing of the second."""
+    if one is None and two is None:
+        return None
+    if one is None:  # a model that hides the future by itself in a run from the beginning
+        length = two.shape[-1] - two.shape[-2]
+        one = torch.ones(1, 1, length, length, dtype=torch.bool, device=two.device).tril()
+        one = one if two.dtype == torch.bool else torch.zeros(one.shape, dtype=two.dtype, device=two.device).masked_fill(
+            ~one, torch.finfo(two.dtype).min)  # fmt: skip
+    hidden = False if two.dtype == torch.bool else torch.finfo(two.dtype).min
+    above = torch.full((*one.shape[:-1], two.shape[-1]), hidden, dtype=two.dtype, device=two.device)
+    above[..., : one.shape[-1]] = one
+    above = above.expand(len(two), -1, -1, -1) if len(above) == 1 else above
+    return torch.cat([above, two], dim=-2)
+
+
+def _alike(one: BaseRun, other: BaseRun, allowed: float) -> bool:
+    """Whether two base runs hold the same, masks included."""
+    for a, b in zip([*one.keys, *one.values, *one.stream], [*other.keys, *other.values, *other.stream], strict=True):
+        if a.shape != b.shape or not bool((a - b).abs().max() <= allowed * a.abs().max().clamp(min=1e-6)):
+            return False
+    for a, b in zip(one.masks, other.masks, strict=True):
+        if (a is None) != (b is None) or (a is not None and not bool((_seen(a) == _seen(b)).all())):
+            return False
+    return True
+
+
+def _seen(mask: Tensor) -> Tensor:
+    return mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2

@@ -1,0 +1,217 @@
+"""Prompts that begin alike in one sequence, where what they share stands once.
+
+A prompt with four demonstrations begins as the same prompt with one; queries after one context, or prompts under one
+instruction, share more still. Their tokens form a tree. Its branches stand side by side in one sequence, each token at
+its own position and seeing only those that lead to it, so that one ordinary pass of the stock model holds at each
+prompt's last token what the prompt's own run would hold. Whether a model can be run in this way is tried once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from tv_lens.batch import TokenBatch
+from tv_lens.model.capture import bytes_per_prompt
+from tv_lens.model.hooked_model import HookedModel
+from tv_lens.rows.planning import own_mask
+from tv_lens.site import ModelShape, Site
+
+TOKENS_A_PACK = 1024  # branches attend to one another's hidden tokens: beyond this that costs more than it saves
+_WORTH = 8  # a tree that saves less than an eighth of its tokens is not worth a mask of its own
+_verdicts: WeakKeyDictionary[HookedModel, bool] = WeakKeyDictionary()
+
+
+@dataclass
+class Pack:
+    """Rows of tokens as a tree in one sequence.
+
+    Attributes:
+        ids: each token once, after the one that it follows.
+        positions: where it stands in its rows.
+        segments: by branch: where it begins and ends in the sequence, and the tokens that lead to it.
+        rows: the rows, by their numbers.
+        ends: each row's last token.
+    """
+
+    ids: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    segments: list[tuple[int, int, list[int]]] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
+    ends: list[int] = field(default_factory=list)
+    _path: list[int] = field(default_factory=list)  # the tokens of the row that came last
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def add(self, number: int, row: Sequence[int], shared: int) -> None:
+        """A row whose first `shared` tokens are those of the row before."""
+        start, before = len(self.ids), self._path[:shared]
+        self.ids += row[shared:]
+        self.positions += range(shared, len(row))
+        self.segments.append((start, len(self.ids), before))
+        self._path = [*before, *range(start, len(self.ids))]
+        self.rows.append(number)
+        self.ends.append(self._path[-1])
+
+    def join(self, other: Pack) -> None:
+        """Another pack beside this one."""
+        by = len(self.ids)
+        self.ids += other.ids
+        self.positions += other.positions
+        for start, end, before in other.segments:
+            self.segments.append((start + by, end + by, [token + by for token in before]))
+        self.rows += other.rows
+        self.ends += [end + by for end in other.ends]
+        self._path = []
+
+    def seen(self) -> Bool[Tensor, "query key"]:
+        """Which tokens each token sees: those that lead to it, and itself."""
+        mask = torch.zeros(len(self.ids), len(self.ids), dtype=torch.bool)
+        for start, end, before in self.segments:
+            mask[start:end, start:end] = torch.ones(end - start, end - start, dtype=torch.bool).tril()
+            if before:
+                mask[start:end, torch.tensor(before)] = True
+        return mask
+
+
+def packed(
+    rows: Sequence[tuple[int, ...]], shape: ModelShape, most: int = TOKENS_A_PACK
+) -> tuple[list[Pack], list[int]]:
+    """The rows that are worth running together, and the numbers of those that are run on their own.
+
+    Args:
+        rows: tokens, each row unlike all others.
+        shape: of the model: what is shared saves whole layers, what stands beside it costs attention.
+        most: tokens of a pack.
+
+    Example:
+        >>> shape = ModelShape(1, 1, 1, 64, 64, 64, 10, 99)
+        >>> packs, alone = packed([(1, 2, 3), (1, 2, 4, 5), (7,)], shape)
+        >>> packs[0].ids, packs[0].positions, packs[0].ends, alone
+        ([1, 2, 3, 4, 5], [0, 1, 2, 2, 3], [2, 4], [2])
+    """
+    most = min(most, shape.n_ctx or most)  # no model is made for longer sequences, wherever their tokens stand
+    trees: list[Pack] = []
+    for number, row, shared in _in_order(rows):
+        held = len(trees[-1]) if trees else 0
+        # A shared token saves the layer's products, about 12 d_model^2; each hidden pair costs its scores and its share
+        # of the sum, 4 d_model, and the passes over the scores as much again.
+        saves, costs = 12 * shape.d_model * shared, 8 * held * (len(row) - shared)
+        if not trees or held + len(row) - shared > most or saves <= costs:
+            trees.append(Pack())
+            shared = 0
+        trees[-1].add(number, row, shared)
+    saved = [sum(len(rows[i]) for i in tree.rows) - len(tree) for tree in trees]
+    worth = [tree for tree, less in zip(trees, saved) if less and _WORTH * less >= len(tree)]
+    chosen = {number for tree in worth for number in tree.rows}
+    alone = [number for number in range(len(rows)) if number not in chosen]
+    return _filled(worth, min(most, TOKENS_A_PACK // 2)), alone
+
+
+def _filled(trees: Sequence[Pack], most: int) -> list[Pack]:
+    """Small trees side by side, so that a pass has work enough."""
+    found: list[Pack] = []
+    for tree in trees:
+        if found and len(found[-1]) + len(tree) <= most:
+            found[-1].join(tree)
+        else:
+            found.append(tree)
+    return found
+
+
+def _in_order(rows: Sequence[tuple[int, ...]]) -> Iterator[tuple[int, tuple[int, ...], int]]:
+    """Each row's number, its tokens and how many it shares with the row before: rows that begin alike are neighbours."""
+    last: tuple[int, ...] = ()
+    for number in sorted(range(len(rows)), key=lambda i: rows[i]):
+        yield number, rows[number], _common(last, rows[number])
+        last = rows[number]
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many first tokens two rows have in common."""
+    return next((i for i, (a, b) in enumerate(zip(one, other)) if a != b), min(len(one), len(other)))
+
+
+def fits(model: HookedModel, pack: Pack, n_sites: int) -> bool:
+    """Whether the model's memory budget holds a pass over the pack."""
+    kept = 4 * n_sites * len(pack.rows) * model.shape.d_model
+    return bytes_per_prompt(model.shape, len(pack), 1, model.dtype.itemsize, kept) <= model.memory_budget
+
+
+def read_pack(
+    model: HookedModel, pack: Pack, sites: Sequence[Site], who: str = "packing"
+) -> dict[Site, Float[Tensor, "row *axes"]]:
+    """What each site holds at the last token of each of the pack's rows, in their order, on the host in float32."""
+    ids = torch.tensor([pack.ids], device=model.device)
+    batch = TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool))
+    placed = {site: site.at(tuple(pack.ends)) for site in sites}
+    positions = torch.tensor([pack.positions], device=model.device)
+    last = max(site.layer for site in sites)
+    _, attachment = model.forward(
+        batch, reads=list(placed.values()), logits_at=batch.last[:, None], stop_after=last, who=who,
+        block_call=_Branches(pack.seen(), positions[0].cpu()),
+        # Without a mask, positions say where prompts begin.
+        position_ids=positions, attention_mask=torch.ones_like(ids),
+    )  # fmt: skip
+    return {site: attachment.values.pop(at)[0].float().cpu() for site, at in placed.items()}
+
+
+class _Branches:
+    """Calls the blocks with masks under which no branch sees another."""
+
+    def __init__(self, seen: Bool[Tensor, "query key"], positions: Tensor):
+        self._seen, self._positions = seen, positions
+        self._made: dict[object, Tensor] = {}
+
+    def __call__(self, layer: int, own: Callable[..., Any], x: Tensor, arguments: dict[str, Any]) -> Any:
+        given = arguments.get("attention_mask")
+        key = (None if given is None else id(given), x.device)  # layers of one kind share a mask
+        if key not in self._made:
+            self._made[key] = self._mask(given, x)
+        return own(x, **{**arguments, "attention_mask": self._made[key]})
+
+    def _mask(self, given: Tensor | None, x: Tensor) -> Tensor:
+        """What the layer's own mask shows by position (a window may be narrower than the past), along the tree only."""
+        tree = self._seen[None, None].to(x.device)
+        if given is None:
+            hidden = torch.finfo(x.dtype).min
+            return torch.zeros(tree.shape, dtype=x.dtype, device=x.device).masked_fill(~tree, hidden)
+        at = self._positions.to(given.device)
+        by_position = given[..., at[:, None], at[None, :]]
+        if given.dtype == torch.bool:
+            return by_position & tree.to(given.device)
+        return by_position.masked_fill(~tree.to(given.device), torch.finfo(given.dtype).min)
+
+
+def packs(model: HookedModel) -> bool:
+    """Whether rows in a pack hold what they hold alone, found out once a model."""
+    if model not in _verdicts:
+        _verdicts[model] = not own_mask(model) and model.shape.n_ctx >= 16 and _agree(model)
+    return _verdicts[model]
+
+
+def _agree(model: HookedModel) -> bool:
+    ids = torch.randint(0, model.n_ids, (16,), generator=torch.Generator().manual_seed(0)).tolist()
+    rows = [tuple(ids[:9]), tuple(ids[:4] + ids[9:14]), tuple(ids[:4]), tuple(ids[:5] + ids[11:16])]
+    pack = Pack()
+    for number, row, shared in _in_order(rows):
+        pack.add(number, row, shared)
+    sites = [Site("resid_post", layer) for layer in range(model.n_layers)]
+    try:
+        found = read_pack(model, pack, sites)
+    except Exception:  # whatever an unknown architecture does with a mask that it is given
+        return False
+    for place, number in enumerate(pack.rows):
+        alone = model.capture(torch.tensor([rows[number]]), sites, positions=-1)
+        for site in sites:
+            gap, size = (found[site][place] - alone[site][0]).abs().max(), alone[site].abs().max().clamp(min=1e-6)
+            if not bool(gap <= (1e-4 if model.dtype == torch.float32 else 0.05) * size):
+                return False
+    return True

@@ -1,0 +1,325 @@
+"""Which rows walk together: the row plan's reasons, groups and batches."""
+
+from __future__ import annotations
+
+import weakref
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tv_lens.batch import TokenBatch
+from tv_lens.errors import OutOfMemory
+from tv_lens.intervention import Add, Intervention, Stack, Zero
+from tv_lens.model.capture import bytes_per_prompt, prompts_per_batch
+from tv_lens.model.editing import Edit
+from tv_lens.model.hooked_model import HookedModel
+from tv_lens.model.passes import tell_halved
+from tv_lens.progress import Bar
+from tv_lens.rows.base_run import BaseRun, base_run, together
+from tv_lens.rows.edits import Readout, Row, columns_of, merged, read_out
+from tv_lens.rows.walk import Walk
+from tv_lens.site import Site
+
+WHOLE_PASSES = ("embed", "pattern", "scores")
+TOKENS_PER_WALK = 768  # rows beside one another attend to each other's masked keys: beyond this that costs more
+TOKENS_WORTH_A_WALK = 384  # below this a pass costs its overhead, not its tokens
+_verdicts: weakref.WeakKeyDictionary[HookedModel, str | None] = weakref.WeakKeyDictionary()
+
+
+def why_not(model: HookedModel, rows: Sequence[Row]) -> str | None:
+    """Why the row plan does not apply, in words; None where it does."""
+    whole = {edit.intervention.site.component for row in rows for edit in row.edits} & set(WHOLE_PASSES)
+    if whole:
+        return f"edits of {', '.join(sorted(whole))} need the whole pass"
+    if model.registry.attached:
+        return f"{model.registry.attached[0].who} is attached to the model"
+    if foreign := model.registry.foreign_hooks():
+        return f"hooks were added to the model by hand ({', '.join(foreign[:3])})"
+    if model not in _verdicts:
+        _verdicts[model] = _disagreement(model)
+    return _verdicts[model]
+
+
+def run(
+    model: HookedModel, base: TokenBatch, rows: Sequence[Row], readout: Readout, values: Float[Tensor, "row"],
+    budget: int, who: str, bar: Bar,
+) -> dict[str, int]:  # fmt: skip
+    """Fills `values` by walks, prompts of one length at a time; returns what it took."""
+    planned: dict[int, list[_Planned]] = defaultdict(list)
+    lengths = base.lengths.tolist()
+    for i, row in enumerate(rows):
+        planned[row.prompt].append(_plan(i, row, lengths[row.prompt], model.n_layers))
+    counts = {"base_runs": 0, "tokens_shared": 0, "walks": 0, "estimated_peak_bytes": 0}
+    needs = {prompt: _needed(model, lengths[prompt], found) for prompt, found in planned.items()}
+    worst = max(needs, key=lambda prompt: needs[prompt])  # what the last batch would need is refused now
+    prompts_per_batch(budget, needs[worst], f"{lengths[worst]} tokens and its rows")
+    waiting = [{prompt: planned[prompt] for prompt in prompts} for prompts in _alike(base, needs, budget)]
+    most = len(rows)
+    while waiting:
+        part = waiting.pop(0)
+        size = sum(map(len, part.values()))
+        if size > most:
+            waiting = [*_halves(part), *waiting]
+            continue
+        took = _tried(model, base, part, rows, readout, values, budget, who)
+        if took is None:  # the device is full: half as many prompts, or of one prompt half as many rows
+            most = size // 2
+            tell_halved(model, f"{size} rows of {len(part)} prompts at once", f"{most} at a time", who)
+            waiting = [part, *waiting]
+            continue
+        for name, count in took.items():
+            counts[name] = max(counts[name], count) if name == "estimated_peak_bytes" else counts[name] + count
+        bar.advance(size)
+    return counts
+
+
+def _tried(
+    model: HookedModel, base: TokenBatch, part: Mapping[int, list[_Planned]], rows: Sequence[Row], readout: Readout,
+    values: Float[Tensor, "row"], budget: int, who: str,
+) -> dict[str, int] | None:  # fmt: skip
+    """Fills the values of some prompts' rows; None where the device has no room for them at once."""
+    counts, prompts = {"walks": 0, "estimated_peak_bytes": 0}, list(part)
+    try:
+        inherited = base_run(model, base.select(prompts))
+        for group in _walks(list(part.values()), inherited, model, budget):
+            index = torch.tensor([p.row for p in group.planned])
+            columns = columns_of(readout, index) if model.registry.can_narrow else None
+            narrow = None if columns is None else group.unflatten(columns)
+            logits = group.walk.run(model, group.edits(rows), narrow, who).flatten(0, 1)
+            if columns is None and (wanted := columns_of(readout, index)) is not None:
+                logits = logits.gather(1, wanted.to(logits.device))
+            values[index] = read_out(readout, logits, index, rows)
+            counts["walks"] += 1
+            counts["estimated_peak_bytes"] = max(counts["estimated_peak_bytes"], group.bytes(model))
+    except OutOfMemory:
+        if sum(map(len, part.values())) == 1:
+            raise
+        return None
+    return {**counts, "base_runs": 1, "tokens_shared": inherited.branched_at * (len(prompts) - 1)}
+
+
+def _halves(part: Mapping[int, list[_Planned]]) -> list[dict[int, list[_Planned]]]:
+    """The prompts in two parts, or one prompt's rows."""
+    prompts = list(part)
+    half = len(prompts) // 2
+    if half:
+        return [{prompt: part[prompt] for prompt in some} for some in (prompts[:half], prompts[half:])]
+    (prompt,) = prompts
+    planned = part[prompt]
+    return [{prompt: planned[: len(planned) // 2]}, {prompt: planned[len(planned) // 2 :]}]
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """A row's number, the layer and position where it begins to differ from the base run."""
+
+    row: int
+    birth: int
+    start: int
+
+
+def _plan(number: int, row: Row, length: int, n_layers: int) -> _Planned:
+    last = n_layers - 1
+    births = [min(last, _entered(edit.intervention, n_layers).site.layer or 0)
+              if edit.intervention.site.layer is not None else last for edit in row.edits]  # fmt: skip
+    starts = [min(edit.positions) for edit in row.edits]
+    return _Planned(number, min(births, default=last), min(starts, default=length - 1))
+
+
+def _entered(intervention: Intervention, n_layers: int) -> Intervention:
+    """An edit of what leaves a layer as the same edit of what enters the next one, which saves the layer."""
+    site = intervention.site
+    if site.component != "resid_post" or site.layer == n_layers - 1:
+        return intervention
+    moved = Site("resid_pre", site.layer + 1, pos=site.pos)
+    if isinstance(intervention, Stack):
+        return Stack(moved, tuple(replace(part, site=moved) for part in intervention.parts))
+    return replace(intervention, site=moved)
+
+
+def _needed(model: HookedModel, width: int, planned: Sequence[_Planned]) -> int:
+    """The smallest budget that holds a prompt's base run, and after it any one of its rows."""
+    shape, itemsize = model.shape, model.dtype.itemsize
+    kept = model.n_layers * width * (2 * shape.n_kv_heads * shape.d_head + shape.d_model) * itemsize
+    starts = {p.start for p in planned}
+    needs = [kept + bytes_per_prompt(shape, width, 1, itemsize)]
+    if width - 1 in starts:
+        needs.append(_per_row(model, 1, width + TOKENS_PER_WALK))
+    if min(starts) < width - 1:
+        needs.append(_per_row(model, width - min(starts), width))
+    return max(needs)
+
+
+def _alike(base: TokenBatch, needs: Mapping[int, int], budget: int) -> Iterator[list[int]]:
+    """Prompts of one length, as many as half of the budget holds the base runs and rows of (one at least)."""
+    lengths, ids, by_length = base.lengths.tolist(), base.rows(), defaultdict(list)
+    for prompt in sorted(needs):
+        by_length[lengths[prompt]].append(prompt)
+    for alike in by_length.values():
+        size = max(1, min(budget // 2 // max(needs[prompt] for prompt in alike), 32))
+        yield from together(ids, alike, size)
+
+
+@dataclass(frozen=True, eq=False)
+class _Group:
+    """Rows that walk together, in the order of the walk's logits: prompt by prompt, born first to last."""
+
+    walk: Walk
+    planned: tuple[_Planned, ...]
+
+    def unflatten(self, columns: Int[Tensor, "row k"]) -> Int[Tensor, "batch n k"]:
+        n_batch, n = self.walk.shape if self.walk.axis == 1 else (len(self.planned), 1)
+        return columns.view(n_batch, n, -1)
+
+    def edits(self, rows: Sequence[Row]) -> list[Edit]:
+        """The rows' edits at their places in the walk."""
+        n_layers, width = len(self.walk.base.stream), self.walk.shape[1]
+        return merged(
+            (_entered(edit.intervention, n_layers), *self._place(at, width, edit.positions))
+            for at, planned in enumerate(self.planned) for edit in rows[planned.row].edits
+        )  # fmt: skip
+
+    def _place(self, at: int, width: int, positions: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        if self.walk.axis == 1:
+            return torch.tensor([at // width]), torch.tensor([at % width])
+        cols = torch.tensor(positions) - self.walk.start
+        return torch.full_like(cols, at), cols
+
+    def bytes(self, model: HookedModel) -> int:
+        n_batch, n_tokens = self.walk.shape
+        seen = self.walk.start + n_tokens
+        per_entry = bytes_per_prompt(model.shape, n_tokens, 1, model.dtype.itemsize)
+        return n_batch * (per_entry + 12 * model.shape.n_heads * n_tokens * seen)
+
+
+def _walks(by_prompt: Sequence[list[_Planned]], base: BaseRun, model: HookedModel, budget: int) -> Iterator[_Group]:
+    """The rows of prompts of one length in walks: those of the last token as tokens, the others in the batch."""
+    last = base.length - 1
+    born = [sorted((p for p in planned if p.start == last), key=lambda p: p.birth) for planned in by_prompt]
+    if len({tuple(p.birth for p in planned) for planned in born}) == 1:  # every prompt has the same rows: one walk
+        yield from _side_by_side(born, base, budget, model)
+    else:
+        for prompt, planned in enumerate(born):
+            yield from _side_by_side([planned], _only(base, prompt), budget, model)
+    longer = [(p, prompt) for prompt, planned in enumerate(by_prompt) for p in planned if p.start != last]
+    for start, found in _by_start(longer, base.length):
+        found.sort(key=lambda pair: pair[0].birth)
+        size = _fit(model, 1, base.length - start, base.length, budget)
+        size = max(1, min(size, 8192 // (base.length - start)))
+        for at in range(0, len(found), size):
+            part = found[at : at + size]
+            owners = torch.tensor([prompt for _, prompt in part])
+            births = tuple(p.birth for p, _ in part)
+            yield _Group(Walk(base, births, 0, start, owners), tuple(p for p, _ in part))
+
+
+def _by_start(
+    longer: Sequence[tuple[_Planned, int]], length: int
+) -> Iterator[tuple[int, list[tuple[_Planned, int]]]]:  # fmt: skip
+    """Rows by the position where they begin; neighbours join until a walk has work enough to fill a pass.
+
+    A row may begin earlier than it must: it then recomputes what the base run knows, which costs tokens and no truth.
+    """
+    group: list[tuple[_Planned, int]] = []
+    for pair in sorted(longer, key=lambda pair: pair[0].start):
+        if group and pair[0].start != group[-1][0].start and len(group) * (length - group[0][0].start) >= TOKENS_WORTH_A_WALK:
+            yield group[0][0].start, group
+            group = []
+        group.append(pair)
+    if group:
+        yield group[0][0].start, group
+
+
+def _side_by_side(born: Sequence[list[_Planned]], base: BaseRun, budget: int, model: HookedModel) -> Iterator[_Group]:
+    n_prompts, n_rows, last = len(born), len(born[0]), base.length - 1
+    size = max(1, min(TOKENS_PER_WALK, _fit(model, n_prompts, 1, base.length + TOKENS_PER_WALK, budget)))
+    for at in range(0, n_rows, size):
+        part = [planned[at : at + size] for planned in born]
+        births = tuple(p.birth for p in part[0])
+        yield _Group(Walk(base, births, 1, last), tuple(p for planned in part for p in planned))
+
+
+def _fit(model: HookedModel, n_prompts: int, n_tokens: int, seen: int, budget: int) -> int:
+    """How many rows of so many tokens a budget holds."""
+    what = f"{n_tokens} tokens in each of {n_prompts} prompts"
+    return prompts_per_batch(budget, n_prompts * _per_row(model, n_tokens, seen), what)
+
+
+def _per_row(model: HookedModel, n_tokens: int, seen: int) -> int:
+    return bytes_per_prompt(model.shape, n_tokens, 1, model.dtype.itemsize) + 12 * model.shape.n_heads * n_tokens * seen
+
+
+def _only(base: BaseRun, prompt: int) -> BaseRun:
+    """The base run of one of its prompts."""
+    one = slice(prompt, prompt + 1)
+    return BaseRun(
+        base.length, [k[one] for k in base.keys], [v[one] for v in base.values], [x[one] for x in base.stream],
+        [m if m is None or len(m) == 1 else m[one] for m in base.masks], base.returns,
+    )  # fmt: skip
+
+
+def _disagreement(model: HookedModel) -> str | None:
+    """None if rows and whole passes agree on this model; else how they differ.
+
+    Tried once a model on a few rows of a short random prompt, so that an architecture whose blocks cannot be stepped
+    falls back to whole passes instead of being wrong. In every layer some rows stand beside others with their attention
+    untouched.
+    """
+    from tv_lens.rows.engine import run_rows
+
+    if masked := own_mask(model):
+        return masked
+
+    if model.shape.n_ctx < 9:
+        return "the context is too short to try rows in"
+    ids = torch.randint(3, model.n_ids, (1, 9), generator=torch.Generator().manual_seed(0))
+    base = model.tokens(ids)
+    middle, last, ones = model.n_layers // 2, model.n_layers - 1, torch.ones(model.shape.d_model)
+    rows = [Row(0), *(_trial(*place) for place in (
+        (Zero(Site("attn_out", middle)), 8), (Zero(Site("mlp_out", last)), 8), (Zero(Site("attn_out", 0)), 8),
+        *((Add(Site("resid_pre", 0), ones, 0.1 * i), 8) for i in range(1, 5)),
+        (Zero(Site("attn_out", middle)), 5), (Add(Site("resid_pre", middle), ones), 3)))]  # fmt: skip
+    logits: dict[str, Tensor] = {}
+
+    def keep(name: str):
+        def readout(found: Tensor, index: Tensor) -> Tensor:
+            for i, row in zip(index.tolist(), found.float().cpu()):
+                logits.setdefault(name, torch.zeros(len(rows), found.shape[1]))[i] = row
+            return torch.zeros(len(index))
+
+        return readout
+
+    _verdicts[model] = None  # while it is tried
+    run_rows(model, base, rows, keep("hooks"), plan="hooks", show_progress=False)
+    try:
+        run_rows(model, base, rows, keep("rows"), plan="rows", show_progress=False)
+    except Exception as error:  # whatever an unknown architecture does when it is stepped
+        said = str(error).strip().splitlines() or [""]
+        return f"this architecture cannot be stepped block by block ({type(error).__name__}: {said[0][:200]})"
+    gap = (logits["rows"] - logits["hooks"]).abs().max() / logits["hooks"].std()
+    allowed = 1e-3 if model.dtype == torch.float32 else 0.1
+    return None if gap <= allowed else f"rows and whole passes differ by {gap:.1e} of the logits' spread"
+
+
+def own_mask(model: HookedModel) -> str | None:
+    """Which layer's attention hides more than the future by a buffer of its own; None if none does.
+
+    Rows are told apart by the mask that a block is given. A window cut out of a buffer counts rows as if they were later
+    tokens, and shows only where it is shorter than the rows beside one another: no short trial would find it.
+    """
+    for layer, block in enumerate(model.tl.blocks):
+        for name, buffer in block.named_buffers():
+            square = buffer.ndim >= 2 and buffer.shape[-1] == buffer.shape[-2] > 1 and buffer.dtype == torch.bool
+            if square and not torch.equal(buffer, torch.ones_like(buffer).tril()):
+                return f"layer {layer} of this architecture masks by a buffer of its own ({name.split('.')[-1]})"
+    return None
+
+
+def _trial(intervention: Intervention, position: int) -> Row:
+    from tv_lens.rows.edits import PlacedEdit
+
+    return Row(0, (PlacedEdit(intervention, (position,)),))

@@ -1,0 +1,191 @@
+"""The row plan: many edited copies of a prompt's last tokens walk through the model's own blocks together.
+
+A causal transformer allows exact savings. An edit at position p changes nothing before p, so a row recomputes only
+the tokens from p on and attends to the base run's keys and values for the rest; an edit at layer l changes nothing
+below l, so a row joins the walk at the layer where it is born; and only the last token's logits are read.
+
+Two layouts, one walk. Rows that edit the last token alone are single tokens: all rows of a prompt stand side by side
+as one sequence, each seeing the shared prefix and itself. Longer rows stand in the batch, one row an entry. In both,
+the model's own forward pass builds positions, masks and norms; only its blocks are called with fewer rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from einops import repeat
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import DynamicCache
+
+from tv_lens.batch import TokenBatch
+from tv_lens.model.editing import Edit
+from tv_lens.model.hooked_model import HookedModel
+from tv_lens.model.registry import Attachment
+from tv_lens.rows.base_run import BaseRun, base_run
+from tv_lens.site import Site
+
+__all__ = ["BaseRun", "PrefixCache", "Walk", "base_run"]
+
+
+class PrefixCache(DynamicCache):
+    """The base run's keys and values before the rows: seen by every row and never grown.
+
+    Args:
+        base: the base run.
+        length: how many of its tokens the rows see.
+        owners: for rows in the batch, the prompt that each is a copy of; None where the batch is the prompts.
+    """
+
+    def __init__(self, base: BaseRun, length: int, owners: Int[Tensor, "row"] | None):
+        super().__init__()
+        self._owners = owners
+        for layer, (keys, values) in enumerate(zip(base.keys, base.values)):
+            DynamicCache.update(self, keys[:, :, :length], values[:, :, :length], layer)
+
+    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        held = self.layers[layer_idx]
+        keys, values = held.keys, held.values
+        if self._owners is not None:
+            rows = self._owners[: len(key_states)].to(keys.device)
+            keys, values = keys[rows], values[rows]
+        return torch.cat([keys, key_states], dim=-2), torch.cat([values, value_states], dim=-2)
+
+
+@dataclass(frozen=True, eq=False)
+class Walk:
+    """Rows on their way through the blocks, sorted by the layer where they are born.
+
+    Args:
+        base: the run they are copies of.
+        births: the layer of each row, ascending.
+        axis: 1 where rows are tokens of one sequence, 0 where they are entries of the batch.
+        start: the first position that the rows recompute.
+        owners: with axis 0, the prompt of each row.
+    """
+
+    base: BaseRun
+    births: tuple[int, ...]
+    axis: int
+    start: int
+    owners: Int[Tensor, "row"] | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Batch entries and tokens of the walk."""
+        prompts, tokens = len(self.base.stream[0]), self.base.length - self.start
+        return (prompts, len(self.births)) if self.axis == 1 else (len(self.births), tokens)
+
+    def alive(self, layer: int) -> int:
+        """How many rows have been born by a layer."""
+        return sum(birth <= layer for birth in self.births)
+
+    def run(
+        self, model: HookedModel, edits: Sequence[Edit], columns: Int[Tensor, "batch n k"] | None, who: str
+    ) -> Float[Tensor, "batch n columns"]:  # fmt: skip
+        """The logits after each row's last token."""
+        n_batch, n_tokens = self.shape
+        device = self.base.stream[0].device
+        ids = torch.zeros((n_batch, n_tokens), dtype=torch.long, device=device)
+        if self.axis == 1:
+            positions = torch.full((1, n_tokens), self.start, device=device)
+            at = torch.arange(n_tokens).expand(n_batch, -1)
+        else:
+            positions = torch.arange(self.start, self.base.length, device=device)[None]
+            at = torch.full((n_batch, 1), n_tokens - 1)
+        masks: dict[int, Tensor] = {}  # layers of one kind share a mask
+
+        def call(layer: int, own: Callable[..., Any], x: Tensor, arguments: dict[str, Any]) -> Any:
+            n, before = self.alive(layer), self.alive(layer - 1)
+            if n == 0:
+                return self._like(layer, x)
+            arguments = {name: self._cut(value, n, n_batch, n_tokens) for name, value in arguments.items()}
+            arguments["attention_mask"] = self._mask(layer, n, masks)
+            grown = torch.cat([x.narrow(self.axis, 0, before), self._newborn(layer, before, n, x.device)], self.axis)
+            out = own(grown, **arguments)
+            y = out[0] if isinstance(out, tuple) else out
+            waiting = x.narrow(self.axis, n, x.shape[self.axis] - n)
+            return self._like(layer, torch.cat([y, waiting], self.axis))
+
+        logits, _ = model.forward(
+            TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool)), edits, logits_at=at, logit_columns=columns,
+            block_call=call, past_key_values=PrefixCache(self.base, self.start, self.owners), use_cache=True,
+            position_ids=positions, attention_mask=self._mask(0, len(self.births), masks), who=who,
+        )  # fmt: skip
+        return logits
+
+    def step(
+        self, model: HookedModel, layer: int, edits: Sequence[Edit], reads: Sequence[Site], who: str
+    ) -> Attachment:  # fmt: skip
+        """One block alone, on rows whose stream is zero: for callers whose edits say what its parts hold."""
+        n_batch, n_tokens = self.shape
+        stream = self.base.stream[layer].new_zeros(n_batch, n_tokens, self.base.stream[layer].shape[-1])
+        ids = torch.zeros((n_batch, n_tokens), dtype=torch.long, device=stream.device)
+        positions = torch.arange(self.start, self.base.length, device=stream.device)[None]
+
+        def call(at: int, own: Callable[..., Any], x: Tensor, arguments: dict[str, Any]) -> Any:
+            if at != layer:
+                return self._like(at, stream)
+            return own(stream, **{**arguments, "attention_mask": self._mask(layer, n_batch, {})})
+
+        one = torch.zeros((n_batch, 1), dtype=torch.long, device=stream.device)
+        _, attachment = model.forward(
+            TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool)), edits, reads, logits_at=one, stop_after=layer,
+            logit_columns=one[:, None] if model.registry.can_narrow else None, block_call=call, use_cache=True,
+            past_key_values=PrefixCache(self.base, self.start, self.owners), position_ids=positions,
+            attention_mask=self._mask(0, n_batch, {}), who=who,
+        )  # fmt: skip
+        return attachment
+
+    def _like(self, layer: int, x: Tensor) -> Any:
+        size = self.base.returns[layer]
+        return x if size is None else (x, *(None,) * (size - 1))
+
+    def _newborn(self, layer: int, first: int, end: int, device: torch.device) -> Tensor:
+        """The base run's stream into a layer, for the rows born there."""
+        stream = self.base.stream[layer].to(device)
+        if self.axis == 1:
+            return repeat(stream[:, self.start], "prompt d -> prompt row d", row=end - first)
+        return stream[self.owners[first:end].to(device), self.start :]
+
+    def _cut(self, value: Any, n: int, n_batch: int, n_tokens: int) -> Any:
+        """An argument of a block for its first n rows: positions and rotations stand along the walk's axis."""
+        if isinstance(value, (tuple, list)):
+            return type(value)(self._cut(part, n, n_batch, n_tokens) for part in value)
+        if not isinstance(value, Tensor) or value.ndim == 0:
+            return value
+        if self.axis == 0:
+            return value[:n] if len(value) == n_batch else value
+        axis = 0 if value.ndim == 1 else 1
+        return value.narrow(axis, 0, n) if value.shape[axis] == n_tokens else value
+
+    def _mask(self, layer: int, n: int, made: dict[int, Tensor]) -> Tensor:
+        """What n rows may see: of the base run's tokens what its own last token saw; of the rows, each itself only."""
+        seen = self.base.masks[layer]
+        if seen is None:
+            seen = _causal(self.base.length, self.base.stream[layer])
+        if self.axis == 0:
+            mask = seen[..., self.start :, : self.base.length]
+            return mask if len(mask) == 1 else mask[self.owners[:n].to(mask.device)]
+        key = id(self.base.masks[layer])
+        if key not in made:
+            made[key] = _beside(seen, self.start, len(self.births))
+        return made[key][..., :n, : self.start + n]
+
+
+def _causal(length: int, like: Tensor) -> Float[Tensor, "1 1 query key"]:
+    blocked = torch.ones(length, length, dtype=torch.bool, device=like.device).triu(1)
+    return torch.zeros(length, length, dtype=like.dtype, device=like.device).masked_fill(blocked, torch.finfo(like.dtype).min)[None, None]
+
+
+def _beside(seen: Tensor, start: int, n: int) -> Tensor:
+    """The mask of n single-token rows at position `start`, side by side after the prefix."""
+    itself = torch.eye(n, dtype=torch.bool, device=seen.device)
+    if seen.dtype != torch.bool:
+        blocked = torch.finfo(seen.dtype).min
+        itself = torch.full((n, n), blocked, dtype=seen.dtype, device=seen.device).masked_fill(itself, 0.0)
+    prefix = seen[:, :, start : start + 1, :start].expand(-1, -1, n, -1)
+    return torch.cat([prefix, itself.expand(len(seen), seen.shape[1], n, n)], dim=-1)
