@@ -17,7 +17,7 @@ FILES = {".".join(p.relative_to(ROOT.parent).with_suffix("").parts).removesuffix
 
 # A room may import those of a lower number, and itself; rooms of one number do not import each other.
 LEVELS = {
-    "errors": 0, "progress": 0, "site": 0.1, "batch": 0.1, "metrics": 0.1, "intervention": 0.2,
+    "errors": 0, "progress": 0, "renamed": 0.1, "site": 0.1, "batch": 0.1, "metrics": 0.1, "intervention": 0.2,
     "storage": 1, "results": 2, "loading": 3, "model": 4, "rows": 5, "tasks": 6, "patching": 7, "task_vectors": 8,
     "circuits": 8, "lab": 8, "viz": 9, "experiments": 10, "cli": 11,
 }  # fmt: skip

@@ -15,6 +15,7 @@ CHILDREN = [
     if isinstance(kind, type) and issubclass(kind, TVLensError) and kind is not TVLensError
 ]
 BUILT_IN = {
+    "RenamedError": TypeError,
     "UnknownName": KeyError,
     "SiteError": ValueError,
     "SiteAbsent": ValueError,

@@ -130,6 +130,10 @@ class InvalidArgument(TVLensError, ValueError):
     """An argument of the wrong kind or out of range."""
 
 
+class RenamedError(TVLensError, AttributeError, TypeError):
+    """A name or keyword of an earlier version; says what took its place."""
+
+
 def closest(name: object, names: Iterable[object], n: int = 3) -> list[str]:
     """The known names nearest to a mistyped one, nearest first.
 

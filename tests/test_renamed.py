@@ -1,0 +1,52 @@
+"""Old names: each is refused with the new one, and nothing else changes about what carries them."""
+
+import inspect
+
+import pytest
+
+from tv_lens.errors import RenamedError, TVLensError
+from tv_lens.renamed import renamed_attributes, renamed_keywords
+
+
+@renamed_keywords(run="folder=")
+def verb(data, *, folder=None):
+    """What comes back."""
+    return data, folder
+
+
+@renamed_keywords(deals="n_label_shuffles=")
+class Size:
+    def __init__(self, n_label_shuffles=3):
+        self.n_label_shuffles = n_label_shuffles
+
+    __getattr__ = renamed_attributes(deals="size.n_label_shuffles")
+
+
+def test_an_old_keyword_names_the_new_one():
+    with pytest.raises(RenamedError) as caught:
+        verb(1, run="results")
+    assert str(caught.value) == (
+        "run= has another name since version 0.2.\n  got:     verb(run=...)\n  do:      use folder="
+    )
+    assert isinstance(caught.value, TypeError) and isinstance(caught.value, TVLensError)
+    with pytest.raises(RenamedError, match="n_label_shuffles="):
+        Size(deals=2)
+
+
+def test_new_keywords_signature_and_docstring_are_untouched():
+    assert verb(1, folder="here") == (1, "here") and verb.__doc__ == "What comes back."
+    assert list(inspect.signature(verb).parameters) == ["data", "folder"]
+    assert Size(2).n_label_shuffles == 2
+
+
+def test_a_keyword_that_never_was_is_still_a_type_error():
+    with pytest.raises(TypeError, match="unexpected keyword argument 'runn'"):
+        verb(1, runn=2)
+
+
+def test_an_old_attribute_names_the_new_one_and_does_not_exist():
+    with pytest.raises(RenamedError, match=r"use size.n_label_shuffles"):
+        Size().deals  # noqa: B018
+    assert not hasattr(Size(), "deals")
+    with pytest.raises(AttributeError, match="no attribute 'dealz'"):
+        Size().dealz  # noqa: B018
