@@ -75,7 +75,7 @@ def test_places_of_several_tokens_are_corrupted_together(tiny_model, fold, place
 
 
 def test_whole_passes_run_the_same_circuits_as_shared_prefixes(tiny_model, monkeypatch):
-    from tv_lens.rows import planning
+    from tv_lens.rows import trial
 
     model = tiny_model("mistral")
     for case in CASES:
@@ -83,7 +83,7 @@ def test_whole_passes_run_the_same_circuits_as_shared_prefixes(tiny_model, monke
         masks = torch.rand(4, len(made.graph), generator=torch.Generator().manual_seed(0)) < 0.6
         shared = run_circuits(made, masks)
         with monkeypatch.context() as patch:
-            patch.setattr(planning, "why_not", lambda *_: "a test")
+            patch.setattr(trial, "why_not", lambda *_: "a test")
             torch.testing.assert_close(run_circuits(made, masks), shared, atol=1e-5, rtol=1e-4)
 
 

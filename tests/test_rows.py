@@ -10,7 +10,7 @@ import tv_lens as tv
 from tv_lens.batch import TokenBatch
 from tv_lens.intervention import Add, Mean, Replace, Resample, Zero
 from tv_lens.metrics import Answers, Readout, log_prob, logit_diff
-from tv_lens.rows import base_run, planning
+from tv_lens.rows import base_run, planning, trial
 from tv_lens.rows.edits import merged
 from tv_lens.rows.engine import PlacedEdit, Row, run_rows
 from tv_lens.site import COMPONENTS, Site
@@ -25,7 +25,7 @@ def ids(seed: int, n: int = 3, width: int = WIDTH) -> torch.Tensor:
 def writable(model: tv.HookedModel) -> list[Site]:
     sites = [Site(name, layer) for name, entry in COMPONENTS.items()
              for layer in (range(model.n_layers) if entry.layered else [None])]  # fmt: skip
-    return [s for s in sites if model.registry.support(s).write and s.component not in planning.WHOLE_PASSES]
+    return [s for s in sites if model.registry.support(s).write and s.component not in trial.WHOLE_PASSES]
 
 
 def two_logits(logits: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
@@ -191,8 +191,8 @@ def test_an_attention_that_masks_by_itself_runs_as_whole_passes(tiny_model, monk
     rows = [Row(0, (PlacedEdit(Zero(Site("z", 0)), (WIDTH - 1,)),))] * 8
     found = run_rows(model, model.tokens(ids(1)), rows, two_logits)
     assert found.provenance["plan_why"] == "layer 1 of this architecture masks by a buffer of its own (bias)"
-    monkeypatch.setattr(planning, "own_mask", lambda model: None)
-    assert "rows and whole passes differ" in planning._disagreement(model)
+    monkeypatch.setattr(trial, "own_mask", lambda model: None)
+    assert "rows and whole passes differ" in trial._disagreement(model)
 
 
 @pytest.mark.parametrize("where", ["cpu", "disk"])

@@ -20,7 +20,7 @@ from tv_lens.circuits.runs import Chunk, Runs
 from tv_lens.intervention import Replace
 from tv_lens.model.editing import Edit
 from tv_lens.progress import progress as progress_bar
-from tv_lens.rows import planning
+from tv_lens.rows import trial
 from tv_lens.rows.edits import Row
 from tv_lens.rows.walk import Walk, base_run
 from tv_lens.site import Site
@@ -90,7 +90,7 @@ class _Patched:
     @property
     def walk(self) -> Walk | None:
         """The prompts' run before the first token that differs; None where rows cannot share it (`row_plan`)."""
-        if planning.why_not(self.runs.model, [Row(0)]):
+        if trial.why_not(self.runs.model, [Row(0)]):
             return None
         if "walk" not in self.chunk.made:
             tokens = self.runs.tokens("b", self.chunk.rows.tolist())

@@ -8,9 +8,8 @@ prompt, and is the oracle. Which one ran, and why, is in the result's provenance
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -19,14 +18,11 @@ from torch import Tensor
 from tv_lens.batch import TokenBatch
 from tv_lens.errors import EmptySelection, InvalidArgument, unknown
 from tv_lens.intervention import Zero
-from tv_lens.model.capture import bytes_per_prompt, prompts_per_batch
-from tv_lens.model.editing import Edit
 from tv_lens.model.hooked_model import HookedModel
-from tv_lens.model.passes import in_batches, prompts_at_once
 from tv_lens.progress import Bar
 from tv_lens.progress import progress as progress_bar
-from tv_lens.rows import planning
-from tv_lens.rows.edits import PlacedEdit, Readout, Row, check_rows, columns_of, merged, read_out
+from tv_lens.rows import hook_passes, planning, trial
+from tv_lens.rows.edits import PlacedEdit, Readout, Row, check_rows
 from tv_lens.site import Site
 
 __all__ = ["PLANS", "PlacedEdit", "Readout", "Row", "RowValues", "run_rows"]
@@ -71,13 +67,13 @@ def run_rows(
         raise EmptySelection("There is no row to run.")
     base = model.tokens(base)
     check_rows(rows, base)
-    why_not = "asked for" if plan == "hooks" else planning.why_not(model, rows)
+    why_not = "asked for" if plan == "hooks" else trial.why_not(model, rows)
     if plan == "rows" and why_not:
         raise InvalidArgument("The row plan does not apply here.", got=why_not, do='use plan="auto" or plan="hooks".')
     budget, started = memory_budget or model.memory_budget, time.perf_counter()
     values = torch.full((len(rows),), float("nan"))
     with progress_bar(who, len(rows), "rows", show_progress and bar is None) as own:
-        run = _hook_plan if why_not else planning.run
+        run = hook_passes.run if why_not else planning.run
         counts = run(model, base, rows, readout, values, budget, who, bar or own)
     chosen = {"plan": "hooks", "plan_why": why_not} if why_not else {"plan": "rows"}
     return RowValues(values, {**chosen, **counts, "rows": len(rows), "seconds": round(time.perf_counter() - started, 3)})
@@ -89,67 +85,4 @@ def why_whole_passes(model: HookedModel, sites: Sequence[Site], plan: str = "aut
         raise unknown("plan", plan, PLANS)
     kinds = {site.component: site for site in sites}
     rows = [Row(0, tuple(PlacedEdit(Zero(site.at(None)), (0,)) for site in kinds.values()))]
-    return "asked for" if plan == "hooks" else planning.why_not(model, rows)
-
-
-def _hook_plan(
-    model: HookedModel, base: TokenBatch, rows: Sequence[Row], readout: Readout, values: Float[Tensor, "row"],
-    budget: int, who: str, bar: Bar,
-) -> dict[str, int]:  # fmt: skip
-    """Every row as a forward pass of its whole prompt, in batches of prompts of like length."""
-    passes, peak = 0, 0
-    for chunk in _chunks(model, base, rows, budget):
-        width = int(base.lengths[[rows[i].prompt for i in chunk]].max())
-        work = partial(_whole_pass, model, base, rows, chunk, readout, values, who)
-        for part, _ in in_batches(model, len(chunk), len(chunk), width, work, who=who):
-            size = part.stop - part.start
-            passes, peak = passes + 1, max(peak, size * _bytes(model, width))
-            bar.advance(size)
-    return {"passes": passes, "estimated_peak_bytes": peak}
-
-
-def _whole_pass(
-    model: HookedModel, base: TokenBatch, rows: Sequence[Row], chunk: Sequence[int], readout: Readout,
-    values: Float[Tensor, "row"], who: str, part: slice,
-) -> None:  # fmt: skip
-    """Fills the values of some rows of a chunk by one pass."""
-    chunk = chunk[part]
-    index = torch.tensor(chunk)
-    batch = base.select([rows[i].prompt for i in chunk])
-    columns = columns_of(readout, index) if model.registry.can_narrow and model.registry.can_gather else None
-    narrow = None if columns is None else columns[:, None]
-    logits, _ = model.forward(batch, _placed(rows, chunk), logits_at=batch.last[:, None], logit_columns=narrow, who=who)
-    logits = logits[:, 0]
-    if columns is None and (wanted := columns_of(readout, index)) is not None:
-        logits = logits.gather(1, wanted.to(logits.device))
-    values[index] = read_out(readout, logits, index, rows)
-
-
-def _placed(rows: Sequence[Row], chunk: Sequence[int]) -> list[Edit]:
-    """Every edit of the chunk's rows, on its own row of the batch."""
-    return merged(
-        (edit.intervention, torch.full((len(edit.positions),), at), torch.tensor(edit.positions))
-        for at, i in enumerate(chunk) for edit in rows[i].edits
-    )  # fmt: skip
-
-
-def _bytes(model: HookedModel, width: int) -> int:
-    return bytes_per_prompt(model.shape, width, 1, model.dtype.itemsize)
-
-
-def _chunks(model: HookedModel, base: TokenBatch, rows: Sequence[Row], budget: int) -> Iterator[list[int]]:
-    """Rows of like length in batches that fit the budget: the longest decides, since shorter ones are padded to it."""
-    lengths = base.lengths.tolist()
-    longest = max(lengths[row.prompt] for row in rows)
-    prompts_per_batch(budget, _bytes(model, longest), f"{longest} tokens")  # refuses now what the last batch would need
-    chunk: list[int] = []
-    for i in sorted(range(len(rows)), key=lambda i: lengths[rows[i].prompt]):
-        width = lengths[rows[i].prompt]
-        fits = prompts_per_batch(budget, _bytes(model, width), f"{width} tokens")
-        fits = min(fits, prompts_at_once(model, width))
-        if len(chunk) >= fits:
-            yield chunk
-            chunk = []
-        chunk.append(i)
-    if chunk:
-        yield chunk
+    return "asked for" if plan == "hooks" else trial.why_not(model, rows)

@@ -20,7 +20,7 @@ from torch import Tensor
 from tv_lens.batch import TokenBatch
 from tv_lens.model.capture import bytes_per_prompt
 from tv_lens.model.hooked_model import HookedModel
-from tv_lens.rows.planning import own_mask
+from tv_lens.rows.trial import own_mask
 from tv_lens.site import ModelShape, Site
 
 TOKENS_A_PACK = 1024  # branches attend to one another's hidden tokens: beyond this that costs more than it saves

@@ -1,8 +1,7 @@
-"""Which rows walk together: the row plan's reasons, groups and batches."""
+"""Which rows walk together: their groups and batches."""
 
 from __future__ import annotations
 
-import weakref
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from tv_lens.batch import TokenBatch
 from tv_lens.errors import OutOfMemory
-from tv_lens.intervention import Add, Intervention, Stack, Zero
+from tv_lens.intervention import Intervention, Stack
 from tv_lens.model.capture import bytes_per_prompt, prompts_per_batch
 from tv_lens.model.editing import Edit
 from tv_lens.model.hooked_model import HookedModel
@@ -24,24 +23,8 @@ from tv_lens.rows.edits import Readout, Row, columns_of, merged, read_out
 from tv_lens.rows.walk import Walk
 from tv_lens.site import Site
 
-WHOLE_PASSES = ("embed", "pattern", "scores")
 TOKENS_PER_WALK = 768  # rows beside one another attend to each other's masked keys: beyond this that costs more
 TOKENS_WORTH_A_WALK = 384  # below this a pass costs its overhead, not its tokens
-_verdicts: weakref.WeakKeyDictionary[HookedModel, str | None] = weakref.WeakKeyDictionary()
-
-
-def why_not(model: HookedModel, rows: Sequence[Row]) -> str | None:
-    """Why the row plan does not apply, in words; None where it does."""
-    whole = {edit.intervention.site.component for row in rows for edit in row.edits} & set(WHOLE_PASSES)
-    if whole:
-        return f"edits of {', '.join(sorted(whole))} need the whole pass"
-    if model.registry.attached:
-        return f"{model.registry.attached[0].who} is attached to the model"
-    if foreign := model.registry.foreign_hooks():
-        return f"hooks were added to the model by hand ({', '.join(foreign[:3])})"
-    if model not in _verdicts:
-        _verdicts[model] = _disagreement(model)
-    return _verdicts[model]
 
 
 def run(
@@ -260,66 +243,3 @@ def _only(base: BaseRun, prompt: int) -> BaseRun:
         base.length, [k[one] for k in base.keys], [v[one] for v in base.values], [x[one] for x in base.stream],
         [m if m is None or len(m) == 1 else m[one] for m in base.masks], base.returns,
     )  # fmt: skip
-
-
-def _disagreement(model: HookedModel) -> str | None:
-    """None if rows and whole passes agree on this model; else how they differ.
-
-    Tried once a model on a few rows of a short random prompt, so that an architecture whose blocks cannot be stepped
-    falls back to whole passes instead of being wrong. In every layer some rows stand beside others with their attention
-    untouched.
-    """
-    from tv_lens.rows.engine import run_rows
-
-    if masked := own_mask(model):
-        return masked
-
-    if model.shape.n_ctx < 9:
-        return "the context is too short to try rows in"
-    ids = torch.randint(3, model.n_ids, (1, 9), generator=torch.Generator().manual_seed(0))
-    base = model.tokens(ids)
-    middle, last, ones = model.n_layers // 2, model.n_layers - 1, torch.ones(model.shape.d_model)
-    rows = [Row(0), *(_trial(*place) for place in (
-        (Zero(Site("attn_out", middle)), 8), (Zero(Site("mlp_out", last)), 8), (Zero(Site("attn_out", 0)), 8),
-        *((Add(Site("resid_pre", 0), ones, 0.1 * i), 8) for i in range(1, 5)),
-        (Zero(Site("attn_out", middle)), 5), (Add(Site("resid_pre", middle), ones), 3)))]  # fmt: skip
-    logits: dict[str, Tensor] = {}
-
-    def keep(name: str):
-        def readout(found: Tensor, index: Tensor) -> Tensor:
-            for i, row in zip(index.tolist(), found.float().cpu()):
-                logits.setdefault(name, torch.zeros(len(rows), found.shape[1]))[i] = row
-            return torch.zeros(len(index))
-
-        return readout
-
-    _verdicts[model] = None  # while it is tried
-    run_rows(model, base, rows, keep("hooks"), plan="hooks", show_progress=False)
-    try:
-        run_rows(model, base, rows, keep("rows"), plan="rows", show_progress=False)
-    except Exception as error:  # whatever an unknown architecture does when it is stepped
-        said = str(error).strip().splitlines() or [""]
-        return f"this architecture cannot be stepped block by block ({type(error).__name__}: {said[0][:200]})"
-    gap = (logits["rows"] - logits["hooks"]).abs().max() / logits["hooks"].std()
-    allowed = 1e-3 if model.dtype == torch.float32 else 0.1
-    return None if gap <= allowed else f"rows and whole passes differ by {gap:.1e} of the logits' spread"
-
-
-def own_mask(model: HookedModel) -> str | None:
-    """Which layer's attention hides more than the future by a buffer of its own; None if none does.
-
-    Rows are told apart by the mask that a block is given. A window cut out of a buffer counts rows as if they were later
-    tokens, and shows only where it is shorter than the rows beside one another: no short trial would find it.
-    """
-    for layer, block in enumerate(model.tl.blocks):
-        for name, buffer in block.named_buffers():
-            square = buffer.ndim >= 2 and buffer.shape[-1] == buffer.shape[-2] > 1 and buffer.dtype == torch.bool
-            if square and not torch.equal(buffer, torch.ones_like(buffer).tril()):
-                return f"layer {layer} of this architecture masks by a buffer of its own ({name.split('.')[-1]})"
-    return None
-
-
-def _trial(intervention: Intervention, position: int) -> Row:
-    from tv_lens.rows.edits import PlacedEdit
-
-    return Row(0, (PlacedEdit(intervention, (position,)),))

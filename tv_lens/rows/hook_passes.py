@@ -1,0 +1,81 @@
+"""Every row as a whole forward pass of its prompt through plain hooks: the engine for every model, and the oracle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tv_lens.batch import TokenBatch
+from tv_lens.model.capture import bytes_per_prompt, prompts_per_batch
+from tv_lens.model.editing import Edit
+from tv_lens.model.hooked_model import HookedModel
+from tv_lens.model.passes import in_batches, prompts_at_once
+from tv_lens.progress import Bar
+from tv_lens.rows.edits import Readout, Row, columns_of, merged, read_out
+
+
+def run(
+    model: HookedModel, base: TokenBatch, rows: Sequence[Row], readout: Readout, values: Float[Tensor, "row"],
+    budget: int, who: str, bar: Bar,
+) -> dict[str, int]:  # fmt: skip
+    """Fills `values` by passes over whole prompts, in batches of prompts of similar length; returns what it took."""
+    passes, peak = 0, 0
+    for chunk in _chunks(model, base, rows, budget):
+        width = int(base.lengths[[rows[i].prompt for i in chunk]].max())
+        work = partial(_whole_pass, model, base, rows, chunk, readout, values, who)
+        for part, _ in in_batches(model, len(chunk), len(chunk), width, work, who=who):
+            size = part.stop - part.start
+            passes, peak = passes + 1, max(peak, size * _bytes(model, width))
+            bar.advance(size)
+    return {"passes": passes, "estimated_peak_bytes": peak}
+
+
+def _whole_pass(
+    model: HookedModel, base: TokenBatch, rows: Sequence[Row], chunk: Sequence[int], readout: Readout,
+    values: Float[Tensor, "row"], who: str, part: slice,
+) -> None:  # fmt: skip
+    """Fills the values of some rows of a chunk by one pass."""
+    chunk = chunk[part]
+    index = torch.tensor(chunk)
+    batch = base.select([rows[i].prompt for i in chunk])
+    columns = columns_of(readout, index) if model.registry.can_narrow and model.registry.can_gather else None
+    narrow = None if columns is None else columns[:, None]
+    logits, _ = model.forward(batch, _placed(rows, chunk), logits_at=batch.last[:, None], logit_columns=narrow, who=who)
+    logits = logits[:, 0]
+    if columns is None and (wanted := columns_of(readout, index)) is not None:
+        logits = logits.gather(1, wanted.to(logits.device))
+    values[index] = read_out(readout, logits, index, rows)
+
+
+def _placed(rows: Sequence[Row], chunk: Sequence[int]) -> list[Edit]:
+    """Every edit of the chunk's rows, on its own row of the batch."""
+    return merged(
+        (edit.intervention, torch.full((len(edit.positions),), at), torch.tensor(edit.positions))
+        for at, i in enumerate(chunk) for edit in rows[i].edits
+    )  # fmt: skip
+
+
+def _bytes(model: HookedModel, width: int) -> int:
+    return bytes_per_prompt(model.shape, width, 1, model.dtype.itemsize)
+
+
+def _chunks(model: HookedModel, base: TokenBatch, rows: Sequence[Row], budget: int) -> Iterator[list[int]]:
+    """Rows of like length in batches that fit the budget: the longest decides, since shorter ones are padded to it."""
+    lengths = base.lengths.tolist()
+    longest = max(lengths[row.prompt] for row in rows)
+    prompts_per_batch(budget, _bytes(model, longest), f"{longest} tokens")  # refuses now what the last batch would need
+    chunk: list[int] = []
+    for i in sorted(range(len(rows)), key=lambda i: lengths[rows[i].prompt]):
+        width = lengths[rows[i].prompt]
+        fits = prompts_per_batch(budget, _bytes(model, width), f"{width} tokens")
+        fits = min(fits, prompts_at_once(model, width))
+        if len(chunk) >= fits:
+            yield chunk
+            chunk = []
+        chunk.append(i)
+    if chunk:
+        yield chunk
