@@ -1,0 +1,43 @@
+"""What importing the library brings along: its names, and nothing heavy until one of them is used."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import tv_lens as tv
+
+HEAVY = {"torch", "numpy", "pandas", "xarray", "transformers", "transformer_lens", "plotly", "sklearn", "scipy", "jaxtyping"}
+
+
+def modules_after(code: str) -> set[str]:
+    """The top-level packages that a fresh Python has imported after running some code."""
+    code += "\nimport sys; sys.stderr.write(' '.join({name.partition('.')[0] for name in sys.modules}))"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    return set(ran.stderr.split())
+
+
+@pytest.mark.parametrize("code", ["import tv_lens", "import tv_lens\ndir(tv_lens)", "from tv_lens import errors"])
+def test_the_import_is_light(code):
+    found = modules_after(code)
+    assert "tv_lens" in found and not found & HEAVY
+
+
+def test_a_name_is_imported_when_it_is_first_used():
+    assert "torch" not in modules_after("import tv_lens\ntv_lens.Site")
+    assert "torch" in modules_after("import tv_lens\ntv_lens.patch")
+
+
+def test_completion_sees_every_public_name_and_none_of_the_internal_ones():
+    assert dir(tv) == sorted(tv.__all__)
+    for name in tv.__all__:
+        assert getattr(tv, name) is not None
+    for internal in ("storage", "results", "loading", "model", "patching", "renamed", "progress", "lazy_loader"):
+        assert internal not in dir(tv)
+
+
+def test_a_name_that_never_was_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="ptach"):
+        tv.ptach  # noqa: B018
