@@ -109,9 +109,9 @@ def top_level_reached(module: str) -> set[str]:
     return found
 
 
-def test_R1_only_registry_and_model_import_transformer_lens():
+def test_R1_only_registry_bridge_and_model_import_transformer_lens():
     importers = {module for module in FILES for name in imported(module) if name.split(".")[0] == "transformer_lens"}
-    assert importers == {"tv_lens.model.registry", "tv_lens.model.hooked_model"}
+    assert importers == {"tv_lens.model.registry", "tv_lens.model.hooked_bridge", "tv_lens.model.hooked_model"}
 
 
 def test_R1_only_the_registry_adds_hooks_and_sets_flags():

@@ -210,7 +210,7 @@ def test_R2_an_unembedding_that_ignores_the_choice_of_positions_is_noticed(llama
     """The last token is chosen by a hook before the unembedding; were it discarded as other edits are in other
     architectures, the first token's logits would stand in its place."""
     clean = llama.run(TOKENS)
-    monkeypatch.setattr("tv_lens.model.registry.gathered", lambda columns, x: x)
+    monkeypatch.setattr("tv_lens.model.attachment.gathered", lambda columns, x: x)
     assert torch.allclose(llama.run(TOKENS), clean, atol=1e-5)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,10 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tv_lens.errors import InvalidArgument, NonFiniteMetric, ShapeMismatch
+from tv_lens.model.hooked_model import HookedModel
 from tv_lens.site import Site
-
-if TYPE_CHECKING:
-    from tv_lens.model.hooked_model import HookedModel
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,13 +15,10 @@ from torch import Tensor
 
 from tv_lens.batch import TokenBatch
 from tv_lens.errors import BudgetTooSmall, EmptySelection, FormatError, UnknownName, unknown
+from tv_lens.model.hooked_bridge import HookedBridge
 from tv_lens.model.passes import in_batches, needs_company, prompts_at_once
 from tv_lens.site import ModelShape, Site
 from tv_lens.storage.atomic import atomic_write, flush, plain_errors
-
-if TYPE_CHECKING:
-    from tv_lens.model.hooked_model import HookedModel
-
 
 CONTENTS = "capture.json"
 
@@ -107,18 +103,19 @@ def prompts_per_batch(budget: int, per_prompt: int, what: str) -> int:
     """
     if budget < per_prompt:
         raise BudgetTooSmall(f"The memory budget does not hold one prompt of {what}.", got=f"{budget:,} bytes",
-                             allowed=f"at least {per_prompt:,} bytes", do="raise memory_budget=, or use shorter prompts.")  # fmt: skip
+                             allowed=f"at least {per_prompt:,} bytes",
+                             do="raise memory_budget=, or use shorter prompts.")  # fmt: skip
     return budget // per_prompt
 
 
-def prompts_per_pass(model: HookedModel, width: int, n_logits: int, budget: int) -> int:
+def prompts_per_pass(model: HookedBridge, width: int, n_logits: int, budget: int) -> int:
     """How many prompts of so many tokens the budget holds, and no more than make a pass faster."""
     needed = bytes_per_prompt(model.shape, width, n_logits, model.dtype.itemsize)
     return min(prompts_per_batch(budget, needed, f"{width} tokens"), prompts_at_once(model, width))
 
 
 def captured(
-    model: HookedModel, tokens: TokenBatch, sites: Sequence[Site], budget: int, store: Path | None = None
+    model: HookedBridge, tokens: TokenBatch, sites: Sequence[Site], budget: int, store: Path | None = None
 ) -> Capture:
     """The sites' activations on every prompt, run in as many batches as the budget asks for."""
     sites = list(dict.fromkeys(sites))
@@ -181,7 +178,7 @@ def _stop(sites: Sequence[Site]) -> int | None:
 
 
 def _read(
-    model: HookedModel, tokens: TokenBatch, sites: Sequence[Site], stop: int | None, rows: slice
+    model: HookedBridge, tokens: TokenBatch, sites: Sequence[Site], stop: int | None, rows: slice
 ) -> dict[Site, Tensor]:
     """What the sites hold on some of the prompts, on the host."""
     # Without positions, parts must stack at the full width.

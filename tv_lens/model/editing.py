@@ -44,7 +44,8 @@ def refuse_duplicates(edits: Sequence[Edit], batch: TokenBatch | None = None) ->
         twin = next((other for other in earlier if other.overlaps(site) or _meet(other, site, batch)), None)
         if twin is not None:
             raise DuplicateSite("Two interventions edit the same site in one call.", got=f"{twin} and {site}",
-                                do="stack them on purpose: first.then(second); or nest two model.intervene contexts.")  # fmt: skip
+                                do="stack them on purpose: first.then(second); or nest two "
+                                   "model.intervene contexts.")  # fmt: skip
         earlier.append(site)
 
 
@@ -63,10 +64,11 @@ def refuse_misaligned(edits: Sequence[Edit], batch: TokenBatch) -> None:
     for edit in edits:
         everywhere = edit.site.pos is None or "key_pos" in edit.site.entry.axes
         if edit.rows is None and everywhere and edit.intervention.mixes_prompts:
+            shortest, longest = int(batch.lengths.min()), int(batch.lengths.max())
             raise MisalignedPrompts(f"{edit.intervention.label} takes values from prompts of other lengths, which have "
-                                    "padding there.", got=f"prompts of {int(batch.lengths.min())} to "
-                                    f"{int(batch.lengths.max())} tokens", do="name a position that every prompt has, such "
-                                    "as -1, or use prompts of one length.")  # fmt: skip
+                                    "padding there.", got=f"prompts of {shortest} to {longest} tokens",
+                                    do="name a position that every prompt has, such as -1, or use prompts of one "
+                                    "length.")  # fmt: skip
 
 
 def positions_of(

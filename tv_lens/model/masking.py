@@ -49,7 +49,8 @@ def hides(model: HookedModel) -> bool:
         blocked = torch.zeros(3, 7, 7, dtype=torch.bool)
         blocked[:2, 4:, 2:4] = True
         batch = TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool)).to(model.device)
-        logits, _ = model.forward(batch, logits_at=batch.last[:, None], block_call=hiding(blocked), who="hiding: a trial")
+        call = hiding(blocked)
+        logits, _ = model.forward(batch, logits_at=batch.last[:, None], block_call=call, who="hiding: a trial")
         same, other = ((logits[0] - logits[i]).abs().max() for i in (1, 2))
         _verdicts[model] = bool(same <= 1e-3 * other)
     return _verdicts[model]

@@ -11,7 +11,7 @@ import functools
 import gc
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 from weakref import WeakKeyDictionary
 
 import torch
@@ -20,13 +20,20 @@ from tv_lens.batch import TokenBatch
 from tv_lens.errors import OutOfMemory, TVLensError
 from tv_lens.intervention import Intervention, Stack
 
-if TYPE_CHECKING:
-    from tv_lens.model.hooked_model import HookedModel
-
 T = TypeVar("T")
 CPU_TOKENS = 768  # a core's caches hold what a pass of so many keeps alive: benchmarks/decodability.py --at-once 1536
 MOST_TOKENS = 8192  # they keep any device busy; more at once would only delay the progress bar
-_HELD: WeakKeyDictionary[HookedModel, int] = WeakKeyDictionary()
+
+
+@runtime_checkable
+class OnDevice(Protocol):
+    """All that batches need to know of a model: where it runs. A `HookedModel` is one."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+
+_HELD: WeakKeyDictionary[OnDevice, int] = WeakKeyDictionary()
 """Tokens that a model's device was found to hold at once, where it was full once."""
 
 
@@ -35,19 +42,19 @@ def tokens_at_once(device: torch.device) -> int:
     return min(MOST_TOKENS, CPU_TOKENS * torch.get_num_threads()) if device.type == "cpu" else MOST_TOKENS
 
 
-def prompts_at_once(model: HookedModel, width: int) -> int:
+def prompts_at_once(model: OnDevice, width: int) -> int:
     """Prompts of so many tokens beyond which a larger batch is no faster; one at least."""
     return max(1, tokens_at_once(model.device) // width)
 
 
 def in_batches(
-    model: HookedModel, n: int, size: int, width: int, work: Callable[[slice], T], *, who: str,
+    model: OnDevice, n: int, size: int, width: int, work: Callable[[slice], T], *, who: str,
     together: str | None = None,
 ) -> Iterator[tuple[slice, T]]:  # fmt: skip
     """Which prompts were run, and what `work` made of them, batch after batch.
 
     A batch for which the device has no room is halved, with a warning; so are the later ones, of this loop and of the
-    next. `work` must not hang on how prompts are cut.
+    next. What `work` gives must not depend on how prompts are cut.
 
     Args:
         model: the model that runs.
@@ -89,7 +96,7 @@ def _tried(work: Callable[[slice], T], rows: slice, together: str | None) -> tup
     return False, None  # said outside of the handler: the error holds every frame of the pass, and their tensors
 
 
-def tell_halved(model: HookedModel, was: str, now: str, who: str) -> None:
+def tell_halved(model: OnDevice, was: str, now: str, who: str) -> None:
     """Gives back the memory of a pass that failed, and warns of how things go on."""
     gc.collect()
     if torch.cuda.is_available():
@@ -125,7 +132,7 @@ def telling_when_full(run: Callable[..., T]) -> Callable[..., T]:
     """A pass of a model that raises `OutOfMemory` where its device is full."""
 
     @functools.wraps(run)
-    def passing(model: HookedModel, batch: TokenBatch, *arguments: Any, **options: Any) -> T:
+    def passing(model: OnDevice, batch: TokenBatch, *arguments: Any, **options: Any) -> T:
         try:
             return run(model, batch, *arguments, **options)
         except Exception as error:

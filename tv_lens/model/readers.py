@@ -97,7 +97,7 @@ class Readers:
         Args:
             layer: the layer.
             part: "q", "k", "v" (all heads: `n head d_head`) or "mlp" (what it adds to the stream: `n d_model`).
-            stream: at the moment the part reads: before the layer, or after attention for the MLP of a sequential block.
+            stream: at the moment the part reads: before the layer, or after attention for a sequential block's MLP.
         """
         if part not in PARTS:
             raise unknown("reader", part, PARTS)
@@ -148,8 +148,8 @@ class Readers:
     ) -> Float[Tensor, "*n head d_model"]:
         """What each head adds to the stream; over heads it sums to `attn_out`.
 
-        The projection's bias is dealt out evenly. Where a norm stands after attention, it is held fixed at the scale it
-        had in this very run, which makes the heads' parts additive: an exact account of this run's sum, and a
+        The projection's bias is shared out evenly. Where a norm stands after attention, it is held fixed at the scale
+        it had in this very run, which makes the heads' parts additive: an exact account of this run's sum, and a
         linearisation of the norm where one head alone is exchanged.
 
         Args:
@@ -198,7 +198,7 @@ class Readers:
         return lambda x: second(original.activation_fn(first(x)))
 
     def passing(self, stream: Float[Tensor, "n pos d_model"], layer: int | None = None) -> Alone:
-        """A `block_call` under which only one block runs, on this stream; or none, and the stream comes out at the end."""
+        """A `block_call` under which only one block runs, on this stream; or none: the stream comes out as it is."""
         return Alone(self._own(stream), layer, self._returns)
 
     # ---- the block itself -----------------------------------------------------------------------------------------
@@ -239,8 +239,9 @@ class Readers:
             x, attn, mlp = (held[Site(name, layer)] for name in ("resid_pre", "attn_out", "mlp_out"))
             x, attn, mlp = x.flatten(0, 1), attn.flatten(0, 1), mlp.flatten(0, 1)
             self._must_agree(x + attn + mlp, held[Site("resid_post", layer)].flatten(0, 1), layer, "The writes")
-            self._must_agree(self._tried(lambda: self.head_writes(layer, held[Site("z", layer)].flatten(0, 1), attn).sum(-2)),
-                             attn, layer, "The heads' writes")  # fmt: skip
+            z = held[Site("z", layer)].flatten(0, 1)
+            writes = self._tried(lambda: self.head_writes(layer, z, attn).sum(-2))
+            self._must_agree(writes, attn, layer, "The heads' writes")
             for part in ("q", "k", "v"):
                 wanted = held[Site(part, layer)].flatten(0, 1)
                 if not self._close(self._tried(lambda: self.value(layer, part, x)), wanted):

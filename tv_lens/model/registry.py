@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -23,57 +22,13 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from tv_lens.batch import TokenBatch
-from tv_lens.errors import ModelLoadError, ShapeMismatch, SiteAbsent, SiteNotReached, SiteNotWritable
+from tv_lens.errors import ModelLoadError, SiteAbsent, SiteNotWritable
 from tv_lens.intervention import Intervention
-from tv_lens.model.editing import Edit, edited, position_second, positions_of, refuse_duplicates, refuse_misaligned
-from tv_lens.model.rerouting import BlockCall, gathered, narrowed, replaced_blocks
+from tv_lens.model.attachment import UNEMBED, Attachment, Attachments, Hook
+from tv_lens.model.editing import Edit, refuse_duplicates, refuse_misaligned
+from tv_lens.model.rerouting import BlockCall, narrowed, replaced_blocks
 from tv_lens.model.support import Perturb, Support, layer_kinds, table, verdicts
 from tv_lens.site import COMPONENTS, ModelShape, Site
-
-UNEMBED = "unembed.hook_in"  # where positions that nobody will read are dropped, before the vocabulary's product
-
-
-@dataclass(eq=False)
-class Attachment:
-    """What one caller has attached: its edits, the sites it reads, and what was read in the last forward pass."""
-
-    who: str
-    edits: tuple[Edit, ...] = ()
-    reads: tuple[Site, ...] = ()
-    logits_at: Int[Tensor, "batch n"] | None = None
-    logit_columns: Int[Tensor, "batch n k"] | None = None
-    block_call: BlockCall | None = None
-    traced: tuple[Site, ...] = ()
-    values: dict[Site, Tensor] = field(default_factory=dict)
-    live: dict[Site, Tensor] = field(default_factory=dict)
-    fired: dict[Site, int] = field(default_factory=dict)
-
-    @property
-    def sites(self) -> list[Site]:
-        return [edit.site for edit in self.edits] + list(self.reads) + list(self.traced)
-
-    def start_pass(self) -> None:
-        self.fired.clear()
-        self.values.clear()
-        self.live.clear()
-
-    def check_reached(self) -> None:
-        """Raises `SiteNotReached` if some site did not run since `start_pass` (law R2)."""
-        missed = [str(site) for site in self.sites if not self.fired.get(site.tensor)]
-        if missed:
-            raise SiteNotReached("A forward pass ended without reaching every attached site.", got=", ".join(missed),
-                                 do="the pass stopped early, or this architecture skips the site; "
-                                    "print(model.registry) shows which sites it has.")  # fmt: skip
-
-
-class _Hook:
-    """A function with its first arguments, as TransformerLens calls a hook."""
-
-    def __init__(self, function: Callable[..., Tensor], *arguments: Any):
-        self.function, self.arguments = function, arguments
-
-    def __call__(self, x: Tensor, hook: object) -> Tensor:
-        return self.function(*self.arguments, x)
 
 
 def _perturbed(values: dict[Site, Tensor], site: Site, row: int, x: Tensor) -> Tensor:
@@ -102,11 +57,9 @@ class HookRegistry:
     def __init__(self, bridge: TransformerBridge, shape: ModelShape):
         self._bridge = bridge
         self._shape = shape
-        self._active: list[Attachment] = []
+        self._attachments = Attachments()
         self._installed = ExitStack()
-        self._batch: TokenBatch | None = None
         self._support: dict[tuple[str, int | None], Support] = {}
-        self._stream_before: dict[int | None, Tensor] = {}
         self._born_with = set(bridge.list_hooks())  # some adapters (OPT's) carry hooks of their own
         self.pass_arguments: dict[str, object] = {}
         self.lock = _LOCKS.setdefault(bridge, threading.RLock())
@@ -151,7 +104,8 @@ class HookRegistry:
                 return arguments
             except RuntimeError as error:
                 failure = error
-        raise ModelLoadError(f"TransformerLens could not run this {self.architecture}.", got=str(failure).splitlines()[0],
+        raise ModelLoadError(f"TransformerLens could not run this {self.architecture}.",
+                             got=str(failure).splitlines()[0],
                              do="load it in float32: tv.load(..., dtype=torch.float32).") from failure  # fmt: skip
 
     def _perturbed_pass(
@@ -170,11 +124,12 @@ class HookRegistry:
                     stack.enter_context(raised_flag(self._bridge, flag))
                 except NotImplementedError:  # TransformerLens cannot split this attention by head
                     hooked -= {site for site in hooked if site.entry.flag == flag}
-            hooks = [(site.hook_name, _Hook(_perturbed, values, site, row))
+            hooks = [(site.hook_name, Hook(_perturbed, values, site, row))
                      for row, site in enumerate(candidates, start=1) if site in hooked]  # fmt: skip
             stack.enter_context(self._bridge.hooks(fwd_hooks=hooks))
             logits = self._bridge(tokens.expand(len(candidates) + 1, -1), **self.pass_arguments)
-        return hooked, values, (logits[:, -1] if self._shape.d_vocab > 1 else logits[..., 0]).float()  # one: at every token
+        # A model of one logit is compared at every token.
+        return hooked, values, (logits[:, -1] if self._shape.d_vocab > 1 else logits[..., 0]).float()
 
     def check(self, site: Site, write: bool) -> Site:
         """The site, if it exists in this model and can be read (or written).
@@ -185,9 +140,10 @@ class HookRegistry:
         site.check(self._shape)
         support = self.support(site)
         if not support.read:
-            have = [name for name in COMPONENTS if self._support[name, site.layer if COMPONENTS[name].layered else None].read]
-            raise SiteAbsent(f"This {self.architecture} has no {site.component}.", got=str(site), allowed=", ".join(have),
-                             do=support.reason)  # fmt: skip
+            have = [name for name, entry in COMPONENTS.items()
+                    if self._support[name, site.layer if entry.layered else None].read]  # fmt: skip
+            raise SiteAbsent(f"This {self.architecture} has no {site.component}.", got=str(site),
+                             allowed=", ".join(have), do=support.reason)  # fmt: skip
         if write and not support.write:
             raise SiteNotWritable(f"An edit at {site} would be discarded by {self.architecture}.", got=str(site),
                                   do=support.reason)  # fmt: skip
@@ -206,12 +162,12 @@ class HookRegistry:
     @property
     def attached(self) -> tuple[Attachment, ...]:
         """Who is attached now, in entry order."""
-        return tuple(self._active)
+        return tuple(self._attachments.active)
 
     def edits_around(self) -> list[Intervention]:
-        """Everybody's edits that are active now; another thread's are none of ours."""
+        """Every edit that is active now, whoever attached it; another thread's are waited out."""
         with self.lock:
-            return [edit.intervention for attachment in self._active for edit in attachment.edits]
+            return [edit.intervention for attachment in self.attached for edit in attachment.edits]
 
     @property
     def can_narrow(self) -> bool:
@@ -248,8 +204,8 @@ class HookRegistry:
             who: the verb that asks, for `print(model.registry)`.
             edits: interventions, in the order they act; two at one site are refused unless they are placed on
                 named rows, or stacked with `Intervention.then`.
-            reads: what to capture, after all edits; each value is `batch (pos) *axes`, the head's axis gone where a site
-                names a head.
+            reads: what to capture, after all edits; each value is `batch (pos) *axes`, the head's axis gone where a
+                site names a head.
             logits_at: columns of each row whose logits are wanted; the other positions skip the unembedding.
             logit_columns: for each of those, the only tokens whose logits are wanted.
             block_call: runs each block instead of the model itself (the row engine's way to leave work out).
@@ -264,56 +220,53 @@ class HookRegistry:
                 self.check(edit.site, write=True)
             for site in (*reads, *traced):
                 self.check(site, write=False)
-            self._active.append(attachment)
+            self._attachments.active.append(attachment)
             try:
                 self._install()
                 yield attachment
             finally:
-                self._active.remove(attachment)
+                self._attachments.active.remove(attachment)
                 self._install()
 
     @contextmanager
     def batch(self, batch: TokenBatch) -> Iterator[None]:
         """Tells the hooks which tokens are real during one forward pass, so that position -1 is each row's last."""
-        for attachment in self._active:
+        for attachment in self.attached:
             refuse_duplicates(attachment.edits, batch)
             refuse_misaligned(attachment.edits, batch)
-        before, self._batch = self._batch, batch
+        before, self._attachments.batch = self._attachments.batch, batch
         try:
             yield
         finally:
-            self._batch = before
+            self._attachments.batch = before
 
     def last_edited_layer(self) -> int:
         """The deepest layer that an active attachment edits or reads; -1 if none does, the count past the last."""
         unlayered = {"embed": -1, "final_norm": self._shape.n_layers}
-        return max((unlayered.get(site.component, site.layer) for a in self._active for site in a.sites), default=-1)
+        sites = (site for attachment in self.attached for site in attachment.sites)
+        return max((unlayered.get(site.component, site.layer) for site in sites), default=-1)
 
     @contextmanager
     def _nothing_of_ours(self) -> Iterator[None]:
-        active, self._active = self._active, []
+        active, self._attachments.active = self._attachments.active, []
         self._install()
         try:
             yield
         finally:
-            self._active = active
+            self._attachments.active = active
             self._install()
 
     def _install(self) -> None:
-        """Removes all our hooks and flags and sets those of the active attachments, merged.
-
-        Merging keeps the computation's own order where contexts are nested: a residual stream written by an outer
-        context is not undone by an inner one that edits what flows into it.
-        """
+        """Removes all our hooks and flags and sets those of the active attachments, merged."""
         self._installed.close()
-        if not self._active:
+        if not self.attached:
             return
         stack = ExitStack()
         try:
-            for flag in {site.entry.flag for a in self._active for site in a.sites if site.entry.flag}:
+            for flag in {site.entry.flag for a in self.attached for site in a.sites if site.entry.flag}:
                 stack.enter_context(raised_flag(self._bridge, flag))
-            stack.enter_context(self._bridge.hooks(fwd_hooks=self._hooks()))
-            for attachment in self._active:
+            stack.enter_context(self._bridge.hooks(fwd_hooks=self._attachments.hook_functions()))
+            for attachment in self.attached:
                 if attachment.block_call is not None:
                     stack.enter_context(replaced_blocks(self._bridge.blocks, attachment.block_call))
                 if attachment.logit_columns is not None:
@@ -323,85 +276,11 @@ class HookRegistry:
             raise
         self._installed = stack
 
-    def _hooks(self) -> list[tuple[str, object]]:
-        edits: dict[Site, list[tuple[Attachment, Edit]]] = {}
-        reads: dict[Site, list[tuple[Attachment, Site]]] = {}
-        traces = {site.tensor for attachment in self._active for site in attachment.traced}
-        for attachment in self._active:
-            for edit in attachment.edits:
-                edits.setdefault(edit.site.tensor, []).append((attachment, edit))
-            for site in attachment.reads:
-                reads.setdefault(site.tensor, []).append((attachment, site))
-        # An edited resid_mid is not written at its own hook, but where its layer's stream comes in and attention adds.
-        detours = {t.layer: edits.pop(t) for t in list(edits) if t.component == "resid_mid"}
-        ends = {Site(name, layer) for layer in detours for name in ("resid_pre", "attn_out")}
-        hooks = [(t.hook_name, _Hook(self._passing, t, edits.get(t, []), reads.get(t, []), detours.get(t.layer, [])))
-                 for t in sorted({*edits, *reads, *ends, *traces}, key=str)]  # fmt: skip
-        gather = [a.logits_at for a in self._active if a.logits_at is not None]
-        if gather:
-            hooks.append((UNEMBED, _Hook(gathered, gather[-1])))
-        return hooks
-
-    def _passing(
-        self, tensor: Site, edits: Sequence[tuple[Attachment, Edit]], reads: Sequence[tuple[Attachment, Site]],
-        detour: Sequence[tuple[Attachment, Edit]], x: Tensor,
-    ) -> Tensor:  # fmt: skip
-        """What happens at a tensor on its way: its edits in order, then its captures, then resid_mid's detour.
-
-        TransformerLens's resid_mid hook sits on the MLP's branch, so a write there would not reach the skip
-        connection. It is written through attn_out instead: the stream before the layer is remembered on the way in,
-        and attn_out becomes what is missing from it to the edited sum: exact, and untouched where nothing was edited.
-        """
-        for attachment, edit in edits:
-            x = self._apply(edit, x, attachment)
-        for attachment, site in reads:
-            # Cut out and copied here, so that a read keeps what it asked for and nothing can change it (law R3).
-            attachment.values[site] = self._selected(x, site).detach().clone()
-            attachment.fired[tensor] = attachment.fired.get(tensor, 0) + 1
-        if detour and tensor.component == "resid_pre":
-            self._stream_before[tensor.layer] = x
-        if detour and tensor.component == "attn_out":
-            before = self._stream_before.pop(tensor.layer)
-            middle = before + x
-            wanted = middle
-            for attachment, edit in detour:
-                wanted = self._apply(edit, wanted, attachment)
-            x = torch.where(wanted == middle, x, wanted - before)
-        for attachment in self._active:
-            if tensor in attachment.traced:
-                x = x if x.requires_grad else x.detach().requires_grad_()
-                attachment.live[tensor] = x
-                attachment.fired[tensor] = attachment.fired.get(tensor, 0) + 1
-        return x
-
-    def _apply(self, edit: Edit, x: Tensor, attachment: Attachment) -> Tensor:
-        attachment.fired[edit.site.tensor] = attachment.fired.get(edit.site.tensor, 0) + 1
-        rows, cols = edit.rows, edit.cols
-        if rows is None and edit.site.pos is not None:
-            rows, cols = positions_of(self._batch_for(x, edit.site), edit.site.pos, x.device)
-        return edited(x, edit.intervention, rows, cols)
-
-    def _selected(self, x: Tensor, site: Site) -> Tensor:
-        if site.pos is None:
-            return x if site.head is None else position_second(x, site)
-        return position_second(x, site)[positions_of(self._batch_for(x, site), site.pos, x.device)]
-
-    def _batch_for(self, x: Tensor, site: Site) -> TokenBatch:
-        axes = site.entry.axes
-        shape = x.shape[axes.index("batch")], x.shape[axes.index(site.entry.position_axis)]
-        if self._batch is not None and tuple(self._batch.ids.shape) == shape:
-            return self._batch
-        if self._batch is not None:
-            raise ShapeMismatch(f"{site} has other rows or positions than the tokens.", got=f"{list(shape)}",
-                                allowed=f"{list(self._batch.ids.shape)}")  # fmt: skip
-        # Somebody calls the TransformerLens model directly: without a mask every token counts as real.
-        return TokenBatch(torch.zeros(shape, dtype=torch.long), torch.ones(shape, dtype=torch.bool))
-
     def __repr__(self) -> str:
         head = f"{self.architecture}: {self._shape.n_layers} layers; "
-        if not self._active:
+        if not self.attached:
             head += "nothing is attached"
-        for attachment in self._active:
+        for attachment in self.attached:
             edits = ", ".join(edit.intervention.label for edit in attachment.edits) or "no edit"
             reads = ", ".join(str(site) for site in attachment.reads) or "nothing"
             head += f"\n  attached by {attachment.who}: {edits}; reads {reads}"

@@ -47,7 +47,9 @@ def replaced_blocks(blocks: torch.nn.ModuleList, call: BlockCall) -> Iterator[No
         yield
 
 
-def _call_block(call: BlockCall, layer: int, own: Callable[..., Any], names: list[str], /, *args: Any, **kwargs: Any) -> Any:
+def _call_block(
+    call: BlockCall, layer: int, own: Callable[..., Any], names: list[str], /, *args: Any, **kwargs: Any
+) -> Any:
     kwargs = {**dict(zip(names, args)), **kwargs}
     return call(layer, own, kwargs.pop(names[0]), kwargs)
 

@@ -1,0 +1,157 @@
+"""What is attached to a model, and what that does to each tensor on its way.
+
+Plain functions of tensors: the registry alone hands them to TransformerLens as hooks (law R1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from tv_lens.batch import TokenBatch
+from tv_lens.errors import ShapeMismatch, SiteNotReached
+from tv_lens.model.editing import Edit, edited, position_second, positions_of
+from tv_lens.model.rerouting import BlockCall, gathered
+from tv_lens.site import Site
+
+UNEMBED = "unembed.hook_in"  # where positions that nobody will read are dropped, before the vocabulary's product
+
+
+@dataclass(eq=False)
+class Attachment:
+    """What one caller has attached: its edits, the sites it reads, and what was read in the last forward pass."""
+
+    who: str
+    edits: tuple[Edit, ...] = ()
+    reads: tuple[Site, ...] = ()
+    logits_at: Int[Tensor, "batch n"] | None = None
+    logit_columns: Int[Tensor, "batch n k"] | None = None
+    block_call: BlockCall | None = None
+    traced: tuple[Site, ...] = ()
+    values: dict[Site, Tensor] = field(default_factory=dict)
+    live: dict[Site, Tensor] = field(default_factory=dict)
+    fired: dict[Site, int] = field(default_factory=dict)
+
+    @property
+    def sites(self) -> list[Site]:
+        return [edit.site for edit in self.edits] + list(self.reads) + list(self.traced)
+
+    def start_pass(self) -> None:
+        self.fired.clear()
+        self.values.clear()
+        self.live.clear()
+
+    def check_reached(self) -> None:
+        """Raises `SiteNotReached` if some site did not run since `start_pass` (law R2)."""
+        missed = [str(site) for site in self.sites if not self.fired.get(site.tensor)]
+        if missed:
+            raise SiteNotReached("A forward pass ended without reaching every attached site.", got=", ".join(missed),
+                                 do="the pass stopped early, or this architecture skips the site; "
+                                    "print(model.registry) shows which sites it has.")  # fmt: skip
+
+
+class Hook:
+    """A function with its first arguments, as TransformerLens calls a hook."""
+
+    def __init__(self, function: Callable[..., Tensor], *arguments: Any):
+        self.function, self.arguments = function, arguments
+
+    def __call__(self, x: Tensor, hook: object) -> Tensor:
+        return self.function(*self.arguments, x)
+
+
+class Attachments:
+    """All that is attached to a model now, merged into one function for each tensor.
+
+    Merging keeps the computation's own order where contexts are nested: a residual stream written by an outer
+    context is not undone by an inner one that edits what flows into it.
+
+    Attributes:
+        active: what is attached, in entry order.
+        batch: the tokens of the pass that runs; None where somebody calls the TransformerLens model directly.
+    """
+
+    def __init__(self) -> None:
+        self.active: list[Attachment] = []
+        self.batch: TokenBatch | None = None
+        self._stream_before: dict[int | None, Tensor] = {}
+
+    def hook_functions(self) -> list[tuple[str, Hook]]:
+        """TransformerLens's name of each tensor that somebody edits, reads or traces, and what is to happen there."""
+        edits: dict[Site, list[tuple[Attachment, Edit]]] = {}
+        reads: dict[Site, list[tuple[Attachment, Site]]] = {}
+        traces = {site.tensor for attachment in self.active for site in attachment.traced}
+        for attachment in self.active:
+            for edit in attachment.edits:
+                edits.setdefault(edit.site.tensor, []).append((attachment, edit))
+            for site in attachment.reads:
+                reads.setdefault(site.tensor, []).append((attachment, site))
+        # An edited resid_mid is not written at its own hook, but where its layer's stream comes in and attention adds.
+        detours = {t.layer: edits.pop(t) for t in list(edits) if t.component == "resid_mid"}
+        ends = {Site(name, layer) for layer in detours for name in ("resid_pre", "attn_out")}
+        hooks = [(t.hook_name, Hook(self._passing, t, edits.get(t, []), reads.get(t, []), detours.get(t.layer, [])))
+                 for t in sorted({*edits, *reads, *ends, *traces}, key=str)]  # fmt: skip
+        gather = [a.logits_at for a in self.active if a.logits_at is not None]
+        if gather:
+            hooks.append((UNEMBED, Hook(gathered, gather[-1])))
+        return hooks
+
+    def _passing(
+        self, tensor: Site, edits: Sequence[tuple[Attachment, Edit]], reads: Sequence[tuple[Attachment, Site]],
+        detour: Sequence[tuple[Attachment, Edit]], x: Tensor,
+    ) -> Tensor:  # fmt: skip
+        """What happens at a tensor on its way: its edits in order, then its captures, then resid_mid's detour.
+
+        TransformerLens's resid_mid hook sits on the MLP's branch, so a write there would not reach the skip
+        connection. It is written through attn_out instead: the stream before the layer is remembered on the way in,
+        and attn_out becomes what is missing from it to the edited sum: exact, and untouched where nothing was edited.
+        """
+        for attachment, edit in edits:
+            x = self._apply(edit, x, attachment)
+        for attachment, site in reads:
+            # Cut out and copied here, so that a read keeps what it asked for and nothing can change it (law R3).
+            attachment.values[site] = self._selected(x, site).detach().clone()
+            attachment.fired[tensor] = attachment.fired.get(tensor, 0) + 1
+        if detour and tensor.component == "resid_pre":
+            self._stream_before[tensor.layer] = x
+        if detour and tensor.component == "attn_out":
+            before = self._stream_before.pop(tensor.layer)
+            middle = before + x
+            wanted = middle
+            for attachment, edit in detour:
+                wanted = self._apply(edit, wanted, attachment)
+            x = torch.where(wanted == middle, x, wanted - before)
+        for attachment in self.active:
+            if tensor in attachment.traced:
+                x = x if x.requires_grad else x.detach().requires_grad_()
+                attachment.live[tensor] = x
+                attachment.fired[tensor] = attachment.fired.get(tensor, 0) + 1
+        return x
+
+    def _apply(self, edit: Edit, x: Tensor, attachment: Attachment) -> Tensor:
+        attachment.fired[edit.site.tensor] = attachment.fired.get(edit.site.tensor, 0) + 1
+        rows, cols = edit.rows, edit.cols
+        if rows is None and edit.site.pos is not None:
+            rows, cols = positions_of(self._batch_for(x, edit.site), edit.site.pos, x.device)
+        return edited(x, edit.intervention, rows, cols)
+
+    def _selected(self, x: Tensor, site: Site) -> Tensor:
+        if site.pos is None:
+            return x if site.head is None else position_second(x, site)
+        return position_second(x, site)[positions_of(self._batch_for(x, site), site.pos, x.device)]
+
+    def _batch_for(self, x: Tensor, site: Site) -> TokenBatch:
+        axes = site.entry.axes
+        shape = x.shape[axes.index("batch")], x.shape[axes.index(site.entry.position_axis)]
+        if self.batch is not None and tuple(self.batch.ids.shape) == shape:
+            return self.batch
+        if self.batch is not None:
+            raise ShapeMismatch(f"{site} has other rows or positions than the tokens.", got=f"{list(shape)}",
+                                allowed=f"{list(self.batch.ids.shape)}")  # fmt: skip
+        # Somebody calls the TransformerLens model directly: without a mask every token counts as real.
+        return TokenBatch(torch.zeros(shape, dtype=torch.long), torch.ones(shape, dtype=torch.bool))

@@ -1,0 +1,212 @@
+"""A TransformerLens bridge with its registry, and one hooked pass through it, with gradients or without.
+
+`HookedBridge` is what `capture.py` runs; `HookedModel` in `hooked_model.py` stands on both and adds texts and verbs, so
+that no file of this room imports one that is drawn above it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.model_bridge.sources import build_bridge_from_module
+
+from tv_lens.batch import TokenBatch
+from tv_lens.errors import ModelLoadError, SiteAbsent
+from tv_lens.intervention import Intervention
+from tv_lens.model.attachment import Attachment
+from tv_lens.model.editing import Edit
+from tv_lens.model.passes import telling_when_full
+from tv_lens.model.registry import HookRegistry
+from tv_lens.model.rerouting import BlockCall
+from tv_lens.site import ModelShape, Site
+
+
+class HookedBridge:
+    """A TransformerBridge with raw weights whose every tensor can be read and edited in a pass over tokens.
+
+    Args:
+        bridge: the TransformerLens model, without folded weights.
+    """
+
+    def __init__(self, bridge: TransformerBridge):
+        if getattr(bridge, "compatibility_mode", False):
+            raise ModelLoadError("The TransformerBridge is in compatibility mode: its weights are folded and centred.",
+                                 do="load the model anew without enable_compatibility_mode(); tv_lens works on raw "
+                                    "weights.")  # fmt: skip
+        self.tl = bridge
+        self.shape = _shape_of(bridge)
+        self.registry = HookRegistry(bridge, self.shape)
+        self.registry.probe(self.n_ids)
+
+    # ---- what it is ---------------------------------------------------------------------------------------------
+
+    @property
+    def n_layers(self) -> int:
+        return self.shape.n_layers
+
+    @property
+    def n_ids(self) -> int:
+        """How many token ids there are: the vocabulary, where what is read and what is predicted are the same."""
+        return self.shape.d_vocab
+
+    @property
+    def architecture(self) -> str:
+        return self.registry.architecture
+
+    @property
+    def device(self) -> torch.device:
+        return self.registry.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.tl.parameters()).dtype
+
+    # ---- one pass -----------------------------------------------------------------------------------------------
+
+    @telling_when_full
+    def forward(
+        self, batch: TokenBatch, edits: Sequence[Edit | Intervention] = (), reads: Sequence[Site] = (),
+        logits_at: Int[Tensor, "batch n"] | None = None, stop_after: int | None = None, who: str = "model.forward",
+        logit_columns: Int[Tensor, "batch n k"] | None = None, block_call: BlockCall | None = None,
+        **model_arguments: Any,
+    ) -> tuple[Float[Tensor, "batch n d_vocab"] | None, Attachment]:  # fmt: skip
+        """One hooked pass: the logits, and the attachment with what was read.
+
+        Args:
+            batch: right-padded tokens.
+            edits: interventions, or ones placed on rows and columns of this batch.
+            reads: what to capture.
+            logits_at: columns of each row whose logits are wanted; every position if None.
+            stop_after: the last layer to run; no logits are computed then.
+            who: the verb that asks.
+            logit_columns: the only tokens whose logits are wanted at each of `logits_at`.
+            block_call: runs the blocks in the model's place.
+            model_arguments: passed to the model as they are (a mask, position ids, a cache).
+        """
+        gathers = logits_at is not None and self.registry.can_gather
+        with self.registry.attach(
+            who, edits, reads, logits_at if gathers else None, logit_columns, block_call
+        ) as attachment:
+            if stop_after is not None:
+                stop_after = max(stop_after, self.registry.last_edited_layer())
+                if stop_after < self.n_layers - 1:
+                    model_arguments["stop_at_layer"] = stop_after + 1
+            for active in self.registry.attached:
+                active.start_pass()
+            model_arguments = {**self.registry.pass_arguments, **model_arguments}
+            with self.registry.batch(batch), torch.no_grad():
+                out = self.tl(batch.ids, **model_arguments)
+            for active in self.registry.attached:
+                active.check_reached()
+        if stop_after is not None:
+            return None, attachment
+        if logits_at is not None and (not gathers or out.shape[1] != logits_at.shape[1]):  # or the hook was discarded
+            out = out[torch.arange(len(batch), device=out.device)[:, None], logits_at.to(out.device)]
+        return out.float(), attachment
+
+    @telling_when_full
+    def gradients(
+        self, batch: TokenBatch, sites: Sequence[Site], score: Callable[[Tensor], Float[Tensor, "batch"]],
+        edits: Sequence[Edit | Intervention] = (), reads: Sequence[Site] = (), at: Site | None = None,
+        who: str = "model.gradients",
+    ) -> tuple[Float[Tensor, "batch"], dict[Site, Tensor], Attachment]:  # fmt: skip
+        """Each prompt's score, its gradient at whole tensors, and the attachment with what was read.
+
+        No weight takes part in the graph, which begins at the first of the sites.
+
+        Args:
+            batch: right-padded tokens.
+            sites: where gradients are wanted. That at `resid_mid` is taken at `attn_out`, which is the same and exact.
+            score: the logits after each prompt's last token, or what `at` holds, to one number per prompt; prompts
+                must not mix in it.
+            edits: interventions, as `forward` takes them.
+            reads: what to capture in the same pass.
+            at: a tensor to score instead of the logits; the pass stops after its layer.
+            who: the verb that asks.
+        """
+        wanted = {site: Site("attn_out", site.layer) if site.component == "resid_mid" else site.tensor
+                  for site in sites}  # fmt: skip
+        traced = dict.fromkeys([*wanted.values(), *([] if at is None else [at.tensor])])
+        gathers = at is None and self.registry.can_gather
+        arguments = dict(self.registry.pass_arguments)
+        if at is not None and (stop := max([at, *wanted], key=lambda site: site.layer or 0).layer) < self.n_layers - 1:
+            arguments["stop_at_layer"] = stop + 1
+        with self.registry.attach(
+            who, edits, reads, batch.last[:, None] if gathers else None, traced=tuple(traced)
+        ) as attachment, _frozen(self.tl), torch.enable_grad():  # fmt: skip
+            for active in self.registry.attached:
+                active.start_pass()
+            with self.registry.batch(batch):
+                out = self.tl(batch.ids, **arguments)
+            for active in self.registry.attached:
+                active.check_reached()
+            if at is not None:
+                out = attachment.live[at.tensor]
+            elif out.shape[1] != 1:
+                out = out[torch.arange(len(batch), device=out.device), batch.last.to(out.device)]
+            else:
+                out = out[:, 0]
+            values = score(out.float())
+            kept = [attachment.live[site] for site in wanted.values()]
+            found = torch.autograd.grad(values.sum(), kept, allow_unused=True)
+        attachment.live.clear()
+        gradients = {site: torch.zeros_like(x) if g is None else g for site, x, g in zip(wanted, kept, found)}
+        return values.detach(), gradients, attachment
+
+
+@contextmanager
+def _frozen(module: torch.nn.Module) -> Iterator[None]:
+    """A context in which no weight asks for a gradient, so that no pass keeps what only weights' gradients need."""
+    asking = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in asking:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in asking:
+            parameter.requires_grad_(True)
+
+
+def _shape_of(bridge: TransformerBridge) -> ModelShape:
+    if not hasattr(bridge, "blocks"):
+        raise SiteAbsent("This architecture has no stack of blocks in TransformerLens.",
+                         got=type(bridge.original_model).__name__, do="use a decoder-only language model.")  # fmt: skip
+    cfg = bridge.cfg
+    return ModelShape(
+        n_layers=len(bridge.blocks), n_heads=cfg.n_heads, n_kv_heads=cfg.n_key_value_heads or cfg.n_heads,
+        d_model=cfg.d_model, d_head=cfg.d_head, d_mlp=cfg.d_mlp or 0, d_vocab=cfg.d_vocab, n_ctx=cfg.n_ctx,
+    )  # fmt: skip
+
+
+def check_unbridged(model: torch.nn.Module) -> None:
+    """Raises `ModelLoadError` where `bridge_of` cannot take a module: it has no config, or is bridged already."""
+    if not hasattr(model, "config"):
+        raise ModelLoadError("This module is not a Hugging Face model.", got=type(model).__name__,
+                             allowed="a transformers model with its config, or a TransformerBridge")  # fmt: skip
+    if any(name.endswith("_original_component") for name, _ in model.named_modules()):
+        # A second bridge would take the parts out of the first one, which then misses hooks.
+        raise ModelLoadError("This Hugging Face model is inside a TransformerBridge already.", got=type(model).__name__,
+                             do="use the HookedModel made of it, or load the Hugging Face model anew.")  # fmt: skip
+
+
+def bridge_of(model: torch.nn.Module, label: str) -> TransformerBridge:
+    """The TransformerBridge of a Hugging Face model, which is consumed: its parts are put in place of the model's own.
+
+    Raises:
+        ModelLoadError: TransformerLens does not know the architecture.
+    """
+    architecture = type(model).__name__
+    model.eval()
+    model.config._attn_implementation = "eager"
+    try:
+        return build_bridge_from_module(model, architecture, hf_config=model.config, model_name=label)
+    except Exception as error:
+        raise ModelLoadError("TransformerLens could not bridge this model.", got=f"{architecture}: {error}",
+                             do="see transformer_lens.supported_models for the architectures it knows."
+                             ) from error  # fmt: skip
