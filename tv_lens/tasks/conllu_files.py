@@ -15,7 +15,10 @@ from typing import Any
 from tv_lens.errors import InvalidArgument, TaskFileError
 from tv_lens.tasks.files import clip, read_bytes
 
-FORM = "ten columns parted by tabs (ID FORM LEMMA UPOS XPOS FEATS HEAD DEPREL DEPS MISC), a blank line after each sentence"
+FORM = (
+    "ten columns parted by tabs (ID FORM LEMMA UPOS XPOS FEATS HEAD DEPREL DEPS MISC), a blank line after each "
+    "sentence"
+)
 SUFFIXES = (".conllu", ".conllu.gz")
 _ID = re.compile(r"\d+([-.]\d+)?")
 
@@ -142,7 +145,8 @@ def treebank_sample() -> tuple[TaggedSentence, ...]:
         tagged: list[list[tuple[str, Any]]] = list(treebank.tagged_sents())
     except LookupError as error:
         raise InvalidArgument("NLTK has no Penn Treebank sample on this machine.",
-                              do='python -c "import nltk; nltk.download(\'treebank\')", once.', **absent) from error  # fmt: skip
+                              do='python -c "import nltk; nltk.download(\'treebank\')", once.', **absent
+                              ) from error  # fmt: skip
     kept = [[(word, tag) for word, tag in sentence if tag != "-NONE-"] for sentence in tagged]
     return tuple(
         TaggedSentence(" ".join(word for word, _ in one), tuple(word for word, _ in one), ("_",) * len(one),

@@ -62,7 +62,8 @@ def pos_family(
     sentences, kind = _sentences(source, words, tags)
     kept = {one.text: one for one in sentences if all(_first(one, kind, name) for name in CLASSES)}
     if len(kept) < 5:
-        counts = ", ".join(f"{sum(_first(one, kind, name) is not None for one in sentences)} {name}" for name in CLASSES)
+        found = {name: sum(_first(one, kind, name) is not None for one in sentences) for name in CLASSES}
+        counts = ", ".join(f"{n} {name}" for name, n in found.items())
         raise EmptySelection(
             "Too few sentences have all six parts of speech.", got=f"{len(kept)} of {len(sentences)} of "
             f"{words[0]} to {words[1]} words; with one: {counts}", allowed="5 or more",
@@ -105,7 +106,8 @@ def _sentences(
         raise unknown("set of tags", tags, TAGS)
     least, most = words
     if not 1 <= least <= most:
-        raise InvalidArgument("A range of lengths has its smaller number first.", got=f"words={words}", allowed="(5, 20)")
+        raise InvalidArgument("A range of lengths has its smaller number first.", got=f"words={words}",
+                              allowed="(5, 20)")  # fmt: skip
     if source is None:
         if tags == "xpos":
             raise InvalidArgument("The library's own sentences have universal tags.", got="tags='xpos'", allowed="upos")
@@ -139,5 +141,6 @@ def _task(
 ) -> Task:  # fmt: skip
     pairs = [(one.text, _first(one, kind, word_class)) for one in sentences]
     origin = "tv_lens" if source is None else "Penn Treebank sample (NLTK)" if source == "ptb" else Path(source).name
-    return Task(name, pairs, template=template, description=f"sentence -> its first {word_class}", source=origin, seed=seed,
-                instruction=f"Find the first {word_class} in the sentence.\n\n", null_rule=RandomWord())  # fmt: skip
+    instruction = f"Find the first {word_class} in the sentence.\n\n"
+    return Task(name, pairs, template=template, description=f"sentence -> its first {word_class}", source=origin,
+                seed=seed, instruction=instruction, null_rule=RandomWord())  # fmt: skip
