@@ -27,6 +27,8 @@ from tv_lens.errors import (
     UnknownName,
 )
 from tv_lens.intervention import Add, Mean, Project, Replace, Resample, Zero
+from tv_lens.model.capture import captured
+from tv_lens.model.hooked_bridge import HookedBridge
 from tv_lens.site import COMPONENTS, Site, sites
 
 TOKENS = (torch.arange(35).reshape(5, 7) * 17 + 3) % tiny.VOCAB
@@ -285,6 +287,13 @@ def test_a_capture_is_a_mapping_that_names_what_it_has(llama):
         "  do:      did you mean 'z[0]'?"
     )
     assert repr(found) == "Capture(2 sites: z[0], resid_post[1]@-1; TokenBatch(5 prompts of 7 tokens); 0.0 MiB)"
+
+
+def test_a_bridge_without_texts_runs_and_is_captured_as_a_model_is(llama):
+    bare = HookedBridge(llama.tl)
+    batch, asked = llama.tokens(TOKENS), [Site("z", 1)]
+    assert torch.equal(captured(bare, batch, asked, 2**30)["z[1]"], llama.capture(batch, asked)["z[1]"])
+    assert torch.equal(bare.forward(batch)[0], llama.run(batch, logits="all"))
 
 
 def test_nothing_is_captured_by_accident(llama):

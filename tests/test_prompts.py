@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from tiny_tokenizers import byte_level
-from tv_lens.errors import EmptySelection, InvalidArgument, MisalignedPrompts, PromptError, UnknownName
+from tv_lens.errors import EmptySelection, InvalidArgument, MisalignedPrompts, PromptError, RenamedError, UnknownName
 from tv_lens.tasks import ARROW, IO, QA, Pair, PromptPairs, Prompts, Task, Template, family, task
 from tv_lens.tasks.drawing import rng_of, shuffled_labels
 
@@ -254,6 +255,23 @@ def test_uniform_says_what_there_is_room_for(tokenizer):
         PAST.pairs(110, 2).uniform(tokenizer)
     with pytest.raises(PromptError, match="written by hand cannot be drawn again"):
         PromptPairs.from_texts(["a"], ["b"], [" c"]).uniform(tokenizer)
+
+
+def test_pairs_know_what_draws_them_again_under_its_new_name_alone():
+    drawn, by_hand = PAST.pairs(shots=2, n=3), PromptPairs.from_texts(["one"], ["two"], [" three"])
+    assert drawn.drawn_by is not None and by_hand.drawn_by is None
+    with pytest.raises(RenamedError, match="PromptPairs.plan has another name"):
+        drawn.plan  # noqa: B018
+    with pytest.raises(RenamedError, match="use drawn_by="):
+        PromptPairs(drawn.clean, drawn.corrupted, plan=None)
+    again = pickle.loads(pickle.dumps(drawn))
+    assert again == drawn and again.drawn_by.draw() == drawn
+
+
+def test_prompts_can_be_exchanged_under_the_same_recipe():
+    drawn = PAST.prompts(shots=2, n=3)
+    fewer = drawn.with_items(drawn[:2])
+    assert fewer == drawn[:2] and fewer.recipe == drawn.recipe and isinstance(fewer, Prompts)
 
 
 def test_select_takes_rows_everywhere(tokenizer):

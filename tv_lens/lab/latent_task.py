@@ -16,7 +16,8 @@ from tv_lens.lab.families import Episodes, Family
 from tv_lens.lab.vector_tokenizer import x_text, y_text
 from tv_lens.tasks.definition import Task
 from tv_lens.tasks.drawing import SPLITS
-from tv_lens.tasks.prompts import Prompt, PromptPairs, Prompts
+from tv_lens.tasks.prompt import Prompt
+from tv_lens.tasks.prompts import PromptPairs, Prompts
 from tv_lens.tasks.templates import Pair, Template
 
 EPISODE = Template("episode", demo="{x}", answer="={y}", between=" ", bos="never")

@@ -155,7 +155,7 @@ def _tokenized(
     everywhere = by_position or any(site.pos is None for site in targets)
     if not everywhere or (tokens.is_uniform if by_position else tokens.is_aligned):
         return tokens, {"redrawn": False}
-    if pairs.plan is not None:
+    if pairs.drawn_by is not None:
         tokens = pairs.uniform(model).tokenize(model)
         if tokens.is_uniform:
             return tokens, {"redrawn": True, "redrawn_why": "the sweep over positions needs prompts of one structure; "

@@ -25,7 +25,8 @@ from tv_lens.results.sweep import Sweep
 from tv_lens.rows.engine import Row, run_rows
 from tv_lens.site import Sites
 from tv_lens.storage.run_folder import RunLike, inside
-from tv_lens.tasks.prompts import Prompt, PromptPairs, Prompts
+from tv_lens.tasks.prompt import Prompt
+from tv_lens.tasks.prompts import PromptPairs, Prompts
 from tv_lens.tasks.templates import Pair
 from tv_lens.tasks.tokenized import TokenizedPrompts
 

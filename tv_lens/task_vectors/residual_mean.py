@@ -16,7 +16,8 @@ from tv_lens.task_vectors.selection import layer_sweep
 from tv_lens.task_vectors.vector import TaskVector, check_component, tokenizer_fingerprint
 from tv_lens.tasks.definition import Task
 from tv_lens.tasks.drawing import rng_of, take
-from tv_lens.tasks.prompts import Prompt, Prompts
+from tv_lens.tasks.prompt import Prompt
+from tv_lens.tasks.prompts import Prompts
 from tv_lens.tasks.templates import Template
 
 

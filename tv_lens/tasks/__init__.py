@@ -2,11 +2,10 @@
 
 from tv_lens.tasks.audit import TaskAudit
 from tv_lens.tasks.definition import Task
-from tv_lens.tasks.prompts import Prompt, PromptPairs, Prompts
+from tv_lens.tasks.prompt import Prompt
+from tv_lens.tasks.prompts import PromptPairs, Prompts
 from tv_lens.tasks.templates import ARROW, IO, QA, Pair, Span, Template
 from tv_lens.tasks.tokenized import TokenizedPairs, TokenizedPrompts, TokenSpan
-
-# After the module tv_lens.tasks.definition, whose place under this name the function takes.
 from tv_lens.tasks.words import check_null, families, family, names, null, task
 
 __all__ = [

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tv_lens.tasks.definition import Task
+from tv_lens.tasks.split_pairs import SplitPairs
 from tv_lens.tasks.templates import Template
 from tv_lens.tasks.tokenizing import continuations, encode, tokenizer_of
 
@@ -71,7 +71,7 @@ class TaskAudit:
         )
 
 
-def audit(task: Task, model_or_tokenizer: Any, template: Template) -> TaskAudit:
+def audit(task: SplitPairs, model_or_tokenizer: Any, template: Template) -> TaskAudit:
     """What a tokenizer makes of a task's answers; `Task.audit` is the way in."""
     tokenizer = tokenizer_of(model_or_tokenizer)
     texts = [template.render((), pair.input)[0] for pair in task]

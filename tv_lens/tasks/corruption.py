@@ -9,11 +9,12 @@ from os import PathLike
 from typing import Any
 
 from tv_lens.errors import EmptySelection, InvalidArgument, MisalignedPrompts, PromptError, unknown
-from tv_lens.tasks.definition import Task
+from tv_lens.tasks.by_name import task_by_name
 from tv_lens.tasks.drawing import Draw, check_counts, draw, other_labels, rng_of, shuffled_labels, take
-from tv_lens.tasks.prompts import Prompt, PromptPairs, Prompts
+from tv_lens.tasks.prompt import Prompt
+from tv_lens.tasks.prompts import PromptPairs, Prompts
+from tv_lens.tasks.split_pairs import SplitPairs
 from tv_lens.tasks.templates import Pair, Template
-from tv_lens.tasks.tokenized import tokenize_prompts
 from tv_lens.tasks.tokenizing import tokenizer_of
 from tv_lens.tasks.wordlists import common_words
 
@@ -43,11 +44,11 @@ class Pools:
 
 
 @dataclass(frozen=True)
-class PairPlan:
+class PairRecipe:
     """How a set of pairs was asked for, so that it can be drawn, and drawn again from fewer words."""
 
-    task: Task
-    other: Task | None
+    task: SplitPairs
+    other: SplitPairs | None
     corrupt: str
     shots: int
     n: int | None
@@ -57,9 +58,9 @@ class PairPlan:
 
     @classmethod
     def checked(
-        cls, task: Task, *, corrupt: str, other: Task | str | PathLike[str] | None, shots: int, **rest: Any
-    ) -> PairPlan:
-        """The plan, if the corruption exists, fits the shots, and has its other task."""
+        cls, task: SplitPairs, *, corrupt: str, other: SplitPairs | str | PathLike[str] | None, shots: int, **rest: Any
+    ) -> PairRecipe:
+        """The recipe, if the corruption exists, fits the shots, and has its other task."""
         if corrupt not in CORRUPTIONS:
             raise unknown("corruption", corrupt, CORRUPTIONS)
         check_counts(shots, rest["n"])
@@ -78,10 +79,8 @@ class PairPlan:
                 got=f"corrupt={corrupt!r}, other={given!r}",
                 allowed="corrupt='other_task' together with other=<a task, its name or its file>",
             )
-        if other is not None and not isinstance(other, Task):
-            from tv_lens.tasks.words import task as find
-
-            other = find(other)
+        if other is not None and not isinstance(other, SplitPairs):
+            other = task_by_name(other)
         return cls(task=task, other=other, corrupt=corrupt, shots=shots, **rest)
 
     def draw(self) -> PromptPairs:
@@ -117,10 +116,10 @@ class PairPlan:
         if 2 * sum(pair.input in known for pair in self.task) < len(self.task):
             return Pools(shown, asked, self.other.labels, foreign=self.other.split("train"))
 
-        def told_apart(pairs: Iterable[Pair]) -> tuple[Pair, ...]:
+        def differing(pairs: Iterable[Pair]) -> tuple[Pair, ...]:
             return tuple(pair for pair in pairs if known.get(pair.input, pair.output) != pair.output)
 
-        return Pools(told_apart(shown), told_apart(asked), self.other.labels, relabel=known)
+        return Pools(differing(shown), differing(asked), self.other.labels, relabel=known)
 
     def _draw(self, pools: Pools) -> PromptPairs:
         draws = draw(
@@ -133,7 +132,7 @@ class PairPlan:
             clean.append(Prompt.build(self.template, one.demonstrations, one.query, foils))
             corrupted.append(Prompt.build(self.template, self._corrupt(pools, one, i), one.query, foils))
         sides = self._side(clean, "clean"), self._side(corrupted, "corrupted")
-        return PromptPairs(*sides, corrupt=self.corrupt, plan=self)
+        return PromptPairs(*sides, corrupt=self.corrupt, drawn_by=self)
 
     def _side(self, items: list[Prompt], side: str) -> Prompts:
         recipe = self.task.recipe(
@@ -186,14 +185,14 @@ def shapes(pairs: Iterable[Pair], template: Template, tokenizer: Any) -> dict[Pa
     if not pairs:
         return {}
     probes = Prompts(tuple(Prompt.build(template, (pair, pair), pair) for pair in pairs), template=template)
-    tokens = tokenize_prompts(probes, tokenizer)
+    tokens = probes.tokenize(tokenizer)
     return {
         pair: (len(answer), *spans)
         for pair, answer, spans in zip(pairs, tokens.answer_ids, tokens.token_spans)
     }
 
 
-def alike(plan: PairPlan, pools: Pools, tokenizer: Any) -> Pools:
+def alike(recipe: PairRecipe, pools: Pools, tokenizer: Any) -> Pools:
     """The pools, cut down to the commonest shape that still has enough pairs.
 
     Raises:
@@ -203,7 +202,7 @@ def alike(plan: PairPlan, pools: Pools, tokenizer: Any) -> Pools:
     twins = {}
     if pools.relabel is not None:
         twins = {pair: Pair(pair.input, pools.relabel[pair.input]) for pair in both}
-    shape = shapes((*both, *twins.values(), *pools.foreign), plan.template, tokenizer)
+    shape = shapes((*both, *twins.values(), *pools.foreign), recipe.template, tokenizer)
     matched = {pair: shape[pair] for pair in both if shape[pair] == shape[twins.get(pair, pair)]}
     matched |= {pair: shape[pair] for pair in pools.foreign}
     most = 0
@@ -211,15 +210,15 @@ def alike(plan: PairPlan, pools: Pools, tokenizer: Any) -> Pools:
         kept = _only(pools, {pair for pair, found in matched.items() if found == key})
         if pools.words and kept.shown:
             stand_ins = [Pair(kept.shown[0].input, word) for word in pools.words]
-            cut = shapes(stand_ins, plan.template, tokenizer)
+            cut = shapes(stand_ins, recipe.template, tokenizer)
             kept = replace(kept, words=tuple(pair.output for pair in stand_ins if cut[pair] == key))
-        room = _room(plan, pools, kept)
-        if room >= plan.shots:
+        room = _room(recipe, pools, kept)
+        if room >= recipe.shots:
             return kept
         most = max(most, room)
     raise EmptySelection(
-        f"No token shape of {plan.task.name!r} has enough pairs for uniform prompts.",
-        got=f"shots={plan.shots}",
+        f"No token shape of {recipe.task.name!r} has enough pairs for uniform prompts.",
+        got=f"shots={recipe.shots}",
         allowed=f"at most {most} shots with this tokenizer and template",
         do="fewer shots, or pairs without .uniform and positions counted from the end",
     )
@@ -237,11 +236,11 @@ def _only(pools: Pools, pairs: set[Pair]) -> Pools:
     return replace(pools, shown=shown, asked=asked, foreign=foreign)
 
 
-def _room(plan: PairPlan, pools: Pools, kept: Pools) -> int:
+def _room(recipe: PairRecipe, pools: Pools, kept: Pools) -> int:
     """The most demonstrations that the pools which are left can give to a query."""
     if not kept.asked:
         return 0
-    limits = [len(kept.shown) - (plan.split == "train")]
+    limits = [len(kept.shown) - (recipe.split == "train")]
     limits += [len(kept.foreign) - 1] if pools.foreign else []
     limits += [len(kept.words)] if pools.words else []
     return max(0, min(limits))

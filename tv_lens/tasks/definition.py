@@ -1,26 +1,25 @@
-"""Tasks: pairs of words under one rule, split once and for all, and the prompts that are made of them."""
+"""Tasks: pairs of words under one rule, and the prompts that are made of them."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tv_lens.errors import EmptySelection, InvalidArgument, unknown
+from tv_lens.errors import EmptySelection, InvalidArgument
+from tv_lens.tasks.audit import TaskAudit, audit
+from tv_lens.tasks.corruption import PairRecipe
 from tv_lens.tasks.drawing import SPLITS, draw, other_labels, rng_of
 from tv_lens.tasks.null_rules import NullRule
-from tv_lens.tasks.prompts import Prompt, PromptPairs, Prompts
+from tv_lens.tasks.prompt import Prompt
+from tv_lens.tasks.prompts import PromptPairs, Prompts
+from tv_lens.tasks.split_pairs import SplitPairs
 from tv_lens.tasks.templates import QA, Pair, Template
-
-if TYPE_CHECKING:
-    from tv_lens.tasks.audit import TaskAudit
 
 
 @dataclass(frozen=True, init=False)
-class Task:
+class Task(SplitPairs):
     """Pairs (input, answer) under one rule, with the template that asks for it.
 
     The pairs are split 60/20/20 into train, dev and test by a hash of the input and the task's seed: no two
@@ -75,41 +74,6 @@ class Task:
             object.__setattr__(self, key, value)
         if not self.items:
             raise EmptySelection(f"The task {name!r} has no pairs.", got="0 pairs", allowed="at least one")
-
-    @cached_property
-    def lookup(self) -> dict[str, str]:
-        """The answer to each input."""
-        return {pair.input: pair.output for pair in self.items}
-
-    @cached_property
-    def labels(self) -> tuple[str, ...]:
-        """Each different answer once, in order of first appearance."""
-        return tuple(dict.fromkeys(pair.output for pair in self.items))
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Sixteen hex digits that change when a pair or the split changes, whatever the task is called."""
-        lines = [f"seed={self.seed}", *sorted(f"{pair.input}\t{pair.output}" for pair in self.items)]
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
-
-    @cached_property
-    def _splits(self) -> dict[str, tuple[Pair, ...]]:
-        def rank(pair: Pair) -> bytes:
-            return hashlib.sha256(f"split|{self.seed}|{pair.input}".encode()).digest()
-
-        ranked = sorted(self.items, key=rank)
-        held = max(1, round(0.2 * len(ranked))) if len(ranked) >= 3 else 0
-        return {
-            "train": tuple(ranked[: len(ranked) - 2 * held]),
-            "dev": tuple(ranked[len(ranked) - 2 * held : len(ranked) - held]),
-            "test": tuple(ranked[len(ranked) - held :]),
-        }
-
-    def split(self, which: str) -> tuple[Pair, ...]:
-        """The pairs of one split: "train", "dev" or "test"."""
-        if which not in SPLITS:
-            raise unknown("split", which, SPLITS)
-        return self._splits[which]
 
     def prompts(
         self,
@@ -170,7 +134,7 @@ class Task:
         Args:
             shots: demonstrations per clean prompt.
             n: pairs of prompts; None asks every pair of the split once.
-            corrupt: "shuffle_labels" deals the answers of the demonstrations out again, so that as few as
+            corrupt: "shuffle_labels" shuffles the answers of the demonstrations, so that as few as
                 possible stay where they belong; "other_task" shows another task's answers for the same
                 inputs, or its whole demonstrations when it shares less than half of the inputs;
                 "random_words" puts common words in the answers' place; "no_demonstrations" leaves the query
@@ -186,23 +150,15 @@ class Task:
             EmptySelection: more is asked for than the split holds.
             InvalidArgument: the corruption does not fit the shots or lacks its other task.
         """
-        from tv_lens.tasks.corruption import PairPlan
-
-        plan = PairPlan.checked(
+        recipe = PairRecipe.checked(
             self, corrupt=corrupt, other=other, shots=shots, n=n, seed=seed, split=split,
             template=template or self.template,
         )  # fmt: skip
-        return plan.draw()
+        return recipe.draw()
 
     def audit(self, model_or_tokenizer: Any, template: Template | None = None) -> TaskAudit:
         """What a tokenizer makes of the answers: what a constant guess or a copied input would score."""
-        from tv_lens.tasks.audit import audit
-
         return audit(self, model_or_tokenizer, template or self.template)
-
-    def recipe(self, *, template: Template, **drawn: Any) -> dict[str, Any]:
-        """What reproduces a draw from this task; JSON-able."""
-        return {"task": self.name, "fingerprint": self.fingerprint, **drawn, "template": template.to_dict()}
 
     def instructed(self, instruction: str | None = None) -> Task:
         """The same task whose prompts begin with what is to be done.
@@ -243,12 +199,6 @@ class Task:
             source=self.source, seed=self.seed, instruction=self.instruction, null_rule=self.null_rule,
         )  # fmt: skip
         return Task(**{**now, **changes})
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __iter__(self) -> Iterator[Pair]:
-        return iter(self.items)
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{pair.input!r} -> {pair.output!r}" for pair in self.items[:2])

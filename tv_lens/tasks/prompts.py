@@ -1,66 +1,16 @@
-"""Prompts and aligned pairs of prompts: text, answers and spans, before any tokenizer has seen them."""
+"""Sets of prompts and aligned pairs of prompts, drawn from a task or written by hand."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol, overload, runtime_checkable
+from typing import Any, Protocol, overload, runtime_checkable
 
 from tv_lens.errors import EmptySelection, PromptError
-from tv_lens.tasks.templates import VERBATIM, Pair, Span, Template
-
-if TYPE_CHECKING:
-    from tv_lens.tasks.tokenized import TokenizedPairs, TokenizedPrompts
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """One prompt that ends where its answer begins.
-
-    Args:
-        text: what the model reads.
-        spans: the parts that tile `text`.
-        input: the query.
-        output: the right answer, bare.
-        answer: the right answer as it would be appended to `text`, with its space.
-        foil: an answer to hold the right one against, as it would be appended; None if there is none.
-        spares: foils to fall back on, in order, where a tokenizer begins `foil` and `answer` with one token.
-        demonstrations: the pairs shown before the query.
-    """
-
-    text: str
-    spans: tuple[Span, ...]
-    input: str
-    output: str
-    answer: str
-    foil: str | None = None
-    spares: tuple[str, ...] = field(default=(), repr=False)
-    demonstrations: tuple[Pair, ...] = field(default=(), repr=False)
-
-    @classmethod
-    def build(
-        cls, template: Template, demonstrations: Sequence[Pair], query: Pair, foils: Sequence[str] = ()
-    ) -> Prompt:
-        """The prompt that shows these demonstrations and asks for `query.output`.
-
-        Args:
-            template: the text around inputs and answers.
-            demonstrations: what is shown, in order.
-            query: what is asked, and its answer.
-            foils: bare wrong answers, the best first.
-        """
-        text, spans = template.render(demonstrations, query.input)
-        wrong = tuple(template.answer_text(foil) for foil in foils)
-        return cls(
-            text=text,
-            spans=spans,
-            input=query.input,
-            output=query.output,
-            answer=template.answer_text(query.output),
-            foil=wrong[0] if wrong else None,
-            spares=wrong[1:],
-            demonstrations=tuple(demonstrations),
-        )
+from tv_lens.renamed import renamed_attributes, renamed_keywords
+from tv_lens.tasks.prompt import Prompt
+from tv_lens.tasks.templates import VERBATIM, Template
+from tv_lens.tasks.tokenized import TokenizedPairs, TokenizedPrompts, tokenize_pairs, tokenize_prompts
 
 
 @dataclass(frozen=True)
@@ -137,7 +87,11 @@ class Prompts(Sequence[Prompt]):
 
     def select(self, rows: Sequence[int]) -> Prompts:
         """The prompts of these rows, in this order."""
-        return replace(self, items=tuple(self.items[row] for row in rows))
+        return self.with_items([self.items[row] for row in rows])
+
+    def with_items(self, items: Sequence[Prompt]) -> Prompts:
+        """Other prompts of the same task, under the same template and recipe."""
+        return replace(self, items=tuple(items))
 
     def tokenize(self, model_or_tokenizer: Any) -> TokenizedPrompts:
         """The prompts as tokens, with the ids of their answers and the spans in tokens.
@@ -146,8 +100,6 @@ class Prompts(Sequence[Prompt]):
             PromptError: a prompt or an answer is empty, an answer merges with its prompt, or an answer and
                 its foil begin with the same token.
         """
-        from tv_lens.tasks.tokenized import tokenize_prompts
-
         return tokenize_prompts(self, model_or_tokenizer)
 
     def __len__(self) -> int:
@@ -177,6 +129,7 @@ class Redraw(Protocol):
     def uniform(self, model_or_tokenizer: Any) -> PromptPairs: ...
 
 
+@renamed_keywords(plan="drawn_by=")
 @dataclass(frozen=True)
 class PromptPairs:
     """Clean prompts, each beside its corrupted twin; both ask for the same answer against the same foil.
@@ -185,7 +138,7 @@ class PromptPairs:
         clean: prompts that show the task.
         corrupted: the same prompts without what shows it.
         corrupt: the corruption's name.
-        plan: how they were drawn; None if they were written by hand.
+        drawn_by: what draws them again; None if they were written by hand.
 
     Example:
         >>> pairs = PromptPairs.from_texts(["2 plus 2 is"], ["3 plus 4 is"], [" four"], foils=[" seven"])
@@ -196,7 +149,9 @@ class PromptPairs:
     clean: Prompts
     corrupted: Prompts
     corrupt: str = "by hand"
-    plan: Redraw | None = field(default=None, repr=False, compare=False)
+    drawn_by: Redraw | None = field(default=None, repr=False, compare=False)
+
+    __getattr__ = renamed_attributes(plan="drawn_by")
 
     def __post_init__(self) -> None:
         _same_length({"clean": self.clean, "corrupted": self.corrupted})
@@ -241,9 +196,7 @@ class PromptPairs:
 
     def tokenize(self, model_or_tokenizer: Any) -> TokenizedPairs:
         """Both sides as tokens, with one set of answers; see `Prompts.tokenize` for what is refused."""
-        from tv_lens.tasks.tokenized import tokenize_pairs
-
-        return tokenize_pairs(self, model_or_tokenizer)
+        return tokenize_pairs(self.clean, self.corrupted, model_or_tokenizer)
 
     def uniform(self, model_or_tokenizer: Any) -> PromptPairs:
         """Pairs drawn again, with the same seed, from words of one token shape.
@@ -255,14 +208,14 @@ class PromptPairs:
             EmptySelection: no shape has enough pairs.
             PromptError: the pairs were written by hand.
         """
-        if self.plan is None:
+        if self.drawn_by is None:
             raise PromptError(
                 "Pairs written by hand cannot be drawn again.",
                 got=f"{len(self)} pairs of {self.task!r}",
                 allowed="pairs from task.pairs(...)",
                 do="choose words of one token length yourself, or patch at positions counted from the end",
             )
-        return self.plan.uniform(model_or_tokenizer)
+        return self.drawn_by.uniform(model_or_tokenizer)
 
     def __len__(self) -> int:
         return len(self.clean)

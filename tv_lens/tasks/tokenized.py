@@ -1,11 +1,14 @@
-"""Prompts as a tokenizer sees them: ids, the ids of their answers, and each span in tokens."""
+"""Prompts as a tokenizer sees them: ids, the ids of their answers, and each span in tokens.
+
+What is tokenized is any `PromptSet`, so that `Prompts.tokenize` can stand on this module.
+"""
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int
@@ -14,10 +17,29 @@ from torch import Tensor
 from tv_lens.batch import TokenBatch
 from tv_lens.errors import MisalignedPrompts, PromptError, unknown
 from tv_lens.metrics import Answers
-from tv_lens.tasks.prompts import Prompt, PromptPairs, Prompts
+from tv_lens.tasks.prompt import Prompt
+from tv_lens.tasks.templates import Template
 from tv_lens.tasks.tokenizing import Ids, bos_ids, continuations, encode, pad_id, tokenizer_of
 
 _SHORT = {"separator": "sep", "between": "gap", "query_x": "query", "query_separator": "query_sep"}
+
+
+@runtime_checkable
+class PromptSet(Collection[Prompt], Protocol):
+    """Prompts of one task under one template, as far as their tokens are concerned; `Prompts` is one."""
+
+    @property
+    def items(self) -> tuple[Prompt, ...]: ...
+    @property
+    def texts(self) -> tuple[str, ...]: ...
+    @property
+    def task(self) -> str: ...
+    @property
+    def template(self) -> Template: ...
+    @property
+    def recipe(self) -> dict[str, Any]: ...
+    def select(self, rows: Sequence[int]) -> PromptSet: ...
+    def with_items(self, items: Sequence[Prompt]) -> PromptSet: ...
 
 
 class TokenSpan(NamedTuple):
@@ -48,7 +70,7 @@ class TokenizedPrompts:
         pieces: the text of each token that occurs.
     """
 
-    prompts: Prompts
+    prompts: PromptSet
     tokens: TokenBatch
     answers: Answers
     answer_ids: list[Ids] = field(repr=False)
@@ -175,7 +197,7 @@ class TokenizedPairs:
         return f"TokenizedPairs({len(self)} of {task!r}, clean {self.clean.tokens!r}, {shape})"
 
 
-def tokenize_prompts(prompts: Prompts, model_or_tokenizer: Any) -> TokenizedPrompts:
+def tokenize_prompts(prompts: PromptSet, model_or_tokenizer: Any) -> TokenizedPrompts:
     """The prompts as tokens; `Prompts.tokenize` is the way in."""
     tokenizer = tokenizer_of(model_or_tokenizer)
     bos = bos_ids(tokenizer, prompts.template.bos)
@@ -184,7 +206,7 @@ def tokenize_prompts(prompts: Prompts, model_or_tokenizer: Any) -> TokenizedProm
         if not row_ids and not bos:
             raise PromptError(
                 f"Prompt {row} is empty.",
-                got=repr(prompts[row].text),
+                got=repr(prompts.items[row].text),
                 allowed="a text of at least one token",
                 do="leave it out, or use a template with bos='always'",
             )
@@ -210,20 +232,18 @@ def _answers(tokenizer: Any, answer_ids: Sequence[Ids], foil_ids: Sequence[Ids] 
     return Answers(torch.tensor(first), None if foil_ids is None else torch.tensor([row[0] for row in foil_ids]))
 
 
-def tokenize_pairs(pairs: PromptPairs, model_or_tokenizer: Any) -> TokenizedPairs:
+def tokenize_pairs(clean: PromptSet, corrupted: PromptSet, model_or_tokenizer: Any) -> TokenizedPairs:
     """Both sides as tokens; `PromptPairs.tokenize` is the way in."""
     tokenizer = tokenizer_of(model_or_tokenizer)
-    clean = tokenize_prompts(pairs.clean, tokenizer)
+    tokenized = tokenize_prompts(clean, tokenizer)
     # A foil replaced on the clean side is replaced on the corrupted side too: one question, one scale.
-    items = tuple(
-        replace(twin, foil=prompt.foil, spares=()) for twin, prompt in zip(pairs.corrupted, clean.prompts)
-    )
-    return TokenizedPairs(clean, tokenize_prompts(replace(pairs.corrupted, items=items), tokenizer))
+    items = [replace(twin, foil=prompt.foil, spares=()) for twin, prompt in zip(corrupted, tokenized.prompts)]
+    return TokenizedPairs(tokenized, tokenize_prompts(corrupted.with_items(items), tokenizer))
 
 
 def _choose_foils(
-    tokenizer: Any, prompts: Prompts, ids: Sequence[Ids], answer_ids: Sequence[Ids]
-) -> tuple[Prompts, list[Ids] | None]:
+    tokenizer: Any, prompts: PromptSet, ids: Sequence[Ids], answer_ids: Sequence[Ids]
+) -> tuple[PromptSet, list[Ids] | None]:
     """Per prompt the first foil whose first token is not the answer's."""
     without = [row for row, prompt in enumerate(prompts) if prompt.foil is None]
     if len(without) == len(prompts):
@@ -237,18 +257,18 @@ def _choose_foils(
     items, chosen = list(prompts.items), [[] for _ in prompts]
     waiting, turn = list(range(len(items))), 0
     while waiting:
-        tried = [(prompts[row].foil, *prompts[row].spares)[turn] for row in waiting]
+        tried = [(prompts.items[row].foil, *prompts.items[row].spares)[turn] for row in waiting]
         found = continuations(tokenizer, [items[r].text for r in waiting], [ids[r] for r in waiting], tried)
         left = []
         for row, foil, tokens in zip(waiting, tried, found):
             if tokens[0] != answer_ids[row][0]:
                 chosen[row], items[row] = tokens, replace(items[row], foil=foil, spares=())
-            elif turn < len(prompts[row].spares):
+            elif turn < len(prompts.items[row].spares):
                 left.append(row)
             else:
-                _refuse_foil(tokenizer, row, prompts[row], tokens[0])
+                _refuse_foil(tokenizer, row, prompts.items[row], tokens[0])
         waiting, turn = left, turn + 1
-    return replace(prompts, items=tuple(items)), chosen
+    return prompts.with_items(items), chosen
 
 
 def _refuse_foil(tokenizer: Any, row: int, prompt: Prompt, token: int) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from tv_lens.errors import EmptySelection, InvalidArgument, unknown
 from tv_lens.tasks.bitwise import OPERATIONS, bitwise_family, bitwise_task
+from tv_lens.tasks.by_name import finds_tasks
 from tv_lens.tasks.conllu_files import is_conllu
 from tv_lens.tasks.definition import Task
 from tv_lens.tasks.drawing import rng_of, take
@@ -41,7 +42,9 @@ _FAMILIES = {
     "lists": ("first-of-three", "second-of-three", "last-of-three"),
 }
 # Families with a Null task of their own, and what makes them.
-_MADE: dict[str, tuple[Callable[..., tuple[Task, ...]], Template]] = {"pos": (pos_family, IO), "bitwise": (bitwise_family, ARROW)}
+_MADE: dict[str, tuple[Callable[..., tuple[Task, ...]], Template]] = {
+    "pos": (pos_family, IO), "bitwise": (bitwise_family, ARROW),
+}  # fmt: skip
 _POS = {f"first-{word_class}": word_class for word_class in CLASSES}
 _BITWISE = {f"bitwise-{operation.lower()}": operation for operation in OPERATIONS}
 
@@ -56,6 +59,7 @@ def families() -> tuple[str, ...]:
     return (*_FAMILIES, *_MADE)
 
 
+@finds_tasks
 def task(
     name_or_path: str | os.PathLike[str],
     *,
@@ -232,10 +236,11 @@ def check_null(tasks: Iterable[Task], nothing: Task) -> None:
 def _null_template(tasks: Sequence[Task], rule: NullRule | None) -> Template:
     """The tasks' template; where they say what is to be done, it says so for Null, or says nothing."""
     first = tasks[0]
-    told = first.instruction
-    if not told or not first.template.prefix.startswith(told):
+    before = first.template.prefix
+    if not first.instruction or not before.startswith(first.instruction):
         return first.template
-    return replace(first.template, prefix=("" if rule is None else rule.instruction) + first.template.prefix[len(told) :])
+    instruction = "" if rule is None else rule.instruction
+    return replace(first.template, prefix=instruction + before.removeprefix(first.instruction))
 
 
 def is_path(name_or_path: str | os.PathLike[str]) -> bool:

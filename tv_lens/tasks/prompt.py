@@ -1,0 +1,58 @@
+"""One prompt: its text, its answers and its spans, before any tokenizer has seen it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from tv_lens.tasks.templates import Pair, Span, Template
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One prompt that ends where its answer begins.
+
+    Args:
+        text: what the model reads.
+        spans: the parts that tile `text`.
+        input: the query.
+        output: the right answer, bare.
+        answer: the right answer as it would be appended to `text`, with its space.
+        foil: an answer to hold the right one against, as it would be appended; None if there is none.
+        spares: foils to fall back on, in order, where a tokenizer begins `foil` and `answer` with one token.
+        demonstrations: the pairs shown before the query.
+    """
+
+    text: str
+    spans: tuple[Span, ...]
+    input: str
+    output: str
+    answer: str
+    foil: str | None = None
+    spares: tuple[str, ...] = field(default=(), repr=False)
+    demonstrations: tuple[Pair, ...] = field(default=(), repr=False)
+
+    @classmethod
+    def build(
+        cls, template: Template, demonstrations: Sequence[Pair], query: Pair, foils: Sequence[str] = ()
+    ) -> Prompt:
+        """The prompt that shows these demonstrations and asks for `query.output`.
+
+        Args:
+            template: the text around inputs and answers.
+            demonstrations: what is shown, in order.
+            query: what is asked, and its answer.
+            foils: bare wrong answers, the best first.
+        """
+        text, spans = template.render(demonstrations, query.input)
+        wrong = tuple(template.answer_text(foil) for foil in foils)
+        return cls(
+            text=text,
+            spans=spans,
+            input=query.input,
+            output=query.output,
+            answer=template.answer_text(query.output),
+            foil=wrong[0] if wrong else None,
+            spares=wrong[1:],
+            demonstrations=tuple(demonstrations),
+        )
