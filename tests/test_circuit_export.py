@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import tv_lens as tv
-from tv_lens.circuits.graph import Graph, Position
+from tv_lens.circuits import Graph, Position
 from tv_lens.circuits.wiring import Wiring
 from tv_lens.errors import FormatError, InvalidArgument, ModelMismatch
 from tv_lens.site import ModelShape, Site

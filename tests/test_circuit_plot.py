@@ -13,7 +13,7 @@ import torch
 
 import tv_lens as tv
 from test_viz import BROWSER, Resources
-from tv_lens.circuits.graph import Graph, Position
+from tv_lens.circuits import Graph, Position
 from tv_lens.circuits.wiring import Wiring
 from tv_lens.errors import EmptySelection
 from tv_lens.model.attention_patterns import AttentionPatterns

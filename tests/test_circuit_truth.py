@@ -10,7 +10,7 @@ import torch
 
 import tv_lens as tv
 from tv_lens.circuits import truth
-from tv_lens.circuits.graph import Graph, Position
+from tv_lens.circuits import Graph, Position
 from tv_lens.errors import UnknownName
 from tv_lens.site import ModelShape
 

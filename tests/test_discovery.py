@@ -90,7 +90,7 @@ def test_whole_passes_run_the_same_circuits_as_shared_prefixes(tiny_model, monke
 def test_a_circuit_run_may_begin_where_circuits_first_differ(tiny_model):
     for family in ("llama", "phi"):
         made = runs(tiny_model(family), "pairs")
-        late = made.graph.read_at[made.graph.edges[:, 2]] >= 4  # into the last layer and the logits
+        late = made.graph.read_times[made.graph.edges[:, 2]] >= 4  # into the last layer and the logits
         drawn = torch.rand(5, len(made.graph), generator=torch.Generator().manual_seed(0)) < 0.5
         masks = ~late | drawn
         torch.testing.assert_close(run_circuits(made, masks, first_layer=2), run_circuits(made, masks), atol=1e-5, rtol=1e-4)

@@ -9,7 +9,8 @@ from tv_lens.circuits.discovery import discover
 from tv_lens.circuits.eap import EAP, EAPIG
 from tv_lens.circuits.evaluation import completeness, faithfulness, minimality
 from tv_lens.circuits.exact import ExactEdges
-from tv_lens.circuits.graph import Graph, Position
+from tv_lens.circuits.graph import Graph
+from tv_lens.circuits.nodes import Position
 from tv_lens.circuits.scores import EdgeScores
 
 __all__ = [

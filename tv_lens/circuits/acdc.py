@@ -21,7 +21,7 @@ from tv_lens.progress import progress as progress_bar
 class ACDC:
     """Prune from the end: an edge whose removal, beside all earlier ones, changes the metric by less than a threshold goes.
 
-    All edges into the readers of one moment (a layer's queries, keys and values; its MLP; the end) are tried in one
+    All edges into the readers of one stream time (a layer's queries, keys and values; its MLP; the end) are tried in one
     batch, each on top of what was pruned downstream, and leave together. The change that each edge's removal made when
     its turn came is its score, so `scores.above(other)` reads off the circuits of other thresholds from one sweep; at
     thresholds above this one they are the sweep's edges that were missed more.
@@ -31,7 +31,7 @@ class ACDC:
 
     Source:
         Conmy et al. 2023 (arXiv 2304.14997), algorithm 1. Deviations: the metric's own change instead of a KL
-        divergence; a moment's edges are tried together, so that nothing depends on the order within it.
+        divergence; the edges of one stream time are tried together, so that nothing depends on the order within it.
     """
 
     threshold: float
@@ -49,11 +49,11 @@ class ACDC:
         kept = torch.ones(len(graph), dtype=torch.bool)
         current = runs.baselines[0][:, None]
         with progress_bar("ACDC", len(graph), "edges", show_progress) as bar:
-            for moment in sorted(set(graph.read_at.tolist()), reverse=True):
-                tried = (graph.read_at[graph.edges[:, 2]] == moment).nonzero()[:, 0]
+            for time in sorted(set(graph.read_times.tolist()), reverse=True):
+                tried = (graph.read_times[graph.edges[:, 2]] == time).nonzero()[:, 0]
                 if not len(tried):
                     continue
-                layer = min(moment // 2, graph.shape.n_layers - 1)
+                layer = min(time // 2, graph.shape.n_layers - 1)
                 values[:, tried] = current - self._without_each(runs, kept, tried, layer)
                 kept[tried] = values[:, tried].double().mean(0).abs() >= self.threshold
                 current = run_circuits(runs, kept[None], first_layer=layer, show_progress=False)

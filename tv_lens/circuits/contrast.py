@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tv_lens.batch import TokenBatch
-from tv_lens.circuits.graph import LAST, Position, check_place
+from tv_lens.circuits.nodes import LAST, Position, check_place
 from tv_lens.errors import InvalidArgument, MisalignedPrompts, ShapeMismatch, unknown
 from tv_lens.intervention import Intervention
 from tv_lens.metrics import Answers, Metric

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from tv_lens.circuits import scores_file
 from tv_lens.circuits.contrast import Setting
-from tv_lens.circuits.graph import Graph, Position
+from tv_lens.circuits.graph import Graph
+from tv_lens.circuits.nodes import Position
 from tv_lens.errors import EmptySelection, InvalidArgument, ModelMismatch, ShapeMismatch, unknown
 from tv_lens.results.bootstrap import ratio_interval
 from tv_lens.results.sweep_parts import plain
