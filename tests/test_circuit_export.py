@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import tv_lens as tv
-from tv_lens.circuits import Graph, Position
+from tv_lens.circuits import Graph, Position, to_attribution_graph, to_dot, to_graphml
 from tv_lens.circuits.wiring import Wiring
-from tv_lens.errors import FormatError, InvalidArgument, ModelMismatch
+from tv_lens.errors import FormatError, InvalidArgument, ModelMismatch, RenamedError
 from tv_lens.site import ModelShape, Site
 
 SHAPE = ModelShape(3, 4, 2, 32, 8, 64, 96, 64)
@@ -134,7 +134,7 @@ def test_a_key_read_at_one_position_leads_to_its_head_wherever_it_writes(by_hand
 
 def test_attribution_graphs_have_the_viewers_fields(circuit):
     tokens = [f"t{i}" for i in range(len(circuit.graph.positions))]
-    content = json.loads(circuit.to_attribution_graph(tokens, slug="s"))
+    content = json.loads(to_attribution_graph(circuit, tokens=tokens, slug="s"))
     assert set(content) == {"metadata", "qParams", "nodes", "links"}
     assert {"slug", "scan", "prompt_tokens", "prompt", "transcoder_list", "schema_version"} <= set(content["metadata"])
     assert content["metadata"]["prompt_tokens"] == tokens and content["metadata"]["scan"] == "toy"
@@ -150,12 +150,12 @@ def test_attribution_graphs_have_the_viewers_fields(circuit):
     wires = Wiring.of(circuit).wires
     assert [link["weight"] for link in content["links"]] == [wire.effect for wire in wires]
     with pytest.raises(InvalidArgument, match="one token for each"):
-        circuit.to_attribution_graph(["too", "many", "many", "many", "tokens"])
+        to_attribution_graph(circuit, tokens=["too", "many", "many", "many", "tokens"])
 
 
 def test_graphml_is_xml_with_typed_data(circuit):
     space = "{http://graphml.graphdrawing.org/xmlns}"
-    root, wiring = ElementTree.fromstring(circuit.to_graphml()), Wiring.of(circuit)
+    root, wiring = ElementTree.fromstring(to_graphml(circuit)), Wiring.of(circuit)
     keys = {key.get("id") for key in root.iter(f"{space}key")}
     nodes = {node.get("id"): {d.get("key"): d.text for d in node} for node in root.iter(f"{space}node")}
     edges = [(edge.get("source"), edge.get("target"), {d.get("key"): d.text for d in edge}) for edge in root.iter(f"{space}edge")]
@@ -167,7 +167,14 @@ def test_graphml_is_xml_with_typed_data(circuit):
 
 
 def test_dot_quotes_what_it_must(by_hand):
-    text = tv.Circuit.of(by_hand.graph, ['input->m0@say "<y>"', 'm0->a1.kv0<k>@say "<y>"', "a1.h0->logits@query"]).to_dot()
+    names = ['input->m0@say "<y>"', 'm0->a1.kv0<k>@say "<y>"', "a1.h0->logits@query"]
+    text = to_dot(tv.Circuit.of(by_hand.graph, names))
     assert text.startswith("digraph circuit {") and text.rstrip().endswith("}")
     assert '"m0@say \\"<y>\\"" -> "a1.h0@query" [' in text and 'label="k"' in text
     assert text.count(" -> ") == 3 and text.count("{") == text.count("}")
+
+
+@pytest.mark.parametrize("old", ["to_dot", "to_graphml", "to_attribution_graph"])
+def test_formats_of_other_tools_are_no_longer_methods(by_hand, old):
+    with pytest.raises(RenamedError, match=rf"use tv.circuits.{old}\(circuit\)"):
+        getattr(by_hand, old)()

@@ -2,18 +2,19 @@
 
 from tv_lens.circuits import truth
 from tv_lens.circuits.acdc import ACDC
-from tv_lens.circuits.circuit import Circuit
+from tv_lens.circuits.circuit import Circuit, EdgeScores
 from tv_lens.circuits.comparison import Comparison, compare
 from tv_lens.circuits.contrast import Contrast, Projection, Setting
 from tv_lens.circuits.discovery import discover
 from tv_lens.circuits.eap import EAP, EAPIG
 from tv_lens.circuits.evaluation import completeness, faithfulness, minimality
 from tv_lens.circuits.exact import ExactEdges
+from tv_lens.circuits.export import to_attribution_graph, to_dot, to_graphml
 from tv_lens.circuits.graph import Graph
 from tv_lens.circuits.nodes import Position
-from tv_lens.circuits.scores import EdgeScores
 
 __all__ = [
     "ACDC", "EAP", "EAPIG", "Circuit", "Comparison", "Contrast", "EdgeScores", "ExactEdges", "Graph", "Position",
-    "Projection", "Setting", "compare", "completeness", "discover", "faithfulness", "minimality", "truth",
+    "Projection", "Setting", "compare", "completeness", "discover", "faithfulness", "minimality",
+    "to_attribution_graph", "to_dot", "to_graphml", "truth",
 ]  # fmt: skip

@@ -15,6 +15,7 @@ from tv_lens.circuits.patched import run_circuits
 from tv_lens.circuits.runs import Runs
 from tv_lens.errors import InvalidArgument
 from tv_lens.progress import progress as progress_bar
+from tv_lens.renamed import renamed_attributes
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,13 @@ class ACDC:
 
     threshold: float
 
+    __getattr__ = renamed_attributes(sweep="acdc.score_edges(...)")
+
     def __post_init__(self) -> None:
         if not (math.isfinite(self.threshold) and self.threshold >= 0):
             raise InvalidArgument("A threshold is a finite number, 0 or more.", got=f"threshold={self.threshold}")
 
-    def sweep(
+    def score_edges(
         self, runs: Runs, show_progress: bool = True
     ) -> tuple[Float[Tensor, "example edge"], dict[str, Any]]:
         """What each edge's removal cost when its turn came, and how many edges are left."""

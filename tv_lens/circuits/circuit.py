@@ -1,23 +1,27 @@
-"""A circuit: a mask over the edges of a graph, with the scores behind it."""
+"""A circuit, which is a mask over the edges of a graph, and the edge scores that it is chosen by.
+
+The two stand in one file because each makes the other: `scores.top(100)` is a circuit, `circuit.scores` are scores.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from tv_lens.circuits import circuit_json
+from tv_lens.circuits.edge_table import ORDERS, EdgeTable, check_model, check_same_graph, size_key
 from tv_lens.circuits.graph import Graph
-from tv_lens.circuits.scores import EdgeScores, check_model, check_same_graph
-from tv_lens.errors import ShapeMismatch
+from tv_lens.circuits.growing import grown
+from tv_lens.errors import ShapeMismatch, unknown
+from tv_lens.model.hooked_model import HookedModel
+from tv_lens.renamed import renamed_attributes
 from tv_lens.results.sweep_parts import plain
-
-if TYPE_CHECKING:
-    from tv_lens.model.hooked_model import HookedModel
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -44,6 +48,11 @@ class Circuit:
     scores: EdgeScores | None = None
     requested: int | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
+
+    __getattr__ = renamed_attributes(
+        to_dot="tv.circuits.to_dot(circuit)", to_graphml="tv.circuits.to_graphml(circuit)",
+        to_attribution_graph="tv.circuits.to_attribution_graph(circuit)",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         if len(self.mask) != len(self.graph):
@@ -153,44 +162,31 @@ class Circuit:
         check_model(self.graph, about, model)
         return self
 
-    # ---- files of other tools -------------------------------------------------------------------------------------
+    # ---- on disk --------------------------------------------------------------------------------------------------
 
     def to_json(self) -> str:
         """The circuit as JSON with MIB's fields, and with all that `from_json` needs to bring it back bit by bit."""
-        from tv_lens.circuits import export
-
-        return export.to_json(self)
+        effects = torch.zeros(len(self.graph)) if self.scores is None else self.scores.mean().nan_to_num(0.0)
+        own = {"requested": self.requested, "provenance": self.provenance,
+               "scores": None if self.scores is None else self.scores.to_dict()}  # fmt: skip
+        return circuit_json.written(self.graph, self.mask, self.nodes, effects, own)
 
     @classmethod
     def from_json(cls, source: str | Path, model: HookedModel | None = None) -> Circuit:
-        """The circuit that `to_json` wrote, from its text or a file of it.
+        """The circuit that `to_json` wrote, from its text or a file of it: mask, scores to the last bit, provenance.
 
         Raises:
-            FormatError: it is damaged or was written by something else.
+            FormatError: it is damaged or was written by something else, or by a later version.
             ModelMismatch: it was found on another model than the one that is given.
         """
-        from tv_lens.circuits import export
-
-        found = export.from_json(source)
-        return found if model is None else found.check(model)
-
-    def to_attribution_graph(self, tokens: Sequence[str] | None = None, slug: str = "circuit") -> str:
-        """The circuit as JSON for circuit-tracer's and Neuronpedia's graph viewers; `tokens` one a position."""
-        from tv_lens.circuits import export
-
-        return export.to_attribution_graph(self, tokens=tokens, slug=slug)
-
-    def to_graphml(self) -> str:
-        """The circuit as GraphML."""
-        from tv_lens.circuits import export
-
-        return export.to_graphml(self)
-
-    def to_dot(self) -> str:
-        """The circuit as DOT, for Graphviz."""
-        from tv_lens.circuits import export
-
-        return export.to_dot(self)
+        own = circuit_json.read(source)
+        try:
+            graph = Graph.from_dict(own["graph"])
+            scores = None if own["scores"] is None else EdgeScores.from_dict(graph, own["scores"])
+            circuit = cls(graph, circuit_json.unpacked(own["mask"]), scores, own["requested"], own["provenance"])
+        except circuit_json.DAMAGE as error:
+            raise circuit_json.damaged(error) from error
+        return circuit if model is None else circuit.check(model)
 
     def __repr__(self) -> str:
         asked = f" ({self.requested} requested)" if self.requested not in (None, len(self)) else ""
@@ -200,3 +196,59 @@ class Circuit:
             shown = [shown[i] for i in mean.abs().argsort(descending=True, stable=True)[:6].tolist()]
         more = ", ..." if len(self) > 6 else ""
         return f"Circuit of {len(self)} edges{asked}, {len(self.nodes)} nodes\n  {', '.join(shown[:6])}{more}"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class EdgeScores(EdgeTable):
+    """A number per example and edge: how much the metric of run A falls when this one edge carries run B's value.
+
+    Args:
+        graph: which edges there are; scores stand in the order of `graph.edges`.
+        values: per example; NaN in the column of an edge that was not measured.
+        metric: the metric's name.
+        units: what one unit of it is.
+        method: how the scores were come by, such as `{"name": "EAPIG", "steps": 5, "where": "inputs"}`.
+        run_a: the metric per example of the run that holds what is traced (clean, or with the source).
+        run_b: the metric of the run without it (corrupted, or without the source).
+        grad_at: the run whose gradient was taken; None for measured effects.
+        approximate: whether the values are estimates of the effects rather than the effects.
+        provenance: where the numbers come from, as JSON holds it; `fingerprint` is the model's.
+        direction: what is written where; only "noising" (B's value into run A) exists.
+        sign: in words, which way is up and where zero is.
+        setting: what the runs differ in, for testing circuits on other prompts; not saved.
+
+    Example:
+        >>> from tv_lens.site import ModelShape
+        >>> graph = Graph(ModelShape(1, 1, 1, 4, 4, 8, 10, 16))
+        >>> scores = EdgeScores(graph, torch.arange(16.0).view(2, 8), metric="logit_diff", units="logits")
+        >>> scores.mean()[:3].tolist(), scores.top(2).names
+        ([4.0, 5.0, 6.0], ['a0.h0->logits', 'm0->logits'])
+    """
+
+    def top(self, n: int, by: str = "magnitude") -> Circuit:
+        """The circuit of the `n` best edges; `.prune()` leaves out those that lead nowhere.
+
+        Raises:
+            EmptySelection: more edges are asked for than were measured.
+        """
+        self._check_size(n)
+        mask = torch.zeros(len(self.graph), dtype=torch.bool)
+        mask[self.order(by)[:n]] = True
+        return Circuit(self.graph, mask, self, requested=n, provenance={"chosen": f"top {n} by {by}"})
+
+    def grow(self, n: int, by: str = "magnitude") -> Circuit:
+        """The circuit of the `n` best edges that hang together: from the end, always the best that enters what is in.
+
+        It holds fewer where what was measured leads no further. Nothing in it leads nowhere; it may still not reach back
+        to the input, which `.prune()` tells.
+        """
+        self._check_size(n)
+        if by not in ORDERS:
+            raise unknown("order of edges", by, ORDERS)
+        mask = grown(self.graph, size_key(self.mean(), by), n)
+        return Circuit(self.graph, mask, self, requested=n, provenance={"chosen": f"grown to {n} by {by}"})
+
+    def above(self, threshold: float) -> Circuit:
+        """The circuit of the edges whose mean effect is at least this large, in either direction."""
+        mask = self.mean().abs() >= threshold  # NaN, not measured, is not
+        return Circuit(self.graph, mask, self, requested=int(mask.sum()), provenance={"chosen": f"above {threshold:g}"})

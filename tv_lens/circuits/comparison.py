@@ -11,8 +11,8 @@ import xarray as xr
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from tv_lens.circuits.circuit import Circuit
-from tv_lens.circuits.scores import EdgeScores, check_same_graph
+from tv_lens.circuits.circuit import Circuit, EdgeScores
+from tv_lens.circuits.edge_table import check_same_graph
 from tv_lens.errors import EmptySelection, InvalidArgument
 from tv_lens.results.sweep import Sweep
 

@@ -12,11 +12,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tv_lens.circuits.acdc import ACDC
+from tv_lens.circuits.circuit import EdgeScores
 from tv_lens.circuits.contrast import Contrast, Projection, Setting
 from tv_lens.circuits.eap import EAP, EAPIG
 from tv_lens.circuits.exact import ROWS_AT_ONCE, ExactEdges, measured_effects
 from tv_lens.circuits.runs import Runs, make_runs
-from tv_lens.circuits.scores import EdgeScores
 from tv_lens.errors import InvalidArgument, UnknownName, closest
 from tv_lens.intervention import Intervention
 from tv_lens.metrics import Metric
@@ -101,7 +101,7 @@ def discover(
         config = {"model": model_described(model), "setting": setting, "contrast": runs.contrast, "method": method}
         values, extra = _exact(runs, method, run, config, progress)
     elif isinstance(method, ACDC):
-        values, extra = method.sweep(runs, progress)
+        values, extra = method.score_edges(runs, progress)
     else:
         values = method.estimate(runs, progress)
 

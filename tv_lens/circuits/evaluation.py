@@ -17,12 +17,11 @@ import xarray as xr
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from tv_lens.circuits.circuit import Circuit
+from tv_lens.circuits.circuit import Circuit, EdgeScores
 from tv_lens.circuits.contrast import Contrast, Setting
 from tv_lens.circuits.graph import Graph
 from tv_lens.circuits.patched import run_circuits
 from tv_lens.circuits.runs import Runs, make_runs
-from tv_lens.circuits.scores import EdgeScores
 from tv_lens.errors import EmptySelection, InvalidArgument, MisalignedPrompts
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.results.sweep import Sweep

@@ -1,134 +1,16 @@
-"""Circuits as files of other tools: MIB's JSON (which also comes back without loss), attribution graphs, GraphML, DOT."""
+"""Circuits as files of other tools: attribution graphs, GraphML, DOT. The circuit's own JSON is `circuit_json`'s."""
 
 from __future__ import annotations
 
-import base64
 import json
-import re
-import zlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from tv_lens.circuits.circuit import Circuit
 from tv_lens.circuits.graph import Graph
-from tv_lens.circuits.scores import EdgeScores
 from tv_lens.circuits.wiring import Node, Wiring
-from tv_lens.errors import FormatError, InvalidArgument
-
-FORMAT, VERSION = "tv_lens.circuit", 1
-_SCORE_TEXTS = ("metric", "units", "method", "grad_at", "approximate", "provenance", "direction", "sign")
-
-
-# ------------------------------------------------------------------------------------------------------------- JSON
-
-
-def to_json(circuit: Circuit) -> str:
-    """The circuit as JSON with MIB's fields `cfg`, `nodes`, `edges`, and under `tv_lens` all that it takes to come back.
-
-    MIB knows no positions, no shared keys and no injected vector. In its fields positions are summed, an edge into a
-    shared key or value stands once for each head of its group with the group's score, and edges of `source` are left
-    out. An edge that is not listed has a score of 0 and is not in the circuit, as EAP-IG's reader takes it.
-    """
-    graph = circuit.graph
-    content = {
-        "cfg": {"n_layers": graph.shape.n_layers, "n_heads": graph.shape.n_heads, "d_model": graph.shape.d_model,
-                "parallel_attn_mlp": graph.parallel},
-        "nodes": {name: {"in_graph": name in set(circuit.nodes) or name == "logits"}
-                  for name in (*graph.writers, "logits") if name != "source"},
-        "edges": _mib_edges(circuit),
-        "tv_lens": {"format": FORMAT, "version": VERSION, "graph": graph.to_dict(), "mask": _packed(circuit.mask),
-                    "requested": circuit.requested, "provenance": circuit.provenance,
-                    "scores": None if circuit.scores is None else _scores(circuit.scores)},
-    }  # fmt: skip
-    return json.dumps(content, ensure_ascii=False, allow_nan=False)
-
-
-def from_json(source: str | Path) -> Circuit:
-    """The circuit that `to_json` wrote: mask, scores to the last bit, provenance.
-
-    Args:
-        source: the text, or the path of a file.
-
-    Raises:
-        FormatError: it is damaged, or was written by another tool or a later version.
-    """
-    text = str(source)
-    if not text.lstrip().startswith("{"):
-        text = Path(source).read_text(encoding="utf-8")
-    try:
-        content = json.loads(text)
-    except ValueError as error:
-        raise FormatError("This is not JSON.", got=str(error)) from error
-    own = content.get("tv_lens") if isinstance(content, dict) else None
-    if not isinstance(own, dict) or own.get("format") != FORMAT:
-        known = isinstance(content, dict) and {"cfg", "nodes", "edges"} <= set(content)
-        raise FormatError("This JSON holds no circuit of tv_lens.", allowed="what circuit.to_json() wrote",
-                          got="a graph of EAP-IG or MIB" if known else text[:60],
-                          do="build it with Circuit.of(graph, names) from the names in its edges" if known else None)  # fmt: skip
-    if own["version"] > VERSION:
-        raise FormatError("This circuit was written by a later tv_lens.", got=f"version {own['version']}",
-                          allowed=f"up to version {VERSION}", do="update tv_lens.")  # fmt: skip
-    try:
-        graph = Graph.from_dict(own["graph"])
-        scores = None if own["scores"] is None else _scores_back(graph, own["scores"])
-        return Circuit(graph, _unpacked(own["mask"]), scores, own["requested"], own["provenance"])
-    except (KeyError, TypeError, ValueError, zlib.error) as error:
-        raise FormatError("This circuit's JSON is damaged.", got=f"{type(error).__name__}: {error}") from error
-
-
-def _mib_edges(circuit: Circuit) -> dict[str, dict[str, Any]]:
-    """Edge name to score and membership, positions summed, heads of a group one by one."""
-    graph, found = circuit.graph, {}
-    scores = torch.zeros(len(graph)) if circuit.scores is None else circuit.scores.mean().nan_to_num(0.0)
-    listed = (circuit.mask | (scores != 0)).nonzero()[:, 0]
-    columns = (graph.edges[listed].tolist(), scores[listed].tolist(), circuit.mask[listed].tolist())
-    for (_, w, r), score, inside in zip(*columns):
-        writer, reader = graph.writers[w], graph.readers[r]
-        if writer == "source" or reader == "target":
-            continue
-        part = re.search(r"<.>$", reader)
-        for node in graph.nodes_of(r):
-            name = f"{writer}->{node}{part[0] if part else ''}"
-            edge = found.setdefault(name, {"score": 0.0, "in_graph": False})
-            edge["score"] += score
-            edge["in_graph"] |= inside
-    return found
-
-
-def _scores(scores: EdgeScores) -> dict[str, Any]:
-    columns = scores.measured  # the others are NaN
-    return {
-        **{name: getattr(scores, name) for name in _SCORE_TEXTS}, "n": scores.n,
-        "columns": _packed(columns), "values": _packed(scores.values[:, columns]),
-        **{run: None if getattr(scores, run) is None else _packed(getattr(scores, run)) for run in ("run_a", "run_b")},
-    }  # fmt: skip
-
-
-def _scores_back(graph: Graph, held: Mapping[str, Any]) -> EdgeScores:
-    measured = _unpacked(held["values"])
-    values = torch.full((held["n"], len(graph)), float("nan"), dtype=measured.dtype)
-    values[:, _unpacked(held["columns"])] = measured
-    runs = {run: None if held[run] is None else _unpacked(held[run]) for run in ("run_a", "run_b")}
-    return EdgeScores(graph, values, **runs, **{name: held[name] for name in _SCORE_TEXTS})
-
-
-def _packed(tensor: Tensor) -> dict[str, Any]:
-    """A tensor's bits as text."""
-    array = tensor.detach().cpu().contiguous().numpy()
-    return {"dtype": array.dtype.str, "shape": list(array.shape),
-            "zlib": base64.b64encode(zlib.compress(array.tobytes(), 9)).decode()}  # fmt: skip
-
-
-def _unpacked(held: Mapping[str, Any]) -> Tensor:
-    bits = zlib.decompress(base64.b64decode(held["zlib"]))
-    return torch.from_numpy(np.frombuffer(bits, dtype=np.dtype(held["dtype"])).reshape(held["shape"]).copy())
-
+from tv_lens.errors import InvalidArgument
 
 # ------------------------------------------------------------------------------------------------ attribution graphs
 

@@ -11,10 +11,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tv_lens.circuits.acdc import ACDC
+from tv_lens.circuits.circuit import EdgeScores
 from tv_lens.circuits.discovery import discover
 from tv_lens.circuits.eap import EAP, EAPIG
 from tv_lens.circuits.exact import ExactEdges
-from tv_lens.circuits.scores import EdgeScores
 from tv_lens.circuits.truth.absolute import first_of_class, induction
 from tv_lens.circuits.truth.known import Truth
 from tv_lens.circuits.truth.relative import task_switch, task_switch_decoding, two_steps

@@ -18,7 +18,7 @@ from tv_lens.circuits.truth.known import Truth
 from tv_lens.intervention import Replace
 from tv_lens.model.hooked_model import HookedModel, load
 from tv_lens.tasks.definition import Task
-from tv_lens.tasks.prompts import PromptPairs
+from tv_lens.tasks.prompts import PromptPairs, Prompts
 from tv_lens.tasks.templates import Template
 
 LAYERS, HEADS, KV_HEADS, D_MODEL, D_HEAD, D_MLP, CONTEXT, THETA = 3, 4, 2, 96, 16, 32, 64, 1e8
@@ -151,8 +151,6 @@ def task_switch_decoding(n: int = 10, seed: int = 0) -> Truth:
         >>> sorted(task_switch_decoding(n=2).edges)
         ['a2.h0->logits', 'source->a2.h0<q>']
     """
-    from tv_lens.tasks.prompts import Prompts
-
     first, second = switch_tasks(seed)
     model = _switch(seed)
     inputs = random.Random(f"decoding|{seed}").sample(X, min(n, len(X)))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tv_lens.circuits import Circuit, Comparison
+from tv_lens.circuits import Circuit, Comparison, to_attribution_graph, to_dot, to_graphml
 from tv_lens.experiments.task_survey.result import check_folder, records
 from tv_lens.experiments.vector_circuits.task_circuit import TaskCircuit
 from tv_lens.results.sweep_parts import plain
@@ -80,8 +80,8 @@ class DecodingResult:
             self.page().save(staging / "circuits.html")
             for name, circuit in self.circuits.items():
                 stem = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in name) or "task"
-                texts = {"json": circuit.to_json(), "graph.json": circuit.to_attribution_graph(slug=stem),
-                         "graphml": circuit.to_graphml(), "dot": circuit.to_dot()}  # fmt: skip
+                texts = {"json": circuit.to_json(), "graph.json": to_attribution_graph(circuit, slug=stem),
+                         "graphml": to_graphml(circuit), "dot": to_dot(circuit)}  # fmt: skip
                 for suffix, text in texts.items():
                     (staging / f"{stem}.{suffix}").write_text(text, encoding="utf-8")
                 self.vectors[name].save(staging / f"{stem}.safetensors")

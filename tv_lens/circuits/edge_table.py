@@ -1,11 +1,11 @@
-"""What each edge is worth, example by example, and what may be concluded from it."""
+"""A number per example and edge, and what may be concluded from it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -14,47 +14,25 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tv_lens.circuits import scores_file
+from tv_lens.circuits.circuit_json import packed, unpacked
 from tv_lens.circuits.contrast import Setting
 from tv_lens.circuits.graph import Graph
 from tv_lens.circuits.nodes import Position
 from tv_lens.errors import EmptySelection, InvalidArgument, ModelMismatch, ShapeMismatch, unknown
+from tv_lens.model.hooked_model import HookedModel
 from tv_lens.results.bootstrap import ratio_interval
 from tv_lens.results.sweep_parts import plain
 
-if TYPE_CHECKING:
-    from tv_lens.circuits.circuit import Circuit
-    from tv_lens.model.hooked_model import HookedModel
-
 ORDERS = ("magnitude", "helpful", "harmful")
 SIGN = "positive: the edge helps, the metric falls when it carries run B's value; 0: no effect"
+_TEXTS = ("metric", "units", "method", "grad_at", "approximate", "provenance", "direction", "sign")
+
+Table = TypeVar("Table", bound="EdgeTable")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class EdgeScores:
-    """A number per example and edge: how much the metric of run A falls when this one edge carries run B's value.
-
-    Args:
-        graph: which edges there are; scores stand in the order of `graph.edges`.
-        values: per example; NaN in the column of an edge that was not measured.
-        metric: the metric's name.
-        units: what one unit of it is.
-        method: how the scores were come by, such as `{"name": "EAPIG", "steps": 5, "where": "inputs"}`.
-        run_a: the metric per example of the run that holds what is traced (clean, or with the source).
-        run_b: the metric of the run without it (corrupted, or without the source).
-        grad_at: the run whose gradient was taken; None for measured effects.
-        approximate: whether the values are estimates of the effects rather than the effects.
-        provenance: where the numbers come from, as JSON holds it; `fingerprint` is the model's.
-        direction: what is written where; only "noising" (B's value into run A) exists.
-        sign: in words, which way is up and where zero is.
-        setting: what the runs differ in, for testing circuits on other prompts; not saved.
-
-    Example:
-        >>> from tv_lens.site import ModelShape
-        >>> graph = Graph(ModelShape(1, 1, 1, 4, 4, 8, 10, 16))
-        >>> scores = EdgeScores(graph, torch.arange(16.0).view(2, 8), metric="logit_diff", units="logits")
-        >>> scores.mean()[:3].tolist(), scores.top(2).names
-        ([4.0, 5.0, 6.0], ['a0.h0->logits', 'm0->logits'])
-    """
+class EdgeTable:
+    """Numbers with all that is known of them; what they mean is written in `EdgeScores`, which chooses circuits by them."""
 
     graph: Graph
     values: Float[Tensor, "example edge"]
@@ -125,41 +103,6 @@ class EdgeScores:
         """
         return _order(self.mean(), self.measured, by)
 
-    def top(self, n: int, by: str = "magnitude") -> Circuit:
-        """The circuit of the `n` best edges; `.prune()` leaves out those that lead nowhere.
-
-        Raises:
-            EmptySelection: more edges are asked for than were measured.
-        """
-        from tv_lens.circuits.circuit import Circuit
-
-        self._check_size(n)
-        mask = torch.zeros(len(self.graph), dtype=torch.bool)
-        mask[self.order(by)[:n]] = True
-        return Circuit(self.graph, mask, self, requested=n, provenance={"chosen": f"top {n} by {by}"})
-
-    def grow(self, n: int, by: str = "magnitude") -> Circuit:
-        """The circuit of the `n` best edges that hang together: from the end, always the best that enters what is in.
-
-        It holds fewer where what was measured leads no further. Nothing in it leads nowhere; it may still not reach back
-        to the input, which `.prune()` tells.
-        """
-        from tv_lens.circuits.circuit import Circuit
-        from tv_lens.circuits.growing import grown
-
-        self._check_size(n)
-        if by not in ORDERS:
-            raise unknown("order of edges", by, ORDERS)
-        mask = grown(self.graph, _key(self.mean(), by), n)
-        return Circuit(self.graph, mask, self, requested=n, provenance={"chosen": f"grown to {n} by {by}"})
-
-    def above(self, threshold: float) -> Circuit:
-        """The circuit of the edges whose mean effect is at least this large, in either direction."""
-        from tv_lens.circuits.circuit import Circuit
-
-        mask = self.mean().abs() >= threshold  # NaN, not measured, is not
-        return Circuit(self.graph, mask, self, requested=int(mask.sum()), provenance={"chosen": f"above {threshold:g}"})
-
     def selection_frequency(
         self, n: int, by: str = "magnitude", n_boot: int = 200, seed: int = 0
     ) -> Float[Tensor, "edge"]:
@@ -182,7 +125,7 @@ class EdgeScores:
 
     # ---- sums ---------------------------------------------------------------------------------------------------
 
-    def at_any_position(self) -> EdgeScores:
+    def at_any_position(self: Table) -> Table:
         """The scores with an edge's positions summed, in the graph of one place "all"."""
         members = tuple(sorted({m for p in self.graph.positions for m in p.members}))
         folded = replace(self.graph, positions=(Position("all", members),))
@@ -226,7 +169,7 @@ class EdgeScores:
 
     # ---- where it belongs, and on disk ----------------------------------------------------------------------------
 
-    def check(self, model: HookedModel) -> EdgeScores:
+    def check(self: Table, model: HookedModel) -> Table:
         """These scores, if they were made on this model.
 
         Raises:
@@ -244,7 +187,7 @@ class EdgeScores:
         return Path(path)
 
     @classmethod
-    def load(cls, path: str | Path) -> EdgeScores:
+    def load(cls: type[Table], path: str | Path) -> Table:
         """The scores that `save` wrote.
 
         Raises:
@@ -253,11 +196,28 @@ class EdgeScores:
         tensors, header = scores_file.read(Path(path))
         return cls(Graph.from_dict(header["graph"]), **tensors, **{name: header[name] for name in _TEXTS})
 
+    def to_dict(self) -> dict[str, Any]:
+        """The scores without their graph, as JSON holds them, to the last bit."""
+        columns = self.measured  # the others are NaN
+        baselines = {name: getattr(self, name) for name in ("run_a", "run_b")}
+        return {**{name: getattr(self, name) for name in _TEXTS}, "n": self.n,
+                "columns": packed(columns), "values": packed(self.values[:, columns]),
+                **{name: None if held is None else packed(held) for name, held in baselines.items()}}  # fmt: skip
+
+    @classmethod
+    def from_dict(cls: type[Table], graph: Graph, data: Mapping[str, Any]) -> Table:
+        """The scores that `to_dict` described."""
+        measured = unpacked(data["values"])
+        values = torch.full((data["n"], len(graph)), float("nan"), dtype=measured.dtype)
+        values[:, unpacked(data["columns"])] = measured
+        baselines = {name: None if data[name] is None else unpacked(data[name]) for name in ("run_a", "run_b")}
+        return cls(graph, values, **baselines, **{name: data[name] for name in _TEXTS})
+
     def __repr__(self) -> str:
         measured, best = self.measured, self.order()[:3]
         share = "" if len(measured) == len(self.graph) else f" ({len(measured):,} measured)"
         shown = ", ".join(f"{self.graph.name(int(e))} {float(self.mean()[e]):+.3g}" for e in best)
-        lines = [f"EdgeScores by {self.method.get('name', 'hand')}: {len(self.graph):,} edges{share}, {self.n} examples",
+        lines = [f"{type(self).__name__} by {self.method.get('name', 'hand')}: {len(self.graph):,} edges{share}, {self.n} examples",
                  f"  {self.metric} [{self.units}]; {self.sign}", f"  largest: {shown}"]  # fmt: skip
         if self.gap is not None:
             lines.append(f"  run A {float(self.run_a.mean()):.3g}, run B {float(self.run_b.mean()):.3g}")
@@ -265,16 +225,14 @@ class EdgeScores:
         return "\n".join(lines)
 
 
-_TEXTS = ("metric", "units", "method", "grad_at", "approximate", "provenance", "direction", "sign")
-
-
 def _order(mean: Float[Tensor, "edge"], measured: Int[Tensor, "m"], by: str) -> Int[Tensor, "m"]:
     if by not in ORDERS:
         raise unknown("order of edges", by, ORDERS)
-    return measured[torch.sort(_key(mean[measured], by), descending=True, stable=True).indices]
+    return measured[torch.sort(size_key(mean[measured], by), descending=True, stable=True).indices]
 
 
-def _key(mean: Float[Tensor, "edge"], by: str) -> Float[Tensor, "edge"]:
+def size_key(mean: Float[Tensor, "edge"], by: str) -> Float[Tensor, "edge"]:
+    """What edges are ranked by, the largest first."""
     return mean.abs() if by == "magnitude" else mean if by == "helpful" else -mean
 
 

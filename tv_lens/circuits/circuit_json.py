@@ -1,0 +1,115 @@
+"""The circuit's own JSON: MIB's fields, and under `tv_lens` all that it takes to bring the circuit back bit by bit."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import zlib
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from tv_lens.circuits.graph import Graph
+from tv_lens.errors import FormatError
+
+FORMAT, VERSION = "tv_lens.circuit", 1
+DAMAGE = (KeyError, TypeError, ValueError, zlib.error)  # what reading a damaged file raises
+
+
+def written(
+    graph: Graph, mask: Bool[Tensor, "edge"], nodes: Collection[str], effects: Float[Tensor, "edge"], own: Mapping[str, Any]
+) -> str:
+    """The JSON of a circuit.
+
+    MIB knows no positions, no shared keys and no injected vector. In its fields positions are summed, an edge into a
+    shared key or value stands once for each head of its group with the group's score, and edges of `source` are left
+    out. An edge that is not listed has a score of 0 and is not in the circuit, as EAP-IG's reader takes it.
+
+    Args:
+        graph: all edges there are.
+        mask: which of them are in the circuit.
+        nodes: the nodes that the circuit touches.
+        effects: the mean score of each edge; 0 where there is none.
+        own: what MIB's fields have no place for.
+    """
+    shape, inside = graph.shape, {*nodes, "logits"}
+    content = {
+        "cfg": {"n_layers": shape.n_layers, "n_heads": shape.n_heads, "d_model": shape.d_model,
+                "parallel_attn_mlp": graph.parallel},
+        "nodes": {name: {"in_graph": name in inside} for name in (*graph.writers, "logits") if name != "source"},
+        "edges": _mib_edges(graph, mask, effects),
+        "tv_lens": {"format": FORMAT, "version": VERSION, "graph": graph.to_dict(), "mask": packed(mask), **own},
+    }  # fmt: skip
+    return json.dumps(content, ensure_ascii=False, allow_nan=False)
+
+
+def read(source: str | Path) -> dict[str, Any]:
+    """What `written` put under `tv_lens`.
+
+    Args:
+        source: the text, or the path of a file.
+
+    Raises:
+        FormatError: it is no JSON, or was written by another tool or a later version.
+    """
+    text = str(source)
+    if not text.lstrip().startswith("{"):
+        text = Path(source).read_text(encoding="utf-8")
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise FormatError("This is not JSON.", got=str(error)) from error
+    own = content.get("tv_lens") if isinstance(content, dict) else None
+    if not isinstance(own, dict) or own.get("format") != FORMAT:
+        known = isinstance(content, dict) and {"cfg", "nodes", "edges"} <= set(content)
+        raise FormatError("This JSON holds no circuit of tv_lens.", allowed="what circuit.to_json() wrote",
+                          got="a graph of EAP-IG or MIB" if known else text[:60],
+                          do="build it with Circuit.of(graph, names) from the names in its edges" if known else None)  # fmt: skip
+    if own["version"] > VERSION:
+        raise FormatError("This circuit was written by a later tv_lens.", got=f"version {own['version']}",
+                          allowed=f"up to version {VERSION}", do="update tv_lens.")  # fmt: skip
+    return own
+
+
+def damaged(error: Exception) -> FormatError:
+    """The error for one of `DAMAGE`."""
+    return FormatError("This circuit's JSON is damaged.", got=f"{type(error).__name__}: {error}")
+
+
+def packed(tensor: Tensor) -> dict[str, Any]:
+    """A tensor's bits as text."""
+    array = tensor.detach().cpu().contiguous().numpy()
+    return {"dtype": array.dtype.str, "shape": list(array.shape),
+            "zlib": base64.b64encode(zlib.compress(array.tobytes(), 9)).decode()}  # fmt: skip
+
+
+def unpacked(data: Mapping[str, Any]) -> Tensor:
+    """The tensor that `packed` described."""
+    bits = zlib.decompress(base64.b64decode(data["zlib"]))
+    return torch.from_numpy(np.frombuffer(bits, dtype=np.dtype(data["dtype"])).reshape(data["shape"]).copy())
+
+
+def _mib_edges(
+    graph: Graph, mask: Bool[Tensor, "edge"], effects: Float[Tensor, "edge"]
+) -> dict[str, dict[str, Any]]:
+    """Edge name to score and membership, positions summed, heads of a group one by one."""
+    edges: dict[str, dict[str, Any]] = {}
+    listed = (mask | (effects != 0)).nonzero()[:, 0]
+    columns = (graph.edges[listed].tolist(), effects[listed].tolist(), mask[listed].tolist())
+    for (_, w, r), score, inside in zip(*columns):
+        writer, reader = graph.writers[w], graph.readers[r]
+        if writer == "source" or reader == "target":
+            continue
+        part = re.search(r"<.>$", reader)
+        for node in graph.nodes_of(r):
+            name = f"{writer}->{node}{part[0] if part else ''}"
+            edge = edges.setdefault(name, {"score": 0.0, "in_graph": False})
+            edge["score"] += score
+            edge["in_graph"] |= inside
+    return edges
