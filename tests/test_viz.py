@@ -315,7 +315,7 @@ def test_save_is_atomic_and_only_writes_html(tmp_path, by_token, monkeypatch):
         raise OSError("disk full")
 
     before = path.read_bytes()
-    monkeypatch.setattr("tv_lens.viz.figure.os.replace", fail)
+    monkeypatch.setattr("tv_lens.viz.document.os.replace", fail)
     with pytest.raises(OSError):
         figure.save(path)
     assert path.read_bytes() == before and [file.name for file in path.parent.iterdir()] == ["figure.html"]

@@ -12,7 +12,7 @@ import xarray as xr
 
 from tv_lens.errors import InvalidArgument
 from tv_lens.results.sweep import Sweep
-from tv_lens.viz import sweeps, theme
+from tv_lens.viz import sweep_labels, theme
 from tv_lens.viz.figure import Figure
 
 
@@ -26,8 +26,8 @@ def bars(sweep: Sweep, *, title: str, height: int | None, level: float, strong: 
         found, names = found.expand_dims({"": 1}), [sweep.name or sweep.metric]
         axis = ""
     else:
-        names = sweeps.tick_labels(sweep, axis)
-    panel_names = sweeps.tick_labels(sweep, panels) if panels else []
+        names = sweep_labels.tick_labels(sweep, axis)
+    panel_names = sweep_labels.tick_labels(sweep, panels) if panels else []
     n_columns = theme.columns_for(len(panel_names))
     n_rows = math.ceil(len(panel_names) / n_columns) or 1
     height = height or 130 + n_rows * (len(names) * 32 + 80)
@@ -44,10 +44,11 @@ def bars(sweep: Sweep, *, title: str, height: int | None, level: float, strong: 
             figure.add_trace(trace, row, column)
         for i, (name, mean) in enumerate(baselines.items()):
             figure.add_vline(mean, row=row, col=column, line=dict(color=theme.SOFT, width=1.3, dash="dash"))
-            text = f"{sweeps.baseline_name(name)} {theme.number(mean)}"
+            text = f"{sweep_labels.baseline_name(name)} {theme.number(mean)}"
             figure.add_annotation(text=text, x=mean, y=1, yref="y domain", yanchor="bottom", yshift=14 * (i % 2),
-                                  showarrow=False, font=dict(size=11, color=theme.SOFT), row=row, col=column)  # fmt: skip
-    text = sweeps.subtitle(sweep, f"lines: {level:.0%} bootstrap intervals")
+                                  showarrow=False, font=dict(size=11, color=theme.SOFT), row=row,
+                                  col=column)  # fmt: skip
+    text = sweep_labels.subtitle(sweep, f"lines: {level:.0%} bootstrap intervals")
     figure.update_layout(theme.layout(title, text, height), showlegend=False, bargap=0.38)
     figure.update_layout(margin_t=96 + 22 * bool(panel_names) + 12 * len(baselines))
     figure.update_yaxes(**theme.axis(), showgrid=False)
@@ -57,7 +58,7 @@ def bars(sweep: Sweep, *, title: str, height: int | None, level: float, strong: 
         for row in range(1, n_rows + 1):
             last = (row * n_columns + column - 1) >= len(panel_names)  # no panel below this one
             if last:
-                figure.update_xaxes(title=theme.axis(sweeps.value_title(sweep))["title"], row=row, col=column)
+                figure.update_xaxes(title=theme.axis(sweep_labels.value_title(sweep))["title"], row=row, col=column)
     for note in figure.layout.annotations[: len(panel_names)]:
         note.update(font=dict(size=13.5, color=theme.INK), yshift=16 * len(baselines))
     return Figure(title, text, sweep.sign, plotly=figure, height=height)
@@ -77,7 +78,8 @@ def _arranged(sweep: Sweep) -> tuple[str | None, str | None]:
 def _baselines(sweep: Sweep, found: xr.Dataset) -> dict[str, float]:
     """The baselines that are not among the bars already."""
     means = found["mean"].values
-    return {name: mean for name, mean in sweeps.baseline_means(sweep).items() if not np.isclose(means, mean).any()}
+    every = sweep_labels.baseline_means(sweep)
+    return {name: mean for name, mean in every.items() if not np.isclose(means, mean).any()}
 
 
 def _bars(

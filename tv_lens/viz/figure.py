@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import html
 import json
-import os
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tv_lens.errors import InvalidArgument
+from tv_lens.viz.document import document, framed, script_safe, write_html
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 TITLE_ROOM = 62  # pixels at the top of a plotly figure that its title takes; a page prints the title as text instead
+_NOT_DRAWN = (
+    "<noscript>This figure is drawn by a script inside this file. Without scripts, its numbers are in the tables "
+    "around it and in the JSON file beside the page.</noscript>"
+)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -88,41 +92,23 @@ class Figure:
 
     def save(self, path: str | Path) -> Path:
         """Writes the figure as one HTML file that needs nothing else, and returns its path."""
-        from tv_lens.viz import html
-
-        return write_html(path, html.document(html.figure_block(self, 1), [self], title=self.title))
+        return write_html(path, self._document())
 
     def _repr_html_(self) -> str:
-        from tv_lens.viz import html
+        return framed(self._document(compress=True), self.height + 90)
 
-        return html.framed(html.document(html.figure_block(self, 1), [self], title=self.title, compress=True),
-                           self.height + 90)  # fmt: skip
-
-
-def script_safe(text: str) -> str:
-    """JSON in which no token can end the script element or open a comment."""
-    return (text.replace("<", "\\u003c").replace(">", "\\u003e")
-                .replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))  # fmt: skip
+    def _document(self, compress: bool = False) -> str:
+        return document(figure_block(self, 1), self.libraries, title=self.title, compress=compress)
 
 
-def write_html(path: str | Path, text: str) -> Path:
-    """Writes an HTML file whole or not at all.
-
-    Raises:
-        InvalidArgument: the name ends in another format's suffix.
-    """
-    path = Path(path)
-    if path.suffix.lower() not in (".html", ".htm"):
-        raise InvalidArgument(
-            "Figures and pages are saved as HTML.", got=path.name, allowed="a name that ends in .html",
-            do="open it and use its camera button for a PNG, or figure.plotly.write_image (needs kaleido)",
-        )  # fmt: skip
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    return path
+def figure_block(figure: Figure, index: int) -> str:
+    """A figure's place on a page: its title as text, where it is drawn, and what the page's script draws there."""
+    head = f"<header><h3>{html.escape(figure.title)}</h3>"
+    head += f"<p>{html.escape(figure.subtitle)}</p></header>" if figure.subtitle else "</header>"
+    note = f"<figcaption>{html.escape(figure.note)}</figcaption>" if figure.note else ""
+    name = f"figure-{index}"
+    role = "img" if figure.svg is None else "group"
+    place = f'<div id="{name}" class="{figure.library}" data-figure="{figure.library}" role="{role}"'
+    place += f' aria-label="{html.escape(figure.title)}">{figure.svg or _NOT_DRAWN}</div>'
+    data = f'<script type="application/json" id="{name}-data">{figure.payload()}</script>'
+    return f"<figure>{head}{place}{note}{data}</figure>"

@@ -6,7 +6,7 @@ import numpy as np
 
 from tv_lens.errors import InvalidArgument
 from tv_lens.results.sweep import Sweep
-from tv_lens.viz import sweeps, theme
+from tv_lens.viz import sweep_labels, theme
 from tv_lens.viz.figure import Figure
 
 _ORDER = ("layer", "query_pos", "head", "kv_head", "task", "key_pos", "pos", "span", "neuron")
@@ -22,8 +22,8 @@ def heatmap(sweep: Sweep, *, title: str, height: int | None, level: float, cente
     found = sweep.interval(level)
     means = found["mean"].values
     scale, low, high = _scale(sweep, means, center)
-    columns = sweeps.tick_labels(sweep, x)
-    x_names, y_names = (np.array(sweeps.full_labels(sweep, axis), dtype=object) for axis in (x, y))
+    columns = sweep_labels.tick_labels(sweep, x)
+    x_names, y_names = (np.array(sweep_labels.full_labels(sweep, axis), dtype=object) for axis in (x, y))
     tilted = sum(len(label) for label in columns) * 7.5 > _WIDTH * 0.85 or len(columns) > 40
     rows = sweep.values.sizes[y]
     around = 190 + 50 * tilted + 40 * bool(rest)
@@ -44,7 +44,7 @@ def heatmap(sweep: Sweep, *, title: str, height: int | None, level: float, cente
             colorbar=_colourbar(sweep, bar),
         ))  # fmt: skip
     figure = go.Figure(traces, theme.layout(title, _subtitle(sweep, center), height))
-    if not sweeps.is_numbered(sweep, y):
+    if not sweep_labels.is_numbered(sweep, y):
         figure.update_yaxes(autorange="reversed")  # names read from the top, layers rise from the bottom
     crowded = len(columns) > 70
     figure.update_xaxes(**theme.axis(theme.axis_title(x)), showgrid=False, tickangle=-90 if tilted else 0,
@@ -53,14 +53,14 @@ def heatmap(sweep: Sweep, *, title: str, height: int | None, level: float, cente
     if tilted:
         figure.update_xaxes(tickfont_size=8.5 if crowded else 11)
     if rest:
-        figure.update_layout(updatemenus=[_menu(rest[0], sweeps.tick_labels(sweep, rest[0]))], margin_t=130)
+        figure.update_layout(updatemenus=[_menu(rest[0], sweep_labels.tick_labels(sweep, rest[0]))], margin_t=130)
     return Figure(title, _subtitle(sweep, center), sweep.sign, plotly=figure, height=height)
 
 
 def _arranged(sweep: Sweep) -> list[str]:
     """The axes as rows, columns, menu: layers are rows, the longer of the other places columns."""
     axes = sorted(sweep.axes, key=lambda a: _ORDER.index(a) if a in _ORDER else len(_ORDER))
-    places = [axis for axis in axes if axis in sweeps.PLACES]
+    places = [axis for axis in axes if axis in sweep_labels.PLACES]
     if len(places) >= 2:
         return [places[0], places[-1], *(axis for axis in axes if axis not in (places[0], places[-1]))]
     if len(axes) == 1:
@@ -77,9 +77,9 @@ def _places(sweep: Sweep, axis: str) -> list[int | float]:
 
 def _ticks(sweep: Sweep, axis: str, room: int, each: int) -> dict[str, object]:
     """Tick places and texts, thinned so that they do not run into each other."""
-    places, labels = _places(sweep, axis), sweeps.tick_labels(sweep, axis)
+    places, labels = _places(sweep, axis), sweep_labels.tick_labels(sweep, axis)
     step = int(np.ceil(len(places) * each / room))
-    if not sweeps.has_tokens(sweep, axis) and sweeps.is_numbered(sweep, axis) and step > 1:
+    if not sweep_labels.has_tokens(sweep, axis) and sweep_labels.is_numbered(sweep, axis) and step > 1:
         step = next(nice for nice in (2, 5, 10, 20, 25, 50, 100, 250, 1000, 10**9) if nice >= step)
     return dict(tickmode="array", tickvals=places[::step], ticktext=labels[::step])
 
@@ -91,7 +91,7 @@ def _scale(sweep: Sweep, means: np.ndarray, center: float | int | None) -> tuple
     if middle is not None:
         reach = max(abs(high - middle), abs(low - middle)) or 1.0
         return theme.colourscale(theme.DIVERGING), middle - reach, middle + reach
-    whole = sweeps.value_range(sweep, low, high)
+    whole = sweep_labels.value_range(sweep, low, high)
     if whole is not None:
         return theme.colourscale(theme.SEQUENTIAL), 0.0, 1.0
     return theme.colourscale(theme.SEQUENTIAL), low, high if high > low else low + 1.0
@@ -105,19 +105,19 @@ def _hover(sweep: Sweep, x: str, y: str, level: float) -> str:
 
 
 def _colourbar(sweep: Sweep, room: int) -> dict[str, object]:
-    title = sweeps.value_title(sweep, room)  # it runs along the bar
+    title = sweep_labels.value_title(sweep, room)  # it runs along the bar
     font = dict(size=13, color=theme.SOFT)
     return dict(title=dict(text=title, side="right", font=font), thickness=14, len=1, outlinewidth=0,
                 tickfont=dict(color=theme.INK), x=1.01, xpad=8)  # fmt: skip
 
 
 def _subtitle(sweep: Sweep, center: float | int | None) -> str:
-    found = sweeps.baseline_means(sweep)
-    marks = [f"{sweeps.baseline_name(name)} {theme.number(mean)}" for name, mean in found.items()]
+    found = sweep_labels.baseline_means(sweep)
+    marks = [f"{sweep_labels.baseline_name(name)} {theme.number(mean)}" for name, mean in found.items()]
     middle = center if center is not None else sweep.zero
     if middle is not None:
         marks.append(f"neutral colour at {theme.number(middle)}")
-    return sweeps.subtitle(sweep, *marks)
+    return sweep_labels.subtitle(sweep, *marks)
 
 
 def _menu(axis: str, labels: list[str]) -> dict[str, object]:

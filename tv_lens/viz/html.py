@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
-import base64
-import functools
-import gzip
 import html
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from tv_lens.errors import InvalidArgument
-from tv_lens.viz.figure import Figure, script_safe, write_html
-from tv_lens.viz.theme import interval_text, number, swap_table
-
-# The browser enforces what this module promises: a page that could ask the network for something asks in vain.
-_POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; "
-    "img-src data: blob:; font-src data:"
-)
-_NOT_DRAWN = (
-    "<noscript>This figure is drawn by a script inside this file. Without scripts, its numbers are in the tables "
-    "around it and in the JSON file beside the page.</noscript>"
-)
+from tv_lens.viz.dispatch import plot
+from tv_lens.viz.document import document, framed, write_html
+from tv_lens.viz.figure import Figure, figure_block
+from tv_lens.viz.theme import interval_text, number
 
 
 @dataclass(frozen=True)
@@ -133,7 +119,9 @@ def page(
     contents = f'<nav aria-label="Contents"><ol>{entries}</ol></nav>' if len(drawn) > 1 else ""
     head = f"<header><h1>{html.escape(title)}</h1>{prose(lead)}{contents}</header>"
     foot = f"<footer>{prose(footer)}</footer>" if footer else ""
-    return Page(title, document(head + "\n".join(blocks) + foot, figures, title=title, single=False, compress=compress))
+    libraries = [library for figure in figures for library in figure.libraries]
+    body = head + "\n".join(blocks) + foot
+    return Page(title, document(body, libraries, title=title, single=False, compress=compress))
 
 
 def _names(titles: Sequence[str]) -> list[str]:
@@ -164,8 +152,6 @@ def _part(part: Any, figures: list[Figure]) -> str:
     if isinstance(part, Facts):
         return facts(part)
     if not isinstance(part, Figure):
-        from tv_lens.viz.dispatch import plot
-
         part = plot(part)
     figures.append(part)
     return figure_block(part, len(figures))
@@ -253,97 +239,3 @@ def facts(part: Facts) -> str:
         small = f"<small>{html.escape(str(small))}</small>" if small else ""
         tiles.append(f"<div><dt>{html.escape(label)}</dt><dd>{_cell(value)}{small}</dd></div>")
     return f'<dl class="facts">{"".join(tiles)}</dl>'
-
-
-def figure_block(figure: Figure, index: int) -> str:
-    """A figure's place on a page: its title as text, where it is drawn, and what the page's script draws there."""
-    head = f"<header><h3>{html.escape(figure.title)}</h3>"
-    head += f"<p>{html.escape(figure.subtitle)}</p></header>" if figure.subtitle else "</header>"
-    note = f"<figcaption>{html.escape(figure.note)}</figcaption>" if figure.note else ""
-    name = f"figure-{index}"
-    role = "img" if figure.svg is None else "group"
-    place = f'<div id="{name}" class="{figure.library}" data-figure="{figure.library}" role="{role}"'
-    place += f' aria-label="{html.escape(figure.title)}">{figure.svg or _NOT_DRAWN}</div>'
-    data = f'<script type="application/json" id="{name}-data">{figure.payload()}</script>'
-    return f"<figure>{head}{place}{note}{data}</figure>"
-
-
-# ------------------------------------------------------------------------------------------------------ documents
-
-
-@functools.cache
-def _library(name: str) -> str:
-    """A drawing library's source, fit for an inline script element."""
-    if name == "plotly":
-        from plotly.offline import get_plotlyjs
-
-        source = get_plotlyjs()
-    elif name == "circuit":
-        source = _asset("circuit.js")
-    else:
-        bundle = resources.files("circuitsvis") / "dist" / "cdn" / "iife.js"
-        source = bundle.read_text(encoding="utf-8")
-    source = re.sub(r"^//# sourceMappingURL=.*$", "", source, flags=re.MULTILINE)  # it would be asked for
-    return source.replace("</script", "<\\/script").replace("<!--", "<\\!--")
-
-
-def _asset(name: str) -> str:
-    return (resources.files("tv_lens.viz") / "assets" / name).read_text(encoding="utf-8")
-
-
-@functools.cache
-def _packed(name: str) -> str:
-    return base64.b64encode(gzip.compress(_library(name).encode(), compresslevel=9, mtime=0)).decode()
-
-
-def _scripts(libraries: Sequence[str], compress: bool) -> str:
-    """The elements that load the libraries, then draw."""
-    draw = "tvDraw();"
-    if not compress:
-        return "".join(f"<script>{_library(name)}</script>" for name in libraries) + f"<script>{draw}</script>"
-    # A notebook keeps every output: packed, a figure costs it 2 MB instead of 5.
-    packed = "".join(f'<script type="text/plain" class="tv-library">{_packed(name)}</script>' for name in libraries)
-    load = """
-(async () => {
-  for (const packed of document.querySelectorAll(".tv-library")) {
-    const bytes = Uint8Array.from(atob(packed.textContent), (letter) => letter.charCodeAt(0));
-    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-    const script = document.createElement("script");
-    script.textContent = await new Response(stream).text();
-    document.head.append(script);
-  }
-  tvDraw();
-})();"""
-    return f"{packed}<script>{load}</script>"
-
-
-def document(body: str, figures: Sequence[Figure], *, title: str, single: bool = True, compress: bool = False) -> str:
-    """A whole HTML document around `body`, with each drawing library that its figures need once.
-
-    Args:
-        body: what the page shows.
-        figures: those in the body.
-        title: of the browser's tab.
-        single: the page is one figure.
-        compress: pack the libraries, for a document that sits inside another.
-    """
-    style, script = _asset("page.css"), _asset("page.js")
-    libraries = sorted({library for figure in figures for library in figure.libraries}, reverse=True)
-    style += _asset("circuit.css") if "circuit" in libraries else ""
-    colours = f'<script type="application/json" id="tv-colours">{script_safe(json.dumps(swap_table()))}</script>'
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title>\n<style>{style}</style></head>\n"
-        f'<body{" class=single" if single else ""}><main>\n{body}\n</main>\n'
-        f"{colours}<script>{script}</script>{_scripts(libraries, compress)}</body></html>\n"
-    )
-
-
-def framed(text: str, height: int) -> str:
-    """The document inside a frame of its own, so that a notebook's styles and other figures cannot touch it."""
-    if not text.startswith("<!doctype html>"):
-        raise InvalidArgument("Only a whole document can be framed.", got=text[:40])
-    return (f'<iframe srcdoc="{html.escape(text)}" style="width:100%;height:{height}px;border:0" '
-            'loading="eager"></iframe>')  # fmt: skip

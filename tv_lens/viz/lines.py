@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from tv_lens.results.sweep import Sweep
-from tv_lens.viz import sweeps, theme
+from tv_lens.viz import sweep_labels, theme
 from tv_lens.viz.figure import Figure
 
 _WIDTH = 1040  # pixels that a page gives a figure
@@ -23,9 +23,9 @@ def lines(
 
     x, series, panels = _arranged(sweep)
     found = sweep.interval(level)
-    names = sweeps.tick_labels(sweep, series) if series else [None]
-    panel_names = sweeps.tick_labels(sweep, panels) if panels else []
-    if panels and sweeps.is_numbered(sweep, panels):
+    names = sweep_labels.tick_labels(sweep, series) if series else [None]
+    panel_names = sweep_labels.tick_labels(sweep, panels) if panels else []
+    if panels and sweep_labels.is_numbered(sweep, panels):
         panel_names = [f"{theme.axis_title(panels)} {name}" for name in panel_names]
     n_columns = theme.columns_for(len(panel_names))
     n_rows = math.ceil(len(panel_names) / n_columns) or 1
@@ -33,7 +33,7 @@ def lines(
     figure = make_subplots(n_rows, n_columns, shared_yaxes=True, subplot_titles=panel_names or None,
                            horizontal_spacing=0.035,
                            vertical_spacing=min(0.9 / n_rows, 84 / (height - 150)))  # fmt: skip
-    ordered = series is not None and sweeps.is_numbered(sweep, series)
+    ordered = series is not None and sweep_labels.is_numbered(sweep, series)
     colours = theme.series_colours(len(names), ordered)
     for panel in range(max(1, len(panel_names))):
         row, column = panel // n_columns + 1, panel % n_columns + 1
@@ -46,11 +46,11 @@ def lines(
                          in_legend=panel == 0)  # fmt: skip
             for trace in _curve(sweep, curve, x, **style):
                 figure.add_trace(trace, row, column)
-        for mean in sweeps.baseline_means(sweep).values():
+        for mean in sweep_labels.baseline_means(sweep).values():
             figure.add_hline(mean, row=row, col=column, line=dict(color=theme.SOFT, width=1.3, dash="dash"))
         if mark is not None:
             _mark(figure, sweep, x, mark, mark_label if panel == 0 else "", row, column)
-    text = sweeps.subtitle(sweep, f"bands: {level:.0%} {getattr(sweep, 'bands', 'bootstrap intervals')}")
+    text = sweep_labels.subtitle(sweep, f"bands: {level:.0%} {getattr(sweep, 'bands', 'bootstrap intervals')}")
     figure.update_layout(theme.layout(title, text, height), showlegend=len(names) > 1)
     figure.update_layout(margin_t=90 + 24 * bool(panel_names), legend_tracegroupgap=2)
     pixels = (height - 150) / n_rows
@@ -69,7 +69,7 @@ def lines(
 
 def _arranged(sweep: Sweep) -> tuple[str, str | None, str | None]:
     """The axes as horizontal axis, curves, panels."""
-    numbered = [axis for axis in sweep.axes if sweeps.is_numbered(sweep, axis)]
+    numbered = [axis for axis in sweep.axes if sweep_labels.is_numbered(sweep, axis)]
     x = next((axis for axis in ("layer", "pos") if axis in sweep.axes), None)
     if x is None:
         x = max(numbered or sweep.axes, key=lambda axis: sweep.values.sizes[axis])
@@ -90,7 +90,7 @@ def _spots(sweep: Sweep, x: str) -> list[float | int]:
     labels = sweep.values[x].values
     if is_step(sweep, x):
         return theme.step_places(labels.tolist())
-    return labels.tolist() if sweeps.is_numbered(sweep, x) else list(range(len(labels)))
+    return labels.tolist() if sweep_labels.is_numbered(sweep, x) else list(range(len(labels)))
 
 
 def _curve(
@@ -108,7 +108,7 @@ def _curve(
         x=[*spots, *spots[::-1]], y=[*high, *low[::-1]], fill="toself", fillcolor=theme.faded(colour, band),
         mode="lines", line=dict(width=0), hoverinfo="skip", **shared,
     )  # fmt: skip
-    places = sweeps.full_labels(sweep, x)
+    places = sweep_labels.full_labels(sweep, x)
     custom = [list(row) for row in zip(low.tolist(), high.tolist(), n.tolist(), places, strict=True)]
     name = f"<b>{label}</b><br>" if label else ""
     hover = (f"{name}{theme.axis_title(x)} %{{customdata[3]}}<br><b>%{{y:.3g}}</b> {theme.escaped(sweep.units)}"
@@ -124,9 +124,9 @@ def _curve(
 
 def _baseline_names(figure: Any, sweep: Sweep, limits: list[float], pixels: float | int, n_columns: int) -> float:
     """Names the dashed lines to the right of the first row's last panel; returns the room that takes in pixels."""
-    found = sweeps.baseline_means(sweep)
+    found = sweep_labels.baseline_means(sweep)
     gap = 15 * (limits[1] - limits[0]) / pixels
-    texts = [f"{sweeps.baseline_name(name)} {theme.number(mean)}" for name, mean in found.items()]
+    texts = [f"{sweep_labels.baseline_name(name)} {theme.number(mean)}" for name, mean in found.items()]
     for text, y in zip(texts, theme.spread(list(found.values()), gap), strict=True):
         figure.add_annotation(text=text, x=1, xref="x domain", xanchor="left", xshift=6, y=y, yanchor="middle",
                               showarrow=False, font=dict(size=12, color=theme.SOFT), row=1, col=n_columns)  # fmt: skip
@@ -146,21 +146,21 @@ def _mark(figure: Any, sweep: Sweep, x: str, mark: Any, text: str, row: int, col
 
 def _axes(figure: Any, sweep: Sweep, found: xr.Dataset, x: str, n_rows: int, pixels: float | int) -> list[float]:
     """Styles the axes and returns the limits of the value axis."""
-    title = sweeps.value_title(sweep, pixels - 40 * (n_rows > 1))
+    title = sweep_labels.value_title(sweep, pixels - 40 * (n_rows > 1))
     figure.update_yaxes(**theme.axis())
     for row in range(1, n_rows + 1):
         figure.update_yaxes(title=theme.axis(title)["title"], row=row, col=1)
-    ends = [float(found["low"].min()), float(found["high"].max()), *sweeps.baseline_means(sweep).values()]
+    ends = [float(found["low"].min()), float(found["high"].max()), *sweep_labels.baseline_means(sweep).values()]
     room = (max(ends) - min(ends)) * 0.05 or 0.5
-    limits = sweeps.value_range(sweep, min(ends), max(ends)) or [min(ends) - room, max(ends) + room]
+    limits = sweep_labels.value_range(sweep, min(ends), max(ends)) or [min(ends) - room, max(ends) + room]
     figure.update_yaxes(range=limits)
     figure.update_xaxes(**theme.axis(theme.axis_title(x)))
     spots = _spots(sweep, x)
     if is_step(sweep, x):
         figure.update_xaxes(**theme.step_axis(sweep.values[x].values.tolist()))
         return limits
-    if sweeps.has_tokens(sweep, x) or not sweeps.is_numbered(sweep, x):
-        figure.update_xaxes(tickmode="array", tickvals=spots, ticktext=sweeps.tick_labels(sweep, x),
+    if sweep_labels.has_tokens(sweep, x) or not sweep_labels.is_numbered(sweep, x):
+        figure.update_xaxes(tickmode="array", tickvals=spots, ticktext=sweep_labels.tick_labels(sweep, x),
                             tickangle=-90 if len(spots) > 16 else 0)  # fmt: skip
     elif len(spots) <= 14:
         figure.update_xaxes(tickmode="array", tickvals=spots)

@@ -11,7 +11,7 @@ import xarray as xr
 
 from tv_lens.errors import ShapeMismatch
 from tv_lens.results.sweep import Sweep
-from tv_lens.viz import sweeps, theme
+from tv_lens.viz import sweep_labels, theme
 from tv_lens.viz.dispatch import plot
 from tv_lens.viz.figure import Figure
 
@@ -85,7 +85,7 @@ def plot_training(result: TrainingView, *, title: str | None = None, height: int
         figure.add_trace(trace, row, column)
     height = height or _TOP + 2 * _ROW + _BETWEEN + _BELOW
     title = title or f"{result.name}, over its training"
-    text = f"{sweeps.subtitle(result.loss)} a task · bands: {level:.0%} intervals"
+    text = f"{sweep_labels.subtitle(result.loss)} a task · bands: {level:.0%} intervals"
     figure.update_layout(theme.layout(title, text, height),
                          sliders=[slider(result.steps, [at for *_, at in moving], len(fixed))])
     figure.update_layout(margin=dict(t=_TOP, b=_BELOW, l=64, r=18), legend=dict(
@@ -122,7 +122,7 @@ class _Panels:
 
         first: list[Any] = [{"colspan": len(self.tokens)}, *[None] * (len(self.tokens) - 1)]
         second: list[Any] = [{}] * len(self.tokens)
-        names = [f"Loss: {sweeps.value_title(self.view.loss)}"]
+        names = [f"Loss: {sweep_labels.value_title(self.view.loss)}"]
         below = [f"Decodability at the {token}-token" for token in self.tokens]
         if self.titles:
             alone = len(self.titles) == 1
