@@ -7,9 +7,9 @@ import re
 from dataclasses import replace
 
 import pytest
+import tiny_folder
 from typer.testing import CliRunner
 
-import tiny_folder
 import tv_lens as tv
 from tv_lens.circuits import truth
 from tv_lens.cli import app
@@ -44,12 +44,13 @@ def test_the_known_decoders_are_found_and_carry_everything(known):
 
 
 def test_the_page_draws_each_circuit_with_its_attention_and_its_curve(known, tmp_path):
-    text = known.page().html
+    text = tv.report(known).html
     assert text.count('<svg class="tvc"') == 2 and "The circuit of switch-b" in text
     assert "a2.h3" in text and text.count("var CircuitsVis=") == 1
     path = known.save(tmp_path / "out")
+    assert path == tmp_path / "out" / "circuits.json"
     names = {file.name for file in path.parent.iterdir()}
-    assert names == {"circuits.html", "circuits.json",
+    assert names == {"circuits.json",
                      *(f"switch-{x}.{s}" for x in "ab" for s in ("json", "graph.json", "graphml", "dot", "safetensors"))}  # fmt: skip
     numbers = json.loads((path.parent / "circuits.json").read_text())
     assert numbers["tasks"]["switch-a"]["recovered"]["circuit"]["mean"] == pytest.approx(1, abs=1e-3)
@@ -91,7 +92,7 @@ def test_a_lens_adds_the_circuit_of_its_best_vector(folder):
     assert result.circuit.task == result.best == "capitalize" and result.circuit_skipped == ""
     assert result.circuit.scores.metric == "log_prob" and len(result.circuit.scores.measured) == 20
     assert result.summary()["circuit"]["measured"] == 20 and "circuit" in result.seconds
-    text = result.page().html
+    text = tv.report(result).html
     assert "What reads the vector" in text and '<svg class="tvc"' in text
 
 

@@ -234,7 +234,7 @@ def test_circuits_of_both_contrasts_are_measured_and_shown(run):
     assert one.decoding[40].settings["contrast"] != one.circuits[40].settings["contrast"]
     source = one.decoding[40].scores["basis 0"].graph.source
     assert str(source) == "resid_post[0]@-2"  # of two layers, since nobody reads what the last one leaves
-    text = one.page().html
+    text = tv.report(one).html
     assert "Circuits before and after" in text and "Decoding circuits before and after" in text
 
 

@@ -11,14 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_folder
 import xarray as xr
 
-import tiny_folder
 import tv_lens as tv
 from tv_lens import tasks
-from tv_lens.errors import EmptySelection, InvalidArgument, MisalignedPrompts, UnknownName
+from tv_lens.errors import EmptySelection, InvalidArgument, MisalignedPrompts, RenamedError, UnknownName
 from tv_lens.experiments import SIZES, LensResult, LensSize, lens
-from tv_lens.experiments.task_survey.result import AGAINST, check_folder, unbeaten
+from tv_lens.experiments.folders import check_folder
+from tv_lens.experiments.task_survey.result import AGAINST, unbeaten
 from tv_lens.task_vectors.vector import TaskVector
 
 TASKS = ("present-past", "capitalize")
@@ -91,7 +92,7 @@ def test_one_task_is_enough_and_a_template_is_kept(model):
     assert summary["tasks"]["antonym"]["accuracy"]["vector"]["first token"]["n"] == 4
     assert summary["tasks"]["antonym"]["vector"]["prompts"]["template"]["name"] == "arrow"
     assert summary["decodability"]["tasks"] == ["antonym"] and summary["matched_decodability"] is None
-    assert "tv.task('antonym', template=tv.tasks.ARROW)" in found.page().html.replace("&#x27;", "'")
+    assert "tv.task('antonym', template=tv.tasks.ARROW)" in tv.report(found).html.replace("&#x27;", "'")
     assert "At 95% confidence it is" in found.answer()
 
 
@@ -111,13 +112,13 @@ def test_a_task_whose_prompts_do_not_line_up_is_passed_over_and_named(result, mo
     assert swept is result.patching and skipped == {TASKS[0]: "They do not line up."}
     found = replace(result, skipped=skipped)
     assert found.summary()["patching_skipped"] == skipped
-    assert f"do not line up token by token: {TASKS[0]}." in found.page().html
+    assert f"do not line up token by token: {TASKS[0]}." in tv.report(found).html
 
     refused.clear()
     swept, skipped = module._patched(model, two[:1], **options)
     none = replace(result, patching=swept, skipped=skipped)
     assert swept is None and none.recovery is None and none.summary()["patching"] is None
-    assert "No sweep: the prompts of no task line up" in none.page().html
+    assert "No sweep: the prompts of no task line up" in tv.report(none).html
 
 
 # ------------------------------------------------------------------------------------------------- what is refused
@@ -230,7 +231,7 @@ def documented_parts(part, path="summary"):
 
 
 def test_the_page_stands_alone_and_shows_what_was_asked(result):
-    html = result.page("found").html
+    html = tv.report(result, out="found").html
     body = re.sub(r"<script.*?</script>", "", html, flags=re.DOTALL)
     assert not re.search(r"(src|href)\s*=\s*[\"'](?!#)", body)  # nothing is asked of a network
     for heading in ("What was asked", "Where the vector works", "Where the model tells the tasks apart",
@@ -269,12 +270,12 @@ def test_the_lines_of_code_it_proposes_run(result, model, tmp_path, monkeypatch)
     assert "--model 'a folder/with a space' --task present-past --task capitalize \\\n" in shell
 
 
-def test_saving_writes_report_numbers_and_vectors_and_nothing_else(result, model, tmp_path):
+def test_saving_writes_numbers_and_vectors_and_nothing_else(result, model, tmp_path):
     out = tmp_path / "deep" / "found"
-    assert result.save(out) == out / "report.html"
+    assert result.save(out) == out / "summary.json"
     files = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
     vectors = ["vectors/capitalize.safetensors", "vectors/present-past.safetensors"]
-    assert files == ["report.html", "summary.json", *vectors]
+    assert files == ["summary.json", *vectors]
     summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
     assert summary == json.loads(json.dumps(result.summary()))
     for name in TASKS:
@@ -282,7 +283,7 @@ def test_saving_writes_report_numbers_and_vectors_and_nothing_else(result, model
         assert loaded.direction.equal(result.vectors[name].direction) and loaded.task == name
     (out / "notes.txt").write_text("mine")
     result.save(out)
-    assert (out / "notes.txt").read_text() == "mine" and len(list(out.rglob("*"))) == 6
+    assert (out / "notes.txt").read_text() == "mine" and len(list(out.rglob("*"))) == 5
 
 
 def test_a_failure_while_saving_leaves_what_was_there(result, tmp_path, monkeypatch):
@@ -290,13 +291,26 @@ def test_a_failure_while_saving_leaves_what_was_there(result, tmp_path, monkeypa
     result.save(out)
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
 
-    def full(*args):
+    def full(*args, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tv_lens.viz.html.Page.save", full)
+    monkeypatch.setattr(Path, "write_text", full)  # the summary, the last of what is written
     with pytest.raises(OSError, match="No space left"):
         replace(result, created="later").save(out)
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_the_page_is_a_verb_and_no_method(result, tmp_path):
+    with pytest.raises(RenamedError, match=r"tv.report\(result\)"):
+        result.page()
+    assert not hasattr(result, "page") and not hasattr(result, "pages")
+    with pytest.raises(InvalidArgument) as error:
+        tv.report(result.map)
+    assert str(error.value) == (
+        "There is no page of this.\n  got:     RepresentationMap\n"
+        "  allowed: DecodingResult, Emergence, LensResult, PaperResult"
+    )
+    assert tv.report(result, out=tmp_path).save(tmp_path / "report.html").is_file()
 
 
 def test_names_that_no_file_can_have_are_replaced(result):

@@ -7,14 +7,15 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+import tiny_folder
 from typer.testing import CliRunner
 
-import tiny_folder
 import tv_lens as tv
 from tv_lens.cli import app
 from tv_lens.errors import InvalidArgument, UnknownName
+from tv_lens.experiments.claims import verdict_of
 from tv_lens.experiments.language_models.measure import SIZES, PaperSize, _around, paper, size_called
-from tv_lens.experiments.language_models.result import _less, _verdict
+from tv_lens.experiments.language_models.result import _less
 
 SIZE = PaperSize("test", shots=(1, 2), n=6, k=2, queries=3, layer_step=1, width=2, steer_layers=2, steer_queries=2, contexts=2,
                  replicates=1, finetune=2, tuned=0.3)  # fmt: skip
@@ -32,7 +33,7 @@ def result(folder):
                  run=folder / "run", progress=False)  # fmt: skip
 
 
-def test_every_claim_has_its_numbers_and_a_verdict(result):
+def test_every_claim_has_its_numbers_and_averdict_of(result):
     table = result.table()
     assert set(table["figure"]) == {"Fig. 3, 19", "Fig. 19", "Fig. 3", "Fig. 4", "Fig. 20", "Table 1, Fig. 25", "Table 1, Fig. 24",
                                     "Figs. 5, 6, 21, 22"}  # fmt: skip
@@ -46,7 +47,7 @@ def test_every_claim_has_its_numbers_and_a_verdict(result):
 
 
 def test_verdicts_follow_the_interval():
-    assert [_verdict({"low": low, "high": high}) for low, high in ((0.1, 0.2), (-0.2, -0.1), (-0.1, 0.1))] == [
+    assert [verdict_of({"low": low, "high": high}) for low, high in ((0.1, 0.2), (-0.2, -0.1), (-0.1, 0.1))] == [
         "agrees", "disagrees", "undecided"]  # fmt: skip
 
 
@@ -56,8 +57,9 @@ def test_the_interval_of_a_difference(result):
 
 
 def test_the_page_and_the_numbers(result, folder):
-    path = result.save(folder / "out")
-    text = path.read_text()
+    assert result.save(folder / "out") == folder / "out" / "paper.json"
+    assert [file.name for file in (folder / "out").iterdir()] == ["paper.json"]
+    text = tv.report(result).save(folder / "out" / "paper.html").read_text()
     assert "XNOR" in text and "Not run" not in text and "could not be measured" in text and "<script src" not in text
     summary = json.loads((folder / "out" / "paper.json").read_text())
     assert summary["format"] == "tv_lens.paper/1" and len(summary["claims"]) == len(result.claims())

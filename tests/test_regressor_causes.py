@@ -28,7 +28,7 @@ from tv_lens.experiments import (
     sign_pattern,
     sign_verdicts,
 )  # fmt: skip
-from tv_lens.experiments.regressors.head_ablation import matched_episodes
+from tv_lens.experiments.regressors.heads import matched_episodes
 from tv_lens.lab import FAMILIES, Episodes, Family, NetworkConfig, Regressor, SparseMixture, build_network, latent_tasks
 from tv_lens.lab.branches import Branch, branched_predictions
 from tv_lens.lab.network import predictions

@@ -51,7 +51,8 @@ def circuit(
     with _said(debug):
         from tv_lens import tasks as library
         from tv_lens.errors import unknown
-        from tv_lens.experiments.task_survey.result import check_folder
+        from tv_lens.experiments import report
+        from tv_lens.experiments.folders import check_folder
         from tv_lens.experiments.vector_circuits.measure import CIRCUIT_SIZES, decoding_circuits
         from tv_lens.model.hooked_model import load
 
@@ -64,11 +65,12 @@ def circuit(
         result = decoding_circuits(load(model), named, layer=layer, edges=edges, shots=shots, size=size, n=n, seed=seed,
                                    template=_template(template), say=say)  # fmt: skip
         say("writing the page")
-        written = result.save(out)
+        numbers = result.save(out)
+        written = report(result).save(out / "circuits.html")
         _out().print()
         for one in result.found.values():
             _out().print(one.sentence(), highlight=False, markup=False)
         _out().print()
         typer.echo(f"Page:     {written}")
-        typer.echo(f"Numbers:  {written.with_name('circuits.json')}")
+        typer.echo(f"Numbers:  {numbers}")
         typer.echo(f"Circuits: {written.parent}/*.json, *.graph.json, *.graphml, *.dot")

@@ -184,7 +184,7 @@ def _lens(
     from tv_lens import tasks as library
     from tv_lens.experiments import SIZES
     from tv_lens.experiments import lens as look
-    from tv_lens.experiments.task_survey.result import check_folder
+    from tv_lens.experiments.folders import check_folder
     from tv_lens.model.hooked_model import load
 
     for folder in (out, asked["run"]):
@@ -223,7 +223,10 @@ def _loading(options: dict[str, Any]) -> dict[str, Any]:
 
 def _finish(result: LensResult, out: Path) -> None:
     """Writes the report and tells the headline numbers, with the audit beside them, and where the report is."""
-    written = result.save(out)
+    from tv_lens.experiments import report
+
+    numbers = result.save(out)
+    written = report(result, out=out).save(out / "report.html")
     table = Table(box=None, header_style="bold", pad_edge=False)
     for heading in ("task", "layer", "zero-shot", "vector [95% interval]", "random\nvector",
                     f"{result.settings['shots']}-shot", "always\nguessing", "answers of\none token"):  # fmt: skip
@@ -244,7 +247,7 @@ def _finish(result: LensResult, out: Path) -> None:
     _out().print(result.answer(), highlight=False, markup=False)
     _out().print()
     typer.echo(f"Report:  {written}")
-    typer.echo(f"Numbers: {written.with_name('summary.json')}")
+    typer.echo(f"Numbers: {numbers}")
     typer.echo(f"Vectors: {written.with_name('vectors')}")
 
 

@@ -45,7 +45,7 @@ def emergence(
     """Watch networks learn to tell tasks apart: losses, decodability, patches and heads over training."""
     with _said(debug):
         from tv_lens.errors import unknown
-        from tv_lens.experiments.task_survey.result import check_folder
+        from tv_lens.experiments.folders import check_folder
         from tv_lens.experiments.training.findings import Findings
         from tv_lens.experiments.training.measure import SIZES
         from tv_lens.experiments.training.measure import emergence as watch

@@ -40,18 +40,20 @@ def paper(
 ) -> None:  # fmt: skip
     """Run the paper's experiments on a language model, and write one page: claim by claim, with controls."""
     with _said(debug):
+        from tv_lens.experiments import report
+        from tv_lens.experiments.folders import check_folder
         from tv_lens.experiments.language_models.measure import FAMILIES, size_called
         from tv_lens.experiments.language_models.measure import paper as run
-        from tv_lens.experiments.task_survey.result import check_folder
 
         check_folder(out)
         say = _teller()
         result = run(model, size=size_called(size, finetune), families=tuple(family or FAMILIES), sentences=sentences, others=also or (), seed=seed,
                      loading=_loading(dict(dtype=dtype, device=device)), run=out / "run", say=say)  # fmt: skip
-        written = result.save(out)
+        numbers = result.save(out)
+        written = report(result).save(out / "paper.html")
         for claim in result.claims():
             _out().print(f"{claim.figure}, {claim.family}: {claim.claim}: [bold]{claim.verdict}[/bold]\n    {_escaped(claim.ours)}",
                          highlight=False)  # fmt: skip
         for name, why in ({} if result.comparison is None else result.comparison.failed).items():
             _out().print(f"[yellow]{_escaped(name)} could not be measured:[/yellow] {_escaped(why)}", highlight=False)
-        typer.echo(f"\nPage:    {written}\nNumbers: {written.with_name('paper.json')}")
+        typer.echo(f"\nPage:    {written}\nNumbers: {numbers}")

@@ -1,27 +1,44 @@
-"""Experiments: functions that run several verbs and return one result with a page of its own."""
+"""Experiments: functions that run several verbs and return one result; `report(result)` is its page."""
 
-from tv_lens.experiments.language_models.checkpoints import Comparison, across_models, known_revisions
-from tv_lens.experiments.language_models.encoding import Encoding, task_encoding
-from tv_lens.experiments.language_models.finetuning import Finetuning, LoRA, finetune_layers
-from tv_lens.experiments.language_models.generation import written_answers
-from tv_lens.experiments.language_models.instruction import Instruction, with_instruction
-from tv_lens.experiments.language_models.measure import PaperSize, paper
-from tv_lens.experiments.language_models.performance import accuracies
-from tv_lens.experiments.language_models.prediction import Fit, Prediction, encoding_against_accuracy
-from tv_lens.experiments.language_models.result import Claim, PaperResult
-from tv_lens.experiments.language_models.steering import Steering, steer
-from tv_lens.experiments.regressors.circuits import LatentCircuits, circuits_before_after, latent_circuits
-from tv_lens.experiments.regressors.contrasts import Injected, Twin
-from tv_lens.experiments.regressors.head_ablation import head_ablation, head_ties
-from tv_lens.experiments.regressors.patch_matrix import patch_matrix
-from tv_lens.experiments.regressors.signs import sign_pattern, sign_verdicts
-from tv_lens.experiments.task_survey.measure import SIZES, LensSize, lens
-from tv_lens.experiments.task_survey.result import LensResult
-from tv_lens.experiments.training.measure import EmergenceSize, emergence
-from tv_lens.experiments.training.result import Emergence, coupling
-from tv_lens.experiments.training.timing import ChangePoints, Coupling
-from tv_lens.experiments.vector_circuits.measure import CircuitSize, decoding_circuits
-from tv_lens.experiments.vector_circuits.result import DecodingResult
+from tv_lens.experiments.claims import Claim
+from tv_lens.experiments.language_models import (
+    Comparison,
+    Encoding,
+    Finetuning,
+    Fit,
+    Instruction,
+    LoRA,
+    PaperResult,
+    PaperSize,
+    Prediction,
+    Steering,
+    accuracies,
+    across_models,
+    encoding_against_accuracy,
+    finetune_layers,
+    known_revisions,
+    paper,
+    steer,
+    task_encoding,
+    with_instruction,
+    written_answers,
+)  # fmt: skip
+from tv_lens.experiments.regressors import (
+    Injected,
+    LatentCircuits,
+    Twin,
+    circuits_before_after,
+    head_ablation,
+    head_ties,
+    latent_circuits,
+    patch_matrix,
+    sign_pattern,
+    sign_verdicts,
+)  # fmt: skip
+from tv_lens.experiments.reporting import report
+from tv_lens.experiments.task_survey import SIZES, LensResult, LensSize, lens
+from tv_lens.experiments.training import ChangePoints, Coupling, Emergence, EmergenceSize, coupling, emergence
+from tv_lens.experiments.vector_circuits import CircuitSize, DecodingResult, decoding_circuits
 
 __all__ = [
     "SIZES", "ChangePoints", "CircuitSize", "Claim", "Comparison", "Coupling", "DecodingResult", "Emergence",
@@ -29,5 +46,6 @@ __all__ = [
     "LensSize", "LoRA", "PaperResult", "PaperSize", "Prediction", "Steering", "Twin", "accuracies", "across_models",
     "circuits_before_after", "coupling", "decoding_circuits", "emergence", "encoding_against_accuracy",
     "finetune_layers", "head_ablation", "head_ties", "known_revisions", "latent_circuits", "lens", "paper",
-    "patch_matrix", "sign_pattern", "sign_verdicts", "steer", "task_encoding", "with_instruction", "written_answers",
+    "patch_matrix", "report", "sign_pattern", "sign_verdicts", "steer", "task_encoding", "with_instruction",
+    "written_answers",
 ]  # fmt: skip

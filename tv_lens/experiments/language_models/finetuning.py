@@ -16,12 +16,13 @@ from jaxtyping import Int
 from torch import Tensor
 
 from tv_lens.errors import InvalidArgument
-from tv_lens.experiments.language_models.performance import tasks_of
+from tv_lens.experiments.language_models.performance import accuracies, tasks_of
 from tv_lens.experiments.language_models.prediction import Prediction, encoding_against_accuracy
 from tv_lens.loading.weights import fingerprint, load_from, locate
 from tv_lens.model.hooked_model import HookedModel, load
 from tv_lens.progress import progress as progress_bar
 from tv_lens.storage.run_folder import RunLike, inside, shards
+from tv_lens.task_vectors.decodability import decodability
 from tv_lens.task_vectors.representations import Tasks
 from tv_lens.tasks.definition import Task
 from tv_lens.tasks.drawing import rng_of
@@ -153,9 +154,6 @@ def finetune_layers(
 
 def _measured(hooked: HookedModel, members: Sequence[Task], *, shots: int, **options: Any) -> Prediction:
     # Some points are needed for a line; with few tasks at one shot count there is none, and none is asked for.
-    from tv_lens.experiments.language_models.performance import accuracies
-    from tv_lens.task_vectors.decodability import decodability
-
     run, queries, layers = options.pop("run"), options.pop("queries"), options.pop("layers")
     if len(members) >= 4:
         return encoding_against_accuracy(hooked, members, shots=(shots,), queries=queries, layers=layers, run=run, **options)

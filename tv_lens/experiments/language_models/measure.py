@@ -17,8 +17,8 @@ from tv_lens.experiments.language_models.instruction import with_instruction
 from tv_lens.experiments.language_models.prediction import encoding_against_accuracy
 from tv_lens.experiments.language_models.result import PaperResult
 from tv_lens.experiments.language_models.steering import steer
+from tv_lens.experiments.records import model_card, versions
 from tv_lens.experiments.stages import Clock, Say
-from tv_lens.experiments.task_survey.result import model_card, versions
 from tv_lens.model.hooked_model import HookedModel, load
 from tv_lens.storage.run_folder import RunLike, inside
 from tv_lens.tasks.definition import Task

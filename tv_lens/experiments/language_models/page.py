@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from tv_lens.experiments.language_models.result import PaperResult
+from tv_lens.experiments.reporting import report
 from tv_lens.viz.dispatch import plot
 from tv_lens.viz.html import Facts, Note, Page, Section, Table, page
 
 
+@report.register(PaperResult)
 def paper_page(result: PaperResult) -> Page:
     """The page of a result, from the verdicts down to the figures."""
     table, settings = result.table(), result.settings

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from tv_lens.experiments.claims import AGREES, DISAGREES, UNDECIDED, Claim, verdict_of
+from tv_lens.experiments.folders import check_folder, json_text
 from tv_lens.experiments.language_models.checkpoints import Comparison
 from tv_lens.experiments.language_models.encoding import Encoding
 from tv_lens.experiments.language_models.finetuning import PRETRAINED, Finetuning
 from tv_lens.experiments.language_models.instruction import Instruction
 from tv_lens.experiments.language_models.prediction import Prediction
 from tv_lens.experiments.language_models.steering import Steering
-from tv_lens.experiments.task_survey.result import check_folder
+from tv_lens.experiments.reporting import report
+from tv_lens.renamed import renamed_attributes
 from tv_lens.results.sweep import Sweep
 from tv_lens.results.sweep_parts import plain
 from tv_lens.storage.atomic import atomic_write
 from tv_lens.task_vectors.decodability import CHARACTERS, EMBEDDING, TOKENS
-
-if TYPE_CHECKING:
-    from tv_lens.viz.html import Page
 
 # What the paper reports for Llama-3.1-8B (PAPER.md, section 3).
 PAPER_R2 = {"pos": 0.781, "bitwise": 0.528}
@@ -35,30 +34,6 @@ PAPER_LAYER = {"pos": "15 of 32", "bitwise": "13 of 32"}
 # Figure 3: separated with 10 shots, and overlapping with Null.
 CLEAR = {"pos": ("noun", "pronoun"), "bitwise": ("AND", "OR")}
 BLURRED = {"pos": ("adjective", "preposition"), "bitwise": ("XOR", "XNOR")}
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One statement of the paper and what was found.
-
-    Args:
-        figure: where the paper makes it.
-        family: of tasks.
-        claim: the statement.
-        paper: the paper's number.
-        ours: ours, with its interval where it has one.
-        verdict: "agrees", "disagrees" or "undecided": whether the 95% interval lies on the claimed side of 0, on the
-            other, or on both.
-        control: what the paper lacks beside it.
-    """
-
-    figure: str
-    family: str
-    claim: str
-    paper: str
-    ours: str
-    verdict: str
-    control: str = ""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -127,27 +102,23 @@ class PaperResult:
         }  # fmt: skip
         return plain(found, "summary")
 
-    def page(self) -> Page:
-        """The page."""
-        from tv_lens.experiments.language_models.page import paper_page
-
-        return paper_page(self)
-
     def save(self, out: str | Path) -> Path:
-        """Writes `paper.html` and `paper.json` into a folder; returns the page's path."""
+        """Writes `paper.json` into a folder; returns its path. `tv.report(result)` is the page."""
         out = Path(out)
         check_folder(out)
-        page, summary = self.page(), json.dumps(self.summary(), indent=1, ensure_ascii=False, allow_nan=False)
+        text = json_text(self.summary())
         out.mkdir(parents=True, exist_ok=True)
-        atomic_write(out / "paper.json", summary + "\n")
-        return page.save(out / "paper.html")
+        atomic_write(out / "paper.json", text)
+        return out / "paper.json"
 
     def __repr__(self) -> str:
         lines = [f"  {one.figure} {one.family}: {one.claim}: {one.ours} (paper {one.paper}): {one.verdict}" for one in self.claims()]
         return "\n".join([f"PaperResult on {self.model['name']}, size {self.settings['size']}", *lines])
 
     def _repr_html_(self) -> str:
-        return self.page()._repr_html_()
+        return report(self)._repr_html_()
+
+    __getattr__ = renamed_attributes(page="tv.report(result)")
 
 
 # ----------------------------------------------------------------------------------------------------------- claims
@@ -165,12 +136,13 @@ def _of_encoding(family: str, one: Encoding) -> list[Claim]:
     if few < many:
         gain = _less(sweep.sel(shots=many, task=tasks), sweep.sel(shots=few, task=tasks))
         found.append(Claim("Fig. 3, 19", family, "decodability rises with shots", "rises", f"{curve} shots; {_text(gain)} more",
-                           _verdict(gain), surface))  # fmt: skip
+                           verdict_of(gain), surface))  # fmt: skip
     layers = one.decodability.sweep.values["layer"].values.tolist()
     ends = [layer for layer in (layers[0], layers[-1]) if layer != one.layer]
     here, every = sweep.sel(shots=many, task=tasks), one.decodability.sweep.sel(shots=many, task=tasks)
     above = {layer: _less(here, every.sel(layer=layer)) for layer in ends}
-    peak = "disagrees" if len(ends) < 2 else "agrees" if all(_verdict(gap) == "agrees" for gap in above.values()) else "undecided"
+    everywhere = all(verdict_of(gap) == AGREES for gap in above.values())
+    peak = DISAGREES if len(ends) < 2 else AGREES if everywhere else UNDECIDED
     found.append(Claim("Fig. 19", family, "decodability peaks in the middle layers", PAPER_LAYER.get(family, "middle"),
                        f"layer {one.layer} of {max(layers) + 1} (from 0); above layer "
                        + ", above layer ".join(f"{layer} by {_text(gap)}" for layer, gap in above.items()), peak))  # fmt: skip
@@ -181,7 +153,7 @@ def _of_encoding(family: str, one: Encoding) -> list[Claim]:
         control = [float(one.decodability.controls.sel(task=list(group), shots=many, control=CHARACTERS).mean().mean()) for group in groups]
         found.append(Claim("Fig. 3", family, f"{' and '.join(groups[0])} are encoded better than {' and '.join(groups[1])}",
                            "separate against overlapping with Null", f"{_mean(clear):.2f} against {_mean(blurred):.2f}; {_text(gap)}",
-                           _verdict(gap), f"answers alone: {control[0]:.2f} against {control[1]:.2f}"))  # fmt: skip
+                           verdict_of(gap), f"answers alone: {control[0]:.2f} against {control[1]:.2f}"))  # fmt: skip
     return found
 
 
@@ -196,7 +168,9 @@ def _of_prediction(family: str, one: Prediction) -> list[Claim]:
     left = f"R² {beyond.r2:.2f} [{beyond.r2_low:.2f}, {beyond.r2_high:.2f}] beyond what answers alone tell, slope {beyond.slope:.2f}; "
     return [Claim("Fig. 4", family, "decodability predicts accuracy", f"R² {PAPER_R2.get(family, '?')} (Llama-3.1-8B)",
                   f"{line}accuracy {float(one.accuracy.mean().min()):.2f} to {float(one.accuracy.mean().max()):.2f}",
-                  _verdict(slope), f"{left}over tasks [{fit.r2_tasks_low:.2f}, {fit.r2_tasks_high:.2f}]{guess}".replace("nan", "–"))]  # fmt: skip
+                  verdict_of(slope),
+                  f"{left}over tasks [{fit.r2_tasks_low:.2f}, {fit.r2_tasks_high:.2f}]{guess}".replace(
+                      "nan", "–"))]  # fmt: skip
 
 
 def _of_steering(family: str, one: Steering) -> list[Claim]:
@@ -207,9 +181,9 @@ def _of_steering(family: str, one: Steering) -> list[Claim]:
     below = {"mean": -cells["null"]["mean"], "low": -cells["null"]["high"], "high": -cells["null"]["low"]}
     control = f"another task's {_text(cells['other'])}, random of that length {_text(cells['random'])}"
     return [Claim("Fig. 20", family, "the task's own mean raises accuracy", "up to +0.14; +0.02 where tasks overlap",
-                  f"{_text(cells['own'])} at layer {layer}", _verdict(cells["own"]), control),
+                  f"{_text(cells['own'])} at layer {layer}", verdict_of(cells["own"]), control),
             Claim("Fig. 20", family, "Null's mean lowers accuracy", "down to −0.15; −0.06 where tasks overlap",
-                  f"{_text(cells['null'])} at layer {layer}", _verdict(below), control)]  # fmt: skip
+                  f"{_text(cells['null'])} at layer {layer}", verdict_of(below), control)]  # fmt: skip
 
 
 def _of_instruction(family: str, one: Instruction) -> list[Claim]:
@@ -235,8 +209,8 @@ def _of_instruction(family: str, one: Instruction) -> list[Claim]:
                      verdict, control)  # fmt: skip
 
     return [claim("TD", "saying the task raises decodability", risen, f", {_text(beyond)} beyond the gain at layer {bottom}",
-                  _verdict(beyond), f"at layer {bottom}, where little is inferred: {_text(given)}"),
-            claim("accuracy", "saying the task raises accuracy", answered, "", _verdict(answered))]  # fmt: skip
+                  verdict_of(beyond), f"at layer {bottom}, where little is inferred: {_text(given)}"),
+            claim("accuracy", "saying the task raises accuracy", answered, "", verdict_of(answered))]  # fmt: skip
 
 
 def _of_finetuning(family: str, one: Finetuning) -> list[Claim]:
@@ -249,12 +223,12 @@ def _of_finetuning(family: str, one: Finetuning) -> list[Claim]:
     return [Claim("Table 1, Fig. 24", family, f"tuning the {first} beats the {last}",
                   f"{known['first']} against {known['last']}" if known else "first beats last",
                   f"{means[first]:.2f} against {means[last]:.2f} ({PRETRAINED} {means[PRETRAINED]:.2f}); {_text(gap)}",
-                  _verdict(gap), f"decodability at each one's best layer: {td}")]  # fmt: skip
+                  verdict_of(gap), f"decodability at each one's best layer: {td}")]  # fmt: skip
 
 
 def _of_comparison(family: str, one: Comparison) -> list[Claim]:
     value = one.correlation(family)
-    verdict = "undecided" if not np.isfinite(value) or len(one.sources) < 3 else "agrees" if value > 0 else "disagrees"
+    verdict = UNDECIDED if not np.isfinite(value) or len(one.sources) < 3 else AGREES if value > 0 else DISAGREES
     return [Claim("Figs. 5, 6, 21, 22", family, "decodability and accuracy rise together over checkpoints or models", "correlated",
                   f"correlation {value:.2f} over {len(one.sources)} sources", verdict,
                   "; ".join(f"{name} failed: {why}" for name, why in one.failed.items()))]  # fmt: skip
@@ -273,10 +247,6 @@ def _less(more: Sweep, less: Sweep) -> dict[str, float]:
         variance += own.var(ddof=1) / len(own)
     mean, half = means[0] - means[1], 1.96 * variance**0.5
     return {"mean": float(mean), "low": float(mean - half), "high": float(mean + half)}
-
-
-def _verdict(found: Mapping[str, float]) -> str:
-    return "agrees" if found["low"] > 0 else "disagrees" if found["high"] < 0 else "undecided"
 
 
 def _text(found: Mapping[str, float]) -> str:

@@ -17,7 +17,7 @@ from tv_lens.circuits import ACDC, EAPIG, Circuit, Comparison, EdgeScores, Exact
 from tv_lens.circuits.discovery import Estimate
 from tv_lens.errors import InvalidArgument, MisalignedPrompts
 from tv_lens.experiments.regressors.contrasts import LatentContrast, Twin
-from tv_lens.experiments.regressors.patch_matrix import described, family_of
+from tv_lens.experiments.regressors.patches import described, family_of
 from tv_lens.lab.latent_task import latent_tasks
 from tv_lens.lab.regressor import Regressor
 from tv_lens.metrics import Answers, metric, squared_error

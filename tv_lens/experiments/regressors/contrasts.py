@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from tv_lens.errors import InvalidArgument, unknown
-from tv_lens.experiments.regressors.patch_matrix import class_means
+from tv_lens.experiments.regressors.patches import class_means
 from tv_lens.intervention import Add, Intervention
 from tv_lens.lab.latent_task import LatentTask
 from tv_lens.lab.regressor import Regressor

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from tv_lens.experiments.task_survey.result import LensResult
+from tv_lens.experiments.task_survey.result import LensResult
 
 
 def lines_of_code(result: LensResult, out: str) -> list[str]:

@@ -9,8 +9,9 @@ from typing import Any
 
 from tv_lens import tasks as task_library
 from tv_lens.errors import EmptySelection, InvalidArgument, PromptError, unknown
+from tv_lens.experiments.records import model_card, versions
 from tv_lens.experiments.stages import Clock, Say, counted, listed, listed_tasks, named_tasks
-from tv_lens.experiments.task_survey.result import LensResult, lifts, model_card, unbeaten, versions
+from tv_lens.experiments.task_survey.result import LensResult, lifts, unbeaten
 from tv_lens.experiments.vector_circuits.task_circuit import TaskCircuit, circuit_of_task
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.patching.activations import patch
@@ -106,7 +107,8 @@ def lens(
         progress: show bars where somebody looks.
 
     Returns:
-        A `LensResult`: `.summary()` has every number, `.save(folder)` writes the report, the numbers and the vectors.
+        A `LensResult`: `.summary()` has every number, `.save(folder)` writes the numbers and the vectors,
+        `tv.report(result)` is the report.
 
     Raises:
         EmptySelection: a task has too few pairs for the shots.
@@ -118,7 +120,8 @@ def lens(
     Example:
         >>> result = lens(model, ["present-past", "singular-plural"], size="demo")  # doctest: +SKIP
         >>> result.save("report")  # doctest: +SKIP
-        PosixPath('report/report.html')
+        PosixPath('report/summary.json')
+        >>> tv.report(result).save("report/report.html")  # doctest: +SKIP
     """
     # 1. what is asked, and everything that can be refused before minutes have passed
     size, asked, named = _size(size, n), _asked(tasks), named_tasks(tasks)

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
+from tv_lens.experiments.reporting import report
 from tv_lens.experiments.task_survey.code import lines_of_code
+from tv_lens.experiments.task_survey.result import LensResult
 from tv_lens.experiments.vector_circuits.page import circuit_parts
 from tv_lens.results.sweep import Sweep
+from tv_lens.task_vectors.decodability import Decodability
 from tv_lens.viz.dispatch import plot
 from tv_lens.viz.html import Facts, Note, Page, Section, Table, page
 from tv_lens.viz.theme import number
-
-if TYPE_CHECKING:
-    from tv_lens.experiments.task_survey.result import LensResult
-    from tv_lens.task_vectors.decodability import Decodability
 
 _CONTROLS = {
     "zero-shot": "the query alone, no demonstration and no vector",
@@ -30,7 +30,8 @@ _CONTROLS = {
 }
 
 
-def report(result: LensResult, out: str = "report") -> Page:
+@report.register(LensResult)
+def survey_page(result: LensResult, *, out: str | Path = "report") -> Page:
     """The `Page` of a lens's result.
 
     Args:
@@ -44,7 +45,7 @@ def report(result: LensResult, out: str = "report") -> Page:
         Section("Which tokens carry the task", *_patching(result)),
         Section("Is it the vector? Test accuracy beside controls", *_controls(result)),
         *_circuit(result),
-        Section("What to try next", *lines_of_code(result, out)),
+        Section("What to try next", *lines_of_code(result, str(out))),
         Section("How it was measured", *_measured(result)),
     ]
     made = result.versions

@@ -1,25 +1,21 @@
-"""What `lens` found: every number with its interval, the vectors, and the page that shows them."""
+"""What `lens` found: every number with its interval, and the vectors."""
 
 from __future__ import annotations
 
-import json
-import os
-import platform
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import xarray as xr
 
-from tv_lens.errors import InvalidArgument
+from tv_lens.experiments.folders import filled, json_text
+from tv_lens.experiments.records import Interval, interval_of, records
+from tv_lens.experiments.reporting import report
 from tv_lens.experiments.stages import counted
 from tv_lens.experiments.vector_circuits.task_circuit import TaskCircuit
-from tv_lens.model.hooked_model import HookedModel
+from tv_lens.renamed import renamed_attributes
 from tv_lens.results.sweep import Sweep
 from tv_lens.results.sweep_parts import plain
 from tv_lens.task_vectors.decodability import Decodability
@@ -28,14 +24,10 @@ from tv_lens.task_vectors.vector import TaskVector
 from tv_lens.tasks.audit import TaskAudit
 from tv_lens.tasks.definition import Task
 
-if TYPE_CHECKING:
-    from tv_lens.viz.html import Page
-
 FORMAT = "tv_lens.lens/1"
 AGAINST = ("zero-shot", "random vector", "other task's vector", "Null vector")  # what a task vector is held against
 _SAID = {"zero-shot": "the bare prompt", "random vector": "a random vector",
          "other task's vector": "another task's vector", "Null vector": "the Null vector"}  # fmt: skip
-Interval = dict[str, float]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -197,39 +189,22 @@ class LensResult:
             found[name] = f"vectors/{stem}.safetensors"
         return found
 
-    def page(self, out: str | Path = "report") -> Page:
-        """The report as a page; `out` is the folder that its lines of code name."""
-        from tv_lens.experiments.task_survey.page import report
-
-        return report(self, str(out))
-
     def save(self, out: str | Path) -> Path:
-        """Writes `report.html`, `summary.json` and `vectors/*.safetensors` into a folder; returns the report's path.
+        """Writes `summary.json` and `vectors/*.safetensors` into a folder; returns the path of `summary.json`.
 
         Everything is written to a place of its own first and then moved to its name, the summary last: no file is
-        ever half there. Other files in the folder stay.
+        ever half there. Other files in the folder stay. `tv.report(result, out=folder)` is the page.
 
         Raises:
             InvalidArgument: there is a file of that name, or the folder cannot be written.
         """
-        out = Path(out)
-        check_folder(out)
-        page, summary = self.page(out), self.summary()
-        out.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=out))  # on one disk, so that moves are atomic
-        try:
-            (staging / "vectors").mkdir()
+        numbers = json_text(self.summary())
+        with filled(out, last="summary.json") as folder:
+            (folder / "vectors").mkdir()
             for name, vector in self.vectors.items():
-                vector.save(staging / self.vector_files[name])
-            page.save(staging / "report.html")
-            text = json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False)
-            (staging / "summary.json").write_text(text + "\n", encoding="utf-8")
-            (out / "vectors").mkdir(exist_ok=True)
-            for path in (*sorted((staging / "vectors").iterdir()), staging / "report.html", staging / "summary.json"):
-                os.replace(path, out / path.relative_to(staging))
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-        return out / "report.html"
+                vector.save(folder / self.vector_files[name])
+            (folder / "summary.json").write_text(numbers, encoding="utf-8")
+        return Path(out) / "summary.json"
 
     def __repr__(self) -> str:
         lines = [f"LensResult of {len(self.tasks)} task{'s' * (len(self.tasks) != 1)} on {self.model['name']}"]
@@ -240,36 +215,12 @@ class LensResult:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        return self.page()._repr_html_()
+        return report(self)._repr_html_()
 
-
-def check_folder(out: str | Path) -> None:
-    """Raises `InvalidArgument` if results cannot be written there: asked before minutes of work, not after."""
-    out = Path(out)
-    above = out
-    while not above.exists() and above != above.parent:
-        above = above.parent
-    if not above.is_dir():
-        raise InvalidArgument("Results are written into a folder.", got=f"{above} is a file",
-                              do="name a folder that exists or can be made")  # fmt: skip
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise InvalidArgument("The folder for the results cannot be written.", got=str(above),
-                              do="name another folder")  # fmt: skip
+    __getattr__ = renamed_attributes(page="tv.report(result)")
 
 
 # -------------------------------------------------------------------------------------------------- numbers
-
-
-def interval_of(found: Sweep | xr.Dataset) -> Interval:
-    """One cell's mean, limits and number of examples as plain numbers."""
-    found = found.interval() if isinstance(found, Sweep) else found
-    return {**{key: round(float(found[key]), 6) for key in ("mean", "low", "high")}, "n": int(found["n"])}
-
-
-def records(sweep: Sweep) -> list[dict[str, Any]]:
-    """One record a cell: its labels and its interval."""
-    table = sweep.to_frame().round(6)
-    return table.astype(object).to_dict(orient="records")
 
 
 def lifts(evaluation: Sweep) -> dict[str, Interval]:
@@ -323,30 +274,3 @@ def _shown(found: Mapping[str, float]) -> str:
 
 def _either(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
-
-
-# -------------------------------------------------------------------------------------------------- provenance
-
-
-def model_card(model: HookedModel) -> dict[str, Any]:
-    """What the report says about a model."""
-    shape = model.shape
-    weights = {id(weight): weight for weight in model.tl.parameters()}.values()
-    return {
-        "name": model.name, "fingerprint": model.fingerprint, "architecture": model.architecture,
-        "n_parameters": sum(weight.numel() for weight in weights), "n_layers": shape.n_layers,
-        "n_heads": shape.n_heads, "d_model": shape.d_model, "d_vocab": shape.d_vocab,
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "device": str(model.device),
-    }  # fmt: skip
-
-
-def versions() -> dict[str, str]:
-    """Of Python and of the libraries that decide the numbers."""
-    found = {"python": platform.python_version()}
-    for name in ("tv_lens", "torch", "transformers", "transformer_lens"):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:  # run from a source tree
-            found[name] = "unknown"
-    return found

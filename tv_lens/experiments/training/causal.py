@@ -12,8 +12,8 @@ import numpy as np
 
 from tv_lens.experiments.regressors.circuits import LatentCircuits, latent_circuits
 from tv_lens.experiments.regressors.contrasts import Injected
-from tv_lens.experiments.regressors.head_ablation import head_ablation
-from tv_lens.experiments.regressors.patch_matrix import patch_matrix
+from tv_lens.experiments.regressors.heads import head_ablation
+from tv_lens.experiments.regressors.patches import patch_matrix
 from tv_lens.experiments.regressors.signs import sign_pattern
 from tv_lens.experiments.stages import Clock
 from tv_lens.experiments.training.result import Emergence

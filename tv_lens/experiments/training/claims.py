@@ -8,21 +8,17 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from tv_lens.experiments.language_models.result import Claim
+from tv_lens.experiments.claims import AGREES, DISAGREES, UNDECIDED, Claim, verdict_of
 from tv_lens.experiments.stages import counted
 from tv_lens.experiments.training.findings import (
-    AGREES,
-    DISAGREES,
     DISJOINT,
     FUNCTIONS,
     MORE,
     OTHER,
     OVERLAPPING,
-    UNDECIDED,
     Findings,
     less,
     limits,
-    sign,
     text_of,
 )  # fmt: skip
 from tv_lens.experiments.training.timing import LOSS, TD, Coupling, pooled
@@ -183,7 +179,7 @@ def _layers(of: Findings) -> Claim | None:
     curve = ", ".join(number(float(one)) for one in at.mean().values)
     return of.claim("layers", "tasks separate from the middle layers on", "from layer 5 of 12 on",
                     f"{curve} at layers {layers[0]} to {layers[-1]}; layer {of.place['layer']} above the first by "
-                    f"{text_of(gap)}", sign(gap),
+                    f"{text_of(gap)}", verdict_of(gap),
                     f"{of.place['token']}-token; its layer was chosen on these episodes")  # fmt: skip
 
 
@@ -317,7 +313,7 @@ def _shared(of: Findings) -> Claim | None:
     return of.claim("heads", "heads are shared by the linear families, not with the quadratic one", "shared",
                     f"correlation of the heads' effects: {gaps[0, 0]:.2f} among them, {gaps[0, 1]:.2f} with the "
                     f"quadratic; {text_of(gap)}",
-                    sign(gap), "effects of taking out each head, mean ablation")  # fmt: skip
+                    verdict_of(gap), "effects of taking out each head, mean ablation")  # fmt: skip
 
 
 def _alike(correlations: np.ndarray, mine: Sequence[int], its: int) -> tuple[float, float, float]:

@@ -15,7 +15,7 @@ from tv_lens.results.sweep import Sweep, concat
 from tv_lens.viz import theme
 from tv_lens.viz.dispatch import plot
 from tv_lens.viz.figure import Figure
-from tv_lens.viz.scrubber import TrainingView
+from tv_lens.viz.scrubber import TrainingView, map_traces, slider
 
 _ORACLE = "oracle basis"
 _MAP_TITLES = {PCA: "Map: PCA of all checkpoints", CLASS_MEANS: "Map: plane of the last task means"}
@@ -37,8 +37,6 @@ def plot_training_map(result: TrainingMap, *, title: str | None = None, height: 
         height: pixels.
     """
     import plotly.graph_objects as go
-
-    from tv_lens.viz.scrubber import map_traces, slider
 
     steps = tuple(result.points["step"].values.tolist())
     tasks = list(dict.fromkeys(str(one) for one in result.points["task"].values))

@@ -9,17 +9,16 @@ from functools import cached_property
 import pandas as pd
 import xarray as xr
 
-from tv_lens.experiments.language_models.result import Claim
-from tv_lens.experiments.regressors.head_ablation import head_ties
+from tv_lens.experiments.claims import Claim
+from tv_lens.experiments.regressors.heads import head_ties
 from tv_lens.experiments.regressors.signs import sign_verdicts
-from tv_lens.experiments.training.causal import PATCHED, every_second, patched_layer, turning_points
+from tv_lens.experiments.training.causal import every_second, patched_layer, turning_points
 from tv_lens.experiments.training.result import Emergence
 from tv_lens.experiments.training.timing import LOSS, ChangePoints, Coupling, pooled
 from tv_lens.lab.families import FunctionMixture, SparseMixture
 from tv_lens.results.sweep import Sweep
 from tv_lens.viz.theme import interval_text, number
 
-AGREES, DISAGREES, UNDECIDED = "agrees", "disagrees", "undecided"
 DISJOINT, MORE, OVERLAPPING, FUNCTIONS, OTHER = "disjoint", "more bases", "overlapping", "functions", "other"
 
 # Which figure of the paper shows what, by kind of family; each stands for one section of the page.
@@ -166,8 +165,3 @@ def less(more: Sweep, less: Sweep) -> dict[str, float]:
 def text_of(found: dict[str, float]) -> str:
     """`0.75 [0.62, 0.86]`."""
     return interval_text(found["mean"], found["low"], found["high"])
-
-
-def sign(found: dict[str, float]) -> str:
-    """Whether an interval is above 0, below, or on both sides."""
-    return AGREES if found["low"] > 0 else DISAGREES if found["high"] < 0 else UNDECIDED

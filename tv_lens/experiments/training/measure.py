@@ -13,8 +13,8 @@ import torch
 import xarray as xr
 
 from tv_lens.errors import InvalidArgument, unknown
+from tv_lens.experiments.records import versions
 from tv_lens.experiments.stages import Clock, Say
-from tv_lens.experiments.task_survey.result import versions
 from tv_lens.experiments.training.causal import causes
 from tv_lens.experiments.training.checkpoint import CONTROLS, LEVELS, TOKENS, Plan, measured
 from tv_lens.experiments.training.map import MAPS, TrainingMap

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,10 +9,13 @@ from pathlib import Path
 import pandas as pd
 
 from tv_lens.errors import EmptySelection, InvalidArgument
+from tv_lens.experiments.claims import AGREES, DISAGREES, UNDECIDED
+from tv_lens.experiments.folders import json_text
+from tv_lens.experiments.reporting import report
 from tv_lens.experiments.stages import counted, listed
 from tv_lens.experiments.training import sections as part
 from tv_lens.experiments.training.claims import claims_of, claims_over
-from tv_lens.experiments.training.findings import AGREES, DISAGREES, UNDECIDED, Findings
+from tv_lens.experiments.training.findings import Findings
 from tv_lens.experiments.training.result import Emergence
 from tv_lens.experiments.training.timing import pooled
 from tv_lens.storage.atomic import atomic_write
@@ -21,6 +23,7 @@ from tv_lens.viz.html import Link, Page, Section, Table, page
 from tv_lens.viz.theme import interval_text
 
 
+@report.register(Emergence)
 def emergence_page(result: Emergence | Sequence[Emergence]) -> Page:
     """The page of one run, or of several seeds of one family side by side.
 
@@ -132,7 +135,7 @@ def write_page(found: Sequence[Findings], path: Path) -> Path:
     _runs([one.result for one in found])
     numbers = [{**one.result.summary(), "claims": [asdict(claim) for claim in claims_of(one)]} for one in found]
     numbers = numbers[0] if len(numbers) == 1 else {"format": "tv_lens.emergence/1", "runs": numbers}
-    text, drawn = json.dumps(numbers, indent=1, ensure_ascii=False, allow_nan=False), page_of(found)
+    text, drawn = json_text(numbers), page_of(found)
     path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path.with_suffix(".json"), text + "\n")
+    atomic_write(path.with_suffix(".json"), text)
     return drawn.save(path)

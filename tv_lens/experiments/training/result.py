@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from tv_lens.errors import InvalidArgument, unknown
+from tv_lens.experiments.folders import check_folder, json_text
 from tv_lens.experiments.regressors.circuits import LatentCircuits
-from tv_lens.experiments.task_survey.result import check_folder
+from tv_lens.experiments.reporting import report
 from tv_lens.experiments.training.map import TrainingMap
 from tv_lens.experiments.training.timing import FIT, HALF_WAY, ChangePoints, Coupling, Curves, pooled
 from tv_lens.lab.families import Family
+from tv_lens.renamed import renamed_attributes
 from tv_lens.results.sweep import Sweep
 from tv_lens.results.sweep_parts import plain
 from tv_lens.storage.atomic import atomic_write
-
-if TYPE_CHECKING:
-    from tv_lens.viz.html import Page
 
 TASK, GROUP, WITHIN = "task", "group", "within"
 BLIND = ("blind ridge", "ridge")  # the best that is known without inferring the task
@@ -295,20 +293,14 @@ class Emergence:
         }  # fmt: skip
         return plain(found, "summary")
 
-    def page(self) -> Page:
-        """The page."""
-        from tv_lens.experiments.training.page import emergence_page
-
-        return emergence_page(self)
-
     def save(self, out: str | Path) -> Path:
-        """Writes `emergence.html` and `emergence.json` into a folder; returns the page's path."""
+        """Writes `emergence.json` into a folder; returns its path. `tv.report(result)` is the page."""
         out = Path(out)
         check_folder(out)
-        page, summary = self.page(), json.dumps(self.summary(), indent=1, ensure_ascii=False, allow_nan=False)
+        text = json_text(self.summary())
         out.mkdir(parents=True, exist_ok=True)
-        atomic_write(out / "emergence.json", summary + "\n")
-        return page.save(out / "emergence.html")
+        atomic_write(out / "emergence.json", text)
+        return out / "emergence.json"
 
     def __repr__(self) -> str:
         best, last = self.best(), self.table()
@@ -322,7 +314,9 @@ class Emergence:
         return "\n".join([*lines, f"  {self.coupling().sentence()}"])
 
     def _repr_html_(self) -> str:
-        return self.page()._repr_html_()
+        return report(self)._repr_html_()
+
+    __getattr__ = renamed_attributes(page="tv.report(result)")
 
 
 def coupling(

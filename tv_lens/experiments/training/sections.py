@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tv_lens.experiments.language_models.result import Claim
+from tv_lens.experiments.claims import AGREES, DISAGREES, UNDECIDED, Claim
 from tv_lens.experiments.regressors.circuits import LatentCircuits
 from tv_lens.experiments.stages import listed
+from tv_lens.experiments.training.causal import PATCHED
 from tv_lens.experiments.training.figures import (
     by_layer,
     clipped,
@@ -23,7 +24,7 @@ from tv_lens.experiments.training.figures import (
     resemblance,
     with_levels,
 )  # fmt: skip
-from tv_lens.experiments.training.findings import AGREES, DISAGREES, PATCHED, UNDECIDED, Findings
+from tv_lens.experiments.training.findings import Findings
 from tv_lens.experiments.training.result import Emergence
 from tv_lens.experiments.training.timing import Coupling
 from tv_lens.viz.dispatch import plot

@@ -11,8 +11,8 @@ import numpy as np
 
 from tv_lens.circuits import compare
 from tv_lens.errors import InvalidArgument, unknown
+from tv_lens.experiments.records import model_card, versions
 from tv_lens.experiments.stages import Say, named_tasks
-from tv_lens.experiments.task_survey.result import model_card, versions
 from tv_lens.experiments.vector_circuits.result import DecodingResult
 from tv_lens.experiments.vector_circuits.task_circuit import TaskCircuit, circuit_of_task
 from tv_lens.model.hooked_model import HookedModel
@@ -86,7 +86,8 @@ def decoding_circuits(
     Example:
         >>> result = decoding_circuits(model, ["present-past"], size="demo")  # doctest: +SKIP
         >>> result.save("circuits")  # doctest: +SKIP
-        PosixPath('circuits/circuits.html')
+        PosixPath('circuits/circuits.json')
+        >>> tv.report(result).save("circuits/circuits.html")  # doctest: +SKIP
     """
     if isinstance(size, str):
         if size not in CIRCUIT_SIZES:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
+from tv_lens.experiments.reporting import report
+from tv_lens.experiments.vector_circuits.result import DecodingResult
+from tv_lens.experiments.vector_circuits.task_circuit import TaskCircuit
 from tv_lens.viz.dispatch import plot
 from tv_lens.viz.html import Facts, Note, Page, Section, Table, page
 from tv_lens.viz.theme import interval_text, number
 
-if TYPE_CHECKING:
-    from tv_lens.experiments.vector_circuits.result import DecodingResult
-    from tv_lens.experiments.vector_circuits.task_circuit import TaskCircuit
 
-
-def circuit_report(result: DecodingResult) -> Page:
+@report.register(DecodingResult)
+def circuits_page(result: DecodingResult) -> Page:
     """The `Page` of decoding circuits."""
     asked = result.settings
     sections = [Section("What was asked", *_asked(result))]

@@ -1,22 +1,20 @@
-"""What `decoding_circuits` found: its numbers, its page, its files."""
+"""What `decoding_circuits` found: its numbers and its files."""
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tv_lens.circuits import Circuit, Comparison, to_attribution_graph, to_dot, to_graphml
-from tv_lens.experiments.task_survey.result import check_folder, records
+from tv_lens.experiments.folders import filled, json_text
+from tv_lens.experiments.records import records
+from tv_lens.experiments.reporting import report
 from tv_lens.experiments.vector_circuits.task_circuit import TaskCircuit
+from tv_lens.renamed import renamed_attributes
 from tv_lens.results.sweep_parts import plain
 from tv_lens.task_vectors.vector import TaskVector
 from tv_lens.tasks.definition import Task
-from tv_lens.viz.html import Page
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -60,38 +58,23 @@ class DecodingResult:
         }  # fmt: skip
         return plain(found, "summary")
 
-    def page(self) -> Page:
-        """The circuits, drawn, with their evidence."""
-        from tv_lens.experiments.vector_circuits.page import circuit_report
-
-        return circuit_report(self)
-
     def save(self, out: str | Path) -> Path:
-        """Writes `circuits.html`, `circuits.json` and, for each task, its circuit in four formats; returns the page's path.
+        """Writes `circuits.json` and, for each task, its vector and its circuit in four formats; returns the path of
+        `circuits.json`. `tv.report(result)` is the page.
 
         `<task>.json` has MIB's fields and comes back with `tv.Circuit.from_json`; `<task>.graph.json` is for attribution
         graph viewers; `<task>.graphml` and `<task>.dot` for everything else.
         """
-        out = Path(out)
-        check_folder(out)
-        out.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=out))
-        try:
-            self.page().save(staging / "circuits.html")
+        with filled(out, last="circuits.json") as folder:
             for name, circuit in self.circuits.items():
                 stem = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in name) or "task"
                 texts = {"json": circuit.to_json(), "graph.json": to_attribution_graph(circuit, slug=stem),
                          "graphml": to_graphml(circuit), "dot": to_dot(circuit)}  # fmt: skip
                 for suffix, text in texts.items():
-                    (staging / f"{stem}.{suffix}").write_text(text, encoding="utf-8")
-                self.vectors[name].save(staging / f"{stem}.safetensors")
-            text = json.dumps(self.summary(), indent=1, ensure_ascii=False, allow_nan=False)
-            (staging / "circuits.json").write_text(text + "\n", encoding="utf-8")
-            for path in sorted(staging.iterdir(), key=lambda path: path.name == "circuits.json"):
-                os.replace(path, out / path.name)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-        return out / "circuits.html"
+                    (folder / f"{stem}.{suffix}").write_text(text, encoding="utf-8")
+                self.vectors[name].save(folder / f"{stem}.safetensors")
+            (folder / "circuits.json").write_text(json_text(self.summary()), encoding="utf-8")
+        return Path(out) / "circuits.json"
 
     def __repr__(self) -> str:
         lines = [f"DecodingResult of {len(self.tasks)} task{'s' * (len(self.tasks) != 1)} on {self.model['name']}, vectors "
@@ -99,4 +82,6 @@ class DecodingResult:
         return "\n".join(lines + [f"  {one.sentence()}" for one in self.found.values()])
 
     def _repr_html_(self) -> str:
-        return self.page()._repr_html_()
+        return report(self)._repr_html_()
+
+    __getattr__ = renamed_attributes(page="tv.report(result)")

@@ -8,6 +8,7 @@ from typing import Any
 
 from tv_lens.circuits import Circuit, EdgeScores, ExactEdges, discover, faithfulness
 from tv_lens.errors import EmptySelection, PromptError
+from tv_lens.experiments.records import interval_of, records
 from tv_lens.model.attention_patterns import AttentionPatterns, attention
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.results.sweep import Sweep
@@ -45,12 +46,12 @@ class TaskCircuit:
 
     def recovered(self, kind: str = "circuit") -> dict[str, float]:
         """The share of the vector's effect that so many edges carry on test queries: mean, low, high, n."""
-        return _interval(self.curve.recovery().sel(kind=kind, size=self.asked))
+        return interval_of(self.curve.recovery().sel(kind=kind, size=self.asked))
 
     def gap(self) -> dict[str, float]:
         """What there is to recover on test queries: the metric with the vector minus without it."""
         curve = self.curve
-        return _interval(replace(curve, values=curve.clean - curve.corrupted, clean=None, corrupted=None))
+        return interval_of(replace(curve, values=curve.clean - curve.corrupted, clean=None, corrupted=None))
 
     def sentence(self) -> str:
         """What the circuit carries, beside random circuits of its size."""
@@ -66,8 +67,6 @@ class TaskCircuit:
 
     def summary(self) -> dict[str, Any]:
         """Every number, as JSON holds it."""
-        from tv_lens.experiments.task_survey.result import records
-
         return {
             "task": self.task, "sentence": self.sentence(), "n_edges": len(self.circuit.graph),
             "measured": len(self.scores.measured), "requested": self.asked, "effective": len(self.circuit),
@@ -135,9 +134,3 @@ def _patterns(model: HookedModel, circuit: Circuit, vector: TaskVector, text: st
 def _two(value: float) -> str:
     """Two decimals, and no minus before a zero."""
     return f"{round(value, 2) + 0.0:.2f}"
-
-
-def _interval(found: Sweep) -> dict[str, float]:
-    from tv_lens.experiments.task_survey.result import interval_of
-
-    return interval_of(found)

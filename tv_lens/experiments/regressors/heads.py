@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tv_lens.errors import EmptySelection, InvalidArgument
-from tv_lens.experiments.regressors.patch_matrix import (
+from tv_lens.experiments.regressors.patches import (
     UNITS,
     check_labels,
     described,

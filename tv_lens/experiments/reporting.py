@@ -1,0 +1,32 @@
+"""`report`: one verb for the page of every experiment. Each page registers here when its module is imported."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from tv_lens.errors import InvalidArgument
+from tv_lens.viz.html import Page
+
+
+@functools.singledispatch
+def report(result: Any, **options: Any) -> Page:
+    """The `Page` of an experiment's result: shown in Jupyter, or saved with `.save("report.html")`, without network.
+
+    Args:
+        result: what an experiment returned; its numbers are saved by `result.save(folder)`.
+        options: what else there is, the function of the type's page says.
+
+    Raises:
+        InvalidArgument: results of this type have no page.
+
+    Example:
+        >>> report("a string")
+        Traceback (most recent call last):
+            ...
+        tv_lens.errors.InvalidArgument: There is no page of this.
+          got:     str
+          allowed: DecodingResult, Emergence, LensResult, PaperResult
+    """
+    names = sorted(kind.__name__ for kind in report.registry if kind is not object)
+    raise InvalidArgument("There is no page of this.", got=type(result).__name__, allowed=", ".join(names))
