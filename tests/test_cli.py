@@ -11,11 +11,11 @@ from typer.testing import CliRunner
 
 import tiny_folder
 from tv_lens import tasks
-from tv_lens.cli import commands as cli
+from tv_lens.cli import app, survey
 from tv_lens.experiments import lens as lens_function
 from tv_lens.experiments.task_survey.measure import SIZES
 
-COMMANDS = ("demo", "lens", "tasks", "audit", "models")
+COMMANDS = ("demo", "survey", "tasks", "audit", "models")
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def small(monkeypatch):
 @pytest.fixture
 def tv_lens():
     def run(*arguments: object):
-        return CliRunner().invoke(cli.app, [str(one) for one in arguments], prog_name="tv-lens")
+        return CliRunner().invoke(app, [str(one) for one in arguments], prog_name="tv-lens")
 
     return run
 
@@ -51,7 +51,7 @@ def test_help_names_the_commands_and_shows_examples(tv_lens):
     assert found.exit_code == 0
     for command in COMMANDS:
         assert command in found.stdout
-    assert "Examples" in found.stdout and "tv-lens lens --task antonym --out found" in plain(found.stdout)
+    assert "Examples" in found.stdout and "tv-lens survey --task antonym --out survey" in plain(found.stdout)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -99,7 +99,7 @@ def test_lens_writes_the_report_and_tells_the_headline(tv_lens, folder, tmp_path
     path = tmp_path / "letters.json"
     path.write_text(json.dumps([{"input": word, "output": word[0]} for word, _ in pairs(60)]))
     out = tmp_path / "out"
-    found = tv_lens("lens", "-m", folder, "-t", path, "-t", "capitalize", "-k", "2", "-o", out, "--n", "5",
+    found = tv_lens("survey", "-m", folder, "-t", path, "-t", "capitalize", "-k", "2", "-o", out, "--n", "5",
                     "--seed", "1", "--template", "io")  # fmt: skip
     assert found.exit_code == 0, found.stderr
     summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
@@ -127,7 +127,7 @@ def test_demo_asks_its_tasks_of_the_embedded_model(tv_lens, folder, tmp_path, mo
         asked.update(options, tasks=names)
         return lens_function(model, ["capitalize"], shots=2, size=tiny_folder.SIZE)
 
-    monkeypatch.setattr(cli, "DEMO_MODEL", str(folder))
+    monkeypatch.setattr(survey, "DEMO_MODEL", str(folder))
     monkeypatch.setattr("tv_lens.experiments.lens", instead)
     found = tv_lens("demo", "--out", tmp_path / "report", "--seed", "3")
     assert found.exit_code == 0, found.stderr
@@ -146,25 +146,25 @@ def pairs(count: int) -> list[tuple[str, str]]:
 
 def test_an_error_is_one_block_without_a_traceback(tv_lens, monkeypatch):
     monkeypatch.setattr("tv_lens.model.hooked_model.load", lambda *args, **kwargs: pytest.fail("the model was loaded"))
-    found = tv_lens("lens", "-t", "antonym", "--size", "dmeo")
+    found = tv_lens("survey", "-t", "antonym", "--size", "dmeo")
     assert found.exit_code == 2 and found.stdout == ""
     assert found.stderr == (
         "Error No size is called 'dmeo'.\n  got:     'dmeo'\n  allowed: demo, standard, full\n"
         "  do:      did you mean 'demo'?\n"
     )
-    assert tv_lens("lens", "-t", "antonym", "--size", "dmeo", "--debug").exception.got == "'dmeo'"
+    assert tv_lens("survey", "-t", "antonym", "--size", "dmeo", "--debug").exception.got == "'dmeo'"
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("lens", "-t", "present-pats"), "did you mean 'present-past'"),
-        (("lens", "-t", "nowhere.json"), "There is no file 'nowhere.json'."),
-        (("lens", "-t", "antonym", "--family", "verb"), "did you mean 'verbs'?"),
-        (("lens", "-t", "antonym", "--template", "qaa"), "did you mean 'qa'?"),
-        (("lens", "-t", "antonym", "--dtype", "int9"), "The dtype of a model must be a floating-point type."),
+        (("survey", "-t", "present-pats"), "did you mean 'present-past'"),
+        (("survey", "-t", "nowhere.json"), "There is no file 'nowhere.json'."),
+        (("survey", "-t", "antonym", "--family", "verb"), "did you mean 'verbs'?"),
+        (("survey", "-t", "antonym", "--template", "qaa"), "did you mean 'qa'?"),
+        (("survey", "-t", "antonym", "--dtype", "int9"), "The dtype of a model must be a floating-point type."),
         (("audit", "-t", "antonym", "-m", "./nowhere"), "nowhere"),
-        (("lens", "-t", "antonym", "-m", "./nowhere"), "The model folder cannot be opened."),
+        (("survey", "-t", "antonym", "-m", "./nowhere"), "The model folder cannot be opened."),
     ],
 )
 def test_bad_input_is_told_in_words(tv_lens, arguments, words):
@@ -175,7 +175,7 @@ def test_bad_input_is_told_in_words(tv_lens, arguments, words):
 def test_a_file_in_the_way_is_refused_before_the_work(tv_lens, tmp_path, monkeypatch):
     monkeypatch.setattr("tv_lens.model.hooked_model.load", lambda *args, **kwargs: pytest.fail("the model was loaded"))
     (tmp_path / "file").write_text("")
-    found = tv_lens("lens", "-t", "antonym", "--out", tmp_path / "file")
+    found = tv_lens("survey", "-t", "antonym", "--out", tmp_path / "file")
     assert found.exit_code == 2 and "Results are written into a folder." in found.stderr
 
 
@@ -188,13 +188,13 @@ def test_an_interrupt_is_a_line(tv_lens, folder, monkeypatch, tmp_path):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("tv_lens.experiments.lens", interrupted)
-    found = tv_lens("lens", "-m", folder, "-t", "antonym", "-o", tmp_path / "out")
+    found = tv_lens("survey", "-m", folder, "-t", "antonym", "-o", tmp_path / "out")
     assert found.exit_code == 130 and "Stopped. No file is half written." in found.stderr
     assert not (tmp_path / "out").exists()
 
 
 def test_a_missing_option_is_told_by_typer(tv_lens):
-    found = tv_lens("lens")
+    found = tv_lens("survey")
     assert found.exit_code == 2 and "Missing option" in found.stderr
 
 

@@ -47,7 +47,7 @@ def plain(text: str) -> str:
 
 def test_two_folders_are_two_seeds_of_one_page(folders, tmp_path):
     out = tmp_path / "out"
-    found = ask("--run", folders[0], "--run", folders[1], "--size", "tiny", "--out", out)
+    found = ask("--network", folders[0], "--network", folders[1], "--size", "tiny", "--out", out)
     assert found.exit_code == 0, found.output
     held = json.loads((out / "emergence.json").read_text())
     assert [one["model"]["seed"] for one in held["runs"]] == [0, 1]
@@ -59,7 +59,7 @@ def test_two_folders_are_two_seeds_of_one_page(folders, tmp_path):
 
 
 def test_asked_again_nothing_is_measured_again(folders, tmp_path, monkeypatch):
-    options = ("--run", folders[0], "--size", "tiny", "--out", tmp_path / "out", "--cache", tmp_path / "kept")
+    options = ("--network", folders[0], "--size", "tiny", "--out", tmp_path / "out", "--folder", tmp_path / "kept")
     assert ask(*options).exit_code == 0
     first = (tmp_path / "out" / "emergence.json").read_text()
     monkeypatch.setattr(MODULE, "measured", lambda *args: pytest.fail("a checkpoint was measured again"))
@@ -70,7 +70,7 @@ def test_asked_again_nothing_is_measured_again(folders, tmp_path, monkeypatch):
 
 def test_embedded_runs_have_a_page_each_and_an_index(tmp_path):
     out = tmp_path / "out"
-    found = ask("--run", "embedded", "--size", "tiny", "--out", out)
+    found = ask("--network", "embedded", "--size", "tiny", "--out", out)
     assert found.exit_code == 0, found.output
     assert {one.name for one in out.glob("*.html")} == {"bases2.html", "others.html", "index.html"}
     assert 'href="bases2.html"' in (out / "index.html").read_text()
@@ -78,19 +78,19 @@ def test_embedded_runs_have_a_page_each_and_an_index(tmp_path):
 
 
 def test_one_embedded_seed(tmp_path):
-    found = ask("--run", "embedded:bases2", "--seed", 1, "--size", "tiny", "--out", tmp_path)
+    found = ask("--network", "embedded:bases2", "--network-seed", 1, "--size", "tiny", "--out", tmp_path)
     assert found.exit_code == 0, found.output
     assert json.loads((tmp_path / "emergence.json").read_text())["model"]["name"] == "bases2-1"
 
 
 @pytest.mark.parametrize("arguments, words", [
-    (("--run", "embedded:bases3"), "did you mean 'bases2'?"),
-    (("--run", "embedded:bases2", "--seed", "7"), "allowed: 0, 1"),
-    (("--run", "embedded", "--seed", "7"), "No embedded run was trained from this seed."),
-    (("--run", "bases2"), "--run embedded or embedded:NAME"),
-    (("--run", "FOLDER", "--seed", "1"), "holds one seed"),
-    (("--run", "FOLDER", "--size", "tinny"), "did you mean 'tiny'?"),
-    (("--run", "FOLDER", "--out", "FILE"), "Results are written into a folder."),
+    (("--network", "embedded:bases3"), "did you mean 'bases2'?"),
+    (("--network", "embedded:bases2", "--network-seed", "7"), "allowed: 0, 1"),
+    (("--network", "embedded", "--network-seed", "7"), "No embedded network was trained from this seed."),
+    (("--network", "bases2"), "--network embedded or embedded:NAME"),
+    (("--network", "FOLDER", "--network-seed", "1"), "holds one seed"),
+    (("--network", "FOLDER", "--size", "tinny"), "did you mean 'tiny'?"),
+    (("--network", "FOLDER", "--out", "FILE"), "Results are written into a folder."),
 ])  # fmt: skip
 def test_bad_input_is_told_before_anything_is_measured(folders, tmp_path, monkeypatch, arguments, words):
     monkeypatch.setattr(MODULE, "measured", lambda *args: pytest.fail("something was measured"))
@@ -103,5 +103,5 @@ def test_bad_input_is_told_before_anything_is_measured(folders, tmp_path, monkey
 
 def test_a_run_of_too_few_checkpoints_says_so(tmp_path):
     lab.train(lab.preset("tiny", steps=20, checkpoints=4), tmp_path / "begun", stop_after=1)
-    found = ask("--run", tmp_path / "begun", "--size", "tiny", "--out", tmp_path / "out")
+    found = ask("--network", tmp_path / "begun", "--size", "tiny", "--out", tmp_path / "out")
     assert found.exit_code == 2 and "3 or more" in found.stderr

@@ -41,3 +41,19 @@ def test_completion_sees_every_public_name_and_none_of_the_internal_ones():
 def test_a_name_that_never_was_is_an_attribute_error():
     with pytest.raises(AttributeError, match="ptach"):
         tv.ptach  # noqa: B018
+
+
+@pytest.mark.parametrize("arguments, exit_code", [("--help", 0), ("survey --help", 0), ("survey --tsak antonym", 2), ("surve", 2)])
+def test_help_and_a_mistyped_option_answer_without_the_heavy_libraries(arguments, exit_code):
+    code = f"""
+import sys
+from tv_lens.cli import main
+sys.argv = ["tv-lens", *{arguments.split()!r}]
+out, error, sys.stdout = sys.stdout, sys.stderr, open("/dev/null", "w")
+sys.stderr = sys.stdout
+try:
+    main()
+except SystemExit as exit:
+    assert exit.code == {exit_code}, exit.code
+sys.stdout, sys.stderr = out, error"""
+    assert not modules_after(code) & HEAVY

@@ -11,7 +11,7 @@ from typing import Any
 
 import lazy_loader
 
-from tv_lens.renamed import renamed
+from tv_lens.renamed import renamed as _renamed
 
 __version__ = "0.1.0"
 
@@ -23,5 +23,5 @@ _RENAMED: dict[str, str] = {}
 
 def __getattr__(name: str) -> Any:
     if name in _RENAMED:
-        raise renamed(f"tv.{name}", _RENAMED[name])
+        raise _renamed(f"tv.{name}", _RENAMED[name])
     return _public_name(name)

@@ -7,19 +7,10 @@ from typing import Annotated
 
 import typer
 
-from tv_lens.cli.commands import (
-    DEMO_MODEL,
-    Debug,
-    Model,
-    Seed,
-    Tasks,
-    TemplateName,
-    _out,
-    _said,
-    _teller,
-    _template,
-    app,
-)
+from tv_lens.cli.application import DEMO_MODEL, Debug, Model, Seed, Tasks, TemplateName, app, template_called
+from tv_lens.cli.loader import loaded
+from tv_lens.cli.printing import errors_shown, output, stage_printer
+from tv_lens.errors import unknown
 
 _EPILOG = """[bold]Examples[/bold]
 
@@ -48,29 +39,24 @@ def circuit(
     debug: Debug = False,
 ) -> None:  # fmt: skip
     """Find the edges that decode tasks' vectors, test them on held-out queries, and draw them."""
-    with _said(debug):
-        from tv_lens import tasks as library
-        from tv_lens.errors import unknown
-        from tv_lens.experiments import report
-        from tv_lens.experiments.folders import check_folder
-        from tv_lens.experiments.vector_circuits.measure import CIRCUIT_SIZES, decoding_circuits
-        from tv_lens.model.hooked_model import load
-
-        check_folder(out)
-        if size not in CIRCUIT_SIZES:
-            raise unknown("size", size, CIRCUIT_SIZES)
+    with errors_shown(debug):
+        library, circuits = loaded("tv_lens.tasks"), loaded("tv_lens.experiments.vector_circuits")
+        loaded("tv_lens.experiments.folders").check_folder(out)
+        if size not in circuits.CIRCUIT_SIZES:
+            raise unknown("size", size, circuits.CIRCUIT_SIZES)
         named = [library.task(one) for one in task]
-        say = _teller()
+        say = stage_printer()
         say(f"loading {model}")
-        result = decoding_circuits(load(model), named, layer=layer, edges=edges, shots=shots, size=size, n=n, seed=seed,
-                                   template=_template(template), say=say)  # fmt: skip
+        found = loaded("tv_lens.model.hooked_model").load(model)
+        result = circuits.decoding_circuits(found, named, layer=layer, edges=edges, shots=shots, size=size, n=n,
+                                            seed=seed, template=template_called(template), say=say)  # fmt: skip
         say("writing the page")
         numbers = result.save(out)
-        written = report(result).save(out / "circuits.html")
-        _out().print()
+        written = loaded("tv_lens.experiments").report(result).save(out / "circuits.html")
+        output().print()
         for one in result.found.values():
-            _out().print(one.sentence(), highlight=False, markup=False)
-        _out().print()
+            output().print(one.sentence(), highlight=False, markup=False)
+        output().print()
         typer.echo(f"Page:     {written}")
         typer.echo(f"Numbers:  {numbers}")
         typer.echo(f"Circuits: {written.parent}/*.json, *.graph.json, *.graphml, *.dot")

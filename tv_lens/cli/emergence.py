@@ -7,118 +7,124 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
-from tv_lens.cli.commands import Debug, _escaped, _out, _said, _teller, app
+from tv_lens.cli.application import Debug, Device, Seed, app
+from tv_lens.cli.loader import loaded
+from tv_lens.cli.printing import errors_shown, output, stage_printer
+from tv_lens.errors import EmptySelection, InvalidArgument, unknown
 
 if TYPE_CHECKING:
     from tv_lens.experiments.training.findings import Findings
 
 _EPILOG = """[bold]Examples[/bold]
 
-A run that comes with the package, all its seeds on one page:  [cyan]tv-lens emergence --run embedded:bases4[/cyan]
+A network that comes with the package, all its seeds on one page:  [cyan]tv-lens emergence --network embedded:bases4[/cyan]
 
-All that come with it, and a page over them:  [cyan]tv-lens emergence --run embedded --out emergence[/cyan]
+All that come with it, and a page over them:  [cyan]tv-lens emergence --network embedded --out emergence[/cyan]
 
-Your own, with another seed beside it:  [cyan]tv-lens emergence --run runs/bases4-0 --run runs/bases4-1[/cyan]
+Your own, with another seed beside it:  [cyan]tv-lens emergence --network networks/bases4-0 --network networks/bases4-1[/cyan]
 
 The same command again goes on where it was stopped."""
 
 EMBEDDED = "embedded"
+Source = tuple[str, int]  # a training folder or the name of an embedded network, and its seed
 
 
 @app.command(epilog=_EPILOG)
 def emergence(
-    run: Annotated[list[str], typer.Option("--run", metavar="DIR|embedded[:NAME]", show_default=False,
-                   help="A training run's folder, or one that comes with the package; again for further seeds of its "
-                        "family.")],
+    network: Annotated[list[str], typer.Option("--network", metavar="DIR|embedded[:NAME]", show_default=False,
+                       help="The folder of a training run, or a network that comes with the package; again for further "
+                            "seeds of its family.")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR",
                                       help="Where the pages and their numbers go.")] = Path("emergence"),
     size: Annotated[str, typer.Option("--size", metavar="tiny|laptop|full", help="How much is measured.")] = "laptop",
-    seed: Annotated[list[int] | None,
-        typer.Option("--seed", help="Of an embedded run; again for more.", show_default="all there are")] = None,
-    draw: Annotated[int, typer.Option("--draw", help="The episodes that are measured on.")] = 0,
-    cache: Annotated[Path | None, typer.Option("--cache", metavar="DIR", help="Keep finished measurements there.",
-                     show_default="OUT/run")] = None,
-    device: Annotated[str | None, typer.Option(help="Where to run.", show_default="a GPU if there is one")] = None,
+    network_seed: Annotated[list[int] | None, typer.Option("--network-seed", show_default="all there are",
+                            help="Which seeds of an embedded network; again for more.")] = None,
+    seed: Seed = 0,
+    folder: Annotated[Path | None, typer.Option("--folder", metavar="DIR", help="Keep finished measurements there.",
+                      show_default="OUT/run")] = None,
+    device: Device = None,
     debug: Debug = False,
 ) -> None:  # fmt: skip
-    """Watch networks learn to tell tasks apart: losses, decodability, patches and heads over training."""
-    with _said(debug):
-        from tv_lens.errors import unknown
-        from tv_lens.experiments.folders import check_folder
-        from tv_lens.experiments.training.findings import Findings
-        from tv_lens.experiments.training.measure import SIZES
-        from tv_lens.experiments.training.measure import emergence as watch
-        from tv_lens.experiments.training.page import write_index, write_page
-
-        cache = out / "run" if cache is None else cache
-        for folder in (out, cache):
-            check_folder(folder)
-        if size not in SIZES:
-            raise unknown("size", size, SIZES)
-        pages = _asked(run, seed)
-        say = _teller()
-        found: dict[str, list[Findings]] = {}
+    """Watch networks learn to distinguish tasks: losses, decodability, patches and heads over training."""
+    with errors_shown(debug):
+        training = loaded("tv_lens.experiments.training.measure")
+        findings, page = loaded("tv_lens.experiments.training.findings"), loaded("tv_lens.experiments.training.page")
+        folder = out / "run" if folder is None else folder
+        for each in (out, folder):
+            loaded("tv_lens.experiments.folders").check_folder(each)
+        if size not in training.SIZES:
+            raise unknown("size", size, training.SIZES)
+        pages = _pages(network, network_seed)
+        say = stage_printer()
+        by_page: dict[str, list[Findings]] = {}
         for name, sources in pages.items():
             for source, own in sources:
                 label = f"{source}-{own}" if Path(source).name == source else Path(source).resolve().name
-                result = watch(source, seed=own, size=size, draw=draw, run=cache / f"{label} {size} {draw}",
-                               device=device,
-                               say=_labelled(say, label))  # fmt: skip
-                found.setdefault(name, []).append(Findings(result))
-        alone = len(found) == 1
-        files = {name: "emergence.html" if alone else f"{name}.html" for name in found}
+                result = training.emergence(source, seed=own, size=size, draw=seed, device=device,
+                                            run=folder / f"{label} {size} {seed}", say=_labelled(say, label))  # fmt: skip
+                by_page.setdefault(name, []).append(findings.Findings(result))
+        alone = len(by_page) == 1
+        files = {name: "emergence.html" if alone else f"{name}.html" for name in by_page}
         say("writing the page" if alone else "writing the pages")
-        for name, runs in found.items():
-            written = write_page(runs, out / files[name])
-            _tell(runs)
+        for name, networks in by_page.items():
+            written = page.write_page(networks, out / files[name])
+            _print_claims(networks)
             typer.echo(f"Page:    {written}\nNumbers: {written.with_suffix('.json')}\n")
         if not alone:
-            typer.echo(f"All:     {write_index(found, files, out)}")
+            typer.echo(f"All:     {page.write_index(by_page, files, out)}")
 
 
-def _asked(runs: Sequence[str], seeds: Sequence[int] | None) -> dict[str, list[tuple[str, int]]]:
-    """What stands on which page: (source, seed), by the page's name."""
-    from tv_lens.errors import EmptySelection, InvalidArgument, unknown
-    from tv_lens.lab import embedded
+def _pages(networks: Sequence[str], seeds: Sequence[int] | None) -> dict[str, list[Source]]:
+    """What stands on which page, by the page's name."""
+    folders = [one for one in networks if one.partition(":")[0] != EMBEDDED]
+    pages: dict[str, list[Source]] = {}
+    if folders:
+        _check_folders(folders, seeds)
+        pages[Path(folders[0]).resolve().name] = [(str(Path(folder).resolve()), 0) for folder in folders]
+    for one in networks:
+        if one not in folders:
+            pages = {**_embedded_pages(one, seeds), **pages}
+    if not pages:
+        raise EmptySelection("No embedded network was trained from this seed.",
+                             got=f"--network-seed {', '.join(map(str, seeds or ()))}")  # fmt: skip
+    return pages
 
-    pages: dict[str, list[tuple[str, int]]] = {}
-    listed = embedded.runs()
-    folders = [one for one in runs if one.partition(":")[0] != EMBEDDED]
-    if seeds and folders:
+
+def _check_folders(folders: Sequence[str], seeds: Sequence[int] | None) -> None:
+    if seeds:
         raise InvalidArgument("The folder of a training run holds one seed.",
-                              got=f"--run {folders[0]} --seed {seeds[0]}",
-                              do="leave --seed out, and name each seed's folder with a --run of its own.")  # fmt: skip
+                              got=f"--network {folders[0]} --network-seed {seeds[0]}",
+                              do="leave --network-seed out, and name each seed's folder with a --network of "
+                                 "its own.")  # fmt: skip
     for folder in folders:
         if not (Path(folder) / "config.json").is_file():
             raise InvalidArgument("This is not the folder of a training run.", got=folder,
                                   allowed="a folder that `tv-lens train` wrote",
-                                  do=f"for runs that come with the package: --run {EMBEDDED} or "
+                                  do=f"for networks that come with the package: --network {EMBEDDED} or "
                                      f"{EMBEDDED}:NAME.")  # fmt: skip
-    if folders:
-        pages[Path(folders[0]).resolve().name] = [(str(Path(folder).resolve()), 0) for folder in folders]
-    for one in runs:
-        kind, _, name = one.partition(":")
-        if kind != EMBEDDED:
-            continue
-        names = sorted(set(listed.name))
-        if not names:
-            raise EmptySelection("No run comes with this installation.", got=one,
-                                 do="train one: tv-lens train --preset small --out DIR")
-        if name and name not in names:
-            raise unknown("embedded run", name, names)
-        for each in [name] if name else names:
-            known = sorted(listed[listed.name == each].seed.tolist())
-            missing = [seed for seed in seeds or () if seed not in known]
-            if missing and name:
-                raise InvalidArgument(f"{each!r} was not trained from this seed.", got=f"--seed {missing[0]}",
-                                      allowed=", ".join(map(str, known)))
-            chosen = [seed for seed in (known if seeds is None else dict.fromkeys(seeds)) if seed in known]
-            if chosen:
-                pages.setdefault(each, [(each, seed) for seed in chosen])
-    if not pages:
-        raise EmptySelection("No embedded run was trained from this seed.",
-                             got=f"--seed {', '.join(map(str, seeds or ()))}")
+
+
+def _embedded_pages(asked: str, seeds: Sequence[int] | None) -> dict[str, list[Source]]:
+    """The pages of `embedded` or `embedded:NAME`: a network each, with the seeds that were asked for and are there."""
+    listed = loaded("tv_lens.lab.embedded").runs()
+    names, name = sorted(set(listed.name)), asked.partition(":")[2]
+    if not names:
+        raise EmptySelection("No network comes with this installation.", got=asked,
+                             do="train one: tv-lens train --preset small --out DIR")  # fmt: skip
+    if name and name not in names:
+        raise unknown("embedded network", name, names)
+    pages = {}
+    for each in [name] if name else names:
+        known = sorted(listed[listed.name == each].seed.tolist())
+        missing = [seed for seed in seeds or () if seed not in known]
+        if missing and name:
+            raise InvalidArgument(f"{each!r} was not trained from this seed.", got=f"--network-seed {missing[0]}",
+                                  allowed=", ".join(map(str, known)))  # fmt: skip
+        chosen = [seed for seed in (known if seeds is None else dict.fromkeys(seeds)) if seed in known]
+        if chosen:
+            pages[each] = [(each, seed) for seed in chosen]
     return pages
 
 
@@ -126,11 +132,8 @@ def _labelled(say: Callable[[str], None], label: str) -> Callable[[str], None]:
     return lambda line: say(f"{label}: {line}")
 
 
-def _tell(runs: Sequence[Findings]) -> None:
-    """The verdicts, a claim a line."""
-    from tv_lens.experiments.training.claims import claims_over
-
-    for claim in claims_over(runs):
-        _out().print(f"{_escaped(claim.figure)}: {_escaped(claim.claim)}: [bold]{claim.verdict}[/bold]\n    "
-                     f"{_escaped(claim.ours)}",
-                     highlight=False)  # fmt: skip
+def _print_claims(networks: Sequence[Findings]) -> None:
+    """The verdicts, one claim per line."""
+    for claim in loaded("tv_lens.experiments.training.claims").claims_over(networks):
+        output().print(f"{escape(claim.figure)}: {escape(claim.claim)}: [bold]{claim.verdict}[/bold]\n    "
+                       f"{escape(claim.ours)}", highlight=False)  # fmt: skip

@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
-from tv_lens.cli.commands import DEMO_MODEL, Debug, Model, Seed, _escaped, _loading, _out, _said, _teller, app
+from tv_lens.cli.application import DEMO_MODEL, Debug, Device, Dtype, Model, Seed, app, loading_options
+from tv_lens.cli.loader import loaded
+from tv_lens.cli.printing import errors_shown, output, stage_printer
 
 _EPILOG = """[bold]Examples[/bold]
 
@@ -34,26 +37,25 @@ def paper(
     finetune: Annotated[int | None, typer.Option("--finetune", metavar="STEPS", min=0, show_default="the size's own",
                         help="Steps of LoRA for each variant; 0 leaves finetuning out.")] = None,
     seed: Seed = 0,
-    dtype: Annotated[str, typer.Option(help="Of the weights.")] = "float32",
-    device: Annotated[str | None, typer.Option(help="Where to run.", show_default="a GPU if there is one")] = None,
+    dtype: Dtype = "float32",
+    device: Device = None,
     debug: Debug = False,
 ) -> None:  # fmt: skip
     """Run the paper's experiments on a language model, and write one page: claim by claim, with controls."""
-    with _said(debug):
-        from tv_lens.experiments import report
-        from tv_lens.experiments.folders import check_folder
-        from tv_lens.experiments.language_models.measure import FAMILIES, size_called
-        from tv_lens.experiments.language_models.measure import paper as run
-
-        check_folder(out)
-        say = _teller()
-        result = run(model, size=size_called(size, finetune), families=tuple(family or FAMILIES), sentences=sentences, others=also or (), seed=seed,
-                     loading=_loading(dict(dtype=dtype, device=device)), run=out / "run", say=say)  # fmt: skip
+    with errors_shown(debug):
+        measure = loaded("tv_lens.experiments.language_models.measure")
+        loaded("tv_lens.experiments.folders").check_folder(out)
+        say = stage_printer()
+        result = measure.paper(
+            model, size=measure.size_called(size, finetune), families=tuple(family or measure.FAMILIES),
+            sentences=sentences, others=also or (), seed=seed, run=out / "run", say=say,
+            loading=loading_options(dtype=dtype, device=device),
+        )  # fmt: skip
         numbers = result.save(out)
-        written = report(result).save(out / "paper.html")
+        written = loaded("tv_lens.experiments").report(result).save(out / "paper.html")
         for claim in result.claims():
-            _out().print(f"{claim.figure}, {claim.family}: {claim.claim}: [bold]{claim.verdict}[/bold]\n    {_escaped(claim.ours)}",
+            output().print(f"{claim.figure}, {claim.family}: {claim.claim}: [bold]{claim.verdict}[/bold]\n    {escape(claim.ours)}",
                          highlight=False)  # fmt: skip
         for name, why in ({} if result.comparison is None else result.comparison.failed).items():
-            _out().print(f"[yellow]{_escaped(name)} could not be measured:[/yellow] {_escaped(why)}", highlight=False)
+            output().print(f"[yellow]{escape(name)} could not be measured:[/yellow] {escape(why)}", highlight=False)
         typer.echo(f"\nPage:    {written}\nNumbers: {numbers}")

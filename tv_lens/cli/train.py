@@ -7,15 +7,17 @@ from typing import Annotated
 
 import typer
 
-from tv_lens.cli.commands import Debug, Seed, _out, _said, app
+from tv_lens.cli.application import Debug, Device, Seed, app
+from tv_lens.cli.loader import loaded
+from tv_lens.cli.printing import errors_shown, output
 
 _EPILOG = """[bold]Examples[/bold]
 
-A laptop's half hour:  [cyan]tv-lens train --preset small --seed 0 --out runs/bases4-0[/cyan]
+A laptop's half hour:  [cyan]tv-lens train --preset small --seed 0 --out networks/bases4-0[/cyan]
 
 The same command again goes on where it was stopped.
 
-The paper's own size, on a GPU:  [cyan]tv-lens train --preset paper --out runs/paper-0[/cyan]"""
+The paper's own size, on a GPU:  [cyan]tv-lens train --preset paper --out networks/paper-0[/cyan]"""
 
 
 @app.command(epilog=_EPILOG)
@@ -29,44 +31,41 @@ def train(
     lr: Annotated[float | None, typer.Option(help="Adam's learning rate.", show_default="the preset's")] = None,
     stop_after: Annotated[int | None, typer.Option(help="Stop after this step; the rest can follow later.",
                           show_default=False)] = None,
-    device: Annotated[str | None, typer.Option(help="Where to train.", show_default="a GPU if there is one")] = None,
+    device: Device = None,
     threads: Annotated[int | None, typer.Option(help="Of the CPU; with 1, a resumed run ends with the same bits.",
                        show_default="torch's")] = None,
     debug: Debug = False,
 ) -> None:  # fmt: skip
     """Train a small transformer on a family of in-context regression tasks."""
-    with _said(debug):
-        import torch
-
-        from tv_lens.lab.recipes import preset as recipe
-        from tv_lens.lab.training import train as run_training
-
+    with errors_shown(debug):
         if threads is not None:
+            import torch
+
             torch.set_num_threads(threads)
         changes = {name: value for name, value in (("steps", steps), ("batch", batch), ("lr", lr)) if value is not None}
-        run = run_training(recipe(preset, seed=seed, **changes), out, device=device, stop_after=stop_after)
+        lab = loaded("tv_lens.lab")
+        run = lab.train(lab.preset(preset, seed=seed, **changes), out, device=device, stop_after=stop_after)
         log = run.log()
         log = log[log.kind == "checkpoint"]
-        _out().print(f"{run!r}\nin {out}", highlight=False)
+        output().print(f"{run!r}\nin {out}", highlight=False)
         for row in log[log.step == log.step.max()].itertuples():
-            _out().print(f"  {row.task}: mean squared error {row.mse:.3f}", highlight=False)
+            output().print(f"  {row.task}: mean squared error {row.mse:.3f}", highlight=False)
 
 
-@app.command("pack-run", epilog="[bold]Example[/bold]\n\n[cyan]tv-lens pack-run runs/bases4-0 --name bases4 --keep 8[/cyan]")
-def pack_run(
+@app.command("pack-network", epilog="[bold]Example[/bold]\n\n[cyan]tv-lens pack-network networks/bases4-0 --name bases4 --keep 8[/cyan]")
+def pack_network(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a training run.", show_default=False)],
     name: Annotated[str, typer.Option("--name", help="What it is called; the seed is put behind.")],
     keep: Annotated[int, typer.Option("--keep", help="How many checkpoints.")] = 8,
     since: Annotated[int, typer.Option(min=1, help="The earliest step that is kept beside the untrained network.")] = 1,
     command: Annotated[str, typer.Option("--command", help="What made the run, as typed.")] = "",
     into: Annotated[Path | None, typer.Option("--into", metavar="DIR", help="Where it goes.",
-                    show_default="the package's own runs")] = None,
+                    show_default="the package's own networks")] = None,
     debug: Debug = False,
 ) -> None:  # fmt: skip
     """Pack a training run into one file of half-precision weights that `tv.lab.load` finds by name."""
-    with _said(debug):
-        from tv_lens.lab.embedded import RUNS, pack
-        from tv_lens.lab.training_run import TrainingRun
-
-        path = pack(TrainingRun(folder), name, keep=keep, since=since, command=command, into=RUNS if into is None else into)
-        _out().print(f"{path} ({path.stat().st_size / 2**20:.1f} MiB)", highlight=False)
+    with errors_shown(debug):
+        lab = loaded("tv_lens.lab")
+        where = {} if into is None else {"into": into}
+        path = lab.pack(lab.TrainingRun(folder), name, keep=keep, since=since, command=command, **where)
+        output().print(f"{path} ({path.stat().st_size / 2**20:.1f} MiB)", highlight=False)
