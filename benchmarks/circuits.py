@@ -36,11 +36,11 @@ os.environ["OMP_NUM_THREADS"] = str(options.threads)
 
 import torch
 import transformers as hf
+from cost import measured
 
 import tv_lens as tv
-from cost import measured
+from tv_lens.circuits.contrast_passes import make_passes
 from tv_lens.circuits.patched import run_circuits
-from tv_lens.circuits.runs import make_runs
 
 torch.set_num_threads(options.threads)
 
@@ -65,8 +65,8 @@ def side() -> None:
     if options.what == "theirs":
         found, cost = measured(lambda: theirs(model, pairs))
     else:
-        model.run(pairs.tokens_a)
-        method = tv.EAP(grad_at="b", recheck=0) if options.what == "ours" else tv.EAPIG(5, recheck=0)
+        model.run(pairs.clean)
+        method = tv.EAP(gradient_at="corrupted", recheck=0) if options.what == "ours" else tv.EAPIG(5, recheck=0)
         scores, cost = measured(lambda: tv.discover(model, pairs, method=method, positions="all", progress=False))
         folded = scores.at_any_position()
         found = dict(zip(folded.graph.names(), folded.values.mean(0).tolist()))
@@ -80,7 +80,7 @@ def theirs(model: tv.HookedModel, pairs: tv.Contrast) -> dict[str, float]:
     from transformer_lens.tools.analysis.attribution_patching import EdgeAttributionConfig, attribution_patch
 
     sums: dict[str, float] = {}
-    for a, b, right, wrong in zip(pairs.tokens_a.ids, pairs.tokens_b.ids, pairs.answers.correct, pairs.answers.wrong):
+    for a, b, right, wrong in zip(pairs.clean.ids, pairs.corrupted.ids, pairs.answers.correct, pairs.answers.wrong):
         result = attribution_patch(model.tl, a[None], b[None], lambda logits: logits[0, -1, right] - logits[0, -1, wrong],
                                    EdgeAttributionConfig(granularity="edge"))  # fmt: skip
         for (writer, reader), score in result.edge_scores.items():
@@ -120,11 +120,11 @@ def curve() -> None:
     model = tv.load("smollm2-135m")
     queries = tv.task("present-past").queries(n=options.prompts, foils=True)
     push = torch.randn(model.shape.d_model, generator=torch.Generator().manual_seed(0)) * 10
-    runs = make_runs(model, queries, tv.Setting(tv.Replace("resid_post[20]@-1", push)))
-    draw = torch.rand(len(runs.graph), generator=torch.Generator().manual_seed(1))
+    passes = make_passes(model, queries, tv.circuits.CircuitQuestion(tv.Replace("resid_post[20]@-1", push)))
+    draw = torch.rand(len(passes.graph), generator=torch.Generator().manual_seed(1))
     masks = torch.stack([draw < share for share in (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)])
-    run_circuits(runs, masks[:1])
-    _, curve_cost = measured(lambda: run_circuits(runs, masks))
+    run_circuits(passes, masks[:1])
+    _, curve_cost = measured(lambda: run_circuits(passes, masks))
     _, pass_cost = measured(lambda: model.run(queries.tokenize(model).tokens))
     print(f"{model.name}, {options.prompts} queries: ten circuits {curve_cost.wall:.2f} s ({curve_cost.cpu:.2f} cpu), one pass "
           f"{pass_cost.wall:.2f} s ({pass_cost.cpu:.2f} cpu): {curve_cost.cpu / pass_cost.cpu:.1f} passes, {curve_cost.peak_mib:.0f} MiB")  # fmt: skip
@@ -152,7 +152,8 @@ def report() -> None:
         found[name] = scores = tv.EdgeScores.load(path)
         started = time.perf_counter()
         held_out = tv.task(name).queries(n=options.queries + options.held_out, foils=True)[options.queries :]
-        sweep = tv.faithfulness(model, scores, held_out, setting=tv.Setting(vector.replace()), sizes=(10, 30, 60, 100, 200, 400, 1000, 3000),
+        sweep = tv.faithfulness(model, scores, held_out, question=tv.circuits.CircuitQuestion(vector.replace()),
+                                sizes=(10, 30, 60, 100, 200, 400, 1000, 3000),
                                 progress=False)  # fmt: skip
         print(f"\n{name}: metric {float(sweep.clean.mean()):.2f} with the vector, {float(sweep.corrupted.mean()):.2f} without, on "
               f"{sweep.n} held-out queries ({time.perf_counter() - started:.0f} s)")  # fmt: skip

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import tiny
 import torch
 
-import tiny
 import tv_lens as tv
-from tv_lens.circuits.runs import Runs, make_runs
+from tv_lens.circuits.contrast_passes import ContrastPasses, make_passes
 
 CASES = ("vector at the last token", "pairs", "pairs, a target", "vector inside the prompt")
 
@@ -23,27 +23,27 @@ def answers(n: int, seed: int) -> tv.Answers:
 
 
 def contrast(n: int = 3, length: int = 6, seed: int = 0, pairs: bool = False) -> tv.Contrast:
-    """Run A and run B on the same tokens, or on twins that differ in two of them."""
-    a = tokens(n, length, seed)
-    ids = a.ids.clone()
+    """Clean and corrupted runs on the same tokens, or on twins that differ in two of them."""
+    clean = tokens(n, length, seed)
+    ids = clean.ids.clone()
     if pairs:
         ids[:, [1, 3]] = (ids[:, [1, 3]] - 3 + 40) % (tiny.VOCAB - 3) + 3
-    return tv.Contrast(a, tv.TokenBatch(ids, a.mask), answers(n, seed))
+    return tv.Contrast(clean, tv.TokenBatch(ids, clean.mask), answers(n, seed))
 
 
 def vector(seed: int = 1) -> torch.Tensor:
     return 2 * torch.randn(tiny.D_MODEL, generator=torch.Generator().manual_seed(seed))
 
 
-def setting(case: str) -> tv.Setting:
+def question(case: str) -> tv.circuits.CircuitQuestion:
     if case == "vector at the last token":
-        return tv.Setting(tv.Replace("resid_post[0]@-1", vector()))
+        return tv.circuits.CircuitQuestion(tv.Replace("resid_post[0]@-1", vector()))
     if case == "pairs":
-        return tv.Setting(positions="all")
+        return tv.circuits.CircuitQuestion(positions="all")
     if case == "pairs, a target":
-        return tv.Setting(target=tv.Projection("resid_post[1]@3", vector()), positions="all")
-    return tv.Setting(tv.Add("resid_pre[1]@2", vector()), positions="all")
+        return tv.circuits.CircuitQuestion(target=tv.Projection("resid_post[1]@3", vector()), positions="all")
+    return tv.circuits.CircuitQuestion(tv.Add("resid_pre[1]@2", vector()), positions="all")
 
 
-def runs(model: tv.HookedModel, case: str, n: int = 3, seed: int = 0) -> Runs:
-    return make_runs(model, contrast(n, seed=seed, pairs=case.startswith("pairs")), setting(case))
+def passes(model: tv.HookedModel, case: str, n: int = 3, seed: int = 0) -> ContrastPasses:
+    return make_passes(model, contrast(n, seed=seed, pairs=case.startswith("pairs")), question(case))

@@ -25,7 +25,7 @@ def scored(graph: Graph, seed: int = 0) -> tv.EdgeScores:
     values = torch.randn(5, len(graph), generator=torch.Generator().manual_seed(seed)) / 3
     values[:, 1], values[:, 2:4] = -0.0, float("nan")
     return tv.EdgeScores(graph, values, metric="logit_diff", units="logits", method={"name": "EAPIG", "steps": 5},
-                         run_a=torch.rand(5), run_b=None, grad_at="path", approximate=True,
+                         clean=torch.rand(5), corrupted=None, gradient_at="path", approximate=True,
                          provenance={"fingerprint": "f00d", "model": "toy", "note": "ü <&>"})  # fmt: skip
 
 
@@ -52,8 +52,8 @@ def test_json_comes_back_without_loss(circuit, tmp_path):
         assert back.same_edges(circuit) and back.graph == circuit.graph
         assert (back.requested, back.provenance) == (circuit.requested, circuit.provenance)
         old, new = circuit.scores, back.scores
-        assert bits(new.values) == bits(old.values) and bits(new.run_a) == bits(old.run_a) and new.run_b is None
-        for name in ("metric", "units", "method", "grad_at", "approximate", "provenance", "direction", "sign"):
+        assert bits(new.values) == bits(old.values) and bits(new.clean) == bits(old.clean) and new.corrupted is None
+        for name in ("metric", "units", "method", "gradient_at", "approximate", "provenance", "direction", "sign"):
             assert getattr(new, name) == getattr(old, name)
         assert back.to_json() == circuit.to_json()
 

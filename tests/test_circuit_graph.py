@@ -211,7 +211,7 @@ def test_positions_are_summed_when_asked():
 def test_scores_survive_the_disk_and_belong_to_their_model(tmp_path, tiny_model):
     model = tiny_model("llama")
     graph = Graph(model.shape, source=Site("resid_post", 0, pos=-1))
-    made = scores(graph, run_a=torch.ones(4), run_b=torch.zeros(4), provenance={"fingerprint": model.fingerprint})
+    made = scores(graph, clean=torch.ones(4), corrupted=torch.zeros(4), provenance={"fingerprint": model.fingerprint})
     again = EdgeScores.load(made.save(tmp_path / "scores.safetensors"))
     assert torch.equal(again.values, made.values) and again.graph == graph and torch.equal(again.gap, torch.ones(4))
     assert again.check(model).provenance == made.provenance and again.top(3).check(model)

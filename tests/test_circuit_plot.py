@@ -10,9 +10,9 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
+from test_viz import BROWSER, Resources
 
 import tv_lens as tv
-from test_viz import BROWSER, Resources
 from tv_lens.circuits import Graph, Position
 from tv_lens.circuits.wiring import Wiring
 from tv_lens.errors import EmptySelection
@@ -39,7 +39,7 @@ def circuit(kind: str, n: int, seed: int = 0) -> tv.Circuit:
     mean = liked[w] * likes[r] * torch.rand(len(w), generator=generator) * sign
     values = mean * (1 + 0.3 * torch.randn(8, len(w), generator=generator))
     scores = tv.EdgeScores(graph, values, metric="logit_diff", units="logits", method={"name": "ExactEdges"},
-                           run_a=torch.full((8,), 5.0), run_b=torch.zeros(8), provenance={"model": "toy"})  # fmt: skip
+                           clean=torch.full((8,), 5.0), corrupted=torch.zeros(8), provenance={"model": "toy"})  # fmt: skip
     asked = n
     while len(found := scores.top(asked).prune()) < n:
         asked += max(1, n // 8)

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 import tv_lens as tv
-from tv_lens.circuits import truth
-from tv_lens.circuits import Graph, Position
+from tv_lens.circuits import Graph, Position, truth
 from tv_lens.errors import UnknownName
 from tv_lens.site import ModelShape
 
@@ -45,7 +44,7 @@ def known(request):
 
 
 def runs(found: truth.Truth) -> tuple[torch.Tensor, torch.Tensor, tv.Answers]:
-    """The tokens of run A and run B, and the answers."""
+    """The tokens of the clean and the corrupted run, and the answers."""
     made = found.prompts.tokenize(found.model)
     if isinstance(found.prompts, tv.PromptPairs):
         return made.clean.tokens.ids, made.corrupted.tokens.ids, made.answers

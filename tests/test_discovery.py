@@ -1,4 +1,4 @@
-"""Edges found on every architecture: the full circuit is run A, the empty one run B, and a score is an intervention."""
+"""Edges found on every architecture: the full circuit is the clean run, the empty one the corrupted run."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from circuit_cases import CASES, answers, contrast, passes, question, tokens, vector
 
 import tv_lens as tv
-from circuit_cases import CASES, answers, contrast, runs, setting, tokens, vector
+from tv_lens.circuits.contrast_passes import make_passes
 from tv_lens.circuits.discovery import spearman
 from tv_lens.circuits.exact import measured_effects
 from tv_lens.circuits.patched import run_circuits
-from tv_lens.circuits.runs import make_runs
 from tv_lens.errors import InvalidArgument, MisalignedPrompts, PositionError, UnknownName
 from tv_lens.tasks.tokenized import TokenSpan
 
@@ -22,19 +22,19 @@ def some_edges(made, n: int = 12, seed: int = 0) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_full_circuit_is_run_A_and_the_empty_one_run_B(tiny_model, family, case):
-    made = runs(tiny_model(family), case)
-    a, b = made.baselines
+def test_the_full_circuit_is_the_clean_run_and_the_empty_one_the_corrupted_run(tiny_model, family, case):
+    made = passes(tiny_model(family), case)
+    clean, corrupted = made.baselines
     found = run_circuits(made, torch.tensor([[True], [False]]).expand(2, len(made.graph)))
-    torch.testing.assert_close(found[:, 0], a, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(found[:, 1], b, atol=1e-6, rtol=1e-6)
-    assert (a - b).abs().min() > 1e-3  # there was something to restore
+    torch.testing.assert_close(found[:, 0], clean, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found[:, 1], corrupted, atol=1e-6, rtol=1e-6)
+    assert (clean - corrupted).abs().min() > 1e-3  # there was something to restore
 
 
 @pytest.mark.parametrize("case", ["vector at the last token", "pairs"])
 def test_the_predicted_effect_of_an_edge_is_its_intervened_effect(tiny_model, family, case):
     """One edge measured by rows against a whole circuit run that lacks this edge alone: two ways that share no step."""
-    made = runs(tiny_model(family), case, n=2)
+    made = passes(tiny_model(family), case, n=2)
     edges = some_edges(made)
     predicted = measured_effects(made, edges)
     masks = torch.ones(len(edges), len(made.graph), dtype=torch.bool)
@@ -46,7 +46,7 @@ def test_the_predicted_effect_of_an_edge_is_its_intervened_effect(tiny_model, fa
 
 @pytest.mark.parametrize("case", CASES[2:])
 def test_predicted_is_intervened_with_a_target_and_with_a_vector_inside_the_prompt(tiny_model, case):
-    made = runs(tiny_model("gemma2"), case, n=2)
+    made = passes(tiny_model("gemma2"), case, n=2)
     edges = some_edges(made, 40)
     masks = torch.ones(len(edges), len(made.graph), dtype=torch.bool)
     masks[torch.arange(len(edges)), edges] = False
@@ -59,18 +59,18 @@ def test_places_of_several_tokens_are_corrupted_together(tiny_model, fold, place
     """Spans of one and two tokens; an edge of a span is the edge at all its tokens."""
     model, plain = tiny_model("qwen2"), contrast(2, pairs=True)
     spans = (TokenSpan("x", 0, 0, 2), TokenSpan("y", 0, 2, 3), TokenSpan("x", 1, 3, 5), TokenSpan("query_x", None, 5, 6))
-    made = make_runs(model, replace(plain, spans=[spans, spans]), tv.Setting(positions=fold))
+    made = make_passes(model, replace(plain, spans=[spans, spans]), tv.circuits.CircuitQuestion(positions=fold))
     assert len(made.graph.positions) == places
     edges = some_edges(made, 15)
     masks = torch.ones(len(edges) + 2, len(made.graph), dtype=torch.bool)
     masks[torch.arange(len(edges)), edges] = False
     masks[-1] = False
     found = run_circuits(made, masks)
-    a, b = made.baselines
-    torch.testing.assert_close(measured_effects(made, edges), a[:, None] - found[:, :-2], atol=2e-5, rtol=1e-4)
-    torch.testing.assert_close(found[:, -2:], torch.stack([a, b], dim=1), atol=1e-5, rtol=1e-5)
+    clean, corrupted = made.baselines
+    torch.testing.assert_close(measured_effects(made, edges), clean[:, None] - found[:, :-2], atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(found[:, -2:], torch.stack([clean, corrupted], dim=1), atol=1e-5, rtol=1e-5)
     if fold == "sum":
-        every = make_runs(model, plain, tv.Setting(positions="all"))
+        every = make_passes(model, plain, tv.circuits.CircuitQuestion(positions="all"))
         assert set(made.graph.names()) == {name.split("@")[0] for name in every.graph.names()}
 
 
@@ -79,7 +79,7 @@ def test_whole_passes_run_the_same_circuits_as_shared_prefixes(tiny_model, monke
 
     model = tiny_model("mistral")
     for case in CASES:
-        made = runs(model, case)
+        made = passes(model, case)
         masks = torch.rand(4, len(made.graph), generator=torch.Generator().manual_seed(0)) < 0.6
         shared = run_circuits(made, masks)
         with monkeypatch.context() as patch:
@@ -89,14 +89,14 @@ def test_whole_passes_run_the_same_circuits_as_shared_prefixes(tiny_model, monke
 
 def test_a_circuit_run_may_begin_where_circuits_first_differ(tiny_model):
     for family in ("llama", "phi"):
-        made = runs(tiny_model(family), "pairs")
+        made = passes(tiny_model(family), "pairs")
         late = made.graph.read_times[made.graph.edges[:, 2]] >= 4  # into the last layer and the logits
         drawn = torch.rand(5, len(made.graph), generator=torch.Generator().manual_seed(0)) < 0.5
         masks = ~late | drawn
         torch.testing.assert_close(run_circuits(made, masks, first_layer=2), run_circuits(made, masks), atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("method", [tv.ExactEdges(), tv.EAP(recheck=5), tv.EAP(grad_at="b", recheck=0), tv.EAPIG(3, recheck=0),
+@pytest.mark.parametrize("method", [tv.ExactEdges(), tv.EAP(recheck=5), tv.EAP(gradient_at="corrupted", recheck=0), tv.EAPIG(3, recheck=0),
                                     tv.EAPIG(2, where="activations", recheck=0), tv.ACDC(0.05)], ids=repr)  # fmt: skip
 def test_every_method_scores_every_edge_and_batches_change_nothing(tiny_model, method):
     model = tiny_model("qwen3")
@@ -112,7 +112,7 @@ def test_every_method_scores_every_edge_and_batches_change_nothing(tiny_model, m
 
 
 def given(case: str) -> dict:
-    made = setting(case)
+    made = question(case)
     return {name: getattr(made, name) for name in ("source", "against", "target", "metric", "positions")}
 
 
@@ -131,7 +131,7 @@ def test_estimates_say_what_they_are_worth(tiny_model):
     exact = tv.discover(tiny_model("gpt2"), contrast(3), **given("vector at the last token"))
     best = found.order()[:30]
     assert about["spearman"] == pytest.approx(spearman(found.mean()[best], exact.mean()[best]), abs=1e-3)
-    assert "spearman" in repr(found) and found.grad_at == "path" and exact.grad_at is None
+    assert "spearman" in repr(found) and found.gradient_at == "path" and exact.gradient_at is None
 
 
 def test_screened_and_chosen_readers_are_the_exact_effects_of_those_edges(tiny_model):
@@ -175,11 +175,11 @@ def test_acdc_keeps_what_is_missed_and_its_circuit_does_what_it_says(tiny_model)
     found = tv.discover(model, contrast(3), **given("vector at the last token"), method=tv.ACDC(0.03))
     circuit, about = found.above(0.03), found.provenance["acdc"]
     assert len(circuit) == about["kept"] and len(circuit.prune()) == about["effective"] <= about["kept"] < len(found.graph)
-    left = run_circuits(runs(model, "vector at the last token"), circuit.mask[None]).mean()
+    left = run_circuits(passes(model, "vector at the last token"), circuit.mask[None]).mean()
     assert about["metric_left"] == pytest.approx(float(left), abs=1e-4)
     none = tv.discover(model, contrast(3), **given("vector at the last token"), method=tv.ACDC(1e9))
     assert none.provenance["acdc"]["kept"] == 0
-    assert none.provenance["acdc"]["metric_left"] == pytest.approx(float(none.run_b.mean()), abs=1e-4)
+    assert none.provenance["acdc"]["metric_left"] == pytest.approx(float(none.corrupted.mean()), abs=1e-4)
 
 
 def test_against_another_vector_only_the_difference_counts(tiny_model):
@@ -188,7 +188,7 @@ def test_against_another_vector_only_the_difference_counts(tiny_model):
         tv.discover(model, contrast(), source=same, against=same)
     other = tv.Replace("resid_post[0]@-1", vector(5))
     ab = tv.discover(model, contrast(), source=same, against=other)
-    assert torch.allclose(ab.gap, tv.discover(model, contrast(), source=same).run_a - ab.run_b, atol=1e-5)
+    assert torch.allclose(ab.gap, tv.discover(model, contrast(), source=same).clean - ab.corrupted, atol=1e-5)
     with pytest.raises(InvalidArgument, match="acts at the source's site"):
         tv.discover(model, contrast(), source=same, against=tv.Replace("resid_post[1]@-1", vector(5)))
 
@@ -200,7 +200,7 @@ def test_real_prompts_get_places_by_their_spans(smollm2):
     labels = {fold: [p.label for p in tv.circuits.contrast.positions_for(made, None, fold)] for fold in ("all", "spans", "kinds", "sum")}
     assert labels["sum"] == ["all"] and labels["spans"][:3] == ["x0", "sep0", "y0"] or "prefix" in labels["spans"][0]
     assert "x" in labels["kinds"] and "sep" in labels["kinds"] and "query" in labels["kinds"]
-    assert len(labels["all"]) == int(made.tokens_a.lengths[0]) == len(set(labels["all"]))
+    assert len(labels["all"]) == int(made.clean.lengths[0]) == len(set(labels["all"]))
 
 
 # ---- bad input --------------------------------------------------------------------------------------------------------
@@ -213,7 +213,7 @@ def test_what_cannot_be_asked_is_refused_in_words(tiny_model):
     with pytest.raises(UnknownName, match="inputs"):
         tv.EAPIG(where="input")
     with pytest.raises(UnknownName, match="run"):
-        tv.EAP(grad_at="clean")
+        tv.EAP(gradient_at="a")
     with pytest.raises(InvalidArgument, match="threshold"):
         tv.ACDC(float("nan"))
     with pytest.raises(InvalidArgument, match="something is attached"), model.intervene(tv.Zero("z[0].h1")):
@@ -237,7 +237,7 @@ def test_a_source_that_never_reaches_the_target_is_refused(tiny_model):
 
 
 def test_runs_without_a_gap_are_refused(tiny_model):
-    same = replace(contrast(), tokens_b=contrast().tokens_a)
+    same = replace(contrast(), corrupted=contrast().clean)
     with pytest.raises(InvalidArgument, match="do not differ on average"):
         tv.discover(tiny_model("llama"), same)
 

@@ -149,7 +149,7 @@ def test_extract_and_discover(regressor):
     pairs = one.pairs(shots=2, n=3, other=other)
     scores = tv.discover(regressor, pairs, metric=squared_error, progress=False)
     clean = pairs.clean.tokenize(regressor)
-    torch.testing.assert_close(scores.run_a, (regressor.run(clean.tokens)[:, 0] - clean.answers.number) ** 2, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(scores.clean, (regressor.run(clean.tokens)[:, 0] - clean.answers.number) ** 2, atol=1e-4, rtol=1e-4)
     assert scores.n == 3 and float(scores.values.nan_to_num().abs().max()) > 1e-3
     decoding = tv.discover(regressor, one.prompts(5, 3), source=vector.replace(), metric=squared_error, progress=False)
     assert float(decoding.values.nan_to_num().abs().max()) > 1e-3

@@ -18,7 +18,7 @@ __version__ = "0.1.0"
 # The names stand in `__init__.pyi`, where editors and type checkers read them, too.
 _public_name, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
-_RENAMED: dict[str, str] = {}
+_RENAMED = {"Setting": "tv.CircuitQuestion"}
 
 
 def __getattr__(name: str) -> Any:

@@ -11,10 +11,11 @@ import transformers as hf
 from transformer_lens.tools.analysis.attribution_patching import EdgeAttributionConfig, attribution_patch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from circuit_cases import answers, contrast, passes, tokens
+
 import tv_lens as tv
-from circuit_cases import answers, contrast, runs, tokens
+from tv_lens.circuits.contrast_passes import make_passes
 from tv_lens.circuits.exact import measured_effects
-from tv_lens.circuits.runs import make_runs
 
 
 def name_of(node) -> str:
@@ -27,7 +28,7 @@ def name_of(node) -> str:
 def peers_scores(model, pair: tv.Contrast) -> list[dict[str, float]]:
     """TransformerLens's edge scores of each pair, its positions summed."""
     found = []
-    for a, b, right, wrong in zip(pair.tokens_a.ids, pair.tokens_b.ids, pair.answers.correct, pair.answers.wrong):
+    for a, b, right, wrong in zip(pair.clean.ids, pair.corrupted.ids, pair.answers.correct, pair.answers.wrong):
         result = attribution_patch(model.tl, a[None], b[None], lambda logits: (logits[0, -1, right] - logits[0, -1, wrong]),
                                    EdgeAttributionConfig(granularity="edge"))  # fmt: skip
         sums: dict[str, float] = {}
@@ -42,7 +43,7 @@ def peers_scores(model, pair: tv.Contrast) -> list[dict[str, float]]:
 @pytest.mark.parametrize("family", ["gpt2", "gpt_neox"])
 def test_EAP_is_transformer_lenss_edge_attribution_with_its_positions_summed(tiny_model, family):
     model, pair = tiny_model(family), contrast(2, pairs=True)
-    ours = tv.discover(model, pair, method=tv.EAP(grad_at="b", recheck=0), positions="all").at_any_position()
+    ours = tv.discover(model, pair, method=tv.EAP(gradient_at="corrupted", recheck=0), positions="all").at_any_position()
     names = ours.graph.names()
     for example, peer in enumerate(peers_scores(model, pair)):
         assert set(peer) == set(names)
@@ -57,18 +58,18 @@ def test_EAP_is_transformer_lenss_edge_attribution_with_its_positions_summed(tin
 def test_an_edges_effect_is_that_of_hooks_written_by_hand(tiny_model, family):
     """TransformerLens splits the stream by head; the one reader's copy gets the writer's difference added."""
     model = tiny_model(family)
-    made = runs(model, "pairs", n=1)
+    made = passes(model, "pairs", n=1)
     graph, pair = made.graph, made.contrast
     edges = torch.randperm(len(graph), generator=torch.Generator().manual_seed(2))[:30]
     found = measured_effects(made, edges)[0]
     kv = "h" if model.shape.n_kv_heads == model.shape.n_heads else "kv"
-    wrote = {run: contributions(model, ids.ids) for run, ids in (("a", pair.tokens_a), ("b", pair.tokens_b))}
-    clean = tv.logit_diff(model.run(pair.tokens_a), pair.answers)
+    wrote_clean, wrote_corrupted = (contributions(model, side.ids) for side in (pair.clean, pair.corrupted))
+    clean = tv.logit_diff(model.run(pair.clean), pair.answers)
     for edge, ours in zip(edges.tolist(), found):
         place, w, r = graph.edges[edge].tolist()
         writer, reader, pos = graph.writers[w], graph.readers[r], graph.positions[place].members[0]
-        change = wrote["b"][writer][0, pos] - wrote["a"][writer][0, pos]
-        logits = with_changed_input(model, pair.tokens_a.ids, reader, kv, pos, change)
+        change = wrote_corrupted[writer][0, pos] - wrote_clean[writer][0, pos]
+        logits = with_changed_input(model, pair.clean.ids, reader, kv, pos, change)
         torch.testing.assert_close(ours, (clean - tv.logit_diff(logits, pair.answers))[0], atol=2e-5, rtol=1e-3)
 
 
@@ -133,7 +134,7 @@ def linear_model(seed: int = 0) -> tv.HookedModel:
     return tv.load(model, name="linear")
 
 
-@pytest.mark.parametrize("method", [tv.EAP(recheck=0), tv.EAP(grad_at="b", recheck=0), tv.EAPIG(3, recheck=0),
+@pytest.mark.parametrize("method", [tv.EAP(recheck=0), tv.EAP(gradient_at="corrupted", recheck=0), tv.EAPIG(3, recheck=0),
                                     tv.EAPIG(2, where="activations", recheck=0)], ids=repr)  # fmt: skip
 def test_on_a_linear_model_every_estimate_is_the_exact_effect(method):
     model = linear_model()
@@ -157,7 +158,7 @@ def small_answers() -> tv.Answers:
 
 def test_on_a_nonlinear_model_they_differ(tiny_model):
     """The comparison above can fail."""
-    made = make_runs(tiny_model("gpt2"), contrast(3, pairs=True), tv.Setting(positions="all"))
+    made = make_passes(tiny_model("gpt2"), contrast(3, pairs=True), tv.circuits.CircuitQuestion(positions="all"))
     edges = torch.arange(0, len(made.graph), 9)
     exact, guess = measured_effects(made, edges), tv.EAP().estimate(made)[:, edges]
     assert float((exact - guess).abs().max()) > 0.02 * float(exact.abs().max())

@@ -4,7 +4,7 @@ from tv_lens.circuits import truth
 from tv_lens.circuits.acdc import ACDC
 from tv_lens.circuits.circuit import Circuit, EdgeScores
 from tv_lens.circuits.comparison import Comparison, compare
-from tv_lens.circuits.contrast import Contrast, Projection, Setting
+from tv_lens.circuits.contrast import CircuitQuestion, Contrast, Projection
 from tv_lens.circuits.discovery import discover
 from tv_lens.circuits.eap import EAP, EAPIG
 from tv_lens.circuits.evaluation import completeness, faithfulness, minimality
@@ -14,7 +14,7 @@ from tv_lens.circuits.graph import Graph
 from tv_lens.circuits.nodes import Position
 
 __all__ = [
-    "ACDC", "EAP", "EAPIG", "Circuit", "Comparison", "Contrast", "EdgeScores", "ExactEdges", "Graph", "Position",
-    "Projection", "Setting", "compare", "completeness", "discover", "faithfulness", "minimality",
+    "ACDC", "EAP", "EAPIG", "Circuit", "CircuitQuestion", "Comparison", "Contrast", "EdgeScores", "ExactEdges", "Graph",
+    "Position", "Projection", "compare", "completeness", "discover", "faithfulness", "minimality",
     "to_attribution_graph", "to_dot", "to_graphml", "truth",
 ]  # fmt: skip

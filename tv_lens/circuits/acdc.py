@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from tv_lens.circuits.contrast_passes import ContrastPasses
 from tv_lens.circuits.graph import Graph
 from tv_lens.circuits.patched import run_circuits
-from tv_lens.circuits.runs import Runs
 from tv_lens.errors import InvalidArgument
 from tv_lens.progress import progress as progress_bar
 from tv_lens.renamed import renamed_attributes
@@ -20,12 +20,12 @@ from tv_lens.renamed import renamed_attributes
 
 @dataclass(frozen=True)
 class ACDC:
-    """Prune from the end: an edge whose removal, beside all earlier ones, changes the metric by less than a threshold goes.
+    """Prune from the end: an edge goes whose removal, beside all earlier ones, changes the metric too little.
 
-    All edges into the readers of one stream time (a layer's queries, keys and values; its MLP; the end) are tried in one
-    batch, each on top of what was pruned downstream, and leave together. The change that each edge's removal made when
-    its turn came is its score, so `scores.above(other)` reads off the circuits of other thresholds from one sweep; at
-    thresholds above this one they are the sweep's edges that were missed more.
+    All edges into the readers of one stream time (a layer's queries, keys and values; its MLP; the end) are tried in
+    one batch, each on top of what was pruned downstream, and leave together. The change that each edge's removal made
+    when its turn came is its score, so `scores.above(other)` reads off the circuits of other thresholds from one
+    discovery; at thresholds above this one they are the edges that were missed more.
 
     Args:
         threshold: in the metric's units, of the mean change.
@@ -44,36 +44,40 @@ class ACDC:
             raise InvalidArgument("A threshold is a finite number, 0 or more.", got=f"threshold={self.threshold}")
 
     def score_edges(
-        self, runs: Runs, show_progress: bool = True
+        self, passes: ContrastPasses, progress: bool = True
     ) -> tuple[Float[Tensor, "example edge"], dict[str, Any]]:
         """What each edge's removal cost when its turn came, and how many edges are left."""
-        graph = runs.graph
-        values = torch.zeros(len(runs.contrast), len(graph))
+        graph = passes.graph
+        values = torch.zeros(len(passes.contrast), len(graph))
         kept = torch.ones(len(graph), dtype=torch.bool)
-        current = runs.baselines[0][:, None]
-        with progress_bar("ACDC", len(graph), "edges", show_progress) as bar:
+        current = passes.baselines[0][:, None]
+        with progress_bar("ACDC", len(graph), "edges", progress) as bar:
             for time in sorted(set(graph.read_times.tolist()), reverse=True):
                 tried = (graph.read_times[graph.edges[:, 2]] == time).nonzero()[:, 0]
                 if not len(tried):
                     continue
                 layer = min(time // 2, graph.shape.n_layers - 1)
-                values[:, tried] = current - self._without_each(runs, kept, tried, layer)
+                values[:, tried] = current - self._without_each(passes, kept, tried, layer)
                 kept[tried] = values[:, tried].double().mean(0).abs() >= self.threshold
-                current = run_circuits(runs, kept[None], first_layer=layer, show_progress=False)
+                current = run_circuits(passes, kept[None], first_layer=layer, progress=False)
                 bar.advance(len(tried))
-        about = {"kept": int(kept.sum()), "effective": int(_on_paths(graph, kept).sum()), "metric_left": float(current.mean())}
+        about = {
+            "kept": int(kept.sum()),
+            "effective": int(_on_paths(graph, kept).sum()),
+            "metric_left": float(current.mean()),
+        }
         return values, {"acdc": about}
 
     def _without_each(
-        self, runs: Runs, kept: Bool[Tensor, "edge"], tried: Int[Tensor, "m"], layer: int
+        self, passes: ContrastPasses, kept: Bool[Tensor, "edge"], tried: Int[Tensor, "m"], layer: int
     ) -> Float[Tensor, "example m"]:
         """The metric with each of these edges left out beside what is left out already."""
-        found = []
+        metrics = []
         for part in tried.split(256):
             masks = kept.repeat(len(part), 1)
             masks[torch.arange(len(part)), part] = False
-            found.append(run_circuits(runs, masks, first_layer=layer, show_progress=False))
-        return torch.cat(found, dim=1)
+            metrics.append(run_circuits(passes, masks, first_layer=layer, progress=False))
+        return torch.cat(metrics, dim=1)
 
 
 def _on_paths(graph: Graph, kept: Bool[Tensor, "edge"]) -> Bool[Tensor, "edge"]:

@@ -20,7 +20,7 @@ from tv_lens.circuits.graph import Graph
 from tv_lens.circuits.growing import grown
 from tv_lens.errors import ShapeMismatch, unknown
 from tv_lens.model.hooked_model import HookedModel
-from tv_lens.renamed import renamed_attributes
+from tv_lens.renamed import renamed_attributes, renamed_keywords
 from tv_lens.results.sweep_parts import plain
 
 
@@ -32,7 +32,7 @@ class Circuit:
         graph: all edges there are.
         mask: which of them are in, in the order of `graph.edges`.
         scores: what each edge is worth; None for a circuit written by hand.
-        requested: how many edges were asked for, before pruning.
+        requested: how many edges were requested, before pruning.
         provenance: how the edges were chosen, as JSON holds it.
 
     Example:
@@ -120,9 +120,9 @@ class Circuit:
         return iter(self.names)
 
     def prune(self) -> Circuit:
-        """The circuit without edges that lie on no path from where the runs differ to where the result is read.
+        """The circuit without edges that lie on no path from the source of the difference to where the result is read.
 
-        `requested` keeps the number that was asked for, so that both sizes can be reported.
+        `requested` keeps the number from before, so that both sizes can be reported.
         """
         kept = self.graph.sparse(self.graph.on_paths(self.graph.dense(self.mask)))
         requested = len(self) if self.requested is None else self.requested
@@ -189,33 +189,35 @@ class Circuit:
         return circuit if model is None else circuit.check(model)
 
     def __repr__(self) -> str:
-        asked = f" ({self.requested} requested)" if self.requested not in (None, len(self)) else ""
+        requested = f" ({self.requested} requested)" if self.requested not in (None, len(self)) else ""
         shown = self.names
         if self.scores is not None and len(shown) > 6:
             mean = self.scores.mean()[self.edges].nan_to_num(0.0)
             shown = [shown[i] for i in mean.abs().argsort(descending=True, stable=True)[:6].tolist()]
         more = ", ..." if len(self) > 6 else ""
-        return f"Circuit of {len(self)} edges{asked}, {len(self.nodes)} nodes\n  {', '.join(shown[:6])}{more}"
+        return f"Circuit of {len(self)} edges{requested}, {len(self.nodes)} nodes\n  {', '.join(shown[:6])}{more}"
 
 
+@renamed_keywords(run_a="clean=", run_b="corrupted=", grad_at="gradient_at=", setting="question=")
 @dataclass(frozen=True, eq=False, repr=False)
 class EdgeScores(EdgeTable):
-    """A number per example and edge: how much the metric of run A falls when this one edge carries run B's value.
+    """A number per example and edge: how much the metric falls when this one edge carries the corrupted run's value.
 
     Args:
         graph: which edges there are; scores stand in the order of `graph.edges`.
         values: per example; NaN in the column of an edge that was not measured.
         metric: the metric's name.
         units: what one unit of it is.
-        method: how the scores were come by, such as `{"name": "EAPIG", "steps": 5, "where": "inputs"}`.
-        run_a: the metric per example of the run that holds what is traced (clean, or with the source).
-        run_b: the metric of the run without it (corrupted, or without the source).
-        grad_at: the run whose gradient was taken; None for measured effects.
+        method: how the scores were made, such as `{"name": "EAPIG", "steps": 5, "where": "inputs"}`.
+        clean: the metric per example of the run that holds what is traced (the clean prompt, or with the source).
+        corrupted: the metric per example of the run without it (the corrupted prompt, or without the source).
+        gradient_at: where gradients were taken, "clean", "corrupted" or, between them, "path"; None for measured
+            effects.
         approximate: whether the values are estimates of the effects rather than the effects.
         provenance: where the numbers come from, as JSON holds it; `fingerprint` is the model's.
-        direction: what is written where; only "noising" (B's value into run A) exists.
+        direction: what is written where; only "noising" (corrupted values into the clean run) exists.
         sign: in words, which way is up and where zero is.
-        setting: what the runs differ in, for testing circuits on other prompts; not saved.
+        question: what the scores answer, for testing circuits on other prompts; not saved.
 
     Example:
         >>> from tv_lens.site import ModelShape
@@ -225,11 +227,15 @@ class EdgeScores(EdgeTable):
         ([4.0, 5.0, 6.0], ['a0.h0->logits', 'm0->logits'])
     """
 
+    __getattr__ = renamed_attributes(
+        run_a="scores.clean", run_b="scores.corrupted", grad_at="scores.gradient_at", setting="scores.question"
+    )
+
     def top(self, n: int, by: str = "magnitude") -> Circuit:
         """The circuit of the `n` best edges; `.prune()` leaves out those that lead nowhere.
 
         Raises:
-            EmptySelection: more edges are asked for than were measured.
+            EmptySelection: fewer edges were measured.
         """
         self._check_size(n)
         mask = torch.zeros(len(self.graph), dtype=torch.bool)
@@ -237,10 +243,10 @@ class EdgeScores(EdgeTable):
         return Circuit(self.graph, mask, self, requested=n, provenance={"chosen": f"top {n} by {by}"})
 
     def grow(self, n: int, by: str = "magnitude") -> Circuit:
-        """The circuit of the `n` best edges that hang together: from the end, always the best that enters what is in.
+        """The circuit of the `n` best edges that are connected: from the end, always the best that enters what is in.
 
-        It holds fewer where what was measured leads no further. Nothing in it leads nowhere; it may still not reach back
-        to the input, which `.prune()` tells.
+        It holds fewer where what was measured leads no further. Every edge in it leads to the end; whether the circuit
+        reaches back to the input, `.prune()` shows.
         """
         self._check_size(n)
         if by not in ORDERS:

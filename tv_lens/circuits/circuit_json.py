@@ -18,12 +18,16 @@ from torch import Tensor
 from tv_lens.circuits.graph import Graph
 from tv_lens.errors import FormatError
 
-FORMAT, VERSION = "tv_lens.circuit", 1
-DAMAGE = (KeyError, TypeError, ValueError, zlib.error)  # what reading a damaged file raises
+FORMAT, VERSION = "tv_lens.circuit", 2  # version 1 had other names, which `EdgeTable.from_dict` translates
+DAMAGE = (AttributeError, KeyError, TypeError, ValueError, zlib.error)  # what reading a damaged file raises
 
 
 def written(
-    graph: Graph, mask: Bool[Tensor, "edge"], nodes: Collection[str], effects: Float[Tensor, "edge"], own: Mapping[str, Any]
+    graph: Graph,
+    mask: Bool[Tensor, "edge"],
+    nodes: Collection[str],
+    effects: Float[Tensor, "edge"],
+    own: Mapping[str, Any],
 ) -> str:
     """The JSON of a circuit.
 
@@ -68,9 +72,9 @@ def read(source: str | Path) -> dict[str, Any]:
     own = content.get("tv_lens") if isinstance(content, dict) else None
     if not isinstance(own, dict) or own.get("format") != FORMAT:
         known = isinstance(content, dict) and {"cfg", "nodes", "edges"} <= set(content)
-        raise FormatError("This JSON holds no circuit of tv_lens.", allowed="what circuit.to_json() wrote",
-                          got="a graph of EAP-IG or MIB" if known else text[:60],
-                          do="build it with Circuit.of(graph, names) from the names in its edges" if known else None)  # fmt: skip
+        do = "build it with Circuit.of(graph, names) from the names in its edges" if known else None
+        raise FormatError("This JSON holds no circuit of tv_lens.", allowed="what circuit.to_json() wrote", do=do,
+                          got="a graph of EAP-IG or MIB" if known else text[:60])  # fmt: skip
     if own["version"] > VERSION:
         raise FormatError("This circuit was written by a later tv_lens.", got=f"version {own['version']}",
                           allowed=f"up to version {VERSION}", do="update tv_lens.")  # fmt: skip
@@ -95,9 +99,7 @@ def unpacked(data: Mapping[str, Any]) -> Tensor:
     return torch.from_numpy(np.frombuffer(bits, dtype=np.dtype(data["dtype"])).reshape(data["shape"]).copy())
 
 
-def _mib_edges(
-    graph: Graph, mask: Bool[Tensor, "edge"], effects: Float[Tensor, "edge"]
-) -> dict[str, dict[str, Any]]:
+def _mib_edges(graph: Graph, mask: Bool[Tensor, "edge"], effects: Float[Tensor, "edge"]) -> dict[str, dict[str, Any]]:
     """Edge name to score and membership, positions summed, heads of a group one by one."""
     edges: dict[str, dict[str, Any]] = {}
     listed = (mask | (effects != 0)).nonzero()[:, 0]

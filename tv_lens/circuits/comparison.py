@@ -1,4 +1,4 @@
-"""Do two tasks use the same edges? Overlap and agreement of scores, with what chance and noise would give beside them."""
+"""Do two tasks use the same edges? Overlap and agreement of scores, beside what chance and noise would give."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Comparison:
     Args:
         overlap: the Jaccard index of the tasks' top edges, task x task.
         correlation: the correlation of the tasks' mean effects over edges.
-        shared: the chance of an overlap this large if, within every reader, the edges were dealt out anew.
+        shared: the chance of an overlap this large if, the edges of every reader were shuffled.
         specific: the chance of an agreement this low if both tasks had the same effects (their prompts mixed).
         size: how many top edges were compared.
         scores: the tasks' scores.
@@ -43,17 +43,17 @@ class Comparison:
     def common(self, *tasks: str) -> Circuit:
         """The edges that are among the top ones of all these tasks, or of all tasks."""
         chosen = [self.scores[task] for task in (tasks or self.scores)]
-        found = chosen[0].top(self.size)
+        circuit = chosen[0].top(self.size)
         for scores in chosen[1:]:
-            found = found & scores.top(self.size)
-        return found
+            circuit = circuit & scores.top(self.size)
+        return circuit
 
     def only(self, task: str) -> Circuit:
         """The top edges of one task that are among no other task's."""
-        found = self.scores[task].top(self.size)
+        circuit = self.scores[task].top(self.size)
         for name, scores in self.scores.items():
-            found = found if name == task else found - scores.top(self.size)
-        return found
+            circuit = circuit if name == task else circuit - scores.top(self.size)
+        return circuit
 
     def __repr__(self) -> str:
         mean, names = self.overlap.mean(), list(self.scores)
@@ -83,15 +83,15 @@ def compare(
     """
     if len(scores) < 2:
         raise EmptySelection("A comparison needs at least two tasks.", got=", ".join(scores) or "none")
-    names, held = list(scores), list(scores.values())
-    for one in held:
-        check_same_graph(held[0].graph, one.graph)
+    names, each_scores = list(scores), list(scores.values())
+    for one in each_scores:
+        check_same_graph(each_scores[0].graph, one.graph)
         if one.n < 4:
             raise InvalidArgument("Halves of fewer than four prompts say nothing.", got=f"{one.n} prompts")
-    edges = _measured_by_all(held)
+    edges = _measured_by_all(each_scores)
     if not 1 <= size <= len(edges):
         raise EmptySelection("There are not that many edges.", got=f"size={size}", allowed=f"1 to {len(edges):,}")
-    values = [one.values[:, edges].double() for one in held]
+    values = [one.values[:, edges].double() for one in each_scores]
     rng = np.random.default_rng(seed)
     overlap, correlation = np.zeros((2, splits, len(names), len(names)))
     for split in range(splits):
@@ -101,23 +101,24 @@ def compare(
                 one, other = halves[i][0], halves[j][1]
                 overlap[split, i, j] = _jaccard(_top(one, size, by), _top(other, size, by))
                 correlation[split, i, j] = _correlation(one, other)
-    into = held[0].graph.edges[edges, 0] * held[0].graph.n_readers + held[0].graph.edges[edges, 2]
+    into = each_scores[0].graph.edges[edges, 0] * each_scores[0].graph.n_readers + each_scores[0].graph.edges[edges, 2]
     shared = _pairwise(names, lambda i, j: _chance_of_overlap(values[i], values[j], into, size, by, permutations, rng))
     specific = _pairwise(names, lambda i, j: _chance_of_difference(values[i], values[j], permutations, rng))
     about = {"verb": "compare", "size": size, "by": by, "splits": splits, "permutations": permutations, "seed": seed,
-             "n": [one.n for one in held], "fingerprint": held[0].provenance.get("fingerprint", "")}  # fmt: skip
+             "n": [one.n for one in each_scores],
+             "fingerprint": each_scores[0].provenance.get("fingerprint", "")}  # fmt: skip
 
     def sweep(array: np.ndarray, metric: str, units: str) -> Sweep:
         labelled = xr.DataArray(array, dims=("example", "task", "other"), coords={"task": names, "other": names})
         return Sweep(labelled, metric=metric, units=units, sign="higher: more alike; the diagonal is what noise leaves",
                      name=f"{metric} between tasks", provenance=about, zero=0.0)  # fmt: skip
 
-    return Comparison(sweep(overlap, "overlap", "Jaccard index"), sweep(correlation, "correlation", "Pearson's r"), shared,
-                      specific, size, dict(scores))  # fmt: skip
+    return Comparison(sweep(overlap, "overlap", "Jaccard index"), sweep(correlation, "correlation", "Pearson's r"),
+                      shared, specific, size, dict(scores))  # fmt: skip
 
 
-def _measured_by_all(held: list[EdgeScores]) -> Int[Tensor, "m"]:
-    some = torch.stack([~one.values.isnan().any(0) for one in held]).all(0)
+def _measured_by_all(each_scores: list[EdgeScores]) -> Int[Tensor, "m"]:
+    some = torch.stack([~one.values.isnan().any(0) for one in each_scores]).all(0)
     return some.nonzero()[:, 0]
 
 
@@ -158,7 +159,7 @@ def _chance_of_overlap(
 ) -> float:  # fmt: skip
     """How often as large an overlap comes about if each reader's edges keep their number and lose their identity."""
     a, b = _top(one.mean(0), size, by), _top(other.mean(0), size, by)
-    found, hits = _jaccard(a, b), 0
+    observed, hits = _jaccard(a, b), 0
     order = torch.sort(into, stable=True).indices
     for _ in range(permutations):
         # A random key within readers: sorting by (reader, key) permutes the edges of every reader among themselves.
@@ -166,16 +167,16 @@ def _chance_of_overlap(
         within = shuffled[torch.sort(into[shuffled], stable=True).indices]
         moved = torch.zeros_like(b)
         moved[order] = b[within]
-        hits += _jaccard(a, moved) >= found
+        hits += _jaccard(a, moved) >= observed
     return (1 + hits) / (1 + permutations)
 
 
 def _chance_of_difference(
     one: Float[Tensor, "n edge"], other: Float[Tensor, "m edge"], permutations: int, rng: np.random.Generator
 ) -> float:
-    """How often as low a correlation comes about if the two tasks' prompts are mixed and dealt out again."""
-    both, found, hits = torch.cat([one, other]), _correlation(one.mean(0), other.mean(0)), 0
+    """How often as low a correlation comes about if the two tasks' prompts are mixed and divided again."""
+    both, observed, hits = torch.cat([one, other]), _correlation(one.mean(0), other.mean(0)), 0
     for _ in range(permutations):
         order = torch.tensor(rng.permutation(len(both)))
-        hits += _correlation(both[order[: len(one)]].mean(0), both[order[len(one) :]].mean(0)) <= found
+        hits += _correlation(both[order[: len(one)]].mean(0), both[order[len(one) :]].mean(0)) <= observed
     return (1 + hits) / (1 + permutations)

@@ -1,4 +1,9 @@
-"""What two runs are held against each other, as tokens: prompts, their twins, their answers, the places of edges."""
+"""The clean and the corrupted side of a circuit search, as tokens: prompts, answers, and the places of edges.
+
+The clean run holds what is traced: it reads the clean prompt of a pair, or a prompt with the source injected. The
+corrupted run lacks it: it reads the corrupted prompt, or the same prompt without the source (or with another
+intervention in its place, the baseline).
+"""
 
 from __future__ import annotations
 
@@ -16,6 +21,7 @@ from tv_lens.errors import InvalidArgument, MisalignedPrompts, ShapeMismatch, un
 from tv_lens.intervention import Intervention
 from tv_lens.metrics import Answers, Metric
 from tv_lens.model.hooked_model import HookedModel
+from tv_lens.renamed import renamed_attributes, renamed_keywords
 from tv_lens.site import Site
 from tv_lens.tasks.prompts import PromptPairs, Prompts
 from tv_lens.tasks.tokenized import TokenizedPrompts, TokenSpan
@@ -23,33 +29,37 @@ from tv_lens.tasks.tokenized import TokenizedPrompts, TokenSpan
 FOLDS = ("last", "all", "spans", "kinds", "sum")
 
 
+@renamed_keywords(tokens_a="clean=", tokens_b="corrupted=")
 @dataclass(frozen=True, eq=False, repr=False)
 class Contrast:
-    """Prompts of run A beside those of run B, as tokens; what `discover` makes of prompts, or a caller by hand.
+    """Clean prompts beside corrupted ones, as tokens; what `discover` makes of prompts, or a caller by hand.
 
     Args:
-        tokens_a: what run A reads (the clean prompts).
-        tokens_b: what run B reads: the corrupted prompts, or the same ones where an injected vector is the difference.
+        clean: what the clean run reads.
+        corrupted: what the corrupted run reads: other prompts, or the same ones where an injected vector is the
+            difference.
         answers: of each example, for the metric.
         spans: where the prompts have named spans, those of each prompt.
         about: what reproduces the prompts, as JSON holds it.
     """
 
-    tokens_a: TokenBatch
-    tokens_b: TokenBatch
+    clean: TokenBatch
+    corrupted: TokenBatch
     answers: Answers
     spans: Sequence[tuple[TokenSpan, ...]] | None = None
     about: dict[str, Any] = field(default_factory=dict)
 
+    __getattr__ = renamed_attributes(tokens_a="contrast.clean", tokens_b="contrast.corrupted")
+
     def __post_init__(self) -> None:
-        if not len(self.tokens_a) == len(self.tokens_b) == len(self.answers):
-            raise ShapeMismatch("Run A, run B and the answers must be equally many.",
-                                got=f"{len(self.tokens_a)}, {len(self.tokens_b)}, {len(self.answers)}")  # fmt: skip
-        if self.tokens_a.lengths.tolist() != self.tokens_b.lengths.tolist():
-            rows = (self.tokens_a.lengths.cpu() != self.tokens_b.lengths.cpu()).nonzero()[:, 0].tolist()
-            raise MisalignedPrompts("The prompts of run A and run B do not line up.",
-                                    got=f"pair {rows[0]} has {int(self.tokens_a.lengths[rows[0]])} and "
-                                    f"{int(self.tokens_b.lengths[rows[0]])} tokens",
+        if not len(self.clean) == len(self.corrupted) == len(self.answers):
+            raise ShapeMismatch("Clean prompts, corrupted prompts and answers must be equally many.",
+                                got=f"{len(self.clean)}, {len(self.corrupted)}, {len(self.answers)}")  # fmt: skip
+        if self.clean.lengths.tolist() != self.corrupted.lengths.tolist():
+            rows = (self.clean.lengths.cpu() != self.corrupted.lengths.cpu()).nonzero()[:, 0].tolist()
+            raise MisalignedPrompts("The clean and the corrupted prompts do not line up.",
+                                    got=f"pair {rows[0]} has {int(self.clean.lengths[rows[0]])} and "
+                                    f"{int(self.corrupted.lengths[rows[0]])} tokens",
                                     allowed="the same number of tokens on both sides",
                                     do="pairs.uniform(model) draws pairs that line up.")  # fmt: skip
 
@@ -59,24 +69,26 @@ class Contrast:
     @property
     def is_uniform(self) -> bool:
         """Whether a position means the same in every prompt."""
-        alike = len(set(self.tokens_a.lengths.tolist())) == 1
+        alike = len(set(self.clean.lengths.tolist())) == 1
         return alike and (self.spans is None or len(set(self.spans)) == 1)
 
     def __repr__(self) -> str:
-        return f"Contrast({len(self)} examples, {self.tokens_a!r})"
+        return f"Contrast({len(self)} examples, {self.clean!r})"
 
 
 def contrast_of(model: HookedModel, prompts: Prompts | PromptPairs | Contrast, source: Intervention | None) -> Contrast:
-    """The prompts as tokens of run A and run B.
+    """The prompts as tokens of the clean and the corrupted run.
 
     Raises:
-        InvalidArgument: prompts without a source, or pairs with one: it would not be said what the runs differ in.
+        InvalidArgument: prompts without a source, or pairs with one: it would be unclear what the clean and the
+            corrupted run differ in.
         MisalignedPrompts: the two sides of a pair do not line up.
     """
     if isinstance(prompts, PromptPairs):
         if source is not None:
             raise InvalidArgument("Pairs of prompts differ already, so a source would be a second difference.",
-                                  got="pairs and source=", do="use task.queries(...) with source=, or pairs without.")  # fmt: skip
+                                  got="pairs and source=",
+                                  do="use task.queries(...) with source=, or pairs without.")  # fmt: skip
         both = prompts.tokenize(model)
         both.check_aligned()
         return Contrast(both.clean.tokens, both.corrupted.tokens, both.answers, both.clean.token_spans,
@@ -84,10 +96,13 @@ def contrast_of(model: HookedModel, prompts: Prompts | PromptPairs | Contrast, s
     if isinstance(prompts, Contrast):
         return prompts
     if source is None:
-        raise InvalidArgument("Prompts alone do not say what run A has and run B lacks.", got="prompts without source=",
+        raise InvalidArgument("Prompts alone do not say what the clean run has and the corrupted run lacks.",
+                              got="prompts without source=",
                               do="give source=vector.replace(), or pairs: task.pairs(...).")  # fmt: skip
     one: TokenizedPrompts = prompts.tokenize(model)
-    return Contrast(one.tokens, one.tokens, one.answers, one.token_spans, {"task": prompts.task, "prompts": prompts.recipe})
+    return Contrast(
+        one.tokens, one.tokens, one.answers, one.token_spans, {"task": prompts.task, "prompts": prompts.recipe}
+    )
 
 
 def positions_for(contrast: Contrast, source: Site | None, fold: str | None) -> tuple[Position, ...]:
@@ -105,23 +120,24 @@ def positions_for(contrast: Contrast, source: Site | None, fold: str | None) -> 
         PositionError: the source lies beyond some prompt.
     """
     if source is not None:
-        contrast.tokens_a.index(int(source.pos))  # every prompt has it, or this says which has not
+        contrast.clean.index(int(source.pos))  # every prompt has it, or this says which has not
     at_last = source is not None and source.pos == -1
     fold = fold or ("last" if at_last else "spans")
     if fold not in FOLDS:
         raise unknown("way to treat positions", fold, FOLDS)
     if at_last:
-        return LAST  # whatever was asked for: nothing else differs
+        return LAST  # whichever was requested: nothing else differs
     if fold == "last":
-        raise InvalidArgument("These runs differ before their last token, so its edges alone are not a circuit.",
+        raise InvalidArgument("The clean and the corrupted run differ before their last token, so its edges alone are "
+                              "not a circuit.",
                               got='positions="last"', allowed='"all", "spans", "kinds", "sum"')  # fmt: skip
     if not contrast.is_uniform:
         row = _first_odd(contrast)
         raise MisalignedPrompts("The prompts differ in structure, so the positions of edges have no one meaning.",
-                                got=f"prompts 0 and {row} differ ({contrast.tokens_a!r})",
+                                got=f"prompts 0 and {row} differ ({contrast.clean!r})",
                                 allowed="prompts whose spans stand at the same tokens",
                                 do="pairs.uniform(model) draws such prompts.")  # fmt: skip
-    width = int(contrast.tokens_a.lengths[0])
+    width = int(contrast.clean.lengths[0])
     first = 0 if source is None else int(source.pos) % width
     each_token = [TokenSpan(f"t{i}", None, i, i + 1) for i in range(width)]
     spans = each_token if contrast.spans is None else contrast.spans[0]
@@ -142,7 +158,7 @@ def _label(span: TokenSpan, token: int, fold: str) -> str:
 
 
 def _first_odd(contrast: Contrast) -> int:
-    lengths = contrast.tokens_a.lengths.tolist()
+    lengths = contrast.clean.lengths.tolist()
     spans = contrast.spans or [()] * len(lengths)
     return next(i for i in range(len(lengths)) if lengths[i] != lengths[0] or spans[i] != spans[0])
 
@@ -174,11 +190,18 @@ class Projection:
 
 
 @dataclass(frozen=True, eq=False)
-class Setting:
-    """What two runs differ in and what is read at the end, without the prompts.
+class CircuitQuestion:
+    """Source, baseline, target, metric and positions of a circuit search: everything but the model and the prompts.
 
-    Scores keep it, so that a circuit can be tested on other prompts without being told all of it again. It is not saved
-    with them.
+    Scores keep it, so that their circuits can be tested on other prompts without repeating it. It is not saved with
+    them.
+
+    Args:
+        source: what the clean run has, such as `vector.replace()`; None where pairs of prompts are the difference.
+        against: the baseline: what the corrupted run has at the same site instead of nothing.
+        target: what is read at the end instead of the logits.
+        metric: logits and answers to one number per example; the search's default if None.
+        positions: where edges live, as in `discover`.
     """
 
     source: Intervention | None = None
@@ -193,7 +216,7 @@ class Setting:
                 check_place(end, one.site)
         if self.against is not None and (self.source is None or self.against.site != self.source.site):
             allowed = f"an intervention at {self.source.site}" if self.source else "a source= beside it"
-            raise InvalidArgument("What a source is held against acts at the source's site.", allowed=allowed,
+            raise InvalidArgument("The baseline of a source acts at the source's site.", allowed=allowed,
                                   got=f"against={self.against.label}")  # fmt: skip
         for one in (self.source, self.against):
             if one is not None and one.mixes_prompts:

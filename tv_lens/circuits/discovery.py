@@ -1,4 +1,4 @@
-"""`discover`: which edges carry what run A has and run B lacks."""
+"""`discover`: which edges carry what the clean run has and the corrupted run lacks."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from torch import Tensor
 
 from tv_lens.circuits.acdc import ACDC
 from tv_lens.circuits.circuit import EdgeScores
-from tv_lens.circuits.contrast import Contrast, Projection, Setting
+from tv_lens.circuits.contrast import CircuitQuestion, Contrast, Projection
+from tv_lens.circuits.contrast_passes import ContrastPasses, make_passes
 from tv_lens.circuits.eap import EAP, EAPIG
 from tv_lens.circuits.exact import ROWS_AT_ONCE, ExactEdges, measured_effects
-from tv_lens.circuits.runs import Runs, make_runs
 from tv_lens.errors import InvalidArgument, UnknownName, closest
 from tv_lens.intervention import Intervention
 from tv_lens.metrics import Metric
@@ -34,7 +34,7 @@ class Estimate(Protocol):
 
     recheck: int
 
-    def estimate(self, runs: Runs, show_progress: bool = True) -> Float[Tensor, "example edge"]: ...
+    def estimate(self, passes: ContrastPasses, progress: bool = True) -> Float[Tensor, "example edge"]: ...
 
 
 def discover(
@@ -43,36 +43,38 @@ def discover(
     method: ExactEdges | ACDC | Estimate | None = None, positions: str | None = None, seed: int = 0,
     run: RunLike = None, progress: bool = True,
 ) -> EdgeScores:  # fmt: skip
-    """What each edge of the model is worth for what run A does and run B does not.
+    """What each edge of the model is worth for what the clean run does and the corrupted run does not.
 
-    Run A is the clean prompt of a pair, or a prompt with the source injected; run B is the corrupted prompt, or the
-    prompt without the source (or with `against` in its place). An edge's score is how much run A's metric falls when
-    this edge alone carries what its writer wrote in run B.
+    The clean run holds what is traced: it reads the clean prompt of a pair, or a prompt with the source injected. The
+    corrupted run lacks it: it reads the corrupted prompt, or the prompt without the source (or with `against` in its
+    place). An edge's score is how much the clean metric falls when this edge alone carries what its writer wrote in the
+    corrupted run.
 
     Args:
         model: the model to look into.
         prompts: pairs of prompts, or queries that a source is injected into.
-        source: what run A has, such as `vector.replace()`: a *decoding* circuit is what lies downstream of it.
-        against: what run B has at the same site instead of nothing: the Null task's vector, or another task's.
+        source: what the clean run has, such as `vector.replace()`: a *decoding* circuit is what lies downstream of it.
+        against: the baseline, which the corrupted run has at the same site instead of nothing: the Null task's vector,
+            or another task's.
         target: read this instead of the logits: `tv.Projection(vector.site, vector.direction)` finds who *writes* a
             vector (an *encoding* circuit).
-        metric: logits and answers to one number an example. None is `logit_diff` where the prompts have foils, and
+        metric: logits and answers to one number per example. None is `logit_diff` where the prompts have foils, and
             `log_prob` where they have none.
         method: `ExactEdges()` measures, `EAP()` and `EAPIG()` estimate by gradients, `ACDC()` prunes.
-        positions: where edges are told apart: "all" tokens, "spans", "kinds" of spans, "sum" (not at all). None is
-            "spans"; with a source at the last token there is one place, "last".
+        positions: how finely edges are separated by position: "all" tokens, "spans", "kinds" of spans, "sum" (not at
+            all). None is "spans"; with a source at the last token there is one place, "last".
         seed: draws the left-out edges that are measured beside an estimate's best.
         run: a folder that keeps what is measured, so that a killed discovery continues there.
-        progress: show a bar where somebody looks.
+        progress: Show a progress bar (only on a terminal or in a notebook).
 
     Returns:
-        Scores per example and edge. Estimates carry `provenance["recheck"]`: their rank agreement with the exact effects
-        of their best edges, the effect of a random sample of the others, and the completeness gap.
+        Scores per example and edge. Estimates carry `provenance["recheck"]`: their rank agreement with the exact
+        effects of their best edges, the effect of a random sample of the others, and the completeness gap.
 
     Raises:
         MisalignedPrompts: prompts of unequal structure, where positions matter.
         RunMismatch: `run` was begun with another configuration.
-        InvalidArgument: the runs do not differ, or the source never reaches the target.
+        InvalidArgument: the clean and the corrupted run do not differ, or the source never reaches the target.
 
     Sign:
         Positive: the edge helps (corrupting it lowers the metric). Zero: no effect.
@@ -90,36 +92,38 @@ def discover(
         raise InvalidArgument("This is not a method of circuit discovery.", got=repr(method),
                               allowed="tv.ExactEdges(), tv.EAP(), tv.EAPIG(), tv.ACDC(threshold)")  # fmt: skip
 
-    # 1. the two runs, and what there is between them
-    setting = Setting(source, against, target, metric, positions)
-    runs = make_runs(model, prompts, setting)
-    runs.check_gap()
+    # 1. the clean and the corrupted pass, and what there is between them
+    question = CircuitQuestion(source, against, target, metric, positions)
+    passes = make_passes(model, prompts, question)
+    passes.check_gap()
 
     # 2. every edge's score
     extra: dict[str, Any] = {}
     if isinstance(method, ExactEdges):
-        config = {"model": model_described(model), "setting": setting, "contrast": runs.contrast, "method": method}
-        values, extra = _exact(runs, method, run, config, progress)
+        config = {"model": model_described(model), "question": question, "contrast": passes.contrast, "method": method}
+        values, extra = _exact(passes, method, run, config, progress)
     elif isinstance(method, ACDC):
-        values, extra = method.score_edges(runs, progress)
+        values, extra = method.score_edges(passes, progress)
     else:
-        values = method.estimate(runs, progress)
+        values = method.estimate(passes, progress)
 
     # 3. what an estimate is worth
     approximate = isinstance(method, Estimate)
     if approximate:
-        extra["recheck"] = _rechecked(runs, values, method.recheck, seed, progress)
+        extra["recheck"] = _rechecked(passes, values, method.recheck, seed, progress)
 
     # 4. the labelled result
-    run_a, run_b = runs.baselines
-    info = runs.info
+    clean, corrupted = passes.baselines
+    info = passes.info
     return EdgeScores(
-        runs.graph, values, metric=info.name, units=info.units, method=_described(method), run_a=run_a, run_b=run_b,
-        grad_at=getattr(method, "grad_at", "path" if approximate else None), approximate=approximate,
+        passes.graph, values, metric=info.name, units=info.units, method=_described(method), clean=clean,
+        corrupted=corrupted, approximate=approximate,
+        gradient_at=getattr(method, "gradient_at", "path" if approximate else None),
         provenance={"verb": "discover", "model": model.name, "fingerprint": model.fingerprint,
-                    "source": None if source is None else source.label, "against": None if against is None else against.label,
-                    "seed": seed, **runs.contrast.about, **extra},
-        setting=setting,
+                    "source": None if source is None else source.label,
+                    "against": None if against is None else against.label,
+                    "seed": seed, **passes.contrast.about, **extra},
+        question=question,
     )  # fmt: skip
 
 
@@ -128,72 +132,72 @@ def _described(method: Any) -> dict[str, Any]:
 
 
 def _exact(
-    runs: Runs, method: ExactEdges, run: RunLike, config: Mapping[str, Any], progress: bool
+    passes: ContrastPasses, method: ExactEdges, run: RunLike, config: Mapping[str, Any], progress: bool
 ) -> tuple[Float[Tensor, "example edge"], dict[str, Any]]:
-    """The exact effects of the edges that the method asks for, NaN elsewhere; what the store has to say of them."""
-    chosen = torch.ones(len(runs.graph), dtype=torch.bool)
+    """The exact effects of the edges that the method names, NaN elsewhere; and what the folder says of them."""
+    chosen = torch.ones(len(passes.graph), dtype=torch.bool)
     if method.into is not None:
-        chosen = torch.isin(runs.graph.edges[:, 2], _readers_named(runs, method.into))
+        chosen = torch.isin(passes.graph.edges[:, 2], _readers_named(passes, method.into))
     edges = chosen.nonzero()[:, 0]
     if method.screen is not None and method.screen < len(edges):
-        guess = EAP(recheck=0).estimate(runs, progress).mean(0).abs()
+        guess = EAP(recheck=0).estimate(passes, progress).mean(0).abs()
         best = torch.sort(guess[edges], descending=True, stable=True).indices[: method.screen]
         edges = edges[best].sort().values
-    groups = torch.arange(len(runs.contrast)).split(max(1, ROWS_AT_ONCE // max(1, len(edges))))
-    values = torch.full((len(runs.contrast), len(runs.graph)), float("nan"))
+    groups = torch.arange(len(passes.contrast)).split(max(1, ROWS_AT_ONCE // max(1, len(edges))))
+    values = torch.full((len(passes.contrast), len(passes.graph)), float("nan"))
     with shards(run, verb="discover", config=config, total=len(groups)) as kept:
         for i in kept.pending():
-            found = measured_effects(runs, edges, groups[i].tolist(), show_progress=progress)
-            kept.put(i, {"effects": found})
+            effects = measured_effects(passes, edges, groups[i].tolist(), progress=progress)
+            kept.put(i, {"effects": effects})
         values[:, edges] = torch.cat([torch.as_tensor(part["effects"]) for part in kept.all()])
     return values, kept.provenance
 
 
-def _readers_named(runs: Runs, names: tuple[str, ...]) -> Int[Tensor, "reader"]:
+def _readers_named(passes: ContrastPasses, names: tuple[str, ...]) -> Int[Tensor, "reader"]:
     """The readers of these names, or of the nodes of these names."""
-    graph, found = runs.graph, []
+    graph, readers = passes.graph, []
     for name in names:
         of_name = [r for r, reader in enumerate(graph.readers) if name == reader or name in graph.nodes_of(r)]
         if not of_name:
             near = closest(name, graph.readers)
             raise UnknownName(f"No reader of this model is called {name!r}.", got=repr(name),
                               do="did you mean " + " or ".join(map(repr, near)) + "?" if near else None)  # fmt: skip
-        found += of_name
-    return torch.tensor(found)
+        readers += of_name
+    return torch.tensor(readers)
 
 
 def _rechecked(
-    runs: Runs, values: Float[Tensor, "example edge"], n: int, seed: int, progress: bool
+    passes: ContrastPasses, values: Float[Tensor, "example edge"], n: int, seed: int, progress: bool
 ) -> dict[str, Any]:
-    """How far the estimate can be believed: its best edges and a random sample of the others, measured."""
+    """How far the estimate can be trusted: its best edges and a random sample of the others, measured."""
     mean = values.double().mean(0)
-    a, b = (run.double().mean() for run in runs.baselines)
-    found: dict[str, Any] = {"completeness_gap": float(_from_start(runs, mean) - (a - b))}
+    clean, corrupted = (metric.double().mean() for metric in passes.baselines)
+    recheck: dict[str, Any] = {"completeness_gap": float(_from_start(passes, mean) - (clean - corrupted))}
     if n == 0:
-        return found
+        return recheck
     order = torch.sort(mean.abs(), descending=True, stable=True).indices
     best, rest = order[:n], order[n:]
     drawn = rest[torch.randperm(len(rest), generator=torch.Generator().manual_seed(seed))[:n]]
-    exact = measured_effects(runs, torch.cat([best, drawn]), show_progress=progress).double().mean(0)
-    found |= {
+    exact = measured_effects(passes, torch.cat([best, drawn]), progress=progress).double().mean(0)
+    recheck |= {
         "n": len(best), "spearman": spearman(mean[best], exact[: len(best)]),
         "mean_error": float((mean[best] - exact[: len(best)]).abs().mean()),
         "mean_size": float(exact[: len(best)].abs().mean()),
     }  # fmt: skip
     if len(drawn):
-        found |= {"left_out_n": len(drawn), "left_out_largest": float(exact[len(best) :].abs().max()),
+        recheck |= {"left_out_n": len(drawn), "left_out_largest": float(exact[len(best) :].abs().max()),
                   "left_out_mean": float(exact[len(best) :].abs().mean())}  # fmt: skip
-    return found
+    return recheck
 
 
-def _from_start(runs: Runs, mean: Float[Tensor, "edge"]) -> Tensor:
+def _from_start(passes: ContrastPasses, mean: Float[Tensor, "edge"]) -> Tensor:
     """The sum of the scores of the edges out of the input or the source.
 
-    Along a path of inputs these are the integral of the whole gradient times the whole change, so with enough steps they
-    add up to the gap between the runs.
+    Along a path of inputs these are the integral of the whole gradient times the whole change, so with enough steps
+    they add up to the gap between the clean and the corrupted run.
     """
-    start = 0 if runs.graph.source is None else runs.graph.source_writer
-    return mean[runs.graph.edges[:, 1] == start].sum()
+    start = 0 if passes.graph.source is None else passes.graph.source_writer
+    return mean[passes.graph.edges[:, 1] == start].sum()
 
 
 def spearman(a: Float[Tensor, "n"], b: Float[Tensor, "n"]) -> float:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tv_lens.circuits import scores_file
 from tv_lens.circuits.circuit_json import packed, unpacked
-from tv_lens.circuits.contrast import Setting
+from tv_lens.circuits.contrast import CircuitQuestion
 from tv_lens.circuits.graph import Graph
 from tv_lens.circuits.nodes import Position
 from tv_lens.errors import EmptySelection, InvalidArgument, ModelMismatch, ShapeMismatch, unknown
@@ -24,29 +24,30 @@ from tv_lens.results.bootstrap import ratio_interval
 from tv_lens.results.sweep_parts import plain
 
 ORDERS = ("magnitude", "helpful", "harmful")
-SIGN = "positive: the edge helps, the metric falls when it carries run B's value; 0: no effect"
-_TEXTS = ("metric", "units", "method", "grad_at", "approximate", "provenance", "direction", "sign")
+SIGN = "positive: the edge helps, the metric falls when it carries the corrupted run's value; 0: no effect"
+_BASELINES = ("clean", "corrupted")
+_TEXTS = ("metric", "units", "method", "gradient_at", "approximate", "provenance", "direction", "sign")
 
 Table = TypeVar("Table", bound="EdgeTable")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class EdgeTable:
-    """Numbers with all that is known of them; what they mean is written in `EdgeScores`, which chooses circuits by them."""
+    """Numbers and what is known of them; their meaning is written in `EdgeScores`, which chooses circuits by them."""
 
     graph: Graph
     values: Float[Tensor, "example edge"]
     metric: str
     units: str
     method: dict[str, Any] = field(default_factory=dict)
-    run_a: Float[Tensor, "example"] | None = None
-    run_b: Float[Tensor, "example"] | None = None
-    grad_at: str | None = None
+    clean: Float[Tensor, "example"] | None = None
+    corrupted: Float[Tensor, "example"] | None = None
+    gradient_at: str | None = None
     approximate: bool = False
     provenance: dict[str, Any] = field(default_factory=dict)
     direction: str = "noising"
     sign: str = SIGN
-    setting: Setting | None = None
+    question: CircuitQuestion | None = None
 
     def __post_init__(self) -> None:
         if self.values.shape[1] != len(self.graph):
@@ -54,10 +55,10 @@ class EdgeTable:
                                 allowed=["example", len(self.graph)])  # fmt: skip
         if not len(self.values):
             raise EmptySelection("Edge scores need at least one example.")
-        for name in ("run_a", "run_b"):
-            run = getattr(self, name)
-            if run is not None and len(run) != len(self.values):
-                raise ShapeMismatch(f"{name} needs one number per example.", got=len(run), allowed=len(self.values))
+        for name in _BASELINES:
+            metric = getattr(self, name)
+            if metric is not None and len(metric) != len(self.values):
+                raise ShapeMismatch(f"{name} needs one number per example.", got=len(metric), allowed=len(self.values))
         for name in ("method", "provenance"):
             object.__setattr__(self, name, plain(getattr(self, name), name))
 
@@ -75,8 +76,8 @@ class EdgeTable:
 
     @property
     def gap(self) -> Float[Tensor, "example"] | None:
-        """What there is to explain: the metric of run A minus that of run B."""
-        return None if self.run_a is None or self.run_b is None else self.run_a - self.run_b
+        """What there is to explain: the metric of the clean run minus that of the corrupted run."""
+        return None if self.clean is None or self.corrupted is None else self.clean - self.corrupted
 
     def mean(self) -> Float[Tensor, "edge"]:
         """The mean over examples, NaN for an edge that was not measured."""
@@ -180,7 +181,7 @@ class EdgeTable:
 
     def save(self, path: str | Path) -> Path:
         """Writes the scores to one safetensors file, whole or not at all, and returns its path."""
-        tensors = {"values": self.values, "run_a": self.run_a, "run_b": self.run_b}
+        tensors = {"values": self.values, "clean": self.clean, "corrupted": self.corrupted}
         texts = {name: getattr(self, name) for name in _TEXTS}
         scores_file.write(Path(path), {k: v for k, v in tensors.items() if v is not None},
                           {**texts, "graph": self.graph.to_dict()})  # fmt: skip
@@ -199,28 +200,30 @@ class EdgeTable:
     def to_dict(self) -> dict[str, Any]:
         """The scores without their graph, as JSON holds them, to the last bit."""
         columns = self.measured  # the others are NaN
-        baselines = {name: getattr(self, name) for name in ("run_a", "run_b")}
+        baselines = {name: getattr(self, name) for name in _BASELINES}
         return {**{name: getattr(self, name) for name in _TEXTS}, "n": self.n,
                 "columns": packed(columns), "values": packed(self.values[:, columns]),
-                **{name: None if held is None else packed(held) for name, held in baselines.items()}}  # fmt: skip
+                **{name: None if metric is None else packed(metric) for name, metric in baselines.items()}}  # fmt: skip
 
     @classmethod
     def from_dict(cls: type[Table], graph: Graph, data: Mapping[str, Any]) -> Table:
-        """The scores that `to_dict` described."""
+        """The scores that `to_dict` described, of this version or an earlier one."""
+        data = scores_file.with_new_names(data)
         measured = unpacked(data["values"])
         values = torch.full((data["n"], len(graph)), float("nan"), dtype=measured.dtype)
         values[:, unpacked(data["columns"])] = measured
-        baselines = {name: None if data[name] is None else unpacked(data[name]) for name in ("run_a", "run_b")}
+        baselines = {name: None if data[name] is None else unpacked(data[name]) for name in _BASELINES}
         return cls(graph, values, **baselines, **{name: data[name] for name in _TEXTS})
 
     def __repr__(self) -> str:
         measured, best = self.measured, self.order()[:3]
         share = "" if len(measured) == len(self.graph) else f" ({len(measured):,} measured)"
         shown = ", ".join(f"{self.graph.name(int(e))} {float(self.mean()[e]):+.3g}" for e in best)
-        lines = [f"{type(self).__name__} by {self.method.get('name', 'hand')}: {len(self.graph):,} edges{share}, {self.n} examples",
+        title = f"{type(self).__name__} by {self.method.get('name', 'hand')}"
+        lines = [f"{title}: {len(self.graph):,} edges{share}, {self.n} examples",
                  f"  {self.metric} [{self.units}]; {self.sign}", f"  largest: {shown}"]  # fmt: skip
         if self.gap is not None:
-            lines.append(f"  run A {float(self.run_a.mean()):.3g}, run B {float(self.run_b.mean()):.3g}")
+            lines.append(f"  clean {float(self.clean.mean()):.3g}, corrupted {float(self.corrupted.mean()):.3g}")
         lines += [f"  {key}: {value}" for key, value in self.provenance.get("recheck", {}).items()]
         return "\n".join(lines)
 

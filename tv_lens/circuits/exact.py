@@ -1,4 +1,4 @@
-"""The effect of an edge, measured: run A with this one edge carrying what run B's writer wrote."""
+"""The effect of an edge, measured: the clean run with this one edge carrying its writer's corrupted output."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tv_lens.circuits.runs import Chunk, Runs
+from tv_lens.circuits.contrast_passes import Chunk, ContrastPasses
 from tv_lens.errors import InvalidArgument
 from tv_lens.intervention import Replace
 from tv_lens.metrics import Readout
@@ -29,127 +29,135 @@ class _Reading:
     layer: int
     part: str
     place: int
-    columns: Int[Tensor, "m"]  # which of the asked edges
+    columns: Int[Tensor, "m"]  # which of the requested edges
     writers: Int[Tensor, "m"]
     heads: Int[Tensor, "m"]
 
 
 def measured_effects(
-    runs: Runs, edges: Int[Tensor, "m"], examples: Sequence[int] | None = None, *, show_progress: bool = True
+    passes: ContrastPasses, edges: Int[Tensor, "m"], examples: Sequence[int] | None = None, *, progress: bool = True
 ) -> Float[Tensor, "example m"]:
-    """The exact effect of each of these edges: metric of run A less metric with the edge corrupted, example by example.
+    """The exact effect of each of these edges: the clean metric less the metric with the edge corrupted, per example.
 
     Args:
-        runs: the two runs.
+        passes: the clean and the corrupted pass.
         edges: which of the graph's edges.
         examples: on which examples; all if None.
-        show_progress: show a bar where somebody looks.
+        progress: Show a progress bar (only on a terminal or in a notebook).
 
     Source:
-        Wang et al. 2022 (arXiv 2211.00593) and Goldowsky-Dill et al. 2023 (arXiv 2304.05969), path patching of one edge:
-        only the named reader sees the change directly, everything downstream is recomputed.
+        Wang et al. 2022 (arXiv 2211.00593) and Goldowsky-Dill et al. 2023 (arXiv 2304.05969), path patching of one
+        edge: only the named reader sees the change directly, everything downstream is recomputed.
     """
-    wanted = list(range(len(runs.contrast)) if examples is None else examples)
-    place = {example: i for i, example in enumerate(wanted)}
-    out = torch.full((len(wanted), len(edges)), float("nan"))
-    readings, at_end = _readings(runs, edges)
+    chosen = list(range(len(passes.contrast)) if examples is None else examples)
+    place = {example: i for i, example in enumerate(chosen)}
+    out = torch.full((len(chosen), len(edges)), float("nan"))
+    readings, at_end = _readings(passes, edges)
     group = max(1, ROWS_AT_ONCE // max(1, len(edges)))
-    clean = runs.baselines[0]
-    with progress_bar("exact edges", len(wanted) * len(edges), "edges", show_progress) as bar:
-        for start in range(0, len(wanted), group):
-            for chunk in runs.chunks(rows=wanted[start : start + group]):
+    clean = passes.baselines[0]
+    with progress_bar("exact edges", len(chosen) * len(edges), "edges", progress) as bar:
+        for start in range(0, len(chosen), group):
+            for chunk in passes.chunks(rows=chosen[start : start + group]):
                 at = torch.tensor([place[row] for row in chunk.rows.tolist()])
-                difference, here = runs.difference(chunk), clean[chunk.rows]
+                difference, here = passes.difference(chunk), clean[chunk.rows]
                 for column, writer in at_end:
-                    changed = runs.end_stream(chunk.a) + difference[:, runs.end_slot, writer]
-                    out[at, column] = here - runs.result(changed, chunk.rows)
+                    changed = passes.end_stream(chunk.clean) + difference[:, passes.end_slot, writer]
+                    out[at, column] = here - passes.result(changed, chunk.rows)
                 if readings:
-                    columns, values = _measured(runs, chunk, difference, readings)
+                    columns, values = _measured(passes, chunk, difference, readings)
                     out[at[:, None], columns[None]] = here[:, None] - values
                 bar.advance(len(at) * len(edges))
     return out
 
 
-def _readings(runs: Runs, edges: Int[Tensor, "m"]) -> tuple[list[_Reading], list[tuple[int, int]]]:
+def _readings(passes: ContrastPasses, edges: Int[Tensor, "m"]) -> tuple[list[_Reading], list[tuple[int, int]]]:
     """The edges by what reads them, and (column, writer) of those into the end."""
-    graph = runs.graph
+    graph = passes.graph
     p, w, r = graph.edges[edges].T
-    found = []
+    readings = []
     for layer in range(graph.shape.n_layers):
         for part in PARTS:
             span = graph.readers_of(layer, part)
             inside = (r >= span.start) & (r < span.stop)
             for place in p[inside].unique().tolist():
                 columns = (inside & (p == place)).nonzero()[:, 0]
-                found.append(_Reading(layer, part, place, columns, w[columns], r[columns] - span.start))
+                readings.append(_Reading(layer, part, place, columns, w[columns], r[columns] - span.start))
     ends = (r == graph.end_reader).nonzero()[:, 0]
-    return found, list(zip(ends.tolist(), w[ends].tolist()))
+    return readings, list(zip(ends.tolist(), w[ends].tolist()))
 
 
 def _measured(
-    runs: Runs, chunk: Chunk, difference: Float[Tensor, "example slot writer d_model"], readings: Sequence[_Reading]
+    passes: ContrastPasses,
+    chunk: Chunk,
+    difference: Float[Tensor, "example slot writer d_model"],
+    readings: Sequence[_Reading],
 ) -> tuple[Int[Tensor, "m"], Float[Tensor, "example m"]]:
     """The metric under each edge's corruption, all readers' edges in one plan of rows; and which edges these are."""
-    rows = [row for reading in readings for row in _rows(runs, chunk, difference, reading)]
+    rows = [row for reading in readings for row in _rows(passes, chunk, difference, reading)]
     columns = torch.cat([reading.columns for reading in readings])
     owners = torch.tensor([row.prompt for row in rows])
-    if runs.target is not None:
-        return columns, _at_target(runs, chunk, rows).view(-1, len(chunk.rows)).T
-    readout = Readout(runs.metric, runs.answers, chunk.rows[owners])
-    found = run_rows(runs.model, runs.tokens("a", chunk.rows.tolist()), rows, readout, who="exact edges", show_progress=False)
-    return columns, found.values.view(-1, len(chunk.rows)).T
+    if passes.target is not None:
+        return columns, _at_target(passes, chunk, rows).view(-1, len(chunk.rows)).T
+    readout = Readout(passes.metric, passes.answers, chunk.rows[owners])
+    metrics = run_rows(
+        passes.model, passes.tokens("clean", chunk.rows.tolist()), rows, readout, who="exact edges", show_progress=False
+    )
+    return columns, metrics.values.view(-1, len(chunk.rows)).T
 
 
 def _rows(
-    runs: Runs, chunk: Chunk, difference: Float[Tensor, "example slot writer d_model"], reading: _Reading
+    passes: ContrastPasses, chunk: Chunk, difference: Float[Tensor, "example slot writer d_model"], reading: _Reading
 ) -> list[Row]:
     """One row per edge and example, edges first: what the reader holds once the one writer's part is exchanged."""
     layer, part, n = reading.layer, reading.part, len(chunk.rows)
-    slots = (runs.slot_place == reading.place).nonzero()[:, 0]
+    slots = (passes.slot_place == reading.place).nonzero()[:, 0]
     writers, which = reading.writers.unique(return_inverse=True)
-    stream = chunk.a.read_by(layer, part)[:, slots]
+    stream = chunk.clean.read_by(layer, part)[:, slots]
     changed = stream[:, :, None] + difference[:, slots][:, :, writers]  # example slot writer d_model
-    values = runs.readers.value(layer, part, changed.flatten(0, 2)).cpu().unflatten(0, changed.shape[:3])
-    sites = [Site(SITES[part], layer, head=head) for head in (range(runs.readers.n_heads(part)) if part != "mlp" else [None])]
-    widths = runs.contrast.tokens_a.lengths[chunk.rows].tolist()
-    places = [tuple(runs.slots[slot] % width for slot in slots.tolist()) for width in widths]
-    before = [_before(runs, chunk, layer, i, width) for i, width in enumerate(widths)]
+    values = passes.readers.value(layer, part, changed.flatten(0, 2)).cpu().unflatten(0, changed.shape[:3])
+    sites = [
+        Site(SITES[part], layer, head=head)
+        for head in (range(passes.readers.n_heads(part)) if part != "mlp" else [None])
+    ]
+    widths = passes.contrast.clean.lengths[chunk.rows].tolist()
+    places = [tuple(passes.slots[slot] % width for slot in slots.tolist()) for width in widths]
+    before = [_before(passes, chunk, layer, i, width) for i, width in enumerate(widths)]
     rows = []
     for writer, head in zip(which.tolist(), reading.heads.tolist()):
-        held = values[:, :, writer] if part == "mlp" else values[:, :, writer, head]
+        value = values[:, :, writer] if part == "mlp" else values[:, :, writer, head]
         site = sites[0] if part == "mlp" else sites[head]
-        rows += [Row(i, (*before[i], PlacedEdit(Replace(site, held[i]), places[i]))) for i in range(n)]
+        rows += [Row(i, (*before[i], PlacedEdit(Replace(site, value[i]), places[i]))) for i in range(n)]
     return rows
 
 
-def _before(runs: Runs, chunk: Chunk, layer: int, i: int, width: int) -> tuple[PlacedEdit, ...]:
-    """What makes a row run A, beside its own edit.
+def _before(passes: ContrastPasses, chunk: Chunk, layer: int, i: int, width: int) -> tuple[PlacedEdit, ...]:
+    """What makes a row the clean run, beside its own edit.
 
-    At the last token nothing but its own stream tells run A from run B, so a row can be born at the reader's layer with
-    run A's stream instead of at the source's layer with the source.
+    At the last token nothing but its own stream distinguishes the clean from the corrupted run, so a row can enter at
+    the reader's layer with the clean stream instead of at the source's layer with the source.
     """
-    if runs.slots == (-1,):
-        return (PlacedEdit(Replace(Site("resid_pre", layer), chunk.a.pre[layer][i]), (width - 1,)),)
-    return tuple(PlacedEdit(edit, (int(edit.site.pos) % width,)) for edit in runs.edits_a)
+    if passes.slots == (-1,):
+        return (PlacedEdit(Replace(Site("resid_pre", layer), chunk.clean.pre[layer][i]), (width - 1,)),)
+    return tuple(PlacedEdit(edit, (int(edit.site.pos) % width,)) for edit in passes.clean_edits)
 
 
-def _at_target(runs: Runs, chunk: Chunk, rows: Sequence[Row]) -> Float[Tensor, "row"]:
+def _at_target(passes: ContrastPasses, chunk: Chunk, rows: Sequence[Row]) -> Float[Tensor, "row"]:
     """What is read at the target under each row's edits, by whole passes up to its layer."""
-    base, site, found = runs.tokens("a", chunk.rows.tolist()), runs.target.site, []
+    base, site, numbers = passes.tokens("clean", chunk.rows.tolist()), passes.target.site, []
     size = max(1, min(512, 4096 // base.width))
     for start in range(0, len(rows), size):
         part = rows[start : start + size]
         batch = base.select([row.prompt for row in part])
         edits = merged((edit.intervention, torch.full((len(edit.positions),), at), torch.tensor(edit.positions))
                        for at, row in enumerate(part) for edit in row.edits)  # fmt: skip
-        _, attachment = runs.model.forward(batch, edits, [site], stop_after=site.layer, who="exact edges")
-        found.append(runs.target.read(attachment.values[site].float().cpu()))
-    return torch.cat(found)
+        _, attachment = passes.model.forward(batch, edits, [site], stop_after=site.layer, who="exact edges")
+        numbers.append(passes.target.read(attachment.values[site].float().cpu()))
+    return torch.cat(numbers)
 
 
 @dataclass(frozen=True)
 class ExactEdges:
-    """Every edge measured: no estimate anywhere.
+    """Every edge is measured, none estimated.
 
     For a vector injected at the last token this is cheap: only what lies downstream of it differs, and one row of one
     token per edge is all there is to run. For pairs of prompts use `screen`: the edges are ranked by EAP first, and the

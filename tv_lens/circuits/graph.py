@@ -1,6 +1,6 @@
 """The table that circuits are masks over: which writer's output enters which reader's input, and where.
 
-Edges are three columns of integers (position, writer, reader); a name is made when somebody asks for it.
+Edges are three columns of integers (position, writer, reader); a name is made only when it is needed.
 """
 
 from __future__ import annotations
@@ -83,7 +83,8 @@ class Graph(Nodes):
         return table[tuple(self.edges.T)]
 
     def on_paths(self, table: Bool[Tensor, "position writer reader"]) -> Bool[Tensor, "position writer reader"]:
-        """The edges of a table that lie on a path from where the runs differ to where the result is read."""
+        """The edges of a table that lie on a path from where the clean and the corrupted run differ to where the
+        result is read."""
         return edge_paths.on_paths(self, table)
 
     # ---- names --------------------------------------------------------------------------------------------------
@@ -107,7 +108,9 @@ class Graph(Nodes):
         """
         match = _EDGE.match(name)
         if match is None:
-            raise UnknownName(f"{name!r} is not an edge.", got=repr(name), allowed="writer->reader, such as " + self.name(0))
+            raise UnknownName(
+                f"{name!r} is not an edge.", got=repr(name), allowed="writer->reader, such as " + self.name(0)
+            )
         labels = [position.label for position in self.positions]
         place = match["position"] or (labels[0] if len(labels) == 1 else "")
         parts = {"writer": (match["writer"], self.writers), "reader": (match["reader"], self.readers),
@@ -121,8 +124,8 @@ class Graph(Nodes):
         p, w, r = labels.index(place), self.writers.index(match["writer"]), self.readers.index(match["reader"])
         if not self.valid[p, w, r]:
             writers = [self.writers[i] for i in self.valid[p, :, r].nonzero()[:, 0].tolist()]
-            raise UnknownName(f"The edge {name!r} carries nothing: {match['writer']} is not upstream of {match['reader']} "
-                              "on a path to the end.", got=repr(name),
+            raise UnknownName(f"The edge {name!r} carries nothing: {match['writer']} is not upstream of "
+                              f"{match['reader']} on a path to the end.", got=repr(name),
                               allowed=f"into {match['reader']}: " + (", ".join(writers[:12]) or "nothing")
                               + (", ..." if len(writers) > 12 else ""))  # fmt: skip
         return int((self.edges == torch.tensor([p, w, r])).all(1).nonzero())

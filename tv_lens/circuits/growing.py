@@ -1,4 +1,4 @@
-"""The best edges that hang together: a circuit grown from the end, one edge at a time."""
+"""The best edges that are connected: a circuit grown from the end, one edge at a time."""
 
 from __future__ import annotations
 

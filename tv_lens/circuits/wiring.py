@@ -94,13 +94,13 @@ class Wiring:
         order = {name: i for i, name in enumerate(dict.fromkeys([*graph.writers, graph.readers[-1]]))}
         if graph.source is not None:  # it enters the stream where it is injected, not after the last layer
             order["source"] = graph.mlp_writer(graph.source.layer or 0) + 0.5
-        spots = sorted({(w, p) for w, p, _ in ends} | {spot for _, _, found in ends for spot in found},
+        spots = sorted({(w, p) for w, p, _ in ends} | {spot for _, _, reached in ends for spot in reached},
                        key=lambda spot: (order[spot[0]], spot[1]))  # fmt: skip
         number = {spot: i for i, spot in enumerate(spots)}
         wires = [
             Wire(number[writer, p], number[spot], name, part, *effect, rank=rank)
-            for (writer, p, found), name, (_, _, r), effect, rank in zip(ends, circuit.names, triples, effects, ranks)
-            for part in [_part(graph.readers[r])] for spot in found
+            for (writer, p, reached), name, (_, _, r), effect, rank in zip(ends, circuit.names, triples, effects, ranks)
+            for part in [_part(graph.readers[r])] for spot in reached
         ]  # fmt: skip
         wires.sort(key=lambda wire: wire.rank)
         nodes = tuple(_node(graph, name, p, labels[p]) for name, p in spots)
@@ -144,10 +144,10 @@ def _ranked(circuit: Circuit) -> tuple[list[int], list[tuple[float | None, float
 
 
 def _node(graph: Graph, name: str, place: int, label: str) -> Node:
-    found = _NODE.match(name)
-    if found is None:
+    match = _NODE.match(name)
+    if match is None:
         layer = graph.source.layer if name == "source" else None
         return Node(name, place, label, name, layer)
-    if found["mlp"] is not None:
-        return Node(name, place, label, "mlp", int(found["mlp"]))
-    return Node(name, place, label, "head", int(found["attention"]), int(found["head"]))
+    if match["mlp"] is not None:
+        return Node(name, place, label, "mlp", int(match["mlp"]))
+    return Node(name, place, label, "head", int(match["attention"]), int(match["head"]))

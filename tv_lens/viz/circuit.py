@@ -78,8 +78,8 @@ def _subtitle(circuit: Circuit) -> str:
                      f"[{scores.units}]" + (f" by {method}" if method else ""))  # fmt: skip
         parts.append(f"mean of n = {scores.n} examples")
         if scores.gap is not None:
-            a, b = (theme.number(float(run.mean())) for run in (scores.run_a, scores.run_b))
-            parts.append(f"run A {a}, run B {b}")
+            clean, corrupted = (theme.number(float(metric.mean())) for metric in (scores.clean, scores.corrupted))
+            parts.append(f"clean {clean}, corrupted {corrupted}")
     return " · ".join(parts)
 
 

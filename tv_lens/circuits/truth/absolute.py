@@ -41,7 +41,9 @@ def induction(n: int = 16, seed: int = 0) -> Truth:
         ('A K B C D C', 'a0.h2->a2.h1<k>')
     """
     words = ("<s>", *LETTERS)
-    stream = writing.Stream(HEADS * D_HEAD, dict(token=len(words), before=len(words), out=len(words), pos=CONTEXT), True)
+    stream = writing.Stream(
+        HEADS * D_HEAD, dict(token=len(words), before=len(words), out=len(words), pos=CONTEXT), True
+    )
     model = writing.gpt2(stream, len(words), CONTEXT, LAYERS, HEADS, D_MLP, seed)
     _embed(model, stream, words)
     steps = range(1, CONTEXT)

@@ -26,7 +26,7 @@ def scoreboard(
     methods: Mapping[str, Any] | Sequence[Any] | None = None, truths: Sequence[Truth] | None = None, *,
     positions: str = "all", progress: bool = False,
 ) -> pd.DataFrame:  # fmt: skip
-    """A table with a row a known circuit and method: how well the method's scores tell the circuit's edges from others.
+    """A table with a row per known circuit and method: how well its scores tell the circuit's edges from others.
 
     Edges are compared as writer and reader, a pair's score being its largest at any position; a node's score is that of
     its best edge out. Precision and recall are those of the `k` best where `k` is the true number, so that the two are
@@ -35,8 +35,8 @@ def scoreboard(
     Args:
         methods: values such as `tv.EAP()`, or names to values; exact, EAP, two EAPIGs and ACDC if None.
         truths: known circuits; all of them if None.
-        positions: where edges are told apart during discovery, as `discover` takes it.
-        progress: show bars where somebody looks.
+        positions: how finely edges are separated by position during discovery, as `discover` takes it.
+        progress: Show a progress bar (only on a terminal or in a notebook).
 
     Returns:
         Columns `circuit method edges known`, then `edge_` and `node_` with `precision recall auroc`.

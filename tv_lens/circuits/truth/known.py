@@ -23,7 +23,7 @@ class Truth:
     Args:
         name: what tables call it.
         model: the model behind its registry, as any other.
-        prompts: pairs for a circuit between two runs, queries for a decoding circuit.
+        prompts: pairs of clean and corrupted prompts, or queries for a decoding circuit.
         edges: `writer->reader` of every edge that carries the answer, wherever in the prompt; no other edge does.
         description: one line on what it computes.
         source: the injected vector, for a decoding circuit.

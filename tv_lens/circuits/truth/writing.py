@@ -61,7 +61,7 @@ class Stream:
     def embedding(
         self, rows: Mapping[int, Mapping[int, float]], n: int, constant: bool = True
     ) -> Float[Tensor, "n d_model"]:
-        """One vector an index, from coordinate to value; with the constant unless told otherwise."""
+        """One vector per index, from coordinate to value; with the constant unless `constant` is False."""
         table = torch.zeros(n, self.d_model)
         if constant:
             table[:, self.constant] = CONSTANT
@@ -191,7 +191,7 @@ def llama(
 
 @torch.no_grad()
 def llama_head(model: Any, layer: int, head: int, parts: Mapping[str, Tensor]) -> None:
-    """Writes one head, and the key and value of its group: `q`, `k`, `v` as `d_model d_head`, `o` as `d_head d_model`."""
+    """Writes one head, and its group's key and value: `q`, `k`, `v` as `d_model d_head`, `o` as `d_head d_model`."""
     attention = model.model.layers[layer].self_attn
     size, group = attention.head_dim, attention.num_key_value_groups
     own, shared = (slice(i * size, (i + 1) * size) for i in (head, head // group))
@@ -215,7 +215,7 @@ def llama_lookup(model: Any, layer: int, stream: Stream, table: Mapping[int, int
 
 
 def tokenizer(words: Sequence[str]) -> Any:
-    """One token a word, told apart by spaces; the first word is BOS."""
+    """One token per word, separated by spaces; the first word is BOS."""
     import transformers as hf
     from tokenizers import Tokenizer, models, pre_tokenizers
 

@@ -166,7 +166,7 @@ def latent_circuits(
     curves = []
     for task in members:
         sweep = faithfulness(regressor, scores[task.name], contrast.prompts(task, shots, held_out, seed, "test"),
-                             sizes=sorted({edges, most} | asked), random=random, seed=seed,
+                             sizes=sorted({edges, most} | asked), n_random=random, seed=seed,
                              progress=progress)  # fmt: skip
         curves.append(replace(sweep, values=sweep.values.drop_vars("effective")))
     joined = concat(curves, "task", list(scores), name="What circuits of each size carry")

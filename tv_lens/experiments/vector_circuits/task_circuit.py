@@ -101,7 +101,7 @@ def circuit_of_task(
     found = scores.top(min(edges, len(scores.measured)))
     most = len(scores.measured)
     sizes: Sequence[int] = sorted({size for size in (*GRID, len(found), most) if size <= most})
-    curve = faithfulness(model, scores, test, sizes=sizes, random=random, seed=seed, progress=progress)
+    curve = faithfulness(model, scores, test, sizes=sizes, n_random=random, seed=seed, progress=progress)
     circuit = found.prune()
     return TaskCircuit(task.name, scores, circuit, curve, _patterns(model, circuit, vector, test[0].text))
 

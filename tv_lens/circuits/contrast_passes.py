@@ -1,4 +1,7 @@
-"""The two runs between which edges are measured, what every writer wrote in each, and the metric at the end."""
+"""The clean and the corrupted pass of every example, what every writer wrote in each, and the metric at the end.
+
+The clean pass holds what is traced and the corrupted pass lacks it (`contrast.py` says what that is).
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tv_lens.batch import TokenBatch
-from tv_lens.circuits.contrast import Contrast, Projection, Setting, contrast_of, positions_for
+from tv_lens.circuits.contrast import CircuitQuestion, Contrast, Projection, contrast_of, positions_for
 from tv_lens.circuits.graph import Graph
 from tv_lens.errors import InvalidArgument
 from tv_lens.intervention import Intervention
@@ -25,7 +28,7 @@ from tv_lens.tasks.prompts import PromptPairs, Prompts
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """What one run held at the graph's tokens ("slots"), per layer."""
+    """What one pass held at the graph's tokens ("slots"), per layer."""
 
     pre: Float[Tensor, "layer example slot d_model"]
     attn: Float[Tensor, "layer example slot d_model"]
@@ -38,8 +41,8 @@ class Trace:
         """What a place in the stream held."""
         layer = int(site.layer)
         if site.component in ("attn_out", "mlp_out", "resid_pre", "resid_mid"):
-            held = {"attn_out": self.attn, "mlp_out": self.mlp, "resid_pre": self.pre, "resid_mid": self.mid}
-            return held[site.component][layer]
+            by_component = {"attn_out": self.attn, "mlp_out": self.mlp, "resid_pre": self.pre, "resid_mid": self.mid}
+            return by_component[site.component][layer]
         return self.post if layer == len(self.pre) - 1 else self.pre[layer + 1]
 
     def read_by(self, layer: int, part: str) -> Float[Tensor, "example slot d_model"]:
@@ -52,14 +55,14 @@ class Chunk:
     """Some examples with both of their traces."""
 
     rows: Int[Tensor, "example"]
-    a: Trace
-    b: Trace
-    made: dict[object, Any] = field(default_factory=dict)  # what was derived from them and is wanted again
+    clean: Trace
+    corrupted: Trace
+    derived: dict[object, Any] = field(default_factory=dict)  # what was computed from them and is needed again
 
 
 @dataclass(frozen=True, eq=False)
-class Runs:
-    """Run A and run B of every example: prompts, interventions, graph, and what is read at the end.
+class ContrastPasses:
+    """The clean and the corrupted pass of every example: prompts, interventions, graph, and what is read at the end.
 
     Attributes:
         slots: the token positions at which edges live.
@@ -69,8 +72,8 @@ class Runs:
     model: HookedModel
     graph: Graph
     contrast: Contrast
-    edits_a: tuple[Intervention, ...]
-    edits_b: tuple[Intervention, ...]
+    clean_edits: tuple[Intervention, ...]
+    corrupted_edits: tuple[Intervention, ...]
     metric: Metric
     target: Projection | None
     reference: Float[Tensor, "example d_vocab"] | None = None
@@ -89,7 +92,7 @@ class Runs:
         return torch.tensor([place[slot] for slot in self.slots])
 
     def _slot_of(self, pos: int) -> int:
-        width = int(self.contrast.tokens_a.lengths[0])
+        width = int(self.contrast.clean.lengths[0])
         return self.slots.index(pos if pos in self.slots else pos % width)
 
     @cached_property
@@ -105,7 +108,9 @@ class Runs:
         """What the number at the end means."""
         if self.target is None:
             return info_of(self.metric)
-        return MetricInfo(f"projection at {self.target.site}", "lengths of the direction", "higher: further along it", 0.0)
+        return MetricInfo(
+            f"projection at {self.target.site}", "lengths of the direction", "higher: further along it", 0.0
+        )
 
     @cached_property
     def _kept(self) -> dict[tuple[int, ...], Chunk]:
@@ -130,41 +135,47 @@ class Runs:
             part = tuple(rows[start : start + size])
             if part not in self._kept:  # what fits whole is traced once, however often a method comes back to it
                 self._kept.clear()
-                self._kept[part] = Chunk(torch.tensor(part), self.trace("a", part), self.trace("b", part))
+                self._kept[part] = Chunk(torch.tensor(part), self.trace("clean", part), self.trace("corrupted", part))
             yield self._kept[part]
 
-    def tokens(self, run: str, rows: Sequence[int]) -> TokenBatch:
-        both = self.contrast.tokens_a if run == "a" else self.contrast.tokens_b
-        return self.model.tokens(both.select(list(rows)))
+    def tokens(self, side: str, rows: Sequence[int]) -> TokenBatch:
+        """What the "clean" or the "corrupted" pass reads in some examples."""
+        tokens = self.contrast.clean if side == "clean" else self.contrast.corrupted
+        return self.model.tokens(tokens.select(list(rows)))
 
-    def edits(self, run: str) -> tuple[Intervention, ...]:
-        return self.edits_a if run == "a" else self.edits_b
+    def edits(self, side: str) -> tuple[Intervention, ...]:
+        """The interventions of the "clean" or the "corrupted" pass."""
+        return self.clean_edits if side == "clean" else self.corrupted_edits
 
-    def trace(self, run: str, rows: Sequence[int]) -> Trace:
-        """What run "a" or "b" held."""
+    def trace(self, side: str, rows: Sequence[int]) -> Trace:
+        """What the "clean" or the "corrupted" pass held in some examples."""
         layers = range(self.model.n_layers)
         names = ["resid_pre", "attn_out", "mlp_out", "z"] + ([] if self.graph.parallel else ["resid_mid"])
         last = Site("resid_post", self.model.n_layers - 1, pos=self.slots)
-        wanted = [Site(name, layer, pos=self.slots) for name in names for layer in layers]
-        with self.model.intervene(*self.edits(run)):
-            held = self.model.capture(self.tokens(run, rows), [*wanted, last])
-        stacks = {name: torch.stack([held[Site(name, layer, pos=self.slots)] for layer in layers]) for name in names}
+        sites = [Site(name, layer, pos=self.slots) for name in names for layer in layers]
+        with self.model.intervene(*self.edits(side)):
+            captured = self.model.capture(self.tokens(side, rows), [*sites, last])
+        stacks = {
+            name: torch.stack([captured[Site(name, layer, pos=self.slots)] for layer in layers]) for name in names
+        }
         pre = stacks["resid_pre"]
-        return Trace(pre, stacks["attn_out"], stacks.get("resid_mid", pre), stacks["mlp_out"], stacks["z"], held[last])
+        return Trace(
+            pre, stacks["attn_out"], stacks.get("resid_mid", pre), stacks["mlp_out"], stacks["z"], captured[last]
+        )
 
     # ---- writers ----------------------------------------------------------------------------------------------------
 
     @cached_property
     def _live(self) -> Float[Tensor, "slot writer"]:
-        """1 where a writer has edges at a slot; what the source cut off is told by no difference."""
+        """1 where a writer has edges at a slot; what the source cut off makes no difference."""
         return self.graph.valid.any(2)[self.slot_place].float()
 
     def difference(self, chunk: Chunk) -> Float[Tensor, "example slot writer d_model"]:
-        """What each writer wrote in run B less what it wrote in run A; zero for writers without edges."""
-        if "difference" not in chunk.made:
-            found = self.writes(chunk.b).sub_(self.writes(chunk.a)).mul_(self._live[..., None])
-            chunk.made["difference"] = found
-        return chunk.made["difference"]
+        """What each writer wrote in the corrupted pass less what it wrote in the clean one; zero without edges."""
+        if "difference" not in chunk.derived:
+            difference = self.writes(chunk.corrupted).sub_(self.writes(chunk.clean)).mul_(self._live[..., None])
+            chunk.derived["difference"] = difference
+        return chunk.derived["difference"]
 
     def writes(self, trace: Trace) -> Float[Tensor, "example slot writer d_model"]:
         """What every writer wrote to the stream."""
@@ -184,8 +195,8 @@ class Runs:
 
     def end_stream(self, trace: Trace) -> Float[Tensor, "example d_model"]:
         """The stream where the result is read."""
-        held = trace.post if self.target is None else trace.at(self.target.site)
-        return held[:, self.end_slot]
+        stream = trace.post if self.target is None else trace.at(self.target.site)
+        return stream[:, self.end_slot]
 
     @property
     def answers(self) -> Answers:
@@ -198,75 +209,84 @@ class Runs:
             return self.target.read(streams)
         readout, narrow = Readout(self.metric, self.answers, owners), self.model.registry.can_narrow
         size = max(1, self.model.memory_budget // 8 // (self.model.shape.d_vocab * 8))
-        found = []
+        numbers = []
         for start in range(0, len(streams), size):
             rows = torch.arange(start, min(start + size, len(streams)))
             columns = readout.columns(rows) if narrow else None
             logits = self._logits(streams[rows], columns)
-            if columns is None and (wanted := readout.columns(rows)) is not None:
-                logits = logits.gather(1, wanted.to(logits.device))
-            found.append(readout(logits, rows).float().cpu())
-        return torch.cat(found)
+            if columns is None and (answer_columns := readout.columns(rows)) is not None:
+                logits = logits.gather(1, answer_columns.to(logits.device))
+            numbers.append(readout(logits, rows).float().cpu())
+        return torch.cat(numbers)
 
     def _logits(self, streams: Float[Tensor, "n d_model"], columns: Int[Tensor, "n k"] | None) -> Tensor:
         """The logits of final streams, through the model's own last norm and unembedding."""
         ids = torch.zeros((len(streams), 1), dtype=torch.long, device=self.model.device)
-        held = streams.to(self.model.device, self.model.dtype)[:, None]
+        inputs = streams.to(self.model.device, self.model.dtype)[:, None]
         logits, _ = self.model.forward(
-            TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool)), logits_at=ids, block_call=self.readers.passing(held),
+            TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool)), logits_at=ids,
+            block_call=self.readers.passing(inputs),
             logit_columns=None if columns is None else columns[:, None], who="circuits",
         )  # fmt: skip
         return logits[:, 0]
 
     @cached_property
     def baselines(self) -> tuple[Float[Tensor, "example"], Float[Tensor, "example"]]:
-        """The number at the end of run A and of run B, per example."""
-        found = {"a": [], "b": []}
+        """The number at the end of the clean and of the corrupted pass, per example."""
+        clean, corrupted = [], []
         for chunk in self.chunks():
-            for run, trace in (("a", chunk.a), ("b", chunk.b)):
-                found[run].append(self.result(self.end_stream(trace), chunk.rows))
-        return torch.cat(found["a"]), torch.cat(found["b"])
+            clean.append(self.result(self.end_stream(chunk.clean), chunk.rows))
+            corrupted.append(self.result(self.end_stream(chunk.corrupted), chunk.rows))
+        return torch.cat(clean), torch.cat(corrupted)
 
     def check_gap(self) -> None:
-        """Raises `InvalidArgument` where the two runs do not differ in what is read at the end."""
-        a, b = (run.double().mean() for run in self.baselines)
-        if abs(a - b) <= 1e-6 * max(abs(a), abs(b), 1e-12):
-            raise InvalidArgument("There is nothing to explain: run A and run B do not differ on average.",
-                                  got=f"mean {self.info.name} {float(a):.4g} in run A, {float(b):.4g} in run B",
+        """Raises `InvalidArgument` where the passes do not differ in what is read at the end."""
+        clean, corrupted = (metric.double().mean() for metric in self.baselines)
+        if abs(clean - corrupted) <= 1e-6 * max(abs(clean), abs(corrupted), 1e-12):
+            means = f"mean {self.info.name} {float(clean):.4g} clean, {float(corrupted):.4g} corrupted"
+            raise InvalidArgument("There is nothing to explain: the clean and the corrupted run do not differ on "
+                                  "average.", got=means,
                                   do="choose a source, a corruption or a metric that makes a difference.")  # fmt: skip
 
-    def with_reference(self) -> Runs:
-        """The same runs with run A's logits as the reference that `kl` needs; unchanged where nothing reads it."""
+    def with_reference(self) -> ContrastPasses:
+        """The same passes with the clean logits as the reference that `kl` needs; unchanged where nothing reads it."""
         if self.target is not None or info_of(self.metric).answers_only:
             return self
         rows, parts = list(range(len(self.contrast))), []
         size = max(1, self.model.memory_budget // 4 // (self.model.shape.d_vocab * 16))
         for start in range(0, len(rows), size):
-            parts.append(self.model.run(self.tokens("a", rows[start : start + size]), self.edits_a).cpu())
+            parts.append(self.model.run(self.tokens("clean", rows[start : start + size]), self.clean_edits).cpu())
         return replace(self, reference=torch.cat(parts))
 
 
-def make_runs(model: HookedModel, prompts: Prompts | PromptPairs | Contrast, setting: Setting) -> Runs:
-    """The two runs that a call describes.
+def make_passes(
+    model: HookedModel, prompts: Prompts | PromptPairs | Contrast, question: CircuitQuestion
+) -> ContrastPasses:
+    """The clean and the corrupted pass that a search asks for.
 
     Raises:
         InvalidArgument: something is attached to the model, or the source never reaches the target.
-        MisalignedPrompts: the prompts' structure does not fit the positions that are asked for.
+        MisalignedPrompts: the prompts' structure does not fit the requested positions.
     """
     if model.registry.attached:
         raise InvalidArgument("Circuits are measured on the model as it is, and something is attached to it.",
-                              got=model.registry.attached[0].who, do="leave the model.intervene(...) context first.")  # fmt: skip
-    contrast = contrast_of(model, prompts, setting.source)
-    site = None if setting.source is None else setting.source.site
-    target = None if setting.target is None else setting.target.site
-    graph = Graph(model.shape, readers_of(model).parallel, positions_for(contrast, site, setting.positions), site, target)
+                              got=model.registry.attached[0].who,
+                              do="leave the model.intervene(...) context first.")  # fmt: skip
+    contrast = contrast_of(model, prompts, question.source)
+    site = None if question.source is None else question.source.site
+    target = None if question.target is None else question.target.site
+    graph = Graph(
+        model.shape, readers_of(model).parallel, positions_for(contrast, site, question.positions), site, target
+    )
     if len(graph) == 0:
         raise InvalidArgument("The source never reaches the target: no edge leads from one to the other.",
                               got=f"source {site}, target {target or 'logits'}",
                               do="choose a source before the target, in layer and in position.")  # fmt: skip
-    metric = setting.metric
+    metric = question.metric
     if metric is None:
         metric = logit_diff if contrast.answers.wrong is not None else log_prob
-    edits_a = () if setting.source is None else (setting.source,)
-    edits_b = () if setting.against is None else (setting.against,)
-    return Runs(model, graph, contrast, edits_a, edits_b, metric, setting.target).with_reference()
+    clean_edits = () if question.source is None else (question.source,)
+    corrupted_edits = () if question.against is None else (question.against,)
+    return ContrastPasses(
+        model, graph, contrast, clean_edits, corrupted_edits, metric, question.target
+    ).with_reference()
