@@ -6,6 +6,7 @@ import platform
 from importlib import metadata
 from typing import Any
 
+import pandas as pd
 import xarray as xr
 
 from tv_lens.model.hooked_model import HookedModel
@@ -22,8 +23,12 @@ def interval_of(found: Sweep | xr.Dataset) -> Interval:
 
 def records(sweep: Sweep) -> list[dict[str, Any]]:
     """One record per cell: its labels and its interval."""
-    table = sweep.to_frame().round(6)
-    return table.astype(object).to_dict(orient="records")
+    return rows_of(sweep.to_frame())
+
+
+def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """One record per row of a table."""
+    return table.round(6).astype(object).to_dict(orient="records")
 
 
 def model_card(model: HookedModel) -> dict[str, Any]:

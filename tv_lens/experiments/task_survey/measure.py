@@ -19,9 +19,9 @@ from tv_lens.results.sweep import Sweep
 from tv_lens.site import sites
 from tv_lens.storage.configuration import model_described
 from tv_lens.storage.run_folder import RunLike, inside, whole
-from tv_lens.task_vectors.decodability import decodability
+from tv_lens.task_vectors.decodability import Decodability, decodability
 from tv_lens.task_vectors.evaluation import evaluate
-from tv_lens.task_vectors.maps import representation_map
+from tv_lens.task_vectors.maps import RepresentationMap, representation_map
 from tv_lens.task_vectors.representations import Tasks
 from tv_lens.task_vectors.residual_mean import ResidualMean
 from tv_lens.task_vectors.selection import layer_sweep
@@ -131,75 +131,42 @@ def lens(
               "matched": None if twins is None else {task.name: task.fingerprint for task in twins}, "shots": shots,
               "size": size, "seed": seed, "template": template}  # fmt: skip
     with whole(run, verb="lens", config=config):
-        return _found(model, named, asked, twins, shots=shots, size=size, seed=seed, template=template,
-                      clock=Clock(say), run=run, progress=progress)  # fmt: skip
+        stages = _Stages(model, named, shots, size, seed, template, Clock(say), run, progress)
+        return _measure(stages, asked, twins)
 
 
-def _found(
-    model: HookedModel, named: dict[str, Task], asked: dict[str, str | None], twins: list[Task] | None, *, shots: int,
-    size: LensSize, seed: int, template: Template | None, clock: Clock, run: RunLike, progress: bool,
-) -> LensResult:  # fmt: skip
-    """The stages of a lens, each with a folder inside the run."""
-    options = dict(seed=seed, progress=progress)
-    audits = {name: task.audit(model, template) for name, task in named.items()}
+def _measure(stages: _Stages, asked: dict[str, str | None], twins: list[Task] | None) -> LensResult:
+    """The survey, stage by stage, each with a folder inside the run."""
+    named, size, model = stages.named, stages.size, stages.model
+    audits = {name: task.audit(model, stages.template) for name, task in named.items()}
 
-    # 2. a vector a task, its layer chosen on development queries
-    layers = range(size.layer_step - 1, model.n_layers, size.layer_step)
-    method = ResidualMean(shots=shots, contexts=size.contexts, layers=layers, dev=size.dev, template=template)
-    candidates, vectors = {}, {}
-    for name, task in named.items():
-        with clock.stage("vectors", f"{name}: a vector from {size.contexts} prompts of {counted(shots, 'demonstration')}, "
-                         f"tried at {len(layers)} layers on development queries"):  # fmt: skip
-            candidates[name] = method.at_layers(model, task, run=inside(run, f"{name} contexts"), **options)
-            chosen = layer_sweep(model, task, candidates[name], template=template or task.template, n=size.dev,
-                                 run=inside(run, f"{name} layers"), **options)  # fmt: skip
-            vectors[name] = replace(candidates[name][chosen.provenance["chosen"]], selection=chosen)
+    # 2. a vector per task, its layer chosen on development queries
+    candidates, vectors = stages.vectors()
 
     # 3. what the vectors do on test queries, beside the controls
-    evaluations = {}
-    for i, (name, task) in enumerate(named.items()):
-        count = min(size.queries, len(task.split("test")))
-        with clock.stage("evaluation", f"{name}: {count} test queries without and with demonstrations, with the "
-                         "vector, and with control vectors"):  # fmt: skip
-            other = _other(list(candidates.values()), i, vectors[name])
-            evaluations[name] = evaluate(model, vectors[name], task, n=size.queries, shots=shots, other=other,
-                                         random_seeds=size.random_vectors, template=template,
-                                         run=inside(run, f"{name} evaluation"), **options)  # fmt: skip
+    evaluations = stages.evaluations(candidates, vectors)
 
-    # 4. whether the residual stream tells the tasks apart
-    td_shots = tuple(count for count in size.td_shots if count <= shots) or (shots,)
-    reading = dict(shots=td_shots, n=size.td_prompts, template=template, **options)
-    with clock.stage("decodability", f"decodability of the tasks at {listed(td_shots)} shots, every layer"):
-        found = decodability(model, list(named.values()), run=inside(run, "decodability"), **reading)
-    beside = None
-    if twins is not None:
-        names = listed([task.name for task in twins])
-        with clock.stage("decodability", f"decodability of tasks over the same inputs ({names})"):
-            beside = decodability(model, twins, run=inside(run, "decodability of matched tasks"), **reading)
-    with clock.stage("map", f"a map of the prompts at layer {found.best_layer()}"):
-        drawn = representation_map(model, list(named.values()), found.best_layer(), shots=min(size.map_shots, shots),
-                                   n=size.td_prompts, template=template, run=inside(run, "map"), **options)  # fmt: skip
+    # 4. where the residual stream holds which task it is
+    encoded, matched, drawn = stages.readings(twins)
 
     # 5. which tokens and layers carry the task of one prompt
-    with clock.stage("patching", f"patching {counted(size.patch_pairs, 'pair')} of prompts, layer by token"):
-        lifted = {name: lifts(sweep) for name, sweep in evaluations.items()}
-        order = sorted(named, key=lambda name: (bool(unbeaten(lifted[name])), -lifted[name]["zero-shot"]["mean"]))
-        patched, skipped = _patched(model, [named[name] for name in order], size, template, seed, progress, run)
+    lifted = {name: lifts(sweep) for name, sweep in evaluations.items()}
+    order = sorted(named, key=lambda name: (bool(unbeaten(lifted[name])), -lifted[name]["zero-shot"]["mean"]))
+    with stages.clock.stage("patching", f"patching {counted(size.patch_pairs, 'pair')} of prompts, layer by token"):
+        patched, skipped = _patched(model, [named[name] for name in order], size, stages.template, stages.seed,
+                                    stages.progress, stages.run)  # fmt: skip
 
     # 6. which edges read the best vector
     circuit, why_not = None, "" if size.circuit_queries else f"the size {size.name!r} leaves it out"
     if size.circuit_queries:
-        with clock.stage("circuit", f"{order[0]}: the edges that decode its vector, on {size.circuit_queries} queries"):
-            circuit, why_not = _decoded(model, named[order[0]], vectors[order[0]], size, template, options)
-
-    shown = template or next(iter(named.values())).template
-    settings = {"shots": shots, "seed": seed, "size": size.name, "template": shown.name,
-                "queries": size.queries, "contexts": size.contexts, "dev": size.dev, "td_prompts": size.td_prompts,
-                "td_shots": list(td_shots), "random_vectors": size.random_vectors}  # fmt: skip
+        words = f"{order[0]}: the edges that decode its vector, on {size.circuit_queries} queries"
+        with stages.clock.stage("circuit", words):
+            circuit, why_not = _decoded(model, named[order[0]], vectors[order[0]], size, stages.template,
+                                        stages.options)  # fmt: skip
     return LensResult(
-        model=model_card(model), source=model.name, asked=asked, settings=settings, tasks=named, audits=audits,
-        vectors=vectors, evaluations=evaluations, decodability=found, matched=beside, map=drawn, patching=patched,
-        skipped=skipped, circuit=circuit, circuit_skipped=why_not, seconds=clock.seconds, versions=versions(),
+        model=model_card(model), source=model.name, asked=asked, settings=stages.settings(), tasks=named, audits=audits,
+        vectors=vectors, evaluations=evaluations, decodability=encoded, matched=matched, map=drawn, patching=patched,
+        skipped=skipped, circuit=circuit, circuit_skipped=why_not, seconds=stages.clock.seconds, versions=versions(),
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )  # fmt: skip
 
@@ -244,6 +211,88 @@ def _check(
 
 
 # ---------------------------------------------------------------------------------------------------- the stages
+
+
+@dataclass(frozen=True)
+class _Stages:
+    """What every stage is told, and the stages that ask for most of it."""
+
+    model: HookedModel
+    named: dict[str, Task]
+    shots: int
+    size: LensSize
+    seed: int
+    template: Template | None
+    clock: Clock
+    run: RunLike
+    progress: bool
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"seed": self.seed, "progress": self.progress}
+
+    @property
+    def td_shots(self) -> tuple[int, ...]:
+        """The size's shot counts, as far as they are not above the survey's own."""
+        return tuple(count for count in self.size.td_shots if count <= self.shots) or (self.shots,)
+
+    def settings(self) -> dict[str, Any]:
+        """What was asked for, as the summary holds it."""
+        size, shown = self.size, self.template or next(iter(self.named.values())).template
+        return {"shots": self.shots, "seed": self.seed, "size": size.name, "template": shown.name,
+                "queries": size.queries, "contexts": size.contexts, "dev": size.dev, "td_prompts": size.td_prompts,
+                "td_shots": list(self.td_shots), "random_vectors": size.random_vectors}  # fmt: skip
+
+    def vectors(self) -> tuple[dict[str, Mapping[int, TaskVector]], dict[str, TaskVector]]:
+        """Each task's vectors by layer, and the one at the layer that is best on development queries."""
+        size, template = self.size, self.template
+        layers = range(size.layer_step - 1, self.model.n_layers, size.layer_step)
+        method = ResidualMean(shots=self.shots, contexts=size.contexts, layers=layers, dev=size.dev, template=template)
+        candidates, chosen = {}, {}
+        for name, task in self.named.items():
+            words = (f"{name}: a vector from {size.contexts} prompts of {counted(self.shots, 'demonstration')}, "
+                     f"tried at {len(layers)} layers on development queries")  # fmt: skip
+            with self.clock.stage("vectors", words):
+                candidates[name] = method.at_layers(self.model, task, run=inside(self.run, f"{name} contexts"),
+                                                    **self.options)  # fmt: skip
+                selection = layer_sweep(self.model, task, candidates[name], template=template or task.template,
+                                        n=size.dev, run=inside(self.run, f"{name} layers"), **self.options)  # fmt: skip
+                chosen[name] = replace(candidates[name][selection.provenance["chosen"]], selection=selection)
+        return candidates, chosen
+
+    def evaluations(
+        self, candidates: Mapping[str, Mapping[int, TaskVector]], vectors: Mapping[str, TaskVector]
+    ) -> dict[str, Sweep]:  # fmt: skip
+        """What each task's vector does on test queries, beside the controls."""
+        found = {}
+        for i, (name, task) in enumerate(self.named.items()):
+            count = min(self.size.queries, len(task.split("test")))
+            words = (f"{name}: {count} test queries without and with demonstrations, with the vector, and with control "
+                     "vectors")  # fmt: skip
+            with self.clock.stage("evaluation", words):
+                other = _other(list(candidates.values()), i, vectors[name])
+                found[name] = evaluate(self.model, vectors[name], task, n=self.size.queries, shots=self.shots,
+                                       other=other, random_seeds=self.size.random_vectors, template=self.template,
+                                       run=inside(self.run, f"{name} evaluation"), **self.options)  # fmt: skip
+        return found
+
+    def readings(self, twins: list[Task] | None) -> tuple[Decodability, Decodability | None, RepresentationMap]:
+        """Decodability of the tasks and of those over the same inputs, and a map of the prompts."""
+        tasks, size, matched = list(self.named.values()), self.size, None
+        read = dict(n=size.td_prompts, template=self.template, **self.options)
+        words = f"decodability of the tasks at {listed(self.td_shots)} shots, every layer"
+        with self.clock.stage("decodability", words):
+            encoded = decodability(self.model, tasks, shots=self.td_shots, run=inside(self.run, "decodability"), **read)
+        if twins is not None:
+            names = listed([task.name for task in twins])
+            with self.clock.stage("decodability", f"decodability of tasks over the same inputs ({names})"):
+                matched = decodability(self.model, twins, shots=self.td_shots,
+                                       run=inside(self.run, "decodability of matched tasks"), **read)  # fmt: skip
+        layer = encoded.best_layer()
+        with self.clock.stage("map", f"a map of the prompts at layer {layer}"):
+            drawn = representation_map(self.model, tasks, layer, shots=min(size.map_shots, self.shots),
+                                       run=inside(self.run, "map"), **read)  # fmt: skip
+        return encoded, matched, drawn
 
 
 def _other(candidates: Sequence[Mapping[int, TaskVector]], i: int, vector: TaskVector) -> TaskVector | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pandas as pd
 import xarray as xr
 
 from tv_lens.experiments.reporting import report
+from tv_lens.experiments.stages import counted
 from tv_lens.experiments.task_survey.code import lines_of_code
 from tv_lens.experiments.task_survey.result import LensResult
 from tv_lens.experiments.vector_circuits.page import circuit_parts
@@ -61,7 +63,7 @@ def survey_page(result: LensResult, *, out: str | Path = "report") -> Page:
 def _asked(result: LensResult) -> list[Any]:
     shots, model = result.settings["shots"], result.model
     text = (
-        f"A model reads {_n(shots, 'solved example')} of a task and then solves a new one. Does it write down, "
+        f"A model reads {counted(shots, 'solved example')} of a task and then solves a new one. Does it write down, "
         "somewhere inside, **which task** it is? If so, that note can be copied: read it after the examples, as a "
         "vector; write it into a prompt that has no examples; and the model solves the task there too. Each tile "
         "shows how many of such prompts the model answers with the vector, beside what it does without."
@@ -70,7 +72,7 @@ def _asked(result: LensResult) -> list[Any]:
     for name, vector in result.vectors.items():
         shown = ("vector", "zero-shot", "few-shot", "random vector")
         found, zero, few, random = (_two(result.accuracy(name, key)) for key in shown)
-        small = f"without it {zero}, with {_n(shots, 'example')} {few}, with a random vector {random}; "
+        small = f"without it {zero}, with {counted(shots, 'example')} {few}, with a random vector {random}; "
         small += f"layer {vector.site.layer}"
         tiles[name] = (found, small)
     rows = []
@@ -110,17 +112,8 @@ def _by_layer(result: LensResult) -> list[Any]:
 
 
 def _selections(result: LensResult) -> Sweep:
-    """The accuracy by layer of all tasks as one sweep; tasks with fewer development queries have missing values."""
-    found = {name: vector.selection for name, vector in result.vectors.items()}
-    most = max(sweep.n for sweep in found.values())
-    first = next(iter(found.values()))
-    grid = np.full((most, first.values.sizes["layer"], len(found)), np.nan)
-    for i, sweep in enumerate(found.values()):
-        grid[: sweep.n, :, i] = sweep.values.values
-    values = xr.DataArray(grid, dims=("example", "layer", "task"),
-                          coords={"layer": first.values["layer"].values, "task": list(found)})  # fmt: skip
-    return Sweep(values, "first-token accuracy", first.units, first.sign, name="accuracy by layer",
-                 allow_missing=bool(np.isnan(grid).any()))  # fmt: skip
+    """The accuracy by layer of all tasks; tasks with fewer development queries have missing values."""
+    return _joined({name: vector.selection for name, vector in result.vectors.items()}, "layer", "accuracy by layer")
 
 
 def _decodability(result: LensResult) -> list[Any]:
@@ -148,7 +141,7 @@ def _decodability(result: LensResult) -> list[Any]:
         "names shuffled (chance, for these points), from the last token's embedding, and from how often each token "
         "or character occurs in the examples' answers. Where an answer column is high, spelling alone gives the "
         "task away, and what speaks of the model is where its own curve rises.",
-        f"The map shows the prompts themselves, with {_n(shots, 'example')}, where the tasks are told apart best. "
+        f"The map shows the prompts themselves, with {counted(shots, 'example')}, where the tasks are told apart best. "
         "Near points are prompts that the model treats alike; hover to read them. “null” are prompts whose answers "
         "are random.",
         plot(result.map, height=460),
@@ -195,7 +188,7 @@ def _patching(result: LensResult) -> list[Any]:
     made = sweep.provenance["prompts"]
     recovery = result.recovery
     text = (
-        f"Two runs of {made['task']}: a clean prompt with {_n(made['shots'], 'example')}, and a corrupted twin in "
+        f"Two runs of {made['task']}: a clean prompt with {counted(made['shots'], 'example')}, and a corrupted twin in "
         "which the answers of the examples are dealt out wrongly. One cell of the clean run's residual stream at a "
         "time (one layer, one token) is copied into the corrupted run. The colour says how far that brings the "
         "right answer back."
@@ -272,21 +265,26 @@ def _controls(result: LensResult) -> list[Any]:
         "interval of no width means that all queries went the same way: among n queries, a rate below about 3/n can "
         "look like 0."
     )
-    parts: list[Any] = [text, listed, plot(_joined(result), title="First-token accuracy on test queries"), reading]
+    parts: list[Any] = [text, listed, plot(_tested(result), title="First-token accuracy on test queries"), reading]
     parts += [Table(table, "Accuracy on test queries", strong=strong), *_audit(result)]
     return parts
 
 
-def _joined(result: LensResult) -> Sweep:
-    """The first-token accuracies of all tasks as one sweep."""
+def _tested(result: LensResult) -> Sweep:
+    """The first-token accuracies of all tasks on test queries."""
     found = {name: sweep.sel(score="first token") for name, sweep in result.evaluations.items()}
-    first, most = next(iter(found.values())), max(sweep.n for sweep in found.values())
-    grid = np.full((most, first.values.sizes["condition"], len(found)), np.nan)
-    for i, sweep in enumerate(found.values()):
+    return _joined(found, "condition", "test accuracy")
+
+
+def _joined(sweeps: Mapping[str, Sweep], axis: str, name: str) -> Sweep:
+    """The sweeps of all tasks over one axis as one sweep; where a task has fewer examples, values are missing."""
+    first, most = next(iter(sweeps.values())), max(sweep.n for sweep in sweeps.values())
+    grid = np.full((most, first.values.sizes[axis], len(sweeps)), np.nan)
+    for i, sweep in enumerate(sweeps.values()):
         grid[: sweep.n, :, i] = sweep.values.values
-    values = xr.DataArray(grid, dims=("example", "condition", "task"),
-                          coords={"condition": first.values["condition"].values, "task": list(found)})  # fmt: skip
-    return Sweep(values, "first-token accuracy", first.units, first.sign, name="test accuracy",
+    values = xr.DataArray(grid, dims=("example", axis, "task"),
+                          coords={axis: first.values[axis].values, "task": list(sweeps)})  # fmt: skip
+    return Sweep(values, "first-token accuracy", first.units, first.sign, name=name,
                  allow_missing=bool(np.isnan(grid).any()))  # fmt: skip
 
 
@@ -316,8 +314,8 @@ def _measured(result: LensResult) -> list[Any]:
     vector = next(iter(result.vectors.values()))
     text = (
         f"- **Vector**: the mean of `{vector.site.component}` at the last token of {asked['contexts']} prompts with "
-        f"{_n(asked['shots'], 'demonstration')} and a dummy query, all from the train pairs (Hendel et al. 2023). It "
-        "replaces what stands at the same layer at the last token of a prompt without demonstrations.\n"
+        f"{counted(asked['shots'], 'demonstration')} and a dummy query, all from the train pairs (Hendel et al. 2023). "
+        "It replaces what stands at the same layer at the last token of a prompt without demonstrations.\n"
         f"- **Layer**: the one with the highest first-token accuracy on up to {asked['dev']} development queries, "
         "ties by log-probability.\n"
         f"- **Test**: up to {asked['queries']} queries of the test pairs. Train, development and test share no pair "
@@ -336,13 +334,6 @@ def _measured(result: LensResult) -> list[Any]:
         rows += [("patching", f"{result.patching.n} pairs, {how['rows']} patched runs, plan “{how['plan']}”, "
                   f"{how['seconds']:.0f} s{redrawn}")]  # fmt: skip
     return [text, Table(pd.DataFrame(rows, columns=["", "what"]))]
-
-
-# ------------------------------------------------------------------------------------------------------------ words
-
-
-def _n(count: int, what: str) -> str:
-    return f"{count} {what}" + ("" if count == 1 else "s")
 
 
 def _two(found: Any) -> str:

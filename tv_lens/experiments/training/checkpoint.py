@@ -21,7 +21,6 @@ from tv_lens.task_vectors.neighbours import leave_one_out, neighbours, prepared,
 
 TOKENS = ("x", "y")
 CONTROLS = ("token", "answers")
-LEVELS = ("task", "group", "within")
 _HELD_OUT, _TRAIN = 0xE3E, 0x7A1  # streams of episodes that no training run and no other experiment draws
 
 

@@ -16,9 +16,10 @@ from tv_lens.errors import InvalidArgument, unknown
 from tv_lens.experiments.records import versions
 from tv_lens.experiments.stages import Clock, Say
 from tv_lens.experiments.training.causal import causes
-from tv_lens.experiments.training.checkpoint import CONTROLS, LEVELS, TOKENS, Plan, measured
+from tv_lens.experiments.training.checkpoint import CONTROLS, TOKENS, Plan, measured
+from tv_lens.experiments.training.levels import GROUP, LEVELS, TASK, WITHIN, chances
 from tv_lens.experiments.training.map import MAPS, TrainingMap
-from tv_lens.experiments.training.result import GROUP, TASK, WITHIN, Emergence, chances
+from tv_lens.experiments.training.result import Emergence
 from tv_lens.lab import embedded
 from tv_lens.lab.regressor import Regressor
 from tv_lens.progress import progress as progress_bar

@@ -13,8 +13,10 @@ import xarray as xr
 
 from tv_lens.errors import InvalidArgument, unknown
 from tv_lens.experiments.folders import check_folder, json_text
+from tv_lens.experiments.records import rows_of
 from tv_lens.experiments.regressors.circuits import LatentCircuits
 from tv_lens.experiments.reporting import report
+from tv_lens.experiments.training.levels import GROUP, TASK, WITHIN, chances
 from tv_lens.experiments.training.map import TrainingMap
 from tv_lens.experiments.training.timing import FIT, HALF_WAY, ChangePoints, Coupling, Curves, pooled
 from tv_lens.lab.families import Family
@@ -23,7 +25,6 @@ from tv_lens.results.sweep import Sweep
 from tv_lens.results.sweep_parts import plain
 from tv_lens.storage.atomic import atomic_write
 
-TASK, GROUP, WITHIN = "task", "group", "within"
 BLIND = ("blind ridge", "ridge")  # the best that is known without inferring the task
 BAYES = ("Bayes mixture", "discrete prior")
 
@@ -277,18 +278,18 @@ class Emergence:
             "format": "tv_lens.emergence/1", "created": self.created, "model": self.model,
             "family": self.family.to_json(),
             "settings": self.settings, "steps": list(self.steps),
-            "by_step": [{"step": step, "tasks": _rows(self.table(step))} for step in self.steps],
-            "references": _rows(self.references.average("shots").to_frame()), "resembles": _rows(self.resembles()),
-            "td": _rows(self.td.to_frame()), "controls": _rows(self.td_controls.to_frame()),
-            "ceiling": None if self.ceiling is None else _rows(self.ceiling.to_frame()),
-            "kl": None if self.kl is None else _rows(self.kl.average("task").to_frame()),
+            "by_step": [{"step": step, "tasks": rows_of(self.table(step))} for step in self.steps],
+            "references": rows_of(self.references.average("shots").to_frame()), "resembles": rows_of(self.resembles()),
+            "td": rows_of(self.td.to_frame()), "controls": rows_of(self.td_controls.to_frame()),
+            "ceiling": None if self.ceiling is None else rows_of(self.ceiling.to_frame()),
+            "kl": None if self.kl is None else rows_of(self.kl.average("task").to_frame()),
             "change_points": {"definition": points.definition, "place": points.curves.place,
-                              "points": _rows(points.table()),
-                              "lags": _rows(points.lags()), "stagger": _rows(points.stagger())},
+                              "points": rows_of(points.table()),
+                              "lags": rows_of(points.lags()), "stagger": rows_of(points.stagger())},
             "coupling": {"sentence": coupled.sentence(), "lag": coupled.lag, "low": coupled.low, "high": coupled.high,
                          "pairing": vars(coupled.pairing), "shift": vars(coupled.shift)},
-            "circuits": {str(step): _rows(one.table()) for step, one in self.circuits.items()},
-            "decoding": {str(step): _rows(one.table()) for step, one in self.decoding.items()},
+            "circuits": {str(step): rows_of(one.table()) for step, one in self.circuits.items()},
+            "decoding": {str(step): rows_of(one.table()) for step, one in self.decoding.items()},
             "left_out": self.left_out, "seconds": self.seconds, "versions": self.versions,
         }  # fmt: skip
         return plain(found, "summary")
@@ -346,14 +347,3 @@ def coupling(
                               got="some without a known best predictor",
                               do=f"ask for definition={FIT!r}.")  # fmt: skip
     return pooled(points, n_boot=n_boot, seed=seed)
-
-
-def chances(family: Family) -> dict[str, float]:
-    """Decodability without any information, the mean over tasks, by level."""
-    sizes = [family.groups.count(group) for group in family.groups]
-    return {TASK: 1 / len(sizes), GROUP: float(np.mean(sizes)) / len(sizes),
-            WITHIN: float(np.mean([1 / size for size in sizes]))}  # fmt: skip
-
-
-def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return table.round(6).astype(object).to_dict(orient="records")
