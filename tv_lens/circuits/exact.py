@@ -92,7 +92,7 @@ def _measured(
     difference: Float[Tensor, "example slot writer d_model"],
     readings: Sequence[_Reading],
 ) -> tuple[Int[Tensor, "m"], Float[Tensor, "example m"]]:
-    """The metric under each edge's corruption, all readers' edges in one plan of rows; and which edges these are."""
+    """The metric under each edge's corruption, all readers' edges in one batch of rows; and which edges these are."""
     rows = [row for reading in readings for row in _rows(passes, chunk, difference, reading)]
     columns = torch.cat([reading.columns for reading in readings])
     owners = torch.tensor([row.prompt for row in rows])
@@ -168,7 +168,7 @@ class ExactEdges:
         into: only edges into these readers or nodes, such as ("logits", "a5.h2<q>", "m3"); all if None.
 
     Source:
-        Path patching of single edges (Goldowsky-Dill et al. 2023, arXiv 2304.05969); how it is run is ours (rows.py).
+        Path patching of single edges (Goldowsky-Dill et al. 2023, arXiv 2304.05969); how it is run is ours (`tv_lens.rows`).
     """
 
     screen: int | None = None

@@ -89,7 +89,7 @@ class _Patched:
 
     @property
     def walk(self) -> Walk | None:
-        """The prompts' run before the first token that differs; None where rows cannot share it (`row_plan`)."""
+        """The prompts' run before the first token that differs; None where rows cannot share it (`rows.trial`)."""
         if trial.why_not(self.passes.model, [Row(0)]):
             return None
         if "walk" not in self.chunk.derived:
