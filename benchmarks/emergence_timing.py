@@ -29,8 +29,8 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, default=None, help="a folder for finished measurements")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    size = EmergenceSize("dense", checkpoints=asked.checkpoints, n=asked.episodes, train=100, shots=1, deals=40,
-                         drawn=20, patched=0, circuits=0)  # fmt: skip
+    size = EmergenceSize("dense", checkpoints=asked.checkpoints, n=asked.episodes, probe_episodes=100, shots=1,
+                         n_label_shuffles=40, map_points=20, patch_episodes=0, circuits=0)  # fmt: skip
     results = []
     for run in asked.runs:
         kept = None if asked.keep is None else asked.keep / f"{run.resolve().name} {asked.draw}"

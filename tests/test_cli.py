@@ -7,12 +7,13 @@ import re
 from dataclasses import replace
 
 import pytest
+import tiny_folder
 from typer.testing import CliRunner
 
-import tiny_folder
 from tv_lens import tasks
-from tv_lens.cli import app, survey
-from tv_lens.experiments import lens as lens_function
+from tv_lens.cli import app
+from tv_lens.cli import survey as command
+from tv_lens.experiments import survey
 from tv_lens.experiments.task_survey.measure import SIZES
 
 COMMANDS = ("demo", "survey", "tasks", "audit", "models")
@@ -125,10 +126,10 @@ def test_demo_asks_its_tasks_of_the_embedded_model(tv_lens, folder, tmp_path, mo
 
     def instead(model, names, **options):
         asked.update(options, tasks=names)
-        return lens_function(model, ["capitalize"], shots=2, size=tiny_folder.SIZE)
+        return survey(model, ["capitalize"], shots=2, size=tiny_folder.SIZE)
 
-    monkeypatch.setattr(survey, "DEMO_MODEL", str(folder))
-    monkeypatch.setattr("tv_lens.experiments.lens", instead)
+    monkeypatch.setattr(command, "DEMO_MODEL", str(folder))
+    monkeypatch.setattr("tv_lens.experiments.survey", instead)
     found = tv_lens("demo", "--out", tmp_path / "report", "--seed", "3")
     assert found.exit_code == 0, found.stderr
     assert (tmp_path / "report" / "report.html").is_file()
@@ -187,7 +188,7 @@ def test_an_interrupt_is_a_line(tv_lens, folder, monkeypatch, tmp_path):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tv_lens.experiments.lens", interrupted)
+    monkeypatch.setattr("tv_lens.experiments.survey", interrupted)
     found = tv_lens("survey", "-m", folder, "-t", "antonym", "-o", tmp_path / "out")
     assert found.exit_code == 130 and "Stopped. No file is half written." in found.stderr
     assert not (tmp_path / "out").exists()

@@ -33,7 +33,8 @@ def folders(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch, folders):
-    monkeypatch.setitem(SIZES, "tiny", replace(SIZES["tiny"], n=12, train=16, k=3, deals=10, drawn=6, patched=4))
+    monkeypatch.setitem(SIZES, "tiny", replace(SIZES["tiny"], n=12, probe_episodes=16, k=3, n_label_shuffles=10,
+                                               map_points=6, patch_episodes=4))  # fmt: skip
     monkeypatch.setattr(embedded, "RUNS", folders[0].parent / "packed")
 
 

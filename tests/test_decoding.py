@@ -85,10 +85,11 @@ def test_the_command_compares_tasks_and_writes_what_it_says(folder, tmp_path, mo
     assert wrong.exit_code == 2 and "did you mean 'present-past'" in wrong.output
 
 
-def test_a_lens_adds_the_circuit_of_its_best_vector(folder):
+def test_a_survey_adds_the_circuit_of_its_best_vector(folder):
     """Of `capitalize`, whose foils this tokenizer cannot tell from the answers: the metric is the log-probability."""
     size = replace(tiny_folder.SIZE, circuit_queries=4, circuit_screen=20)
-    result = tv.lens(tv.load(folder, name="tiny"), ["capitalize", "singular-plural"], shots=2, size=size, progress=False)
+    model, names = tv.load(folder, name="tiny"), ["capitalize", "singular-plural"]
+    result = tv.survey(model, names, shots=2, size=size, progress=False)
     assert result.circuit.task == result.best == "capitalize" and result.circuit_skipped == ""
     assert result.circuit.scores.metric == "log_prob" and len(result.circuit.scores.measured) == 20
     assert result.summary()["circuit"]["measured"] == 20 and "circuit" in result.seconds

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 import tv_lens as tv
-from tv_lens.errors import InvalidArgument, RunMismatch, UnknownName
+from tv_lens.errors import InvalidArgument, RenamedError, RunMismatch, UnknownName
 from tv_lens.experiments import EmergenceSize, coupling, emergence
 from tv_lens.experiments.training.causal import turning_points
-from tv_lens.experiments.training.checkpoint import Plan, _of_points, measured, silhouettes
+from tv_lens.experiments.training.checkpoint import CheckpointEpisodes, _of_points, measured, silhouettes
 from tv_lens.experiments.training.map import TrainingMap
 from tv_lens.lab import NetworkConfig, Regressor, SparseMixture, build_network
 from tv_lens.lab.posterior_probe import PosteriorProbe, nats_between
@@ -23,7 +23,7 @@ from tv_lens.task_vectors.neighbours import leave_one_out
 
 FAMILY = SparseMixture.disjoint(3, rank=1, points=6)
 GROUPED = SparseMixture.overlapping(groups=2, each=2, size=3, rank=2, points=6)
-SIZES = dict(n=40, train=60, shots=2, k=10, deals=60, drawn=10, seed=0)
+SIZES = dict(n=40, probe_episodes=60, shots=2, k=10, n_label_shuffles=60, map_points=10, seed=0)
 
 
 def untrained(family, seed=0):
@@ -32,8 +32,8 @@ def untrained(family, seed=0):
 
 
 @pytest.fixture(scope="module")
-def plan():
-    return Plan.of(FAMILY, **SIZES)
+def episodes():
+    return CheckpointEpisodes.of(FAMILY, **SIZES)
 
 
 @pytest.fixture(scope="module")
@@ -57,23 +57,23 @@ def found(run, kept):
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_an_untrained_network_is_at_chance_in_every_class(seed):
-    plan = Plan.of(FAMILY, **{**SIZES, "n": 100, "seed": seed})
-    arrays = measured(untrained(FAMILY, seed), plan)
-    shares, dealt = arrays["td"].mean(0)[-1], arrays["td_chance"]
-    spread = dealt.std(0)
-    assert dealt.mean() == pytest.approx(1 / 3, abs=0.01)
+    episodes = CheckpointEpisodes.of(FAMILY, **{**SIZES, "n": 100, "seed": seed})
+    arrays = measured(untrained(FAMILY, seed), episodes)
+    shares, shuffled = arrays["td"].mean(0)[-1], arrays["td_chance"]
+    spread = shuffled.std(0)
+    assert shuffled.mean() == pytest.approx(1 / 3, abs=0.01)
     assert (abs(shares - 1 / 3) < 4 * spread).all(), shares
     assert -0.1 < arrays["separability"].mean() < 0.02  # a little below 0: the nearest of two classes is picked
     assert 1 - arrays["readout_error"].mean() / arrays["readout_size"].mean() < 0.1
 
 
-def test_separable_points_are_named_and_mixed_ones_are_not(plan):
-    labels = plan.held.task
+def test_separable_points_are_named_and_mixed_ones_are_not(episodes):
+    labels = episodes.held_out.task
     noise = torch.randn(len(labels), 3, generator=torch.Generator().manual_seed(0))
     apart = torch.nn.functional.one_hot(labels, 3) * 5.0 + 0.1 * noise
-    arrays = _of_points(apart, plan, last=True)
+    arrays = _of_points(apart, episodes, last=True)
     assert arrays["td"].all() and arrays["separability"].min() > 0.9
-    coincident = _of_points(torch.ones(len(labels), 3), plan, last=False)
+    coincident = _of_points(torch.ones(len(labels), 3), episodes, last=False)
     assert coincident["td"].mean() == pytest.approx(1 / 3, abs=0.12) and (coincident["separability"] == 0).all()
 
 
@@ -87,36 +87,37 @@ def test_silhouettes_are_those_of_scikit_learn():
 
 
 def test_groups_are_named_apart_and_tasks_within_them():
-    plan = Plan.of(GROUPED, **SIZES)
-    assert plan.grouped and plan.groups.tolist() == [0, 0, 1, 1]
-    labels = plan.held.task
+    episodes = CheckpointEpisodes.of(GROUPED, **SIZES)
+    assert episodes.grouped and episodes.groups.tolist() == [0, 0, 1, 1]
+    labels = episodes.held_out.task
     noise = torch.randn(len(labels), 4, generator=torch.Generator().manual_seed(1))
-    by_group = plan.groups[labels][:, None] * 10.0 + noise
-    arrays = _of_points(by_group, plan, last=True)
+    by_group = episodes.groups[labels][:, None] * 10.0 + noise
+    arrays = _of_points(by_group, episodes, last=True)
     assert arrays["td_group"].all() and arrays["td"].mean() == pytest.approx(0.5, abs=0.12)
     assert arrays["td_within"].mean() == pytest.approx(0.5, abs=0.12)
-    ceilings = plan.ceilings().mean(0)  # level shots task
+    ceilings = episodes.ceilings().mean(0)  # level shots task
     assert ceilings.shape == (3, 2, 4)
     assert (ceilings[1] >= ceilings[0] - 1e-9).all() and (ceilings[2] >= ceilings[0] - 1e-9).all()
 
 
 def test_losses_distances_and_readings_against_a_plain_loop(found, run):
     regressor, family = tv.lab.load(run.path, step=40, device="cpu"), run.config.family
-    plan = Plan.of(family, n=30, train=60, shots=1, k=5, deals=40, drawn=20, seed=0)
+    episodes = CheckpointEpisodes.of(family, n=30, probe_episodes=60, shots=1, k=5, n_label_shuffles=40, map_points=20,
+                                 seed=0)  # fmt: skip
     last, n = found.loss.sel(step=40).values, 30
     ridge = tv.lab.Ridge.blind(family)
     for task, row in ((0, 3), (1, 7)):
-        episode = plan.held.select([task * n + row])
+        episode = episodes.held_out.select([task * n + row])
         assert int(episode.task) == task
         said = regressor.predict(episode.x, episode.y)[0].double()
         np.testing.assert_allclose(last[row, :, task], (said - episode.y[0]) ** 2, atol=1e-5)
         other = ridge.predict(episode.x, episode.y)[0]
         kept = found.distance.sel(step=40, reference="blind ridge").values[row, :, task]
         np.testing.assert_allclose(kept, (said - other) ** 2, atol=1e-5)
-    stream = regressor.residual_stream(regressor.encode(plan.held))
+    stream = regressor.residual_stream(regressor.encode(episodes.held_out))
     shots = family.points - 1
     for token, position in (("x", 2 * shots), ("y", 2 * shots - 1)):
-        hits = leave_one_out(stream[1, :, position], plan.held.task, 5) == plan.held.task
+        hits = leave_one_out(stream[1, :, position], episodes.held_out.task, 5) == episodes.held_out.task
         kept = found.td.sel(step=40, shots=shots, token=token, layer=1).values
         kept = kept.transpose("task", "example").values.ravel()
         assert (hits.numpy() == kept).mean() > 0.95  # ties and last bits of another batch
@@ -142,9 +143,9 @@ def test_extra_nats_are_those_of_the_bayes_predictive():
     assert float(predictive.extra_nats(predictive.mean).max()) == 0
 
 
-def test_the_predictive_is_that_of_the_references(plan):
-    torch.testing.assert_close(plan.predictive.mean, plan.predictions["Bayes mixture"])
-    z = (plan.held.y.double() - plan.predictive.mean) / plan.predictive.variance.sqrt()
+def test_the_predictive_is_that_of_the_references(episodes):
+    torch.testing.assert_close(episodes.predictive.mean, episodes.predictions["Bayes mixture"])
+    z = (episodes.held_out.y.double() - episodes.predictive.mean) / episodes.predictive.variance.sqrt()
     assert float(z.square().mean()) == pytest.approx(1, abs=0.25)
 
 
@@ -224,7 +225,8 @@ def test_everything_is_there_and_labelled(found, run):
 
 
 def test_circuits_of_both_contrasts_are_measured_and_shown(run):
-    size = EmergenceSize("own", checkpoints=3, n=12, train=12, shots=1, k=5, deals=10, drawn=5, patched=4, circuits=4)
+    size = EmergenceSize("own", checkpoints=3, n=12, probe_episodes=12, shots=1, k=5, n_label_shuffles=10,
+                         map_points=5, patch_episodes=4, circuits=4)  # fmt: skip
     one = emergence(run.path, size=size, device="cpu", progress=False)
     assert one.circuits.keys() == one.decoding.keys() and 40 in one.decoding and one.left_out == {}
     told = one.summary()
@@ -254,9 +256,9 @@ def test_a_killed_measurement_goes_on_and_gives_the_same(found, run, kept, monke
     (kept / "checkpoints" / "shards" / "00002.npz").unlink()
     calls = []
 
-    def counted(regressor, plan):
+    def counted(regressor, episodes):
         calls.append(regressor.step)
-        return measured(regressor, plan)
+        return measured(regressor, episodes)
 
     monkeypatch.setattr(module, "measured", counted)
     monkeypatch.setattr("tv_lens.experiments.training.causal.patch_matrix", refuse)
@@ -283,7 +285,8 @@ def test_a_family_whose_best_predictor_nobody_knows(tmp_path):
     network = NetworkConfig(dim=3, points=5, n_layers=2, n_heads=2, d_model=16)
     config = replace(tv.lab.preset("tiny"), family=family, network=network, steps=6, checkpoints=4)
     run = tv.lab.train(config, tmp_path / "functions-0", progress=False)
-    size = EmergenceSize("own", checkpoints=3, n=12, train=12, shots=1, k=5, deals=10, drawn=5, patched=0, circuits=0)
+    size = EmergenceSize("own", checkpoints=3, n=12, probe_episodes=12, shots=1, k=5, n_label_shuffles=10,
+                         map_points=5, patch_episodes=0, circuits=0)  # fmt: skip
     found = emergence(run.path, size=size, device="cpu", progress=False)
     assert found.bayes is None and found.kl is None and found.readout_r2 is None and found.ceiling is None
     assert found.change_points().definition == "fit" and "TD ceiling" not in found.table()
@@ -308,6 +311,17 @@ def test_bad_requests(run, found, tmp_path):
     with pytest.raises(InvalidArgument, match="fill the neighbourhood"):
         emergence(run.path, size=EmergenceSize(n=10, k=10))
     with pytest.raises(InvalidArgument, match="several latent tasks"):
-        Plan.of(SparseMixture.disjoint(1, rank=1, points=5), **SIZES)
+        CheckpointEpisodes.of(SparseMixture.disjoint(1, rank=1, points=5), **SIZES)
     with pytest.raises(tv.errors.EmptySelection):
         coupling([])
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [("train", "probe_episodes"), ("deals", "n_label_shuffles"), ("drawn", "map_points"), ("patched", "patch_episodes")],
+)
+def test_the_old_names_of_sizes_are_refused_with_the_new_ones(old, new):
+    with pytest.raises(RenamedError, match=f"use {new}="):
+        EmergenceSize(**{old: 3})
+    with pytest.raises(RenamedError, match="use network="):
+        emergence(source="bases4")

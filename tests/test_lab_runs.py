@@ -1,4 +1,4 @@
-"""The networks that come with the package: near the best predictor, with every basis told apart, and not so before."""
+"""The networks that come with the package: near the best predictor, with every basis separate, and not so before."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import torch
 
 import tv_lens as tv
 from tv_lens.experiments import Injected, latent_circuits
-from tv_lens.experiments.training.checkpoint import Plan, measured
+from tv_lens.experiments.training.checkpoint import CheckpointEpisodes, measured
 from tv_lens.lab import BayesMixture
 
 SEEDS = (0, 1, 2)
-POINTS = dict(n=150, train=20, shots=1, k=10, deals=40, drawn=2, seed=0)
+POINTS = dict(n=150, probe_episodes=20, shots=1, k=10, n_label_shuffles=40, map_points=2, seed=0)
 
 
 def losses(regressor, n=2000):
@@ -36,19 +36,19 @@ def test_every_basis_is_predicted_almost_as_well_as_can_be(name, seed):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_every_basis_is_told_apart_at_the_end_and_none_before_training(seed):
     trained = tv.lab.load("bases4", seed)
-    plan = Plan.of(trained.family, **POINTS)
-    end = measured(trained, plan)["td"][:, 0].mean(0)  # token layer basis
+    episodes = CheckpointEpisodes.of(trained.family, **POINTS)
+    end = measured(trained, episodes)["td"][:, 0].mean(0)  # token layer basis
     best = np.unravel_index(end.mean(-1).argmax(), end.shape[:2])
     assert end[best].min() >= 0.9, end[best]
-    begun = measured(tv.lab.load("bases4", seed, step=0), plan)["td"][:, 0].mean(0)
-    # Chance is 1/4; labels dealt out give a class 0.13 to 0.38, and a lucky class is lucky at several places.
+    begun = measured(tv.lab.load("bases4", seed, step=0), episodes)["td"][:, 0].mean(0)
+    # Chance is 1/4; shuffled labels give a class 0.13 to 0.38, and a lucky class is lucky at several places.
     np.testing.assert_allclose(begun.mean(-1), 0.25, atol=0.06)
     assert begun.max() < 0.45
 
 
 def test_one_circuit_decodes_the_vectors_of_two_bases():
     """A third of the edges behind the vector carries most of what it does, on other episodes; and which edges these are
-    hangs on the basis hardly more than on the episodes."""
+    depends on the basis hardly more than on the episodes."""
     found = latent_circuits(tv.lab.load("bases4", 0), contrast=Injected(layer=1), tasks=(0, 1), n=64, held_out=128,
                             random=1, sizes=(), progress=False)  # fmt: skip
     table = found.table()

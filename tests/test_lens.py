@@ -17,7 +17,7 @@ import xarray as xr
 import tv_lens as tv
 from tv_lens import tasks
 from tv_lens.errors import EmptySelection, InvalidArgument, MisalignedPrompts, RenamedError, UnknownName
-from tv_lens.experiments import SIZES, LensResult, LensSize, lens
+from tv_lens.experiments import SIZES, SurveySize, TaskSurvey, survey
 from tv_lens.experiments.folders import check_folder
 from tv_lens.experiments.task_survey.result import AGAINST, unbeaten
 from tv_lens.task_vectors.vector import TaskVector
@@ -37,12 +37,12 @@ def told():
 
 
 @pytest.fixture(scope="module")
-def result(model, told) -> LensResult:
+def result(model, told) -> TaskSurvey:
     same_inputs = tasks.family("adjectives")
-    return lens(model, list(TASKS), shots=3, size=tiny_folder.SIZE, matched=same_inputs, say=told.append)
+    return survey(model, list(TASKS), shots=3, size=tiny_folder.SIZE, matched=same_inputs, say=told.append)
 
 
-def answered(result: LensResult, **rates: dict[str, float]) -> LensResult:
+def answered(result: TaskSurvey, **rates: dict[str, float]) -> TaskSurvey:
     """The result with other test accuracies: `condition: rate` for each task, 0 where none is given."""
     evaluations = {}
     for name, sweep in result.evaluations.items():
@@ -76,17 +76,17 @@ def test_every_part_is_there_and_the_model_is_left_as_it_was(result, model, told
     assert len(told) == 2 * len(TASKS) + 4 and told[0] == (
         "present-past: a vector from 4 prompts of 3 demonstrations, tried at 3 layers on development queries"
     )
-    assert repr(result).startswith("LensResult of 2 tasks on tiny\n  present-past, layer ")
+    assert repr(result).startswith("TaskSurvey of 2 tasks on tiny\n  present-past, layer ")
 
 
 def test_one_seed_gives_the_same_numbers(result, model):
-    again, first = lens(model, list(TASKS), shots=3, size=tiny_folder.SIZE).summary(), result.summary()
+    again, first = survey(model, list(TASKS), shots=3, size=tiny_folder.SIZE).summary(), result.summary()
     for key in ("tasks", "decodability", "map", "answer"):
         assert again[key] == first[key]
 
 
 def test_one_task_is_enough_and_a_template_is_kept(model):
-    found = lens(model, "antonym", shots=2, size=tiny_folder.SIZE, n=4, template=tasks.ARROW)
+    found = survey(model, "antonym", shots=2, size=tiny_folder.SIZE, n=4, template=tasks.ARROW)
     summary = found.summary()
     assert summary["settings"]["template"] == "arrow" and summary["settings"]["queries"] == 4
     assert summary["tasks"]["antonym"]["accuracy"]["vector"]["first token"]["n"] == 4
@@ -128,24 +128,24 @@ def test_what_must_fail_fails_before_anything_is_run(model, monkeypatch):
     monkeypatch.setattr(type(model), "forward", lambda *args, **kwargs: pytest.fail("the model was run"))
     few = tasks.Task("few", [("a", "b"), ("c", "d")])
     for arguments, error, words in (
-        (dict(tasks=[]), EmptySelection, "A lens needs a task."),
+        (dict(tasks=[]), EmptySelection, "No task was given."),
         (dict(tasks=["antonym", "antonym"]), InvalidArgument, "Two tasks have the same name."),
         (dict(tasks="antonym", shots=0), InvalidArgument, "A task vector needs demonstrations."),
         (dict(tasks="antonym", size="dmeo"), UnknownName, "did you mean 'demo'?"),
         (dict(tasks="antonym", n=1), InvalidArgument, "queries is too small"),
-        (dict(tasks="antonym", size=LensSize(layer_step=4)), InvalidArgument, "larger than the model"),
+        (dict(tasks="antonym", size=SurveySize(layer_step=4)), InvalidArgument, "larger than the model"),
         (dict(tasks=few, shots=1), EmptySelection, "The task 'few' has no dev pairs."),
         (dict(tasks="antonym", shots=200), EmptySelection, "at most"),
         (dict(tasks="antonym", matched="antonyms"), UnknownName, "No task is called 'antonyms'."),
     ):
         with pytest.raises(error, match=re.escape(words)):
-            lens(model, **{"shots": 2, "size": tiny_folder.SIZE, **arguments})
+            survey(model, **{"shots": 2, "size": tiny_folder.SIZE, **arguments})
 
 
 def test_sizes_say_what_they_are():
     assert list(SIZES) == ["demo", "standard", "full"] and all(size.name == name for name, size in SIZES.items())
-    with pytest.raises(InvalidArgument, match="A lens's td_prompts is too small"):
-        LensSize(td_prompts=10)
+    with pytest.raises(InvalidArgument, match="A survey's td_prompts is too small"):
+        SurveySize(td_prompts=10)
 
 
 # ----------------------------------------------------------------------------------------------- the two sentences
@@ -192,7 +192,7 @@ def test_the_summary_has_an_interval_for_every_mean_and_survives_json(result):
             count += 1
     cells = result.patching.values.sizes["layer"] * result.patching.values.sizes["pos"]
     assert count > 2 * 12 + cells and len(summary["patching"]["cells"]) == cells
-    assert summary["answer"] == result.answer() and summary["format"] == "tv_lens.lens/1"
+    assert summary["answer"] == result.answer() and summary["format"] == "tv_lens.survey/1"
     assert len(summary["map"]["points"]) == 3 * tiny_folder.SIZE.td_prompts
     assert set(summary["tasks"]["capitalize"]["accuracy"]) == {"few-shot", "vector", *AGAINST}
 
@@ -308,9 +308,18 @@ def test_the_page_is_a_verb_and_no_method(result, tmp_path):
         tv.report(result.map)
     assert str(error.value) == (
         "There is no page of this.\n  got:     RepresentationMap\n"
-        "  allowed: DecodingResult, Emergence, LensResult, PaperResult"
+        "  allowed: DecodingResult, Emergence, PaperResult, TaskSurvey"
     )
     assert tv.report(result, out=tmp_path).save(tmp_path / "report.html").is_file()
+
+
+@pytest.mark.parametrize("package", [tv, tv.experiments])
+def test_the_names_of_the_first_version_say_what_they_are_now(package):
+    for old, new in (("lens", "survey"), ("LensResult", "TaskSurvey"), ("LensSize", "SurveySize")):
+        with pytest.raises(RenamedError, match=rf"use tv[.\w]*\.{new}$"):
+            getattr(package, old)
+    with pytest.raises(AttributeError, match="has no attribute 'lense'"):
+        package.lense  # noqa: B018
 
 
 def test_names_that_no_file_can_have_are_replaced(result):

@@ -280,7 +280,8 @@ def test_circuits_of_latent_tasks(regressor):
 
 
 def test_decoding_circuits_of_latent_tasks(regressor):
-    """Run A and run B are the same episodes with the own and with the next task's vector at the last answer: each as
+    """The clean and the corrupted run are the same episodes, with the own and with the next task's vector at the last
+    answer: each as
     plain hooked passes give it."""
     contrast, shots, tasks = Injected(0, scale=2.0, contexts=20), 2, latent_tasks(FAMILY)
     found = latent_circuits(regressor, contrast=contrast, shots=shots, n=4, held_out=6, random=1, method=CHEAP,

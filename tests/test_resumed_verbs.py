@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 import tiny_characters
+
 import tv_lens as tv
 from tv_lens.errors import RunMismatch
-from tv_lens.experiments import LensSize, lens
+from tv_lens.experiments import SurveySize, survey
 from tv_lens.patching import paths
 from tv_lens.rows import sharding
 from tv_lens.storage.run_folder import Run, Shards
 from tv_lens.task_vectors import mean_activations
 
-SIZE = LensSize("tiny", contexts=3, dev=3, queries=3, random_vectors=1, td_prompts=11, td_shots=(0, 2), map_shots=1,
+SIZE = SurveySize("tiny", contexts=3, dev=3, queries=3, random_vectors=1, td_prompts=11, td_shots=(0, 2), map_shots=1,
                 patch_pairs=1, patch_shots=2)  # fmt: skip
 HEADS = tv.FunctionVector(shots=2, contexts=4, prompts=2, dev=3, heads=2)
 
@@ -38,7 +38,7 @@ def vector_numbers(found: tv.TaskVector) -> list[np.ndarray]:
     return [found.direction.numpy(), *([] if found.selection is None else [found.selection.values.values])]
 
 
-def lens_numbers(found) -> list[np.ndarray]:
+def survey_numbers(found) -> list[np.ndarray]:
     vectors = [array for one in found.vectors.values() for array in vector_numbers(one)]
     sweeps = [*found.evaluations.values(), found.decodability.sweep, found.decodability.shuffles, found.patching]
     return [*vectors, *(sweep.values.values for sweep in sweeps), found.map.points]
@@ -58,7 +58,8 @@ VERBS = {
     "node effects": lambda model, tasks, vector, run: [
         tv.node_effects(model, tasks[0].pairs(shots=2, n=3), run=run, progress=False).values.values],
     "map": lambda model, tasks, vector, run: [tv.representation_map(model, tasks, 1, n=5, run=run, progress=False).points],
-    "lens": lambda model, tasks, vector, run: lens_numbers(lens(model, tasks, shots=2, size=SIZE, run=run, progress=False)),
+    "survey": lambda model, tasks, vector, run: survey_numbers(
+        survey(model, tasks, shots=2, size=SIZE, run=run, progress=False)),
 }  # fmt: skip
 
 
@@ -89,8 +90,8 @@ def test_a_stopped_verb_goes_on_to_the_same_bits(verb, model, tasks, vector, tmp
     with monkeypatch.context() as patched:
         patched.setattr(tv.HookedModel, "forward", lambda *args, **kwargs: pytest.fail("the model was run"))
         assert [array.tobytes() for array in asked(model, tasks, vector, tmp_path / "run")] == expected
-    if verb in ("lens", "ResidualMean", "FunctionVector"):
-        assert Run(tmp_path / "run").verb == ("lens" if verb == "lens" else "extract")
+    if verb in ("survey", "ResidualMean", "FunctionVector"):
+        assert Run(tmp_path / "run").verb == ("survey" if verb == "survey" else "extract")
         assert f"{Run(tmp_path / 'run').verb}: done (1 shards)" in repr(Run(tmp_path / "run"))
 
 
@@ -113,8 +114,8 @@ def test_stopped_paths_go_on_to_the_same_bits(model, tasks, tmp_path, monkeypatc
 
 
 def test_a_lens_asked_otherwise_is_refused_before_any_work(model, tasks, tmp_path, monkeypatch):
-    lens(model, tasks, shots=2, size=SIZE, run=tmp_path, progress=False)
+    survey(model, tasks, shots=2, size=SIZE, run=tmp_path, progress=False)
     monkeypatch.setattr(tv.HookedModel, "forward", lambda *args, **kwargs: pytest.fail("the model was run"))
     for words, asked in {"seed: 0 in the folder, 1 asked": dict(seed=1), "shots: 2": dict(shots=3), "size.queries": dict(n=4)}.items():
         with pytest.raises(RunMismatch, match=words):
-            lens(model, tasks, **{"shots": 2, "size": SIZE, "run": tmp_path, "progress": False} | asked)
+            survey(model, tasks, **{"shots": 2, "size": SIZE, "run": tmp_path, "progress": False} | asked)

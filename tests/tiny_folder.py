@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import tiny
+import tiny_tokenizers
 import torch
 import transformers as hf
 
-import tiny
-import tiny_tokenizers
-from tv_lens.experiments import LensSize
+from tv_lens.experiments import SurveySize
 
-SIZE = LensSize("tiny", contexts=4, dev=5, queries=6, random_vectors=2, td_prompts=12, td_shots=(0, 1), patch_pairs=2,
+SIZE = SurveySize("tiny", contexts=4, dev=5, queries=6, random_vectors=2, td_prompts=12, td_shots=(0, 1), patch_pairs=2,
                 patch_shots=2, patch_layer_step=2)  # fmt: skip
 
 

@@ -18,7 +18,12 @@ __version__ = "0.1.0"
 # The names stand in `__init__.pyi`, where editors and type checkers read them, too.
 _public_name, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
-_RENAMED = {"Setting": "tv.CircuitQuestion"}
+_RENAMED = {
+    "LensResult": "tv.TaskSurvey",
+    "LensSize": "tv.SurveySize",
+    "Setting": "tv.CircuitQuestion",
+    "lens": "tv.survey",
+}
 
 
 def __getattr__(name: str) -> Any:

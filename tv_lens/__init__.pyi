@@ -4,7 +4,7 @@ from . import circuits as circuits, errors as errors, experiments as experiments
 from .batch import TokenBatch as TokenBatch
 from .circuits import ACDC as ACDC, Circuit as Circuit, CircuitQuestion as CircuitQuestion, Comparison as Comparison, Contrast as Contrast, EAP as EAP, EAPIG as EAPIG, EdgeScores as EdgeScores, ExactEdges as ExactEdges, Projection as Projection, compare as compare, completeness as completeness, discover as discover, faithfulness as faithfulness, minimality as minimality
 from .errors import TVLensError as TVLensError
-from .experiments import Emergence as Emergence, EmergenceSize as EmergenceSize, LensResult as LensResult, LensSize as LensSize, emergence as emergence, lens as lens, report as report
+from .experiments import Emergence as Emergence, EmergenceSize as EmergenceSize, SurveySize as SurveySize, TaskSurvey as TaskSurvey, emergence as emergence, report as report, survey as survey
 from .intervention import Add as Add, Intervention as Intervention, Mean as Mean, Project as Project, Replace as Replace, Resample as Resample, Stack as Stack, Zero as Zero
 from .metrics import Answers as Answers, exact_match as exact_match, kl as kl, log_prob as log_prob, logit_diff as logit_diff, metric as metric, prob as prob, rank as rank
 from .model.attention_patterns import AttentionPatterns as AttentionPatterns, attention as attention

@@ -31,7 +31,7 @@ from tv_lens.cli.printing import errors_shown, output, stage_printer
 from tv_lens.errors import unknown
 
 if TYPE_CHECKING:
-    from tv_lens.experiments import LensResult
+    from tv_lens.experiments import TaskSurvey
 
 DEMO_TASKS = ("present-past", "singular-plural", "capitalize", "country-capital")
 DEMO_FAMILY = "verbs"
@@ -89,7 +89,7 @@ def survey(
 def _surveyed(
     model: str, tasks: list[str], out: Path, *, size: str, family: str | None, folder: Path | None,
     loading: dict[str, Any] | None = None, **options: Any,
-) -> LensResult:  # fmt: skip
+) -> TaskSurvey:  # fmt: skip
     """The main job with a line as each stage begins; what can be refused is refused before the model is loaded."""
     library, experiments = loaded("tv_lens.tasks"), loaded("tv_lens.experiments")
     for each in (out, folder):
@@ -104,12 +104,12 @@ def _surveyed(
     say = stage_printer()
     say(f"loading {model}")
     found = loaded("tv_lens.model.hooked_model").load(model, **how)
-    result = experiments.lens(found, tasks, size=size, matched=matched, run=folder, say=say, **options)
+    result = experiments.survey(found, tasks, size=size, matched=matched, run=folder, say=say, **options)
     say("writing the report")
     return replace(result, source=model)
 
 
-def _finish(result: LensResult, out: Path) -> None:
+def _finish(result: TaskSurvey, out: Path) -> None:
     """Writes the report and prints the headline numbers, with the audit beside them, and where the report is."""
     numbers = result.save(out)
     written = loaded("tv_lens.experiments").report(result, out=out).save(out / "report.html")

@@ -1,5 +1,7 @@
 """Experiments: functions that run several verbs and return one result; `report(result)` is its page."""
 
+from typing import NoReturn
+
 from tv_lens.experiments.claims import Claim
 from tv_lens.experiments.language_models import (
     Comparison,
@@ -36,16 +38,25 @@ from tv_lens.experiments.regressors import (
     sign_verdicts,
 )  # fmt: skip
 from tv_lens.experiments.reporting import report
-from tv_lens.experiments.task_survey import SIZES, LensResult, LensSize, lens
+from tv_lens.experiments.task_survey import SIZES, SurveySize, TaskSurvey, survey
 from tv_lens.experiments.training import ChangePoints, Coupling, Emergence, EmergenceSize, coupling, emergence
 from tv_lens.experiments.vector_circuits import CircuitSize, DecodingResult, decoding_circuits
+from tv_lens.renamed import renamed as _renamed
+
+_RENAMED = {"lens": "survey", "LensResult": "TaskSurvey", "LensSize": "SurveySize"}
 
 __all__ = [
     "SIZES", "ChangePoints", "CircuitSize", "Claim", "Comparison", "Coupling", "DecodingResult", "Emergence",
-    "EmergenceSize", "Encoding", "Finetuning", "Fit", "Injected", "Instruction", "LatentCircuits", "LensResult",
-    "LensSize", "LoRA", "PaperResult", "PaperSize", "Prediction", "Steering", "Twin", "accuracies", "across_models",
-    "circuits_before_after", "coupling", "decoding_circuits", "emergence", "encoding_against_accuracy",
-    "finetune_layers", "head_ablation", "head_ties", "known_revisions", "latent_circuits", "lens", "paper",
-    "patch_matrix", "report", "sign_pattern", "sign_verdicts", "steer", "task_encoding", "with_instruction",
+    "EmergenceSize", "Encoding", "Finetuning", "Fit", "Injected", "Instruction", "LatentCircuits", "LoRA",
+    "PaperResult", "PaperSize", "Prediction", "Steering", "SurveySize", "TaskSurvey", "Twin", "accuracies",
+    "across_models", "circuits_before_after", "coupling", "decoding_circuits", "emergence", "encoding_against_accuracy",
+    "finetune_layers", "head_ablation", "head_ties", "known_revisions", "latent_circuits", "paper", "patch_matrix",
+    "report", "sign_pattern", "sign_verdicts", "steer", "survey", "task_encoding", "with_instruction",
     "written_answers",
 ]  # fmt: skip
+
+
+def __getattr__(name: str) -> NoReturn:  # called only for what the module does not have
+    if name in _RENAMED:
+        raise _renamed(f"tv.experiments.{name}", f"tv.experiments.{_RENAMED[name]}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)

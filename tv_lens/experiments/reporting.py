@@ -26,7 +26,7 @@ def report(result: Any, **options: Any) -> Page:
             ...
         tv_lens.errors.InvalidArgument: There is no page of this.
           got:     str
-          allowed: DecodingResult, Emergence, LensResult, PaperResult
+          allowed: DecodingResult, Emergence, PaperResult, TaskSurvey
     """
     names = sorted(kind.__name__ for kind in report.registry if kind is not object)
     raise InvalidArgument("There is no page of this.", got=type(result).__name__, allowed=", ".join(names))

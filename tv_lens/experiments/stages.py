@@ -56,7 +56,7 @@ def named_tasks(tasks: Tasks) -> dict[str, Task]:
                                   do="name each task once, or give a mapping {name: task}.")  # fmt: skip
         found[task.name] = task
     if not found:
-        raise EmptySelection("A lens needs a task.", got="0 tasks", do='lens(model, ["present-past"])')
+        raise EmptySelection("No task was given.", got="0 tasks", do='give one by its name, such as "present-past".')
     return found
 
 

@@ -14,8 +14,7 @@ import xarray as xr
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from tv_lens.batch import TokenBatch
-from tv_lens.errors import EmptySelection, InvalidArgument, SiteNotWritable, unknown
+from tv_lens.errors import EmptySelection, SiteNotWritable, unknown
 from tv_lens.metrics import Answers, Metric, Readout, checked, info_of, logit_diff
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.model.masking import hides, hiding

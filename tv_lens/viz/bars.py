@@ -1,4 +1,4 @@
-"""Conditions side by side: horizontal bars with intervals, one panel a label of another axis."""
+"""Conditions side by side: horizontal bars with intervals, one panel per label of another axis."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tv_lens.viz.figure import Figure
 
 
 def bars(sweep: Sweep, *, title: str, height: int | None, level: float, strong: Sequence[str]) -> Figure:
-    """A `Figure` with one bar a condition, its interval as a line and its mean as a number."""
+    """A `Figure` with one bar per condition, its interval as a line and its mean as a number."""
     from plotly.subplots import make_subplots
 
     axis, panels = _arranged(sweep)

@@ -1,4 +1,4 @@
-"""Task decodability by layer, one curve a task, one panel a shot count."""
+"""Task decodability by layer, one curve per task, one panel per shot count."""
 
 from __future__ import annotations
 

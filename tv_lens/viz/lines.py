@@ -1,4 +1,4 @@
-"""Curves with intervals along one axis, one curve a label of another, one panel a label of a third."""
+"""Curves with intervals along one axis, one curve per label of another, one panel per label of a third."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ _NOTES = {
 
 @plot.register(RepresentationMap)
 def plot_map(result: RepresentationMap, *, title: str | None = None, height: int = 560) -> Figure:
-    """A `Figure` with a point a prompt; hovering shows the end of its text.
+    """A `Figure` with one point per prompt; hovering shows the end of its text.
 
     Args:
         result: the points with their labels.

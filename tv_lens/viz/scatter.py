@@ -14,7 +14,7 @@ def scatter(
     table: pd.DataFrame, x: str, y: str, *, colour: str, symbol: str | None = None, line: Sequence[float] | None = None,
     title: str = "", subtitle: str = "", note: str = "", height: int = 480,
 ) -> Figure:  # fmt: skip
-    """A `Figure` of one point a row.
+    """A `Figure` of one point per row.
 
     Args:
         table: columns `x` and `y`, and where they have limits `x low`, `x high`, `y low`, `y high`.

@@ -176,7 +176,7 @@ class _Panels:
         ]  # fmt: skip
 
     def decodability(self) -> list[tuple[Any, tuple[int, int], list[dict[str, Any]]]]:
-        """Decodability by layer, a band and a curve a task and token."""
+        """Decodability by layer, a band and a curve per task and token."""
         import plotly.graph_objects as go
 
         layers = self.view.td.values["layer"].values.tolist()
@@ -202,7 +202,7 @@ class _Panels:
         return found
 
     def maps(self) -> list[tuple[Any, tuple[int, int], list[dict[str, Any]]]]:
-        """The points, a trace a task and map."""
+        """The points, one trace per task and map."""
         found = []
         for row, title in enumerate(self.titles, start=1):
             traces, states, _ = map_traces(self.view.maps[title], self.view.tasks)
@@ -261,7 +261,7 @@ class _Panels:
 def map_traces(
     points: xr.DataArray, tasks: Sequence[str], in_legend: bool = False
 ) -> tuple[list[Any], list[list[dict[str, Any]]], list[list[float]]]:
-    """A trace of points a task, as at the last checkpoint; where they are at each; and the ranges that hold all."""
+    """One trace of points per task, as at the last checkpoint; where they are at each; and the ranges that hold all."""
     import plotly.graph_objects as go
 
     placed = points.transpose("step", "axis", "point")
@@ -281,7 +281,7 @@ def map_traces(
 
 
 def slider(steps: Sequence[int], states: Sequence[Sequence[dict[str, Any]]], fixed: int) -> dict[str, Any]:
-    """One notch a checkpoint: it sets the x and y of every moving trace, which come after the `fixed` others.
+    """One notch per checkpoint: it sets the x and y of every moving trace, which come after the `fixed` others.
 
     Args:
         steps: the checkpoints.

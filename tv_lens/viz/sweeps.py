@@ -26,7 +26,7 @@ def plot_sweep(
     """A `Figure` of a sweep of one to three axes.
 
     Two places in the model (layer x pos, layer x head) make a heatmap; an axis "condition" makes bars; anything else
-    with a numbered axis makes curves with intervals, one a task or shot count. A third axis makes panels or a menu.
+    with a numbered axis makes curves with intervals, one per task or shot count. A third axis makes panels or a menu.
 
     Args:
         sweep: select or average first when it has more than three axes.

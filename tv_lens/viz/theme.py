@@ -17,7 +17,7 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, s
 INK, SOFT, GRID, LINE, PAPER = "#1b1f24", "#5b6570", "#e6e9ed", "#b4bcc5", "#ffffff"
 MUTED = "#9aa9ba"
 
-# Okabe and Ito's palette, told apart with every common colour blindness; yellow is left out (unreadable on white).
+# Okabe and Ito's palette, distinguishable with every common colour blindness; yellow is left out (unreadable on white).
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#b0578d", "#e69f00", "#56b4e9", "#7a5c3e", "#5b6570")
 _PALETTE_DARK = ("#4aa3df", "#ff8a3d", "#2cc79c", "#dd93bd", "#f3bd4a", "#8fd0f7", "#bf9a75", "#aab4be")
 ACCENT = PALETTE[0]

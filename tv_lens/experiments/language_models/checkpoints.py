@@ -139,7 +139,7 @@ def across_models(
         seed: every draw.
         loading: further arguments of `tv.load`, such as `dtype`, `device_map`.
         run: a folder that keeps finished work, model by model.
-        progress: show a bar where somebody looks.
+        progress: Show a progress bar (only on a terminal or in a notebook).
 
     Raises:
         EmptySelection: no source could be measured; says why of each.

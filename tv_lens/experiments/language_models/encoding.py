@@ -37,7 +37,7 @@ class Encoding:
         return tuple(self.decodability.sweep.values["shots"].values.tolist())
 
     def table(self) -> pd.DataFrame:
-        """One row a task and shot count at the best layer: decodability, its limits, the chance band, the controls."""
+        """One row per task and shot count at the best layer: decodability, limits, the chance band, the controls."""
         return self.decodability.summary(self.layer)
 
     def pairwise(self, shots: int | None = None) -> pd.DataFrame:
@@ -66,7 +66,7 @@ def task_encoding(
         seed: every draw.
         template: instead of the tasks' own.
         run: a folder that keeps each shot count, so that a killed measurement continues there.
-        progress: show a bar where somebody looks.
+        progress: Show a progress bar (only on a terminal or in a notebook).
 
     Source:
         Han et al. 2025 (arXiv 2412.12276), figures 3, 19, 23. The layer is the one with the largest mean, as there; it is

@@ -37,7 +37,7 @@ class LoRA:
     Args:
         rank, alpha, dropout: of the adapters, on every linear map of the chosen layers.
         steps: of AdamW.
-        batch: prompts a step.
+        batch: prompts per step.
         lr: learning rate, constant.
         every: steps between what a run keeps, and between saved checkpoints.
         answers: "all" learns every answer of a prompt, "last" only the query's.
@@ -79,7 +79,7 @@ class Finetuning:
     layers: dict[str, list[int]]
 
     def table(self, level: float = 0.95) -> pd.DataFrame:
-        """One row a variant: accuracy and decodability over tasks, at the pretrained model's best layer and at its own.
+        """One row per variant: accuracy and decodability over tasks, at the pretrained model's best layer and its own.
 
         Decodability at the pretrained model's layer cannot change where only later layers were tuned, so it is read at the
         variant's own best layer, too.
@@ -127,7 +127,7 @@ def finetune_layers(
             `across_models` takes them.
         loading: further arguments for loading, such as `dtype`.
         run: a folder that keeps adapters and optimizer, so that a killed training continues as if it had not been.
-        progress: show a bar where somebody looks.
+        progress: Show a progress bar (only on a terminal or in a notebook).
     """
     _peft()
     method = method or LoRA()
@@ -251,7 +251,7 @@ def _step(
     model: torch.nn.Module, optimizer: torch.optim.Optimizer, ids: Int[Tensor, "batch pos"], labels: Int[Tensor, "batch pos"],
     seed: int,
 ) -> float:  # fmt: skip
-    """One step of the optimizer; dropout hangs on the step's seed alone, so that a continued training is the same."""
+    """One step of the optimizer; dropout depends on the step's seed alone, so that a continued training is the same."""
     device = next(model.parameters()).device
     with torch.random.fork_rng(), torch.enable_grad():
         torch.manual_seed(seed)

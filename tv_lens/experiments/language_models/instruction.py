@@ -38,7 +38,7 @@ class Instruction:
         return joined
 
     def table(self, level: float = 0.95) -> pd.DataFrame:
-        """One row a condition and shot count: accuracy and decodability over tasks, and decodability at the first layer.
+        """One row per condition and shot count: accuracy and decodability over tasks, and that at the first layer.
 
         "TD at layer 0" is the control: the input differs, so what is high there already need not be inferred.
         """
@@ -77,7 +77,7 @@ def with_instruction(
         seed: every draw.
         plain: what the prompts without instruction gave, where that was measured already with the same arguments.
         run: a folder that keeps finished work.
-        progress: show a bar where somebody looks.
+        progress: Show a progress bar (only on a terminal or in a notebook).
 
     Raises:
         InvalidArgument: a task has no instruction.

@@ -99,7 +99,7 @@ def paper(
         loading: further arguments of `tv.load`.
         run: a folder that keeps finished work; asked again, only the rest is run.
         say: is told in one line what is being done.
-        progress: show bars where somebody looks.
+        progress: Show a progress bar (only on a terminal or in a notebook).
 
     Source:
         Han et al. 2025 (arXiv 2412.12276).
@@ -114,26 +114,27 @@ def paper(
     clock = Clock(say)
     with clock.stage("loading", f"loading {getattr(model, 'name', model)}"):
         hooked = load(model, **(loading or {}))
-    found = _Found(hooked, size, seed, run, clock, progress)
+    experiments = _PaperRun(hooked, size, seed, run, clock, progress)
     for name, tasks in members.items():
-        found.measure(name, tasks)
+        experiments.measure(name, tasks)
     left_out = {}
     if not size.finetune:
         left_out["finetuning (Table 1, Fig. 24)"] = "0 steps of it were asked for"
     elif isinstance(model, HookedModel):
         left_out["finetuning (Table 1, Fig. 24)"] = "the model came loaded; give its name or folder"
     else:
-        found.finetune(model, members, loading)
+        experiments.finetune(model, members, loading)
     if others:
         with clock.stage("models", f"the same on {', '.join(others)}"):
-            options = found.reading | dict(queries=size.queries)
-            found.results["comparison"] = across_models([hooked, *others], members, shots=size.shots, loading=loading,
-                                                        run=inside(run, "models"), **options)  # fmt: skip
+            options = experiments.reading | dict(queries=size.queries)
+            experiments.results["comparison"] = across_models(
+                [hooked, *others], members, shots=size.shots, loading=loading, run=inside(run, "models"), **options)
     else:
         left_out["checkpoints and models (Figs. 5, 6, 21, 22)"] = "none were named: others=[...], or --also on the command line"
     settings = {**asdict(size), "size": size.name, "seed": seed, "families": list(families), "width": size.width,
                 "sentences": "the library's own" if sentences is None else Path(str(sentences)).name}  # fmt: skip
-    return PaperResult(model_card(hooked), settings, **found.results, left_out=left_out, seconds=clock.seconds, versions=versions())
+    return PaperResult(model_card(hooked), settings, **experiments.results, left_out=left_out, seconds=clock.seconds,
+                       versions=versions())  # fmt: skip
 
 
 def _members(name: str, size: PaperSize, sentences: str | os.PathLike[str] | None, seed: int) -> tuple[Task, ...]:
@@ -142,7 +143,7 @@ def _members(name: str, size: PaperSize, sentences: str | os.PathLike[str] | Non
 
 
 @dataclass
-class _Found:
+class _PaperRun:
     """The experiments on one model, and what they gave so far."""
 
     model: HookedModel
@@ -164,7 +165,7 @@ class _Found:
         size, run, shots = self.size, inside(self.run, name), self.size.shots
         with self.clock.stage("encoding", f"{name}: decodability at {', '.join(map(str, shots))} shots"):
             encoding = task_encoding(self.model, tasks, shots=shots, maps=size.maps, run=inside(run, "encoding"), **self.reading)
-        with self.clock.stage("accuracy", f"{name}: answers of {size.queries} test prompts a task and shot count"):
+        with self.clock.stage("accuracy", f"{name}: answers of {size.queries} test prompts per task and shot count"):
             prediction = encoding_against_accuracy(self.model, tasks, shots=shots, queries=size.queries, found=encoding.decodability,
                                                    run=inside(run, "prediction"), **self.reading)  # fmt: skip
         usual = 4 if 4 in shots else shots[-1]

@@ -46,7 +46,7 @@ def accuracies(
         split: where queries come from.
         template: instead of the tasks' own.
         run: a folder that keeps each task's answers, so that a killed measurement continues there.
-        progress: show a bar where somebody looks.
+        progress: Show a progress bar (only on a terminal or in a notebook).
     """
     shots, members = ((shots,) if isinstance(shots, int) else tuple(shots)), tasks_of(tasks)
     n = min(queries, *(len(one.split(split)) for one in members)) if 0 in shots else queries

@@ -77,7 +77,7 @@ class Prediction:
     layer: int
 
     def points(self, level: float = 0.95) -> pd.DataFrame:
-        """One row a task and shot count: decodability, accuracy, their limits, and the surface controls."""
+        """One row per task and shot count: decodability, accuracy, their limits, and the surface controls."""
         return (self._points if level == 0.95 else self._table(level)).copy()
 
     @cached_property
@@ -183,11 +183,11 @@ def encoding_against_accuracy(
         template: instead of the tasks' own.
         found: decodability that was measured already, with these tasks and shots.
         run: a folder that keeps finished work.
-        progress: show a bar where somebody looks.
+        progress: Show a progress bar (only on a terminal or in a notebook).
 
     Source:
-        Han et al. 2025 (arXiv 2412.12276), figures 4, 21 and 22: 18 points a family. The intervals, the rank correlation
-        and the fit beyond the surface controls are ours: answers alone tell some tasks apart (PAPER.md 3.11).
+        Han et al. 2025 (arXiv 2412.12276), figures 4, 21 and 22: 18 points per family. The intervals, the rank
+        correlation and the fit beyond the surface controls are ours: answers alone tell some tasks apart.
     """
     members = tasks_of(tasks)
     if len(members) * len(shots) < 4:
@@ -207,7 +207,7 @@ def encoding_against_accuracy(
 
 @plot.register(Prediction)
 def plot_prediction(result: Prediction, *, title: str | None = None, height: int = 480) -> Figure:
-    """A `Figure` of accuracy over decodability, a point a task and shot count, with the line through them."""
+    """A `Figure` of accuracy over decodability, one point per task and shot count, with the line through them."""
     fit = result.fit()
     subtitle = f"R² {fit.r2:.2f} [{fit.r2_low:.2f}, {fit.r2_high:.2f}] over prompts, {fit.n} points, layer {result.layer}"
     return scatter(result.points(), "TD", "accuracy", colour="task", symbol="shots", line=(fit.intercept, fit.slope),

@@ -26,7 +26,7 @@ from tv_lens.results.sweep_parts import plain
 from tv_lens.storage.atomic import atomic_write
 from tv_lens.task_vectors.decodability import CHARACTERS, EMBEDDING, TOKENS
 
-# What the paper reports for Llama-3.1-8B (PAPER.md, section 3).
+# What the paper reports for Llama-3.1-8B (Han et al. 2025, section 4 and appendices).
 PAPER_R2 = {"pos": 0.781, "bitwise": 0.528}
 PAPER_TABLE = {"pos": {"TD": (0.68, 0.97), "accuracy": (0.255, 0.344), "first": 0.694, "last": 0.339},
                "bitwise": {"TD": (0.43, 0.90), "accuracy": (0.262, 0.572), "first": 0.902, "last": 0.663}}  # fmt: skip

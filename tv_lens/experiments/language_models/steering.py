@@ -73,7 +73,7 @@ class Steering:
 
 @plot.register(Steering)
 def plot_steering(result: Steering, *, title: str | None = None, height: int = 420) -> Figure:
-    """A `Figure` of the change in accuracy over layers, averaged over tasks, a curve a condition."""
+    """A `Figure` of the change in accuracy over layers, averaged over tasks, one curve per condition."""
     found = result.effects().average("task")
     if found.values.sizes["layer"] == 1:
         return plot(found.sel(layer=found.values["layer"].values.item()), kind="bars", title=title or "Effect of steering", height=height)
@@ -102,7 +102,7 @@ def steer(
         seed: every draw.
         template: instead of the tasks' own.
         run: a folder that keeps each replicate of each task.
-        progress: show a bar where somebody looks.
+        progress: Show a progress bar (only on a terminal or in a notebook).
 
     Source:
         Han et al. 2025 (arXiv 2412.12276), figure 20 and appendix C: correct task's and Null's mean at the best layer, 5

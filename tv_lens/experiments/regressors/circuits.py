@@ -39,7 +39,7 @@ class LatentCircuits:
         scores: each task's edges, scored on dev episodes; `provenance["recheck"]` says what an estimate is worth.
         circuits: the strongest of them, pruned; `circuit.requested` is how many were asked for.
         curves: a Sweep over task, kind ("circuit", "random", "degree-matched") and size, on test episodes; its clean
-            run is run A, its corrupted run is run B.
+            run has what is the task's own, its corrupted run what is another's.
         comparison: how much of the tasks' strongest edges is shared, beside what noise leaves; None for one task.
         settings: what was asked for, and of which network.
     """
@@ -56,7 +56,7 @@ class LatentCircuits:
         return int(self.settings["edges"])
 
     def gaps(self) -> Sweep:
-        """What there is to carry: the metric of run A less that of run B, a Sweep over task."""
+        """What there is to carry: the metric of the clean run less that of the corrupted one, a Sweep over task."""
         curves = self.curves
         values = curves.clean - curves.corrupted
         if "task" not in values.dims:  # of a single task
@@ -67,7 +67,7 @@ class LatentCircuits:
                        name="What the circuits have to carry")  # fmt: skip
 
     def table(self, level: float = 0.95) -> pd.DataFrame:
-        """A row a task: the gap, the share of it that `edges` edges carry on test episodes, random circuits beside
+        """One row per task: the gap, the share of it that `edges` edges carry on test episodes, random circuits beside
         them.
 
         Where the interval of the gap holds 0 there is nothing to carry, and no share is told.
@@ -116,10 +116,10 @@ def latent_circuits(
 ) -> LatentCircuits:  # fmt: skip
     """The circuit of each latent task, found on dev episodes and tried on test episodes.
 
-    Run A has what is the task's own, run B the same of another latent task (the next one); an edge counts as far as the
-    last prediction needs from it what run A has. By `Twin()`, run B's episode is answered by the other task: the
-    circuit finds out the task and uses it. By `Injected(layer)`, both runs read the same episode, and a task vector is
-    added: the circuit is what *decodes* the vector.
+    The clean run has what is the task's own, the corrupted run the same of another latent task (the next one); an edge
+    counts as far as the last prediction needs from it what the clean run has. By `Twin()`, the corrupted run's episode
+    is answered by the other task: the circuit finds out the task and uses it. By `Injected(layer)`, both runs read the
+    same episode, and a task vector is added: the circuit is what *decodes* the vector.
 
     Args:
         regressor: a network with its family of two latent tasks or more.
@@ -131,11 +131,11 @@ def latent_circuits(
         held_out: test episodes of each task that circuits are tried on.
         method: `EAPIG(recheck=20)` if None: squared errors have heavy tails, so that many episodes with an estimate
             rank edges better than few with `ExactEdges()` in the same time.
-        positions: where edges are told apart; "kinds" is inputs, answers, and the input that is asked for.
+        positions: where edges are distinguished; "kinds" is inputs, answers, and the input that is asked for.
         sizes: numbers of edges of the curves, beside `edges` and all of them; the contrast's own choice if None.
         random: random circuits of each size and kind.
         seed: every draw.
-        progress: show bars where somebody looks.
+        progress: Show a progress bar (only on a terminal or in a notebook).
 
     Source:
         `tv.discover` and `tv.faithfulness`, with their sources. The paper dissects single heads only (figures 17, 18).
@@ -181,7 +181,7 @@ def latent_circuits(
 
 
 def circuits_before_after(before: LatentCircuits, after: LatentCircuits) -> pd.DataFrame:
-    """Two checkpoints side by side, a row a task: gaps, shares carried, and the overlap of the strongest edges.
+    """Two checkpoints side by side, one row per task: gaps, shares carried, and the overlap of the strongest edges.
 
     `overlap` is the Jaccard index of the two checkpoints' strongest edges, as many as `edges` of both; `overlap_after`
     is what halves of the later one's own episodes agree to: as much as could be expected if nothing had changed.

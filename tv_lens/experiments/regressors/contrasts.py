@@ -1,4 +1,4 @@
-"""What run A of an episode has and run B lacks, when the circuit of a latent task is looked for."""
+"""What the clean run of an episode has and the corrupted run lacks, when the circuit of a latent task is looked for."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tv_lens.tasks.prompts import PromptPairs, Prompts
 
 
 class LatentContrast(ABC):
-    """How run A and run B of an episode differ.
+    """How the clean and the corrupted run of an episode differ.
 
     Attributes:
         told: the difference, in words.
@@ -69,8 +69,8 @@ class Injected(LatentContrast):
     """The own task's vector in an episode against the next task's: the *decoding* circuit is what lies downstream.
 
     The vector of a task is what tells its mean representation from the mean over all tasks, at the last answer before
-    the query; it is added to the stream there, in run A the own one, in run B the next task's. Both runs read the
-    same episode.
+    the query; it is added to the stream there, in the clean run the own one, in the corrupted run the next task's.
+    Both runs read the same episode.
 
     Args:
         layer: after which the vector is added; not the last one, where nothing reads it any more.

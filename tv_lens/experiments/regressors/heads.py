@@ -51,7 +51,7 @@ def head_ablation(
         split: of the ablated episodes, "dev" or "test".
         seed: every draw.
         memory_budget: bytes one pass may take beside the weights.
-        progress: show a bar where somebody looks.
+        progress: Show a progress bar (only on a terminal or in a notebook).
 
     Returns:
         A Sweep `example x task x layer x head x how x scored`; `provenance["untouched"]` has each task's loss. In a
@@ -63,7 +63,7 @@ def head_ablation(
         Squared error without the head less squared error with it: positive, the head helps.
 
     Source:
-        Han et al. 2025 (arXiv 2412.12276), figures 17 and 18, where zero and mean are not told apart.
+        Han et al. 2025 (arXiv 2412.12276), figures 17 and 18, where zero and mean are not distinguished.
     """
     family = family_of(regressor)
     layers = list(range(regressor.n_layers)) if layers is None else [int(layer) for layer in layers]
@@ -135,7 +135,7 @@ def _without(layer: int, head: int, how: str, mean: Float[Tensor, "pos d_head"] 
 def head_ties(
     ablation: Sweep, how: str = "mean", scored: str = "sequence", level: float = 0.95, n_boot: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
-    """Which latent task each head is for, if one: a row a head, the most selective first.
+    """Which latent task each head is for, if one: one row per head, the most selective first.
 
     The task that a head matters most to is chosen on every second episode; how much, and how much more than to the
     other tasks, is told on the rest, since the largest of several noisy numbers is too large where it was chosen.
@@ -156,7 +156,7 @@ def head_ties(
     held = ablation.sel(how=how, scored=scored)
     values = held.values.transpose("example", "layer", "head", "task").values
     if len(values) < 4:
-        raise EmptySelection("Choosing and telling need two episodes each.", got=f"{len(values)} episodes a task")
+        raise EmptySelection("Choosing and telling need two episodes each.", got=f"{len(values)} episodes per task")
     if values.shape[-1] < 2:
         raise InvalidArgument("A head is for one task rather than for others.", got="one task", allowed="two or more")
     chosen = values[::2].mean(0).argmax(-1)

@@ -51,7 +51,7 @@ def patch_matrix(
         split: "dev" or "test". What is chosen on one (a layer, a mode) should be told on the other.
         seed: every draw.
         memory_budget: bytes one pass may take beside the weights.
-        progress: show a bar where somebody looks.
+        progress: Show a progress bar (only on a terminal or in a notebook).
 
     Returns:
         A Sweep `example x source x target x position x mode x layer x scored`; `provenance["untouched"]` has each

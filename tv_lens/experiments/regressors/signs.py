@@ -22,7 +22,7 @@ def sign_pattern(matrix: Sweep, clusters: Sequence[Hashable] | None = None) -> S
 
     Args:
         matrix: of `patch_matrix`; axes may have been selected away, but source and target.
-        clusters: the cluster of each task, such as `(0, 1, 1, 1)` where the first one is told apart and the others are
+        clusters: the cluster of each task, such as `(0, 1, 1, 1)` where the first one is distinct and the others are
             not yet, or `family.groups`.
 
     Returns:
@@ -47,7 +47,7 @@ def sign_pattern(matrix: Sweep, clusters: Sequence[Hashable] | None = None) -> S
     if clusters is not None:
         if len(clusters) != len(names):
             raise ShapeMismatch("Every task is in one cluster.", got=f"{len(clusters)} clusters",
-                                allowed=f"{len(names)}, one a task")
+                                allowed=f"{len(names)}, one per task")
         together = np.array([[one == other for other in clusters] for one in clusters])
         kinds |= {"same cluster": together & ~same, "other cluster": ~together}
     found = {kind: _over(values, chosen) for kind, chosen in kinds.items() if chosen.any()}

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import shlex
 
-from tv_lens.experiments.task_survey.result import LensResult
+from tv_lens.experiments.task_survey.result import TaskSurvey
 
 
-def lines_of_code(result: LensResult, out: str) -> list[str]:
+def lines_of_code(result: TaskSurvey, out: str) -> list[str]:
     """The section's parts: lines of Python and of a shell, each ready to be pasted.
 
     Args:
-        result: what `lens` found.
+        result: what `survey` found.
         out: the folder that it was saved to.
     """
     name, asked = result.best, result.settings

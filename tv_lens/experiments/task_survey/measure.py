@@ -11,7 +11,7 @@ from tv_lens import tasks as task_library
 from tv_lens.errors import EmptySelection, InvalidArgument, PromptError, unknown
 from tv_lens.experiments.records import model_card, versions
 from tv_lens.experiments.stages import Clock, Say, counted, listed, listed_tasks, named_tasks
-from tv_lens.experiments.task_survey.result import LensResult, lifts, unbeaten
+from tv_lens.experiments.task_survey.result import TaskSurvey, lifts, unbeaten
 from tv_lens.experiments.vector_circuits.task_circuit import TaskCircuit, circuit_of_task
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.patching.activations import patch
@@ -31,8 +31,8 @@ from tv_lens.tasks.templates import Template
 
 
 @dataclass(frozen=True)
-class LensSize:
-    """How much of everything `lens` runs. More prompts make intervals narrower, more layers the curves finer.
+class SurveySize:
+    """How much of everything `survey` runs. More prompts make intervals narrower, more layers the curves finer.
 
     Args:
         name: what the report calls it.
@@ -42,8 +42,8 @@ class LensSize:
         queries: test queries per task and condition; all of a test split that has fewer.
         random_vectors: norm-matched random vectors.
         td_prompts: prompts per task whose neighbours are looked at.
-        td_shots: the shot counts of decodability; those above the lens's own shots are left out.
-        map_shots: demonstrations in the prompts of the map, at most the lens's own shots.
+        td_shots: the shot counts of decodability; those above the survey's own shots are left out.
+        map_shots: demonstrations in the prompts of the map, at most the survey's own shots.
         patch_pairs: pairs of prompts in the patching sweep.
         patch_shots: demonstrations in each of them.
         patch_layer_step: every how many-th layer is patched.
@@ -71,43 +71,43 @@ class LensSize:
                      patch_shots=2, patch_layer_step=1)  # fmt: skip
         for key, low in least.items():
             if getattr(self, key) < low:
-                raise InvalidArgument(f"A lens's {key} is too small.", got=getattr(self, key),
+                raise InvalidArgument(f"A survey's {key} is too small.", got=getattr(self, key),
                                       allowed=f"{low} or more")  # fmt: skip
 
 
 # On one CPU thread and a model of 135M parameters, four tasks take about three minutes, six, and twenty.
 SIZES = {
-    "demo": LensSize("demo", contexts=8, dev=16, queries=20, random_vectors=2, td_prompts=15, td_shots=(0, 1, 4),
+    "demo": SurveySize("demo", contexts=8, dev=16, queries=20, random_vectors=2, td_prompts=15, td_shots=(0, 1, 4),
                      map_shots=1, patch_pairs=3, patch_shots=2, patch_layer_step=3),
-    "standard": LensSize("standard", contexts=30, dev=30, td_prompts=40, td_shots=(0, 1, 4), patch_pairs=4,
+    "standard": SurveySize("standard", contexts=30, dev=30, td_prompts=40, td_shots=(0, 1, 4), patch_pairs=4,
                          patch_shots=3, patch_layer_step=2, circuit_queries=8, circuit_screen=400),
-    "full": LensSize("full", circuit_queries=20),
+    "full": SurveySize("full", circuit_queries=20),
 }  # fmt: skip
 
 
-def lens(
-    model: HookedModel, tasks: Tasks, *, shots: int = 10, size: LensSize | str = "standard", n: int | None = None,
+def survey(
+    model: HookedModel, tasks: Tasks, *, shots: int = 10, size: SurveySize | str = "standard", n: int | None = None,
     seed: int = 0, template: Template | None = None, matched: Tasks | None = None, say: Say | None = None,
     run: RunLike = None, progress: bool = True,
-) -> LensResult:  # fmt: skip
+) -> TaskSurvey:  # fmt: skip
     """Where each task is encoded in a model, the vector that carries it, and what patching it does.
 
     Args:
         model: the model to look into; it is left as it was.
         tasks: tasks, their names or files.
         shots: demonstrations in the prompts that the vectors come from and in "few-shot".
-        size: how much is run: "demo", "standard", "full", or a `LensSize`.
+        size: how much is run: "demo", "standard", "full", or a `SurveySize`.
         n: test queries per task, instead of the size's.
         seed: every draw.
         template: the text around inputs and answers, instead of the tasks' own.
         matched: tasks over the same inputs (`tv.tasks.family("verbs")`), whose decodability is read beside that of
             `tasks`: there the queries alone give no task away.
         say: is told in one line what is being done, as each stage begins.
-        run: a folder that keeps what every stage has finished, so that a killed lens continues there.
-        progress: show bars where somebody looks.
+        run: a folder that keeps what every stage has finished, so that a killed survey continues there.
+        progress: Show a progress bar (only on a terminal or in a notebook).
 
     Returns:
-        A `LensResult`: `.summary()` has every number, `.save(folder)` writes the numbers and the vectors,
+        A `TaskSurvey`: `.summary()` has every number, `.save(folder)` writes the numbers and the vectors,
         `tv.report(result)` is the report.
 
     Raises:
@@ -118,7 +118,7 @@ def lens(
         Hendel et al. 2023 (arXiv 2310.15916) for the vectors, Han et al. 2025 (arXiv 2412.12276) for decodability.
 
     Example:
-        >>> result = lens(model, ["present-past", "singular-plural"], size="demo")  # doctest: +SKIP
+        >>> result = survey(model, ["present-past", "singular-plural"], size="demo")  # doctest: +SKIP
         >>> result.save("report")  # doctest: +SKIP
         PosixPath('report/summary.json')
         >>> tv.report(result).save("report/report.html")  # doctest: +SKIP
@@ -130,12 +130,12 @@ def lens(
     config = {"model": model_described(model), "tasks": {name: task.fingerprint for name, task in named.items()},
               "matched": None if twins is None else {task.name: task.fingerprint for task in twins}, "shots": shots,
               "size": size, "seed": seed, "template": template}  # fmt: skip
-    with whole(run, verb="lens", config=config):
+    with whole(run, verb="survey", config=config):
         stages = _Stages(model, named, shots, size, seed, template, Clock(say), run, progress)
         return _measure(stages, asked, twins)
 
 
-def _measure(stages: _Stages, asked: dict[str, str | None], twins: list[Task] | None) -> LensResult:
+def _measure(stages: _Stages, asked: dict[str, str | None], twins: list[Task] | None) -> TaskSurvey:
     """The survey, stage by stage, each with a folder inside the run."""
     named, size, model = stages.named, stages.size, stages.model
     audits = {name: task.audit(model, stages.template) for name, task in named.items()}
@@ -163,7 +163,7 @@ def _measure(stages: _Stages, asked: dict[str, str | None], twins: list[Task] | 
         with stages.clock.stage("circuit", words):
             circuit, why_not = _decoded(model, named[order[0]], vectors[order[0]], size, stages.template,
                                         stages.options)  # fmt: skip
-    return LensResult(
+    return TaskSurvey(
         model=model_card(model), source=model.name, asked=asked, settings=stages.settings(), tasks=named, audits=audits,
         vectors=vectors, evaluations=evaluations, decodability=encoded, matched=matched, map=drawn, patching=patched,
         skipped=skipped, circuit=circuit, circuit_skipped=why_not, seconds=stages.clock.seconds, versions=versions(),
@@ -174,7 +174,7 @@ def _measure(stages: _Stages, asked: dict[str, str | None], twins: list[Task] | 
 # ------------------------------------------------------------------------------------------------ what is asked
 
 
-def _size(size: LensSize | str, n: int | None) -> LensSize:
+def _size(size: SurveySize | str, n: int | None) -> SurveySize:
     if isinstance(size, str):
         if size not in SIZES:
             raise unknown("size", size, SIZES)
@@ -193,7 +193,7 @@ def _asked(tasks: Tasks) -> dict[str, str | None]:
 
 
 def _check(
-    model: HookedModel, named: Mapping[str, Task], shots: int, size: LensSize, template: Template | None
+    model: HookedModel, named: Mapping[str, Task], shots: int, size: SurveySize, template: Template | None
 ) -> None:
     """Draws a prompt of every kind that will be needed, so that what must fail fails now."""
     if shots < 1:
@@ -220,7 +220,7 @@ class _Stages:
     model: HookedModel
     named: dict[str, Task]
     shots: int
-    size: LensSize
+    size: SurveySize
     seed: int
     template: Template | None
     clock: Clock
@@ -303,7 +303,7 @@ def _other(candidates: Sequence[Mapping[int, TaskVector]], i: int, vector: TaskV
 
 
 def _patched(
-    model: HookedModel, tasks: Sequence[Task], size: LensSize, template: Template | None, seed: int, progress: bool,
+    model: HookedModel, tasks: Sequence[Task], size: SurveySize, template: Template | None, seed: int, progress: bool,
     run: RunLike = None,
 ) -> tuple[Sweep | None, dict[str, str]]:  # fmt: skip
     """The patching sweep of the first task whose prompts line up token by token, and why others were passed over."""
@@ -322,7 +322,8 @@ def _patched(
 
 
 def _decoded(
-    model: HookedModel, task: Task, vector: TaskVector, size: LensSize, template: Template | None, options: dict[str, Any]
+    model: HookedModel, task: Task, vector: TaskVector, size: SurveySize, template: Template | None,
+    options: dict[str, Any],
 ) -> tuple[TaskCircuit | None, str]:
     """The circuit that decodes a vector, or why there is none."""
     if vector.site.layer == model.n_layers - 1:

@@ -1,4 +1,4 @@
-"""The page of a lens: an answer in two sentences, then each finding with a line on how to read it."""
+"""The page of a survey: an answer in two sentences, then each finding with a line on how to read it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import xarray as xr
 from tv_lens.experiments.reporting import report
 from tv_lens.experiments.stages import counted
 from tv_lens.experiments.task_survey.code import lines_of_code
-from tv_lens.experiments.task_survey.result import LensResult
+from tv_lens.experiments.task_survey.result import TaskSurvey
 from tv_lens.experiments.vector_circuits.page import circuit_parts
 from tv_lens.results.sweep import Sweep
 from tv_lens.task_vectors.decodability import Decodability
@@ -32,12 +32,12 @@ _CONTROLS = {
 }
 
 
-@report.register(LensResult)
-def survey_page(result: LensResult, *, out: str | Path = "report") -> Page:
-    """The `Page` of a lens's result.
+@report.register(TaskSurvey)
+def survey_page(result: TaskSurvey, *, out: str | Path = "report") -> Page:
+    """The `Page` of a survey.
 
     Args:
-        result: what `lens` found.
+        result: what `survey` found.
         out: the folder that the page's lines of code name.
     """
     sections = [
@@ -60,7 +60,7 @@ def survey_page(result: LensResult, *, out: str | Path = "report") -> Page:
 # ---------------------------------------------------------------------------------------------------- the question
 
 
-def _asked(result: LensResult) -> list[Any]:
+def _asked(result: TaskSurvey) -> list[Any]:
     shots, model = result.settings["shots"], result.model
     text = (
         f"A model reads {counted(shots, 'solved example')} of a task and then solves a new one. Does it write down, "
@@ -91,7 +91,7 @@ def _asked(result: LensResult) -> list[Any]:
 # -------------------------------------------------------------------------------------------------------- findings
 
 
-def _by_layer(result: LensResult) -> list[Any]:
+def _by_layer(result: TaskSurvey) -> list[Any]:
     sweep = _selections(result)
     text = (
         "The vector of each layer was written into prompts without examples, at the same layer. A curve's peak is "
@@ -111,12 +111,12 @@ def _by_layer(result: LensResult) -> list[Any]:
             Table(pd.DataFrame(rows, columns=columns)), caution]  # fmt: skip
 
 
-def _selections(result: LensResult) -> Sweep:
+def _selections(result: TaskSurvey) -> Sweep:
     """The accuracy by layer of all tasks; tasks with fewer development queries have missing values."""
     return _joined({name: vector.selection for name, vector in result.vectors.items()}, "layer", "accuracy by layer")
 
 
-def _decodability(result: LensResult) -> list[Any]:
+def _decodability(result: TaskSurvey) -> list[Any]:
     found = result.decodability
     made = found.sweep.provenance
     text = (
@@ -141,7 +141,7 @@ def _decodability(result: LensResult) -> list[Any]:
         "names shuffled (chance, for these points), from the last token's embedding, and from how often each token "
         "or character occurs in the examples' answers. Where an answer column is high, spelling alone gives the "
         "task away, and what speaks of the model is where its own curve rises.",
-        f"The map shows the prompts themselves, with {counted(shots, 'example')}, where the tasks are told apart best. "
+        f"The map shows the prompts themselves, with {counted(shots, 'example')}, where the tasks are separated best. "
         "Near points are prompts that the model treats alike; hover to read them. “null” are prompts whose answers "
         "are random.",
         plot(result.map, height=460),
@@ -180,7 +180,7 @@ def _beside(found: Decodability) -> Table:
     return Table(pd.DataFrame(rows, columns=columns), caption)
 
 
-def _patching(result: LensResult) -> list[Any]:
+def _patching(result: TaskSurvey) -> list[Any]:
     sweep = result.patching
     if sweep is None:
         why = "; ".join(f"{name}: {reason}" for name, reason in result.skipped.items())
@@ -189,7 +189,7 @@ def _patching(result: LensResult) -> list[Any]:
     recovery = result.recovery
     text = (
         f"Two runs of {made['task']}: a clean prompt with {counted(made['shots'], 'example')}, and a corrupted twin in "
-        "which the answers of the examples are dealt out wrongly. One cell of the clean run's residual stream at a "
+        "which the answers of the examples are shuffled. One cell of the clean run's residual stream at a "
         "time (one layer, one token) is copied into the corrupted run. The colour says how far that brings the "
         "right answer back."
     )
@@ -235,7 +235,7 @@ def _passage(recovery: Sweep) -> str:
     )
 
 
-def _circuit(result: LensResult) -> list[Section]:
+def _circuit(result: TaskSurvey) -> list[Section]:
     """The section of the decoding circuit, where there is one."""
     if result.circuit is None:
         return []
@@ -246,7 +246,7 @@ def _circuit(result: LensResult) -> list[Section]:
     return [Section("What reads the vector", text, *circuit_parts(result.circuit))]
 
 
-def _controls(result: LensResult) -> list[Any]:
+def _controls(result: TaskSurvey) -> list[Any]:
     first = next(iter(result.evaluations.values()))
     conditions = [str(one) for one in first.values["condition"].values]
     text = "All conditions ask the same test queries, which no part of the vector has seen:"
@@ -270,7 +270,7 @@ def _controls(result: LensResult) -> list[Any]:
     return parts
 
 
-def _tested(result: LensResult) -> Sweep:
+def _tested(result: TaskSurvey) -> Sweep:
     """The first-token accuracies of all tasks on test queries."""
     found = {name: sweep.sel(score="first token") for name, sweep in result.evaluations.items()}
     return _joined(found, "condition", "test accuracy")
@@ -288,7 +288,7 @@ def _joined(sweeps: Mapping[str, Sweep], axis: str, name: str) -> Sweep:
                  allow_missing=bool(np.isnan(grid).any()))  # fmt: skip
 
 
-def _audit(result: LensResult) -> list[Any]:
+def _audit(result: TaskSurvey) -> list[Any]:
     rows = []
     for name, audit in result.audits.items():
         vector, few = (_with_limits(result.accuracy(name, key)) for key in ("vector", "few-shot"))
@@ -309,7 +309,7 @@ def _audit(result: LensResult) -> list[Any]:
 # ------------------------------------------------------------------------------------------------- how it was done
 
 
-def _measured(result: LensResult) -> list[Any]:
+def _measured(result: TaskSurvey) -> list[Any]:
     asked, model, made = result.settings, result.model, result.decodability.sweep.provenance
     vector = next(iter(result.vectors.values()))
     text = (
@@ -320,7 +320,7 @@ def _measured(result: LensResult) -> list[Any]:
         "ties by log-probability.\n"
         f"- **Test**: up to {asked['queries']} queries of the test pairs. Train, development and test share no pair "
         f"and no input. The random vector's accuracy is the mean over {asked['random_vectors']} draws.\n"
-        f"- **Decodability** (Han et al. 2025): {made['n']} prompts a task, {made['k']} nearest neighbours by "
+        f"- **Decodability** (Han et al. 2025): {made['n']} prompts per task, {made['k']} nearest neighbours by "
         f"{made['distance']} distance, leave one out; ties: {made['ties']}.\n"
         "- **Intervals**: 95% percentile bootstrap over examples, 1000 resamples.\n"
         f"- **Whole answer**: greedy decoding would begin with it. Seed {asked['seed']}, size {asked['size']}."

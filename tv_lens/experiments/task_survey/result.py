@@ -1,4 +1,4 @@
-"""What `lens` found: every number with its interval, and the vectors."""
+"""What `survey` found: every number with its interval, and the vectors."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from tv_lens.task_vectors.vector import TaskVector
 from tv_lens.tasks.audit import TaskAudit
 from tv_lens.tasks.definition import Task
 
-FORMAT = "tv_lens.lens/1"
+FORMAT = "tv_lens.survey/1"
 AGAINST = ("zero-shot", "random vector", "other task's vector", "Null vector")  # what a task vector is held against
 _SAID = {"zero-shot": "the bare prompt", "random vector": "a random vector",
          "other task's vector": "another task's vector", "Null vector": "the Null vector"}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LensResult:
-    """The answer of `lens`, from its two sentences down to the values of each example.
+class TaskSurvey:
+    """The answer of `survey`, from its two sentences down to the values of each example.
 
     Args:
         model: the model's name, fingerprint, architecture and sizes.
@@ -207,7 +207,7 @@ class LensResult:
         return Path(out) / "summary.json"
 
     def __repr__(self) -> str:
-        lines = [f"LensResult of {len(self.tasks)} task{'s' * (len(self.tasks) != 1)} on {self.model['name']}"]
+        lines = [f"TaskSurvey of {len(self.tasks)} task{'s' * (len(self.tasks) != 1)} on {self.model['name']}"]
         shown = ("zero-shot", "vector", "few-shot", "random vector")
         for name, vector in self.vectors.items():
             parts = [f"{key} {_plain(self.accuracy(name, key))}" for key in shown]

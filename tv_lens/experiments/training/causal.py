@@ -82,7 +82,7 @@ def causes(
         config: what the run's folder is told.
         run: a folder that keeps patching and ablation.
         clock: keeps the time.
-        progress: show bars where somebody looks.
+        progress: Show a progress bar (only on a terminal or in a notebook).
     """
     at = turning_points(result)
     patching = sorted({at["last"], at.get("middle", at["last"])}) if n else []

@@ -21,51 +21,54 @@ from tv_lens.task_vectors.neighbours import leave_one_out, neighbours, prepared,
 
 TOKENS = ("x", "y")
 CONTROLS = ("token", "answers")
-_HELD_OUT, _TRAIN = 0xE3E, 0x7A1  # streams of episodes that no training run and no other experiment draws
+_HELD_OUT, _PROBE = 0xE3E, 0x7A1  # streams of episodes that no training run and no other experiment draws
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class CheckpointEpisodes:
     """The episodes, the references and the true posteriors: the same at every checkpoint.
 
     Args:
         family: what episodes are of.
-        held: `n` episodes of each latent task, task after task; on these everything is scored.
-        train: the episodes that probes and projections are fitted on.
+        held_out: `n` episodes of each latent task, task after task; on these everything is scored.
+        probe: the episodes that probes and projections are fitted on.
         shots: after how many examples representations are read.
         k: neighbours that vote.
-        deals: how often labels are dealt out for the band of chance.
-        drawn: points of each task on the maps.
+        n_label_shuffles: how often labels are shuffled for the band of chance.
+        map_points: points of each task on the maps.
         seed: the draws.
         predictions: each reference's, by name.
-        posterior: of the held-out and of the training episodes after each of `shots`; None where it is not known.
+        posterior: of the held-out and of the probe's episodes after each of `shots`; None where it is not known.
         predictive: of every held-out answer; None where it is not known.
     """
 
     family: Family
-    held: Episodes
-    train: Episodes
+    held_out: Episodes
+    probe: Episodes
     shots: tuple[int, ...]
     k: int
-    deals: int
-    drawn: int
+    n_label_shuffles: int
+    map_points: int
     seed: int
     predictions: dict[str, Float[Tensor, "point K"]]
-    posterior: tuple[Float[Tensor, "point shots task"], Float[Tensor, "train shots task"]] | None
+    posterior: tuple[Float[Tensor, "point shots task"], Float[Tensor, "probe shots task"]] | None
     predictive: Predictive | None
 
     @classmethod
-    def of(cls, family: Family, *, n: int, train: int, shots: int, k: int, deals: int, drawn: int, seed: int) -> Plan:
-        """The plan for a family.
+    def of(
+        cls, family: Family, *, n: int, probe_episodes: int, shots: int, k: int, n_label_shuffles: int, map_points: int,
+        seed: int,
+    ) -> CheckpointEpisodes:  # fmt: skip
+        """The episodes of a family.
 
         Args:
             family: with two latent tasks or more.
             n: held-out episodes of each task.
-            train: episodes of each task for probes and projections.
+            probe_episodes: episodes of each task for probes and projections.
             shots: at how many context lengths representations are read; the last is K - 1.
             k: neighbours that vote.
-            deals: draws for the band of chance.
-            drawn: points of each task on the maps.
+            n_label_shuffles: draws for the band of chance.
+            map_points: points of each task on the maps.
             seed: the draws.
         """
         if family.n_tasks < 2 or family.points < 3:
@@ -75,16 +78,17 @@ class Plan:
         if not 1 <= k < n:
             raise InvalidArgument("A task's own points must be able to fill the neighbourhood.", got=f"k={k}, n={n}",
                                   allowed="k from 1 to n - 1")  # fmt: skip
-        held, fitted = family.sample_each(n, (seed, _HELD_OUT)), family.sample_each(train, (seed, _TRAIN))
+        held_out = family.sample_each(n, (seed, _HELD_OUT))
+        probe = family.sample_each(probe_episodes, (seed, _PROBE))
         places = np.linspace(0, family.points - 1, min(shots, family.points - 1) + 1)[1:].round().astype(int)
-        found = references(held, family)
+        found = references(held_out, family)
         best = next((one for one in found.values() if isinstance(one, Posterior)), None)
         posterior = predictive = None
         if best is not None:
-            posterior = tuple(best.posterior(one.x, one.y)[:, places.tolist()] for one in (held, fitted))
-            predictive = Predictive.of(best, held)
-        return cls(family, held, fitted, tuple(places.tolist()), k, deals, min(drawn, n), seed,
-                   {name: one.predict(held.x, held.y) for name, one in found.items()}, posterior, predictive)
+            posterior = tuple(best.posterior(one.x, one.y)[:, places.tolist()] for one in (held_out, probe))
+            predictive = Predictive.of(best, held_out)
+        return cls(family, held_out, probe, tuple(places.tolist()), k, n_label_shuffles, min(map_points, n), seed,
+                   {name: one.predict(held_out.x, held_out.y) for name, one in found.items()}, posterior, predictive)
 
     @property
     def groups(self) -> Int[Tensor, " task"]:
@@ -104,7 +108,7 @@ class Plan:
         """1 where the true posterior is largest for the right task, the right group, or the right task of its group."""
         if self.posterior is None:
             return None
-        said, labels, groups = self.posterior[0], self.held.task, self.groups
+        said, labels, groups = self.posterior[0], self.held_out.task, self.groups
         hits = [said.argmax(-1) == labels[:, None]]
         if self.grouped:
             by_group = torch.zeros(*said.shape[:2], int(groups.max()) + 1, dtype=said.dtype)
@@ -120,41 +124,45 @@ class Plan:
 
         The answers are sorted: whichever examples they belong to, they show how large answers are and how they spread.
         """
-        held, last = self.held, self.shots[-1]
-        answers = held.y[:, :last].sort(dim=1).values
-        features = {("token", "x"): held.x[:, last], ("token", "y"): held.y[:, last - 1 : last],
+        held_out, last = self.held_out, self.shots[-1]
+        answers = held_out.y[:, :last].sort(dim=1).values
+        features = {("token", "x"): held_out.x[:, last], ("token", "y"): held_out.y[:, last - 1 : last],
                     ("answers", "x"): answers,
                     ("answers", "y"): answers}  # fmt: skip
-        found = [[self.by_task(leave_one_out(features[control, token], held.task, self.k, seed=self.seed) == held.task)
-                  for token in TOKENS]
-                 for control in CONTROLS]  # fmt: skip
+
+        def hits(control: str, token: str) -> np.ndarray:
+            voted = leave_one_out(features[control, token], held_out.task, self.k, seed=self.seed)
+            return self.by_task(voted == held_out.task)
+
+        found = [[hits(control, token) for token in TOKENS] for control in CONTROLS]
         return np.moveaxis(np.array(found, np.float32), 2, 0)
 
 
-def measured(regressor: Regressor, plan: Plan) -> dict[str, np.ndarray]:
+def measured(regressor: Regressor, episodes: CheckpointEpisodes) -> dict[str, np.ndarray]:
     """Everything that is told of one checkpoint, as arrays by name.
 
     `prediction` is `example shots task`; `td`, `td_group`, `td_within`, `separability`, `readout_nats`, `readout_error`
-    and `readout_size` are `example shots token layer task`; `td_chance` is `deal token layer task`; `points` is
-    `point token layer d`, those of the maps after K - 1 examples, and `means` `token layer task d`, of training
+    and `readout_size` are `example shots token layer task`; `td_chance` is `shuffle token layer task`; `points` is
+    `point token layer d`, those of the maps after K - 1 examples, and `means` `token layer task d`, of the probe's
     episodes.
     """
-    held, train = _read(regressor, plan.held, plan.shots), _read(regressor, plan.train, plan.shots)
-    shape = held.shape[1:4]  # shots token layer
+    held_out = _read(regressor, episodes.held_out, episodes.shots)
+    probe = _read(regressor, episodes.probe, episodes.shots)
+    shape = held_out.shape[1:4]  # shots token layer
     found: dict[str, list[np.ndarray]] = {}
     for place in np.ndindex(*shape):
-        points = held[(slice(None), *place)]
-        for name, values in _of_points(points, plan, last=place[0] == shape[0] - 1).items():
+        points = held_out[(slice(None), *place)]
+        for name, values in _of_points(points, episodes, last=place[0] == shape[0] - 1).items():
             found.setdefault(name, []).append(values)
-        if plan.posterior is not None:
-            for name, values in _read_out(points, train[(slice(None), *place)], place[0], plan).items():
+        if episodes.posterior is not None:
+            for name, values in _read_out(points, probe[(slice(None), *place)], place[0], episodes).items():
                 found.setdefault(name, []).append(values)
     arrays = {name: _folded(values, shape[1:] if name == "td_chance" else shape) for name, values in found.items()}
-    arrays["prediction"] = plan.by_task(regressor.predict(plan.held.x, plan.held.y).double())
-    kept = plan.by_task(held[:, -1])[: plan.drawn]  # example token layer d task
+    arrays["prediction"] = episodes.by_task(regressor.predict(episodes.held_out.x, episodes.held_out.y).double())
+    kept = episodes.by_task(held_out[:, -1])[: episodes.map_points]  # example token layer d task
     arrays["points"] = np.moveaxis(kept, -1, 0).reshape(-1, *kept.shape[1:-1])
-    sums = torch.zeros(plan.family.n_tasks, *train.shape[2:]).index_add_(0, plan.train.task, train[:, -1])
-    arrays["means"] = (sums * plan.family.n_tasks / len(train)).permute(1, 2, 0, 3).numpy()
+    sums = torch.zeros(episodes.family.n_tasks, *probe.shape[2:]).index_add_(0, episodes.probe.task, probe[:, -1])
+    arrays["means"] = (sums * episodes.family.n_tasks / len(probe)).permute(1, 2, 0, 3).numpy()
     return arrays
 
 
@@ -167,34 +175,36 @@ def _read(regressor: Regressor, episodes: Episodes, shots: Sequence[int]) -> Flo
     return stream.unflatten(1, (len(shots), len(TOKENS)))
 
 
-def _of_points(points: Float[Tensor, "point d"], plan: Plan, last: bool) -> dict[str, np.ndarray]:
+def _of_points(points: Float[Tensor, "point d"], episodes: CheckpointEpisodes, last: bool) -> dict[str, np.ndarray]:
     """Decodability, its band of chance and the silhouettes at one place."""
-    labels, placed = plan.held.task, prepared(points)
-    index, far = neighbours(placed, plan.k, plan.seed)
-    found = {"td": plan.by_task(vote(labels, index, far, plan.seed) == labels),
-             "separability": plan.by_task(silhouettes(placed, labels))}  # fmt: skip
+    labels, placed = episodes.held_out.task, prepared(points)
+    index, far = neighbours(placed, episodes.k, episodes.seed)
+    found = {"td": episodes.by_task(vote(labels, index, far, episodes.seed) == labels),
+             "separability": episodes.by_task(silhouettes(placed, labels))}  # fmt: skip
     if last:
-        found["td_chance"] = _dealt(labels, index, far, plan)
-    if plan.grouped:
-        groups = plan.groups[labels]
-        found["td_group"] = plan.by_task(vote(groups, index, far, plan.seed) == groups)
+        found["td_chance"] = _shuffled_shares(labels, index, far, episodes)
+    if episodes.grouped:
+        groups = episodes.groups[labels]
+        found["td_group"] = episodes.by_task(vote(groups, index, far, episodes.seed) == groups)
         within = torch.zeros(len(labels), dtype=torch.bool)
         for group in groups.unique():
             mine = (groups == group).nonzero().flatten()
-            within[mine] = leave_one_out(points[mine], labels[mine], plan.k, seed=plan.seed) == labels[mine]
-        found["td_within"] = plan.by_task(within)
+            within[mine] = leave_one_out(points[mine], labels[mine], episodes.k, seed=episodes.seed) == labels[mine]
+        found["td_within"] = episodes.by_task(within)
     return found
 
 
-def _dealt(labels: Tensor, index: Tensor, far: Tensor, plan: Plan) -> Float[np.ndarray, "deal task"]:
-    """Each class's share when labels are dealt out again; all deals in one vote, as so many separate worlds."""
-    random = np.random.default_rng([plan.seed, 2])
-    n, n_tasks = len(labels), plan.family.n_tasks
-    dealt = torch.stack([labels[torch.from_numpy(random.permutation(n))] for _ in range(plan.deals)])
-    worlds = torch.arange(plan.deals)[:, None, None] * n + index[None]
-    said = vote(dealt.flatten(), worlds.flatten(0, 1), far.repeat(plan.deals, 1), plan.seed).view(plan.deals, n)
-    hits = (said == dealt).double()
-    sums = torch.zeros(plan.deals, n_tasks, dtype=torch.float64).scatter_add_(1, dealt, hits)
+def _shuffled_shares(
+    labels: Tensor, index: Tensor, far: Tensor, episodes: CheckpointEpisodes
+) -> Float[np.ndarray, "shuffle task"]:  # fmt: skip
+    """Each class's share when labels are shuffled; all shuffles in one vote, as so many separate worlds."""
+    random = np.random.default_rng([episodes.seed, 2])
+    n, n_tasks, n_shuffles = len(labels), episodes.family.n_tasks, episodes.n_label_shuffles
+    shuffled = torch.stack([labels[torch.from_numpy(random.permutation(n))] for _ in range(n_shuffles)])
+    worlds = torch.arange(n_shuffles)[:, None, None] * n + index[None]
+    votes = vote(shuffled.flatten(), worlds.flatten(0, 1), far.repeat(n_shuffles, 1), episodes.seed)
+    hits = (votes.view(n_shuffles, n) == shuffled).double()
+    sums = torch.zeros(n_shuffles, n_tasks, dtype=torch.float64).scatter_add_(1, shuffled, hits)
     return (sums * n_tasks / n).numpy()
 
 
@@ -216,16 +226,16 @@ def silhouettes(points: Float[Tensor, "point d"], labels: Int[Tensor, " point"])
     return torch.where(alone, 0.0, (other - own) / largest.masked_fill(alone, 1.0))
 
 
-def _read_out(points: Tensor, fitted: Tensor, shots: int, plan: Plan) -> dict[str, np.ndarray]:
+def _read_out(points: Tensor, fitted: Tensor, shots: int, episodes: CheckpointEpisodes) -> dict[str, np.ndarray]:
     """How well a linear probe, fitted on other episodes, reads the posterior."""
-    truth, targets = (one[:, shots] for one in plan.posterior)
+    truth, targets = (one[:, shots] for one in episodes.posterior)
     said = PosteriorProbe.fit(fitted, targets).log_probabilities(points)
-    return {"readout_nats": plan.by_task(nats_between(truth, said)),
-            "readout_error": plan.by_task((truth - said.exp()).square().sum(-1)),
-            "readout_size": plan.by_task((truth - targets.mean(0)).square().sum(-1))}  # fmt: skip
+    return {"readout_nats": episodes.by_task(nats_between(truth, said)),
+            "readout_error": episodes.by_task((truth - said.exp()).square().sum(-1)),
+            "readout_size": episodes.by_task((truth - targets.mean(0)).square().sum(-1))}  # fmt: skip
 
 
 def _folded(values: list[np.ndarray], shape: Sequence[int]) -> np.ndarray:
-    """One array a place, as axes between the first and the last."""
+    """One array per place, as axes between the first and the last."""
     stacked = np.stack(values, axis=1)
     return stacked.reshape(len(stacked), *shape, *stacked.shape[2:])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from tv_lens.experiments.training.findings import (
     OTHER,
     OVERLAPPING,
     Findings,
+    alike,
     less,
     limits,
     text_of,
@@ -28,9 +30,9 @@ ENCODED, OPTIMAL, TOGETHER = 0.95, 1.25, 2.0  # what "near 1", "optimal" and "at
 _UNLEARNT, _FOLLOWED = "quadratic", 0.05
 
 
-def claims_of(found: Findings) -> list[Claim]:
+def claims_of(findings: Findings) -> list[Claim]:
     """The claims that the paper makes of a run's kind of family, in the order of the page."""
-    return [claim for make in _OF_KIND[found.kind] if (claim := make(found)) is not None]
+    return [claim for make in _OF_KIND[findings.kind] if (claim := make(findings)) is not None]
 
 
 def claims_over(found: Sequence[Findings]) -> list[Claim]:
@@ -54,94 +56,99 @@ def claims_over(found: Sequence[Findings]) -> list[Claim]:
     return rows
 
 
-def _staggered(of: Findings) -> Claim:
-    paper = ("one basis first, a second one next, then the other four" if of.kind == MORE
+def _staggered(findings: Findings) -> Claim:
+    paper = ("one basis first, a second one next, then the other four" if findings.kind == MORE
              else "in two of three seeds one basis drops first; in the third all together")  # fmt: skip
-    return _in_turn(of, LOSS, "training", "tasks are learnt one after another", paper)
+    return _in_turn(findings, LOSS, "training", "tasks are learnt one after another", paper)
 
 
-def _encoded_in_turn(of: Findings) -> Claim:
-    return _in_turn(of, TD, "timing", "tasks are encoded one after another",
+def _encoded_in_turn(findings: Findings) -> Claim:
+    return _in_turn(findings, TD, "timing", "tasks are encoded one after another",
                     "the basis that drops first is encoded first")  # fmt: skip
 
 
-def _in_turn(of: Findings, curve: str, figure: str, claim: str, paper: str) -> Claim:
+def _in_turn(findings: Findings, curve: str, figure: str, claim: str, paper: str) -> Claim:
     """Whether the losses of two tasks drop, or their decodabilities rise, at different steps beyond noise."""
-    table, n_tasks = of.points.table(), len(of.result.tasks)
+    table, n_tasks = findings.points.table(), len(findings.result.tasks)
     there = table[(table.curve == curve) & table.changed].sort_values("step")
     if len(there) < 2:
         words = {LOSS: "the loss of {} of {} tasks drops", TD: "the decodability of {} of {} tasks rises"}
-        return of.claim(figure, claim, paper, words[curve].format(len(there), n_tasks), UNDECIDED)
+        return findings.claim(figure, claim, paper, words[curve].format(len(there), n_tasks), UNDECIDED)
     first, last = there.iloc[0], there.iloc[-1]
-    pairs = of.points.stagger()
+    pairs = findings.points.stagger()
     pairs = pairs[pairs.curve == curve]
     ours = (f"{first.task} at step {_step(first)}, {last.task} at {_step(last)}; {int(pairs.apart.sum())} of "
             f"{len(pairs)} pairs apart"
             + ("" if (never := n_tasks - len(there)) == 0 else f"; {never} never"))  # fmt: skip
-    return of.claim(figure, claim, paper, ours, AGREES if of.points.is_staggered(curve) else DISAGREES,
-                    "limits for all pairs at once; which task is first is the seed's choice")  # fmt: skip
+    return findings.claim(figure, claim, paper, ours, AGREES if findings.points.is_staggered(curve) else DISAGREES,
+                          "limits for all pairs at once; which task is first is the seed's choice")  # fmt: skip
 
 
-def _alike_losses(of: Findings) -> Claim:
-    groups = dict(zip(of.result.tasks, of.result.family.groups, strict=True))
-    pairs = of.points.stagger()
+def _alike_losses(findings: Findings) -> Claim:
+    groups = dict(zip(findings.result.tasks, findings.result.family.groups, strict=True))
+    pairs = findings.points.stagger()
     mates = np.array([groups[a] == groups[b] for a, b in zip(pairs.task, pairs.other, strict=True)])
     own = pairs[(pairs.curve == LOSS) & mates]
     far = own.loc[(np.log2(own.factor)).abs().idxmax()]
     ours = (f"{int(own.apart.sum())} of {len(own)} pairs within a group apart; the farthest by a factor "
             f"{interval_text(far.factor, far.low, far.high)}")
     verdict = DISAGREES if own.apart.any() else UNDECIDED if own.censored.any() else AGREES
-    return of.claim("training", "within a group all losses drop together", "all curves identical", ours, verdict)
+    return findings.claim("training", "within a group all losses drop together", "all curves identical", ours, verdict)
 
 
-def _optimal(of: Findings) -> Claim | None:
-    if of.result.bayes is None:
+def _optimal(findings: Findings) -> Claim | None:
+    if findings.result.bayes is None:
         return None
-    ratio = of.ratio(of.result.bayes).interval()
+    ratio = findings.ratio(findings.result.bayes).interval()
     mean, low, high = (ratio[end].values for end in ("mean", "low", "high"))
     worst = int(mean.argmax())
-    ours = (f"MSE of the worst, {of.result.tasks[worst]}: {interval_text(mean[worst], low[worst], high[worst])} times "
-            f"the Bayes mixture's; the best {number(mean.min())}")  # fmt: skip
-    blind = of.ratio(str(of.result.blind)).mean().mean()
-    return of.claim("training", "at the end every task is predicted as well as can be",
-                    f"optimal; here: within {OPTIMAL - 1:.0%}", ours,
-                    AGREES if (high <= OPTIMAL).all() else DISAGREES if (low > OPTIMAL).any() else UNDECIDED,
-                    f"{number(float(blind))} times {of.result.blind}, which tells no tasks apart")  # fmt: skip
+    ours = (f"MSE of the worst, {findings.result.tasks[worst]}: "
+            f"{interval_text(mean[worst], low[worst], high[worst])} times the Bayes mixture's; "
+            f"the best {number(mean.min())}")  # fmt: skip
+    blind = findings.ratio(str(findings.result.blind)).mean().mean()
+    return findings.claim("training", "at the end every task is predicted as well as can be",
+                          f"optimal; here: within {OPTIMAL - 1:.0%}", ours,
+                          AGREES if (high <= OPTIMAL).all() else DISAGREES if (low > OPTIMAL).any() else UNDECIDED,
+                          f"{number(float(blind))} times {findings.result.blind}, which tells no tasks "
+                          "apart")  # fmt: skip
 
 
-def _algorithm(of: Findings) -> Claim | None:
-    if of.result.bayes is None:
+def _algorithm(findings: Findings) -> Claim | None:
+    if findings.result.bayes is None:
         return None
-    telling = [of.result.bayes, "oracle basis"]
-    early, late = of.nearest(of.stages["before"], telling), of.nearest(of.result.steps[-1], telling)
-    ours = (f"at step {of.stages['before']} nearest to {early[0]}, at the end to {late[0]}: mean squared distance "
-            f"{number(late[1])} against {number(late[2])} to the nearest that tells none apart")  # fmt: skip
-    verdict = AGREES if late[3] > 0 and early[4] < 0 else DISAGREES if late[4] < 0 else UNDECIDED
-    return of.claim("training", "first one regression over all coordinates, then regression with the inferred task",
-                    "from 16-dim weighted LASSO to 4-dim regression", ours, verdict,
-                    "over all predictions of an episode; the nearest of those that the page lists")  # fmt: skip
+    telling = [findings.result.bayes, "oracle basis"]
+    early = findings.nearest(findings.stages["before"], telling)
+    late = findings.nearest(findings.result.steps[-1], telling)
+    ours = (f"at step {findings.stages['before']} nearest to {early.reference}, at the end to {late.reference}: "
+            f"mean squared distance {number(late.bayes)} against {number(late.blind)} to the nearest that tells none "
+            "apart")  # fmt: skip
+    verdict = AGREES if late.low > 0 and early.high < 0 else DISAGREES if late.high < 0 else UNDECIDED
+    return findings.claim("training",
+                          "first one regression over all coordinates, then regression with the inferred task",
+                          "from 16-dim weighted LASSO to 4-dim regression", ours, verdict,
+                          "over all predictions of an episode; the nearest of those that the page lists")  # fmt: skip
 
 
-def _encoded(of: Findings) -> Claim:
-    curve = of.result.td_curve(**of.place)
+def _encoded(findings: Findings) -> Claim:
+    curve = findings.result.td_curve(**findings.place)
     last = curve.isel(step=-1).interval()
     mean, low, high = (last[end].values for end in ("mean", "low", "high"))
     worst = int(mean.argmin())
     first = curve.isel(step=0).mean()
-    band = of.result.chance_band().isel(step=0).sel(token=of.place["token"], layer=of.place["layer"])
+    band = findings.result.chance_band().isel(step=0).sel(token=findings.place["token"], layer=findings.place["layer"])
     outside = int(((first < band["low"]) | (first > band["high"])).sum())
-    ours = f"{number(float(first.mean()))} untrained, at the end the worst, {of.result.tasks[worst]}: " \
+    ours = f"{number(float(first.mean()))} untrained, at the end the worst, {findings.result.tasks[worst]}: " \
            f"{interval_text(mean[worst], low[worst], high[worst])}, the mean {number(mean.mean())}"  # fmt: skip
     verdict = AGREES if (low >= ENCODED).all() else DISAGREES if (high < ENCODED).any() else UNDECIDED
-    return of.claim("timing", "the task can be read off the representations at the end",
-                    f"near 1; here: at least {ENCODED}", ours, verdict,
-                    f"{of.ceiling()}chance {number(of.result.chance())}; without the network at most "
-                    f"{number(of.surface())}; "
-                    f"{outside} of {len(first)} tasks outside the band of chance before training")  # fmt: skip
+    return findings.claim("timing", "the task can be read off the representations at the end",
+                          f"near 1; here: at least {ENCODED}", ours, verdict,
+                          f"{findings.ceiling()}chance {number(findings.result.chance())}; without the network at most "
+                          f"{number(findings.surface())}; "
+                          f"{outside} of {len(first)} tasks outside the band of chance before training")  # fmt: skip
 
 
-def _coupled(of: Findings, coupling: Coupling | None = None) -> Claim:
-    one = coupling or of.coupling
+def _coupled(findings: Findings, coupling: Coupling | None = None) -> Claim:
+    one = coupling or findings.coupling
     factors = 2.0 ** np.array([one.lag, one.low, one.high])
     if not one.n_changed:
         ours, verdict = one.sentence(), UNDECIDED
@@ -152,175 +159,180 @@ def _coupled(of: Findings, coupling: Coupling | None = None) -> Claim:
         ours = (f"decodability's step is {interval_text(*factors)} times the loss's, {one.n_changed} of "
                 f"{one.n_curves} tasks; changes at the same "
                 f"checkpoints: r {one.shift.statistic:.2f}, p {one.shift.p:.2g}")  # fmt: skip
-    return of.claim("timing", "loss and decodability change together",
-                    f"at the same epochs; here: within a factor {TOGETHER:g}", ours, verdict,
-                    "against circular shifts along the checkpoints; a common schedule would do, too")  # fmt: skip
+    return findings.claim("timing", "loss and decodability change together",
+                          f"at the same epochs; here: within a factor {TOGETHER:g}", ours, verdict,
+                          "against circular shifts along the checkpoints; a common schedule would do, too")  # fmt: skip
 
 
-def _paired(of: Findings, coupling: Coupling | None = None) -> Claim:
-    test = (coupling or of.coupling).pairing
+def _paired(findings: Findings, coupling: Coupling | None = None) -> Claim:
+    test = (coupling or findings.coupling).pairing
     verdict = AGREES if test.p < _FOLLOWED else UNDECIDED
-    return of.claim("timing", "each task's decodability goes with its own loss",
-                    "the basis that drops first is encoded first",
-                    f"r {test.statistic:.2f} of what is the task's own, p {test.p:.2g} of {test.n} pairings (at "
-                    f"best {test.smallest:.2g})",
-                    verdict, "against another task's loss; it sees nothing where all change at once")  # fmt: skip
+    return findings.claim("timing", "each task's decodability goes with its own loss",
+                          "the basis that drops first is encoded first",
+                          f"r {test.statistic:.2f} of what is the task's own, p {test.p:.2g} of {test.n} pairings (at "
+                          f"best {test.smallest:.2g})",
+                          verdict, "against another task's loss; it sees nothing where all change at once")  # fmt: skip
 
 
-def _layers(of: Findings) -> Claim | None:
-    layers = of.result.td.values["layer"].values.tolist()
-    if len(layers) < 2 or of.place["layer"] == layers[0]:
-        return None if len(layers) < 2 else of.claim("layers", "tasks separate from the middle layers on",
-                                                     "from layer 5 of 12 on",
-                                                        f"best at layer {layers[0]} of {len(layers)}, the first",
-                                                        DISAGREES)  # fmt: skip
-    at = of.result.td.isel(step=-1).sel(shots=of.result.shots, token=of.place["token"]).average("task")
-    gap = less(at.sel(layer=of.place["layer"]), at.sel(layer=layers[0]))
+def _layers(findings: Findings) -> Claim | None:
+    layers = findings.result.td.values["layer"].values.tolist()
+    if len(layers) < 2 or findings.place["layer"] == layers[0]:
+        return None if len(layers) < 2 else findings.claim(
+            "layers", "tasks separate from the middle layers on", "from layer 5 of 12 on",
+            f"best at layer {layers[0]} of {len(layers)}, the first", DISAGREES)  # fmt: skip
+    last = findings.result.td.isel(step=-1)
+    at = last.sel(shots=findings.result.shots, token=findings.place["token"]).average("task")
+    gap = less(at.sel(layer=findings.place["layer"]), at.sel(layer=layers[0]))
     curve = ", ".join(number(float(one)) for one in at.mean().values)
-    return of.claim("layers", "tasks separate from the middle layers on", "from layer 5 of 12 on",
-                    f"{curve} at layers {layers[0]} to {layers[-1]}; layer {of.place['layer']} above the first by "
-                    f"{text_of(gap)}", verdict_of(gap),
-                    f"{of.place['token']}-token; its layer was chosen on these episodes")  # fmt: skip
+    return findings.claim("layers", "tasks separate from the middle layers on", "from layer 5 of 12 on",
+                          f"{curve} at layers {layers[0]} to {layers[-1]}; layer {findings.place['layer']} above the "
+                          f"first by {text_of(gap)}", verdict_of(gap),
+                          f"{findings.place['token']}-token; its layer was chosen on these episodes")  # fmt: skip
 
 
-def _groups(of: Findings) -> Claim:
-    found, place = of.level("group")
+def _groups(findings: Findings) -> Claim:
+    found, place = findings.level("group")
     verdict = AGREES if found["low"] >= ENCODED else DISAGREES if found["high"] < ENCODED else UNDECIDED
-    return of.claim("layers", "groups of bases separate", f"near 1; here: at least {ENCODED}",
-                    f"{text_of(found)} at the {place['token']}-token, "
-                    f"layer {place['layer']}", verdict, f"chance {number(of.result.chance('group'))}")  # fmt: skip
+    return findings.claim("layers", "groups of bases separate", f"near 1; here: at least {ENCODED}",
+                          f"{text_of(found)} at the {place['token']}-token, layer {place['layer']}", verdict,
+                          f"chance {number(findings.result.chance('group'))}")  # fmt: skip
 
 
-def _within(of: Findings) -> Claim:
-    found, place = of.level("within")
-    chance, ceiling = of.result.chance("within"), of.result.mean_ceiling("within")
+def _within(findings: Findings) -> Claim:
+    found, place = findings.level("within")
+    chance, ceiling = findings.result.chance("within"), findings.result.mean_ceiling("within")
     most = 1.0 if ceiling is None else ceiling
     middle = (chance + most) / 2
     verdict = AGREES if found["high"] < middle else DISAGREES if found["low"] > middle else UNDECIDED
-    return of.claim("layers", "within a group, bases never separate",
-                    f"never; here: not half-way to the ceiling, {number(middle)}",
-                    f"{text_of(found)} at the {place['token']}-token, layer {place['layer']}", verdict,
-                    f"chance {number(chance)}, ceiling {number(most)}: what the examples themselves tell")  # fmt: skip
+    return findings.claim("layers", "within a group, bases never separate",
+                          f"never; here: not half-way to the ceiling, {number(middle)}",
+                          f"{text_of(found)} at the {place['token']}-token, layer {place['layer']}", verdict,
+                          f"chance {number(chance)}, ceiling {number(most)}: what the examples "
+                          "themselves tell")  # fmt: skip
 
 
-def _with_groups(of: Findings) -> Claim:
-    found = _coupled(of, pooled([of.result.change_points(level="group")]))
+def _with_groups(findings: Findings) -> Claim:
+    found = _coupled(findings, pooled([findings.result.change_points(level="group")]))
     return replace(found, claim="the loss drops when the groups separate",
                    paper=f"at epoch 5, both; here: within a factor {TOGETHER:g}")
 
 
-def _learnt(of: Findings) -> Claim | None:
-    others = [name for name in of.result.tasks if name != _UNLEARNT]
-    found = of.kept().sel(task=others)
+def _learnt(findings: Findings) -> Claim | None:
+    others = [name for name in findings.result.tasks if name != _UNLEARNT]
+    found = findings.kept().sel(task=others)
     shares = {name: [float(found[end].sel(task=name)) for end in ("mean", "low", "high")] for name in others}
     ours = "; ".join(f"{name} {interval_text(*share)}" for name, share in shares.items())
     verdict = AGREES if (found["high"] < 0.5).all() else DISAGREES if (found["low"] > 0.5).any() else UNDECIDED
-    return of.claim("training", "linear, sparse linear and leaky ReLU functions are learnt",
-                    "learnt; here: under half of predicting zero's loss",
-                    f"share of predicting zero's loss: {ours}", verdict, of.best_known(others))  # fmt: skip
+    return findings.claim("training", "linear, sparse linear and leaky ReLU functions are learnt",
+                          "learnt; here: under half of predicting zero's loss",
+                          f"share of predicting zero's loss: {ours}", verdict, findings.best_known(others))  # fmt: skip
 
 
-def _not_learnt(of: Findings) -> Claim | None:
-    if _UNLEARNT not in of.result.tasks:
+def _not_learnt(findings: Findings) -> Claim | None:
+    if _UNLEARNT not in findings.result.tasks:
         return None
-    found = of.kept().sel(task=_UNLEARNT)
+    found = findings.kept().sel(task=_UNLEARNT)
     mean, low, high = (float(found[end]) for end in ("mean", "low", "high"))
     verdict = AGREES if low > 0.5 else DISAGREES if high < 0.5 else UNDECIDED
-    return of.claim("training", "quadratic functions are not learnt",
-                    "fails; here: over half of predicting zero's loss",
-                    f"share of predicting zero's loss: {interval_text(mean, low, high)}", verdict,
-                    of.best_known([_UNLEARNT]))  # fmt: skip
+    return findings.claim("training", "quadratic functions are not learnt",
+                          "fails; here: over half of predicting zero's loss",
+                          f"share of predicting zero's loss: {interval_text(mean, low, high)}", verdict,
+                          findings.best_known([_UNLEARNT]))  # fmt: skip
 
 
-def _overlap(of: Findings) -> Claim:
-    found = limits(of.result.td_curve(**of.place).isel(step=-1).average("task"))
-    middle = (1 + of.result.chance()) / 2
+def _overlap(findings: Findings) -> Claim:
+    found = limits(findings.result.td_curve(**findings.place).isel(step=-1).average("task"))
+    middle = (1 + findings.result.chance()) / 2
     verdict = AGREES if found["high"] < middle else DISAGREES if found["low"] > middle else UNDECIDED
-    return of.claim("timing", "representations of the families overlap",
-                    f"heavily; here: not half-way from chance to 1, {number(middle)}",
-                    f"{text_of(found)} at the {of.place['token']}-token, layer {of.place['layer']}", verdict,
-                    f"chance {number(of.result.chance())}; without the network, from the answers, "
-                    f"{number(of.surface())}")  # fmt: skip
+    return findings.claim("timing", "representations of the families overlap",
+                          f"heavily; here: not half-way from chance to 1, {number(middle)}",
+                          f"{text_of(found)} at the {findings.place['token']}-token, layer {findings.place['layer']}",
+                          verdict,
+                          f"chance {number(findings.result.chance())}; without the network, from the answers, "
+                          f"{number(findings.surface())}")  # fmt: skip
 
 
-def _signs_last(of: Findings) -> Claim | None:
-    return _signs(of, of.result.steps[-1], "in the end each task's own representation helps, every other one hurts",
-                       "the diagonal lowers the loss, all else raises it", UNDECIDED)  # fmt: skip
+def _signs_last(findings: Findings) -> Claim | None:
+    return _signs(findings, findings.result.steps[-1],
+                  "in the end each task's own representation helps, every other one hurts",
+                  "the diagonal lowers the loss, all else raises it", UNDECIDED)  # fmt: skip
 
 
-def _signs_middle(of: Findings) -> Claim | None:
-    steps = sorted(of.result.patch_matrices)
+def _signs_middle(findings: Findings) -> Claim | None:
+    steps = sorted(findings.result.patch_matrices)
     if len(steps) < 2:
         return None
-    return _signs(of, steps[0], "half-way only representations across clusters hurt",
+    return _signs(findings, steps[0], "half-way only representations across clusters hurt",
                   "2 algorithms: within the late cluster nothing is lost",
                   AGREES)
 
 
-def _signs(of: Findings, step: int, claim: str, paper: str, unmoved: str) -> Claim | None:
+class _Effect(NamedTuple):
+    """What patching some representations does to the loss, with limits."""
+
+    words: str
+    mean: float
+    low: float
+    high: float
+
+
+def _signs(findings: Findings, step: int, claim: str, paper: str, unmoved: str) -> Claim | None:
     """A claim on a patch matrix; `unmoved` is the verdict where others hurt and the own representation does nothing."""
-    if step not in of.result.patch_matrices:
+    if step not in findings.result.patch_matrices:
         return None
-    table = of.verdicts(step)
+    table = findings.verdicts(step)
     row = table[(table.position == "y") & (table["mode"] == "add-difference") & (table.scored == "sequence")].iloc[0]
-    parts = [(words, *(float(row[name + end]) for end in ("", "_low", "_high"))) for words, name in
+    parts = [_Effect(words, *(float(row[name + end]) for end in ("", "_low", "_high"))) for words, name in
              (("own", "same"), ("same cluster", "cluster"), ("other cluster", "other_cluster"), ("others", "other"))
              if name in row and np.isfinite(row[name])]  # fmt: skip
     if "other_cluster" in row and np.isfinite(row["other_cluster"]):
-        parts = [part for part in parts if part[0] != "others"]
-    ours = f"step {step}: " + "; ".join(f"{words} {text_of(dict(mean=mean, low=low, high=high))}" for words, mean, low,
-                                        high in parts)
+        parts = [part for part in parts if part.words != "others"]
+    ours = f"step {step}: " + "; ".join(
+        f"{part.words} {text_of(dict(mean=part.mean, low=part.low, high=part.high))}" for part in parts)
     literal = table[(table.position == "x") & (table["mode"] == "replace") & (table.scored == "sequence")]
     beside = ""
     if not literal.empty:
         own, others = (number(literal.iloc[0][name]) for name in ("same", "other"))
         beside = f"; replacing x-tokens instead: own {own}, others {others}"
     verdict = {"holds": AGREES, "others raise": unmoved, "own lowers": UNDECIDED}.get(str(row.verdict), DISAGREES)
-    return of.claim("patching", claim, paper, f"{ours} ({row.verdict})", verdict,
-                    f"change of loss; difference of means added at y-tokens of layer {of.patched_layer}, the layer "
-                    f"chosen on other episodes{beside}")  # fmt: skip
+    return findings.claim("patching", claim, paper, f"{ours} ({row.verdict})", verdict,
+                          f"change of loss; difference of means added at y-tokens of layer {findings.patched_layer}, "
+                          f"the layer chosen on other episodes{beside}")  # fmt: skip
 
 
-def _tied(of: Findings) -> Claim | None:
-    if of.ties is None:
+def _tied(findings: Findings) -> Claim | None:
+    if findings.ties is None:
         return None
-    tied = of.ties[of.ties.tied]
+    tied = findings.ties[findings.ties.tied]
     named = ", ".join(f"head {row.head} of layer {row.layer} for {row.task} ({text_of(_selectivity(row))})"
-                      for row in (tied.head(4) if len(tied) else of.ties.head(1)).itertuples())  # fmt: skip
-    ours = f"none of {len(of.ties)}; nearest {named}"
+                      for row in (tied.head(4) if len(tied) else findings.ties.head(1)).itertuples())  # fmt: skip
+    ours = f"none of {len(findings.ties)}; nearest {named}"
     if len(tied):
-        ours = f"{len(tied)} of {len(of.ties)} heads, for {counted(tied.task.nunique(), 'task')}: {named}"
+        ours = f"{len(tied)} of {len(findings.ties)} heads, for {counted(tied.task.nunique(), 'task')}: {named}"
     verdict = AGREES if tied.task.nunique() >= 2 else UNDECIDED if len(tied) else DISAGREES
-    return of.claim("heads", "some heads serve one task", "l4h5 for basis 0, l4h3 for basis 2", ours, verdict,
-                    "loss without the head's message, own task less others, and above twice theirs; limits for all "
-                    "heads at once")  # fmt: skip
+    return findings.claim("heads", "some heads serve one task", "l4h5 for basis 0, l4h3 for basis 2", ours, verdict,
+                          "loss without the head's message, own task less others, and above twice theirs; limits for "
+                          "all heads at once")  # fmt: skip
 
 
-def _shared(of: Findings) -> Claim | None:
-    step = of.result.steps[-1]
-    others = [name for name in of.result.tasks if name != _UNLEARNT]
-    if step not in of.result.ablations or _UNLEARNT not in of.result.tasks or len(others) < 2:
+def _shared(findings: Findings) -> Claim | None:
+    step = findings.result.steps[-1]
+    others = [name for name in findings.result.tasks if name != _UNLEARNT]
+    if step not in findings.result.ablations or _UNLEARNT not in findings.result.tasks or len(others) < 2:
         return None
-    profile = of.result.ablations[step].sel(how="mean", scored="sequence").values.transpose("example", "task", "layer",
-                                                                                            "head")
+    profile = findings.result.ablations[step].sel(how="mean", scored="sequence").values
+    profile = profile.transpose("example", "task", "layer", "head")
     values = profile.values.reshape(*profile.shape[:2], -1)
     random = np.random.default_rng(0)
     draws = [np.arange(len(values)), *(random.integers(len(values), size=len(values)) for _ in range(1000))]
-    mine, its = [of.result.tasks.index(name) for name in others], of.result.tasks.index(_UNLEARNT)
-    gaps = np.array([_alike(np.corrcoef(values[draw].mean(0)), mine, its) for draw in draws])
-    ends = np.nanquantile(gaps[1:], [0.025, 0.975], axis=0)
-    gap = dict(mean=float(gaps[0, 2]), low=float(ends[0, 2]), high=float(ends[1, 2]))
-    return of.claim("heads", "heads are shared by the linear families, not with the quadratic one", "shared",
-                    f"correlation of the heads' effects: {gaps[0, 0]:.2f} among them, {gaps[0, 1]:.2f} with the "
-                    f"quadratic; {text_of(gap)}",
-                    verdict_of(gap), "effects of taking out each head, mean ablation")  # fmt: skip
-
-
-def _alike(correlations: np.ndarray, mine: Sequence[int], its: int) -> tuple[float, float, float]:
-    """The mean correlation among some rows, theirs with another row, and the difference."""
-    among = float(np.mean([correlations[a, b] for i, a in enumerate(mine) for b in mine[i + 1 :]]))
-    beyond = float(np.mean([correlations[a, its] for a in mine]))
-    return among, beyond, among - beyond
+    mine, its = [findings.result.tasks.index(name) for name in others], findings.result.tasks.index(_UNLEARNT)
+    here, *resampled = (alike(np.corrcoef(values[draw].mean(0)), mine, its) for draw in draws)
+    low, high = np.nanquantile([one.gap for one in resampled], [0.025, 0.975])
+    gap = dict(mean=here.gap, low=float(low), high=float(high))
+    return findings.claim("heads", "heads are shared by the linear families, not with the quadratic one", "shared",
+                          f"correlation of the heads' effects: {here.among:.2f} among them, {here.beyond:.2f} with the "
+                          f"quadratic; {text_of(gap)}",
+                          verdict_of(gap), "effects of taking out each head, mean ablation")  # fmt: skip
 
 
 def _step(row: pd.Series) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 
@@ -44,6 +46,23 @@ def kind_of(result: Emergence) -> str:
     if result.td_group is not None:
         return OVERLAPPING
     return DISJOINT if family.n_tasks <= 4 else MORE
+
+
+class Nearest(NamedTuple):
+    """The reference predictor that is nearest to a network's predictions at a step.
+
+    Args:
+        reference: its name.
+        bayes: the distance to the Bayes-optimal one.
+        blind: the distance to the nearest that infers no task.
+        low, high: limits on how much nearer the Bayes-optimal one is.
+    """
+
+    reference: str
+    bayes: float
+    blind: float
+    low: float
+    high: float
 
 
 class Findings:
@@ -86,15 +105,20 @@ class Findings:
         return replace(last, values=last.values.drop_vars("step"), denominator=below, units="times the reference's",
                        zero=1.0)
 
-    def nearest(self, step: int, telling: Sequence[str]) -> tuple[str, float, float, float, float]:
-        """The reference nearest to the predictions at a step; the distances to the Bayes-optimal one and to the nearest
-        that infers no task; and limits on how much nearer the first of the two is."""
+    def nearest(self, step: int, telling: Sequence[str]) -> Nearest:
+        """The reference nearest to the predictions at a step, beside the Bayes-optimal one and the others.
+
+        Args:
+            step: the checkpoint.
+            telling: the references that infer the task, the Bayes-optimal one first.
+        """
         found = self.result.distance.sel(step=step).average("shots", "task")
         means = found.mean().to_series()
         blind = means[[name for name in means.index if name not in telling]].idxmin()
         gap = found.sel(reference=str(blind)).values - found.sel(reference=telling[0]).values
         nearer = limits(replace(found, values=gap.reset_coords(drop=True), zero=0.0))
-        return str(means.idxmin()), float(means[telling[0]]), float(means[blind]), nearer["low"], nearer["high"]
+        return Nearest(str(means.idxmin()), float(means[telling[0]]), float(means[blind]), nearer["low"],
+                       nearer["high"])  # fmt: skip
 
     def ceiling(self) -> str:
         """The ceiling of decodability in words, empty where it is not known."""
@@ -127,7 +151,7 @@ class Findings:
         return patched_layer(self.result.patch_matrices[max(self.result.patch_matrices)])
 
     def clusters(self, step: int) -> list[int] | None:
-        """The tasks that are told apart at a step, by their losses, each on its own, and the rest as one; None where
+        """The tasks that are distinguished at a step, by their losses, each on its own, and the rest as one; None where
         all are, or none, and at the last step, where the paper expects all to be."""
         changed, places = self.points.changed[LOSS], self.points.places[LOSS][0]
         apart = [bool(there and 2**place <= step) for there, place in zip(changed, places, strict=True)]
@@ -165,3 +189,18 @@ def less(more: Sweep, less: Sweep) -> dict[str, float]:
 def text_of(found: dict[str, float]) -> str:
     """`0.75 [0.62, 0.86]`."""
     return interval_text(found["mean"], found["low"], found["high"])
+
+
+class Alike(NamedTuple):
+    """The mean correlation among some rows, theirs with another row, and the difference."""
+
+    among: float
+    beyond: float
+    gap: float
+
+
+def alike(correlations: np.ndarray, mine: Sequence[int], its: int) -> Alike:
+    """How alike some rows of a table of correlations are, beside another row."""
+    among = float(np.mean([correlations[a, b] for i, a in enumerate(mine) for b in mine[i + 1 :]]))
+    beyond = float(np.mean([correlations[a, its] for a in mine]))
+    return Alike(among, beyond, among - beyond)

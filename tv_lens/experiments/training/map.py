@@ -77,7 +77,7 @@ class TrainingMap:
                    f"{_HOW[kind]}; {_CENTRED}")  # fmt: skip
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a step and point: step, point, x, y, task."""
+        """One row per step and point: step, point, x, y, task."""
         wide = self.points.transpose("step", "point", "axis")
         n_steps, n_points = wide.shape[:2]
         return pd.DataFrame({

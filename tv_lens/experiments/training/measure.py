@@ -16,18 +16,20 @@ from tv_lens.errors import InvalidArgument, unknown
 from tv_lens.experiments.records import versions
 from tv_lens.experiments.stages import Clock, Say
 from tv_lens.experiments.training.causal import causes
-from tv_lens.experiments.training.checkpoint import CONTROLS, TOKENS, Plan, measured
+from tv_lens.experiments.training.checkpoint import CONTROLS, TOKENS, CheckpointEpisodes, measured
 from tv_lens.experiments.training.levels import GROUP, LEVELS, TASK, WITHIN, chances
 from tv_lens.experiments.training.map import MAPS, TrainingMap
 from tv_lens.experiments.training.result import Emergence
 from tv_lens.lab import embedded
 from tv_lens.lab.regressor import Regressor
 from tv_lens.progress import progress as progress_bar
+from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
 from tv_lens.storage.run_folder import RunLike, inside, shards
 from tv_lens.task_vectors.neighbours import TIE_RULE
 
 
+@renamed_keywords(train="probe_episodes=", deals="n_label_shuffles=", drawn="map_points=", patched="patch_episodes=")
 @dataclass(frozen=True)
 class EmergenceSize:
     """How much of everything `emergence` measures.
@@ -36,55 +38,57 @@ class EmergenceSize:
         name: what the page calls it.
         checkpoints: at most so many, evenly in the logarithm of the step, the first and the last among them; 0 for all.
         n: held-out episodes of each latent task.
-        train: episodes of each latent task for probes and projections.
+        probe_episodes: episodes of each latent task for probes and projections.
         shots: at how many context lengths representations are read, the last of them K - 1.
         k: neighbours that vote.
-        deals: how often labels are dealt out for the band of chance.
-        drawn: points of each task on a map.
-        patched: episodes of each task that are patched and whose heads are taken out, at two checkpoints; 0 for none.
+        n_label_shuffles: how often labels are shuffled for the band of chance.
+        map_points: points of each task on a map.
+        patch_episodes: episodes of each task that are patched, and on which heads are taken out, at two checkpoints; 0
+            for none.
         circuits: episodes of each task that circuits are found on, at two checkpoints; 0 for none.
     """
 
     name: str = "custom"
     checkpoints: int = 24
     n: int = 150
-    train: int = 400
+    probe_episodes: int = 400
     shots: int = 3
     k: int = 10
-    deals: int = 100
-    drawn: int = 60
-    patched: int = 50
+    n_label_shuffles: int = 100
+    map_points: int = 60
+    patch_episodes: int = 50
     circuits: int = 8
 
 
 SIZES = {
-    "tiny": EmergenceSize("tiny", checkpoints=6, n=30, train=60, shots=1, k=5, deals=40, drawn=20, patched=6,
-                          circuits=0),
+    "tiny": EmergenceSize("tiny", checkpoints=6, n=30, probe_episodes=60, shots=1, k=5, n_label_shuffles=40,
+                          map_points=20, patch_episodes=6, circuits=0),
     "laptop": EmergenceSize("laptop"),
-    "full": EmergenceSize("full", checkpoints=0, n=500, train=1000, shots=5, deals=200, drawn=100, patched=200,
-                          circuits=32),
+    "full": EmergenceSize("full", checkpoints=0, n=500, probe_episodes=1000, shots=5, n_label_shuffles=200,
+                          map_points=100, patch_episodes=200, circuits=32),
 }  # fmt: skip
 
 
+@renamed_keywords(source="network=")
 def emergence(
-    source: str | os.PathLike[str], *, seed: int = 0, size: EmergenceSize | str = "laptop", draw: int = 0,
+    network: str | os.PathLike[str], *, seed: int = 0, size: EmergenceSize | str = "laptop", draw: int = 0,
     run: RunLike = None, device: str | torch.device | None = None, say: Say | None = None, progress: bool = True,
 ) -> Emergence:  # fmt: skip
     """An `Emergence`: loss, algorithm, decodability, read-out and maps of a network over its training.
 
     Args:
-        source: the name of an embedded run, such as "bases4", or the folder of a training run, finished or not.
-        seed: which run of that name.
+        network: the name of an embedded one, such as "bases4", or the folder of a training run, finished or not.
+        seed: which network of that name.
         size: "tiny" (seconds), "laptop" (minutes for an embedded run), "full", or one's own.
         draw: the episodes that are measured on; the same at every checkpoint.
         run: a folder that keeps each checkpoint's measurements, patching and ablation, so that a killed measurement
             continues there; circuits are found anew.
         device: a GPU if there is one.
         say: is told in one line what is being done.
-        progress: show a bar where somebody looks.
+        progress: Show a progress bar (only on a terminal or in a notebook).
 
     Raises:
-        UnknownName: no embedded run, and no size, is called so.
+        UnknownName: no embedded network, and no size, is called so.
         InvalidArgument: the run has fewer than three checkpoints, or its family one latent task.
         RunMismatch: the folder was begun with another configuration.
 
@@ -98,36 +102,37 @@ def emergence(
         >>> found.table()  # doctest: +SKIP
     """
     size = _size(size)
-    told = embedded.config(source, seed)
-    steps = _spread(embedded.steps(source, seed), size.checkpoints)
+    told = embedded.config(network, seed)
+    steps = _spread(embedded.steps(network, seed), size.checkpoints)
     clock = Clock(say)
     with clock.stage("references", f"{told.family.kind}: references on {size.n} episodes of each latent task"):
-        plan = Plan.of(told.family, n=size.n, train=size.train, shots=size.shots, k=size.k, deals=size.deals,
-                       drawn=size.drawn, seed=draw)
-    config = {"training": told.to_json(), "weights": [embedded.mark(source, seed, step) for step in steps],
-              "steps": steps, "draw": draw,
-              **{name: value for name, value in asdict(size).items()
-                 if name not in ("name", "checkpoints", "patched", "circuits")}}  # fmt: skip
+        episodes = CheckpointEpisodes.of(
+            told.family, n=size.n, probe_episodes=size.probe_episodes, shots=size.shots, k=size.k,
+            n_label_shuffles=size.n_label_shuffles, map_points=size.map_points, seed=draw,
+        )  # fmt: skip
+    config = {"training": told.to_json(), "weights": [embedded.mark(network, seed, step) for step in steps],
+              "steps": steps, "draw": draw, "n": size.n, "train": size.probe_episodes, "shots": size.shots, "k": size.k,
+              "deals": size.n_label_shuffles, "drawn": size.map_points}  # by old names: folders begun then go on
     with clock.stage("checkpoints", f"{len(steps)} checkpoints up to step {steps[-1]}"), \
          shards(inside(run, "checkpoints"), verb="emergence", config=config, total=len(steps)) as kept:  # fmt: skip
         with progress_bar("emergence", len(steps), "checkpoints", progress, len(kept.done)) as bar:
             for i in kept.pending():
-                kept.put(i, measured(embedded.load(source, seed, steps[i], device), plan))
+                kept.put(i, measured(embedded.load(network, seed, steps[i], device), episodes))
                 bar.advance()
         arrays = [one.arrays for one in kept.all()]
-    model = _card(source, seed, told, embedded.mark(source, seed, steps[-1]))
-    settings = {**asdict(size), "size": size.name, "draw": draw, "read after": list(plan.shots), "tokens": list(TOKENS)}
+    model = _card(network, seed, told, embedded.mark(network, seed, steps[-1]))
+    settings = {**asdict(size), "size": size.name, "draw": draw, "read after": list(episodes.shots), "tokens": list(TOKENS)}
     provenance = {"verb": "emergence", **model, "n": size.n, "draw": draw, **kept.provenance}
     with clock.stage("results", "putting the measurements together"):
-        result = Emergence(model, told.family, settings, **_Labelled(plan, steps, arrays, provenance).everything(),
-                           log=embedded.log(source, seed), seconds=clock.seconds, versions=versions(),
+        result = Emergence(model, told.family, settings, **_Labelled(episodes, steps, arrays, provenance).everything(),
+                           log=embedded.log(network, seed), seconds=clock.seconds, versions=versions(),
                            created=datetime.now(timezone.utc).isoformat(timespec="seconds"))  # fmt: skip
-        result = replace(result, maps=_maps(result, plan, arrays))
+        result = replace(result, maps=_maps(result, episodes, arrays))
 
     def load(step: int) -> Regressor:
-        return embedded.load(source, seed, step, device)
+        return embedded.load(network, seed, step, device)
 
-    found = causes(result, load, n=size.patched, circuits=size.circuits, draw=draw, config=config, run=run,
+    found = causes(result, load, n=size.patch_episodes, circuits=size.circuits, draw=draw, config=config, run=run,
                    clock=clock, progress=progress)
     return replace(result, **found, seconds=clock.seconds)
 
@@ -154,12 +159,12 @@ def _spread(found: Sequence[int], most: int) -> tuple[int, ...]:
     return tuple(found) if not most or len(found) <= most else tuple(embedded.spread(tuple(found), most))
 
 
-def _card(source: str | os.PathLike[str], seed: int, told: Any, mark: str) -> dict[str, Any]:
-    net, listed = told.network, embedded.runs()
-    mine = listed[(listed.name == str(source)) & (listed.seed == seed)]
-    name = f"{source}-{seed}" if len(mine) else os.path.basename(os.path.abspath(source))
-    return {"name": name, "seed": told.seed, "n_layers": net.n_layers, "n_heads": net.n_heads, "d_model": net.d_model,
-            "n_parameters": net.n_parameters, "steps": told.steps, "fingerprint": mark,
+def _card(network: str | os.PathLike[str], seed: int, told: Any, mark: str) -> dict[str, Any]:
+    trained, listed = told.network, embedded.runs()
+    mine = listed[(listed.name == str(network)) & (listed.seed == seed)]
+    name = f"{network}-{seed}" if len(mine) else os.path.basename(os.path.abspath(network))
+    return {"name": name, "seed": told.seed, "n_layers": trained.n_layers, "n_heads": trained.n_heads, "d_model": trained.d_model,
+            "n_parameters": trained.n_parameters, "steps": told.steps, "fingerprint": mark,
             "command": mine.command.iloc[0] if len(mine) else ""}  # fmt: skip
 
 
@@ -170,19 +175,19 @@ def _card(source: str | os.PathLike[str], seed: int, told: Any, mark: str) -> di
 class _Labelled:
     """The checkpoints' arrays as sweeps."""
 
-    plan: Plan
+    episodes: CheckpointEpisodes
     steps: tuple[int, ...]
     arrays: Sequence[Mapping[str, np.ndarray]]
     provenance: dict[str, Any]
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        return self.plan.family.task_names
+        return self.episodes.family.task_names
 
     def everything(self) -> dict[str, Any]:
         """The fields of an `Emergence` that checkpoints fill, and an empty dictionary for maps."""
         found = {"maps": {}, **self._losses(), **self._places()}
-        if self.plan.posterior is not None:
+        if self.episodes.posterior is not None:
             found |= self._of_posterior()
         return found
 
@@ -198,10 +203,10 @@ class _Labelled:
         return np.stack([one[name] for one in self.arrays], axis=1)
 
     def _losses(self) -> dict[str, Sweep]:
-        plan, shots = self.plan, range(self.plan.family.points)
-        y, said = plan.by_task(plan.held.y.double()), self._over_steps("prediction")
-        names = list(plan.predictions)
-        references = np.stack([plan.by_task(one) for one in plan.predictions.values()], axis=1)
+        episodes, shots = self.episodes, range(self.episodes.family.points)
+        y, said = episodes.by_task(episodes.held_out.y.double()), self._over_steps("prediction")
+        names = list(episodes.predictions)
+        references = np.stack([episodes.by_task(one) for one in episodes.predictions.values()], axis=1)
         units = "squared units of y"
         within = {"shots": shots, "task": self.tasks}
         return {
@@ -217,11 +222,11 @@ class _Labelled:
         }  # fmt: skip
 
     def _places(self) -> dict[str, Sweep | None]:
-        plan, n_layers = self.plan, self.arrays[0]["td"].shape[3]
+        episodes, n_layers = self.episodes, self.arrays[0]["td"].shape[3]
         at = {"token": TOKENS, "layer": range(n_layers), "task": self.tasks}
-        everywhere = {"step": self.steps, "shots": plan.shots, **at}
-        rule = {**self.provenance, "k": plan.k, "ties": TIE_RULE, "distance": "euclidean"}
-        known, labelled = chances(plan.family), _Labelled(plan, self.steps, self.arrays, rule)
+        everywhere = {"step": self.steps, "shots": episodes.shots, **at}
+        rule = {**self.provenance, "k": episodes.k, "ties": TIE_RULE, "distance": "euclidean"}
+        known, labelled = chances(episodes.family), _Labelled(episodes, self.steps, self.arrays, rule)
 
         def shares(name: str, metric: str, sign: str, zero: float) -> Sweep | None:
             if name not in self.arrays[0]:
@@ -230,16 +235,17 @@ class _Labelled:
 
         named = "higher: the neighbours name the {}; 1: always; chance is {:.3f}"
         chance, group, within = known[TASK], known[GROUP], known[WITHIN]
-        dealt = self._over_steps("td_chance")
+        shuffled = self._over_steps("td_chance")
         return {
             "td": shares("td", "task decodability", named.format("task", chance), chance),
             "td_group": shares("td_group", "group decodability", named.format("task's group", group), group),
             "td_within": shares("td_within", "decodability within the group",
                                 named.format("task among its group's", within), within),
-            "td_chance": labelled._sweep(dealt, {"step": self.steps, **at}, "task decodability, labels dealt out",
+            "td_chance": labelled._sweep(shuffled, {"step": self.steps, **at}, "task decodability, labels shuffled",
                                          "share of points",
                                          "what chance gives a class", zero=chance),
-            "td_controls": labelled._sweep(plan.controls(), {"control": CONTROLS, "token": TOKENS, "task": self.tasks},
+            "td_controls": labelled._sweep(episodes.controls(),
+                                           {"control": CONTROLS, "token": TOKENS, "task": self.tasks},
                                            "task decodability without the network", "share of points",
                                            named.format("task", chance), zero=chance),
             "separability": self._sweep(self._over_steps("separability"), everywhere, "silhouette", "-1 to 1",
@@ -248,22 +254,23 @@ class _Labelled:
         }  # fmt: skip
 
     def _of_posterior(self) -> dict[str, Sweep]:
-        plan, shots = self.plan, range(self.plan.family.points)
-        everywhere = {"step": self.steps, "shots": plan.shots, "token": TOKENS,
+        episodes, shots = self.episodes, range(self.episodes.family.points)
+        everywhere = {"step": self.steps, "shots": episodes.shots, "token": TOKENS,
                       "layer": range(self.arrays[0]["td"].shape[3]), "task": self.tasks}
-        ceilings = plan.ceilings()
-        extra = [plan.by_task(plan.predictive.extra_nats(_points(one["prediction"]))) for one in self.arrays]
+        ceilings = episodes.ceilings()
+        extra = [episodes.by_task(episodes.predictive.extra_nats(_points(one["prediction"]))) for one in self.arrays]
         size, error = self._over_steps("readout_size"), self._over_steps("readout_error")
         share = (size - error) / size.mean(0)  # over the mean of the denominator: R2
         below = xr.DataArray(size / size.mean(0), dims=("example", *everywhere))
         return {
-            "ceiling": self._sweep(ceilings, {"level": LEVELS[: ceilings.shape[1]], "shots": plan.shots,
+            "ceiling": self._sweep(ceilings, {"level": LEVELS[: ceilings.shape[1]], "shots": episodes.shots,
                                               "task": self.tasks},
                                    "accuracy of the posterior's argmax", "share of episodes",
                                    "1: the examples tell the task for certain"),
             "kl": self._sweep(np.stack(extra, axis=1), {"step": self.steps, "shots": shots, "task": self.tasks},
                               "extra KL from the Bayes predictive", "nats", "0: the Bayesian's own mean", zero=0),
-            "kl_floor": self._sweep(plan.by_task(plan.predictive.gaussian_gap()), {"shots": shots, "task": self.tasks},
+            "kl_floor": self._sweep(episodes.by_task(episodes.predictive.gaussian_gap()),
+                                    {"shots": shots, "task": self.tasks},
                                     "KL from the Bayes predictive to the best Gaussian", "nats",
                                     "0: the predictive is Gaussian", zero=0),
             "readout_kl": self._sweep(self._over_steps("readout_nats"), everywhere,
@@ -276,15 +283,17 @@ class _Labelled:
 
 
 def _points(by_task: np.ndarray) -> torch.Tensor:
-    """`example shots task` as `point shots`, task after task: the way back from `Plan.by_task`."""
+    """`example shots task` as `point shots`, task after task: the way back from `CheckpointEpisodes.by_task`."""
     return torch.from_numpy(np.moveaxis(by_task, -1, 0).reshape(-1, by_task.shape[1]).copy())
 
 
-def _maps(result: Emergence, plan: Plan, arrays: Sequence[Mapping[str, np.ndarray]]) -> dict[str, TrainingMap]:
+def _maps(
+    result: Emergence, episodes: CheckpointEpisodes, arrays: Sequence[Mapping[str, np.ndarray]]
+) -> dict[str, TrainingMap]:  # fmt: skip
     place = result.best()
     token, layer = TOKENS.index(place["token"]), place["layer"]
     points = np.stack([one["points"][:, token, layer] for one in arrays])
-    labels = [name for name in result.tasks for _ in range(plan.drawn)]
+    labels = [name for name in result.tasks for _ in range(episodes.map_points)]
     return {kind: TrainingMap.of(kind, points, arrays[-1]["means"][token, layer], steps=result.steps, labels=labels,
                                  token=place["token"],
                                  layer=layer, shots=result.shots) for kind in MAPS}  # fmt: skip

@@ -113,7 +113,7 @@ def index_page(found: Mapping[str, Sequence[Findings]], files: Mapping[str, str]
     table = pd.DataFrame(every).drop(columns="family")
     return page("Emergence: every run", [
         Section("Runs", Table(pd.DataFrame(rows),
-            "One row a family; numbers are those of the last checkpoint, mean over tasks and seeds.")),
+            "One row per family; numbers are those of the last checkpoint, mean over tasks and seeds.")),
         Section("Claims", part.VERDICTS,
             Table(table, "The paper's claims, run by run.",
                   headings={"figure": "paper's figure", "control": "beside it"})),

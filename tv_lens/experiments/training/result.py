@@ -45,7 +45,7 @@ class Emergence:
         references: `example reference shots task`: the same of each reference predictor.
         distance: `example step reference shots task`: squared difference of the network's prediction and a reference's.
         td: `example step shots token layer task`: 1 where a point's nearest neighbours name its task.
-        td_chance: the same with labels dealt out at random; an example is one deal, its value the class's share.
+        td_chance: the same with labels shuffled; an example is one shuffle, its value the class's share.
         td_controls: `example control token task`, without the network: from the vector "token" that is read, and from
             the sorted "answers".
         separability: `example step shots token layer task`: the silhouette of each point.
@@ -143,13 +143,13 @@ class Emergence:
         return None if self.ceiling is None else float(self.ceiling.sel(level=level, shots=self.shots).mean().mean())
 
     def chance_band(self, level: float = 0.95) -> xr.Dataset:
-        """`low` and `high` of what a class scores when labels are dealt out at random, by step, token, layer and task.
+        """`low` and `high` of what a class scores when labels are shuffled, by step, token, layer and task.
 
         Wider than independent points would make it: near points are named alike, so a class is lucky as a whole.
         """
         tails = {"low": (1 - level) / 2, "high": (1 + level) / 2}
-        dealt = self.td_chance.values
-        return xr.Dataset({end: dealt.quantile(tail, "example").drop_vars("quantile") for end, tail in tails.items()})
+        shuffled = self.td_chance.values
+        return xr.Dataset({end: shuffled.quantile(tail, "example").drop_vars("quantile") for end, tail in tails.items()})
 
     # ---- curves -------------------------------------------------------------------------------------------------
 
@@ -162,7 +162,7 @@ class Emergence:
                        metric="relative squared error")
 
     def resembles(self) -> pd.DataFrame:
-        """One row a step and reference: mean squared difference of predictions, limits, and whether it is nearest."""
+        """One row per step and reference: mean squared difference of predictions, limits, and whether it is nearest."""
         table = self.distance.average("shots", "task").to_frame().drop(columns="n").rename(columns={"mean": "distance"})
         smallest = table.groupby("step")["distance"].transform("min")
         return table.assign(nearest=table["distance"] == smallest)
@@ -240,7 +240,7 @@ class Emergence:
     # ---- told ---------------------------------------------------------------------------------------------------
 
     def table(self, step: int | None = None) -> pd.DataFrame:
-        """One row a task at a step (the last one if None): loss with limits, beside the references; decodability beside
+        """One row per task at a step (the last one if None): loss with limits, beside the references; decodability beside
         its ceiling.
 
         Decodability is that of each token's best layer at the last step, after K - 1 examples.
@@ -327,7 +327,7 @@ def coupling(
     """How far apart loss and decodability change, pooled over runs, and whether they go together task by task.
 
     Args:
-        results: one a run, such as the seeds of one family.
+        results: one per run, such as the seeds of one family.
         definition: of a change point, "half-way" or "fit"; see `Emergence.change_points`.
         token, layer, level: where decodability is read; in each run its own best place if None.
         n_boot: resamples.

@@ -113,7 +113,7 @@ def seeds(found: Sequence[Findings]) -> list[Section]:
 
 
 def _change_rows(one: Findings) -> list[dict[str, Any]]:
-    """A row a task: when its loss drops and its decodability rises, and the factor between them."""
+    """One row per task: when its loss drops and its decodability rises, and the factor between them."""
     table = one.points.table().set_index(["task", "curve"])
     rows = []
     for lag in one.points.lags().to_dict("records"):
@@ -209,7 +209,7 @@ def _patch_table(one: Findings, step: int) -> Table:
         limits = table[[name, f"{name}_low", f"{name}_high"]].to_numpy(float)
         kept[f"{words} [95%]"] = [f"{mean:.3f} [{low:.3f}, {high:.3f}]".replace("-", "−") for mean, low, high in limits]
     kept["verdict"] = table["verdict"]
-    told = "" if clusters is None else f"; told apart by then: {_apart(one.result.tasks, clusters)}"
+    told = "" if clusters is None else f"; distinguished by then: {_apart(one.result.tasks, clusters)}"
     return Table(kept, f"Step {step}, layer {one.patched_layer}, every way of patching: change of the loss by own and "
                        f"other representations{told}.")
 

@@ -132,7 +132,7 @@ class ChangePoints:
         return {name: found[0] & (found[1:].mean(0) >= _SURE) for name, found in there.items()}
 
     def table(self, level: float = 0.95) -> pd.DataFrame:
-        """One row a task and curve: the step with its limits (NaN: no change), the share of resamples that show one."""
+        """One row per task and curve: the step with its limits (NaN: no change), the share of resamples that show one."""
         rows = []
         for name, places in self.places.items():
             for k, task in enumerate(self.curves.tasks):
@@ -145,7 +145,7 @@ class ChangePoints:
         return pd.DataFrame(rows)
 
     def lags(self, level: float = 0.95) -> pd.DataFrame:
-        """One row a task: log2 of (TD's step / the loss's step), positive where decodability is later.
+        """One row per task: log2 of (TD's step / the loss's step), positive where decodability is later.
 
         NaN where one of the two does not change.
         """
@@ -167,7 +167,7 @@ class ChangePoints:
         return np.where(both, self.places[TD] - self.places[LOSS], np.nan)
 
     def stagger(self, level: float = 0.95) -> pd.DataFrame:
-        """One row a curve and pair of tasks: how much later the second changes, as a factor of the step, and whether
+        """One row per curve and pair of tasks: how much later the second changes, as a factor of the step, and whether
         they differ.
 
         Limits hold for all pairs of a curve at once (Bonferroni). A task that does not change counts as changing at the
@@ -210,7 +210,7 @@ class Coupling:
         low, high: limits over resampled episodes, for these networks.
         runs_low, runs_high: limits over resampled runs, and tasks within them: what another seed may give. None for one
             run.
-        lags: one row a run and task.
+        lags: one row per run and task.
         n_changed: tasks in which both change, over runs.
         n_curves: tasks, over runs.
         definition: of a change point.

@@ -81,7 +81,7 @@ def decoding_circuits(
         seed: every draw.
         template: the text around inputs and answers, instead of the tasks' own.
         say: is told in one line what is being done, as each stage begins.
-        progress: show bars where somebody looks.
+        progress: Show a progress bar (only on a terminal or in a notebook).
 
     Example:
         >>> result = decoding_circuits(model, ["present-past"], size="demo")  # doctest: +SKIP
@@ -100,7 +100,7 @@ def decoding_circuits(
     named, started = named_tasks(tasks), time.perf_counter()
     speak, options = say or (lambda line: None), dict(seed=seed, progress=progress)
 
-    # 1. a vector a task, all at one layer
+    # 1. a vector per task, all at one layer
     layers = [layer] if layer is not None else list(range(size.layer_step - 1, model.n_layers - 1, size.layer_step))
     method = ResidualMean(shots=shots, contexts=size.contexts, layers=layers, dev=size.dev, template=template)
     candidates: dict[str, Mapping[int, TaskVector]] = {}

@@ -94,7 +94,7 @@ def circuit_of_task(
         screen: measure only so many edges, the best by one gradient; all if None.
         seed: every draw.
         template: the text around the queries, instead of the task's own.
-        progress: show bars where somebody looks.
+        progress: Show a progress bar (only on a terminal or in a notebook).
     """
     dev, test = _queries(model, task, {"dev": n, "test": held_out}, seed, template)
     scores = discover(model, dev, source=vector.replace(), method=ExactEdges(screen=screen), seed=seed, progress=progress)
