@@ -21,7 +21,7 @@ _public_name, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 _RENAMED = {
     "LensResult": "tv.TaskSurvey",
     "LensSize": "tv.SurveySize",
-    "Setting": "tv.CircuitQuestion",
+    "Setting": "tv.circuits.CircuitQuestion",
     "lens": "tv.survey",
 }
 

@@ -2,7 +2,7 @@
 
 from . import circuits as circuits, errors as errors, experiments as experiments, lab as lab, metrics as metrics, rows as rows, tasks as tasks, viz as viz
 from .batch import TokenBatch as TokenBatch
-from .circuits import ACDC as ACDC, Circuit as Circuit, CircuitQuestion as CircuitQuestion, Comparison as Comparison, Contrast as Contrast, EAP as EAP, EAPIG as EAPIG, EdgeScores as EdgeScores, ExactEdges as ExactEdges, Projection as Projection, compare as compare, completeness as completeness, discover as discover, faithfulness as faithfulness, minimality as minimality
+from .circuits import ACDC as ACDC, Circuit as Circuit, Comparison as Comparison, Contrast as Contrast, EAP as EAP, EAPIG as EAPIG, EdgeScores as EdgeScores, ExactEdges as ExactEdges, Projection as Projection, compare as compare, completeness as completeness, discover as discover, faithfulness as faithfulness, minimality as minimality
 from .errors import TVLensError as TVLensError
 from .experiments import Emergence as Emergence, EmergenceSize as EmergenceSize, SurveySize as SurveySize, TaskSurvey as TaskSurvey, emergence as emergence, report as report, survey as survey
 from .intervention import Add as Add, Intervention as Intervention, Mean as Mean, Project as Project, Replace as Replace, Resample as Resample, Stack as Stack, Zero as Zero
