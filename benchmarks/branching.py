@@ -35,14 +35,25 @@ base = model.tokens(tokens.select([i for i, n in enumerate(tokens.lengths.tolist
 shared = base_run.common_start(base.ids)
 print(f"{len(base)} queries of {base.width} tokens, {shared} in common")
 zero = [tv.Zero(tv.Site("z", layer, head)) for layer in range(0, 30, 3) for head in range(0, 9, 3)]
-work = {"plain runs": [tv.Row(i) for i in range(len(base))],
-        f"{len(zero)} heads each": [tv.Row(i, (tv.PlacedEdit(edit, (base.width - 1,)),)) for edit in zero for i in range(len(base))]}
+work = {
+    "plain runs": [tv.Row(i) for i in range(len(base))],
+    f"{len(zero)} heads each": [
+        tv.Row(i, (tv.PlacedEdit(edit, (base.width - 1,)),)) for edit in zero for i in range(len(base))
+    ],
+}
 for name, rows in work.items():
     found = {}
     for worth in (16, 10**6):
         base_run.WORTH_BRANCHING = worth
         tv.run_rows(model, base, rows[:2], lambda logits, index: logits[:, 0], show_progress=False)
-        found[worth] = measured(lambda: tv.run_rows(model, base, rows, lambda logits, index: logits[:, 5] - logits[:, 7], show_progress=False))
+        found[worth] = measured(
+            lambda: tv.run_rows(
+                model, base, rows, lambda logits, index: logits[:, 5] - logits[:, 7], show_progress=False
+            )
+        )
     (once, cheap), (each, dear) = found.values()
-    print(f"  {name:<14} one prefill {cheap.cpu:7.2f} s cpu, a prefill each {dear.cpu:7.2f} s cpu: {dear.cpu / cheap.cpu:.1f} times; "
-          f"largest difference {float((once.values - each.values).abs().max()):.1e}", flush=True)
+    print(
+        f"  {name:<14} one prefill {cheap.cpu:7.2f} s cpu, a prefill each {dear.cpu:7.2f} s cpu: {dear.cpu / cheap.cpu:.1f} times; "
+        f"largest difference {float((once.values - each.values).abs().max()):.1e}",
+        flush=True,
+    )

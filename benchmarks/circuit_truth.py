@@ -28,5 +28,7 @@ for make in truth.TRUTHS:
         continue
     started = time.process_time()
     table = truth.scoreboard(truths=[make(n=options.n)])
-    print(f"{table['circuit'][0]}: {table['known'][0]} of {table['edges'][0]} edges, {time.process_time() - started:.0f} CPU s")
+    print(
+        f"{table['circuit'][0]}: {table['known'][0]} of {table['edges'][0]} edges, {time.process_time() - started:.0f} CPU s"
+    )
     print(table.drop(columns=["circuit", "edges", "known"]).to_string(index=False), "\n", flush=True)

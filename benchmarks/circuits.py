@@ -81,8 +81,13 @@ def theirs(model: tv.HookedModel, pairs: tv.Contrast) -> dict[str, float]:
 
     sums: dict[str, float] = {}
     for a, b, right, wrong in zip(pairs.clean.ids, pairs.corrupted.ids, pairs.answers.correct, pairs.answers.wrong):
-        result = attribution_patch(model.tl, a[None], b[None], lambda logits: logits[0, -1, right] - logits[0, -1, wrong],
-                                   EdgeAttributionConfig(granularity="edge"))  # fmt: skip
+        result = attribution_patch(
+            model.tl,
+            a[None],
+            b[None],
+            lambda logits: logits[0, -1, right] - logits[0, -1, wrong],
+            EdgeAttributionConfig(granularity="edge"),
+        )
         for (writer, reader), score in result.edge_scores.items():
             name = f"{node(writer)}->{node(reader)}"
             sums[name] = sums.get(name, 0.0) + float(score) / len(pairs)
@@ -91,28 +96,55 @@ def theirs(model: tv.HookedModel, pairs: tv.Contrast) -> dict[str, float]:
 
 def node(one) -> str:
     head = f"a{one.layer}.h{one.head}"
-    return {"embed": "input", "attn_head_out": head, "mlp_out": f"m{one.layer}", "mlp_in": f"m{one.layer}", "logits": "logits",
-            "q_input": head + "<q>", "k_input": head + "<k>", "v_input": head + "<v>"}[one.kind]  # fmt: skip
+    return {
+        "embed": "input",
+        "attn_head_out": head,
+        "mlp_out": f"m{one.layer}",
+        "mlp_in": f"m{one.layer}",
+        "logits": "logits",
+        "q_input": head + "<q>",
+        "k_input": head + "<k>",
+        "v_input": head + "<v>",
+    }[one.kind]
 
 
 def peer() -> None:
     costs, scores = {}, {}
     for what in ("theirs", "ours", "ours-ig"):
-        command = [sys.executable, __file__, what, "--tokens", options.tokens, "--pairs", options.pairs, "--out", options.out,
-                   "--threads", options.threads]  # fmt: skip
+        command = [
+            sys.executable,
+            __file__,
+            what,
+            "--tokens",
+            options.tokens,
+            "--pairs",
+            options.pairs,
+            "--out",
+            options.out,
+            "--threads",
+            options.threads,
+        ]
         done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=True)
         costs[what] = json.loads(done.stdout.splitlines()[-1])
         scores[what] = json.loads((options.out / f"{what}.json").read_text())
-    print(f"gpt2-small shape, {options.pairs} pairs of {options.tokens} tokens, {len(scores['ours']):,} edges x {options.tokens} positions")
+    print(
+        f"gpt2-small shape, {options.pairs} pairs of {options.tokens} tokens, {len(scores['ours']):,} edges x {options.tokens} positions"
+    )
     for what, label in (("theirs", "transformer_lens"), ("ours", "tv.EAP"), ("ours-ig", "tv.EAPIG(5)")):
-        print(f"  {label:<18}{costs[what]['wall']:8.2f} s wall {costs[what]['cpu']:8.2f} s cpu {costs[what]['peak']:8.0f} MiB above the model")
+        print(
+            f"  {label:<18}{costs[what]['wall']:8.2f} s wall {costs[what]['cpu']:8.2f} s cpu {costs[what]['peak']:8.0f} MiB above the model"
+        )
     assert set(scores["theirs"]) == set(scores["ours"])
     names = list(scores["ours"])
-    one, other = (torch.tensor([scores[what][name] for name in names], dtype=torch.float64) for what in ("ours", "theirs"))
+    one, other = (
+        torch.tensor([scores[what][name] for name in names], dtype=torch.float64) for what in ("ours", "theirs")
+    )
     gap = float((one - other).abs().max() / other.abs().max())
-    print(f"  largest difference {gap:.1e} of the largest score; {costs['theirs']['wall'] / costs['ours']['wall']:.1f}x faster (cpu "
-          f"{costs['theirs']['cpu'] / costs['ours']['cpu']:.1f}x), {costs['ours']['peak'] / costs['theirs']['peak']:.2f} of the memory; EAPIG(5) "
-          f"costs {costs['ours-ig']['cpu'] / costs['ours']['cpu']:.1f} EAP")  # fmt: skip
+    print(
+        f"  largest difference {gap:.1e} of the largest score; {costs['theirs']['wall'] / costs['ours']['wall']:.1f}x faster (cpu "
+        f"{costs['theirs']['cpu'] / costs['ours']['cpu']:.1f}x), {costs['ours']['peak'] / costs['theirs']['peak']:.2f} of the memory; EAPIG(5) "
+        f"costs {costs['ours-ig']['cpu'] / costs['ours']['cpu']:.1f} EAP"
+    )
 
 
 def curve() -> None:
@@ -126,8 +158,10 @@ def curve() -> None:
     run_circuits(passes, masks[:1])
     _, curve_cost = measured(lambda: run_circuits(passes, masks))
     _, pass_cost = measured(lambda: model.run(queries.tokenize(model).tokens))
-    print(f"{model.name}, {options.prompts} queries: ten circuits {curve_cost.wall:.2f} s ({curve_cost.cpu:.2f} cpu), one pass "
-          f"{pass_cost.wall:.2f} s ({pass_cost.cpu:.2f} cpu): {curve_cost.cpu / pass_cost.cpu:.1f} passes, {curve_cost.peak_mib:.0f} MiB")  # fmt: skip
+    print(
+        f"{model.name}, {options.prompts} queries: ten circuits {curve_cost.wall:.2f} s ({curve_cost.cpu:.2f} cpu), one pass "
+        f"{pass_cost.wall:.2f} s ({pass_cost.cpu:.2f} cpu): {curve_cost.cpu / pass_cost.cpu:.1f} passes, {curve_cost.peak_mib:.0f} MiB"
+    )
 
 
 def task() -> None:
@@ -139,8 +173,11 @@ def task() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     vector.save(options.out / f"{name}.vector.safetensors")
     scores.save(options.out / f"{name}.scores.safetensors")
-    print(f"{name}: vector {told:.0f} s; exact effects of {len(scores.graph):,} edges on {scores.n} queries {cost.wall:.0f} s wall, "
-          f"{cost.cpu:.0f} s cpu ({cost.cpu / scores.n:.1f} a query)\n{scores}\n{scores.to_frame(10).to_string()}", flush=True)  # fmt: skip
+    print(
+        f"{name}: vector {told:.0f} s; exact effects of {len(scores.graph):,} edges on {scores.n} queries {cost.wall:.0f} s wall, "
+        f"{cost.cpu:.0f} s cpu ({cost.cpu / scores.n:.1f} a query)\n{scores}\n{scores.to_frame(10).to_string()}",
+        flush=True,
+    )
 
 
 def report() -> None:
@@ -152,23 +189,39 @@ def report() -> None:
         found[name] = scores = tv.EdgeScores.load(path)
         started = time.perf_counter()
         held_out = tv.task(name).queries(n=options.queries + options.held_out, foils=True)[options.queries :]
-        sweep = tv.faithfulness(model, scores, held_out, question=tv.circuits.CircuitQuestion(vector.replace()),
-                                sizes=(10, 30, 60, 100, 200, 400, 1000, 3000),
-                                progress=False)  # fmt: skip
-        print(f"\n{name}: metric {float(sweep.clean.mean()):.2f} with the vector, {float(sweep.corrupted.mean()):.2f} without, on "
-              f"{sweep.n} held-out queries ({time.perf_counter() - started:.0f} s)")  # fmt: skip
+        sweep = tv.faithfulness(
+            model,
+            scores,
+            held_out,
+            question=tv.circuits.CircuitQuestion(vector.replace()),
+            sizes=(10, 30, 60, 100, 200, 400, 1000, 3000),
+            progress=False,
+        )
+        print(
+            f"\n{name}: metric {float(sweep.clean.mean()):.2f} with the vector, {float(sweep.corrupted.mean()):.2f} without, on "
+            f"{sweep.n} held-out queries ({time.perf_counter() - started:.0f} s)"
+        )
         limits = sweep.recovery().interval()
         for kind in sweep.values["kind"].values:
-            cells = [f"{float(limits['mean'].sel(kind=kind, size=size)):.2f} [{float(limits['low'].sel(kind=kind, size=size)):.2f}, "
-                     f"{float(limits['high'].sel(kind=kind, size=size)):.2f}]" for size in sweep.values["size"].values]  # fmt: skip
+            cells = [
+                f"{float(limits['mean'].sel(kind=kind, size=size)):.2f} [{float(limits['low'].sel(kind=kind, size=size)):.2f}, "
+                f"{float(limits['high'].sel(kind=kind, size=size)):.2f}]"
+                for size in sweep.values["size"].values
+            ]
             print(f"  {kind:<15}" + "  ".join(cells))
-        print(f"  sizes {sweep.values['size'].values.tolist()}, of these on paths {sweep.values['effective'].values.tolist()}")
+        print(
+            f"  sizes {sweep.values['size'].values.tolist()}, of these on paths {sweep.values['effective'].values.tolist()}"
+        )
         sweep.save(options.out / f"{name}.faithfulness.npz")
     if len(found) > 1:
         compared = tv.compare(found, size=options.size)
         print(f"\n{compared}\ncorrelation of effects\n{compared.correlation.mean().to_pandas().round(2)}")
-        print(f"chance of the overlap\n{compared.shared.to_pandas().round(3)}\nchance of the difference\n{compared.specific.to_pandas().round(3)}")
+        print(
+            f"chance of the overlap\n{compared.shared.to_pandas().round(3)}\nchance of the difference\n{compared.specific.to_pandas().round(3)}"
+        )
         print(f"among the top {options.size} of all tasks: {compared.common()}")
 
 
-{"peer": peer, "theirs": side, "ours": side, "ours-ig": side, "curve": curve, "task": task, "report": report}[options.what]()
+{"peer": peer, "theirs": side, "ours": side, "ours-ig": side, "curve": curve, "task": task, "report": report}[
+    options.what
+]()

@@ -77,8 +77,10 @@ def main() -> None:
     rows = [row for points in several.values() for row in points.rows]
     layers = asked.layers or range(hooked.n_layers - 1)  # Hugging Face norms the last state
     sites = [Site("resid_post", layer) for layer in layers]
-    print(f"{len(rows)} prompts of {asked.shots} shots, {sum(map(len, rows))} tokens, {len(sites)} layers, "
-          f"{asked.model}, one thread")  # fmt: skip
+    print(
+        f"{len(rows)} prompts of {asked.shots} shots, {sum(map(len, rows))} tokens, {len(sites)} layers, "
+        f"{asked.model}, one thread"
+    )
     packing.packs(hooked)  # tried once a model
     costs: dict[str, Cost] = {}
     mine, costs["tv_lens"] = measured(lambda: ours(hooked, several, sites, asked.store))

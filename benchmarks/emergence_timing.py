@@ -29,8 +29,17 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, default=None, help="a folder for finished measurements")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    size = EmergenceSize("dense", checkpoints=asked.checkpoints, n=asked.episodes, probe_episodes=100, shots=1,
-                         n_label_shuffles=40, map_points=20, patch_episodes=0, circuits=0)  # fmt: skip
+    size = EmergenceSize(
+        "dense",
+        checkpoints=asked.checkpoints,
+        n=asked.episodes,
+        probe_episodes=100,
+        shots=1,
+        n_label_shuffles=40,
+        map_points=20,
+        patch_episodes=0,
+        circuits=0,
+    )
     results = []
     for run in asked.runs:
         kept = None if asked.keep is None else asked.keep / f"{run.resolve().name} {asked.draw}"
@@ -44,8 +53,12 @@ def main() -> None:
         for curve in (LOSS, TD):
             apart = stagger[(stagger.curve == curve) & stagger.apart]
             print(f"  {curve}: {len(apart)} of {(stagger.curve == curve).sum()} pairs apart", end="")
-            print("".join(f"; {row.other} {row.factor:.2f} [{row.low:.2f}, {row.high:.2f}] times {row.task}'s step"
-                          for row in apart.itertuples()))  # fmt: skip
+            print(
+                "".join(
+                    f"; {row.other} {row.factor:.2f} [{row.low:.2f}, {row.high:.2f}] times {row.task}'s step"
+                    for row in apart.itertuples()
+                )
+            )
         table = found.table()[["task", "MSE", "MSE / Bayes", "TD x", "TD y", "TD ceiling"]]
         print(table.round(3).to_string(index=False))
     print(tv.experiments.coupling(results))

@@ -1,8 +1,8 @@
 """How decodable the two families are on a model: the figures of docs/reproduction.md.
 
-    python benchmarks/families.py pos --shots 1 4 10 --n 40 --layers 16 20 24 --store readings
-    python benchmarks/families.py pos --sentences en_ewt_train.conllu.gz --shots 1 4 10 --n 60 --layers 16 20 24
-    python benchmarks/families.py bitwise --width 5 --shots 4 --n 60 --layers 10 14 18 22 26
+python benchmarks/families.py pos --shots 1 4 10 --n 40 --layers 16 20 24 --store readings
+python benchmarks/families.py pos --sentences en_ewt_train.conllu.gz --shots 1 4 10 --n 60 --layers 16 20 24
+python benchmarks/families.py bitwise --width 5 --shots 4 --n 60 --layers 10 14 18 22 26
 """
 
 from __future__ import annotations
@@ -31,20 +31,34 @@ def main() -> None:
     torch.set_num_threads(1)
     options = {"source": asked.sentences} if asked.family == "pos" else {"width": asked.width}
     started = time.perf_counter()
-    found = tv.decodability(tv.load(asked.model), tv.tasks.family(asked.family, **options), shots=asked.shots, n=asked.n,
-                            layers=asked.layers, run=asked.run, store=asked.store)  # fmt: skip
+    found = tv.decodability(
+        tv.load(asked.model),
+        tv.tasks.family(asked.family, **options),
+        shots=asked.shots,
+        n=asked.n,
+        layers=asked.layers,
+        run=asked.run,
+        store=asked.store,
+    )
     layer = found.best_layer()
     mean, band, beside = found.mean().sel(layer=layer), found.chance_band().sel(layer=layer), found.controls.mean()
     for shots in asked.shots:
         here = mean.sel(shots=shots)
         tasks = float(here.sel(task=list(found.tasks)).mean())
-        print(f"{shots} shots, layer {layer}: mean of all {len(found.classes)} classes {float(here.mean()):.3f}, of the tasks {tasks:.3f}")
+        print(
+            f"{shots} shots, layer {layer}: mean of all {len(found.classes)} classes {float(here.mean()):.3f}, of the tasks {tasks:.3f}"
+        )
         for name in found.classes:
             low, high = (float(band[end].sel(task=name, shots=shots)) for end in ("low", "high"))
-            controls = ", ".join(f"{one} {float(beside.sel(control=one, task=name, shots=shots)):.2f}" for one in CONTROLS)
+            controls = ", ".join(
+                f"{one} {float(beside.sel(control=one, task=name, shots=shots)):.2f}" for one in CONTROLS
+            )
             print(f"  {name:12} {float(here.sel(task=name)):.2f}  chance {low:.2f} to {high:.2f}; {controls}")
         by_layer = found.mean().sel(shots=shots).mean("task")
-        print("  mean of all classes by layer: " + ", ".join(f"{int(one)}: {float(by_layer.sel(layer=one)):.2f}" for one in by_layer["layer"].values))
+        print(
+            "  mean of all classes by layer: "
+            + ", ".join(f"{int(one)}: {float(by_layer.sel(layer=one)):.2f}" for one in by_layer["layer"].values)
+        )
     print(f"{time.perf_counter() - started:.0f} s")
 
 

@@ -49,10 +49,14 @@ def measured(model: tv.HookedModel, name: str) -> tuple[tv.Sweep, dict]:
     scores = found.sel(score="first token").mean().to_series().to_dict()
     scores["ResidualMean"] = float(tv.score(model, queries, mean.replace(), progress=False).first_token.double().mean())
     return effects, {
-        "layer": vector.site.layer, "residual_mean_layer": mean.site.layer, "accuracy": scores, "n": found.n,
-        "split_half": effects.provenance["split_half"], "seconds_of_effects": round(seconds, 1),
+        "layer": vector.site.layer,
+        "residual_mean_layer": mean.site.layer,
+        "accuracy": scores,
+        "n": found.n,
+        "split_half": effects.provenance["split_half"],
+        "seconds_of_effects": round(seconds, 1),
         "shuffled_prob": effects.provenance["shuffled_prob"],
-    }  # fmt: skip
+    }
 
 
 def kept(model: tv.HookedModel, name: str) -> tuple[tv.Sweep, dict]:
@@ -70,16 +74,22 @@ def kept(model: tv.HookedModel, name: str) -> tuple[tv.Sweep, dict]:
 
 
 def show(name: str, effects: tv.Sweep, facts: dict) -> None:
-    print(f"\n{name}: {effects.n} shuffled prompts, split-half {facts['split_half']:.2f}, {facts['seconds_of_effects']} s of processor")
+    print(
+        f"\n{name}: {effects.n} shuffled prompts, split-half {facts['split_half']:.2f}, {facts['seconds_of_effects']} s of processor"
+    )
     table = tv.head_ranking(effects)
     for row in table.head(5).itertuples():
-        print(f"  {row.rank}. head {row.layer}.{row.head}  {row.effect:+.4f} [{row.low:+.4f}, {row.high:+.4f}], selected {row.selected:.2f}")
+        print(
+            f"  {row.rank}. head {row.layer}.{row.head}  {row.effect:+.4f} [{row.low:+.4f}, {row.high:+.4f}], selected {row.selected:.2f}"
+        )
     settle = tv.ranking_stability(effects).to_frame()
     for score in ("halves: rank correlation", "halves: top heads shared"):
         part = settle[(settle["score"] == score) & (settle["n"] > 0)]
         print(f"  {score}: " + ", ".join(f"{row.prompts} {row.mean:.2f}" for row in part.itertuples()))
-    print(f"  first ten heads added at layer {facts['layer']} (ResidualMean replaces at {facts['residual_mean_layer']}), "
-          f"{facts['n']} test queries, first token right:")  # fmt: skip
+    print(
+        f"  first ten heads added at layer {facts['layer']} (ResidualMean replaces at {facts['residual_mean_layer']}), "
+        f"{facts['n']} test queries, first token right:"
+    )
     print("  " + ", ".join(f"{condition} {share:.2f}" for condition, share in facts["accuracy"].items()), flush=True)
 
 

@@ -79,14 +79,21 @@ def about(device: torch.device, asked: argparse.Namespace) -> dict[str, Any]:
         properties = torch.cuda.get_device_properties(device)
         card, memory = properties.name, round(properties.total_memory / 2**30, 1)
     return {
-        "card": card, "card_gib": memory, "cuda": torch.version.cuda, "python": platform.python_version(),
-        "torch": torch.__version__, "transformers": transformers.__version__,
-        "transformer_lens": version("transformer_lens"), "tv_lens": tv.__version__,
-        "matmul_precision": torch.get_float32_matmul_precision(), "tf32": torch.backends.cuda.matmul.allow_tf32,
-        "threads": torch.get_num_threads(), "memory_budget_gib": asked.memory_budget_gib,
+        "card": card,
+        "card_gib": memory,
+        "cuda": torch.version.cuda,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "transformer_lens": version("transformer_lens"),
+        "tv_lens": tv.__version__,
+        "matmul_precision": torch.get_float32_matmul_precision(),
+        "tf32": torch.backends.cuda.matmul.allow_tf32,
+        "threads": torch.get_num_threads(),
+        "memory_budget_gib": asked.memory_budget_gib,
         "budget_seconds": asked.budget_seconds,
         "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-    }  # fmt: skip
+    }
 
 
 def header(told: dict[str, Any], utilisation: str) -> str:
@@ -106,7 +113,7 @@ def header(told: dict[str, Any], utilisation: str) -> str:
         "largest difference is that of the readout between tv_lens and the plain way on the sample, the spread the "
         "standard deviation of the effects. GPU utilisation: "
         f"{utilisation or 'as its driver samples it, averaged over up to a second'}."
-    )  # fmt: skip
+    )
 
 
 @contextmanager
@@ -147,8 +154,9 @@ class Benchmark:
 
     def run(self) -> bool:
         """Runs what there is time for; whether nothing failed."""
-        models = [(name, dtype) for name in self.asked.shape for dtype in SHAPES[name].dtypes
-                  if dtype in self.asked.dtype]  # fmt: skip
+        models = [
+            (name, dtype) for name in self.asked.shape for dtype in SHAPES[name].dtypes if dtype in self.asked.dtype
+        ]
         for part in [name for name in PARTS if name in self.asked.only]:
             for name, dtype in models:
                 self._row(part, name, dtype)
@@ -199,13 +207,21 @@ class Benchmark:
             self.settings[name, dtype] = f"{type(error).__name__}: {error}"
             return
         parameters = sum(p.numel() for p in {id(p): p for p in setting.model.tl.parameters()}.values())
-        self.report.add({
-            "part": "model", "shape": name, "dtype": dtype, "status": "done", "layers": setting.model.n_layers,
-            "parameters": parameters, "pass_seconds": setting.pass_seconds, "build_seconds": setting.build_seconds,
-            "remark": f"{setting.model.n_layers} layers, {parameters / 1e6:,.1f}M parameters, made in "
-                      f"{setting.build_seconds:.1f} s; a plain pass of {ids.shape[1]} tokens takes "
-                      f"{1000 * setting.pass_seconds:.0f} ms",
-        })  # fmt: skip
+        self.report.add(
+            {
+                "part": "model",
+                "shape": name,
+                "dtype": dtype,
+                "status": "done",
+                "layers": setting.model.n_layers,
+                "parameters": parameters,
+                "pass_seconds": setting.pass_seconds,
+                "build_seconds": setting.build_seconds,
+                "remark": f"{setting.model.n_layers} layers, {parameters / 1e6:,.1f}M parameters, made in "
+                f"{setting.build_seconds:.1f} s; a plain pass of {ids.shape[1]} tokens takes "
+                f"{1000 * setting.pass_seconds:.0f} ms",
+            }
+        )
 
 
 def main(given: Sequence[str] | None = None, started: float | None = None) -> int:
@@ -217,8 +233,10 @@ def main(given: Sequence[str] | None = None, started: float | None = None) -> in
         torch.set_float32_matmul_precision(asked.matmul_precision)
     benchmark = Benchmark(asked, time.perf_counter() if started is None else started)
     fine = benchmark.run()
-    print(f"{benchmark.report.path} and {benchmark.report.data.name} are written; "
-          f"{asked.budget_seconds - benchmark.left:.0f} s in all{'' if fine else '; SOME PART FAILED'}")  # fmt: skip
+    print(
+        f"{benchmark.report.path} and {benchmark.report.data.name} are written; "
+        f"{asked.budget_seconds - benchmark.left:.0f} s in all{'' if fine else '; SOME PART FAILED'}"
+    )
     return 0 if fine else 1
 
 

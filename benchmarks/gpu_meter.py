@@ -58,8 +58,15 @@ class Utilisation:
     def _start_nvidia_smi(self, device: torch.device) -> None:
         uuid = str(torch.cuda.get_device_properties(device).uuid)
         uuid = uuid if uuid.startswith("GPU-") else f"GPU-{uuid}"
-        command = ["nvidia-smi", "-i", uuid, "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits",
-                   "-lms", "100"]  # fmt: skip
+        command = [
+            "nvidia-smi",
+            "-i",
+            uuid,
+            "--query-gpu=utilization.gpu",
+            "--format=csv,noheader,nounits",
+            "-lms",
+            "100",
+        ]
         try:
             self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         except OSError as error:
@@ -147,15 +154,25 @@ class Meter:
 
 
 COLUMNS: dict[str, tuple[str, str]] = {
-    "part": ("part", "{}"), "shape": ("shape", "{}"), "dtype": ("dtype", "{}"), "cells": ("cells", "{:,}"),
+    "part": ("part", "{}"),
+    "shape": ("shape", "{}"),
+    "dtype": ("dtype", "{}"),
+    "cells": ("cells", "{:,}"),
     "ours_s": ("tv_lens, s", "{:.2f}"),
-    "single_s": ("one pass each, s", "{:.2f}"), "single_n": ("run", "{}"), "single_ratio": ("ratio", "{:.1f}x"),
-    "batched_s": ("batched passes, s", "{:.2f}"), "batched_n": ("run", "{}"), "batched_ratio": ("ratio", "{:.1f}x"),
-    "busy": ("GPU busy, %", "{:.0f}"), "device_mib": ("device peak, MiB", "{:,.0f}"),
+    "single_s": ("one pass each, s", "{:.2f}"),
+    "single_n": ("run", "{}"),
+    "single_ratio": ("ratio", "{:.1f}x"),
+    "batched_s": ("batched passes, s", "{:.2f}"),
+    "batched_n": ("run", "{}"),
+    "batched_ratio": ("ratio", "{:.1f}x"),
+    "busy": ("GPU busy, %", "{:.0f}"),
+    "device_mib": ("device peak, MiB", "{:,.0f}"),
     "host_mib": ("host growth, MiB", "{:,.0f}"),
-    "tflops": ("TFLOP/s", "{:.3g}"), "difference": ("largest difference", "{:.1e}"), "spread": ("spread", "{:.2g}"),
+    "tflops": ("TFLOP/s", "{:.3g}"),
+    "difference": ("largest difference", "{:.1e}"),
+    "spread": ("spread", "{:.2g}"),
     "remark": ("remark", "{}"),
-}  # fmt: skip
+}
 
 
 class Report:

@@ -52,8 +52,14 @@ class Sample:
 
 def row_of(cost: Cost, cells: int, flops: float | None = None) -> Row:
     """The columns that say what tv_lens took."""
-    return {"cells": cells, "ours_s": cost.seconds, "busy": cost.busy, "device_mib": cost.device_mib,
-            "host_mib": cost.host_mib, "tflops": None if flops is None else flops / cost.seconds / 1e12}  # fmt: skip
+    return {
+        "cells": cells,
+        "ours_s": cost.seconds,
+        "busy": cost.busy,
+        "device_mib": cost.device_mib,
+        "host_mib": cost.host_mib,
+        "tflops": None if flops is None else flops / cost.seconds / 1e12,
+    }
 
 
 def beside(row: Row, single: tuple[float, int], batched: tuple[float, int]) -> Row:
@@ -77,9 +83,12 @@ class Both:
 
 
 def both_ways(
-    meter: Meter, ours: Callable[[], Any], single: Callable[[], Tensor], batched: Callable[[], Tensor],
+    meter: Meter,
+    ours: Callable[[], Any],
+    single: Callable[[], Tensor],
+    batched: Callable[[], Tensor],
     around: Callable[[], AbstractContextManager[None]] = nullcontext,
-) -> Both:  # fmt: skip
+) -> Both:
     """Runs the plain way, tv_lens and the batched plain way in turn, twice where that is cheap; keeps each one's best.
 
     Args:
@@ -89,6 +98,7 @@ def both_ways(
         batched: the plain way in batches, on a sample.
         around: what the plain way needs of the model.
     """
+
     def one_round() -> Both:
         with around():
             ones, single_s = meter.seconds(single)
@@ -102,8 +112,9 @@ def both_ways(
         return first
     other = one_round()
     cost = min(first.cost, other.cost, key=lambda one: one.seconds)
-    return replace(first, cost=cost, single_s=min(first.single_s, other.single_s),
-                   batched_s=min(first.batched_s, other.batched_s))  # fmt: skip
+    return replace(
+        first, cost=cost, single_s=min(first.single_s, other.single_s), batched_s=min(first.batched_s, other.batched_s)
+    )
 
 
 def ran_as_rows(provenance: dict[str, Any]) -> str | None:
@@ -142,10 +153,11 @@ def _sweep(meter: Meter, setting: Setting, kind: str, over: tuple[str, str], mak
     tv.patch(model, pairs, few_layers, over=over, progress=False)  # warms up
     plain.passes(tl, corrupted, rows[:size], answers, size)
     both = both_ways(
-        meter, lambda: tv.patch(model, pairs, sites, over=over, progress=False),
+        meter,
+        lambda: tv.patch(model, pairs, sites, over=over, progress=False),
         lambda: plain.passes(tl, corrupted, [rows[i] for i in few], answers),
         lambda: plain.passes(tl, corrupted, rows, answers, size),
-    )  # fmt: skip
+    )
     values = torch.from_numpy(both.found.values[0].transpose(*over).values.ravel()).float()
     effects = values - float(both.found.corrupted[0])
     unedited = (float(both.found.corrupted[0]), float(plain.passes(tl, corrupted, [[]], answers)[0]))
@@ -155,9 +167,13 @@ def _sweep(meter: Meter, setting: Setting, kind: str, over: tuple[str, str], mak
     flops = setting.layer_flops * (float(work.sum()) + 3 * model.n_layers * clean.shape[1])
     gap = max(float((sample.ours - sample.batched).abs().max()), float((sample.ours[few] - sample.single).abs().max()))
     return beside(row_of(both.cost, len(cells), flops), (both.single_s, len(few)), (both.batched_s, len(chosen))) | {
-        "difference": gap, "spread": sample.spread, "largest_effect": float(effects.abs().max()),
-        "prompt": clean.shape[1], "batch": size, "remark": ran_as_rows(both.found.provenance),
-    }  # fmt: skip
+        "difference": gap,
+        "spread": sample.spread,
+        "largest_effect": float(effects.abs().max()),
+        "prompt": clean.shape[1],
+        "batch": size,
+        "remark": ran_as_rows(both.found.provenance),
+    }
 
 
 def heads(meter: Meter, setting: Setting) -> Row:
@@ -189,12 +205,19 @@ def equality(meter: Meter, setting: Setting) -> Row:
         for way, name in enumerate(("rows", "passes")):
             apart = torch.cat([one.effects()[way] - exact for one, exact in zip(samples, true)]).abs()
             gaps |= {f"{name}_rounding": float(apart.max()), f"{name}_rounding_mean": float(apart.mean())}
-        words.append("effects from those of hooked passes in float32 with the same weights: by hooked passes "
-                     f"{gaps['passes_rounding']:.1e} (mean {gaps['passes_rounding_mean']:.1e}), by tv_lens "
-                     f"{gaps['rows_rounding']:.1e} (mean {gaps['rows_rounding_mean']:.1e})")  # fmt: skip
+        words.append(
+            "effects from those of hooked passes in float32 with the same weights: by hooked passes "
+            f"{gaps['passes_rounding']:.1e} (mean {gaps['passes_rounding_mean']:.1e}), by tv_lens "
+            f"{gaps['rows_rounding']:.1e} (mean {gaps['rows_rounding_mean']:.1e})"
+        )
     gap = max(float((one.ours - one.batched).abs().max()) for one in samples)
-    return {"cells": sum(len(one.cells) for one in samples), "difference": gap, "remark": "; ".join(words),
-            "spread": min(one.spread for one in samples), **gaps}  # fmt: skip
+    return {
+        "cells": sum(len(one.cells) for one in samples),
+        "difference": gap,
+        "remark": "; ".join(words),
+        "spread": min(one.spread for one in samples),
+        **gaps,
+    }
 
 
 def _float32_effects(setting: Setting, samples: Sequence[Sample]) -> list[Tensor]:
@@ -204,17 +227,25 @@ def _float32_effects(setting: Setting, samples: Sequence[Sample]) -> list[Tensor
     clean, corrupted = (side.tokens.ids.to(setting.device) for side in (tokens.clean, tokens.corrupted))
     answers = (int(tokens.answers.correct[0]), int(tokens.answers.wrong[0]))
     unedited = plain.passes(tl, corrupted, [[]], answers)
-    return [plain.passes(tl, corrupted, one.make(tl, clean, one.cells), answers, setting.shape.batch) - unedited
-            for one in samples]  # fmt: skip
+    return [
+        plain.passes(tl, corrupted, one.make(tl, clean, one.cells), answers, setting.shape.batch) - unedited
+        for one in samples
+    ]
 
 
 # ---- circuits -------------------------------------------------------------------------------------------------------
 
 
 def _edges(
-    meter: Meter, setting: Setting, ours: Callable[[], tv.EdgeScores], clean: Tensor, corrupted: Tensor,
-    answers: tuple[int, int], source: plain.Edit | None, flops: Callable[[tv.EdgeScores, Tensor], float],
-) -> Row:  # fmt: skip
+    meter: Meter,
+    setting: Setting,
+    ours: Callable[[], tv.EdgeScores],
+    clean: Tensor,
+    corrupted: Tensor,
+    answers: tuple[int, int],
+    source: plain.Edit | None,
+    flops: Callable[[tv.EdgeScores, Tensor], float],
+) -> Row:
     """Edge scores against one hooked pass an edge, on evenly spaced edges, or for an estimate on its largest ones."""
     tl, n_layers = setting.model.tl, setting.model.n_layers
     scores = ours()  # warms up, and says which edges there are
@@ -234,8 +265,13 @@ def _edges(
     before = float(plain.passes(tl, clean, [[] if source is None else [source]], answers)[0])
     with around():
         plain.passes(tl, clean, rows[:size], answers, size)
-    both = both_ways(meter, ours, lambda: plain.passes(tl, clean, [rows[i] for i in few], answers),
-                     lambda: plain.passes(tl, clean, rows, answers, size), around)  # fmt: skip
+    both = both_ways(
+        meter,
+        ours,
+        lambda: plain.passes(tl, clean, [rows[i] for i in few], answers),
+        lambda: plain.passes(tl, clean, rows, answers, size),
+        around,
+    )
     exact = before - both.batched
     remark = None
     if scores.approximate:
@@ -243,9 +279,13 @@ def _edges(
         remark = f"an estimate: correlation with the exact effects of its {len(chosen)} largest edges {agreement:.2f}"
     row = row_of(both.cost, len(found), flops(scores, measured))
     return beside(row, (both.single_s, len(few)), (both.batched_s, len(chosen))) | {
-        "difference": float((found[chosen] - exact).abs().max()), "spread": float(found.std()), "remark": remark,
-        "largest_effect": float(found.abs().max()), "prompt": clean.shape[1], "batch": size,
-    }  # fmt: skip
+        "difference": float((found[chosen] - exact).abs().max()),
+        "spread": float(found.std()),
+        "remark": remark,
+        "largest_effect": float(found.abs().max()),
+        "prompt": clean.shape[1],
+        "batch": size,
+    }
 
 
 def decoding(meter: Meter, setting: Setting) -> Row:
@@ -263,8 +303,16 @@ def decoding(meter: Meter, setting: Setting) -> Row:
         into = scores.graph.edges[measured, 2] // scores.graph.readers_per_layer
         return setting.layer_flops * (float((model.n_layers - into).sum()) + 2 * model.n_layers * ids.shape[1])
 
-    row = _edges(meter, setting, lambda: tv.discover(model, queries, source=source, method=method, progress=False),
-                 ids, ids, answers, written, flops)  # fmt: skip
+    row = _edges(
+        meter,
+        setting,
+        lambda: tv.discover(model, queries, source=source, method=method, progress=False),
+        ids,
+        ids,
+        answers,
+        written,
+        flops,
+    )
     return row | {"remark": f"downstream of layer {layer}, at the last of {ids.shape[1]} tokens"}
 
 
@@ -297,16 +345,21 @@ def captures(meter: Meter, setting: Setting) -> Row:
     model.capture(ids[:2], tv.sites("resid_post"))
     plain.streams(tl, ids[:size], layers, size)
     both = both_ways(
-        meter, lambda: model.capture(ids, tv.sites("resid_post")),
-        lambda: plain.streams(tl, ids[:some], layers, 1), lambda: plain.streams(tl, ids[:many], layers, size),
-    )  # fmt: skip
+        meter,
+        lambda: model.capture(ids, tv.sites("resid_post")),
+        lambda: plain.streams(tl, ids[:some], layers, 1),
+        lambda: plain.streams(tl, ids[:many], layers, size),
+    )
     held = (both.found[tv.Site("resid_post", layer)][:some] for layer in range(layers))
     gap = max(float((ours - plainly).abs().max()) for ours, plainly in zip(held, both.single))
     row = row_of(both.cost, len(ids), setting.layer_flops * layers * ids.numel())
     return beside(row, (both.single_s, some), (both.batched_s, many)) | {
-        "difference": gap, "spread": float(both.single.std()), "prompt": ids.shape[1], "batch": size,
+        "difference": gap,
+        "spread": float(both.single.std()),
+        "prompt": ids.shape[1],
+        "batch": size,
         "remark": f"{ids.numel():,} tokens; the spread is that of the stream",
-    }  # fmt: skip
+    }
 
 
 def decodability(meter: Meter, setting: Setting) -> Row:
@@ -322,13 +375,17 @@ def decodability(meter: Meter, setting: Setting) -> Row:
 
     run(shots=shape.point_shots[0], n=k + 1)  # warms up
     read(1, 1)
-    both = both_ways(meter, lambda: run(shots=shape.point_shots, n=shape.points), lambda: read(each, 1),
-                     lambda: read(shape.batch, shape.batch))  # fmt: skip
+    both = both_ways(
+        meter,
+        lambda: run(shots=shape.point_shots, n=shape.points),
+        lambda: read(each, 1),
+        lambda: read(shape.batch, shape.batch),
+    )
     counts = (each * len(prompts), sum(map(len, prompts)))
     return beside(row_of(both.cost, total), (both.single_s, counts[0]), (both.batched_s, counts[1])) | {
-        "batch": shape.batch, "remark": f"prompts of {', '.join(map(str, shape.point_shots))} demonstrations; "
-        "the plain way only reads them",
-    }  # fmt: skip
+        "batch": shape.batch,
+        "remark": f"prompts of {', '.join(map(str, shape.point_shots))} demonstrations; the plain way only reads them",
+    }
 
 
 @dataclass(frozen=True)
@@ -340,7 +397,11 @@ class Part:
 
 
 PARTS: dict[str, Part] = {  # the most important first
-    "heads": Part(heads, 120), "positions": Part(positions, 250), "equality": Part(equality, 200),
-    "decoding": Part(decoding, 250), "eap": Part(eap, 200), "captures": Part(captures, 120),
+    "heads": Part(heads, 120),
+    "positions": Part(positions, 250),
+    "equality": Part(equality, 200),
+    "decoding": Part(decoding, 250),
+    "eap": Part(eap, 200),
+    "captures": Part(captures, 120),
     "decodability": Part(decodability, 250),
-}  # fmt: skip
+}

@@ -40,13 +40,20 @@ def theirs() -> np.ndarray:
         names = [f"blocks.{layer}.hook_resid_pre" for layer in range(model.n_layers)]
         _, cache = model.tl.run_with_cache(tokens.clean.tokens.ids, names_filter=names)
         return tl_patching.generic_activation_patch(
-            model.tl, tokens.corrupted.tokens.ids, cache, lambda logits: logits[0, -1, right] - logits[0, -1, wrong],
-            tl_patching.layer_pos_patch_setter, "resid_pre", index_df=index,
-        ).numpy()  # fmt: skip
+            model.tl,
+            tokens.corrupted.tokens.ids,
+            cache,
+            lambda logits: logits[0, -1, right] - logits[0, -1, wrong],
+            tl_patching.layer_pos_patch_setter,
+            "resid_pre",
+            index_df=index,
+        ).numpy()
 
 
 def ours(plan: str) -> np.ndarray:
-    sweep = tv.patch(model, pairs, tv.sites("resid_pre", layer=layers), over=("layer", "pos"), plan=plan, progress=False)
+    sweep = tv.patch(
+        model, pairs, tv.sites("resid_pre", layer=layers), over=("layer", "pos"), plan=plan, progress=False
+    )
     return sweep.values[0].values.ravel()
 
 
@@ -56,5 +63,7 @@ reference, cost_theirs = measured(theirs)
 print(f"transformer_lens.patching  {cost_theirs}")
 for plan in ("hooks", "rows"):
     found, cost = measured(lambda plan=plan: ours(plan))
-    print(f"tv.patch, {plan:5} plan       {cost}   {cost_theirs.wall / cost.wall:5.1f}x faster (cpu {cost_theirs.cpu / cost.cpu:.1f}x), "
-          f"largest difference {np.abs(found - reference).max():.1e}")  # fmt: skip
+    print(
+        f"tv.patch, {plan:5} plan       {cost}   {cost_theirs.wall / cost.wall:5.1f}x faster (cpu {cost_theirs.cpu / cost.cpu:.1f}x), "
+        f"largest difference {np.abs(found - reference).max():.1e}"
+    )

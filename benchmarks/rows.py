@@ -70,29 +70,41 @@ def one_by_one(model: tv.HookedModel, base: TokenBatch, rows: list[Row], readout
 
 def compare(model: tv.HookedModel, base: TokenBatch, rows: list[Row], answers: Answers) -> None:
     owners = torch.tensor([row.prompt for row in rows])
-    run_rows(model, base, rows[:1], Readout(tv.logit_diff, answers, owners[:1]), show_progress=False)  # tries itself once
-    fast, cost = measured(lambda: run_rows(model, base, rows, Readout(tv.logit_diff, answers, owners), plan="rows",
-                                           show_progress=False))  # fmt: skip
+    run_rows(
+        model, base, rows[:1], Readout(tv.logit_diff, answers, owners[:1]), show_progress=False
+    )  # tries itself once
+    fast, cost = measured(
+        lambda: run_rows(model, base, rows, Readout(tv.logit_diff, answers, owners), plan="rows", show_progress=False)
+    )
     line("rows, logit difference", cost, f"{len(rows)} cells")
-    full, cost_full = measured(lambda: run_rows(model, base, rows, Readout(tv.log_prob, answers, owners), plan="rows",
-                                                show_progress=False))  # fmt: skip
+    full, cost_full = measured(
+        lambda: run_rows(model, base, rows, Readout(tv.log_prob, answers, owners), plan="rows", show_progress=False)
+    )
     line("rows, log-probability", cost_full)
     chosen = sampled(rows, options.sample)
     some = [rows[i] for i in chosen]
     readout = Readout(tv.logit_diff, answers, owners[chosen])
     factor = len(rows) / len(chosen)
     batched, cost_batched = measured(lambda: run_rows(model, base, some, readout, plan="hooks", show_progress=False))
-    line("hook plan (batched, last logits)", scaled(cost_batched, factor),
-         f"from {len(chosen)} cells; rows are {cost_batched.wall * factor / cost.wall:.0f} times faster "
-         f"(cpu {cost_batched.cpu * factor / cost.cpu:.0f})")  # fmt: skip
+    line(
+        "hook plan (batched, last logits)",
+        scaled(cost_batched, factor),
+        f"from {len(chosen)} cells; rows are {cost_batched.wall * factor / cost.wall:.0f} times faster "
+        f"(cpu {cost_batched.cpu * factor / cost.cpu:.0f})",
+    )
     few = chosen[:: max(1, len(chosen) // 9)]
     readout = Readout(tv.logit_diff, answers, owners[few])
     single, cost_single = measured(lambda: one_by_one(model, base, [rows[i] for i in few], readout))
     factor = len(rows) / len(few)
-    line("one hooked pass a cell", scaled(cost_single, factor),
-         f"from {len(few)} cells; rows are {cost_single.wall * factor / cost.wall:.0f} times faster "
-         f"(cpu {cost_single.cpu * factor / cost.cpu:.0f})")  # fmt: skip
-    gap = max(float((fast.values[chosen] - batched.values).abs().max()), float((fast.values[few] - single.cpu()).abs().max()))
+    line(
+        "one hooked pass a cell",
+        scaled(cost_single, factor),
+        f"from {len(few)} cells; rows are {cost_single.wall * factor / cost.wall:.0f} times faster "
+        f"(cpu {cost_single.cpu * factor / cost.cpu:.0f})",
+    )
+    gap = max(
+        float((fast.values[chosen] - batched.values).abs().max()), float((fast.values[few] - single.cpu()).abs().max())
+    )
     print(f"    largest difference from whole passes {gap:.1e}")
 
 
@@ -103,44 +115,67 @@ def against_transformer_lens(
     held = model.capture(clean, tv.sites("resid_pre", layer=layers))
     rows = [Row(0, (PlacedEdit(tv.Replace(site, held[site][0, [p]]), (p,)),)) for site in held for p in range(width)]
     base = model.tokens(corrupted)
-    run_rows(model, base, rows[:1], Readout(tv.logit_diff, answers, torch.zeros(1, dtype=torch.long)), show_progress=False)
+    run_rows(
+        model, base, rows[:1], Readout(tv.logit_diff, answers, torch.zeros(1, dtype=torch.long)), show_progress=False
+    )
     readout = Readout(tv.logit_diff, answers, torch.zeros(len(rows), dtype=torch.long))
     fast, cost = measured(lambda: run_rows(model, base, rows, readout, plan="rows", show_progress=False))
     line("rows", cost, f"{len(layers)} layers x {width} positions")
     index = [(layer, pos) for layer in layers for pos in range(width)]
-    chosen = sorted(np.random.default_rng(0).choice(len(index), min(options.sample, len(index)), replace=False).tolist())
+    chosen = sorted(
+        np.random.default_rng(0).choice(len(index), min(options.sample, len(index)), replace=False).tolist()
+    )
     right, wrong = int(answers.correct[0]), int(answers.wrong[0])
 
     def theirs() -> np.ndarray:
         with torch.no_grad():
             _, cache = model.tl.run_with_cache(clean, names_filter=[f"blocks.{i}.hook_resid_pre" for i in layers])
             return tl_patching.generic_activation_patch(
-                model.tl, corrupted, cache, lambda logits: logits[0, -1, right] - logits[0, -1, wrong],
-                tl_patching.layer_pos_patch_setter, "resid_pre",
+                model.tl,
+                corrupted,
+                cache,
+                lambda logits: logits[0, -1, right] - logits[0, -1, wrong],
+                tl_patching.layer_pos_patch_setter,
+                "resid_pre",
                 index_df=pd.DataFrame([index[i] for i in chosen], columns=["layer", "pos"]),
-            ).numpy()  # fmt: skip
+            ).numpy()
 
     slow, cost_slow = measured(theirs)
     factor = len(index) / len(chosen)
-    line("transformer_lens.patching", scaled(cost_slow, factor),
-         f"from {len(chosen)} cells; rows are {cost_slow.wall * factor / cost.wall:.1f} times faster "
-         f"(cpu {cost_slow.cpu * factor / cost.cpu:.1f})")  # fmt: skip
+    line(
+        "transformer_lens.patching",
+        scaled(cost_slow, factor),
+        f"from {len(chosen)} cells; rows are {cost_slow.wall * factor / cost.wall:.1f} times faster "
+        f"(cpu {cost_slow.cpu * factor / cost.cpu:.1f})",
+    )
     print(f"    largest difference {np.abs(fast.values.numpy()[chosen] - slow).max():.1e}")
 
 
 model = tv.load("smollm2-135m")
-tokens = tv.task("present-past").pairs(shots=options.shots, n=1, corrupt="shuffle_labels", seed=0).uniform(model).tokenize(model)
+tokens = (
+    tv.task("present-past")
+    .pairs(shots=options.shots, n=1, corrupt="shuffle_labels", seed=0)
+    .uniform(model)
+    .tokenize(model)
+)
 base, width = model.tokens(tokens.corrupted.tokens), tokens.clean.tokens.width
 last, only = width - 1, options.only.split(",")
 rate = matmul_rate()
-print(f"{model.name}, prompt of {width} tokens, {options.threads} thread(s), matrix products at {rate / 1e9:.0f} GFLOP/s")
+print(
+    f"{model.name}, prompt of {width} tokens, {options.threads} thread(s), matrix products at {rate / 1e9:.0f} GFLOP/s"
+)
 if "a" in only:
     held = model.capture(tokens.clean.tokens, tv.sites("z", pos=-1))
-    rows = [Row(0, (PlacedEdit(tv.Replace(tv.Site("z", site.layer, head), held[site][0, head][None]), (last,)),))
-            for site in held for head in range(model.shape.n_heads)]  # fmt: skip
+    rows = [
+        Row(0, (PlacedEdit(tv.Replace(tv.Site("z", site.layer, head), held[site][0, head][None]), (last,)),))
+        for site in held
+        for head in range(model.shape.n_heads)
+    ]
     per_token = 2 * sum(p.numel() for p in model.tl.blocks[0].parameters()) * model.n_layers
     need = per_token * (width + sum(1 - row.edits[0].intervention.site.layer / model.n_layers for row in rows))
-    print(f"(a) all {len(rows)} heads at the last token; the rows need {need / 1e9:.0f} GFLOP = {need / rate:.2f} s at that rate")
+    print(
+        f"(a) all {len(rows)} heads at the last token; the rows need {need / 1e9:.0f} GFLOP = {need / rate:.2f} s at that rate"
+    )
     compare(model, base, rows, tokens.answers)
 if "b" in only:
     vectors = model.capture(tokens.clean.tokens, tv.sites("resid_post", pos=-1))

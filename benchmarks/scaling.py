@@ -38,9 +38,15 @@ USUAL = {"tokens": 100, "layers": 4, "heads": 9, "prompts": 1}
 def model_of(layers: int, heads: int) -> tv.HookedModel:
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
-        vocab_size=2048, hidden_size=64 * heads, intermediate_size=1536 * heads // 9, num_hidden_layers=layers,
-        num_attention_heads=heads, num_key_value_heads=max(1, heads // 3), max_position_embeddings=512, pad_token_id=0,
-    )  # fmt: skip
+        vocab_size=2048,
+        hidden_size=64 * heads,
+        intermediate_size=1536 * heads // 9,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=max(1, heads // 3),
+        max_position_embeddings=512,
+        pad_token_id=0,
+    )
     return tv.load(transformers.LlamaForCausalLM(config), name=f"{layers} layers, {heads} heads")
 
 
@@ -59,8 +65,12 @@ def cost(tokens: int, layers: int, heads: int, prompts: int) -> tuple[float, flo
     ids = torch.randint(3, 2048, (prompts, tokens), generator=torch.Generator().manual_seed(0))
     base = model.tokens(ids)
     values = torch.randn(layers, heads, model.shape.d_head, generator=torch.Generator().manual_seed(1))
-    rows = [tv.Row(i, (tv.PlacedEdit(tv.Replace(tv.Site("z", layer, head), values[layer, head][None]), (tokens - 1,)),))
-            for layer in range(layers) for head in range(heads) for i in range(prompts)]  # fmt: skip
+    rows = [
+        tv.Row(i, (tv.PlacedEdit(tv.Replace(tv.Site("z", layer, head), values[layer, head][None]), (tokens - 1,)),))
+        for layer in range(layers)
+        for head in range(heads)
+        for i in range(prompts)
+    ]
     answers = Answers(torch.full((prompts,), 5), torch.full((prompts,), 6))
 
     def run(some: list[tv.Row], plan: str) -> None:
@@ -80,12 +90,23 @@ for axis, sizes in AXES.items():
         print(f"{axis:<10}{size:>6}{by_rows:>12.3f}{by_hooks:>12.2f}{by_hooks / by_rows:>8.1f}")
     slopes = [np.polyfit(np.log(sizes), np.log(column), 1)[0] for column in found.T]
     ends = [np.diff(np.log(column[-2:]))[0] / np.diff(np.log(sizes[-2:]))[0] for column in found.T]
-    print(f"{axis:<10}{'grows as':>6} size^{slopes[0]:.2f} by rows (size^{ends[0]:.2f} at the end), size^{slopes[1]:.2f} by hooks\n", flush=True)
-    figures.append(tv.Sweep(
-        xr.DataArray(np.log10(found)[None], dims=("example", axis, "plan"), coords={axis: list(sizes), "plan": ["rows", "hooks"]}),
-        metric="log10 of processor seconds", units="decades", sign="lower is faster",
-        name=f"all heads at the last token, by {axis}: size^{slopes[0]:.2f} by rows, size^{slopes[1]:.2f} by hooks",
-    ))  # fmt: skip
+    print(
+        f"{axis:<10}{'grows as':>6} size^{slopes[0]:.2f} by rows (size^{ends[0]:.2f} at the end), size^{slopes[1]:.2f} by hooks\n",
+        flush=True,
+    )
+    figures.append(
+        tv.Sweep(
+            xr.DataArray(
+                np.log10(found)[None],
+                dims=("example", axis, "plan"),
+                coords={axis: list(sizes), "plan": ["rows", "hooks"]},
+            ),
+            metric="log10 of processor seconds",
+            units="decades",
+            sign="lower is faster",
+            name=f"all heads at the last token, by {axis}: size^{slopes[0]:.2f} by rows, size^{slopes[1]:.2f} by hooks",
+        )
+    )
 if options.page:
     sections = [(f"By {axis}", [tv.plot(figure, kind="lines")]) for axis, figure in zip(AXES, figures)]
     tv.page("How the cost of sweeps grows", sections, lead=__doc__.splitlines()[0]).save(options.page)

@@ -31,10 +31,21 @@ PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::_scaled_dot_product")
 def plain_loop(config: TrainingConfig) -> Callable[[], None]:
     """One step of the loop without this library's care, each time it is called."""
     sizes = config.network
-    body = GPT2Model(GPT2Config(
-        vocab_size=1, n_positions=2 * sizes.points, n_embd=sizes.d_model, n_layer=sizes.n_layers, n_head=sizes.n_heads,
-        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, use_cache=False, bos_token_id=0, eos_token_id=0,
-    ))  # fmt: skip
+    body = GPT2Model(
+        GPT2Config(
+            vocab_size=1,
+            n_positions=2 * sizes.points,
+            n_embd=sizes.d_model,
+            n_layer=sizes.n_layers,
+            n_head=sizes.n_heads,
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+            use_cache=False,
+            bos_token_id=0,
+            eos_token_id=0,
+        )
+    )
     read_in, read_out = torch.nn.Linear(sizes.width, sizes.d_model), torch.nn.Linear(sizes.d_model, 1)
     modules = torch.nn.ModuleList([body, read_in, read_out]).train()
     optimizer = torch.optim.Adam(modules.parameters(), lr=config.lr)
@@ -74,8 +85,11 @@ def main() -> None:
     torch.set_num_threads(1)
     config = preset(asked.preset, **({} if asked.batch is None else {"batch": asked.batch}))
     adam = TrainingConfig.from_json({**config.to_json(), "optimizer": "adam"})
-    loops = {"Hugging Face, plain": plain_loop(config), "tv_lens, Adam": own_loop(adam),
-             f"tv_lens, {config.optimizer}": own_loop(config)}  # fmt: skip
+    loops = {
+        "Hugging Face, plain": plain_loop(config),
+        "tv_lens, Adam": own_loop(adam),
+        f"tv_lens, {config.optimizer}": own_loop(config),
+    }
     for step in loops.values():
         for _ in range(3):
             step()
@@ -86,11 +100,15 @@ def main() -> None:
             step()
             spent[name].append(time.process_time() - begun)
     peer = statistics.median(spent["Hugging Face, plain"])
-    print(f"{asked.preset}: batch {config.batch}, {config.network.n_parameters:,} parameters, one thread, {asked.steps} steps each")
+    print(
+        f"{asked.preset}: batch {config.batch}, {config.network.n_parameters:,} parameters, one thread, {asked.steps} steps each"
+    )
     for name, seconds in spent.items():
         middle = statistics.median(seconds)
-        print(f"  {name:<22}{1 / middle:6.1f} steps/s  {1000 * middle:6.1f} ms  {peer / middle:5.2f} x  "
-              f"{share_of_products(loops[name]):4.0%} in matrix products")  # fmt: skip
+        print(
+            f"  {name:<22}{1 / middle:6.1f} steps/s  {1000 * middle:6.1f} ms  {peer / middle:5.2f} x  "
+            f"{share_of_products(loops[name]):4.0%} in matrix products"
+        )
 
 
 if __name__ == "__main__":

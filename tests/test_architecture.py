@@ -13,7 +13,9 @@ import pytest
 import tv_lens
 
 ROOT = Path(tv_lens.__file__).parent
-FILES = {".".join(p.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__"): p for p in ROOT.rglob("*.py")}
+FILES = {
+    ".".join(p.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__"): p for p in ROOT.rglob("*.py")
+}
 
 # A room may import those of a lower number, and itself; rooms of one number do not import each other.
 LEVELS = {
@@ -21,8 +23,18 @@ LEVELS = {
     "storage": 1, "results": 2, "loading": 3, "model": 4, "rows": 5, "tasks": 6, "patching": 7, "task_vectors": 8,
     "circuits": 8, "lab": 8, "viz": 9, "experiments": 10, "cli": 11,
 }  # fmt: skip
-HOOKS = {"hooks", "add_hook", "add_perma_hook", "run_with_hooks", "run_with_cache", "reset_hooks", "register_forward_hook",
-         "register_forward_pre_hook", "register_full_backward_hook", "register_full_backward_pre_hook"}  # fmt: skip
+HOOKS = {
+    "hooks",
+    "add_hook",
+    "add_perma_hook",
+    "run_with_hooks",
+    "run_with_cache",
+    "reset_hooks",
+    "register_forward_hook",
+    "register_forward_pre_hook",
+    "register_full_backward_hook",
+    "register_full_backward_pre_hook",
+}
 
 
 @cache
@@ -88,7 +100,9 @@ def test_the_rule_itself_can_say_no():
     assert not allowed("patching", "task_vectors") and allowed("task_vectors", "patching")
     assert not allowed("site", "model") and not allowed("circuits", "task_vectors") and not allowed("model", "tasks")
     assert allowed("patching", "rows") and allowed("tasks", "metrics") and allowed("cli", "experiments")
-    assert "tv_lens.model.registry" in reached("tv_lens.patching.activations") and "tv_lens.model.hooked_model" not in direct("tv_lens.site")
+    assert "tv_lens.model.registry" in reached(
+        "tv_lens.patching.activations"
+    ) and "tv_lens.model.hooked_model" not in direct("tv_lens.site")
 
 
 def test_no_module_reaches_itself():
@@ -127,9 +141,16 @@ def touches_hooks(node: ast.AST) -> bool:
 
 
 @pytest.mark.parametrize(
-    "code", ["bridge.add_hook(n, f)", "with b.hooks(fwd_hooks=h): pass", "b.set_use_attn_result(True)",
-             "getattr(b, f'set_{flag}')(True)", "b.cfg.use_attn_result = True", "m.register_forward_hook(f)"],
-)  # fmt: skip
+    "code",
+    [
+        "bridge.add_hook(n, f)",
+        "with b.hooks(fwd_hooks=h): pass",
+        "b.set_use_attn_result(True)",
+        "getattr(b, f'set_{flag}')(True)",
+        "b.cfg.use_attn_result = True",
+        "m.register_forward_hook(f)",
+    ],
+)
 def test_R1_no_way_of_adding_a_hook_escapes_the_rule(code):
     assert any(map(touches_hooks, ast.walk(ast.parse(code))))
 
@@ -142,8 +163,12 @@ def test_R1_only_the_registry_lets_other_code_run_in_a_models_place():
         return setter and any(isinstance(a, ast.Constant) and a.value == "forward" for a in node.args)
 
     assert {module for module in FILES if any(map(replaces_forward, nodes(module)))} == {"tv_lens.model.rerouting"}
-    assert {module for module in FILES if "tv_lens.model.rerouting.narrowed" in imported(module)} == {"tv_lens.model.registry"}
-    assert {module for module in FILES if "tv_lens.model.rerouting.replaced_blocks" in imported(module)} == {"tv_lens.model.registry"}
+    assert {module for module in FILES if "tv_lens.model.rerouting.narrowed" in imported(module)} == {
+        "tv_lens.model.registry"
+    }
+    assert {module for module in FILES if "tv_lens.model.rerouting.replaced_blocks" in imported(module)} == {
+        "tv_lens.model.registry"
+    }
 
 
 def test_viz_imports_only_result_types():
@@ -159,7 +184,9 @@ def test_viz_imports_only_result_types():
             assert inspect.isclass(thing) or attribute.isupper(), f"{module} imports {name}"
 
 
-@pytest.mark.parametrize("package", ["plotly", "circuitsvis", "umap", "sklearn", "typer", "rich", "peft", "conllu", "gguf"])
+@pytest.mark.parametrize(
+    "package", ["plotly", "circuitsvis", "umap", "sklearn", "typer", "rich", "peft", "conllu", "gguf"]
+)
 def test_heavy_packages_wait_for_their_first_use(package):
     eager = []
     for module in FILES:
@@ -172,8 +199,12 @@ def test_heavy_packages_wait_for_their_first_use(package):
 
 @pytest.mark.parametrize("module", FILES)
 def test_no_file_asserts_prints_or_grows_too_long(module):
-    found = [node for node in nodes(module) if isinstance(node, ast.Assert)
-             or (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print")]  # fmt: skip
+    found = [
+        node
+        for node in nodes(module)
+        if isinstance(node, ast.Assert)
+        or (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print")
+    ]
     assert [node.lineno for node in found] == []
     assert len(FILES[module].read_text(encoding="utf-8").splitlines()) <= 420
     assert ast.get_docstring(tree(module)), "every file says what it is"

@@ -11,9 +11,7 @@ from tv_lens.errors import EmptySelection, InvalidArgument, PositionError, Promp
 ROWS = [[5, 6, 7, 8], [9], [3, 4]]
 
 
-@pytest.mark.parametrize(
-    "side, first, last", [("right", [0, 0, 0], [3, 0, 1]), ("left", [0, 3, 2], [3, 3, 3])]
-)
+@pytest.mark.parametrize("side, first, last", [("right", [0, 0, 0], [3, 0, 1]), ("left", [0, 3, 2], [3, 3, 3])])
 def test_first_and_last_are_real_tokens(side, first, last):
     batch = TokenBatch.from_lists(ROWS, pad_id=0, side=side)
     assert batch.first.tolist() == first and batch.last.tolist() == last

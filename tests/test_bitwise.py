@@ -20,7 +20,9 @@ def test_truth_tables(name):
     for pair in wide:
         a, b = pair.input.split(" ")
         assert pair.output == "".join(TRUTH[name][int(x + y, 2)] for x, y in zip(a, b))
-    assert task(f"bitwise-{name.lower()}").lookup["10110 01101"] == "".join(TRUTH[name][int(x, 2)] for x in ("10", "01", "11", "10", "01"))
+    assert task(f"bitwise-{name.lower()}").lookup["10110 01101"] == "".join(
+        TRUTH[name][int(x, 2)] for x in ("10", "01", "11", "10", "01")
+    )
 
 
 def test_all_operands_or_many_of_them():
@@ -32,7 +34,12 @@ def test_all_operands_or_many_of_them():
     assert all(member.lookup.keys() == wide[0].lookup.keys() for member in wide)
 
 
-SHOWN = {"plain": ("101 110", "100"), "comma": ("101, 110", "100"), "spaced": ("1 0 1 , 1 1 0", "1 0 0"), "prefixed": ("0b101 0b110", "0b100")}  # fmt: skip
+SHOWN = {
+    "plain": ("101 110", "100"),
+    "comma": ("101, 110", "100"),
+    "spaced": ("1 0 1 , 1 1 0", "1 0 0"),
+    "prefixed": ("0b101 0b110", "0b100"),
+}
 
 
 @pytest.mark.parametrize("style", FORMATS)

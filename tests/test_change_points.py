@@ -30,9 +30,18 @@ def run(loss_at, td_at, n=200, noise=0.3, seed=0, name="run"):
     td = (random.random((n, 1, len(td_at))) < shares).astype(float)
     loss = loss + noise * 0.1 * random.normal(size=loss.shape)
     scale = loss[:, :1].mean(1)
-    return Curves(name, tuple(f"basis {k}" for k in range(len(loss_at))), STEPS, loss, td, scale * 0 + 1.0,
-                  scale * 0 + 0.5,
-                  np.ones((n, len(loss_at))), 0.25, "layer 1")  # fmt: skip
+    return Curves(
+        name,
+        tuple(f"basis {k}" for k in range(len(loss_at))),
+        STEPS,
+        loss,
+        td,
+        scale * 0 + 1.0,
+        scale * 0 + 0.5,
+        np.ones((n, len(loss_at))),
+        0.25,
+        "layer 1",
+    )
 
 
 def test_a_crossing_is_where_the_isotonic_regression_crosses():
@@ -68,8 +77,10 @@ def test_two_levels_against_every_split():
     random = np.random.default_rng(1)
     for _ in range(20):
         curve = random.normal(size=8)
-        errors = [((curve[:j] - curve[:j].mean()) ** 2).sum() + ((curve[j:] - curve[j:].mean()) ** 2).sum()
-                  for j in range(1, 8)]
+        errors = [
+            ((curve[:j] - curve[:j].mean()) ** 2).sum() + ((curve[j:] - curve[j:].mean()) ** 2).sum()
+            for j in range(1, 8)
+        ]
         split = int(np.argmin(errors)) + 1
         jump = curve[split:].mean() - curve[:split].mean()
         found = two_levels(curve, [2**i for i in range(8)], np.array(jump * 0.99))

@@ -24,7 +24,11 @@ def found(tiny_model):
 def test_the_curve_ends_at_the_clean_run_and_its_shares_and_areas_are_those_of_the_definition(found):
     model, scores = found
     sweep = tv.faithfulness(model, scores, contrast(5, seed=9), n_random=2)
-    assert sweep.axes == ("kind", "size") and sweep.values["kind"].values.tolist() == ["circuit", "random", "degree-matched"]
+    assert sweep.axes == ("kind", "size") and sweep.values["kind"].values.tolist() == [
+        "circuit",
+        "random",
+        "degree-matched",
+    ]
     assert sweep.values["size"].values[-1] == len(scores.graph) == sweep.values["effective"].values[-1]
     np.testing.assert_allclose(sweep.values.isel(size=-1), sweep.clean.values[:, None] * np.ones(3), atol=1e-5)
     recovered = sweep.recovery().mean()
@@ -49,7 +53,9 @@ def test_a_circuit_is_tested_as_it_is_and_grown_ones_waste_no_edge(found):
     model, scores = found
     circuit = scores.top(20).prune()
     alone = tv.faithfulness(model, circuit, contrast(4, seed=9), n_random=0)
-    assert alone.values["size"].values.tolist() == [len(circuit)] and alone.values["kind"].values.tolist() == ["circuit"]
+    assert alone.values["size"].values.tolist() == [len(circuit)] and alone.values["kind"].values.tolist() == [
+        "circuit"
+    ]
     loose = tv.faithfulness(model, scores, contrast(4, seed=9), sizes=[20], n_random=0)
     np.testing.assert_allclose(alone.values.values, loose.values.values, atol=1e-5)  # what leads nowhere does nothing
     assert int(loose.values["effective"][0]) == len(circuit)
@@ -104,7 +110,9 @@ def test_what_does_not_belong_together_is_refused(found, tiny_model, tmp_path):
     with pytest.raises(InvalidArgument, match="not known what the clean and the corrupted run differ in"):
         tv.faithfulness(model, again, contrast(3))
     told = tv.faithfulness(model, again, contrast(3), question=scores.question, sizes=[5], n_random=0)
-    np.testing.assert_array_equal(told.values, tv.faithfulness(model, scores, contrast(3), sizes=[5], n_random=0).values)
+    np.testing.assert_array_equal(
+        told.values, tv.faithfulness(model, scores, contrast(3), sizes=[5], n_random=0).values
+    )
     other = tv.circuits.CircuitQuestion(tv.Replace("resid_post[1]@-1", vector()))
     with pytest.raises(MisalignedPrompts, match="other edges than the circuit"):
         tv.faithfulness(model, scores, contrast(3), question=other)
@@ -121,7 +129,9 @@ def test_what_does_not_belong_together_is_refused(found, tiny_model, tmp_path):
 def drawn(effect: torch.Tensor, n: int, seed: int, noise: float = 0.3) -> tv.EdgeScores:
     graph = tv.circuits.Graph(tv.site.ModelShape(3, 4, 4, 16, 4, 32, 50, 32), source=Site("resid_pre", 0, pos=-1))
     generator = torch.Generator().manual_seed(seed)
-    return tv.EdgeScores(graph, effect[: len(graph)] + noise * torch.randn(n, len(graph), generator=generator), metric="m", units="u")
+    return tv.EdgeScores(
+        graph, effect[: len(graph)] + noise * torch.randn(n, len(graph), generator=generator), metric="m", units="u"
+    )
 
 
 def test_tasks_of_one_mechanism_agree_as_halves_of_one_task_do_and_others_do_not():

@@ -24,15 +24,27 @@ def scored(graph: Graph, seed: int = 0) -> tv.EdgeScores:
     """Scores of every kind of number: odd bits, a negative zero, edges that were not measured."""
     values = torch.randn(5, len(graph), generator=torch.Generator().manual_seed(seed)) / 3
     values[:, 1], values[:, 2:4] = -0.0, float("nan")
-    return tv.EdgeScores(graph, values, metric="logit_diff", units="logits", method={"name": "EAPIG", "steps": 5},
-                         clean=torch.rand(5), corrupted=None, gradient_at="path", approximate=True,
-                         provenance={"fingerprint": "f00d", "model": "toy", "note": "ü <&>"})  # fmt: skip
+    return tv.EdgeScores(
+        graph,
+        values,
+        metric="logit_diff",
+        units="logits",
+        method={"name": "EAPIG", "steps": 5},
+        clean=torch.rand(5),
+        corrupted=None,
+        gradient_at="path",
+        approximate=True,
+        provenance={"fingerprint": "f00d", "model": "toy", "note": "ü <&>"},
+    )
 
 
 @pytest.fixture(params=["source", "spans", "grouped at the end"])
 def circuit(request) -> tv.Circuit:
-    graph = {"source": Graph(SHAPE, source=Site("resid_post", 0, pos=-1)), "spans": Graph(SHAPE, positions=SPANS),
-             "grouped at the end": Graph(SHAPE, parallel=True)}[request.param]  # fmt: skip
+    graph = {
+        "source": Graph(SHAPE, source=Site("resid_post", 0, pos=-1)),
+        "spans": Graph(SHAPE, positions=SPANS),
+        "grouped at the end": Graph(SHAPE, parallel=True),
+    }[request.param]
     return scored(graph).top(40).prune()
 
 
@@ -75,12 +87,19 @@ def test_the_fields_are_those_that_eap_ig_reads(by_hand):
     content = json.loads(tv.Circuit(graph, by_hand.mask, scores).to_json())
     assert content["cfg"] == {"n_layers": 3, "n_heads": 4, "d_model": 32, "parallel_attn_mlp": False}
     assert content["edges"] == {
-        "input->a0.h0<v>": {"score": 1.5, "in_graph": True}, "input->a0.h1<v>": {"score": 1.5, "in_graph": True},
-        "input->a0.h1<q>": {"score": 2.0, "in_graph": True}, "a0.h1->m1": {"score": 3.0, "in_graph": True},
-        "m1->logits": {"score": -4.0, "in_graph": True}, "a0.h1->logits": {"score": 5.0, "in_graph": True},
-    }  # fmt: skip
-    assert set(content["nodes"]) == {"input", "logits", *(f"m{i}" for i in range(3)),
-                                     *(f"a{i}.h{j}" for i in range(3) for j in range(4))}  # fmt: skip
+        "input->a0.h0<v>": {"score": 1.5, "in_graph": True},
+        "input->a0.h1<v>": {"score": 1.5, "in_graph": True},
+        "input->a0.h1<q>": {"score": 2.0, "in_graph": True},
+        "a0.h1->m1": {"score": 3.0, "in_graph": True},
+        "m1->logits": {"score": -4.0, "in_graph": True},
+        "a0.h1->logits": {"score": 5.0, "in_graph": True},
+    }
+    assert set(content["nodes"]) == {
+        "input",
+        "logits",
+        *(f"m{i}" for i in range(3)),
+        *(f"a{i}.h{j}" for i in range(3) for j in range(4)),
+    }
     inside = {name for name, node in content["nodes"].items() if node["in_graph"]}
     assert inside == {"input", "a0.h1", "m1", "logits"}
 
@@ -96,8 +115,13 @@ def test_what_mib_does_not_know_stays_out_of_its_fields():
 def test_a_json_of_another_model_is_refused(tiny_model):
     model = tiny_model("llama")
     graph = Graph(model.shape, source=Site("resid_post", 0, pos=-1))
-    own = tv.EdgeScores(graph, torch.randn(2, len(graph)), metric="m", units="u",
-                        provenance={"fingerprint": model.fingerprint, "model": "llama"}).top(9)  # fmt: skip
+    own = tv.EdgeScores(
+        graph,
+        torch.randn(2, len(graph)),
+        metric="m",
+        units="u",
+        provenance={"fingerprint": model.fingerprint, "model": "llama"},
+    ).top(9)
     assert tv.Circuit.from_json(own.to_json(), model).same_edges(own)
     with pytest.raises(ModelMismatch, match="fingerprint"):
         tv.Circuit.from_json(own.to_json(), tiny_model("llama", seed=1))
@@ -107,10 +131,14 @@ def test_a_json_of_another_model_is_refused(tiny_model):
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("{", "not JSON"), ('{"cfg": {}, "nodes": {}, "edges": {}}', "EAP-IG or MIB"), ('{"a": 1}', "no circuit of tv_lens"),
-     ('{"tv_lens": {"format": "tv_lens.circuit", "version": 99}}', "later tv_lens"),
-     ('{"tv_lens": {"format": "tv_lens.circuit", "version": 1}}', "damaged")],
-)  # fmt: skip
+    [
+        ("{", "not JSON"),
+        ('{"cfg": {}, "nodes": {}, "edges": {}}', "EAP-IG or MIB"),
+        ('{"a": 1}', "no circuit of tv_lens"),
+        ('{"tv_lens": {"format": "tv_lens.circuit", "version": 99}}', "later tv_lens"),
+        ('{"tv_lens": {"format": "tv_lens.circuit", "version": 1}}', "damaged"),
+    ],
+)
 def test_what_is_no_circuit_is_an_error(text, says):
     with pytest.raises(FormatError, match=says):
         tv.Circuit.from_json(text)
@@ -126,8 +154,16 @@ def test_a_damaged_mask_is_an_error(by_hand):
 def test_a_key_read_at_one_position_leads_to_its_head_wherever_it_writes(by_hand):
     """`input->a0.kv0<v>@x0` feeds a0.h0 and a0.h1 (one group), and only a0.h1 writes, at the query."""
     wiring = Wiring.of(by_hand)
-    lines = {(wiring.nodes[w.writer].name, wiring.nodes[w.writer].position, wiring.nodes[w.reader].name,
-              wiring.nodes[w.reader].position, w.part) for w in wiring.wires}  # fmt: skip
+    lines = {
+        (
+            wiring.nodes[w.writer].name,
+            wiring.nodes[w.writer].position,
+            wiring.nodes[w.reader].name,
+            wiring.nodes[w.reader].position,
+            w.part,
+        )
+        for w in wiring.wires
+    }
     assert ("input", "x0", "a0.h1", "query", "v") in lines and len(lines) == 5 == wiring.n_edges
     assert [node.kind for node in wiring.nodes] == ["input", "input", "head", "mlp", "logits"]
 
@@ -141,11 +177,24 @@ def test_attribution_graphs_have_the_viewers_fields(circuit):
     assert set(content["qParams"]) == {"pinnedIds", "supernodes", "linkType", "clickedId", "sg_pos"}
     ids = [node["node_id"] for node in content["nodes"]]
     assert len(set(ids)) == len(ids)
-    needed = {"node_id": str, "feature": int, "layer": str, "ctx_idx": int, "feature_type": str, "jsNodeId": str,
-              "clerp": str, "token_prob": float, "is_target_logit": bool, "run_idx": int, "reverse_ctx_idx": int}  # fmt: skip
+    needed = {
+        "node_id": str,
+        "feature": int,
+        "layer": str,
+        "ctx_idx": int,
+        "feature_type": str,
+        "jsNodeId": str,
+        "clerp": str,
+        "token_prob": float,
+        "is_target_logit": bool,
+        "run_idx": int,
+        "reverse_ctx_idx": int,
+    }
     for node in content["nodes"]:
         assert all(isinstance(node[name], kind) for name, kind in needed.items())
-        assert node["feature_type"] in ("embedding", "logit", "cross layer transcoder") and 0 <= node["ctx_idx"] < len(tokens)
+        assert node["feature_type"] in ("embedding", "logit", "cross layer transcoder") and 0 <= node["ctx_idx"] < len(
+            tokens
+        )
     assert all(link["source"] in ids and link["target"] in ids for link in content["links"])
     wires = Wiring.of(circuit).wires
     assert [link["weight"] for link in content["links"]] == [wire.effect for wire in wires]
@@ -158,7 +207,10 @@ def test_graphml_is_xml_with_typed_data(circuit):
     root, wiring = ElementTree.fromstring(to_graphml(circuit)), Wiring.of(circuit)
     keys = {key.get("id") for key in root.iter(f"{space}key")}
     nodes = {node.get("id"): {d.get("key"): d.text for d in node} for node in root.iter(f"{space}node")}
-    edges = [(edge.get("source"), edge.get("target"), {d.get("key"): d.text for d in edge}) for edge in root.iter(f"{space}edge")]
+    edges = [
+        (edge.get("source"), edge.get("target"), {d.get("key"): d.text for d in edge})
+        for edge in root.iter(f"{space}edge")
+    ]
     assert [held["node-name"] for held in nodes.values()] == [node.name for node in wiring.nodes]
     assert len(edges) == len(wiring.wires)
     for (start, end, held), wire in zip(edges, wiring.wires):

@@ -47,7 +47,9 @@ def test_ungrouped_keys_are_named_by_their_head_as_the_field_does():
     assert grouped.nodes_of(grouped.readers.index("a1.kv0<v>")) == ["a1.h0", "a1.h1"]
 
 
-@pytest.mark.parametrize("component, first", [("resid_pre", "a1.h0<q>"), ("resid_mid", "m1"), ("attn_out", "m1"), ("resid_post", "logits")])
+@pytest.mark.parametrize(
+    "component, first", [("resid_pre", "a1.h0<q>"), ("resid_mid", "m1"), ("attn_out", "m1"), ("resid_post", "logits")]
+)
 def test_a_source_cuts_off_what_came_before_it(component, first):
     graph = Graph(SMALL, source=Site(component, 1, pos=-1))
     names = graph.names()
@@ -70,7 +72,9 @@ def test_a_target_cuts_off_what_comes_after_it():
     positions = tuple(Position(f"t{i}", (i,)) for i in range(3))
     graph = Graph(SMALL, positions=positions, target=Site("resid_mid", 1, pos=1))
     names = graph.names()
-    assert "a1.h0->target@t1" in names and not any("@t2" in name or "->m1" in name or name.startswith("m1") for name in names)
+    assert "a1.h0->target@t1" in names and not any(
+        "@t2" in name or "->m1" in name or name.startswith("m1") for name in names
+    )
 
 
 def test_folded_places_see_each_other_wherever_some_token_does():
@@ -135,8 +139,16 @@ def test_unmeasured_edges_are_never_chosen():
 
 def test_pruning_keeps_paths_and_tells_both_sizes():
     graph = Graph(SMALL)
-    circuit = Circuit.of(graph, ["input->a0.h1<v>" if "a0.h1<v>" in graph.readers else "input->a0.kv0<v>", "a0.h1->m1",
-                                 "m1->logits", "a0.h0->a1.h0<q>", "m0->logits"])  # fmt: skip
+    circuit = Circuit.of(
+        graph,
+        [
+            "input->a0.h1<v>" if "a0.h1<v>" in graph.readers else "input->a0.kv0<v>",
+            "a0.h1->m1",
+            "m1->logits",
+            "a0.h0->a1.h0<q>",
+            "m0->logits",
+        ],
+    )
     pruned = circuit.prune()
     assert pruned.names == ["input->a0.kv0<v>", "a0.h1->m1", "m1->logits"]
     assert pruned.requested == 5 and len(pruned) == 3 and pruned.nodes == ["input", "a0.h1", "m1", "logits"]
@@ -158,7 +170,9 @@ def test_a_grown_circuit_is_connected_to_the_end():
         circuit = made.grow(n)
         assert len(circuit) == n
         ends = {(p, r) for p, _, r in graph.edges[circuit.mask].tolist()}
-        fed = {pair for p, w, _ in graph.edges[circuit.mask].tolist() for pair in graph.readers_for(p, w)} | {(graph.end, graph.end_reader)}
+        fed = {pair for p, w, _ in graph.edges[circuit.mask].tolist() for pair in graph.readers_for(p, w)} | {
+            (graph.end, graph.end_reader)
+        }
         assert ends <= fed
     assert made.grow(1).edges[0] in (graph.edges[:, 2] == graph.end_reader).nonzero()
     assert len(made.grow(len(graph))) == len(graph)

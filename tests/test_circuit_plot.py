@@ -24,8 +24,11 @@ from tv_lens.viz.circuit_layout import PILL, Layout
 SHAPE = ModelShape(12, 6, 2, 96, 16, 64, 96, 64)
 SPANS = tuple(Position(name, (i,)) for i, name in enumerate(("bos", "x0", 'y0 "<b>"', "query")))
 SVG = "{http://www.w3.org/2000/svg}"
-GRAPHS = {"source": Graph(SHAPE, source=Site("resid_post", 3, pos=-1)), "folded": Graph(SHAPE, parallel=True),
-          "spans": Graph(SHAPE, positions=SPANS)}  # fmt: skip
+GRAPHS = {
+    "source": Graph(SHAPE, source=Site("resid_post", 3, pos=-1)),
+    "folded": Graph(SHAPE, parallel=True),
+    "spans": Graph(SHAPE, positions=SPANS),
+}
 
 
 def circuit(kind: str, n: int, seed: int = 0) -> tv.Circuit:
@@ -38,8 +41,16 @@ def circuit(kind: str, n: int, seed: int = 0) -> tv.Circuit:
     sign = (torch.rand(len(w), generator=generator) - 0.2).sign()
     mean = liked[w] * likes[r] * torch.rand(len(w), generator=generator) * sign
     values = mean * (1 + 0.3 * torch.randn(8, len(w), generator=generator))
-    scores = tv.EdgeScores(graph, values, metric="logit_diff", units="logits", method={"name": "ExactEdges"},
-                           clean=torch.full((8,), 5.0), corrupted=torch.zeros(8), provenance={"model": "toy"})  # fmt: skip
+    scores = tv.EdgeScores(
+        graph,
+        values,
+        metric="logit_diff",
+        units="logits",
+        method={"name": "ExactEdges"},
+        clean=torch.full((8,), 5.0),
+        corrupted=torch.zeros(8),
+        provenance={"model": "toy"},
+    )
     asked = n
     while len(found := scores.top(asked).prune()) < n:
         asked += max(1, n // 8)
@@ -150,15 +161,26 @@ def test_a_browser_draws_and_answers(tmp_path):
     layer = next(node.layer for node in Wiring.of(found).nodes if node.kind == "head")
     text = tv.page("p", [("s", [tv.plot(found, attention=[patterns(layer)])])]).html
     head = next(i for i, node in enumerate(Wiring.of(found).nodes) if node.kind == "head" and node.layer == layer)
-    ask = (f'const place = document.querySelector("[data-figure=circuit]"), all = place.querySelectorAll("[data-wire]");'
-           'const slider = place.querySelector("input"); slider.value = "7"; slider.dispatchEvent(new Event("input"));'
-           'const few = [...all].filter((p) => !p.classList.contains("tvc-off")).length;'
-           f'slider.value = "{len(found)}"; slider.dispatchEvent(new Event("input")); place.tvChoose({{node: {head}}});'
-           'document.body.dataset.said = [all.length, few, place.querySelectorAll("[data-node]").length].join(" ");')  # fmt: skip
+    ask = (
+        f'const place = document.querySelector("[data-figure=circuit]"), all = place.querySelectorAll("[data-wire]");'
+        'const slider = place.querySelector("input"); slider.value = "7"; slider.dispatchEvent(new Event("input"));'
+        'const few = [...all].filter((p) => !p.classList.contains("tvc-off")).length;'
+        f'slider.value = "{len(found)}"; slider.dispatchEvent(new Event("input")); place.tvChoose({{node: {head}}});'
+        'document.body.dataset.said = [all.length, few, place.querySelectorAll("[data-node]").length].join(" ");'
+    )
     path = tmp_path / "page.html"
     path.write_text(text.replace("tvDraw();</script>", f"tvDraw(); {ask}</script>"), encoding="utf-8")
-    command = [BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND",
-               f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", "--virtual-time-budget=8000", path.as_uri()]  # fmt: skip
+    command = [
+        BROWSER,
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--host-resolver-rules=MAP * ~NOTFOUND",
+        f"--user-data-dir={tmp_path / 'profile'}",
+        "--dump-dom",
+        "--virtual-time-budget=8000",
+        path.as_uri(),
+    ]
     dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
     dom = re.sub(r"<script.*?</script>", "", dom, flags=re.DOTALL)
     wiring = Wiring.of(found)

@@ -88,8 +88,11 @@ def test_exactly_the_named_edges_carry_the_answer(known):
         edges = [*late, *(f"source->{reader}" for reader in readers)]
     assert found.edges <= set(edges)
     noising = {e: (metric(logits_a) - metric(model.run(a, out_b, {e}, source, out_a)[0])).abs() / gap for e in edges}
-    denoising = {e: (metric(model.run(b, out_a, {e}, None, out_b)[0]) - metric(logits_b)).abs() / gap
-                 for e in edges if source is None}  # fmt: skip
+    denoising = {
+        e: (metric(model.run(b, out_a, {e}, None, out_b)[0]) - metric(logits_b)).abs() / gap
+        for e in edges
+        if source is None
+    }
     for effects in filter(None, (noising, denoising)):
         assert all(effects[e].min() > 0.4 for e in found.edges), "each of them alone decides every prompt"
         assert all(effects[e].max() < 0.01 for e in edges if e not in found.edges), "no other edge moves any prompt"

@@ -84,7 +84,9 @@ def test_models_says_what_is_embedded_and_what_else_loads(tv_lens, monkeypatch, 
 
 
 def test_audit_reads_the_tokenizer_alone(tv_lens, folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("tv_lens.model.hooked_model.load", lambda *args, **kwargs: pytest.fail("the weights were loaded"))
+    monkeypatch.setattr(
+        "tv_lens.model.hooked_model.load", lambda *args, **kwargs: pytest.fail("the weights were loaded")
+    )
     path = tmp_path / "same.csv"
     path.write_text("input,output\n" + "".join(f"word{i},yes\n" for i in range(20)))
     found = tv_lens("audit", "-t", "present-past", "-t", path, "-m", folder)
@@ -100,8 +102,25 @@ def test_lens_writes_the_report_and_tells_the_headline(tv_lens, folder, tmp_path
     path = tmp_path / "letters.json"
     path.write_text(json.dumps([{"input": word, "output": word[0]} for word, _ in pairs(60)]))
     out = tmp_path / "out"
-    found = tv_lens("survey", "-m", folder, "-t", path, "-t", "capitalize", "-k", "2", "-o", out, "--n", "5",
-                    "--seed", "1", "--template", "io")  # fmt: skip
+    found = tv_lens(
+        "survey",
+        "-m",
+        folder,
+        "-t",
+        path,
+        "-t",
+        "capitalize",
+        "-k",
+        "2",
+        "-o",
+        out,
+        "--n",
+        "5",
+        "--seed",
+        "1",
+        "--template",
+        "io",
+    )
     assert found.exit_code == 0, found.stderr
     summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
     assert summary["model"]["source"] == str(folder) and summary["tasks"]["letters"]["task"] == str(path)

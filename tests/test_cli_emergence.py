@@ -33,8 +33,11 @@ def folders(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch, folders):
-    monkeypatch.setitem(SIZES, "tiny", replace(SIZES["tiny"], n=12, probe_episodes=16, k=3, n_label_shuffles=10,
-                                               map_points=6, patch_episodes=4))  # fmt: skip
+    monkeypatch.setitem(
+        SIZES,
+        "tiny",
+        replace(SIZES["tiny"], n=12, probe_episodes=16, k=3, n_label_shuffles=10, map_points=6, patch_episodes=4),
+    )
     monkeypatch.setattr(embedded, "RUNS", folders[0].parent / "packed")
 
 
@@ -84,21 +87,25 @@ def test_one_embedded_seed(tmp_path):
     assert json.loads((tmp_path / "emergence.json").read_text())["model"]["name"] == "bases2-1"
 
 
-@pytest.mark.parametrize("arguments, words", [
-    (("--network", "embedded:bases3"), "did you mean 'bases2'?"),
-    (("--network", "embedded:bases2", "--network-seed", "7"), "allowed: 0, 1"),
-    (("--network", "embedded", "--network-seed", "7"), "No embedded network was trained from this seed."),
-    (("--network", "bases2"), "--network embedded or embedded:NAME"),
-    (("--network", "FOLDER", "--network-seed", "1"), "holds one seed"),
-    (("--network", "FOLDER", "--size", "tinny"), "did you mean 'tiny'?"),
-    (("--network", "FOLDER", "--out", "FILE"), "Results are written into a folder."),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (("--network", "embedded:bases3"), "did you mean 'bases2'?"),
+        (("--network", "embedded:bases2", "--network-seed", "7"), "allowed: 0, 1"),
+        (("--network", "embedded", "--network-seed", "7"), "No embedded network was trained from this seed."),
+        (("--network", "bases2"), "--network embedded or embedded:NAME"),
+        (("--network", "FOLDER", "--network-seed", "1"), "holds one seed"),
+        (("--network", "FOLDER", "--size", "tinny"), "did you mean 'tiny'?"),
+        (("--network", "FOLDER", "--out", "FILE"), "Results are written into a folder."),
+    ],
+)
 def test_bad_input_is_told_before_anything_is_measured(folders, tmp_path, monkeypatch, arguments, words):
     monkeypatch.setattr(MODULE, "measured", lambda *args: pytest.fail("something was measured"))
     (tmp_path / "file").write_text("")
     known = {"FOLDER": str(folders[0]), "FILE": str(tmp_path / "file")}
-    found = ask(*(known.get(one, one) for one in arguments),
-                *(() if "--out" in arguments else ("--out", tmp_path / "out")))
+    found = ask(
+        *(known.get(one, one) for one in arguments), *(() if "--out" in arguments else ("--out", tmp_path / "out"))
+    )
     assert found.exit_code == 2 and words in plain(found.stderr) and "Traceback" not in found.stderr
 
 

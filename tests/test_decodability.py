@@ -135,9 +135,7 @@ def test_layers_chosen_give_what_all_layers_give(model, found):
     part = decodability(model, tiny_characters.telling(3), shots=4, n=30, k=5, layers=[2, 0])
     assert part.sweep.values["layer"].values.tolist() == [2, 0]
     for layer in (0, 2):
-        np.testing.assert_array_equal(
-            part.sel(layer=layer, shots=4).values, found.sel(layer=layer, shots=4).values
-        )
+        np.testing.assert_array_equal(part.sel(layer=layer, shots=4).values, found.sel(layer=layer, shots=4).values)
 
 
 @pytest.mark.parametrize("distance", ["cosine", "standardised"])
@@ -272,8 +270,10 @@ def test_repr(found):
 
 
 def test_tasks_over_different_inputs_are_pointed_out(model):
-    low, high = (Task(name, [(x, "1") for x in half], template=tiny_characters.TEMPLATE)
-                 for name, half in (("low", tiny_characters.LETTERS[:26]), ("high", tiny_characters.LETTERS[26:])))
+    low, high = (
+        Task(name, [(x, "1") for x in half], template=tiny_characters.TEMPLATE)
+        for name, half in (("low", tiny_characters.LETTERS[:26]), ("high", tiny_characters.LETTERS[26:]))
+    )
     text = repr(decodability(model, [low, high], shots=0, n=12, k=3, null=False))
     assert text.endswith("the tasks have different inputs: shots=0 shows what the query alone gives away")
 

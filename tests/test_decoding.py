@@ -50,8 +50,10 @@ def test_the_page_draws_each_circuit_with_its_attention_and_its_curve(known, tmp
     path = known.save(tmp_path / "out")
     assert path == tmp_path / "out" / "circuits.json"
     names = {file.name for file in path.parent.iterdir()}
-    assert names == {"circuits.json",
-                     *(f"switch-{x}.{s}" for x in "ab" for s in ("json", "graph.json", "graphml", "dot", "safetensors"))}  # fmt: skip
+    assert names == {
+        "circuits.json",
+        *(f"switch-{x}.{s}" for x in "ab" for s in ("json", "graph.json", "graphml", "dot", "safetensors")),
+    }
     numbers = json.loads((path.parent / "circuits.json").read_text())
     assert numbers["tasks"]["switch-a"]["recovered"]["circuit"]["mean"] == pytest.approx(1, abs=1e-3)
     back = tv.Circuit.from_json(path.parent / "switch-a.json")
@@ -71,8 +73,23 @@ def test_bad_requests_are_refused_before_the_work(known):
 def test_the_command_compares_tasks_and_writes_what_it_says(folder, tmp_path, monkeypatch):
     for name in list(CIRCUIT_SIZES):
         monkeypatch.setitem(CIRCUIT_SIZES, name, replace(TINY, name=name))
-    arguments = ["circuit", "-m", folder, "-t", "present-past", "-t", "singular-plural", "-k", "2", "--edges", "12",
-                 "--size", "demo", "--out", tmp_path / "out"]  # fmt: skip
+    arguments = [
+        "circuit",
+        "-m",
+        folder,
+        "-t",
+        "present-past",
+        "-t",
+        "singular-plural",
+        "-k",
+        "2",
+        "--edges",
+        "12",
+        "--size",
+        "demo",
+        "--out",
+        tmp_path / "out",
+    ]
     found = CliRunner().invoke(app, [str(one) for one in arguments], prog_name="tv-lens")
     assert found.exit_code == 0, found.output
     told = re.sub(r"\s+", " ", found.stdout)

@@ -58,7 +58,12 @@ def test_predicted_is_intervened_with_a_target_and_with_a_vector_inside_the_prom
 def test_places_of_several_tokens_are_corrupted_together(tiny_model, fold, places):
     """Spans of one and two tokens; an edge of a span is the edge at all its tokens."""
     model, plain = tiny_model("qwen2"), contrast(2, pairs=True)
-    spans = (TokenSpan("x", 0, 0, 2), TokenSpan("y", 0, 2, 3), TokenSpan("x", 1, 3, 5), TokenSpan("query_x", None, 5, 6))
+    spans = (
+        TokenSpan("x", 0, 0, 2),
+        TokenSpan("y", 0, 2, 3),
+        TokenSpan("x", 1, 3, 5),
+        TokenSpan("query_x", None, 5, 6),
+    )
     made = make_passes(model, replace(plain, spans=[spans, spans]), tv.circuits.CircuitQuestion(positions=fold))
     assert len(made.graph.positions) == places
     edges = some_edges(made, 15)
@@ -93,11 +98,23 @@ def test_a_circuit_run_may_begin_where_circuits_first_differ(tiny_model):
         late = made.graph.read_times[made.graph.edges[:, 2]] >= 4  # into the last layer and the logits
         drawn = torch.rand(5, len(made.graph), generator=torch.Generator().manual_seed(0)) < 0.5
         masks = ~late | drawn
-        torch.testing.assert_close(run_circuits(made, masks, first_layer=2), run_circuits(made, masks), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            run_circuits(made, masks, first_layer=2), run_circuits(made, masks), atol=1e-5, rtol=1e-4
+        )
 
 
-@pytest.mark.parametrize("method", [tv.ExactEdges(), tv.EAP(recheck=5), tv.EAP(gradient_at="corrupted", recheck=0), tv.EAPIG(3, recheck=0),
-                                    tv.EAPIG(2, where="activations", recheck=0), tv.ACDC(0.05)], ids=repr)  # fmt: skip
+@pytest.mark.parametrize(
+    "method",
+    [
+        tv.ExactEdges(),
+        tv.EAP(recheck=5),
+        tv.EAP(gradient_at="corrupted", recheck=0),
+        tv.EAPIG(3, recheck=0),
+        tv.EAPIG(2, where="activations", recheck=0),
+        tv.ACDC(0.05),
+    ],
+    ids=repr,
+)
 def test_every_method_scores_every_edge_and_batches_change_nothing(tiny_model, method):
     model = tiny_model("qwen3")
     whole = tv.discover(model, contrast(4), **given("vector at the last token"), method=method)
@@ -105,8 +122,12 @@ def test_every_method_scores_every_edge_and_batches_change_nothing(tiny_model, m
     assert whole.approximate == isinstance(method, (tv.EAP, tv.EAPIG))
     small = replace_budget(model, 2**20)
     try:
-        torch.testing.assert_close(tv.discover(model, contrast(4), **given("vector at the last token"), method=method).values,
-                                   whole.values, atol=2e-5, rtol=1e-4)  # fmt: skip
+        torch.testing.assert_close(
+            tv.discover(model, contrast(4), **given("vector at the last token"), method=method).values,
+            whole.values,
+            atol=2e-5,
+            rtol=1e-4,
+        )
     finally:
         model.memory_budget = small
 
@@ -122,7 +143,9 @@ def replace_budget(model, budget: int) -> int:
 
 
 def test_estimates_say_what_they_are_worth(tiny_model):
-    found = tv.discover(tiny_model("gpt2"), contrast(3), **given("vector at the last token"), method=tv.EAPIG(20, recheck=30))
+    found = tv.discover(
+        tiny_model("gpt2"), contrast(3), **given("vector at the last token"), method=tv.EAPIG(20, recheck=30)
+    )
     about = found.provenance["recheck"]
     assert about["n"] == 30 and about["left_out_n"] == 30 and about["left_out_largest"] >= about["left_out_mean"]
     assert abs(about["completeness_gap"]) < 0.02 * abs(float(found.gap.mean()))
@@ -139,7 +162,9 @@ def test_screened_and_chosen_readers_are_the_exact_effects_of_those_edges(tiny_m
     everything = tv.discover(model, contrast(2, pairs=True), **arguments)
     screened = tv.discover(model, contrast(2, pairs=True), **arguments, method=tv.ExactEdges(screen=30))
     assert len(screened.measured) == 30
-    torch.testing.assert_close(screened.values[:, screened.measured], everything.values[:, screened.measured], atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        screened.values[:, screened.measured], everything.values[:, screened.measured], atol=2e-5, rtol=1e-4
+    )
     into = tv.discover(model, contrast(2, pairs=True), **arguments, method=tv.ExactEdges(into=("m2", "a1.kv0<k>")))
     assert {into.graph.readers[r] for r in into.graph.edges[into.measured, 2].tolist()} == {"m2", "a1.kv0<k>"}
     with pytest.raises(UnknownName, match="a1.h1<q>"):
@@ -174,7 +199,9 @@ def test_acdc_keeps_what_is_missed_and_its_circuit_does_what_it_says(tiny_model)
     model = tiny_model("llama")
     found = tv.discover(model, contrast(3), **given("vector at the last token"), method=tv.ACDC(0.03))
     circuit, about = found.above(0.03), found.provenance["acdc"]
-    assert len(circuit) == about["kept"] and len(circuit.prune()) == about["effective"] <= about["kept"] < len(found.graph)
+    assert len(circuit) == about["kept"] and len(circuit.prune()) == about["effective"] <= about["kept"] < len(
+        found.graph
+    )
     left = run_circuits(passes(model, "vector at the last token"), circuit.mask[None]).mean()
     assert about["metric_left"] == pytest.approx(float(left), abs=1e-4)
     none = tv.discover(model, contrast(3), **given("vector at the last token"), method=tv.ACDC(1e9))
@@ -197,7 +224,10 @@ def test_real_prompts_get_places_by_their_spans(smollm2):
     task = tv.task("present-past")
     pairs = task.pairs(shots=2, n=2, seed=0).uniform(smollm2)
     made = tv.circuits.contrast.contrast_of(smollm2, pairs, None)
-    labels = {fold: [p.label for p in tv.circuits.contrast.positions_for(made, None, fold)] for fold in ("all", "spans", "kinds", "sum")}
+    labels = {
+        fold: [p.label for p in tv.circuits.contrast.positions_for(made, None, fold)]
+        for fold in ("all", "spans", "kinds", "sum")
+    }
     assert labels["sum"] == ["all"] and labels["spans"][:3] == ["x0", "sep0", "y0"] or "prefix" in labels["spans"][0]
     assert "x" in labels["kinds"] and "sep" in labels["kinds"] and "query" in labels["kinds"]
     assert len(labels["all"]) == int(made.clean.lengths[0]) == len(set(labels["all"]))
@@ -232,8 +262,12 @@ def test_a_source_that_never_reaches_the_target_is_refused(tiny_model):
     with pytest.raises(InvalidArgument, match="never reaches the target"):
         tv.discover(model, contrast(), source=late, target=early)
     with pytest.raises(InvalidArgument, match="no such position"):
-        tv.discover(model, contrast(), source=tv.Replace("resid_post[0]@4", vector()),
-                    target=tv.Projection("resid_post[1]@2", vector()))  # fmt: skip
+        tv.discover(
+            model,
+            contrast(),
+            source=tv.Replace("resid_post[0]@4", vector()),
+            target=tv.Projection("resid_post[1]@2", vector()),
+        )
 
 
 def test_runs_without_a_gap_are_refused(tiny_model):
@@ -252,9 +286,13 @@ def test_prompts_of_unequal_structure_are_refused_where_positions_matter(tiny_mo
         tv.Contrast(ragged, tv.TokenBatch.from_lists([[9, 6, 7], [9, 6, 7]]), answers(2, 0))
     with pytest.raises(PositionError):
         tv.discover(model, tv.Contrast(ragged, ragged, answers(2, 0)), source=tv.Replace("resid_post[0]@-9", vector()))
-    at_last = tv.discover(model, tv.Contrast(ragged, ragged, answers(2, 0)), source=tv.Replace("resid_post[0]@-1", vector()))
+    at_last = tv.discover(
+        model, tv.Contrast(ragged, ragged, answers(2, 0)), source=tv.Replace("resid_post[0]@-1", vector())
+    )
     alone = tv.TokenBatch.from_lists([[5, 6, 7]])
-    one = tv.discover(model, tv.Contrast(alone, alone, answers(2, 0).select([1])), source=tv.Replace("resid_post[0]@-1", vector()))
+    one = tv.discover(
+        model, tv.Contrast(alone, alone, answers(2, 0).select([1])), source=tv.Replace("resid_post[0]@-1", vector())
+    )
     torch.testing.assert_close(at_last.values[1:], one.values, atol=2e-5, rtol=1e-4)  # lengths do not mix
 
 
@@ -278,7 +316,11 @@ def test_nothing_stays_on_the_model(tiny_model):
     with pytest.raises(RuntimeError, match="on purpose"):
         model.gradients(tokens(1, 4, 0), [tv.Site("q", 0)], fail)
     assert [parameter.requires_grad for parameter in model.tl.parameters()] == asking
-    assert torch.equal(model.run(tokens(2, 5, 0)), before) and not model.registry.attached and not model.registry.foreign_hooks()
+    assert (
+        torch.equal(model.run(tokens(2, 5, 0)), before)
+        and not model.registry.attached
+        and not model.registry.foreign_hooks()
+    )
 
 
 def fail(logits):

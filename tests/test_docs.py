@@ -87,8 +87,10 @@ def name_of(page: Path) -> str:
 
 
 def params() -> list:
-    return [pytest.param(page, id=name_of(page), marks=[pytest.mark.slow] if name_of(page) in SLOW else [])
-            for page in PAGES]  # fmt: skip
+    return [
+        pytest.param(page, id=name_of(page), marks=[pytest.mark.slow] if name_of(page) in SLOW else [])
+        for page in PAGES
+    ]
 
 
 @pytest.mark.parametrize("page", params())
@@ -96,7 +98,9 @@ def test_every_block_of_a_page_runs_and_shows_what_comes_out(page, request, tmp_
     text = page.read_text(encoding="utf-8")
     if "smollm2-135m" in text and "```python" in text:
         model, load = request.getfixturevalue("smollm2"), tv.load
-        monkeypatch.setattr(tv, "load", lambda source, **how: model if (source, how) == ("smollm2-135m", {}) else load(source, **how))
+        monkeypatch.setattr(
+            tv, "load", lambda source, **how: model if (source, how) == ("smollm2-135m", {}) else load(source, **how)
+        )
     monkeypatch.chdir(tmp_path)  # pages save files
     namespace, started = {"__name__": "__main__"}, time.process_time()
     for block in blocks_of(text):
@@ -107,7 +111,9 @@ def test_every_block_of_a_page_runs_and_shows_what_comes_out(page, request, tmp_
             continue
         got = displayed(block, page, namespace)
         if block.shown is not None and not doctest.OutputChecker().check_output(block.shown, got, FLAGS):
-            pytest.fail(f"{name_of(page)}, line {block.line}: the page shows\n{block.shown}\nand what came out is\n{got}")
+            pytest.fail(
+                f"{name_of(page)}, line {block.line}: the page shows\n{block.shown}\nand what came out is\n{got}"
+            )
     spent = time.process_time() - started
     assert name_of(page) in SLOW or spent < CPU_SECONDS, f"{name_of(page)} took {spent:.0f} s: a page is cheap, or slow"
 
@@ -124,7 +130,9 @@ def test_blocks_are_found_with_what_they_show():
 
 def test_an_error_is_displayed_where_it_is_shown_and_raised_where_it_is_not():
     code = "import tv_lens as tv\ntv.Site('nothing')\n"
-    assert displayed(Block("python", code, 1, "..."), ROOT / "page.md", {}).startswith("No component is called 'nothing'.")
+    assert displayed(Block("python", code, 1, "..."), ROOT / "page.md", {}).startswith(
+        "No component is called 'nothing'."
+    )
     with pytest.raises(errors.UnknownName):
         displayed(Block("python", code, 1), ROOT / "page.md", {})
 
@@ -150,13 +158,18 @@ def test_tests_that_are_named_exist(page):
 
 
 def test_every_error_has_a_section():
-    kinds = [kind.__name__ for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, tv.TVLensError)]
+    kinds = [
+        kind.__name__ for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, tv.TVLensError)
+    ]
     heads = re.findall(r"^## (\w+)$", (ROOT / "docs" / "errors.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
     assert sorted(heads) == sorted(kinds)
 
 
 def test_every_page_is_reached_from_the_index():
     index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
-    missing = [name_of(page) for page in PAGES[1:] if page.name != "index.md"
-               and f"({page.relative_to(ROOT / 'docs').as_posix()})" not in index]  # fmt: skip
+    missing = [
+        name_of(page)
+        for page in PAGES[1:]
+        if page.name != "index.md" and f"({page.relative_to(ROOT / 'docs').as_posix()})" not in index
+    ]
     assert not missing, f"docs/index.md does not link to {', '.join(missing)}"

@@ -20,9 +20,21 @@ from tv_lens.patching.paths import path_effects
 
 TASK = tiny_characters.pairings(1)[0]
 PARTS = {  # family -> layer -> (norm before attention, query projection, output projection)
-    "llama": lambda w, i: (w.model.layers[i].input_layernorm, w.model.layers[i].self_attn.q_proj, w.model.layers[i].self_attn.o_proj),
-    "mistral": lambda w, i: (w.model.layers[i].input_layernorm, w.model.layers[i].self_attn.q_proj, w.model.layers[i].self_attn.o_proj),
-    "phi": lambda w, i: (w.model.layers[i].input_layernorm, w.model.layers[i].self_attn.q_proj, w.model.layers[i].self_attn.dense),
+    "llama": lambda w, i: (
+        w.model.layers[i].input_layernorm,
+        w.model.layers[i].self_attn.q_proj,
+        w.model.layers[i].self_attn.o_proj,
+    ),
+    "mistral": lambda w, i: (
+        w.model.layers[i].input_layernorm,
+        w.model.layers[i].self_attn.q_proj,
+        w.model.layers[i].self_attn.o_proj,
+    ),
+    "phi": lambda w, i: (
+        w.model.layers[i].input_layernorm,
+        w.model.layers[i].self_attn.q_proj,
+        w.model.layers[i].self_attn.dense,
+    ),
 }
 
 
@@ -179,7 +191,9 @@ def test_a_hidden_demonstration_is_seen_by_nobody_after_it(family):
     assert abs(found.values).min() > 1e-4
     demonstrations = list(prompts.clean[0].demonstrations)
     demonstrations[1] = tv.tasks.Pair("Z", "Y")
-    other = tv.tasks.Prompt.build(TASK.template, demonstrations, tv.tasks.Pair(prompts.clean[0].input, prompts.clean[0].output))
+    other = tv.tasks.Prompt.build(
+        TASK.template, demonstrations, tv.tasks.Pair(prompts.clean[0].input, prompts.clean[0].output)
+    )
     other = replace(other, foil=prompts.clean[0].foil)
     again = demonstration_effects(model, replace(prompts.clean, items=(other,)), by="hiding", progress=False)
     logits = [one.provenance["whole_prompt"] for one in (again,)]
@@ -241,7 +255,9 @@ def test_a_model_that_ignores_the_mask_is_found_out():
 
 def test_padding_changes_no_effect(model):
     """Prompts of different lengths in one batch are what each is alone."""
-    words = tv.Task("words", [(x * (1 + i % 3), x.upper()) for i, x in enumerate("abcdefghijkl")], template=tiny_characters.TEMPLATE)
+    words = tv.Task(
+        "words", [(x * (1 + i % 3), x.upper()) for i, x in enumerate("abcdefghijkl")], template=tiny_characters.TEMPLATE
+    )
     pairs = words.pairs(2, 4, seed=0)
     assert len({len(text) for text in pairs.clean.texts}) > 1
     for by in ("removing", "hiding"):

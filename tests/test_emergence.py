@@ -82,8 +82,9 @@ def test_silhouettes_are_those_of_scikit_learn():
 
     random = torch.Generator().manual_seed(0)
     points, labels = torch.randn(60, 5, generator=random), torch.randint(4, (60,), generator=random)
-    np.testing.assert_allclose(silhouettes(points, labels).numpy(),
-                               silhouette_samples(points.double().numpy(), labels.numpy()), atol=1e-9)
+    np.testing.assert_allclose(
+        silhouettes(points, labels).numpy(), silhouette_samples(points.double().numpy(), labels.numpy()), atol=1e-9
+    )
 
 
 def test_groups_are_named_apart_and_tasks_within_them():
@@ -102,8 +103,9 @@ def test_groups_are_named_apart_and_tasks_within_them():
 
 def test_losses_distances_and_readings_against_a_plain_loop(found, run):
     regressor, family = tv.lab.load(run.path, step=40, device="cpu"), run.config.family
-    episodes = CheckpointEpisodes.of(family, n=30, probe_episodes=60, shots=1, k=5, n_label_shuffles=40, map_points=20,
-                                 seed=0)  # fmt: skip
+    episodes = CheckpointEpisodes.of(
+        family, n=30, probe_episodes=60, shots=1, k=5, n_label_shuffles=40, map_points=20, seed=0
+    )
     last, n = found.loss.sel(step=40).values, 30
     ridge = tv.lab.Ridge.blind(family)
     for task, row in ((0, 3), (1, 7)):
@@ -163,8 +165,9 @@ def test_the_probe_is_scikit_learns_where_tasks_are_drawn():
     placed = (points - ours.centre) @ ours.whitening
     torch.testing.assert_close(placed.mT @ placed / 300, torch.eye(6, dtype=torch.float64), atol=1e-8, rtol=0)
     peer = LogisticRegression(C=0.5, tol=1e-9, max_iter=2000).fit(placed.numpy(), labels.numpy())
-    np.testing.assert_allclose(ours.log_probabilities(points).numpy(), peer.predict_log_proba(placed.numpy()),
-                               atol=1e-3)
+    np.testing.assert_allclose(
+        ours.log_probabilities(points).numpy(), peer.predict_log_proba(placed.numpy()), atol=1e-3
+    )
 
 
 def test_a_posterior_that_is_linear_is_read_and_one_that_is_not_there_is_not():
@@ -225,8 +228,18 @@ def test_everything_is_there_and_labelled(found, run):
 
 
 def test_circuits_of_both_contrasts_are_measured_and_shown(run):
-    size = EmergenceSize("own", checkpoints=3, n=12, probe_episodes=12, shots=1, k=5, n_label_shuffles=10,
-                         map_points=5, patch_episodes=4, circuits=4)  # fmt: skip
+    size = EmergenceSize(
+        "own",
+        checkpoints=3,
+        n=12,
+        probe_episodes=12,
+        shots=1,
+        k=5,
+        n_label_shuffles=10,
+        map_points=5,
+        patch_episodes=4,
+        circuits=4,
+    )
     one = emergence(run.path, size=size, device="cpu", progress=False)
     assert one.circuits.keys() == one.decoding.keys() and 40 in one.decoding and one.left_out == {}
     told = one.summary()
@@ -285,8 +298,18 @@ def test_a_family_whose_best_predictor_nobody_knows(tmp_path):
     network = NetworkConfig(dim=3, points=5, n_layers=2, n_heads=2, d_model=16)
     config = replace(tv.lab.preset("tiny"), family=family, network=network, steps=6, checkpoints=4)
     run = tv.lab.train(config, tmp_path / "functions-0", progress=False)
-    size = EmergenceSize("own", checkpoints=3, n=12, probe_episodes=12, shots=1, k=5, n_label_shuffles=10,
-                         map_points=5, patch_episodes=0, circuits=0)  # fmt: skip
+    size = EmergenceSize(
+        "own",
+        checkpoints=3,
+        n=12,
+        probe_episodes=12,
+        shots=1,
+        k=5,
+        n_label_shuffles=10,
+        map_points=5,
+        patch_episodes=0,
+        circuits=0,
+    )
     found = emergence(run.path, size=size, device="cpu", progress=False)
     assert found.bayes is None and found.kl is None and found.readout_r2 is None and found.ceiling is None
     assert found.change_points().definition == "fit" and "TD ceiling" not in found.table()
@@ -318,7 +341,12 @@ def test_bad_requests(run, found, tmp_path):
 
 @pytest.mark.parametrize(
     "old, new",
-    [("train", "probe_episodes"), ("deals", "n_label_shuffles"), ("drawn", "map_points"), ("patched", "patch_episodes")],
+    [
+        ("train", "probe_episodes"),
+        ("deals", "n_label_shuffles"),
+        ("drawn", "map_points"),
+        ("patched", "patch_episodes"),
+    ],
 )
 def test_the_old_names_of_sizes_are_refused_with_the_new_ones(old, new):
     with pytest.raises(RenamedError, match=f"use {new}="):

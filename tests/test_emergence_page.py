@@ -62,12 +62,14 @@ def test_every_notch_shows_the_numbers_of_its_checkpoint(run):
             for task in run.tasks:
                 (curve,) = [j for j, t in lines if t.name == task and t.mode == "lines+markers" and t.xaxis == axis]
                 assert shown[curve]["x"] == list(LAYERS)
-                np.testing.assert_allclose(shown[curve]["y"], td.sel(step=step, token=token, task=task).mean().values,
-                                           atol=1e-4)
+                np.testing.assert_allclose(
+                    shown[curve]["y"], td.sel(step=step, token=token, task=task).mean().values, atol=1e-4
+                )
                 (band,) = [j for j, t in lines if t.name == task and t.fill == "toself" and t.xaxis == axis]
                 here = bounds.sel(step=step, token=token, task=task)
-                np.testing.assert_allclose(shown[band]["y"], [*here["high"].values, *here["low"].values[::-1]],
-                                           atol=1e-4)
+                np.testing.assert_allclose(
+                    shown[band]["y"], [*here["high"].values, *here["low"].values[::-1]], atol=1e-4
+                )
         for kind, axis in (("pca", "x2"), ("class means", "x5")):
             points = run.maps[kind].points.sel(step=step)
             for task in run.tasks:
@@ -151,8 +153,9 @@ def test_gains_are_zero_without_telling_tasks_apart_and_one_as_the_bayesian(run)
     sweep = gains(run)
     loss, references = run.mse().mean(), run.references.average("shots").mean()
     blind, bayes = (references.sel(reference=name).values for name in ("blind ridge", "Bayes mixture"))
-    np.testing.assert_allclose(sweep.mean().sel(curve="loss").values, (blind - loss.values) / (blind - bayes),
-                               rtol=1e-6)
+    np.testing.assert_allclose(
+        sweep.mean().sel(curve="loss").values, (blind - loss.values) / (blind - bayes), rtol=1e-6
+    )
     td = run.td_curve(**run.best()).mean()
     np.testing.assert_allclose(sweep.mean().sel(curve="decodability").values, (td.values - 0.25) / 0.75, rtol=1e-6)
     with pytest.raises(InvalidArgument, match="Nobody knows"):
@@ -193,15 +196,18 @@ def test_what_was_put_in_is_what_the_claims_say(run, claims):
     ratio = (run.mse().isel(step=-1).mean() / bayes.mean()).values
     best = claims["at the end every task is predicted as well as can be"]
     assert best.verdict == "agrees" and f"{run.tasks[ratio.argmax()]}: {ratio.max():.2f} [" in best.ours
-    assert "nearest to blind ridge, at the end to Bayes mixture" in claims["first one regression over all "
-                                                                           "coordinates, then regression with the "
-                                                                           "inferred task"].ours
+    assert (
+        "nearest to blind ridge, at the end to Bayes mixture"
+        in claims["first one regression over all coordinates, then regression with the inferred task"].ours
+    )
     assert verdicts["the task can be read off the representations at the end"] in ("agrees", "undecided")
     assert "decodability's step is" in claims["loss and decodability change together"].ours
     assert verdicts["tasks separate from the middle layers on"] == "agrees"
     assert verdicts["in the end each task's own representation helps, every other one hurts"] == "agrees"
-    assert "replacing x-tokens instead: own 0.90" in claims["in the end each task's own representation helps, every "
-                                                            "other one hurts"].control
+    assert (
+        "replacing x-tokens instead: own 0.90"
+        in claims["in the end each task's own representation helps, every other one hurts"].control
+    )
     heads = claims["some heads serve one task"]
     assert heads.verdict == "agrees" and "head 1 of layer 0 for basis 0" in heads.ours
     assert heads.ours.startswith("2 of 6 heads, for 2 tasks: ")
@@ -212,8 +218,10 @@ def test_a_network_that_learns_nothing_agrees_with_nothing():
     verdicts = {one.claim: one.verdict for one in claims_of(Findings(never))}
     assert verdicts["at the end every task is predicted as well as can be"] == "disagrees"
     assert verdicts["the task can be read off the representations at the end"] == "disagrees"
-    assert verdicts["tasks are learnt one after another"] == "undecided" and verdicts["loss and decodability change "
-                                                                                      "together"] == "undecided"
+    assert (
+        verdicts["tasks are learnt one after another"] == "undecided"
+        and verdicts["loss and decodability change together"] == "undecided"
+    )
     assert verdicts["first one regression over all coordinates, then regression with the inferred task"] == "disagrees"
     (encoded,) = [one for one in claims_of(Findings(never)) if one.claim == "tasks are encoded one after another"]
     assert encoded.verdict == "undecided" and encoded.ours == "the decodability of 0 of 4 tasks rises"
@@ -243,8 +251,10 @@ def test_functions_of_which_one_is_not_learnt():
     learnt = told["linear, sparse linear and leaky ReLU functions are learnt"]
     assert learnt.control == f"the best reference, ridge, leaves {BAYES:.2f}"
     assert told["representations of the families overlap"].verdict == "agrees"
-    assert "correlation of the heads' effects" in told["heads are shared by the linear families, not with the "
-                                                       "quadratic one"].ours
+    assert (
+        "correlation of the heads' effects"
+        in told["heads are shared by the linear families, not with the quadratic one"].ours
+    )
 
 
 def test_seeds_are_counted_and_coupling_is_pooled(run, found):
@@ -258,12 +268,15 @@ def test_seeds_are_counted_and_coupling_is_pooled(run, found):
 # ----------------------------------------------------------------------------------------------------------- pages
 
 
-@pytest.mark.parametrize("kind, words", [
-    ("disjoint", ("Fig. 2", "Fig. 9", "Figs. 10, 11", "Fig. 7", "Fig. 17", "Bayesian")),
-    ("more", ("Fig. 12", "Fig. 13", "as Fig. 7")),
-    ("overlapping", ("Fig. 14", "Fig. 15", "Decodability within the group")),
-    ("functions", ("Fig. 16", "Fig. 18", "quadratic functions are not learnt")),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "kind, words",
+    [
+        ("disjoint", ("Fig. 2", "Fig. 9", "Figs. 10, 11", "Fig. 7", "Fig. 17", "Bayesian")),
+        ("more", ("Fig. 12", "Fig. 13", "as Fig. 7")),
+        ("overlapping", ("Fig. 14", "Fig. 15", "Decodability within the group")),
+        ("functions", ("Fig. 16", "Fig. 18", "quadratic functions are not learnt")),
+    ],
+)
 def test_each_kind_of_family_has_its_page(kind, words):
     text = emergence_page(tiny_emergence.emergence(kind)).html
     for word in words:

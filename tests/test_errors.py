@@ -44,13 +44,14 @@ BUILT_IN = {
 def test_a_message_says_what_got_allowed_and_do():
     error = TVLensError("The layer does not exist.", got=31, allowed="0 to 29", do="choose one of these.")
     assert str(error) == (
-        "The layer does not exist.\n"
-        "  got:     31\n"
-        "  allowed: 0 to 29\n"
-        "  do:      choose one of these."
+        "The layer does not exist.\n  got:     31\n  allowed: 0 to 29\n  do:      choose one of these."
     )
     assert (error.what, error.got, error.allowed, error.do) == (
-        "The layer does not exist.", 31, "0 to 29", "choose one of these.")  # fmt: skip
+        "The layer does not exist.",
+        31,
+        "0 to 29",
+        "choose one of these.",
+    )
 
 
 def test_parts_that_are_not_given_leave_no_line():

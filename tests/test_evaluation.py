@@ -147,8 +147,11 @@ def test_a_vector_by_hand_needs_a_method_or_its_controls(model):
 def test_sums_and_their_controls(model, vector):
     found = evaluate(model, (vector + vector) / 2, LONG, n=4, other=OTHER, score_by="log_prob")
     plain = evaluate(model, vector, LONG, n=4, other=OTHER, score_by="log_prob")
-    np.testing.assert_allclose(found.sel(condition=["vector", "Null vector"]).values,
-                               plain.sel(condition=["vector", "Null vector"]).values, atol=1e-5)  # fmt: skip
+    np.testing.assert_allclose(
+        found.sel(condition=["vector", "Null vector"]).values,
+        plain.sel(condition=["vector", "Null vector"]).values,
+        atol=1e-5,
+    )
 
 
 def test_a_vector_from_other_splits_of_the_task_brings_a_caution(model):

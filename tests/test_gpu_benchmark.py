@@ -83,8 +83,11 @@ def test_a_part_that_fails_says_so_in_its_row_and_the_others_go_on(rehearse, gpu
     status, rows, lines = rehearse("--only", "heads", "equality", "captures", "--dtype", "float32")
     assert status == 1
     assert [(row["part"], row["status"]) for row in rows] == [
-        ("model", "done"), ("heads", "done"), ("equality", "failed"), ("captures", "done"),
-    ]  # fmt: skip
+        ("model", "done"),
+        ("heads", "done"),
+        ("equality", "failed"),
+        ("captures", "done"),
+    ]
     assert "ValueError: no such thing / here" in lines[2] and "ValueError: no such thing | here" in rows[2]["remark"]
 
 

@@ -43,8 +43,9 @@ def test_the_middle_of_a_block_has_the_whole_gradient_and_not_the_mlps_branch(ti
 def test_a_site_may_be_scored_instead_of_the_logits_and_the_pass_stops_there(tiny_model):
     model, batch = tiny_model("gpt2"), tokens(2, 5, seed=1)
     target = Site("resid_post", 1)
-    values, found, attachment = model.gradients(batch, [Site("resid_pre", 0), Site("mlp_out", 1)], first_numbers, at=target,
-                                                reads=[Site("mlp_out", 1)])  # fmt: skip
+    values, found, attachment = model.gradients(
+        batch, [Site("resid_pre", 0), Site("mlp_out", 1)], first_numbers, at=target, reads=[Site("mlp_out", 1)]
+    )
     torch.testing.assert_close(values, model.capture(batch, target)[target][:, 2, 0])
     expected = torch.zeros(2, 5, 32)
     expected[:, 2, 0] = 1

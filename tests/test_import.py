@@ -9,7 +9,18 @@ import pytest
 
 import tv_lens as tv
 
-HEAVY = {"torch", "numpy", "pandas", "xarray", "transformers", "transformer_lens", "plotly", "sklearn", "scipy", "jaxtyping"}
+HEAVY = {
+    "torch",
+    "numpy",
+    "pandas",
+    "xarray",
+    "transformers",
+    "transformer_lens",
+    "plotly",
+    "sklearn",
+    "scipy",
+    "jaxtyping",
+}
 
 
 def modules_after(code: str) -> set[str]:
@@ -43,7 +54,9 @@ def test_a_name_that_never_was_is_an_attribute_error():
         tv.ptach  # noqa: B018
 
 
-@pytest.mark.parametrize("arguments, exit_code", [("--help", 0), ("survey --help", 0), ("survey --tsak antonym", 2), ("surve", 2)])
+@pytest.mark.parametrize(
+    "arguments, exit_code", [("--help", 0), ("survey --help", 0), ("survey --tsak antonym", 2), ("surve", 2)]
+)
 def test_help_and_a_mistyped_option_answer_without_the_heavy_libraries(arguments, exit_code):
     code = f"""
 import sys

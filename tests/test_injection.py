@@ -31,7 +31,9 @@ def vector(model):
 
 @pytest.mark.parametrize("mode", ["replace", "add"])
 def test_every_cell_is_one_pass_with_the_vector_there(mode, model, vector):
-    found = tv.vector_sweep(model, vector, PAIRING, over=("pos", "layer", "scale"), scales=(0.5, 2), mode=mode, n=3, progress=False)
+    found = tv.vector_sweep(
+        model, vector, PAIRING, over=("pos", "layer", "scale"), scales=(0.5, 2), mode=mode, n=3, progress=False
+    )
     assert found.axes == ("pos", "layer", "scale") and found.provenance["plan"] == "rows"
     assert found.values["pos"].values.tolist() == [-2, -1] and found.values["scale"].values.tolist() == [0.5, 2.0]
     prompts = PAIRING.prompts(0, 3, split="test").tokenize(model)
@@ -39,7 +41,11 @@ def test_every_cell_is_one_pass_with_the_vector_there(mode, model, vector):
         for pos in (-2, -1):
             site = tv.Site("resid_post", layer, pos=pos)
             for scale in (0.5, 2.0):
-                edit = tv.Replace(site, scale * vector.direction) if mode == "replace" else tv.Add(site, vector.direction, scale)
+                edit = (
+                    tv.Replace(site, scale * vector.direction)
+                    if mode == "replace"
+                    else tv.Add(site, vector.direction, scale)
+                )
                 alone = tv.log_prob(model.run(prompts.tokens, edit), prompts.answers)
                 np.testing.assert_allclose(found.sel(layer=layer, pos=pos, scale=scale).values, alone, atol=1e-5)
     plain = tv.log_prob(model.run(prompts.tokens), prompts.answers)
@@ -106,11 +112,15 @@ def test_random_heads_are_others_of_the_same_length(model):
         drawn = {tuple(head) for head in one.method["summed_heads"]}
         assert len(drawn) == 3 and not drawn & chosen
         assert one.norm == pytest.approx(vector.norm, rel=1e-5) and one.site == vector.site
-        alone = tv.extract(model, PAIRING, method=tv.FunctionVector(layer=1, heads=sorted(drawn), shots=3, contexts=4), progress=False)
+        alone = tv.extract(
+            model, PAIRING, method=tv.FunctionVector(layer=1, heads=sorted(drawn), shots=3, contexts=4), progress=False
+        )
         assert one.cosine(alone) == pytest.approx(1, abs=1e-5)
     assert len({tuple(map(tuple, one.method["summed_heads"])) for one in controls}) == 3
     found = tv.evaluate(model, vector, PAIRING, n=4, other=OTHER, random_seeds=3, score_by="log_prob", progress=False)
-    alone = np.mean([tv.score(model, PAIRING.queries(4), one.add(), progress=False).log_prob.numpy() for one in controls], axis=0)
+    alone = np.mean(
+        [tv.score(model, PAIRING.queries(4), one.add(), progress=False).log_prob.numpy() for one in controls], axis=0
+    )
     np.testing.assert_allclose(found.values.sel(condition="random heads"), alone, atol=1e-5)
 
 
@@ -170,4 +180,6 @@ def test_a_query_that_comes_again_counts_once():
         tv.ranking_stability(made_up(values), sizes=(7,), top=2)
     with pytest.raises(InvalidArgument, match="top=9"):
         tv.ranking_stability(made_up(values), top=9)
-    assert ranked_heads(made_up(values)) == [tuple(head) for head in tv.head_ranking(made_up(values), top=2)[["layer", "head"]].values]
+    assert ranked_heads(made_up(values)) == [
+        tuple(head) for head in tv.head_ranking(made_up(values), top=2)[["layer", "head"]].values
+    ]

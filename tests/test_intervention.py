@@ -227,8 +227,14 @@ def test_an_edit_of_ones_own_needs_only_a_site_and_a_function():
 
 def test_the_edits_are_public():
     assert {tv.Replace, tv.Add, tv.Zero, tv.Mean, tv.Resample, tv.Project, tv.Intervention} == {
-        Replace, Add, Zero, Mean, Resample, Project, Intervention,
-    }  # fmt: skip
+        Replace,
+        Add,
+        Zero,
+        Mean,
+        Resample,
+        Project,
+        Intervention,
+    }
 
 
 # ---- which edits carry one prompt's numbers into another -------------------------------------------------------------

@@ -41,7 +41,11 @@ def test_sizes_seeds_and_labels(family):
 @by_kind
 def test_the_expected_square_of_an_answer_is_what_the_family_says(family):
     drawn = family.sample(20000, 1)
-    noise = sum(level**2 for level in family.levels) / family.n_tasks if isinstance(family, NoisyLinear) else family.noise**2
+    noise = (
+        sum(level**2 for level in family.levels) / family.n_tasks
+        if isinstance(family, NoisyLinear)
+        else family.noise**2
+    )
     assert float(drawn.y.square().mean()) == pytest.approx(family.power + noise, rel=0.08)
 
 

@@ -27,12 +27,17 @@ def mse(reference, episodes):
     return float((reference.predict(episodes.x, episodes.y) - episodes.y).square().mean())
 
 
-@pytest.mark.parametrize("family, zero, blind, bayes, oracle", [(PAPER, 3.99, 1.75, 0.74, 0.52), (SMALL, 2.00, 0.95, 0.51, 0.34)],
-                         ids=["D=16", "D=8"])  # fmt: skip
+@pytest.mark.parametrize(
+    "family, zero, blind, bayes, oracle",
+    [(PAPER, 3.99, 1.75, 0.74, 0.52), (SMALL, 2.00, 0.95, 0.51, 0.34)],
+    ids=["D=16", "D=8"],
+)
 def test_known_values(family, zero, blind, bayes, oracle):
     episodes = family.sample(2000, 11)
-    found = [mse(one, episodes) for one in (tv.lab.Zero(), Ridge.blind(family), BayesMixture(family),
-                                            OracleRidge(family, episodes.task))]  # fmt: skip
+    found = [
+        mse(one, episodes)
+        for one in (tv.lab.Zero(), Ridge.blind(family), BayesMixture(family), OracleRidge(family, episodes.task))
+    ]
     # 2,000 episodes against the 600 behind the stated values: the standard error of the latter is 2 to 4 %
     assert found == pytest.approx([zero, blind, bayes, oracle], rel=0.06)
 
@@ -56,8 +61,11 @@ def test_the_evidence_is_that_of_the_joint_gaussian():
         for mask in family.masks.double():
             seen = episodes.x[:, :i].double() * mask
             spread = seen @ seen.mT + family.noise**2 * torch.eye(i, dtype=torch.float64)
-            logs.append(torch.distributions.MultivariateNormal(torch.zeros(4, i, dtype=torch.float64), spread)
-                        .log_prob(episodes.y[:, :i].double()))  # fmt: skip
+            logs.append(
+                torch.distributions.MultivariateNormal(torch.zeros(4, i, dtype=torch.float64), spread).log_prob(
+                    episodes.y[:, :i].double()
+                )
+            )
         torch.testing.assert_close(found[:, i], torch.stack(logs, -1).softmax(-1))
 
 
@@ -82,7 +90,9 @@ def test_slow_twins():
         for i in range(1, 10):
             seen, said, asked = x[row, :i], y[row, :i], x[row, i]
             assert least[row, i] == pytest.approx(asked @ np.linalg.lstsq(seen, said, rcond=None)[0], rel=1e-6)
-            assert ridge[row, i] == pytest.approx(asked @ np.linalg.solve(seen.T @ seen + 0.3 * np.eye(8), seen.T @ said), rel=1e-6)
+            assert ridge[row, i] == pytest.approx(
+                asked @ np.linalg.solve(seen.T @ seen + 0.3 * np.eye(8), seen.T @ said), rel=1e-6
+            )
             peer = Peer(alpha=0.05, fit_intercept=False, tol=1e-10, max_iter=100000).fit(seen, said)
             assert lasso[row, i] == pytest.approx(asked @ peer.coef_, abs=2e-3)
             nearest = np.linalg.norm(seen - asked, axis=1).argsort()[:3]

@@ -58,13 +58,18 @@ def test_the_table_lends_and_keeps(regressor, episodes):
 
 
 def test_every_component_can_be_written(regressor):
-    absent = [name for name in tv.COMPONENTS for layer in range(3)
-              if not regressor.registry.support(tv.Site(name, layer if tv.COMPONENTS[name].layered else None)).write]  # fmt: skip
+    absent = [
+        name
+        for name in tv.COMPONENTS
+        for layer in range(3)
+        if not regressor.registry.support(tv.Site(name, layer if tv.COMPONENTS[name].layered else None)).write
+    ]
     assert absent == []
 
 
-@pytest.mark.parametrize("name, seed", [("functions", 0), ("bases4", 0), ("bases4", 1), ("bases4", 2), ("bases6", 0),
-                                        ("overlapping", 0)])
+@pytest.mark.parametrize(
+    "name, seed", [("functions", 0), ("bases4", 0), ("bases4", 1), ("bases4", 2), ("bases6", 0), ("overlapping", 0)]
+)
 def test_keys_of_trained_networks_can_be_written(name, seed):
     """Their first layer attends so sharply that at the last of three tokens an edit of a key was lost in rounding."""
     for step in tv.lab.steps(name, seed):
@@ -84,13 +89,20 @@ def test_streams_and_edits(regressor, episodes):
 
 def test_rows_are_hooks(regressor, episodes):
     tokens = regressor.encode(episodes)
-    rows = [tv.Row(i, (tv.PlacedEdit(tv.Zero(f"{name}[{layer}]"), (pos,)),))
-            for i in range(3) for name in ("attn_out", "resid_pre", "mlp_out", "z") for layer in range(3) for pos in (4, 9, 10)]  # fmt: skip
+    rows = [
+        tv.Row(i, (tv.PlacedEdit(tv.Zero(f"{name}[{layer}]"), (pos,)),))
+        for i in range(3)
+        for name in ("attn_out", "resid_pre", "mlp_out", "z")
+        for layer in range(3)
+        for pos in (4, 9, 10)
+    ]
 
     def prediction(logits, index):
         return logits[:, 0]
 
-    by_rows, by_hooks = (tv.run_rows(regressor, tokens, rows, prediction, plan=plan).values for plan in ("rows", "hooks"))
+    by_rows, by_hooks = (
+        tv.run_rows(regressor, tokens, rows, prediction, plan=plan).values for plan in ("rows", "hooks")
+    )
     torch.testing.assert_close(by_rows, by_hooks, atol=1e-5, rtol=1e-5)
     assert by_hooks.std() > 0.05
 
@@ -98,7 +110,9 @@ def test_rows_are_hooks(regressor, episodes):
 def test_text_is_numbers_bit_by_bit(regressor, episodes):
     prompts = prompts_of(episodes, shots=5)
     tokens = prompts.tokenize(regressor)
-    assert tokens.is_uniform and tokens.token_labels()[:3] == ["x0", "y0", "x1"] and tokens.token_labels()[-1] == "query"
+    assert (
+        tokens.is_uniform and tokens.token_labels()[:3] == ["x0", "y0", "x1"] and tokens.token_labels()[-1] == "query"
+    )
     assert torch.equal(regressor.vectors_of(tokens.tokens), regressor.vectors_of(regressor.encode(episodes)))
     assert torch.equal(tokens.answers.number, episodes.y[:, -1])
     by_hand = regressor.run("(1 0 0 0 0 0) =0.5 (0 1, 0 0 0 0)")
@@ -118,10 +132,22 @@ def test_texts_that_are_no_episodes(regressor, text, said):
 def test_patch_by_rows_and_by_hooks(regressor):
     one, other = latent_tasks(FAMILY)[:2]
     pairs = one.pairs(shots=5, n=6, other=other, seed=2)
-    sweeps = [tv.patch(regressor, pairs, tv.sites("resid_pre"), over=("layer", "pos"), metric=squared_error, plan=plan, progress=False)
-              for plan in ("rows", "hooks")]  # fmt: skip
+    sweeps = [
+        tv.patch(
+            regressor,
+            pairs,
+            tv.sites("resid_pre"),
+            over=("layer", "pos"),
+            metric=squared_error,
+            plan=plan,
+            progress=False,
+        )
+        for plan in ("rows", "hooks")
+    ]
     assert sweeps[0].values.shape == (6, 3, 11) and sweeps[0].units == "squared units of y"
-    torch.testing.assert_close(torch.tensor(sweeps[0].values.values), torch.tensor(sweeps[1].values.values), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        torch.tensor(sweeps[0].values.values), torch.tensor(sweeps[1].values.values), atol=1e-4, rtol=1e-4
+    )
     episodes, twin = one.episodes(6, 2), pairs.corrupted.tokenize(regressor)
     expected = (regressor.run(twin.tokens)[:, 0] - episodes.y[:, 5]) ** 2
     torch.testing.assert_close(torch.tensor(sweeps[0].corrupted.values).float(), expected, atol=1e-4, rtol=1e-4)
@@ -149,7 +175,9 @@ def test_extract_and_discover(regressor):
     pairs = one.pairs(shots=2, n=3, other=other)
     scores = tv.discover(regressor, pairs, metric=squared_error, progress=False)
     clean = pairs.clean.tokenize(regressor)
-    torch.testing.assert_close(scores.clean, (regressor.run(clean.tokens)[:, 0] - clean.answers.number) ** 2, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        scores.clean, (regressor.run(clean.tokens)[:, 0] - clean.answers.number) ** 2, atol=1e-4, rtol=1e-4
+    )
     assert scores.n == 3 and float(scores.values.nan_to_num().abs().max()) > 1e-3
     decoding = tv.discover(regressor, one.prompts(5, 3), source=vector.replace(), metric=squared_error, progress=False)
     assert float(decoding.values.nan_to_num().abs().max()) > 1e-3

@@ -49,8 +49,16 @@ def test_every_basis_is_told_apart_at_the_end_and_none_before_training(seed):
 def test_one_circuit_decodes_the_vectors_of_two_bases():
     """A third of the edges behind the vector carries most of what it does, on other episodes; and which edges these are
     depends on the basis hardly more than on the episodes."""
-    found = latent_circuits(tv.lab.load("bases4", 0), contrast=Injected(layer=1), tasks=(0, 1), n=64, held_out=128,
-                            random=1, sizes=(), progress=False)  # fmt: skip
+    found = latent_circuits(
+        tv.lab.load("bases4", 0),
+        contrast=Injected(layer=1),
+        tasks=(0, 1),
+        n=64,
+        held_out=128,
+        random=1,
+        sizes=(),
+        progress=False,
+    )
     table = found.table()
     assert (table.gap_low > 0.02).all() and table.recovered.min() > 0.6 and abs(table.random).max() < 0.2
     overlap, same = found.comparison.overlap.mean().values, np.eye(2, dtype=bool)

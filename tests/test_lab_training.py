@@ -44,7 +44,9 @@ def test_soap_is_adam_in_the_eigenbases():
     """Gradients that only ever vary along fixed axes: after the first step, which moves nothing, SOAP is Adam, written out."""
     generator = torch.Generator().manual_seed(0)
     left, right = (torch.linalg.qr(torch.randn(d, d, generator=generator, dtype=torch.float64))[0] for d in (4, 3))
-    sizes = torch.tensor([9.0, 5.0, 2.0, 1.0], dtype=torch.float64)[:, None] * torch.tensor([7.0, 3.0, 1.0], dtype=torch.float64)
+    sizes = torch.tensor([9.0, 5.0, 2.0, 1.0], dtype=torch.float64)[:, None] * torch.tensor(
+        [7.0, 3.0, 1.0], dtype=torch.float64
+    )
     weight = torch.nn.Parameter(torch.zeros(4, 3, dtype=torch.float64))
     optimizer, moved = SOAP([weight], lr=0.1, every=2), torch.zeros(4, 3, dtype=torch.float64)
     mean, squares = torch.zeros_like(moved), torch.zeros_like(moved)
@@ -56,7 +58,9 @@ def test_soap_is_adam_in_the_eigenbases():
         if step:
             mean, squares = mean.lerp(inner, 0.05), squares.lerp(inner.square(), 0.05)
             moved = moved - 0.1 * (mean / (1 - 0.95**step)) / ((squares / (1 - 0.95**step)).sqrt() + 1e-8)
-    torch.testing.assert_close(weight.detach(), left @ (moved * diagonal) @ right.T, atol=1e-4, rtol=0)  # rounding beside zeros, over eps
+    torch.testing.assert_close(
+        weight.detach(), left @ (moved * diagonal) @ right.T, atol=1e-4, rtol=0
+    )  # rounding beside zeros, over eps
     assert moved.abs().max() > 0.5
 
 
@@ -64,8 +68,10 @@ def test_soap_is_adam_in_the_eigenbases():
 def test_killed_at_random_moments(tmp_path):
     """A process that is killed, twice, and goes on: the same bits as one that never was."""
     config = preset("tiny", steps=600, checkpoints=12)
-    code = ("import sys, json, torch; torch.set_num_threads(1); from tv_lens.lab import train, TrainingConfig\n"
-            "train(TrainingConfig.from_json(json.load(open(sys.argv[1]))), sys.argv[2], save_seconds=0.05, progress=False)")  # fmt: skip
+    code = (
+        "import sys, json, torch; torch.set_num_threads(1); from tv_lens.lab import train, TrainingConfig\n"
+        "train(TrainingConfig.from_json(json.load(open(sys.argv[1]))), sys.argv[2], save_seconds=0.05, progress=False)"
+    )
     (tmp_path / "config.json").write_text(json.dumps(config.to_json()))
     command = [sys.executable, "-c", code, str(tmp_path / "config.json"), str(tmp_path / "killed")]
     killed, run = 0, TrainingRun(tmp_path / "killed")
@@ -82,8 +88,10 @@ def test_killed_at_random_moments(tmp_path):
 
 
 def test_training_lowers_the_loss_and_seeds_differ(tmp_path):
-    runs = [train(preset("tiny", steps=200, seed=seed), tmp_path / str(seed), stop_after=stop, progress=False)
-            for seed, stop in ((0, None), (1, 20))]  # fmt: skip
+    runs = [
+        train(preset("tiny", steps=200, seed=seed), tmp_path / str(seed), stop_after=stop, progress=False)
+        for seed, stop in ((0, None), (1, 20))
+    ]
     log = runs[0].log()
     log = log[log.kind == "checkpoint"]
     assert log[log.step == 200].mse.mean() < 0.9 * log[log.step == 0].mse.mean()
@@ -159,10 +167,15 @@ def test_damaged_and_missing_files_say_so(tmp_path):
 
 @pytest.mark.parametrize(
     "changes, said",
-    [({"steps": 0}, "steps is too small"), ({"lr": 0.0}, "learning rate"), ({"optimizer": "sgdd"}, "sgdd"),
-     ({"precision": "fp8"}, "fp8"), ({"family": SparseMixture.disjoint(3, rank=1, points=5)}, "does not fit the family"),
-     ({"colour": 1}, "colour")],
-)  # fmt: skip
+    [
+        ({"steps": 0}, "steps is too small"),
+        ({"lr": 0.0}, "learning rate"),
+        ({"optimizer": "sgdd"}, "sgdd"),
+        ({"precision": "fp8"}, "fp8"),
+        ({"family": SparseMixture.disjoint(3, rank=1, points=5)}, "does not fit the family"),
+        ({"colour": 1}, "colour"),
+    ],
+)
 def test_impossible_recipes_are_refused(changes, said):
     with pytest.raises((InvalidArgument, UnknownName), match=said):
         preset("tiny", **changes)
@@ -177,7 +190,13 @@ def test_configs_and_back():
     config = preset("tiny", steps=100, warmup=10, decay=0.5)
     assert [config.pace(step) for step in (0, 9, 49, 75, 99)] == pytest.approx([0.1, 1.0, 1.0, 0.5, 0.02])
     paper = preset("paper")
-    assert (paper.network.n_parameters, paper.steps, paper.batch, paper.lr, paper.betas) == (9_492_481, 80_000, 128, 1e-4, (0.9, 0.9999))
+    assert (paper.network.n_parameters, paper.steps, paper.batch, paper.lr, paper.betas) == (
+        9_492_481,
+        80_000,
+        128,
+        1e-4,
+        (0.9, 0.9999),
+    )
 
 
 def test_packed_and_loaded_by_name(tmp_path, monkeypatch):

@@ -160,7 +160,9 @@ def test_the_answer_says_which_vectors_beat_their_controls(result):
     assert re.fullmatch(
         rf"The vector of present-past, read and written after layer {layer}, lifts zero-shot accuracy from 0\.00 to "
         r"0\.70 \[0\.\d\d, 0\.\d\d\] on 20 test queries; a random vector of the same length gives 0\.00, and 3 "
-        r"demonstrations in the prompt give 0\.90\.", first)  # fmt: skip
+        r"demonstrations in the prompt give 0\.90\.",
+        first,
+    )
     assert second == (
         "At 95% confidence, 1 of 2 vectors are above the bare prompt, a random vector, another task's and the Null "
         "task's "
@@ -174,8 +176,9 @@ def test_the_answer_says_which_vectors_beat_their_controls(result):
 def test_the_answer_does_not_flatter_a_vector_that_does_nothing(result):
     found = answered(result)
     assert found.working == [] and "takes zero-shot accuracy from 0.00 to 0.00" in found.answer()
-    assert found.answer().endswith("none of the 2 vectors is above all of the bare prompt, a random vector, another "
-                                   "task's and the Null task's.")  # fmt: skip
+    assert found.answer().endswith(
+        "none of the 2 vectors is above all of the bare prompt, a random vector, another task's and the Null task's."
+    )
     assert unbeaten(found.lifts["capitalize"]) == list(AGAINST)
 
 
@@ -234,9 +237,15 @@ def test_the_page_stands_alone_and_shows_what_was_asked(result):
     html = tv.report(result, out="found").html
     body = re.sub(r"<script.*?</script>", "", html, flags=re.DOTALL)
     assert not re.search(r"(src|href)\s*=\s*[\"'](?!#)", body)  # nothing is asked of a network
-    for heading in ("What was asked", "Where the vector works", "Where the model tells the tasks apart",
-                    "Which tokens carry the task", "Is it the vector? Test accuracy beside controls",
-                    "What to try next", "How it was measured"):  # fmt: skip
+    for heading in (
+        "What was asked",
+        "Where the vector works",
+        "Where the model tells the tasks apart",
+        "Which tokens carry the task",
+        "Is it the vector? Test accuracy beside controls",
+        "What to try next",
+        "How it was measured",
+    ):
         assert f">{heading}</h2>" in body
     text = re.sub(r"<[^>]+>", "", body).replace("&#x27;", "'")
     for sentence in result.sentences():

@@ -36,8 +36,11 @@ def test_pca_is_the_projection_on_the_first_two_singular_directions(model):
     np.testing.assert_allclose(found.explained, (size**2 / (size**2).sum())[:2], atol=1e-9)
     assert found.texts == texts and found.labels == ["tells-0"] * 12 + ["tells-1"] * 12 + ["null"] * 12
     assert (found.method, found.site, len(found), found.classes) == (
-        "pca", "resid_post[1]@-1", 36, ("tells-0", "tells-1", "null")
-    )  # fmt: skip
+        "pca",
+        "resid_post[1]@-1",
+        36,
+        ("tells-0", "tells-1", "null"),
+    )
     again = representation_map(model, tiny_characters.telling(2), layer=1, shots=2, n=12)
     np.testing.assert_array_equal(found.points, again.points)  # also the signs
 
@@ -78,8 +81,10 @@ def test_bad_arguments(model, monkeypatch):
 @pytest.mark.slow
 def test_umap_keeps_tasks_together_and_follows_its_seed(model):
     pytest.importorskip("umap")
-    maps = [representation_map(model, tiny_characters.telling(3), layer=2, shots=4, n=10, method="umap", null=False)
-            for _ in range(2)]  # fmt: skip
+    maps = [
+        representation_map(model, tiny_characters.telling(3), layer=2, shots=4, n=10, method="umap", null=False)
+        for _ in range(2)
+    ]
     np.testing.assert_array_equal(maps[0].points, maps[1].points)
     assert maps[0].explained is None and maps[0].points.shape == (30, 2)
     clusters = np.random.default_rng(0).normal(size=(90, 8)) + 8 * np.eye(3, 8).repeat(30, axis=0)

@@ -44,8 +44,9 @@ def words(bos: bool = False) -> hf.PreTrainedTokenizerFast:
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     if bos:
         core.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
-    return hf.PreTrainedTokenizerFast(tokenizer_object=core, pad_token="<pad>", bos_token="<s>", eos_token="</s>",
-                                      unk_token="<unk>")  # fmt: skip
+    return hf.PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    )
 
 
 @pytest.fixture
@@ -109,9 +110,7 @@ def test_a_model_without_a_tokenizer_says_so(llama):
     with pytest.raises(PromptError) as caught:
         llama.run("w5")
     assert str(caught.value) == (
-        "This model has no tokenizer.\n"
-        "  got:     llama\n"
-        "  do:      pass token ids, or tv.load(model, tokenizer=...)."
+        "This model has no tokenizer.\n  got:     llama\n  do:      pass token ids, or tv.load(model, tokenizer=...)."
     )
 
 
@@ -182,7 +181,10 @@ def test_a_padded_prompt_runs_as_it_does_alone(model):
 def test_a_padded_prompt_holds_what_it_holds_alone(model, family):
     """Every component; behind a prompt's end there is no value, so NaN stands there and nothing can be averaged in."""
     batch = tv.TokenBatch.from_lists(ROWS)
-    word = {site: model.registry.support(site).word for site in (Site(n, 1 if e.layered else None) for n, e in COMPONENTS.items())}
+    word = {
+        site: model.registry.support(site).word
+        for site in (Site(n, 1 if e.layered else None) for n, e in COMPONENTS.items())
+    }
     readable = [site for site, what in word.items() if what != "absent"]
     padded = model.capture(batch, readable + [site.at(-1) for site in readable])
     for i, row in enumerate(ROWS):
@@ -193,7 +195,9 @@ def test_a_padded_prompt_holds_what_it_holds_alone(model, family):
             keys = (slice(n),) if "key_pos" in site.entry.axes else ()
             axis = site.entry.axes.index(site.entry.position_axis) - 1
             real, beyond = value.narrow(axis, 0, n)[(..., *keys)], value.narrow(axis, n, 6 - n)
-            assert close(real.clamp(min=-1e4), expected.clamp(min=-1e4), torch.ones(1) * 10), site  # masked scores: any very negative number
+            assert close(real.clamp(min=-1e4), expected.clamp(min=-1e4), torch.ones(1) * 10), (
+                site
+            )  # masked scores: any very negative number
             assert bool(beyond.isnan().all()) and not bool(real.isnan().any()), site
             at_last = padded[site.at(-1)][i][(..., *keys)]
             assert close(at_last.clamp(min=-1e4), alone[site.at(-1)][0].clamp(min=-1e4), torch.ones(1) * 10), site
@@ -201,8 +205,11 @@ def test_a_padded_prompt_holds_what_it_holds_alone(model, family):
 
 def test_a_position_beyond_a_prompt_names_the_rows(llama):
     batch = tv.TokenBatch.from_lists(ROWS)
-    for call in (lambda: llama.run(batch, Zero("z[1]@3")), lambda: llama.capture(batch, "z[1]@-4"),
-                 lambda: llama.capture(batch, "z[1]", positions=[0, 3])):  # fmt: skip
+    for call in (
+        lambda: llama.run(batch, Zero("z[1]@3")),
+        lambda: llama.capture(batch, "z[1]@-4"),
+        lambda: llama.capture(batch, "z[1]", positions=[0, 3]),
+    ):
         with pytest.raises(PositionError, match="rows 1, 3 are shorter"):
             call()
 
@@ -225,8 +232,10 @@ def test_a_capture_holds_what_transformer_lens_caches(model):
 
 
 def test_the_flag_of_the_per_head_result_only_changes_rounding(llama):
-    assert close(llama.capture(TOKENS, ["result[0]", "resid_post[2]"])["resid_post[2]"],
-                 llama.capture(TOKENS, "resid_post[2]")["resid_post[2]"])  # fmt: skip
+    assert close(
+        llama.capture(TOKENS, ["result[0]", "resid_post[2]"])["resid_post[2]"],
+        llama.capture(TOKENS, "resid_post[2]")["resid_post[2]"],
+    )
 
 
 def test_the_parts_add_up_to_the_stream(model):
@@ -477,7 +486,13 @@ def test_a_model_names_its_sizes(model, family):
     config = tiny.FAMILIES[family]()
     shape = model.shape
     assert (model.n_layers, shape.n_layers, shape.n_heads, shape.d_model, shape.d_vocab, shape.n_ctx) == (
-        3, 3, 4, 32, tiny.VOCAB, tiny.CONTEXT)  # fmt: skip
+        3,
+        3,
+        4,
+        32,
+        tiny.VOCAB,
+        tiny.CONTEXT,
+    )
     assert shape.n_kv_heads == (getattr(config, "num_key_value_heads", None) or 4)
     assert model.architecture == type(tiny.hugging_face_model(family)).__name__
     assert (model.device.type, model.dtype) == ("cpu", torch.float32)
@@ -543,7 +558,9 @@ def test_a_hugging_face_model_loaded_twice_is_refused_and_the_first_stays_whole(
 def test_what_is_no_language_model_is_refused():
     with pytest.raises(ModelLoadError, match="This module is not a Hugging Face model"):
         tv.load(torch.nn.Linear(3, 3))
-    config = hf.BertConfig(vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+    config = hf.BertConfig(
+        vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8
+    )
     with pytest.raises(tv.TVLensError):
         tv.load(hf.BertForSequenceClassification(config))
 
@@ -604,7 +621,11 @@ def test_nothing_but_a_hub_name_touches_the_network(no_network, folder, tmp_path
     original = tiny.hugging_face_model("gpt2")
     original.config._name_or_path = "openai-community/gpt2"  # a hub name on a model in memory is only a label
     assert tv.load(original, tokenizer=words()).name == "openai-community/gpt2"
-    tv.load(build_bridge_from_module(hf_model := tiny.hugging_face_model("llama"), "LlamaForCausalLM", hf_config=hf_model.config))
+    tv.load(
+        build_bridge_from_module(
+            hf_model := tiny.hugging_face_model("llama"), "LlamaForCausalLM", hf_config=hf_model.config
+        )
+    )
     assert no_network == []
 
 
@@ -636,7 +657,9 @@ def test_load_takes_a_dtype_and_a_name(folder):
 
 
 def test_the_real_model_reads_and_writes_everything(smollm2):
-    support = {name: smollm2.registry.support(Site(name, 29 if e.layered else None)).word for name, e in COMPONENTS.items()}
+    support = {
+        name: smollm2.registry.support(Site(name, 29 if e.layered else None)).word for name, e in COMPONENTS.items()
+    }
     assert set(support.values()) == {"write"}
     assert not smollm2.prepends_bos
     assert smollm2.tokens("The capital of France is").ids.shape == (1, 5)

@@ -30,18 +30,29 @@ def test_a_notebook_is_kept_without_outputs(notebook):
 
 def test_a_notebook_uses_public_names_only_and_ends_with_its_claim(notebook):
     trees = [ast.parse(source) for source in code(notebook)]
-    imported = {ast.unparse(node) for tree in trees for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))}
+    imported = {
+        ast.unparse(node) for tree in trees for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))
+    }
     assert imported == {"import tv_lens as tv"}
-    private = [node.attr for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr.startswith("_")]
+    private = [
+        node.attr
+        for tree in trees
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr.startswith("_")
+    ]
     assert not private
     assert any(isinstance(node, ast.Assert) for node in ast.walk(trees[-1]))
 
 
-@pytest.mark.parametrize("path", [pytest.param(path, id=path.name, marks=[pytest.mark.slow] if path.name in LONG else [])
-                                  for path in NOTEBOOKS])  # fmt: skip
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, id=path.name, marks=[pytest.mark.slow] if path.name in LONG else []) for path in NOTEBOOKS],
+)
 def test_a_notebook_runs(path, smollm2, tmp_path, monkeypatch):
     """In a kernel of its own; `smollm2` skips where the embedded model is not installed, and fills its cache."""
     for name, value in (("OMP_NUM_THREADS", "1"), ("MKL_NUM_THREADS", "1"), ("HF_HUB_OFFLINE", "1")):
         monkeypatch.setenv(name, value)
     notebook = nbformat.read(path, as_version=4)
-    NotebookClient(notebook, timeout=SECONDS_A_CELL, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
+    NotebookClient(
+        notebook, timeout=SECONDS_A_CELL, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()

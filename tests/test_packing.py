@@ -14,8 +14,18 @@ from tv_lens.task_vectors.activation_table import read_rows
 
 BASE = torch.randint(3, tiny.VOCAB, (40,), generator=torch.Generator().manual_seed(1)).tolist()
 # A row and beginnings of it, branches after 5, 9 and 14 of its tokens, a second tree, and a row that shares nothing.
-ROWS = [tuple(row) for row in (BASE[:20], BASE[:9] + BASE[20:30], BASE[:14] + BASE[30:33], BASE[:5], BASE[3:18],
-                               BASE[3:12] + BASE[:3], [BASE[7], *BASE[:8]])]  # fmt: skip
+ROWS = [
+    tuple(row)
+    for row in (
+        BASE[:20],
+        BASE[:9] + BASE[20:30],
+        BASE[:14] + BASE[30:33],
+        BASE[:5],
+        BASE[3:18],
+        BASE[3:12] + BASE[:3],
+        [BASE[7], *BASE[:8]],
+    )
+]
 
 
 def alone(model, row, sites):

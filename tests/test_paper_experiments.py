@@ -81,8 +81,14 @@ def made(td: np.ndarray, acc: np.ndarray, surface: np.ndarray, n: int = 50) -> P
         return (np.arange(n)[:, None, None] < np.round(shares * n)[None]).astype(float)
 
     def sweep(values, **axes):
-        return Sweep(xr.DataArray(values, dims=("example", *axes), coords=axes), "m", "share", "up", zero=0.0,
-                     provenance={"model": "m", "null": None})  # fmt: skip
+        return Sweep(
+            xr.DataArray(values, dims=("example", *axes), coords=axes),
+            "m",
+            "share",
+            "up",
+            zero=0.0,
+            provenance={"model": "m", "null": None},
+        )
 
     control = np.stack([hits(surface)] * len(CONTROLS), axis=1)
     part = sweep(hits(td)[:, None], layer=[3], task=tasks, shots=shots)
@@ -113,7 +119,9 @@ def test_what_the_surface_explains_is_removed():
     left, right, _ = _without(td.reshape(1, -1), acc.reshape(1, -1), surface.reshape(1, -1, 1))
     design = np.stack([np.ones(18), surface.ravel()], axis=1)
     for got, was in ((left, td), (right, acc)):
-        np.testing.assert_allclose(got[0], was.ravel() - design @ np.linalg.lstsq(design, was.ravel(), rcond=None)[0], atol=1e-12)
+        np.testing.assert_allclose(
+            got[0], was.ravel() - design @ np.linalg.lstsq(design, was.ravel(), rcond=None)[0], atol=1e-12
+        )
 
 
 def test_intervals_hold_what_they_promise():
@@ -178,13 +186,21 @@ def test_steering_labels_and_controls(model, bits, tmp_path):
     found = steer(model, bits, run=tmp_path / "run", **options)
     assert found.sweep.values.dims == ("example", "condition", "layer", "task")
     assert found.sweep.values["condition"].values.tolist() == list(CONDITIONS)
-    assert found.sweep.values["layer"].values.tolist() == [0, 1] and found.effects().axes == ("condition", "layer", "task")
+    assert found.sweep.values["layer"].values.tolist() == [0, 1] and found.effects().axes == (
+        "condition",
+        "layer",
+        "task",
+    )
     method = tv.ResidualMean(layer=1, shots=1, contexts=4)
     prompts = bits[0].prompts(1, 3, seed=0, split="test")
     vectors = {"own": bits[0], "other": bits[1], "null": tv.tasks.null(bits)}
     for condition, one in vectors.items():
-        shares = [tv.score(model, prompts, method.extract(model, one, seed=seed, progress=False).replace(), progress=False).exact_match
-                  for seed in (0, 1)]  # fmt: skip
+        shares = [
+            tv.score(
+                model, prompts, method.extract(model, one, seed=seed, progress=False).replace(), progress=False
+            ).exact_match
+            for seed in (0, 1)
+        ]
         mine = found.sweep.sel(condition=condition, layer=1, task="AND").values.values
         np.testing.assert_allclose(mine, torch.stack(shares).mean(0).numpy())
     again = steer(model, bits, run=tmp_path / "run", **options)
@@ -203,7 +219,9 @@ def test_instructions_with_their_control(model, bits):
     table = found.table()
     assert list(table["condition"]) == ["demonstrations"] * 2 + ["instruction"] * 2
     assert "TD at layer 0" in table and table["TD"].between(0, 1).all()
-    told = with_instruction(model, [one.instructed() for one in bits], shots=(1, 2), n=6, k=2, queries=3, layers=[2], progress=False)
+    told = with_instruction(
+        model, [one.instructed() for one in bits], shots=(1, 2), n=6, k=2, queries=3, layers=[2], progress=False
+    )
     assert told.table().equals(table)
     with pytest.raises(InvalidArgument, match="has no instruction"):
         with_instruction(model, ["present-past", "present-third"], shots=(1, 2), n=6, queries=2, k=2, progress=False)
@@ -218,14 +236,19 @@ def test_several_models_and_one_that_is_missing(model, tmp_path):
     options = dict(shots=(1, 2), n=6, k=2, queries=3, progress=False)
     found = across_models([model, tmp_path / "checkpoint-20", other], {"two": bits}, run=tmp_path / "run", **options)
     assert found.sources == ("tiny", str(other)) and list(found.failed) == [str(tmp_path / "checkpoint-20")]
-    assert "checkpoint-20" in found.failed[str(tmp_path / "checkpoint-20")] or found.failed[str(tmp_path / "checkpoint-20")]
+    assert (
+        "checkpoint-20" in found.failed[str(tmp_path / "checkpoint-20")]
+        or found.failed[str(tmp_path / "checkpoint-20")]
+    )
     table = found.table()
     assert list(table["shots"]) == [1, 2, 1, 2] and table["step"].iloc[2] == 30
     alone = encoding_against_accuracy(model, bits, **options)
     np.testing.assert_array_equal(found.predictions["tiny"]["two"].points()["TD"], alone.points()["TD"])
     assert found.accuracy("two").values.dims == ("example", "source", "shots")
-    np.testing.assert_allclose(found.decodability("two").mean().sel(source="tiny", shots=1),
-                               table[(table["source"] == "tiny") & (table["shots"] == 1)]["TD"])  # fmt: skip
+    np.testing.assert_allclose(
+        found.decodability("two").mean().sel(source="tiny", shots=1),
+        table[(table["source"] == "tiny") & (table["shots"] == 1)]["TD"],
+    )
     assert "failed: " in repr(found) and -1 <= found.correlation("two") <= 1 or np.isnan(found.correlation("two"))
     with pytest.raises(EmptySelection, match="None of the models"):
         across_models([tmp_path / "none"], {"two": bits}, **options)
@@ -247,8 +270,14 @@ def finetuned(tmp_path_factory):
     source = tiny_folder.save(folder / "model")
     method = LoRA(rank=4, steps=4, every=2, batch=4, lr=1e-2)
     options = dict(first=1, last=1, method=method, shots=1, n=6, k=2, queries=4, progress=False)
-    return source, options, finetune_layers(source, family("bitwise", width=2)[:2], run=folder / "run",
-                                            checkpoints=folder / "saved", **options), folder  # fmt: skip
+    return (
+        source,
+        options,
+        finetune_layers(
+            source, family("bitwise", width=2)[:2], run=folder / "run", checkpoints=folder / "saved", **options
+        ),
+        folder,
+    )
 
 
 def test_finetuning_touches_the_chosen_layers_alone(finetuned):
@@ -262,7 +291,10 @@ def test_finetuning_touches_the_chosen_layers_alone(finetuned):
         assert moved and all(f".{layer}." in key for key in moved)
     # A representation below the tuned layers cannot change, nor can its decodability.
     for layer in (0, 1):
-        hits = [found.predictions[name].decodability.sel(layer=layer).values.values for name in ("pretrained", "last 1 layers")]
+        hits = [
+            found.predictions[name].decodability.sel(layer=layer).values.values
+            for name in ("pretrained", "last 1 layers")
+        ]
         np.testing.assert_array_equal(*hits)
     assert list(found.table()["model"]) == names and all(len(losses) == 2 for losses in found.losses.values())
 
@@ -282,11 +314,23 @@ def test_a_training_that_was_stopped_ends_as_if_it_had_not_been(finetuned, tmp_p
 
 def test_training_learns_what_it_is_shown(tmp_path):
     """Forty steps on two tasks of two answers each bring the loss on their answers down."""
-    same = [tv.Task(name, [(f"{a}{b}", words[a in "abc"]) for a in "abcdef" for b in "uvw"])
-            for name, words in (("up", ("zz", "qq")), ("also", ("xx", "yy")))]  # fmt: skip
+    same = [
+        tv.Task(name, [(f"{a}{b}", words[a in "abc"]) for a in "abcdef" for b in "uvw"])
+        for name, words in (("up", ("zz", "qq")), ("also", ("xx", "yy")))
+    ]
     method = LoRA(rank=8, steps=40, every=20, batch=4, lr=1e-2, dropout=0.0)
-    found = finetune_layers(tiny_folder.save(tmp_path / "m"), same, first=2, last=2, method=method, shots=1, n=4, k=2, queries=4,
-                            progress=False)  # fmt: skip
+    found = finetune_layers(
+        tiny_folder.save(tmp_path / "m"),
+        same,
+        first=2,
+        last=2,
+        method=method,
+        shots=1,
+        n=4,
+        k=2,
+        queries=4,
+        progress=False,
+    )
     for losses in found.losses.values():
         assert losses[1] < 0.85 * losses[0]
 
@@ -303,10 +347,19 @@ def test_what_was_measured_is_not_measured_again(model, bits):
     options = dict(n=6, k=2, queries=3, layers=[0, 2], progress=False)
     known = encoding_against_accuracy(model, bits, shots=(1, 2), **options)
     part = known.at_shots(2)
-    assert part.points().equals(known.points()[known.points()["shots"] == 2].reset_index(drop=True)) or part.layer != known.layer
+    assert (
+        part.points().equals(known.points()[known.points()["shots"] == 2].reset_index(drop=True))
+        or part.layer != known.layer
+    )
     with pytest.raises(InvalidArgument, match="more points"):
         encoding_against_accuracy(model, bits, shots=(2,), **options)
     six = family("bitwise", width=2)
-    found = with_instruction(model, six, shots=(2,), plain=encoding_against_accuracy(model, six, shots=(1, 2), **options).at_shots(2), **options)
+    found = with_instruction(
+        model,
+        six,
+        shots=(2,),
+        plain=encoding_against_accuracy(model, six, shots=(1, 2), **options).at_shots(2),
+        **options,
+    )
     alone = with_instruction(model, six, shots=(2,), **options)
     assert found.table().equals(alone.table())

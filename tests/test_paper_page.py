@@ -17,8 +17,21 @@ from tv_lens.experiments.claims import verdict_of
 from tv_lens.experiments.language_models.measure import SIZES, PaperSize, _around, paper, size_called
 from tv_lens.experiments.language_models.result import _less
 
-SIZE = PaperSize("test", shots=(1, 2), n=6, k=2, queries=3, layer_step=1, width=2, steer_layers=2, steer_queries=2, contexts=2,
-                 replicates=1, finetune=2, tuned=0.3)  # fmt: skip
+SIZE = PaperSize(
+    "test",
+    shots=(1, 2),
+    n=6,
+    k=2,
+    queries=3,
+    layer_step=1,
+    width=2,
+    steer_layers=2,
+    steer_queries=2,
+    contexts=2,
+    replicates=1,
+    finetune=2,
+    tuned=0.3,
+)
 
 
 @pytest.fixture(scope="module")
@@ -29,26 +42,47 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def result(folder):
     source = tiny_folder.save(folder / "model")
-    return paper(source, size=SIZE, families=("bitwise",), others=[str(folder / "missing"), str(tiny_folder.save(folder / "step-5", 1))],
-                 run=folder / "run", progress=False)  # fmt: skip
+    return paper(
+        source,
+        size=SIZE,
+        families=("bitwise",),
+        others=[str(folder / "missing"), str(tiny_folder.save(folder / "step-5", 1))],
+        run=folder / "run",
+        progress=False,
+    )
 
 
 def test_every_claim_has_its_numbers_and_averdict_of(result):
     table = result.table()
-    assert set(table["figure"]) == {"Fig. 3, 19", "Fig. 19", "Fig. 3", "Fig. 4", "Fig. 20", "Table 1, Fig. 25", "Table 1, Fig. 24",
-                                    "Figs. 5, 6, 21, 22"}  # fmt: skip
+    assert set(table["figure"]) == {
+        "Fig. 3, 19",
+        "Fig. 19",
+        "Fig. 3",
+        "Fig. 4",
+        "Fig. 20",
+        "Table 1, Fig. 25",
+        "Table 1, Fig. 24",
+        "Figs. 5, 6, 21, 22",
+    }
     assert set(table["verdict"]) <= {"agrees", "disagrees", "undecided"} and (table["ours"].str.len() > 3).all()
     claims = {one.claim: one for one in result.claims()}
     fit = result.prediction["bitwise"].fit()
     one = claims["decodability predicts accuracy"]
-    assert (f"R² {fit.r2:.2f}" in one.ours or "no line" in one.ours) and "0.528" in one.paper and "beyond what answers alone tell" in one.control
+    assert (
+        (f"R² {fit.r2:.2f}" in one.ours or "no line" in one.ours)
+        and "0.528" in one.paper
+        and "beyond what answers alone tell" in one.control
+    )
     assert "missing" in claims["decodability and accuracy rise together over checkpoints or models"].control
     assert result.left_out == {}
 
 
 def test_verdicts_follow_the_interval():
     assert [verdict_of({"low": low, "high": high}) for low, high in ((0.1, 0.2), (-0.2, -0.1), (-0.1, 0.1))] == [
-        "agrees", "disagrees", "undecided"]  # fmt: skip
+        "agrees",
+        "disagrees",
+        "undecided",
+    ]
 
 
 def test_the_interval_of_a_difference(result):
@@ -97,8 +131,17 @@ def test_what_is_refused_before_anything_runs(folder):
 def test_the_command(folder, monkeypatch):
     monkeypatch.setitem(SIZES, "tiny", replace(SIZE, name="tiny", finetune=0, shots=(2,), queries=2))
     out = folder / "command"
-    options = ["paper", "-m", str(tiny_folder.save(folder / "own")), "--family", "bitwise", "--out", str(out),
-               "--also", str(folder / "missing")]  # fmt: skip
+    options = [
+        "paper",
+        "-m",
+        str(tiny_folder.save(folder / "own")),
+        "--family",
+        "bitwise",
+        "--out",
+        str(out),
+        "--also",
+        str(folder / "missing"),
+    ]
     ran = CliRunner().invoke(app, options)
     assert ran.exit_code == 0, ran.output
     assert "missing could not be measured" in " ".join(ran.output.split())

@@ -74,8 +74,11 @@ def test_logits_scores_and_answers_are_those_of_the_whole_batch(crowded):
     model, table = crowded
     prompts = tiny_characters.telling(2)[0].prompts(2, 6, seed=0)
     edit = tv.Replace("resid_post[1]@-1", torch.linspace(-1, 1, 32))
-    for work in (lambda: model.run(IDS, edit), lambda: model.run(IDS, logits="all"),
-                 lambda: tv.score(model, prompts, edit, progress=False).log_prob):  # fmt: skip
+    for work in (
+        lambda: model.run(IDS, edit),
+        lambda: model.run(IDS, logits="all"),
+        lambda: tv.score(model, prompts, edit, progress=False).log_prob,
+    ):
         table.room = None
         whole, part, said = halved(work, table, 25)
         torch.testing.assert_close(part, whole, atol=1e-5, rtol=0)
@@ -95,12 +98,22 @@ def test_answers_are_written_in_halves(crowded):
 def test_rows_are_those_of_the_whole_batch(crowded, plan, room):
     model, table = crowded
     places = ((6,), (4,))
-    rows = [tv.Row(i, (tv.PlacedEdit(tv.Zero(Site(name, 1)), place),)) for i in range(4)
-            for name in ("z", "mlp_out", "resid_pre") for place in places]  # fmt: skip
+    rows = [
+        tv.Row(i, (tv.PlacedEdit(tv.Zero(Site(name, 1)), place),))
+        for i in range(4)
+        for name in ("z", "mlp_out", "resid_pre")
+        for place in places
+    ]
 
     def work():
-        return tv.run_rows(model, model.tokens(IDS), rows, lambda logits, index: logits[:, 5] - logits[:, 7], plan=plan,
-                           show_progress=False).values  # fmt: skip
+        return tv.run_rows(
+            model,
+            model.tokens(IDS),
+            rows,
+            lambda logits, index: logits[:, 5] - logits[:, 7],
+            plan=plan,
+            show_progress=False,
+        ).values
 
     whole, part, said = halved(work, table, room)
     assert said
@@ -139,9 +152,13 @@ def test_one_prompt_without_room_is_an_error_that_says_what_to_do(crowded):
 def test_a_model_without_a_tokenizer_is_told_before_anything_runs():
     model, tasks = tv.load(tiny.hugging_face_model("gpt2"), name="mute"), tiny_characters.telling(2)
     prompts = tasks[0].prompts(1, 2)
-    for work in (lambda: tv.decodability(model, tasks, shots=1, n=4, k=2), lambda: tv.score(model, prompts),
-                 lambda: written_answers(model, prompts), lambda: tv.experiments.steer(model, tasks, layers=[1]),
-                 lambda: tv.experiments.paper(model, size="tiny")):  # fmt: skip
+    for work in (
+        lambda: tv.decodability(model, tasks, shots=1, n=4, k=2),
+        lambda: tv.score(model, prompts),
+        lambda: written_answers(model, prompts),
+        lambda: tv.experiments.steer(model, tasks, layers=[1]),
+        lambda: tv.experiments.paper(model, size="tiny"),
+    ):
         with pytest.raises(PromptError, match="This model has no tokenizer") as caught:
             work()
         assert "tokenizer=" in caught.value.do

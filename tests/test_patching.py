@@ -26,9 +26,11 @@ def text_model():
 
 def pairs() -> tv.PromptPairs:
     return tv.PromptPairs.from_texts(
-        clean=["ab>ba;cd>", "pq>qp;rs>", "xy>yx;ef>"], corrupted=["ab>ab;cd>", "pq>pq;rs>", "xy>xy;ef>"],
-        answers=["d", "s", "f"], foils=["c", "r", "e"],
-    )  # fmt: skip
+        clean=["ab>ba;cd>", "pq>qp;rs>", "xy>yx;ef>"],
+        corrupted=["ab>ab;cd>", "pq>pq;rs>", "xy>xy;ef>"],
+        answers=["d", "s", "f"],
+        foils=["c", "r", "e"],
+    )
 
 
 def test_a_full_patch_of_the_stream_is_the_source_run(text_model):
@@ -50,9 +52,18 @@ def test_clean_equal_to_corrupted_has_no_effect(text_model):
 
 def test_the_plans_agree_on_every_axis(text_model):
     model = text_model("gemma2")
-    for component, over in (("resid_pre", ("layer", "pos")), ("z", ("layer", "head")), ("v", ("layer", "head", "pos")),
-                            ("mlp_out", ("layer", "span")), ("attn_out", ("pos",)), ("resid_mid", ("layer", "pos"))):  # fmt: skip
-        found = [tv.patch(model, pairs(), tv.sites(component), over=over, plan=plan, progress=False) for plan in ("rows", "hooks")]
+    for component, over in (
+        ("resid_pre", ("layer", "pos")),
+        ("z", ("layer", "head")),
+        ("v", ("layer", "head", "pos")),
+        ("mlp_out", ("layer", "span")),
+        ("attn_out", ("pos",)),
+        ("resid_mid", ("layer", "pos")),
+    ):
+        found = [
+            tv.patch(model, pairs(), tv.sites(component), over=over, plan=plan, progress=False)
+            for plan in ("rows", "hooks")
+        ]
         assert [sweep.provenance["plan"] for sweep in found] == ["rows", "hooks"]
         assert found[0].values.dims == ("example", *over)
         np.testing.assert_allclose(found[0].values, found[1].values, atol=1e-5)
@@ -67,7 +78,9 @@ def test_axes_are_labelled_and_positions_carry_their_tokens(text_model):
 
 
 def test_several_components_side_by_side(text_model):
-    sweep = tv.patch(text_model(), pairs(), tv.sites("attn_out", "mlp_out", pos=-1), over=("component", "layer"), progress=False)
+    sweep = tv.patch(
+        text_model(), pairs(), tv.sites("attn_out", "mlp_out", pos=-1), over=("component", "layer"), progress=False
+    )
     assert sweep.values.component.values.tolist() == ["attn_out", "mlp_out"]
     alone = tv.patch(text_model(), pairs(), tv.sites("mlp_out", pos=-1), over=("layer",), progress=False)
     np.testing.assert_allclose(sweep.values.sel(component="mlp_out"), alone.values, atol=1e-5)
@@ -91,8 +104,20 @@ def test_patterns_go_through_whole_passes_and_say_so(text_model):
 
 def test_prompts_of_a_task_are_drawn_again_where_positions_need_it(text_model):
     model = text_model()
-    pairs_of_words = [("ab", "ba"), ("cd", "dc"), ("ef", "fe"), ("gh", "hg"), ("ij", "ji"), ("kl", "lk"), ("mno", "onm"),
-                      ("pqr", "rqp"), ("st", "ts"), ("uv", "vu"), ("wx", "xw"), ("yz", "zy")]  # fmt: skip
+    pairs_of_words = [
+        ("ab", "ba"),
+        ("cd", "dc"),
+        ("ef", "fe"),
+        ("gh", "hg"),
+        ("ij", "ji"),
+        ("kl", "lk"),
+        ("mno", "onm"),
+        ("pqr", "rqp"),
+        ("st", "ts"),
+        ("uv", "vu"),
+        ("wx", "xw"),
+        ("yz", "zy"),
+    ]
     task = tv.Task("mirror", pairs_of_words, template=tv.Template("t", "{x}>", "{y}", ";"))
     drawn = task.pairs(shots=3, n=4, seed=0)
     sweep = tv.patch(model, drawn, tv.sites("resid_pre", layer=1), progress=False)
@@ -112,9 +137,14 @@ def test_any_metric_and_a_metric_that_fails(text_model):
     for metric in (tv.log_prob, tv.prob, tv.rank, tv.kl, tv.exact_match):
         found = tv.patch(model, pairs(), tv.sites("resid_post", pos=-1), over=("layer",), metric=metric, progress=False)
         assert found.metric == metric.__name__
-    assert tv.patch(model, pairs(), tv.sites("resid_post"), over=("layer",), metric=tv.kl, progress=False).values.max() < 1e-5
+    assert (
+        tv.patch(model, pairs(), tv.sites("resid_post"), over=("layer",), metric=tv.kl, progress=False).values.max()
+        < 1e-5
+    )
     with pytest.raises(NonFiniteMetric, match="the clean run"):
-        tv.patch(model, pairs(), tv.sites("z"), metric=lambda logits, answers: logits[:, 0] * float("nan"), progress=False)
+        tv.patch(
+            model, pairs(), tv.sites("z"), metric=lambda logits, answers: logits[:, 0] * float("nan"), progress=False
+        )
 
 
 def test_errors_name_what_is_allowed(text_model):
@@ -129,7 +159,7 @@ def test_errors_name_what_is_allowed(text_model):
         (dict(sites=tv.sites("z", head=9), over=("layer",)), tv.TVLensError, "heads 0 to 3"),
         (dict(sites=tv.sites("z", pos=50), over=("layer",)), tv.TVLensError, "beyond"),
         (dict(sites=["z[0].h1", "z[1].h2"], over=("layer", "head")), InvalidArgument, "do not fill a grid"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(error) as caught:
             tv.patch(model, pairs(), progress=False, **arguments)
         assert words in str(caught.value), str(caught.value)
@@ -148,11 +178,17 @@ def test_a_budget_splits_the_work_and_changes_no_value(text_model):
 def test_named_sets_of_sites_are_patched_together(text_model):
     """Head sets, and two layers at once: each set is one hooked pass with all its sites."""
     model, asked = text_model(), pairs()
-    sets = {"heads": ["z[0].h1@-1", "z[1].h2@-1", "z[1].h3@-1"], "two layers": ["mlp_out[0]", "mlp_out[2]"], "one": tv.sites("z", layer=1, pos=-1)}
+    sets = {
+        "heads": ["z[0].h1@-1", "z[1].h2@-1", "z[1].h3@-1"],
+        "two layers": ["mlp_out[0]", "mlp_out[2]"],
+        "one": tv.sites("z", layer=1, pos=-1),
+    }
     found = tv.patch(model, asked, sets, progress=False)
     assert found.axes == ("set",) and found.values["set"].values.tolist() == list(sets)
     assert found.provenance["plan"] == "rows"
-    np.testing.assert_allclose(tv.patch(model, asked, sets, plan="hooks", progress=False).values, found.values, atol=1e-5)
+    np.testing.assert_allclose(
+        tv.patch(model, asked, sets, plan="hooks", progress=False).values, found.values, atol=1e-5
+    )
     tokens = asked.tokenize(model)
     for name in ("heads", "two layers"):
         held = model.capture(tokens.clean.tokens, sets[name])
@@ -171,9 +207,13 @@ def test_adding_the_difference_once_is_replacing_and_scales_are_swept(text_model
     nothing = np.broadcast_to(added.corrupted.values[:, None, None], (3, 2, 9))
     np.testing.assert_allclose(added.sel(scale=0).values, nothing, atol=1e-5)
     tokens = asked.tokenize(model)
-    clean, base = (model.capture(side.tokens, "resid_pre[2]@3")["resid_pre[2]@3"] for side in (tokens.clean, tokens.corrupted))
+    clean, base = (
+        model.capture(side.tokens, "resid_pre[2]@3")["resid_pre[2]@3"] for side in (tokens.clean, tokens.corrupted)
+    )
     logits = model.run(tokens.corrupted.tokens, tv.Add("resid_pre[2]@3", clean - base, 2.0))
-    np.testing.assert_allclose(added.sel(scale=2, layer=2, pos=3).values, tv.logit_diff(logits, tokens.answers), atol=1e-5)
+    np.testing.assert_allclose(
+        added.sel(scale=2, layer=2, pos=3).values, tv.logit_diff(logits, tokens.answers), atol=1e-5
+    )
     halfway = tv.patch(model, asked, sites, mode="add", scales=[0.5], direction="noising", progress=False)
     assert halfway.axes == ("layer", "pos")
 

@@ -14,7 +14,16 @@ from tv_lens.tasks.conllu_files import TaggedSentence, read_conllu
 from tv_lens.tasks.pos import CLASSES, TAGS, RandomWord
 from tv_lens.tasks.pos_grammar import grammar_sentences, patterns, slots
 
-UPOS = {"The": "DET", "old": "ADJ", "man": "NOUN", "he": "PRON", "slept": "VERB", "quietly": "ADV", "in": "ADP", ".": "PUNCT"}
+UPOS = {
+    "The": "DET",
+    "old": "ADJ",
+    "man": "NOUN",
+    "he": "PRON",
+    "slept": "VERB",
+    "quietly": "ADV",
+    "in": "ADP",
+    ".": "PUNCT",
+}
 
 
 def conllu(*sentences: str) -> str:
@@ -112,8 +121,13 @@ def test_a_file_gives_the_first_word_of_each_class(tmp_path):
 
 
 def test_spaces_and_words_of_several_parts(tmp_path):
-    rows = ["1-2\tdon't\t_\t_\t_\t_\t_\t_\t_\tSpaceAfter=No", "1\tdo\t_\tAUX\tVBP\t_\t_\t_\t_\t_", "2\tn't\t_\tPART\tRB\t_\t_\t_\t_\t_",
-            "3\t!\t_\tPUNCT\t.\t_\t_\t_\t_\t_", "3.1\tghost\t_\tNOUN\tNN\t_\t_\t_\t_\t_"]  # fmt: skip
+    rows = [
+        "1-2\tdon't\t_\t_\t_\t_\t_\t_\t_\tSpaceAfter=No",
+        "1\tdo\t_\tAUX\tVBP\t_\t_\t_\t_\t_",
+        "2\tn't\t_\tPART\tRB\t_\t_\t_\t_\t_",
+        "3\t!\t_\tPUNCT\t.\t_\t_\t_\t_\t_",
+        "3.1\tghost\t_\tNOUN\tNN\t_\t_\t_\t_\t_",
+    ]
     path = tmp_path / "a.conllu"
     path.write_text("# text = x\n" + "\n".join(rows) + "\n")
     assert read_conllu(path) == (TaggedSentence("don't!", ("don't", "!"), ("_", "PUNCT"), ("_", ".")),)
@@ -131,8 +145,10 @@ BROKEN = {
     "id": (conllu(*WHOLE) + "a\tword" + "\t_" * 8 + "\n", "the ID is not a number"),
     "word": (conllu(*WHOLE) + "1\t" + "\t_" * 8 + "\n", "the word is empty"),
     "head": (conllu(*WHOLE) + "1\tword\t_\tX\t_\t_\tmother\t_\t_\t_\n", "this line cannot be read"),
-    "head of the second word": (conllu(*WHOLE) + "# text = a word\n1\ta\t_\tX\t_\t_\t2\t_\t_\t_\n"
-                                "2\tword\t_\tX\t_\t_\tmother\t_\t_\t_\n", "this line cannot be read"),
+    "head of the second word": (
+        conllu(*WHOLE) + "# text = a word\n1\ta\t_\tX\t_\t_\t2\t_\t_\t_\n2\tword\t_\tX\t_\t_\tmother\t_\t_\t_\n",
+        "this line cannot be read",
+    ),
 }
 
 
@@ -174,7 +190,11 @@ def test_sentences_without_the_class(tmp_path):
 
 
 def test_options_that_do_not_fit():
-    for options, said in [(dict(source="x.txt"), "CoNLL-U"), (dict(words=(9, 5)), "smaller number"), (dict(tags="xpos"), "universal")]:
+    for options, said in [
+        (dict(source="x.txt"), "CoNLL-U"),
+        (dict(words=(9, 5)), "smaller number"),
+        (dict(tags="xpos"), "universal"),
+    ]:
         with pytest.raises(InvalidArgument, match=said):
             family("pos", **options)
     with pytest.raises(UnknownName):

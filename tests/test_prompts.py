@@ -35,9 +35,14 @@ def test_templates_render_as_they_read():
 def test_spans_tile_the_text():
     text, spans = QA.render([Pair("go", "went")], "run")
     assert [(span.kind, span.demo, text[span.start : span.end]) for span in spans] == [
-        ("prefix", None, "Q: "), ("x", 0, "go"), ("separator", 0, "\nA:"), ("y", 0, " went"),
-        ("between", 0, "\n\nQ: "), ("query_x", None, "run"), ("query_separator", None, "\nA:"),
-    ]  # fmt: skip
+        ("prefix", None, "Q: "),
+        ("x", 0, "go"),
+        ("separator", 0, "\nA:"),
+        ("y", 0, " went"),
+        ("between", 0, "\n\nQ: "),
+        ("query_x", None, "run"),
+        ("query_separator", None, "\nA:"),
+    ]
     assert [span.start for span in spans[1:]] == [span.end for span in spans[:-1]]
 
 
@@ -97,9 +102,14 @@ def test_prompts_are_a_sequence_with_a_recipe():
     assert repr(prompts) == "Prompts(5 of 'successor', 2 shots, template 'io')"
     assert prompts[1:3].texts == prompts.texts[1:3] and len(list(prompts)) == 5
     assert prompts.recipe == {
-        "task": "successor", "fingerprint": NUMBERS.fingerprint, "shots": 2, "n": 5, "seed": 0,
-        "split": "test", "template": IO.to_dict(),
-    }  # fmt: skip
+        "task": "successor",
+        "fingerprint": NUMBERS.fingerprint,
+        "shots": 2,
+        "n": 5,
+        "seed": 0,
+        "split": "test",
+        "template": IO.to_dict(),
+    }
     assert prompts[0].foil is None and NUMBERS.queries(5, foils=True)[0].foil not in (None, prompts[0].answer)
 
 
@@ -216,9 +226,11 @@ def test_position_of_finds_the_last_token_of_a_span(tokenizer):
 
 
 CORRUPTIONS = [
-    ("shuffle_labels", None), ("other_task", "present-gerund"), ("other_task", "antonym"),
+    ("shuffle_labels", None),
+    ("other_task", "present-gerund"),
+    ("other_task", "antonym"),
     ("random_words", None),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("corrupt, other", CORRUPTIONS)

@@ -67,8 +67,12 @@ def test_a_block_run_alone_reads_the_same(tiny_model, family):
 
 def test_heads_writes_sum_to_what_attention_adds(tiny_model, family):
     model = tiny_model(family)
-    held = model.capture(tokens(2, 5, seed=4), [Site(name, 1) for name in ("z", "attn_out", "result")]
-                         if model.registry.support(Site("result", 1)).read else [Site("z", 1), Site("attn_out", 1)])  # fmt: skip
+    held = model.capture(
+        tokens(2, 5, seed=4),
+        [Site(name, 1) for name in ("z", "attn_out", "result")]
+        if model.registry.support(Site("result", 1)).read
+        else [Site("z", 1), Site("attn_out", 1)],
+    )
     z, attn = held[Site("z", 1)], held[Site("attn_out", 1)]
     writes = readers_of(model).head_writes(1, z, attn)
     torch.testing.assert_close(writes.sum(-2), attn, atol=1e-5, rtol=1e-4)
@@ -97,7 +101,9 @@ def test_a_stream_that_is_no_sum_is_refused(monkeypatch):
 
     model = tv.load(tiny.hugging_face_model("llama", seed=6))
     own = Readers.head_writes
-    monkeypatch.setattr(Readers, "head_writes", lambda self, layer, z, attn_out=None: 0.5 * own(self, layer, z, attn_out))
+    monkeypatch.setattr(
+        Readers, "head_writes", lambda self, layer, z, attn_out=None: 0.5 * own(self, layer, z, attn_out)
+    )
     with pytest.raises(SiteAbsent, match="do not add up"):
         Readers(model)
 
@@ -107,4 +113,6 @@ def test_unknown_parts_propose_the_nearest_and_nothing_stays_attached(tiny_model
     with pytest.raises(UnknownName, match="mlp"):
         readers_of(model).value(0, "mpl", torch.zeros(1, 32))
     assert not model.registry.attached and not model.registry.foreign_hooks()
-    assert readers_of(model) is readers_of(model) and isinstance(readers_of(model).passing(torch.zeros(1, 1, 32)), Alone)
+    assert readers_of(model) is readers_of(model) and isinstance(
+        readers_of(model).passing(torch.zeros(1, 1, 32)), Alone
+    )

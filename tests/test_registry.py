@@ -63,13 +63,14 @@ def state_of(bridge) -> dict:
     """Everything that an attachment could leave behind: hooks of both kinds, flags, contexts."""
     return {
         "hooks": {name: len(handles) for name, handles in bridge.list_hooks().items()},
-        "torch hooks": sum(len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks)
-                           for m in bridge.modules()),
+        "torch hooks": sum(
+            len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in bridge.modules()
+        ),
         "flags": {name: value for name, value in vars(bridge.cfg).items() if name.startswith("use_")},
         "context": bridge.context_level,
         "training": bridge.training,
         "gradients": torch.is_grad_enabled(),
-    }  # fmt: skip
+    }
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -280,8 +281,10 @@ def test_R4_loading_and_probing_leave_a_bridge_as_transformer_lens_made_it(famil
 
 def test_R4_after_every_call_the_hooks_and_flags_are_as_before(model, family):
     before = state_of(model.tl)
-    readable, writable = ([site for site in sites_with(family, *words) if site.layer in (None, 1)]
-                          for words in (("read", "write"), ("write",)))  # fmt: skip
+    readable, writable = (
+        [site for site in sites_with(family, *words) if site.layer in (None, 1)]
+        for words in (("read", "write"), ("write",))
+    )
     clean = model.run(TOKENS)
     model.run(TOKENS, [Noise(site) for site in writable], logits="all")
     assert state_of(model.tl) == before
@@ -304,7 +307,9 @@ class Stop(Exception):
 
 @pytest.mark.parametrize("error", [Stop, KeyboardInterrupt, MemoryError])
 def test_R4_an_exception_inside_a_hook_leaves_the_model_as_before(llama, error, monkeypatch):
-    monkeypatch.setattr("tv_lens.model.passes._HELD", WeakKeyDictionary())  # what a full device held is remembered: not by later tests
+    monkeypatch.setattr(
+        "tv_lens.model.passes._HELD", WeakKeyDictionary()
+    )  # what a full device held is remembered: not by later tests
     before, clean = state_of(llama.tl), llama.run(TOKENS)
 
     def fail(x):
@@ -434,13 +439,20 @@ def lengths(family: str) -> dict[str, int]:
     """The lengths of the axes, from the Hugging Face config alone."""
     config = tiny.FAMILIES[family]()
     heads = config.num_attention_heads
-    width = next((w for w in (getattr(config, n, None) for n in ("intermediate_size", "ffn_dim", "n_inner")) if w), None)
+    width = next(
+        (w for w in (getattr(config, n, None) for n in ("intermediate_size", "ffn_dim", "n_inner")) if w), None
+    )
     return {
-        "batch": BATCH, "pos": POS, "query_pos": POS, "key_pos": POS, "d_model": config.hidden_size, "head": heads,
+        "batch": BATCH,
+        "pos": POS,
+        "query_pos": POS,
+        "key_pos": POS,
+        "d_model": config.hidden_size,
+        "head": heads,
         "kv_head": getattr(config, "num_key_value_heads", None) or heads,
         "d_head": getattr(config, "head_dim", None) or config.hidden_size // heads,
         "d_mlp": width or 4 * config.hidden_size,
-    }  # fmt: skip
+    }
 
 
 def test_R6_every_tensor_has_the_tables_axes(model, family):
@@ -521,9 +533,13 @@ def test_R7_a_read_sees_all_edits_outer_and_inner(llama):
 
 
 OVERLAPPING = [
-    ("z[1]", "z[1]"), ("z[1]", "z[1].h2"), ("z[1].h2", "z[1]@-1"), ("z[1]@1,2", "z[1]@2,3"), ("embed", "embed@0"),
+    ("z[1]", "z[1]"),
+    ("z[1]", "z[1].h2"),
+    ("z[1].h2", "z[1]@-1"),
+    ("z[1]@1,2", "z[1]@2,3"),
+    ("embed", "embed@0"),
     ("resid_mid[0]", "resid_mid[0]@3"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("first, second", OVERLAPPING)
@@ -545,7 +561,9 @@ def test_R7_two_spellings_of_one_position_are_the_same_site(llama):
         llama.run(TOKENS, [Zero("z[1]@6"), Zero("z[1]@-1")])
 
 
-@pytest.mark.parametrize("first, second", [("z[1].h1", "z[1].h2"), ("z[1]@0", "z[1]@1"), ("z[0]", "z[1]"), ("q[0]", "k[0]")])
+@pytest.mark.parametrize(
+    "first, second", [("z[1].h1", "z[1].h2"), ("z[1]@0", "z[1]@1"), ("z[0]", "z[1]"), ("q[0]", "k[0]")]
+)
 def test_R7_edits_of_other_numbers_are_not_the_same_site(llama, first, second):
     together = llama.run(TOKENS, [Zero(first), Zero(second)])
     with llama.intervene(Zero(first)):
@@ -567,7 +585,9 @@ def test_R8_printing_the_registry_shows_who_is_attached_now(llama):
     with llama.intervene(look, Zero("z[1].h2@-1")):
         llama.run(TOKENS, Zero("mlp_out[0]"))
         llama.capture(TOKENS, ["embed", "resid_post[2]"])
-    head = "LlamaForCausalLM: 3 layers; \n  attached by model.intervene: Call(final_norm), Zero(z[1].h2@-1); reads nothing"
+    head = (
+        "LlamaForCausalLM: 3 layers; \n  attached by model.intervene: Call(final_norm), Zero(z[1].h2@-1); reads nothing"
+    )
     assert seen[0].startswith(head + "\n  attached by model.run: Zero(mlp_out[0]); reads nothing\n")
     assert seen[1].startswith(head + "\n  attached by model.capture: no edit; reads embed, resid_post[2]\n")
     assert repr(llama.registry).startswith("LlamaForCausalLM: 3 layers; nothing is attached\n")
@@ -764,7 +784,9 @@ def test_placed_edits_share_one_pass_as_if_each_had_run_alone(model, family):
         assert torch.allclose(together[row, 0], alone[0], rtol=0, atol=2e-6 * float(clean.abs().max())), plans[row]
 
 
-@pytest.mark.parametrize("edit", [Mean("resid_post[0]"), Resample("z[1].h2"), Zero("q[0]").then(Mean("q[0]"))], ids=repr)
+@pytest.mark.parametrize(
+    "edit", [Mean("resid_post[0]"), Resample("z[1].h2"), Zero("q[0]").then(Mean("q[0]"))], ids=repr
+)
 def test_an_edit_across_prompts_of_different_lengths_is_refused(llama, edit):
     """At a position that another prompt does not have there is only padding to take a value from."""
     padded = tv.TokenBatch.from_lists([[5, 6, 7, 8], [9, 10]])
@@ -785,7 +807,9 @@ def test_an_edit_across_prompts_at_a_position_they_all_have_is_fine(llama):
     assert torch.equal(found, clean[[1, 0]])
 
 
-@pytest.mark.parametrize("edit", [Zero("scores[1]"), Mean("scores[1]"), Zero("scores[1].h2").then(Noise("scores[1].h2"))], ids=repr)
+@pytest.mark.parametrize(
+    "edit", [Zero("scores[1]"), Mean("scores[1]"), Zero("scores[1].h2").then(Noise("scores[1].h2"))], ids=repr
+)
 def test_an_edit_of_the_scores_keeps_the_causal_mask(llama, edit):
     """With zeros in the mask's place a token would attend to what comes after it."""
     other = TOKENS.clone()

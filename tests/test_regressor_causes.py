@@ -17,7 +17,7 @@ from tv_lens.errors import (
     MisalignedPrompts,
     ShapeMismatch,
     UnknownName,
-)  # fmt: skip
+)
 from tv_lens.experiments import (
     Injected,
     circuits_before_after,
@@ -27,7 +27,7 @@ from tv_lens.experiments import (
     patch_matrix,
     sign_pattern,
     sign_verdicts,
-)  # fmt: skip
+)
 from tv_lens.experiments.regressors.heads import matched_episodes
 from tv_lens.lab import FAMILIES, Episodes, Family, NetworkConfig, Regressor, SparseMixture, build_network, latent_tasks
 from tv_lens.lab.branches import Branch, branched_predictions
@@ -55,9 +55,13 @@ def matrix(regressor):
 
 def test_branches_are_runs_of_their_own_in_any_order_and_budget(regressor):
     episodes, everywhere = FAMILY.sample(5, 1), tuple(range(7))
-    branches = [Branch(tv.Zero("z[2].h0"), everywhere), Branch(tv.Add("resid_pre[1]", SLOPE), (1, 3)),
-                Branch(tv.Replace("resid_post[0]", torch.stack([SLOPE, SLOPE**2])), (0, 4)),
-                Branch(tv.Zero("mlp_out[1]"), everywhere), Branch(tv.Add("resid_pre[1]", SLOPE, 2.0), (1, 3))]
+    branches = [
+        Branch(tv.Zero("z[2].h0"), everywhere),
+        Branch(tv.Add("resid_pre[1]", SLOPE), (1, 3)),
+        Branch(tv.Replace("resid_post[0]", torch.stack([SLOPE, SLOPE**2])), (0, 4)),
+        Branch(tv.Zero("mlp_out[1]"), everywhere),
+        Branch(tv.Add("resid_pre[1]", SLOPE, 2.0), (1, 3)),
+    ]
     found = branched_predictions(regressor, episodes, branches)
     assert found.shape == (6, 5, 4)
     torch.testing.assert_close(found[0], regressor.predict(episodes.x, episodes.y))
@@ -68,8 +72,9 @@ def test_branches_are_runs_of_their_own_in_any_order_and_budget(regressor):
         torch.testing.assert_close(ours, alone, atol=1e-5, rtol=1e-5)
         assert (ours - found[0]).abs().max() > 1e-3
     least = 2 * 7 * (10 * 8 + 4 * 32) * 4 + 10_000
-    torch.testing.assert_close(branched_predictions(regressor, episodes, branches, memory_budget=least), found,
-                               atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(
+        branched_predictions(regressor, episodes, branches, memory_budget=least), found, atol=1e-6, rtol=1e-6
+    )
     assert branched_predictions(regressor, episodes, []).shape == (1, 5, 4)
     with pytest.raises(BudgetTooSmall):
         branched_predictions(regressor, episodes, branches, memory_budget=1000)
@@ -131,18 +136,23 @@ def test_an_axis_may_be_cut_and_cells_stay_the_same(regressor, matrix):
         episodes = latent_tasks(FAMILY)[target].episodes(6, 0)
         mse = (regressor.predict(episodes.x, episodes.y) - episodes.y).square().mean()
         assert matrix.provenance["untouched"]["sequence"][f"basis {target}"] == pytest.approx(float(mse), rel=1e-4)
-    assert not np.allclose(patch_matrix(regressor, layers=(1,), **{**FEW, "split": "dev"}).values,
-                           matrix.sel(layer=[1]).values)
+    assert not np.allclose(
+        patch_matrix(regressor, layers=(1,), **{**FEW, "split": "dev"}).values, matrix.sel(layer=[1]).values
+    )
 
 
 @pytest.mark.parametrize(
     "wrong, error, said",
-    [(dict(positions=("z",)), UnknownName, "position of an episode"),
-     (dict(modes=("swap",)), UnknownName, "way of patching"),
-     (dict(layers=(3,)), UnknownName, "layer"), (dict(layers=()), EmptySelection, "one at least"),
-     (dict(modes=("add", "add")), EmptySelection, "once"), (dict(scored=("mean",)), UnknownName, "loss"),
-     (dict(split="train"), InvalidArgument, "behind the means")],
-)  # fmt: skip
+    [
+        (dict(positions=("z",)), UnknownName, "position of an episode"),
+        (dict(modes=("swap",)), UnknownName, "way of patching"),
+        (dict(layers=(3,)), UnknownName, "layer"),
+        (dict(layers=()), EmptySelection, "one at least"),
+        (dict(modes=("add", "add")), EmptySelection, "once"),
+        (dict(scored=("mean",)), UnknownName, "loss"),
+        (dict(split="train"), InvalidArgument, "behind the means"),
+    ],
+)
 def test_what_a_patch_matrix_is_not_asked_for(regressor, wrong, error, said):
     with pytest.raises(error, match=said):
         patch_matrix(regressor, **{**FEW, **wrong})
@@ -169,14 +179,25 @@ def test_the_pattern_is_the_mean_over_kinds_of_pairs():
     table = [[-1.0, 2, 3], [4, -5, 6], [7, 8, -9]]
     pattern = sign_pattern(made(table, noise=0), clusters="aab")
     assert pattern.mean().to_series().round(6).to_dict() == {
-        "same task": -5.0, "other task": 5.0, "difference": 10.0, "same cluster": 3.0, "other cluster": 6.0}
+        "same task": -5.0,
+        "other task": 5.0,
+        "difference": 10.0,
+        "same cluster": 3.0,
+        "other cluster": 6.0,
+    }
     assert sign_pattern(made(table)).values["pair"].values.tolist() == ["same task", "other task", "difference"]
 
 
 @pytest.mark.parametrize(
     "same, other, verdict",
-    [(-1, 1, "holds"), (0, 1, "others raise"), (-1, 0, "own lowers"), (1, 2, "all raise"), (1, -1, "no"),
-     (-1, -1, "own lowers")],
+    [
+        (-1, 1, "holds"),
+        (0, 1, "others raise"),
+        (-1, 0, "own lowers"),
+        (1, 2, "all raise"),
+        (1, -1, "no"),
+        (-1, -1, "own lowers"),
+    ],
 )
 def test_verdicts_without_clusters(same, other, verdict):
     table = np.full((3, 3), float(other))
@@ -211,9 +232,11 @@ def test_ties_are_told_on_other_episodes_than_they_are_chosen_on():
     values = rng.standard_normal((400, 2, 1, 3, 1, 1))  # example task layer head how scored
     values[:, 1, 0, 1] += 3  # head 1 is for task b; of head 0 there is nothing to say
     values[:, :, 0, 2] += [[[[2.0]], [[3.0]]]]  # head 2 is for both, and a little more for b
-    array = xr.DataArray(values, dims=("example", "task", "layer", "head", "how", "scored"),
-                         coords={"task": ["a", "b"], "layer": [4], "head": [0, 1, 2], "how": ["mean"],
-                                 "scored": ["sequence"]})
+    array = xr.DataArray(
+        values,
+        dims=("example", "task", "layer", "head", "how", "scored"),
+        coords={"task": ["a", "b"], "layer": [4], "head": [0, 1, 2], "how": ["mean"], "scored": ["sequence"]},
+    )
     first, third, second = head_ties(tv.Sweep(array, metric="change", units="1", sign="")).to_dict(orient="records")
     assert (first["layer"], first["head"], first["task"], first["tied"]) == (4, 1, "b", True)
     assert first["selectivity"] == pytest.approx(3, abs=0.3) and first["effect"] == pytest.approx(3, abs=0.3)
@@ -254,16 +277,19 @@ def test_matched_episodes_are_the_tasks_own_and_one_episode_renamed():
 
 
 def test_circuits_of_latent_tasks(regressor):
-    found = latent_circuits(regressor, edges=20, n=4, held_out=6, sizes=(10, 20), random=1, method=CHEAP,
-                            progress=False)
+    found = latent_circuits(
+        regressor, edges=20, n=4, held_out=6, sizes=(10, 20), random=1, method=CHEAP, progress=False
+    )
     assert list(found.scores) == list(FAMILY.task_names) and found.curves.axes == ("task", "kind", "size")
     total = len(found.scores["basis 0"].graph)
     whole = found.curves.sel(size=total, kind="circuit")
     np.testing.assert_allclose(whole.values, found.curves.clean, atol=1e-5)  # all edges are the episode itself
     pairs = latent_tasks(FAMILY)[1].pairs(3, 6, split="test")
     answers = pairs.clean.tokenize(regressor).answers.number
-    expected = [-(regressor.run(side.tokenize(regressor).tokens)[:, 0] - answers) ** 2
-                for side in (pairs.clean, pairs.corrupted)]  # fmt: skip
+    expected = [
+        -((regressor.run(side.tokenize(regressor).tokens)[:, 0] - answers) ** 2)
+        for side in (pairs.clean, pairs.corrupted)
+    ]
     gap = found.gaps().sel(task="basis 1").values
     np.testing.assert_allclose(gap, (expected[0] - expected[1]).numpy(), atol=1e-4)
     table = found.table()
@@ -273,8 +299,12 @@ def test_circuits_of_latent_tasks(regressor):
     beside = circuits_before_after(found, found)
     assert (beside.overlap == 1).all() and (beside.gap_before == beside.gap_after).all()
     with pytest.raises(MisalignedPrompts, match="one network"):
-        circuits_before_after(found, latent_circuits(regressor, tasks=(0,), edges=20, n=4, held_out=6, sizes=(),
-                                                     random=1, method=CHEAP, progress=False))
+        circuits_before_after(
+            found,
+            latent_circuits(
+                regressor, tasks=(0,), edges=20, n=4, held_out=6, sizes=(), random=1, method=CHEAP, progress=False
+            ),
+        )
     with pytest.raises(InvalidArgument, match="two tasks or more"):
         latent_circuits(regressor, tasks=(3,))
 
@@ -284,10 +314,12 @@ def test_decoding_circuits_of_latent_tasks(regressor):
     answer: each as
     plain hooked passes give it."""
     contrast, shots, tasks = Injected(0, scale=2.0, contexts=20), 2, latent_tasks(FAMILY)
-    found = latent_circuits(regressor, contrast=contrast, shots=shots, n=4, held_out=6, random=1, method=CHEAP,
-                            progress=False)
-    means = torch.stack([regressor.residual_stream(regressor.encode(task.episodes(20, 0, "train")))[0, :, 3].mean(0)
-                         for task in tasks])  # x_1 y_1 x_2 y_2
+    found = latent_circuits(
+        regressor, contrast=contrast, shots=shots, n=4, held_out=6, random=1, method=CHEAP, progress=False
+    )
+    means = torch.stack(
+        [regressor.residual_stream(regressor.encode(task.episodes(20, 0, "train")))[0, :, 3].mean(0) for task in tasks]
+    )  # x_1 y_1 x_2 y_2
     vectors, expected = 2.0 * (means - means.mean(0)), []
     asked = tasks[2].prompts(shots, 6, split="test").tokenize(regressor)
     for vector in (vectors[2], vectors[0]):  # the next of the last task is the first
@@ -352,8 +384,9 @@ def learnt():
 def test_the_own_level_helps_and_the_other_one_hurts(learnt):
     """What theory says of a network that weighs evidence: more of the right kind lowers the loss, of the wrong kind
     raises it, and a level of another task in the place of the answers is worse than the own one."""
-    found = patch_matrix(learnt, positions=("x", "y"), modes=("replace", "add-difference"), layers=(0,), n=400,
-                         progress=False)
+    found = patch_matrix(
+        learnt, positions=("x", "y"), modes=("replace", "add-difference"), layers=(0,), n=400, progress=False
+    )
     told = sign_verdicts(found.sel(scored="query", layer=0)).set_index(["position", "mode"])
     assert told.verdict["y", "add-difference"] == "holds"
     assert told.difference_low["y", "replace"] > 0 and told.difference_low["y", "add-difference"] > 0.1
@@ -365,8 +398,9 @@ def test_the_own_level_helps_and_the_other_one_hurts(learnt):
 def test_embedded_runs_have_the_signs_of_figure_7(seed):
     """At the end of training every basis's own representation helps, and every other one hurts: all sixteen cells."""
     trained = tv.lab.load("bases4", seed=seed)
-    found = patch_matrix(trained, positions=("y",), modes=("add-difference",), layers=(1,), scored=("sequence",), n=100,
-                         progress=False)  # fmt: skip
+    found = patch_matrix(
+        trained, positions=("y",), modes=("add-difference",), layers=(1,), scored=("sequence",), n=100, progress=False
+    )
     own = np.eye(4, dtype=bool)
     cells = found.sel(position="y", mode="add-difference", layer=1, scored="sequence").mean().values
     assert cells[own].max() < -0.01 and cells[~own].min() > 0.01

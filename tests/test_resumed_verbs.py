@@ -14,8 +14,18 @@ from tv_lens.rows import sharding
 from tv_lens.storage.run_folder import Run, Shards
 from tv_lens.task_vectors import mean_activations
 
-SIZE = SurveySize("tiny", contexts=3, dev=3, queries=3, random_vectors=1, td_prompts=11, td_shots=(0, 2), map_shots=1,
-                patch_pairs=1, patch_shots=2)  # fmt: skip
+SIZE = SurveySize(
+    "tiny",
+    contexts=3,
+    dev=3,
+    queries=3,
+    random_vectors=1,
+    td_prompts=11,
+    td_shots=(0, 2),
+    map_shots=1,
+    patch_pairs=1,
+    patch_shots=2,
+)
 HEADS = tv.FunctionVector(shots=2, contexts=4, prompts=2, dev=3, heads=2)
 
 
@@ -46,21 +56,31 @@ def survey_numbers(found) -> list[np.ndarray]:
 
 VERBS = {
     "ResidualMean": lambda model, tasks, vector, run: vector_numbers(
-        tv.extract(model, tasks[0], method=tv.ResidualMean(shots=2, contexts=4, dev=3), run=run, progress=False)),
+        tv.extract(model, tasks[0], method=tv.ResidualMean(shots=2, contexts=4, dev=3), run=run, progress=False)
+    ),
     "FunctionVector": lambda model, tasks, vector, run: vector_numbers(
-        tv.extract(model, tasks[0], method=HEADS, run=run, progress=False)),
-    "effects": lambda model, tasks, vector, run: [HEADS.effects(model, tasks[0], run=run, progress=False).values.values],
+        tv.extract(model, tasks[0], method=HEADS, run=run, progress=False)
+    ),
+    "effects": lambda model, tasks, vector, run: [
+        HEADS.effects(model, tasks[0], run=run, progress=False).values.values
+    ],
     "evaluate": lambda model, tasks, vector, run: [
-        tv.evaluate(model, vector, tasks[0], n=3, other=tasks[1], random_seeds=1, run=run, progress=False).values.values],
+        tv.evaluate(model, vector, tasks[0], n=3, other=tasks[1], random_seeds=1, run=run, progress=False).values.values
+    ],
     "decodability": lambda model, tasks, vector, run: [
         getattr(tv.decodability(model, tasks, shots=(0, 2), n=11, run=run, progress=False), part).values.values
-        for part in ("sweep", "controls", "pairs", "shuffles")],
+        for part in ("sweep", "controls", "pairs", "shuffles")
+    ],
     "node effects": lambda model, tasks, vector, run: [
-        tv.node_effects(model, tasks[0].pairs(shots=2, n=3), run=run, progress=False).values.values],
-    "map": lambda model, tasks, vector, run: [tv.representation_map(model, tasks, 1, n=5, run=run, progress=False).points],
+        tv.node_effects(model, tasks[0].pairs(shots=2, n=3), run=run, progress=False).values.values
+    ],
+    "map": lambda model, tasks, vector, run: [
+        tv.representation_map(model, tasks, 1, n=5, run=run, progress=False).points
+    ],
     "survey": lambda model, tasks, vector, run: survey_numbers(
-        survey(model, tasks, shots=2, size=SIZE, run=run, progress=False)),
-}  # fmt: skip
+        survey(model, tasks, shots=2, size=SIZE, run=run, progress=False)
+    ),
+}
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -116,6 +136,10 @@ def test_stopped_paths_go_on_to_the_same_bits(model, tasks, tmp_path, monkeypatc
 def test_a_lens_asked_otherwise_is_refused_before_any_work(model, tasks, tmp_path, monkeypatch):
     survey(model, tasks, shots=2, size=SIZE, run=tmp_path, progress=False)
     monkeypatch.setattr(tv.HookedModel, "forward", lambda *args, **kwargs: pytest.fail("the model was run"))
-    for words, asked in {"seed: 0 in the folder, 1 asked": dict(seed=1), "shots: 2": dict(shots=3), "size.queries": dict(n=4)}.items():
+    for words, asked in {
+        "seed: 0 in the folder, 1 asked": dict(seed=1),
+        "shots: 2": dict(shots=3),
+        "size.queries": dict(n=4),
+    }.items():
         with pytest.raises(RunMismatch, match=words):
             survey(model, tasks, **{"shots": 2, "size": SIZE, "run": tmp_path, "progress": False} | asked)

@@ -28,8 +28,12 @@ def batch() -> TokenBatch:
 
 
 def zeroing(layers=3) -> list[Row]:
-    return [Row(i, (PlacedEdit(tv.Zero(Site("mlp_out", layer)), (at,)),))
-            for layer in range(layers) for i, length in enumerate(LENGTHS) for at in (length - 1, 2)]  # fmt: skip
+    return [
+        Row(i, (PlacedEdit(tv.Zero(Site("mlp_out", layer)), (at,)),))
+        for layer in range(layers)
+        for i, length in enumerate(LENGTHS)
+        for at in (length - 1, 2)
+    ]
 
 
 def two_logits(logits: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
@@ -106,8 +110,14 @@ def test_a_readout_of_answers_stays_narrow_in_shards(tiny_model, monkeypatch):
 def test_the_provenance_of_shards_adds_up():
     one = {"plan": "rows", "rows": 3, "walks": 2, "base_runs": 1, "estimated_peak_bytes": 10, "seconds": 0.25}
     two = {"plan": "rows", "rows": 4, "walks": 1, "base_runs": 1, "estimated_peak_bytes": 7, "seconds": 0.5}
-    assert added(added({}, one), two) == {"plan": "rows", "rows": 7, "walks": 3, "base_runs": 2,
-                                          "estimated_peak_bytes": 10, "seconds": 0.75}  # fmt: skip
+    assert added(added({}, one), two) == {
+        "plan": "rows",
+        "rows": 7,
+        "walks": 3,
+        "base_runs": 2,
+        "estimated_peak_bytes": 10,
+        "seconds": 0.75,
+    }
 
 
 def test_the_plan_is_known_before_anything_runs(tiny_model):
@@ -133,8 +143,9 @@ def test_a_value_that_is_no_number_names_its_row(plan, tiny_model):
     readout = Readout(failing, Answers(torch.tensor([5, 6, 7, 8])), owners)
     with pytest.raises(NonFiniteMetric) as caught:
         run_rows(model, model.tokens(batch()), rows, readout, plan=plan)
-    number, prompt, layer, at = re.match(r"row (\d+) \(nan\): prompt (\d), Zero\(mlp_out\[(\d)\]\) at position (\d)",
-                                         caught.value.got).groups()  # fmt: skip
+    number, prompt, layer, at = re.match(
+        r"row (\d+) \(nan\): prompt (\d), Zero\(mlp_out\[(\d)\]\) at position (\d)", caught.value.got
+    ).groups()
     row = rows[int(number)]
     assert int(prompt) == row.prompt == 2
     assert (int(layer), int(at)) == (row.edits[0].intervention.site.layer, row.edits[0].positions[0])
@@ -144,9 +155,16 @@ def test_a_value_that_is_no_number_names_its_row(plan, tiny_model):
 @pytest.mark.parametrize("plan", ["rows", "hooks"])
 def test_so_does_one_of_a_readout_of_ones_own(plan, tiny_model):
     model = tiny_model("llama")
-    rows = [Row(0), Row(1, (PlacedEdit(tv.Zero(Site("z", 1, 2)), (1, 2, 3)), PlacedEdit(tv.Zero(Site("mlp_out", 2)), (0, 4))))]
-    with pytest.raises(NonFiniteMetric, match=re.escape(
-        "row 1 (inf): prompt 1, Zero(z[1].h2) at positions 1 to 3 and Zero(mlp_out[2]) at positions 0, 4")):  # fmt: skip
+    rows = [
+        Row(0),
+        Row(1, (PlacedEdit(tv.Zero(Site("z", 1, 2)), (1, 2, 3)), PlacedEdit(tv.Zero(Site("mlp_out", 2)), (0, 4)))),
+    ]
+    with pytest.raises(
+        NonFiniteMetric,
+        match=re.escape(
+            "row 1 (inf): prompt 1, Zero(z[1].h2) at positions 1 to 3 and Zero(mlp_out[2]) at positions 0, 4"
+        ),
+    ):
         run_rows(model, model.tokens(batch()), rows, lambda logits, index: index / (1.0 - index), plan=plan)
     with pytest.raises(NonFiniteMetric, match=re.escape("row 0 (nan): prompt 0, no edit")):
         run_rows(model, model.tokens(batch()), rows, lambda logits, index: logits[:, 0] * torch.nan, plan=plan)

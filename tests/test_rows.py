@@ -23,8 +23,11 @@ def ids(seed: int, n: int = 3, width: int = WIDTH) -> torch.Tensor:
 
 
 def writable(model: tv.HookedModel) -> list[Site]:
-    sites = [Site(name, layer) for name, entry in COMPONENTS.items()
-             for layer in (range(model.n_layers) if entry.layered else [None])]  # fmt: skip
+    sites = [
+        Site(name, layer)
+        for name, entry in COMPONENTS.items()
+        for layer in (range(model.n_layers) if entry.layered else [None])
+    ]
     return [s for s in sites if model.registry.support(s).write and s.component not in trial.WHOLE_PASSES]
 
 
@@ -41,8 +44,12 @@ def both(model, base, rows, readout=two_logits, **options):
 def replacing_rows(model, base_batch, source_ids, places) -> list[Row]:
     sites = writable(model)
     held = model.capture(source_ids, sites)
-    return [Row(i, (PlacedEdit(Replace(site, held[site][i][list(place)]), place),))
-            for site in sites for place in places for i in range(len(base_batch))]  # fmt: skip
+    return [
+        Row(i, (PlacedEdit(Replace(site, held[site][i][list(place)]), place),))
+        for site in sites
+        for place in places
+        for i in range(len(base_batch))
+    ]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
@@ -62,8 +69,15 @@ def test_rows_equal_whole_passes_at_every_site(family, dtype):
 def test_rows_equal_whole_passes_head_by_head(family, tiny_model):
     model = tiny_model(family)
     held = model.capture(ids(2), tv.sites("z", pos=-1))
-    rows = [Row(i, (PlacedEdit(Replace(Site("z", layer, head), held[Site("z", layer, pos=-1)][i, head][None]), (WIDTH - 1,)),))
-            for layer in range(3) for head in range(4) for i in range(3)]  # fmt: skip
+    rows = [
+        Row(
+            i,
+            (PlacedEdit(Replace(Site("z", layer, head), held[Site("z", layer, pos=-1)][i, head][None]), (WIDTH - 1,)),),
+        )
+        for layer in range(3)
+        for head in range(4)
+        for i in range(3)
+    ]
     with_rows, with_hooks = both(model, model.tokens(ids(1)), rows)
     torch.testing.assert_close(with_rows, with_hooks, atol=1e-5, rtol=0)
 
@@ -74,12 +88,18 @@ def test_rows_equal_whole_passes_under_padding(side, tiny_model):
     lists = [row[:length].tolist() for row, length in zip(ids(1), (12, 9, 7) if side != "none" else (9, 9, 9))]
     batch = TokenBatch.from_lists(lists, side="right" if side == "none" else side)
     vector = torch.randn(tiny.D_MODEL, generator=torch.Generator().manual_seed(0))
-    rows = [Row(i, (PlacedEdit(Replace(Site("resid_post", layer), vector), (length - 1 - back,)),))
-            for layer in range(3) for back in (0, 3) for i, length in enumerate(batch.lengths.tolist())]  # fmt: skip
+    rows = [
+        Row(i, (PlacedEdit(Replace(Site("resid_post", layer), vector), (length - 1 - back,)),))
+        for layer in range(3)
+        for back in (0, 3)
+        for i, length in enumerate(batch.lengths.tolist())
+    ]
     with_rows, with_hooks = both(model, batch, rows)
     torch.testing.assert_close(with_rows, with_hooks, atol=1e-5, rtol=0)
-    alone = [run_rows(model, model.tokens(torch.tensor([lists[row.prompt]])), [Row(0, row.edits)], two_logits).values
-             for row in rows]  # fmt: skip
+    alone = [
+        run_rows(model, model.tokens(torch.tensor([lists[row.prompt]])), [Row(0, row.edits)], two_logits).values
+        for row in rows
+    ]
     torch.testing.assert_close(with_rows, torch.cat(alone), atol=1e-5, rtol=0)
 
 
@@ -89,13 +109,20 @@ def test_prompts_that_begin_alike_branch_from_one_prefill(family, tiny_model):
     contexts, queries = ids(3, n=2, width=20), ids(4, n=3, width=4)
     prompts = [torch.cat([context, query]) for query in queries for context in contexts] + [ids(5, n=1, width=24)[0]]
     base = model.tokens(torch.stack(prompts))
-    rows = [Row(i, (PlacedEdit(Zero(Site(name, layer)), place),)) for i in range(7) for layer in range(3)
-            for name in ("attn_out", "mlp_out") for place in ((23,), (21,), (6,), (19, 20))]  # fmt: skip
+    rows = [
+        Row(i, (PlacedEdit(Zero(Site(name, layer)), place),))
+        for i in range(7)
+        for layer in range(3)
+        for name in ("attn_out", "mlp_out")
+        for place in ((23,), (21,), (6,), (19, 20))
+    ]
     with_rows, with_hooks = both(model, base, rows)
     torch.testing.assert_close(with_rows, with_hooks, atol=1e-5, rtol=0)
     assert base_run.branches(model)
     assert run_rows(model, base, rows, two_logits).provenance["tokens_shared"] == 2 * 2 * 20
-    assert run_rows(model, base.select([0, 1, 6]), [Row(i) for i in range(3)], two_logits).provenance["tokens_shared"] == 0
+    assert (
+        run_rows(model, base.select([0, 1, 6]), [Row(i) for i in range(3)], two_logits).provenance["tokens_shared"] == 0
+    )
 
 
 def test_groups_of_prompts_that_begin_alike():
@@ -121,10 +148,19 @@ def test_several_edits_in_one_row_and_prompts_with_different_rows(tiny_model):
     rows = [
         Row(0),
         Row(0, (PlacedEdit(Zero(Site("z", 0, 1)), (last,)), PlacedEdit(Zero(Site("z", 2, 3)), (last,)))),
-        Row(1, (PlacedEdit(Add(Site("resid_post", 0), vector, 2.0), (3,)), PlacedEdit(Zero(Site("mlp_out", 2)), (last,)))),
+        Row(
+            1,
+            (PlacedEdit(Add(Site("resid_post", 0), vector, 2.0), (3,)), PlacedEdit(Zero(Site("mlp_out", 2)), (last,))),
+        ),
         Row(2, (PlacedEdit(Replace(Site("resid_pre", 1), vector), (last,)),)),
         Row(2, (PlacedEdit(Add(Site("resid_post", 2), vector).then(Zero(Site("resid_post", 2))), (last,)),)),
-        Row(1, (PlacedEdit(Add(Site("resid_pre", 1), vector), (last,)), PlacedEdit(Add(Site("resid_pre", 1), vector), (last,)))),
+        Row(
+            1,
+            (
+                PlacedEdit(Add(Site("resid_pre", 1), vector), (last,)),
+                PlacedEdit(Add(Site("resid_pre", 1), vector), (last,)),
+            ),
+        ),
     ]
     with_rows, with_hooks = both(model, model.tokens(ids(1)), rows)
     torch.testing.assert_close(with_rows, with_hooks, atol=1e-5, rtol=0)
@@ -136,8 +172,9 @@ def test_a_readout_of_answers_skips_the_vocabulary_and_changes_no_value(family, 
     rows = [Row(i, (PlacedEdit(Zero(Site("attn_out", layer)), (WIDTH - 1,)),)) for layer in range(3) for i in range(n)]
     owners = torch.tensor([row.prompt for row in rows])
     narrow = both(model, model.tokens(ids(1)), rows, Readout(logit_diff, answers, owners))
-    whole = both(model, model.tokens(ids(1)), rows,
-                 lambda logits, index: logit_diff(logits, answers.select(owners[index])))  # fmt: skip
+    whole = both(
+        model, model.tokens(ids(1)), rows, lambda logits, index: logit_diff(logits, answers.select(owners[index]))
+    )
     for found in narrow + whole:
         torch.testing.assert_close(found, whole[1], atol=1e-5, rtol=0)
     assert Readout(log_prob, answers, owners).columns(torch.arange(2)) is None
@@ -169,7 +206,10 @@ def test_what_rows_cannot_honour_goes_to_the_hook_plan_and_says_why(tiny_model):
     found = run_rows(model, base, [row, pattern], two_logits)
     assert found.provenance["plan_why"] == "edits of pattern need the whole pass"
     with model.intervene(Zero(Site("mlp_out", 0))):
-        assert run_rows(model, base, [row], two_logits).provenance["plan_why"] == "model.intervene is attached to the model"
+        assert (
+            run_rows(model, base, [row], two_logits).provenance["plan_why"]
+            == "model.intervene is attached to the model"
+        )
     with model.tl.hooks(fwd_hooks=[("blocks.0.hook_in", lambda x, hook: x)]):
         assert "added to the model by hand" in run_rows(model, base, [row], two_logits).provenance["plan_why"]
         with pytest.raises(tv.TVLensError, match="The row plan does not apply here"):
@@ -182,7 +222,10 @@ def test_an_architecture_that_disagrees_falls_back(tiny_model, monkeypatch):
     newborn = planning.Walk._newborn
     monkeypatch.setattr(planning.Walk, "_newborn", lambda self, *args: newborn(self, *args) * 1.5)
     row = Row(0, (PlacedEdit(Zero(Site("z", 1)), (3,)),))
-    assert "rows and whole passes differ" in run_rows(model, model.tokens(ids(1)), [row], two_logits).provenance["plan_why"]
+    assert (
+        "rows and whole passes differ"
+        in run_rows(model, model.tokens(ids(1)), [row], two_logits).provenance["plan_why"]
+    )
 
 
 def test_an_attention_that_masks_by_itself_runs_as_whole_passes(tiny_model, monkeypatch):
@@ -208,8 +251,13 @@ def test_rows_under_a_device_map(family, where, tiny_model, tmp_path):
     spread = accelerate.dispatch_model(source, places, main_device="cpu", offload_dir=tmp_path, force_hooks=True)
     model, whole = tv.load(spread, name=family), tiny_model(family)
     assert model.device == torch.device("cpu")
-    rows = [Row(i, (PlacedEdit(Zero(Site(name, layer)), place),)) for layer in range(3) for i in range(3)
-            for name in ("z", "mlp_out") for place in ((WIDTH - 1,), (4,))]  # fmt: skip
+    rows = [
+        Row(i, (PlacedEdit(Zero(Site(name, layer)), place),))
+        for layer in range(3)
+        for i in range(3)
+        for name in ("z", "mlp_out")
+        for place in ((WIDTH - 1,), (4,))
+    ]
     with_rows, with_hooks = both(model, model.tokens(ids(1)), rows)
     expected = run_rows(whole, whole.tokens(ids(1)), rows, two_logits, plan="hooks").values
     torch.testing.assert_close(with_rows, expected, atol=1e-5, rtol=0)
@@ -222,9 +270,11 @@ def test_errors_say_what_to_do(tiny_model):
     cases = {
         "Row 0 edits a position that its prompt does not have.": Row(0, (PlacedEdit(Zero(site), (3,)),)),
         "Row 0 names a prompt that is not there.": Row(1),
-        "Mean(resid_pre[1]) mixes the prompts of a batch, and a row has one prompt.": Row(0, (PlacedEdit(Mean(site), (0,)),)),
+        "Mean(resid_pre[1]) mixes the prompts of a batch, and a row has one prompt.": Row(
+            0, (PlacedEdit(Mean(site), (0,)),)
+        ),
         "Resample(resid_pre[1]) mixes the prompts": Row(0, (PlacedEdit(Resample(site), (0,)),)),
-    }  # fmt: skip
+    }
     for message, row in cases.items():
         with pytest.raises(tv.TVLensError) as caught:
             run_rows(model, base, [row], two_logits)
@@ -252,7 +302,10 @@ def test_rows_equal_whole_passes_on_the_real_model(smollm2):
     held = smollm2.capture("The capital of France is", tv.sites("z", pos=-1))
     base = smollm2.tokens("The capital of Italy is")
     last = base.width - 1
-    rows = [Row(0, (PlacedEdit(Replace(Site("z", layer, head), held[Site("z", layer, pos=-1)][0, head][None]), (last,)),))
-            for layer in range(0, 30, 7) for head in range(9)]  # fmt: skip
+    rows = [
+        Row(0, (PlacedEdit(Replace(Site("z", layer, head), held[Site("z", layer, pos=-1)][0, head][None]), (last,)),))
+        for layer in range(0, 30, 7)
+        for head in range(9)
+    ]
     with_rows, with_hooks = both(smollm2, base, rows)
     torch.testing.assert_close(with_rows, with_hooks, atol=2e-4, rtol=0)  # logits near 20 after thirty layers

@@ -21,9 +21,22 @@ WITH_HEADS = [name for name, entry in COMPONENTS.items() if entry.head_axis]
 
 def test_the_table_holds_the_components_of_the_field():
     assert list(COMPONENTS) == [
-        "embed", "resid_pre", "q", "k", "v", "scores", "pattern", "z", "result", "attn_out", "resid_mid", "mlp_post",
-        "mlp_out", "resid_post", "final_norm",
-    ]  # fmt: skip
+        "embed",
+        "resid_pre",
+        "q",
+        "k",
+        "v",
+        "scores",
+        "pattern",
+        "z",
+        "result",
+        "attn_out",
+        "resid_mid",
+        "mlp_post",
+        "mlp_out",
+        "resid_post",
+        "final_norm",
+    ]
     assert len({entry.hook for entry in COMPONENTS.values()}) == len(COMPONENTS)
 
 
@@ -95,7 +108,9 @@ def test_parsing_a_site_gives_it_back():
     assert Site.parse(site) is site
 
 
-@pytest.mark.parametrize("text", ["z[5]h3", "z(5)", "", "z[-1]", "blocks.5.attn.hook_zz", "z[5].h3@", "z[5]@1,", "z[5] "])
+@pytest.mark.parametrize(
+    "text", ["z[5]h3", "z(5)", "", "z[-1]", "blocks.5.attn.hook_zz", "z[5].h3@", "z[5]@1,", "z[5] "]
+)
 def test_what_is_not_an_address_is_refused(text):
     with pytest.raises(InvalidArgument) as caught:
         Site.parse(text)

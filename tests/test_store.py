@@ -166,7 +166,9 @@ def test_a_sweep_that_is_killed_fifty_times_ends_with_the_same_bits(model, pairs
 
 def test_a_kill_in_the_middle_of_writing_leaves_a_file_that_the_next_process_removes(tmp_path):
     def work() -> None:
-        os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL) if os.path.exists(tmp_path / "run/shards") else None
+        os.fsync = lambda handle: (
+            os.kill(os.getpid(), signal.SIGKILL) if os.path.exists(tmp_path / "run/shards") else None
+        )
         square(tmp_path / "run")
 
     _, status = os.waitpid(child(work), 0)
@@ -206,7 +208,9 @@ def test_who_comes_later_takes_the_rest_and_waits_for_what_is_in_flight(tmp_path
         assert list(waiting) == [], "the others are there already"
         assert len(kept.all()) == 4
     assert os.waitpid(pid, 0)[1] == 0
-    assert sorted(log.read_text().split("\n")) == sorted(["", *(f"{w} {i} {pid}" for w in ("begin", "put") for i in (1, 2, 3))])
+    assert sorted(log.read_text().split("\n")) == sorted(
+        ["", *(f"{w} {i} {pid}" for w in ("begin", "put") for i in (1, 2, 3))]
+    )
 
 
 def test_what_a_dead_process_had_in_flight_is_taken_over(tmp_path):
@@ -255,8 +259,11 @@ def another(path: Path) -> None:
     path.write_bytes(path.with_name("00001.npz").read_bytes())
 
 
-@pytest.mark.parametrize("harm", [truncate, flip, another, lambda path: path.write_bytes(b"")],
-                         ids=["truncated", "flipped bit", "another shard", "empty"])  # fmt: skip
+@pytest.mark.parametrize(
+    "harm",
+    [truncate, flip, another, lambda path: path.write_bytes(b"")],
+    ids=["truncated", "flipped bit", "another shard", "empty"],
+)
 def test_a_damaged_shard_is_named_and_computed_again(harm, tmp_path):
     square(tmp_path)
     whole = files(tmp_path)
@@ -267,7 +274,8 @@ def test_a_damaged_shard_is_named_and_computed_again(harm, tmp_path):
         warnings.simplefilter("error")
         assert square(tmp_path) == []
     assert {i: unpacked(one, i).arrays for i, one in files(tmp_path).items()} == {
-        i: unpacked(one, i).arrays for i, one in whole.items()}  # fmt: skip
+        i: unpacked(one, i).arrays for i, one in whole.items()
+    }
 
 
 def test_no_changed_bit_gets_through_and_none_breaks_the_reader(tmp_path):
@@ -307,9 +315,13 @@ def test_another_configuration_is_refused_and_every_difference_is_named(tmp_path
     lines = str(caught.value).splitlines()
     assert lines[0] == "This folder was begun with another configuration: 7 differences."
     assert lines[1:3] == [f"  got:     {tmp_path}", "           verb: 'squares' in the folder, 'cubes' asked for"]
-    for line in ("model.fingerprint: 'abc' in the folder, 'abd' asked for", "seed: 0 in the folder, 1 asked for",
-                 "metric.function: 'tv_lens.metrics.logit_diff' in the folder, 'tv_lens.metrics.prob' asked for",
-                 "shots: nothing in the folder, 2 asked for", "shards: 4 in the folder, 5 asked for"):  # fmt: skip
+    for line in (
+        "model.fingerprint: 'abc' in the folder, 'abd' asked for",
+        "seed: 0 in the folder, 1 asked for",
+        "metric.function: 'tv_lens.metrics.logit_diff' in the folder, 'tv_lens.metrics.prob' asked for",
+        "shots: nothing in the folder, 2 asked for",
+        "shards: 4 in the folder, 5 asked for",
+    ):
         assert f"           {line}" in lines
     assert square(tmp_path) == [], "the folder is as it was"
 
@@ -331,10 +343,13 @@ def test_other_circumstances_are_told(tmp_path, monkeypatch):
 def test_a_sweep_asked_otherwise_is_refused(model, pairs, tmp_path):
     swept(model, pairs, tmp_path)
     others = {
-        "direction": dict(direction="noising"), "metric.function": dict(metric=tv.prob), "over": dict(over="layer"),
-        "memory_budget": dict(memory_budget=10**8), "plan: 'rows' in the folder, 'hooks: asked for'": dict(plan="hooks"),
+        "direction": dict(direction="noising"),
+        "metric.function": dict(metric=tv.prob),
+        "over": dict(over="layer"),
+        "memory_budget": dict(memory_budget=10**8),
+        "plan: 'rows' in the folder, 'hooks: asked for'": dict(plan="hooks"),
         "sites": dict(sites=tv.sites("v")),
-    }  # fmt: skip
+    }
     for words, asked in others.items():
         with pytest.raises(RunMismatch, match=words):
             swept(model, pairs, tmp_path, **asked)

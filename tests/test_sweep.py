@@ -29,11 +29,19 @@ def make(n: int = 20, layers: int = 4, seed: int = 0, **options) -> Sweep:
     share = np.linspace(0, 1, layers)[:, None] * np.linspace(0.2, 1, len(TOKENS))[None]
     values = corrupted[:, None, None] + share * (clean - corrupted)[:, None, None]
     array = xr.DataArray(
-        values, dims=("example", "layer", "pos"),
+        values,
+        dims=("example", "layer", "pos"),
         coords={"layer": np.arange(layers), "pos": np.arange(len(TOKENS)), "token": ("pos", TOKENS)},
     )
-    given = dict(metric="logit_diff", units="logits", sign="higher: towards the clean answer", clean=clean,
-                 corrupted=corrupted, provenance={"task": "toy", "seed": 0, "plan": "hooks"}, name="toy")
+    given = dict(
+        metric="logit_diff",
+        units="logits",
+        sign="higher: towards the clean answer",
+        clean=clean,
+        corrupted=corrupted,
+        provenance={"task": "toy", "seed": 0, "plan": "hooks"},
+        name="toy",
+    )
     return Sweep(array, **{**given, **options})
 
 
@@ -351,8 +359,15 @@ def test_concat_refuses_what_does_not_fit():
 
 def test_repr_tells_the_result_at_a_glance():
     values = xr.DataArray(np.array([[1.0, 2.0], [1.0, 4.0]]), dims=("example", "layer"))
-    sweep = Sweep(values, "logit_diff", "logits", "higher: clean", clean=np.array([5.0, 5.0]),
-                  provenance={"plan": "hooks"}, name="toy")
+    sweep = Sweep(
+        values,
+        "logit_diff",
+        "logits",
+        "higher: clean",
+        clean=np.array([5.0, 5.0]),
+        provenance={"plan": "hooks"},
+        name="toy",
+    )
     assert repr(sweep) == (
         "Sweep 'toy'\n"
         "  axes      layer 2 (0 … 1)\n"

@@ -20,14 +20,11 @@ def write(folder, name, text):
 
 
 FORMS = {
-    "list.json": json.dumps(
-        [{"output": y, "input": x, "note": 3} for x, y in PAIRS], indent=1, ensure_ascii=False
-    ),
+    "list.json": json.dumps([{"output": y, "input": x, "note": 3} for x, y in PAIRS], indent=1, ensure_ascii=False),
     "tight.json": "\ufeff" + json.dumps([{"input": x, "output": y} for x, y in PAIRS]),
     "lines.jsonl": "".join(json.dumps({"input": x, "output": y}) + "\n\n" for x, y in PAIRS),
     "plain.tsv": "".join(f"{x}\t{y}\r\n" for x, y in PAIRS),
-    "header.tsv": "# description: past tense\n\noutput\tinput\tkind\n"
-    + "".join(f"{y}\t{x}\tverb\n" for x, y in PAIRS),
+    "header.tsv": "# description: past tense\n\noutput\tinput\tkind\n" + "".join(f"{y}\t{x}\tverb\n" for x, y in PAIRS),
     "plain.csv": "".join(f'"{x}", {y}\n' for x, y in PAIRS),
     "header.csv": "Input,Output\n" + "".join(f"{x},{y}\n" for x, y in PAIRS),
 }
@@ -71,11 +68,17 @@ def test_two_answers_to_one_input_name_both_lines(tmp_path):
 
 
 FAULTS = [
-    ("a.json", '[{"input": "a", "output": "b"},\n {"input": "c" "output": "d"}]',
-     "line 2: malformed JSON, expecting ',' delimiter (column 16)."),
+    (
+        "a.json",
+        '[{"input": "a", "output": "b"},\n {"input": "c" "output": "d"}]',
+        "line 2: malformed JSON, expecting ',' delimiter (column 16).",
+    ),
     ("a.json", '[{"input": "a", "output": "b"},\n {"input": "c"}]', "line 2: an entry has no 'output'."),
-    ("a.json", '[\n{"input": "a", "output": "b"}\n{"input": "c", "output": "d"}]',
-     "line 3: a comma is missing between objects."),
+    (
+        "a.json",
+        '[\n{"input": "a", "output": "b"}\n{"input": "c", "output": "d"}]',
+        "line 3: a comma is missing between objects.",
+    ),
     ("a.json", '[{"input": "a", "output": "b"}\n,\n]', "line 2: a comma stands before the closing bracket."),
     ("a.json", '[{"input": "a", "output": "b"}\n', "line 2: the list is not closed."),
     ("a.json", '[{"input": "a", "output": "b"}]\n7', "line 2: something follows the list."),
@@ -83,8 +86,7 @@ FAULTS = [
     ("a.json", '[\n["a", "b"]]', "line 2: an entry is not an object."),
     ("a.json", '[{"input": "a", "output": ["b"]}]', "line 1: the 'output' of an entry is not text."),
     ("a.json", '[\n{"input": "a", "output": " "}]', "line 2: the output is empty."),
-    ("a.jsonl", '{"input": "a", "output": "b"}\n{"input": \n',
-     "line 2: malformed JSON, expecting value (column 11)."),
+    ("a.jsonl", '{"input": "a", "output": "b"}\n{"input": \n', "line 2: malformed JSON, expecting value (column 11)."),
     ("a.csv", "input,output\na,b\nc,d,e\n", "line 3: 3 columns where there should be 2."),
     ("a.csv", 'a,b\n"c,d\n', "line 2: the line cannot be read."),
     ("a.tsv", "a\tb\nc\n", "line 2: 1 columns where there should be 2."),
@@ -131,8 +133,7 @@ def test_other_kinds_of_files_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name, count",
-    [("present-past", 293), ("singular-plural", 205), ("antonym", 2398), ("country-capital", 197)],
+    "name, count", [("present-past", 293), ("singular-plural", 205), ("antonym", 2398), ("country-capital", 197)]
 )
 def test_real_files_are_read(shared_data, name, count):
     found = task(shared_data / "function_vectors" / f"{name}.json")

@@ -27,11 +27,18 @@ def test_every_built_in_task_is_a_task(name):
 def test_there_are_enough_tasks_and_they_say_what_they_mean():
     assert len(names()) >= 20 and list(names()) == sorted(names())
     known = {
-        "present-past": ("go", "went"), "past-present": ("went", "go"), "present-gerund": ("run", "running"),
-        "singular-plural": ("child", "children"), "country-capital": ("France", "Paris"),
-        "capitalize": ("able", "Able"), "uppercase": ("able", "ABLE"), "first-letter": ("able", "a"),
-        "last-letter": ("able", "e"), "next-letter": ("a", "b"), "previous-letter": ("Z", "Y"),
-    }  # fmt: skip
+        "present-past": ("go", "went"),
+        "past-present": ("went", "go"),
+        "present-gerund": ("run", "running"),
+        "singular-plural": ("child", "children"),
+        "country-capital": ("France", "Paris"),
+        "capitalize": ("able", "Able"),
+        "uppercase": ("able", "ABLE"),
+        "first-letter": ("able", "a"),
+        "last-letter": ("able", "e"),
+        "next-letter": ("a", "b"),
+        "previous-letter": ("Z", "Y"),
+    }
     for name, (source, answer) in known.items():
         assert task(name).lookup[source] == answer, name
 
@@ -78,9 +85,7 @@ def test_tasks_over_the_same_inputs_are_split_alike():
         assert inputs[0] == inputs[1] == inputs[2]
 
 
-@pytest.mark.parametrize(
-    "n, sizes", [(1, [1, 0, 0]), (2, [2, 0, 0]), (3, [1, 1, 1]), (5, [3, 1, 1]), (10, [6, 2, 2])]
-)
+@pytest.mark.parametrize("n, sizes", [(1, [1, 0, 0]), (2, [2, 0, 0]), (3, [1, 1, 1]), (5, [3, 1, 1]), (10, [6, 2, 2])])
 def test_small_tasks_are_split_as_far_as_they_go(n, sizes):
     small = Task("t", [(str(i), str(i)) for i in range(n)])
     assert [len(small.split(which)) for which in SPLITS] == sizes
@@ -159,10 +164,17 @@ def test_the_audit_of_whole_words():
     tokenizer = byte_level(words=("went", "saw", "go", "see", "run", "ran"))
     audit = Task("t", [("go", "went"), ("see", "saw"), ("run", "ran"), ("saw", "saw")]).audit(tokenizer)
     assert audit.to_dict() == {
-        "task": "t", "template": "qa", "n": 4, "single_token_share": 1.0, "ambiguous_first_token_share": 0.0,
-        "majority_rate": 0.5, "majority_answer": "saw", "copy_rate": 0.25, "exact_majority_rate": 0.5,
+        "task": "t",
+        "template": "qa",
+        "n": 4,
+        "single_token_share": 1.0,
+        "ambiguous_first_token_share": 0.0,
+        "majority_rate": 0.5,
+        "majority_answer": "saw",
+        "copy_rate": 0.25,
+        "exact_majority_rate": 0.5,
         "exact_copy_rate": 0.25,
-    }  # fmt: skip
+    }
     assert repr(audit) == (
         "TaskAudit('t', 4 pairs, template 'qa')\n"
         "  single-token answers    100.0%\n"

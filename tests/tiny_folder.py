@@ -11,8 +11,18 @@ import transformers as hf
 
 from tv_lens.experiments import SurveySize
 
-SIZE = SurveySize("tiny", contexts=4, dev=5, queries=6, random_vectors=2, td_prompts=12, td_shots=(0, 1), patch_pairs=2,
-                patch_shots=2, patch_layer_step=2)  # fmt: skip
+SIZE = SurveySize(
+    "tiny",
+    contexts=4,
+    dev=5,
+    queries=6,
+    random_vectors=2,
+    td_prompts=12,
+    td_shots=(0, 1),
+    patch_pairs=2,
+    patch_shots=2,
+    patch_layer_step=2,
+)
 
 
 def save(folder: Path, seed: int = 0) -> Path:

@@ -27,10 +27,19 @@ def llama(seed: int = 0) -> torch.nn.Module:
 
     torch.manual_seed(seed)
     config = hf.LlamaConfig(
-        vocab_size=VOCAB, hidden_size=32, intermediate_size=64, num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS, num_key_value_heads=KV_HEADS, max_position_embeddings=64,
-        tie_word_embeddings=True, rms_norm_eps=1e-6, bos_token_id=257, eos_token_id=256, pad_token_id=256,
-    )  # fmt: skip
+        vocab_size=VOCAB,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        num_key_value_heads=KV_HEADS,
+        max_position_embeddings=64,
+        tie_word_embeddings=True,
+        rms_norm_eps=1e-6,
+        bos_token_id=257,
+        eos_token_id=256,
+        pad_token_id=256,
+    )
     model = hf.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
     with torch.no_grad():
         for weight in model.parameters():
@@ -38,9 +47,7 @@ def llama(seed: int = 0) -> torch.nn.Module:
     return model
 
 
-def write(
-    path: Path, seed: int = 0, leave_out: str | None = None, architecture: str = "llama"
-) -> torch.nn.Module:
+def write(path: Path, seed: int = 0, leave_out: str | None = None, architecture: str = "llama") -> torch.nn.Module:
     """The model that was written to `path`, in float32 tensors and without the one named `leave_out`."""
     import gguf
     from transformers.convert_slow_tokenizer import bytes_to_unicode

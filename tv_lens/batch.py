@@ -57,12 +57,7 @@ class TokenBatch:
             )
 
     @classmethod
-    def from_lists(
-        cls,
-        rows: Sequence[Sequence[int]],
-        pad_id: int | None = None,
-        side: str = "right",
-    ) -> TokenBatch:
+    def from_lists(cls, rows: Sequence[Sequence[int]], pad_id: int | None = None, side: str = "right") -> TokenBatch:
         """A batch of these rows, padded to the longest.
 
         Args:
@@ -75,9 +70,7 @@ class TokenBatch:
                 "A batch is padded on the right or on the left.", got=repr(side), allowed="'right', 'left'"
             )
         if len(rows) == 0:
-            raise EmptySelection(
-                "A token batch needs at least one row.", got="0 rows", do="give at least one prompt"
-            )
+            raise EmptySelection("A token batch needs at least one row.", got="0 rows", do="give at least one prompt")
         width = max(1, max(len(row) for row in rows))
         ids = torch.full((len(rows), width), 0 if pad_id is None else int(pad_id), dtype=torch.long)
         mask = torch.zeros((len(rows), width), dtype=torch.bool)
@@ -144,16 +137,12 @@ class TokenBatch:
             )
         return self.first + pos if pos >= 0 else self.last + 1 + pos
 
-    def select(
-        self, rows: Sequence[int] | slice | Int[Tensor, " chosen"] | Bool[Tensor, " batch"]
-    ) -> TokenBatch:
+    def select(self, rows: Sequence[int] | slice | Int[Tensor, " chosen"] | Bool[Tensor, " batch"]) -> TokenBatch:
         """The batch of these rows, in this order, with columns that hold no real token any more cut off."""
         chosen = rows if isinstance(rows, (slice, Tensor)) else torch.as_tensor(list(rows), dtype=torch.long)
         ids, mask = self.ids[chosen], self.mask[chosen]
         if ids.shape[0] == 0:
-            raise EmptySelection(
-                "The selection leaves no prompts.", got="0 rows", allowed=f"1 to {len(self)} rows"
-            )
+            raise EmptySelection("The selection leaves no prompts.", got="0 rows", allowed=f"1 to {len(self)} rows")
         used = torch.nonzero(mask.any(dim=0)).flatten()
         keep = slice(int(used[0]), int(used[-1]) + 1)
         return TokenBatch(ids[:, keep], mask[:, keep])
@@ -186,15 +175,10 @@ def _check_shapes(ids: Tensor, mask: Tensor) -> None:
     if ids.shape[0] == 0 or ids.shape[1] == 0:
         raise EmptySelection("A token batch needs at least one token.", got=f"ids {list(ids.shape)}")
     if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
-        raise InvalidArgument(
-            "Token ids are whole numbers.", got=str(ids.dtype), allowed="torch.int64 or torch.int32"
-        )
+        raise InvalidArgument("Token ids are whole numbers.", got=str(ids.dtype), allowed="torch.int64 or torch.int32")
     if mask.dtype != torch.bool:
         raise InvalidArgument(
-            "The mask of a token batch is boolean.",
-            got=str(mask.dtype),
-            allowed="torch.bool",
-            do="give mask.bool()",
+            "The mask of a token batch is boolean.", got=str(mask.dtype), allowed="torch.bool", do="give mask.bool()"
         )
 
 

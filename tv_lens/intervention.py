@@ -61,8 +61,11 @@ def _fitted(value: Tensor, x: Tensor, site: Site) -> Tensor:
     except RuntimeError:
         fits = False
     if not fits:
-        raise ShapeMismatch(f"The value does not fit {site}.", got=f"shape {list(value.shape)}",
-                            allowed=f"{list(x.shape)}, or what broadcasts to it")  # fmt: skip
+        raise ShapeMismatch(
+            f"The value does not fit {site}.",
+            got=f"shape {list(value.shape)}",
+            allowed=f"{list(x.shape)}, or what broadcasts to it",
+        )
     return value.to(device=x.device, dtype=x.dtype)
 
 
@@ -70,8 +73,11 @@ def _tensor(value: object, site: Site) -> Tensor:
     if not isinstance(value, Tensor):
         value = torch.as_tensor(value, dtype=torch.float32)
     if not torch.isfinite(value).all():
-        raise InvalidArgument(f"The value for {site} is not finite.", got=f"{int((~torch.isfinite(value)).sum())} "
-                              "NaN or infinite entries", do="look where it was computed.")  # fmt: skip
+        raise InvalidArgument(
+            f"The value for {site} is not finite.",
+            got=f"{int((~torch.isfinite(value)).sum())} NaN or infinite entries",
+            do="look where it was computed.",
+        )
     return value
 
 
@@ -141,8 +147,11 @@ class Mean(Intervention):
         if self.value is not None:
             return _fitted(self.value, x, self.site).expand(x.shape)
         if len(x) < 2:
-            raise InvalidArgument(f"Mean({self.site}) over the batch needs at least two prompts.", got=f"{len(x)}",
-                                  do="give value=, the mean over a reference set.")  # fmt: skip
+            raise InvalidArgument(
+                f"Mean({self.site}) over the batch needs at least two prompts.",
+                got=f"{len(x)}",
+                do="give value=, the mean over a reference set.",
+            )
         return (x.sum(0, keepdim=True) - x) / (len(x) - 1)
 
 
@@ -190,8 +199,11 @@ class Project(Intervention):
         super().__post_init__()
         directions = _tensor(self.directions, self.site).float()
         if directions.ndim not in (1, 2):
-            raise ShapeMismatch("Directions are one vector or a list of vectors.", got=f"shape {list(directions.shape)}",
-                                allowed="[axis] or [n, axis]")  # fmt: skip
+            raise ShapeMismatch(
+                "Directions are one vector or a list of vectors.",
+                got=f"shape {list(directions.shape)}",
+                allowed="[axis] or [n, axis]",
+            )
         directions = directions[None] if directions.ndim == 1 else directions
         # An SVD, not QR: dependent directions must not add arbitrary ones to the basis.
         _, singular, rows = torch.linalg.svd(directions, full_matrices=False)
@@ -202,8 +214,11 @@ class Project(Intervention):
 
     def edit(self, x: Float[Tensor, "batch *axes"]) -> Float[Tensor, "batch *axes"]:
         if x.shape[-1] != self._basis.shape[0]:
-            raise ShapeMismatch(f"The directions do not fit {self.site}.", got=f"length {self._basis.shape[0]}",
-                                allowed=f"length {x.shape[-1]}")  # fmt: skip
+            raise ShapeMismatch(
+                f"The directions do not fit {self.site}.",
+                got=f"length {self._basis.shape[0]}",
+                allowed=f"length {x.shape[-1]}",
+            )
         basis = self._basis.to(device=x.device, dtype=x.dtype)
         inside = (x @ basis) @ basis.T
         return inside if self.keep else x - inside
@@ -219,8 +234,12 @@ class Stack(Intervention):
         super().__post_init__()
         for part in self.parts:
             if part.site != self.site:
-                raise InvalidArgument("Only edits of the same site can be stacked.", got=f"{part.site}",
-                                      allowed=f"{self.site}", do="pass them side by side instead.")  # fmt: skip
+                raise InvalidArgument(
+                    "Only edits of the same site can be stacked.",
+                    got=f"{part.site}",
+                    allowed=f"{self.site}",
+                    do="pass them side by side instead.",
+                )
 
     def edit(self, x: Float[Tensor, "batch *axes"]) -> Float[Tensor, "batch *axes"]:
         for part in self.parts:
@@ -244,6 +263,9 @@ def as_interventions(given: Intervention | Sequence[Intervention]) -> tuple[Inte
     found = (given,) if isinstance(given, Intervention) else tuple(given)
     for one in found:
         if not isinstance(one, Intervention):
-            raise InvalidArgument("This is not an intervention.", got=repr(type(one).__name__),
-                                  allowed="tv.Replace, Add, Zero, Mean, Resample, Project, or vector.replace()")  # fmt: skip
+            raise InvalidArgument(
+                "This is not an intervention.",
+                got=repr(type(one).__name__),
+                allowed="tv.Replace, Add, Zero, Mean, Resample, Project, or vector.replace()",
+            )
     return found

@@ -47,8 +47,7 @@ class Answers:
             part = getattr(self, name)
             if part is not None and len(part) != len(self.correct):
                 raise ShapeMismatch(
-                    f"Answers.{name} and Answers.correct differ in length.",
-                    got=len(part), allowed=len(self.correct),
+                    f"Answers.{name} and Answers.correct differ in length.", got=len(part), allowed=len(self.correct)
                 )
         for name in ("correct", "wrong"):
             part = getattr(self, name)
@@ -140,9 +139,7 @@ def info_of(function: Metric) -> MetricInfo:
     return MetricInfo(name, "units not stated", "sign not stated by this metric")
 
 
-def checked(
-    function: Metric, logits: Float[Tensor, "batch d_vocab"], answers: Answers, where: str = ""
-) -> Tensor:
+def checked(function: Metric, logits: Float[Tensor, "batch d_vocab"], answers: Answers, where: str = "") -> Tensor:
     """The metric per example, `Float["batch"]`, or an error that names the rows it failed on.
 
     Args:
@@ -156,20 +153,24 @@ def checked(
     if logits.ndim != 2 or len(logits) != len(answers):
         raise ShapeMismatch(
             f"Metric {name} was given logits that do not fit the answers{place}.",
-            got=list(logits.shape), allowed=f"[{len(answers)}, d_vocab]",
+            got=list(logits.shape),
+            allowed=f"[{len(answers)}, d_vocab]",
         )
     for part in (answers.correct, answers.wrong):
         if part is not None and len(part) and int(part.max()) >= logits.shape[1]:
             raise InvalidArgument(
                 f"An answer's token id is outside the model's vocabulary{place}.",
-                got=int(part.max()), allowed=f"0 to {logits.shape[1] - 1}",
+                got=int(part.max()),
+                allowed=f"0 to {logits.shape[1] - 1}",
                 do="tokenize the prompts with the tokenizer of the model that is run",
             )
     values = function(logits, answers)
     if not isinstance(values, Tensor) or tuple(values.shape) != (len(answers),):
         got = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
         raise ShapeMismatch(
-            f"Metric {name} must return one number per example{place}.", got=got, allowed=[len(answers)],
+            f"Metric {name} must return one number per example{place}.",
+            got=got,
+            allowed=[len(answers)],
             do="reduce over the vocabulary only; the Sweep averages over examples",
         )
     bad = ~torch.isfinite(values)
@@ -182,7 +183,8 @@ def checked(
             do = "these examples' logits are finite: the metric itself divides by zero or takes a log of zero"
         error = NonFiniteMetric(
             f"Metric {name} is not finite for {len(rows)} of {len(values)} examples{place}.",
-            got=f"rows {shown}{more}", do=do,
+            got=f"rows {shown}{more}",
+            do=do,
         )
         error.places = tuple((row, values[row].item()) for row in rows)
         raise error
@@ -233,7 +235,9 @@ def _needed(answers: Answers, part: str, name: str, do: str) -> Tensor:
 
 
 @metric(
-    units="logits", zero=0.0, answers_only=True,
+    units="logits",
+    zero=0.0,
+    answers_only=True,
     sign="higher: towards the clean answer; 0: both answers equally likely; below 0: towards the wrong one",
 )
 def logit_diff(logits: Float[Tensor, "batch d_vocab"], answers: Answers) -> Float[Tensor, "batch"]:
@@ -293,12 +297,15 @@ def exact_match(logits: Float[Tensor, "batch d_vocab"], answers: Answers) -> Flo
 @metric(units="squared units of y", sign="lower is better; 0: the prediction is the answer")
 def squared_error(logits: Float[Tensor, "batch d_vocab"], answers: Answers) -> Float[Tensor, "batch"]:
     """Square of prediction less answer, of a model whose one logit is a number (`tv.lab`)."""
-    number = _needed(answers, "number", "squared_error", "give it a regressor's prompts; a language model predicts no numbers")
+    number = _needed(
+        answers, "number", "squared_error", "give it a regressor's prompts; a language model predicts no numbers"
+    )
     return (logits[:, 0].float() - number.to(logits.device)) ** 2
 
 
 METRICS: dict[str, Metric] = {
-    function.metric_info.name: function for function in (logit_diff, log_prob, prob, rank, kl, exact_match, squared_error)
+    function.metric_info.name: function
+    for function in (logit_diff, log_prob, prob, rank, kl, exact_match, squared_error)
 }
 
 

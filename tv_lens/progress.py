@@ -40,5 +40,7 @@ def progress(label: str, total: int, unit: str = "it", show: bool = True, done: 
         return
     from tqdm import tqdm  # the plain bar: a notebook needs no widgets for it
 
-    with tqdm(total=total, initial=done, desc=label, unit=f" {unit}", leave=False, file=sys.stderr, dynamic_ncols=True) as shown:
+    with tqdm(
+        total=total, initial=done, desc=label, unit=f" {unit}", leave=False, file=sys.stderr, dynamic_ncols=True
+    ) as shown:
         yield _Shown(shown)

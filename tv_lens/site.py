@@ -30,8 +30,15 @@ class ModelShape:
 
     def size(self, axis: str) -> int | None:
         """The length of a named axis, or None for one that the prompt decides (batch, positions)."""
-        sizes = dict(layer=self.n_layers, head=self.n_heads, kv_head=self.n_kv_heads, d_model=self.d_model,
-                     d_head=self.d_head, d_mlp=self.d_mlp, d_vocab=self.d_vocab)  # fmt: skip
+        sizes = dict(
+            layer=self.n_layers,
+            head=self.n_heads,
+            kv_head=self.n_kv_heads,
+            d_model=self.d_model,
+            d_head=self.d_head,
+            d_mlp=self.d_mlp,
+            d_vocab=self.d_vocab,
+        )
         return sizes.get(axis)
 
 
@@ -87,8 +94,13 @@ COMPONENTS: dict[str, Component] = {
         Component("scores", "blocks.{layer}.attn.hook_attn_scores", _ATTENTION, "attention scores before softmax"),
         Component("pattern", "blocks.{layer}.attn.hook_pattern", _ATTENTION, "attention weights after softmax"),
         Component("z", "blocks.{layer}.attn.hook_z", _HEADS, "head outputs before the output projection"),
-        Component("result", "blocks.{layer}.attn.hook_result", ("batch", "pos", "head", "d_model"),
-                  "what each head writes to the residual stream", flag="use_attn_result"),
+        Component(
+            "result",
+            "blocks.{layer}.attn.hook_result",
+            ("batch", "pos", "head", "d_model"),
+            "what each head writes to the residual stream",
+            flag="use_attn_result",
+        ),
         Component("attn_out", "blocks.{layer}.hook_attn_out", _STREAM, "what attention adds to the residual stream"),
         Component("resid_mid", "blocks.{layer}.hook_resid_mid", _STREAM, "residual stream between attention and MLP"),
         Component("mlp_post", "blocks.{layer}.mlp.hook_post", ("batch", "pos", "d_mlp"), "MLP neurons"),
@@ -96,7 +108,7 @@ COMPONENTS: dict[str, Component] = {
         Component("resid_post", "blocks.{layer}.hook_resid_post", _STREAM, "residual stream after the layer"),
         Component("final_norm", "ln_final.hook_out", _STREAM, "residual stream after the final norm"),
     )
-}  # fmt: skip
+}
 
 
 def component(name: str) -> Component:
@@ -146,15 +158,22 @@ class Site:
         for name in ("layer", "head", "pos"):
             object.__setattr__(self, name, _plain(getattr(self, name)))
         if entry.layered and self.layer is None:
-            raise SiteError(f"{self.component} lives in a layer, and none was named.", got=f"Site({self.component!r})",
-                            do=f"Site({self.component!r}, layer=0), or tv.sites({self.component!r}) for every layer.")
+            raise SiteError(
+                f"{self.component} lives in a layer, and none was named.",
+                got=f"Site({self.component!r})",
+                do=f"Site({self.component!r}, layer=0), or tv.sites({self.component!r}) for every layer.",
+            )
         if not entry.layered and self.layer is not None:
-            raise SiteError(f"{self.component} is not part of a layer.", got=f"layer={self.layer}",
-                            do=f"Site({self.component!r})")  # fmt: skip
+            raise SiteError(
+                f"{self.component} is not part of a layer.", got=f"layer={self.layer}", do=f"Site({self.component!r})"
+            )
         if self.head is not None and entry.head_axis is None:
             with_heads = [name for name, known in COMPONENTS.items() if known.head_axis]
-            raise SiteError(f"{self.component} is not split by head.", got=f"head={self.head}",
-                            allowed="heads of " + ", ".join(with_heads))
+            raise SiteError(
+                f"{self.component} is not split by head.",
+                got=f"head={self.head}",
+                allowed="heads of " + ", ".join(with_heads),
+            )
         if self.positions == () and self.pos is not None:
             raise EmptySelection(f"{self.component} at () names no position.", allowed="None for all positions")
 
@@ -170,9 +189,12 @@ class Site:
                 return cls(entry.name, layer=None if layer is None else int(layer))
         match = _SHORT.match(text)
         if match is None:
-            raise InvalidArgument("This is not an address.", got=repr(text),
-                                  allowed="component[layer].h<head>@<position>, such as resid_post[20]@-1 or z[5].h3",
-                                  do="or a TransformerLens name, such as blocks.5.attn.hook_z")  # fmt: skip
+            raise InvalidArgument(
+                "This is not an address.",
+                got=repr(text),
+                allowed="component[layer].h<head>@<position>, such as resid_post[20]@-1 or z[5].h3",
+                do="or a TransformerLens name, such as blocks.5.attn.hook_z",
+            )
         parts = match.groupdict()
         pos = None if parts["pos"] is None else tuple(int(p) for p in parts["pos"].split(","))
         return cls(
@@ -220,16 +242,21 @@ class Site:
             SiteError: with the range that exists.
         """
         if self.layer is not None and not 0 <= self.layer < shape.n_layers:
-            raise SiteError(f"The model has no layer {self.layer}.", got=str(self),
-                            allowed=f"layers 0 to {shape.n_layers - 1}")  # fmt: skip
+            raise SiteError(
+                f"The model has no layer {self.layer}.", got=str(self), allowed=f"layers 0 to {shape.n_layers - 1}"
+            )
         n_heads = shape.size(self.entry.head_axis) if self.entry.head_axis else None
         if self.head is not None and n_heads is not None and not 0 <= self.head < n_heads:
             kind = "key-value head" if self.entry.head_axis == "kv_head" else "head"
-            raise SiteError(f"{self.component} has no {kind} {self.head}.", got=str(self),
-                            allowed=f"{kind}s 0 to {n_heads - 1}")  # fmt: skip
+            raise SiteError(
+                f"{self.component} has no {kind} {self.head}.", got=str(self), allowed=f"{kind}s 0 to {n_heads - 1}"
+            )
         if shape.n_ctx and any(p >= shape.n_ctx or p < -shape.n_ctx for p in self.positions):
-            raise PositionError("The position lies beyond the model's context.", got=str(self),
-                                allowed=f"-{shape.n_ctx} to {shape.n_ctx - 1}")  # fmt: skip
+            raise PositionError(
+                "The position lies beyond the model's context.",
+                got=str(self),
+                allowed=f"-{shape.n_ctx} to {shape.n_ctx - 1}",
+            )
         return self
 
     def __repr__(self) -> str:

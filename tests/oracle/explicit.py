@@ -31,12 +31,18 @@ class Explicit:
 
     @property
     def writers(self) -> list[str]:
-        return ["input", *(name for l in range(self.layers) for name in (*(f"a{l}.h{h}" for h in range(self.heads)), f"m{l}"))]
+        return [
+            "input",
+            *(name for l in range(self.layers) for name in (*(f"a{l}.h{h}" for h in range(self.heads)), f"m{l}")),
+        ]
 
     def readers(self, layer: int) -> list[str]:
         kv = "h" if self.groups == self.heads else "kv"
-        return [*(f"a{layer}.h{h}<q>" for h in range(self.heads)),
-                *(f"a{layer}.{kv}{g}<{part}>" for part in "kv" for g in range(self.groups)), f"m{layer}"]  # fmt: skip
+        return [
+            *(f"a{layer}.h{h}<q>" for h in range(self.heads)),
+            *(f"a{layer}.{kv}{g}<{part}>" for part in "kv" for g in range(self.groups)),
+            f"m{layer}",
+        ]
 
     def edges(self) -> list[str]:
         """All pairs of a writer and a reader after it."""
@@ -97,9 +103,13 @@ class Explicit:
     # ---- running ------------------------------------------------------------------------------------------------
 
     def run(
-        self, ids: Tensor, other: Mapping[str, Tensor] | None = None, edges: Collection[str] = (),
-        source: Tensor | None = None, own: Mapping[str, Tensor] | None = None,
-    ) -> tuple[Tensor, Outputs]:  # fmt: skip
+        self,
+        ids: Tensor,
+        other: Mapping[str, Tensor] | None = None,
+        edges: Collection[str] = (),
+        source: Tensor | None = None,
+        own: Mapping[str, Tensor] | None = None,
+    ) -> tuple[Tensor, Outputs]:
         """The last token's logits and every writer's output.
 
         Args:

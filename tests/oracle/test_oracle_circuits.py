@@ -20,17 +20,29 @@ from tv_lens.circuits.exact import measured_effects
 
 def name_of(node) -> str:
     """TransformerLens's node as the field writes it."""
-    return {"embed": "input", "attn_head_out": f"a{node.layer}.h{node.head}", "mlp_out": f"m{node.layer}", "logits": "logits",
-            "mlp_in": f"m{node.layer}", "q_input": f"a{node.layer}.h{node.head}<q>", "k_input": f"a{node.layer}.h{node.head}<k>",
-            "v_input": f"a{node.layer}.h{node.head}<v>"}[node.kind]  # fmt: skip
+    return {
+        "embed": "input",
+        "attn_head_out": f"a{node.layer}.h{node.head}",
+        "mlp_out": f"m{node.layer}",
+        "logits": "logits",
+        "mlp_in": f"m{node.layer}",
+        "q_input": f"a{node.layer}.h{node.head}<q>",
+        "k_input": f"a{node.layer}.h{node.head}<k>",
+        "v_input": f"a{node.layer}.h{node.head}<v>",
+    }[node.kind]
 
 
 def peers_scores(model, pair: tv.Contrast) -> list[dict[str, float]]:
     """TransformerLens's edge scores of each pair, its positions summed."""
     found = []
     for a, b, right, wrong in zip(pair.clean.ids, pair.corrupted.ids, pair.answers.correct, pair.answers.wrong):
-        result = attribution_patch(model.tl, a[None], b[None], lambda logits: (logits[0, -1, right] - logits[0, -1, wrong]),
-                                   EdgeAttributionConfig(granularity="edge"))  # fmt: skip
+        result = attribution_patch(
+            model.tl,
+            a[None],
+            b[None],
+            lambda logits: logits[0, -1, right] - logits[0, -1, wrong],
+            EdgeAttributionConfig(granularity="edge"),
+        )
         sums: dict[str, float] = {}
         for (writer, reader), score in result.edge_scores.items():
             name = f"{name_of(writer)}->{name_of(reader)}"
@@ -43,12 +55,16 @@ def peers_scores(model, pair: tv.Contrast) -> list[dict[str, float]]:
 @pytest.mark.parametrize("family", ["gpt2", "gpt_neox"])
 def test_EAP_is_transformer_lenss_edge_attribution_with_its_positions_summed(tiny_model, family):
     model, pair = tiny_model(family), contrast(2, pairs=True)
-    ours = tv.discover(model, pair, method=tv.EAP(gradient_at="corrupted", recheck=0), positions="all").at_any_position()
+    ours = tv.discover(
+        model, pair, method=tv.EAP(gradient_at="corrupted", recheck=0), positions="all"
+    ).at_any_position()
     names = ours.graph.names()
     for example, peer in enumerate(peers_scores(model, pair)):
         assert set(peer) == set(names)
         theirs = torch.tensor([peer[name] for name in names])
-        torch.testing.assert_close(ours.values[example], theirs, rtol=1e-4, atol=1e-6 * float(theirs.abs().max()) + 1e-7)
+        torch.testing.assert_close(
+            ours.values[example], theirs, rtol=1e-4, atol=1e-6 * float(theirs.abs().max()) + 1e-7
+        )
 
 
 # ---- one edge by hooks written by hand ----------------------------------------------------------------------------------
@@ -119,8 +135,20 @@ def with_changed_input(model, ids, reader: str, kv: str, pos: int, change: torch
 def linear_model(seed: int = 0) -> tv.HookedModel:
     """GPT-2 with nothing in it that bends: no queries or keys, an identity for the MLP's activation, norms that only scale."""
     torch.manual_seed(seed)
-    model = hf.GPT2LMHeadModel(hf.GPT2Config(vocab_size=60, n_embd=16, n_layer=3, n_head=2, n_positions=16, activation_function="linear",
-                                             resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, layer_norm_epsilon=1e8)).eval()  # fmt: skip
+    model = hf.GPT2LMHeadModel(
+        hf.GPT2Config(
+            vocab_size=60,
+            n_embd=16,
+            n_layer=3,
+            n_head=2,
+            n_positions=16,
+            activation_function="linear",
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+            layer_norm_epsilon=1e8,
+        )
+    ).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, weight in model.named_parameters():
@@ -134,21 +162,34 @@ def linear_model(seed: int = 0) -> tv.HookedModel:
     return tv.load(model, name="linear")
 
 
-@pytest.mark.parametrize("method", [tv.EAP(recheck=0), tv.EAP(gradient_at="corrupted", recheck=0), tv.EAPIG(3, recheck=0),
-                                    tv.EAPIG(2, where="activations", recheck=0)], ids=repr)  # fmt: skip
+@pytest.mark.parametrize(
+    "method",
+    [
+        tv.EAP(recheck=0),
+        tv.EAP(gradient_at="corrupted", recheck=0),
+        tv.EAPIG(3, recheck=0),
+        tv.EAPIG(2, where="activations", recheck=0),
+    ],
+    ids=repr,
+)
 def test_on_a_linear_model_every_estimate_is_the_exact_effect(method):
     model = linear_model()
     a, b = tokens(3, 5, 0), tokens(3, 5, 1)
     pair = tv.Contrast(tv.TokenBatch(a.ids % 60, a.mask), tv.TokenBatch(b.ids % 60, b.mask), small_answers())
     readers = tv.circuits.Graph(model.shape).readers
     bending = ("<q>", "<k>")  # nothing is written to these: the registry would refuse to, since attention cannot change
-    exact = tv.discover(model, pair, positions="all", method=tv.ExactEdges(into=tuple(r for r in readers if r[-3:] not in bending)))
+    exact = tv.discover(
+        model, pair, positions="all", method=tv.ExactEdges(into=tuple(r for r in readers if r[-3:] not in bending))
+    )
     estimate, some = tv.discover(model, pair, method=method, positions="all"), exact.measured
     others = exact.values.isnan().all(0)
     assert exact.values[:, some].abs().max() > 0.05 and float(estimate.values[:, others].abs().max()) < 1e-6
     size = float(exact.values[:, some].abs().max())
     torch.testing.assert_close(estimate.values[:, some], exact.values[:, some], atol=2e-5 * size + 2e-6, rtol=1e-3)
-    assert float((exact.values[:, exact.graph.edges[:, 2] == exact.graph.end_reader].sum(1) - exact.gap).abs().max()) < 1e-4
+    assert (
+        float((exact.values[:, exact.graph.edges[:, 2] == exact.graph.end_reader].sum(1) - exact.gap).abs().max())
+        < 1e-4
+    )
 
 
 def small_answers() -> tv.Answers:

@@ -52,7 +52,9 @@ def model(tiny_model, family):
 
 def close(ours, oracle):
     scale = 2e-6 * float(oracle.abs().clamp(max=1e4).max())
-    return ours.shape == oracle.shape and torch.allclose(ours.clamp(min=-1e4), oracle.clamp(min=-1e4), rtol=0, atol=scale)
+    return ours.shape == oracle.shape and torch.allclose(
+        ours.clamp(min=-1e4), oracle.clamp(min=-1e4), rtol=0, atol=scale
+    )
 
 
 def last(logits):
@@ -176,11 +178,13 @@ def test_interventions_are_what_plain_hooks_do(model, family, component):
         every = family in THOROUGH and pos == -1 and (head is not None or TABLE[component][2] is None)
         chosen = kinds if every else [kinds[(number + len(component)) % len(kinds)]]
         for ours, change in chosen:
+
             def write(x, head=head, pos=pos, change=change):
                 before = x.clone()
                 for row in range(len(ROWS)):
-                    for (at, column, h), *rest in zip(*(cells(component, head, pos, r) for r in
-                                                        [row, *range(len(ROWS))])):  # fmt: skip
+                    for (at, column, h), *rest in zip(
+                        *(cells(component, head, pos, r) for r in [row, *range(len(ROWS))])
+                    ):
                         seen = slice(None) if component != "scores" else before[at] > -1e30  # the mask is no score
                         vector = before[at] if component != "scores" else before[at].where(seen, torch.tensor(0.0))
                         x[at][..., seen] = change(vector, row, [before[other[0]] for other in rest])[seen]
@@ -255,8 +259,12 @@ def test_the_stream_and_what_is_added_to_it_are_the_untouched_models(model, fami
     batch = tv.TokenBatch.from_lists(ROWS)
     vector = torch.randn(tiny.D_MODEL, generator=torch.Generator().manual_seed(0))
     layer, (_, attention, mlp, projection) = layer_of(family), PATHS[family]
-    places = {"resid_post": (layer, False), "attn_out": (part(layer, attention), False), "mlp_out": (part(layer, mlp), False),
-              "resid_pre": (layer, True)}  # fmt: skip
+    places = {
+        "resid_post": (layer, False),
+        "attn_out": (part(layer, attention), False),
+        "mlp_out": (part(layer, mlp), False),
+        "resid_pre": (layer, True),
+    }
     for component, (module, before) in places.items():
         seen, site = [], Site(component, LAYER, pos=-1)
 
@@ -313,14 +321,20 @@ def test_resid_mid_is_written_to_the_mlp_and_to_the_skip(tiny_model, family, nam
         return x
 
     ours, change = {
-        "add at the last token": (tv.Add(Site("resid_mid", LAYER, pos=-1), vector), lambda x: at_last(x, lambda v: v + vector)),
+        "add at the last token": (
+            tv.Add(Site("resid_mid", LAYER, pos=-1), vector),
+            lambda x: at_last(x, lambda v: v + vector),
+        ),
         "zero everywhere": (tv.Zero(Site("resid_mid", LAYER)), lambda x: x * 0),
         "replace at two positions": (tv.Replace(Site("resid_mid", LAYER, pos=(0, -2)), vector), at_two),
     }[name]
     entered, added = [], []
-    handles = [layer.register_forward_pre_hook(lambda m, a: entered.append(a[0].clone())),
-               part(layer, PATHS[family][1]).register_forward_hook(
-                   lambda m, a, out: added.append((out[0] if isinstance(out, tuple) else out).clone()))]  # fmt: skip
+    handles = [
+        layer.register_forward_pre_hook(lambda m, a: entered.append(a[0].clone())),
+        part(layer, PATHS[family][1]).register_forward_hook(
+            lambda m, a, out: added.append((out[0] if isinstance(out, tuple) else out).clone())
+        ),
+    ]
 
     def second_half_again(out):
         mid = change(entered[0] + added[0])

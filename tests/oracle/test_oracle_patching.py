@@ -35,16 +35,19 @@ def theirs(model, function):
         return getattr(tl_patching, function)(model.tl, ids[CORRUPTED][None], cache, metric).numpy()
 
 
-@pytest.mark.parametrize("component, over, function", [
-    ("resid_pre", ("layer", "pos"), "get_act_patch_resid_pre"),
-    ("attn_out", ("layer", "pos"), "get_act_patch_attn_out"),
-    ("mlp_out", ("layer", "pos"), "get_act_patch_mlp_out"),
-    ("z", ("layer", "head"), "get_act_patch_attn_head_out_all_pos"),
-    ("q", ("layer", "head"), "get_act_patch_attn_head_q_all_pos"),
-    ("v", ("layer", "head"), "get_act_patch_attn_head_v_all_pos"),
-    ("pattern", ("layer", "head"), "get_act_patch_attn_head_pattern_all_pos"),
-    ("z", ("layer", "pos", "head"), "get_act_patch_attn_head_out_by_pos"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "component, over, function",
+    [
+        ("resid_pre", ("layer", "pos"), "get_act_patch_resid_pre"),
+        ("attn_out", ("layer", "pos"), "get_act_patch_attn_out"),
+        ("mlp_out", ("layer", "pos"), "get_act_patch_mlp_out"),
+        ("z", ("layer", "head"), "get_act_patch_attn_head_out_all_pos"),
+        ("q", ("layer", "head"), "get_act_patch_attn_head_q_all_pos"),
+        ("v", ("layer", "head"), "get_act_patch_attn_head_v_all_pos"),
+        ("pattern", ("layer", "head"), "get_act_patch_attn_head_pattern_all_pos"),
+        ("z", ("layer", "pos", "head"), "get_act_patch_attn_head_out_by_pos"),
+    ],
+)
 def test_equal_to_transformer_lens_where_it_is_right(model, component, over, function):
     np.testing.assert_allclose(ours(model, component, over), theirs(model, function), atol=ATOL)
 

@@ -102,8 +102,9 @@ def test_a_patch_is_a_plain_hook(regressor, network, position, mode):
 
 
 def test_a_head_set_to_zero_is_its_slice_of_the_output_weights_set_to_zero(regressor, network):
-    ablation = head_ablation(regressor, how=("zero",), scored=("sequence", "query"), n=N, contexts=CONTEXTS,
-                             progress=False)
+    ablation = head_ablation(
+        regressor, how=("zero",), scored=("sequence", "query"), n=N, contexts=CONTEXTS, progress=False
+    )
     for layer in range(3):
         for head in range(2):
             cut = build_network(CONFIG, seed=3).eval()

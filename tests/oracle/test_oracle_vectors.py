@@ -130,8 +130,10 @@ def test_exact_match_is_what_greedy_decoding_writes(both):
     tokens = PAIRING.queries().tokenize(model)
     written = [bare.greedy(text, 3, 1, vector.direction) for text in tokens.prompts.texts]
     spoil_at = [None, 0, 1, 2]  # every way to be wrong, and being right
-    answers = [[(token + 1) % tiny.VOCAB if at == spoil_at[i % 4] else token for at, token in enumerate(answer)]
-               for i, answer in enumerate(written)]  # fmt: skip
+    answers = [
+        [(token + 1) % tiny.VOCAB if at == spoil_at[i % 4] else token for at, token in enumerate(answer)]
+        for i, answer in enumerate(written)
+    ]
     scores = score(model, replace(tokens, answer_ids=answers), vector.replace())
     assert scores.exact_match.tolist() == [float(a == w) for a, w in zip(answers, written)]
     assert scores.first_token.tolist() == [float(a[0] == w[0]) for a, w in zip(answers, written)]

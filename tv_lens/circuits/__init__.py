@@ -14,7 +14,25 @@ from tv_lens.circuits.graph import Graph
 from tv_lens.circuits.nodes import Position
 
 __all__ = [
-    "ACDC", "EAP", "EAPIG", "Circuit", "CircuitQuestion", "Comparison", "Contrast", "EdgeScores", "ExactEdges", "Graph",
-    "Position", "Projection", "compare", "completeness", "discover", "faithfulness", "minimality",
-    "to_attribution_graph", "to_dot", "to_graphml", "truth",
-]  # fmt: skip
+    "ACDC",
+    "EAP",
+    "EAPIG",
+    "Circuit",
+    "CircuitQuestion",
+    "Comparison",
+    "Contrast",
+    "EdgeScores",
+    "ExactEdges",
+    "Graph",
+    "Position",
+    "Projection",
+    "compare",
+    "completeness",
+    "discover",
+    "faithfulness",
+    "minimality",
+    "to_attribution_graph",
+    "to_dot",
+    "to_graphml",
+    "truth",
+]

@@ -50,14 +50,16 @@ class Circuit:
     provenance: dict[str, Any] = field(default_factory=dict)
 
     __getattr__ = renamed_attributes(
-        to_dot="tv.circuits.to_dot(circuit)", to_graphml="tv.circuits.to_graphml(circuit)",
+        to_dot="tv.circuits.to_dot(circuit)",
+        to_graphml="tv.circuits.to_graphml(circuit)",
         to_attribution_graph="tv.circuits.to_attribution_graph(circuit)",
-    )  # fmt: skip
+    )
 
     def __post_init__(self) -> None:
         if len(self.mask) != len(self.graph):
-            raise ShapeMismatch("A circuit's mask has one entry per edge of its graph.", got=len(self.mask),
-                                allowed=len(self.graph))  # fmt: skip
+            raise ShapeMismatch(
+                "A circuit's mask has one entry per edge of its graph.", got=len(self.mask), allowed=len(self.graph)
+            )
         if self.scores is not None:
             check_same_graph(self.graph, self.scores.graph)
         object.__setattr__(self, "provenance", plain(self.provenance, "provenance"))
@@ -167,8 +169,11 @@ class Circuit:
     def to_json(self) -> str:
         """The circuit as JSON with MIB's fields, and with all that `from_json` needs to bring it back bit by bit."""
         effects = torch.zeros(len(self.graph)) if self.scores is None else self.scores.mean().nan_to_num(0.0)
-        own = {"requested": self.requested, "provenance": self.provenance,
-               "scores": None if self.scores is None else self.scores.to_dict()}  # fmt: skip
+        own = {
+            "requested": self.requested,
+            "provenance": self.provenance,
+            "scores": None if self.scores is None else self.scores.to_dict(),
+        }
         return circuit_json.written(self.graph, self.mask, self.nodes, effects, own)
 
     @classmethod

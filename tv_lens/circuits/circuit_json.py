@@ -44,12 +44,16 @@ def written(
     """
     shape, inside = graph.shape, {*nodes, "logits"}
     content = {
-        "cfg": {"n_layers": shape.n_layers, "n_heads": shape.n_heads, "d_model": shape.d_model,
-                "parallel_attn_mlp": graph.parallel},
+        "cfg": {
+            "n_layers": shape.n_layers,
+            "n_heads": shape.n_heads,
+            "d_model": shape.d_model,
+            "parallel_attn_mlp": graph.parallel,
+        },
         "nodes": {name: {"in_graph": name in inside} for name in (*graph.writers, "logits") if name != "source"},
         "edges": _mib_edges(graph, mask, effects),
         "tv_lens": {"format": FORMAT, "version": VERSION, "graph": graph.to_dict(), "mask": packed(mask), **own},
-    }  # fmt: skip
+    }
     return json.dumps(content, ensure_ascii=False, allow_nan=False)
 
 
@@ -73,11 +77,19 @@ def read(source: str | Path) -> dict[str, Any]:
     if not isinstance(own, dict) or own.get("format") != FORMAT:
         known = isinstance(content, dict) and {"cfg", "nodes", "edges"} <= set(content)
         do = "build it with Circuit.of(graph, names) from the names in its edges" if known else None
-        raise FormatError("This JSON holds no circuit of tv_lens.", allowed="what circuit.to_json() wrote", do=do,
-                          got="a graph of EAP-IG or MIB" if known else text[:60])  # fmt: skip
+        raise FormatError(
+            "This JSON holds no circuit of tv_lens.",
+            allowed="what circuit.to_json() wrote",
+            do=do,
+            got="a graph of EAP-IG or MIB" if known else text[:60],
+        )
     if own["version"] > VERSION:
-        raise FormatError("This circuit was written by a later tv_lens.", got=f"version {own['version']}",
-                          allowed=f"up to version {VERSION}", do="update tv_lens.")  # fmt: skip
+        raise FormatError(
+            "This circuit was written by a later tv_lens.",
+            got=f"version {own['version']}",
+            allowed=f"up to version {VERSION}",
+            do="update tv_lens.",
+        )
     return own
 
 
@@ -89,8 +101,11 @@ def damaged(error: Exception) -> FormatError:
 def packed(tensor: Tensor) -> dict[str, Any]:
     """A tensor's bits as text."""
     array = tensor.detach().cpu().contiguous().numpy()
-    return {"dtype": array.dtype.str, "shape": list(array.shape),
-            "zlib": base64.b64encode(zlib.compress(array.tobytes(), 9)).decode()}  # fmt: skip
+    return {
+        "dtype": array.dtype.str,
+        "shape": list(array.shape),
+        "zlib": base64.b64encode(zlib.compress(array.tobytes(), 9)).decode(),
+    }
 
 
 def unpacked(data: Mapping[str, Any]) -> Tensor:

@@ -65,9 +65,14 @@ class Comparison:
 
 
 def compare(
-    scores: Mapping[str, EdgeScores], *, size: int = 100, by: str = "magnitude", splits: int = 20,
-    permutations: int = 200, seed: int = 0,
-) -> Comparison:  # fmt: skip
+    scores: Mapping[str, EdgeScores],
+    *,
+    size: int = 100,
+    by: str = "magnitude",
+    splits: int = 20,
+    permutations: int = 200,
+    seed: int = 0,
+) -> Comparison:
     """How alike tasks are in the edges that matter: overlap and correlation, task by task, against noise and chance.
 
     Args:
@@ -104,17 +109,37 @@ def compare(
     into = each_scores[0].graph.edges[edges, 0] * each_scores[0].graph.n_readers + each_scores[0].graph.edges[edges, 2]
     shared = _pairwise(names, lambda i, j: _chance_of_overlap(values[i], values[j], into, size, by, permutations, rng))
     specific = _pairwise(names, lambda i, j: _chance_of_difference(values[i], values[j], permutations, rng))
-    about = {"verb": "compare", "size": size, "by": by, "splits": splits, "permutations": permutations, "seed": seed,
-             "n": [one.n for one in each_scores],
-             "fingerprint": each_scores[0].provenance.get("fingerprint", "")}  # fmt: skip
+    about = {
+        "verb": "compare",
+        "size": size,
+        "by": by,
+        "splits": splits,
+        "permutations": permutations,
+        "seed": seed,
+        "n": [one.n for one in each_scores],
+        "fingerprint": each_scores[0].provenance.get("fingerprint", ""),
+    }
 
     def sweep(array: np.ndarray, metric: str, units: str) -> Sweep:
         labelled = xr.DataArray(array, dims=("example", "task", "other"), coords={"task": names, "other": names})
-        return Sweep(labelled, metric=metric, units=units, sign="higher: more alike; the diagonal is what noise leaves",
-                     name=f"{metric} between tasks", provenance=about, zero=0.0)  # fmt: skip
+        return Sweep(
+            labelled,
+            metric=metric,
+            units=units,
+            sign="higher: more alike; the diagonal is what noise leaves",
+            name=f"{metric} between tasks",
+            provenance=about,
+            zero=0.0,
+        )
 
-    return Comparison(sweep(overlap, "overlap", "Jaccard index"), sweep(correlation, "correlation", "Pearson's r"),
-                      shared, specific, size, dict(scores))  # fmt: skip
+    return Comparison(
+        sweep(overlap, "overlap", "Jaccard index"),
+        sweep(correlation, "correlation", "Pearson's r"),
+        shared,
+        specific,
+        size,
+        dict(scores),
+    )
 
 
 def _measured_by_all(each_scores: list[EdgeScores]) -> Int[Tensor, "m"]:
@@ -154,9 +179,14 @@ def _pairwise(names: list[str], chance) -> xr.DataArray:
 
 
 def _chance_of_overlap(
-    one: Float[Tensor, "n edge"], other: Float[Tensor, "m edge"], into: Int[Tensor, "edge"], size: int, by: str,
-    permutations: int, rng: np.random.Generator,
-) -> float:  # fmt: skip
+    one: Float[Tensor, "n edge"],
+    other: Float[Tensor, "m edge"],
+    into: Int[Tensor, "edge"],
+    size: int,
+    by: str,
+    permutations: int,
+    rng: np.random.Generator,
+) -> float:
     """How often as large an overlap comes about if each reader's edges keep their number and lose their identity."""
     a, b = _top(one.mean(0), size, by), _top(other.mean(0), size, by)
     observed, hits = _jaccard(a, b), 0

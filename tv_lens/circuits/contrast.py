@@ -53,15 +53,19 @@ class Contrast:
 
     def __post_init__(self) -> None:
         if not len(self.clean) == len(self.corrupted) == len(self.answers):
-            raise ShapeMismatch("Clean prompts, corrupted prompts and answers must be equally many.",
-                                got=f"{len(self.clean)}, {len(self.corrupted)}, {len(self.answers)}")  # fmt: skip
+            raise ShapeMismatch(
+                "Clean prompts, corrupted prompts and answers must be equally many.",
+                got=f"{len(self.clean)}, {len(self.corrupted)}, {len(self.answers)}",
+            )
         if self.clean.lengths.tolist() != self.corrupted.lengths.tolist():
             rows = (self.clean.lengths.cpu() != self.corrupted.lengths.cpu()).nonzero()[:, 0].tolist()
-            raise MisalignedPrompts("The clean and the corrupted prompts do not line up.",
-                                    got=f"pair {rows[0]} has {int(self.clean.lengths[rows[0]])} and "
-                                    f"{int(self.corrupted.lengths[rows[0]])} tokens",
-                                    allowed="the same number of tokens on both sides",
-                                    do="pairs.uniform(model) draws pairs that line up.")  # fmt: skip
+            raise MisalignedPrompts(
+                "The clean and the corrupted prompts do not line up.",
+                got=f"pair {rows[0]} has {int(self.clean.lengths[rows[0]])} and "
+                f"{int(self.corrupted.lengths[rows[0]])} tokens",
+                allowed="the same number of tokens on both sides",
+                do="pairs.uniform(model) draws pairs that line up.",
+            )
 
     def __len__(self) -> int:
         return len(self.answers)
@@ -86,19 +90,28 @@ def contrast_of(model: HookedModel, prompts: Prompts | PromptPairs | Contrast, s
     """
     if isinstance(prompts, PromptPairs):
         if source is not None:
-            raise InvalidArgument("Pairs of prompts differ already, so a source would be a second difference.",
-                                  got="pairs and source=",
-                                  do="use task.queries(...) with source=, or pairs without.")  # fmt: skip
+            raise InvalidArgument(
+                "Pairs of prompts differ already, so a source would be a second difference.",
+                got="pairs and source=",
+                do="use task.queries(...) with source=, or pairs without.",
+            )
         both = prompts.tokenize(model)
         both.check_aligned()
-        return Contrast(both.clean.tokens, both.corrupted.tokens, both.answers, both.clean.token_spans,
-                        {"task": prompts.task, "prompts": prompts.recipe})  # fmt: skip
+        return Contrast(
+            both.clean.tokens,
+            both.corrupted.tokens,
+            both.answers,
+            both.clean.token_spans,
+            {"task": prompts.task, "prompts": prompts.recipe},
+        )
     if isinstance(prompts, Contrast):
         return prompts
     if source is None:
-        raise InvalidArgument("Prompts alone do not say what the clean run has and the corrupted run lacks.",
-                              got="prompts without source=",
-                              do="give source=vector.replace(), or pairs: task.pairs(...).")  # fmt: skip
+        raise InvalidArgument(
+            "Prompts alone do not say what the clean run has and the corrupted run lacks.",
+            got="prompts without source=",
+            do="give source=vector.replace(), or pairs: task.pairs(...).",
+        )
     one: TokenizedPrompts = prompts.tokenize(model)
     return Contrast(
         one.tokens, one.tokens, one.answers, one.token_spans, {"task": prompts.task, "prompts": prompts.recipe}
@@ -128,15 +141,19 @@ def positions_for(contrast: Contrast, source: Site | None, fold: str | None) -> 
     if at_last:
         return LAST  # whichever was requested: nothing else differs
     if fold == "last":
-        raise InvalidArgument("The clean and the corrupted run differ before their last token, so its edges alone are "
-                              "not a circuit.",
-                              got='positions="last"', allowed='"all", "spans", "kinds", "sum"')  # fmt: skip
+        raise InvalidArgument(
+            "The clean and the corrupted run differ before their last token, so its edges alone are not a circuit.",
+            got='positions="last"',
+            allowed='"all", "spans", "kinds", "sum"',
+        )
     if not contrast.is_uniform:
         row = _first_odd(contrast)
-        raise MisalignedPrompts("The prompts differ in structure, so the positions of edges have no one meaning.",
-                                got=f"prompts 0 and {row} differ ({contrast.clean!r})",
-                                allowed="prompts whose spans stand at the same tokens",
-                                do="pairs.uniform(model) draws such prompts.")  # fmt: skip
+        raise MisalignedPrompts(
+            "The prompts differ in structure, so the positions of edges have no one meaning.",
+            got=f"prompts 0 and {row} differ ({contrast.clean!r})",
+            allowed="prompts whose spans stand at the same tokens",
+            do="pairs.uniform(model) draws such prompts.",
+        )
     width = int(contrast.clean.lengths[0])
     first = 0 if source is None else int(source.pos) % width
     each_token = [TokenSpan(f"t{i}", None, i, i + 1) for i in range(width)]
@@ -180,8 +197,9 @@ class Projection:
     def __post_init__(self) -> None:
         object.__setattr__(self, "site", Site.parse(self.site))
         if not bool(self.direction.any()) or not bool(torch.isfinite(self.direction).all()):
-            raise InvalidArgument("A projection needs a finite direction that is not zero.",
-                                  got=f"norm {float(self.direction.norm())}")  # fmt: skip
+            raise InvalidArgument(
+                "A projection needs a finite direction that is not zero.", got=f"norm {float(self.direction.norm())}"
+            )
 
     def read(self, streams: Float[Tensor, "n d_model"]) -> Float[Tensor, "n"]:
         """The projection of each stream."""
@@ -216,9 +234,14 @@ class CircuitQuestion:
                 check_place(end, one.site)
         if self.against is not None and (self.source is None or self.against.site != self.source.site):
             allowed = f"an intervention at {self.source.site}" if self.source else "a source= beside it"
-            raise InvalidArgument("The baseline of a source acts at the source's site.", allowed=allowed,
-                                  got=f"against={self.against.label}")  # fmt: skip
+            raise InvalidArgument(
+                "The baseline of a source acts at the source's site.",
+                allowed=allowed,
+                got=f"against={self.against.label}",
+            )
         for one in (self.source, self.against):
             if one is not None and one.mixes_prompts:
-                raise InvalidArgument(f"{one.label} mixes the prompts of a batch, and a circuit is one prompt's.",
-                                      do="compute the value first: Replace(site, value).")  # fmt: skip
+                raise InvalidArgument(
+                    f"{one.label} mixes the prompts of a batch, and a circuit is one prompt's.",
+                    do="compute the value first: Replace(site, value).",
+                )

@@ -224,10 +224,12 @@ class ContrastPasses:
         ids = torch.zeros((len(streams), 1), dtype=torch.long, device=self.model.device)
         inputs = streams.to(self.model.device, self.model.dtype)[:, None]
         logits, _ = self.model.forward(
-            TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool)), logits_at=ids,
+            TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool)),
+            logits_at=ids,
             block_call=self.readers.passing(inputs),
-            logit_columns=None if columns is None else columns[:, None], who="circuits",
-        )  # fmt: skip
+            logit_columns=None if columns is None else columns[:, None],
+            who="circuits",
+        )
         return logits[:, 0]
 
     @cached_property
@@ -244,9 +246,11 @@ class ContrastPasses:
         clean, corrupted = (metric.double().mean() for metric in self.baselines)
         if abs(clean - corrupted) <= 1e-6 * max(abs(clean), abs(corrupted), 1e-12):
             means = f"mean {self.info.name} {float(clean):.4g} clean, {float(corrupted):.4g} corrupted"
-            raise InvalidArgument("There is nothing to explain: the clean and the corrupted run do not differ on "
-                                  "average.", got=means,
-                                  do="choose a source, a corruption or a metric that makes a difference.")  # fmt: skip
+            raise InvalidArgument(
+                "There is nothing to explain: the clean and the corrupted run do not differ on average.",
+                got=means,
+                do="choose a source, a corruption or a metric that makes a difference.",
+            )
 
     def with_reference(self) -> ContrastPasses:
         """The same passes with the clean logits as the reference that `kl` needs; unchanged where nothing reads it."""
@@ -269,9 +273,11 @@ def make_passes(
         MisalignedPrompts: the prompts' structure does not fit the requested positions.
     """
     if model.registry.attached:
-        raise InvalidArgument("Circuits are measured on the model as it is, and something is attached to it.",
-                              got=model.registry.attached[0].who,
-                              do="leave the model.intervene(...) context first.")  # fmt: skip
+        raise InvalidArgument(
+            "Circuits are measured on the model as it is, and something is attached to it.",
+            got=model.registry.attached[0].who,
+            do="leave the model.intervene(...) context first.",
+        )
     contrast = contrast_of(model, prompts, question.source)
     site = None if question.source is None else question.source.site
     target = None if question.target is None else question.target.site
@@ -279,9 +285,11 @@ def make_passes(
         model.shape, readers_of(model).parallel, positions_for(contrast, site, question.positions), site, target
     )
     if len(graph) == 0:
-        raise InvalidArgument("The source never reaches the target: no edge leads from one to the other.",
-                              got=f"source {site}, target {target or 'logits'}",
-                              do="choose a source before the target, in layer and in position.")  # fmt: skip
+        raise InvalidArgument(
+            "The source never reaches the target: no edge leads from one to the other.",
+            got=f"source {site}, target {target or 'logits'}",
+            do="choose a source before the target, in layer and in position.",
+        )
     metric = question.metric
     if metric is None:
         metric = logit_diff if contrast.answers.wrong is not None else log_prob

@@ -38,11 +38,19 @@ class Estimate(Protocol):
 
 
 def discover(
-    model: HookedModel, prompts: Prompts | PromptPairs | Contrast, *, source: Intervention | None = None,
-    against: Intervention | None = None, target: Projection | None = None, metric: Metric | None = None,
-    method: ExactEdges | ACDC | Estimate | None = None, positions: str | None = None, seed: int = 0,
-    run: RunLike = None, progress: bool = True,
-) -> EdgeScores:  # fmt: skip
+    model: HookedModel,
+    prompts: Prompts | PromptPairs | Contrast,
+    *,
+    source: Intervention | None = None,
+    against: Intervention | None = None,
+    target: Projection | None = None,
+    metric: Metric | None = None,
+    method: ExactEdges | ACDC | Estimate | None = None,
+    positions: str | None = None,
+    seed: int = 0,
+    run: RunLike = None,
+    progress: bool = True,
+) -> EdgeScores:
     """What each edge of the model is worth for what the clean run does and the corrupted run does not.
 
     The clean run holds what is traced: it reads the clean prompt of a pair, or a prompt with the source injected. The
@@ -89,8 +97,11 @@ def discover(
     """
     method = ExactEdges() if method is None else method
     if isinstance(method, type) or not isinstance(method, (ExactEdges, ACDC, Estimate)):
-        raise InvalidArgument("This is not a method of circuit discovery.", got=repr(method),
-                              allowed="tv.ExactEdges(), tv.EAP(), tv.EAPIG(), tv.ACDC(threshold)")  # fmt: skip
+        raise InvalidArgument(
+            "This is not a method of circuit discovery.",
+            got=repr(method),
+            allowed="tv.ExactEdges(), tv.EAP(), tv.EAPIG(), tv.ACDC(threshold)",
+        )
 
     # 1. the clean and the corrupted pass, and what there is between them
     question = CircuitQuestion(source, against, target, metric, positions)
@@ -116,15 +127,27 @@ def discover(
     clean, corrupted = passes.baselines
     info = passes.info
     return EdgeScores(
-        passes.graph, values, metric=info.name, units=info.units, method=_described(method), clean=clean,
-        corrupted=corrupted, approximate=approximate,
+        passes.graph,
+        values,
+        metric=info.name,
+        units=info.units,
+        method=_described(method),
+        clean=clean,
+        corrupted=corrupted,
+        approximate=approximate,
         gradient_at=getattr(method, "gradient_at", "path" if approximate else None),
-        provenance={"verb": "discover", "model": model.name, "fingerprint": model.fingerprint,
-                    "source": None if source is None else source.label,
-                    "against": None if against is None else against.label,
-                    "seed": seed, **passes.contrast.about, **extra},
+        provenance={
+            "verb": "discover",
+            "model": model.name,
+            "fingerprint": model.fingerprint,
+            "source": None if source is None else source.label,
+            "against": None if against is None else against.label,
+            "seed": seed,
+            **passes.contrast.about,
+            **extra,
+        },
         question=question,
-    )  # fmt: skip
+    )
 
 
 def _described(method: Any) -> dict[str, Any]:
@@ -160,8 +183,11 @@ def _readers_named(passes: ContrastPasses, names: tuple[str, ...]) -> Int[Tensor
         of_name = [r for r, reader in enumerate(graph.readers) if name == reader or name in graph.nodes_of(r)]
         if not of_name:
             near = closest(name, graph.readers)
-            raise UnknownName(f"No reader of this model is called {name!r}.", got=repr(name),
-                              do="did you mean " + " or ".join(map(repr, near)) + "?" if near else None)  # fmt: skip
+            raise UnknownName(
+                f"No reader of this model is called {name!r}.",
+                got=repr(name),
+                do="did you mean " + " or ".join(map(repr, near)) + "?" if near else None,
+            )
         readers += of_name
     return torch.tensor(readers)
 
@@ -180,13 +206,17 @@ def _rechecked(
     drawn = rest[torch.randperm(len(rest), generator=torch.Generator().manual_seed(seed))[:n]]
     exact = measured_effects(passes, torch.cat([best, drawn]), progress=progress).double().mean(0)
     recheck |= {
-        "n": len(best), "spearman": spearman(mean[best], exact[: len(best)]),
+        "n": len(best),
+        "spearman": spearman(mean[best], exact[: len(best)]),
         "mean_error": float((mean[best] - exact[: len(best)]).abs().mean()),
         "mean_size": float(exact[: len(best)].abs().mean()),
-    }  # fmt: skip
+    }
     if len(drawn):
-        recheck |= {"left_out_n": len(drawn), "left_out_largest": float(exact[len(best) :].abs().max()),
-                  "left_out_mean": float(exact[len(best) :].abs().mean())}  # fmt: skip
+        recheck |= {
+            "left_out_n": len(drawn),
+            "left_out_largest": float(exact[len(best) :].abs().max()),
+            "left_out_mean": float(exact[len(best) :].abs().mean()),
+        }
     return recheck
 
 

@@ -160,9 +160,11 @@ def _estimated(
 ) -> Float[Tensor, "example edge"]:
     out = torch.zeros(len(passes.contrast), len(passes.graph))
     if "blocks" in passes.readers.plan.values():
-        raise InvalidArgument("This architecture's modules cannot be called alone, so gradients cannot be pulled back "
-                              "through them.", got=str(passes.readers.plan),
-                              do="use tv.ExactEdges(): it measures.")  # fmt: skip
+        raise InvalidArgument(
+            "This architecture's modules cannot be called alone, so gradients cannot be pulled back through them.",
+            got=str(passes.readers.plan),
+            do="use tv.ExactEdges(): it measures.",
+        )
     with progress_bar("edge attribution", len(passes.contrast), "prompts", progress) as bar:
         for chunk in passes.chunks():
             point, difference = point_of(chunk), passes.difference(chunk)
@@ -185,9 +187,13 @@ def _rows_at_once(passes: ContrastPasses) -> int:
 
 
 def _add_scores(
-    passes: ContrastPasses, point: _PointOnPath, rows: Int[Tensor, "n"], alphas: tuple[float, ...],
-    difference: Float[Tensor, "n slot writer d_model"], out: Float[Tensor, "example edge"],
-) -> None:  # fmt: skip
+    passes: ContrastPasses,
+    point: _PointOnPath,
+    rows: Int[Tensor, "n"],
+    alphas: tuple[float, ...],
+    difference: Float[Tensor, "n slot writer d_model"],
+    out: Float[Tensor, "example edge"],
+) -> None:
     """Adds what these points of the path contribute to the examples' scores, one part of one layer at a time."""
     which, n, steps = rows.repeat_interleave(len(alphas)), len(rows), len(point.alphas)
     examples = point.chunk.rows[rows]
@@ -205,15 +211,24 @@ def _reader_gradients(
     examples = point.chunk.rows[rows]
     batch = passes.tokens("clean", examples.tolist())
     live = graph.valid.any(1).any(0)  # readers with any edge
-    parts = [(layer, part) for layer in range(graph.shape.n_layers) for part in PARTS
-             if bool(live[graph.readers_of(layer, part).start : graph.readers_of(layer, part).stop].any())]  # fmt: skip
+    parts = [
+        (layer, part)
+        for layer in range(graph.shape.n_layers)
+        for part in PARTS
+        if bool(live[graph.readers_of(layer, part).start : graph.readers_of(layer, part).stop].any())
+    ]
     end = (Site("resid_post", graph.shape.n_layers - 1) if passes.target is None else passes.target.site).tensor
     sites = [Site(SITES[part], layer) for layer, part in parts]
     streams = dict.fromkeys(Site(_read(passes, part), layer, pos=passes.slots) for layer, part in parts)
     _, gradients, attachment = model.gradients(
-        batch, [*sites, end], lambda out: _scored(passes, out, examples), point.edits(rows, alphas), list(streams),
-        at=None if passes.target is None else end, who="edge attribution",
-    )  # fmt: skip
+        batch,
+        [*sites, end],
+        lambda out: _scored(passes, out, examples),
+        point.edits(rows, alphas),
+        list(streams),
+        at=None if passes.target is None else end,
+        who="edge attribution",
+    )
     columns = torch.tensor([[slot % length for slot in passes.slots] for length in batch.lengths.tolist()])
     each = torch.arange(len(rows))[:, None]
     for (layer, part), site in zip(parts, sites):
@@ -267,9 +282,12 @@ def pulled_back(
 
 
 def _scores(
-    passes: ContrastPasses, difference: Float[Tensor, "n slot writer d_model"], layer: int, part: str,
+    passes: ContrastPasses,
+    difference: Float[Tensor, "n slot writer d_model"],
+    layer: int,
+    part: str,
     gradient: Float[Tensor, "n slot reader d_model"],
-) -> tuple[Int[Tensor, "m"], Float[Tensor, "n m"]]:  # fmt: skip
+) -> tuple[Int[Tensor, "m"], Float[Tensor, "n m"]]:
     """The edges into these readers, and minus each writer's change times the gradient, summed over a place's tokens."""
     graph = passes.graph
     span = range(graph.end_reader, graph.n_readers) if part == "end" else graph.readers_of(layer, part)

@@ -51,8 +51,11 @@ class EdgeTable:
 
     def __post_init__(self) -> None:
         if self.values.shape[1] != len(self.graph):
-            raise ShapeMismatch("Edge scores need one column per edge of the graph.", got=list(self.values.shape),
-                                allowed=["example", len(self.graph)])  # fmt: skip
+            raise ShapeMismatch(
+                "Edge scores need one column per edge of the graph.",
+                got=list(self.values.shape),
+                allowed=["example", len(self.graph)],
+            )
         if not len(self.values):
             raise EmptySelection("Edge scores need at least one example.")
         for name in _BASELINES:
@@ -153,8 +156,12 @@ class EdgeTable:
             for node in nodes if bool(at.any()) else ():
                 sums[..., node, 2].index_add_(0, p[at], mean[at])
                 sums[..., node, 3].index_add_(0, p[at], mean[at].abs())
-        rows = [(position.label, node, *sums[i, j].tolist()) for i, position in enumerate(graph.positions)
-                for node, j in names.items() if bool(sums[i, j].any())]  # fmt: skip
+        rows = [
+            (position.label, node, *sums[i, j].tolist())
+            for i, position in enumerate(graph.positions)
+            for node, j in names.items()
+            if bool(sums[i, j].any())
+        ]
         return pd.DataFrame(rows, columns=["position", "node", "out", "out_size", "in", "in_size"])
 
     def to_frame(self, n: int | None = None, by: str = "magnitude", level: float = 0.95) -> pd.DataFrame:
@@ -162,11 +169,17 @@ class EdgeTable:
         order = self.order(by)[:n]
         low, high = self.interval(order, level)
         p, w, r = self.graph.edges[order].T.tolist()
-        return pd.DataFrame({
-            "edge": self.graph.names(order), "writer": [self.graph.writers[i] for i in w],
-            "reader": [self.graph.readers[i] for i in r], "position": [self.graph.positions[i].label for i in p],
-            "mean": self.mean()[order].numpy(), "low": low.numpy(), "high": high.numpy(),
-        })  # fmt: skip
+        return pd.DataFrame(
+            {
+                "edge": self.graph.names(order),
+                "writer": [self.graph.writers[i] for i in w],
+                "reader": [self.graph.readers[i] for i in r],
+                "position": [self.graph.positions[i].label for i in p],
+                "mean": self.mean()[order].numpy(),
+                "low": low.numpy(),
+                "high": high.numpy(),
+            }
+        )
 
     # ---- where it belongs, and on disk ----------------------------------------------------------------------------
 
@@ -183,8 +196,9 @@ class EdgeTable:
         """Writes the scores to one safetensors file, whole or not at all, and returns its path."""
         tensors = {"values": self.values, "clean": self.clean, "corrupted": self.corrupted}
         texts = {name: getattr(self, name) for name in _TEXTS}
-        scores_file.write(Path(path), {k: v for k, v in tensors.items() if v is not None},
-                          {**texts, "graph": self.graph.to_dict()})  # fmt: skip
+        scores_file.write(
+            Path(path), {k: v for k, v in tensors.items() if v is not None}, {**texts, "graph": self.graph.to_dict()}
+        )
         return Path(path)
 
     @classmethod
@@ -201,9 +215,13 @@ class EdgeTable:
         """The scores without their graph, as JSON holds them, to the last bit."""
         columns = self.measured  # the others are NaN
         baselines = {name: getattr(self, name) for name in _BASELINES}
-        return {**{name: getattr(self, name) for name in _TEXTS}, "n": self.n,
-                "columns": packed(columns), "values": packed(self.values[:, columns]),
-                **{name: None if metric is None else packed(metric) for name, metric in baselines.items()}}  # fmt: skip
+        return {
+            **{name: getattr(self, name) for name in _TEXTS},
+            "n": self.n,
+            "columns": packed(columns),
+            "values": packed(self.values[:, columns]),
+            **{name: None if metric is None else packed(metric) for name, metric in baselines.items()},
+        }
 
     @classmethod
     def from_dict(cls: type[Table], graph: Graph, data: Mapping[str, Any]) -> Table:
@@ -220,8 +238,11 @@ class EdgeTable:
         share = "" if len(measured) == len(self.graph) else f" ({len(measured):,} measured)"
         shown = ", ".join(f"{self.graph.name(int(e))} {float(self.mean()[e]):+.3g}" for e in best)
         title = f"{type(self).__name__} by {self.method.get('name', 'hand')}"
-        lines = [f"{title}: {len(self.graph):,} edges{share}, {self.n} examples",
-                 f"  {self.metric} [{self.units}]; {self.sign}", f"  largest: {shown}"]  # fmt: skip
+        lines = [
+            f"{title}: {len(self.graph):,} edges{share}, {self.n} examples",
+            f"  {self.metric} [{self.units}]; {self.sign}",
+            f"  largest: {shown}",
+        ]
         if self.gap is not None:
             lines.append(f"  clean {float(self.clean.mean()):.3g}, corrupted {float(self.corrupted.mean()):.3g}")
         lines += [f"  {key}: {value}" for key, value in self.provenance.get("recheck", {}).items()]
@@ -243,18 +264,28 @@ def check_model(graph: Graph, provenance: Mapping[str, Any], model: HookedModel)
     """Raises `ModelMismatch` where a graph or its scores come from another model."""
     ours, theirs = model.shape, graph.shape
     if (ours.n_layers, ours.n_heads, ours.n_kv_heads, ours.d_model) != (
-        theirs.n_layers, theirs.n_heads, theirs.n_kv_heads, theirs.d_model
-    ):  # fmt: skip
+        theirs.n_layers,
+        theirs.n_heads,
+        theirs.n_kv_heads,
+        theirs.d_model,
+    ):
         raise ModelMismatch("These edges belong to a model of another shape.", got=str(theirs), allowed=str(ours))
     mark = provenance.get("fingerprint")
     if mark and model.fingerprint and mark != model.fingerprint:
-        raise ModelMismatch("These edges were scored on another model.", got=f"fingerprint {mark}",
-                            allowed=f"fingerprint {model.fingerprint} ({model.name})",
-                            do="discover them anew on this model.")  # fmt: skip
+        raise ModelMismatch(
+            "These edges were scored on another model.",
+            got=f"fingerprint {mark}",
+            allowed=f"fingerprint {model.fingerprint} ({model.name})",
+            do="discover them anew on this model.",
+        )
 
 
 def check_same_graph(one: Graph, other: Graph) -> None:
     """Raises `InvalidArgument` where two graphs have other edges."""
     if one is not other and one != other:
-        raise InvalidArgument("These are edges of two different graphs.", got=f"{other!r}", allowed=f"{one!r}",
-                              do="discover both with the same model, source, target and positions.")  # fmt: skip
+        raise InvalidArgument(
+            "These are edges of two different graphs.",
+            got=f"{other!r}",
+            allowed=f"{one!r}",
+            do="discover both with the same model, source, target and positions.",
+        )

@@ -34,10 +34,18 @@ SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 @renamed_keywords(setting="question=", random="n_random=")
 def faithfulness(
-    model: HookedModel, circuit: Circuit | EdgeScores, prompts: Prompts | PromptPairs | Contrast, *,
-    question: CircuitQuestion | None = None, sizes: Sequence[int] | None = None, by: str = "magnitude",
-    grow: bool = False, n_random: int = 3, seed: int = 0, progress: bool = True,
-) -> Sweep:  # fmt: skip
+    model: HookedModel,
+    circuit: Circuit | EdgeScores,
+    prompts: Prompts | PromptPairs | Contrast,
+    *,
+    question: CircuitQuestion | None = None,
+    sizes: Sequence[int] | None = None,
+    by: str = "magnitude",
+    grow: bool = False,
+    n_random: int = 3,
+    seed: int = 0,
+    progress: bool = True,
+) -> Sweep:
     """The metric of a model that runs only a circuit, over the circuit's size, with random circuits beside it.
 
     Args:
@@ -79,12 +87,15 @@ def faithfulness(
     values = run_circuits(passes, torch.cat(masks), progress=progress).unflatten(1, (len(sizes), 1 + 2 * n_random))
     kinds = {"circuit": values[:, :, 0]}
     if n_random:
-        kinds |= {"random": values[:, :, 1 : 1 + n_random].mean(2),
-                  "degree-matched": values[:, :, 1 + n_random :].mean(2)}  # fmt: skip
+        kinds |= {
+            "random": values[:, :, 1 : 1 + n_random].mean(2),
+            "degree-matched": values[:, :, 1 + n_random :].mean(2),
+        }
     labelled = xr.DataArray(
-        torch.stack(list(kinds.values()), dim=1).numpy(), dims=("example", "kind", "size"),
+        torch.stack(list(kinds.values()), dim=1).numpy(),
+        dims=("example", "kind", "size"),
         coords={"kind": list(kinds), "size": list(sizes), "effective": ("size", effective)},
-    )  # fmt: skip
+    )
     about = {"n_edges": len(graph), "by": by, "grown": grow, "random": n_random, "seed": seed}
     sweep = _sweep(passes, labelled, "faithfulness", about)
     return replace(sweep, provenance={**sweep.provenance, "areas": areas(sweep, len(graph))})
@@ -103,17 +114,25 @@ def areas(sweep: Sweep, n_edges: int) -> dict[str, Any]:
         mean = sweep.values.sel(kind=kind).mean("example").values
         recovered = np.concatenate([[0.0], (mean - float(sweep.corrupted.mean())) / gap])
         span = shares[-1]
-        by_kind[str(kind)] = {"cpr": float(np.trapezoid(recovered, shares) / span),
-                            "cmd": float(np.trapezoid(np.abs(1 - recovered), shares) / span)}  # fmt: skip
+        by_kind[str(kind)] = {
+            "cpr": float(np.trapezoid(recovered, shares) / span),
+            "cmd": float(np.trapezoid(np.abs(1 - recovered), shares) / span),
+        }
     return by_kind
 
 
 @renamed_keywords(setting="question=")
 def completeness(
-    model: HookedModel, circuit: Circuit, prompts: Prompts | PromptPairs | Contrast, *,
-    question: CircuitQuestion | None = None, subsets: int = 10, share: float = 0.5, seed: int = 0,
+    model: HookedModel,
+    circuit: Circuit,
+    prompts: Prompts | PromptPairs | Contrast,
+    *,
+    question: CircuitQuestion | None = None,
+    subsets: int = 10,
+    share: float = 0.5,
+    seed: int = 0,
     progress: bool = True,
-) -> Sweep:  # fmt: skip
+) -> Sweep:
     """The metric of the circuit and of the whole model when the same edges are taken out of both.
 
     Args:
@@ -148,18 +167,23 @@ def completeness(
     out = torch.stack(removed)
     metrics = run_circuits(passes, torch.cat([circuit.mask & ~out, ~out]), progress=progress)
     values = xr.DataArray(
-        metrics.unflatten(1, (2, len(out))).numpy(), dims=("example", "run", "removed"),
+        metrics.unflatten(1, (2, len(out))).numpy(),
+        dims=("example", "run", "removed"),
         coords={"run": ["circuit", "model"], "removed": ["nothing", "all", *map(str, range(subsets))]},
-    )  # fmt: skip
+    )
     about = {"n_edges": len(graph), "share": share, "seed": seed, "size": len(circuit)}
     return _sweep(passes, values, "completeness", about)
 
 
 @renamed_keywords(setting="question=")
 def minimality(
-    model: HookedModel, circuit: Circuit, prompts: Prompts | PromptPairs | Contrast, *,
-    question: CircuitQuestion | None = None, progress: bool = True,
-) -> Sweep:  # fmt: skip
+    model: HookedModel,
+    circuit: Circuit,
+    prompts: Prompts | PromptPairs | Contrast,
+    *,
+    question: CircuitQuestion | None = None,
+    progress: bool = True,
+) -> Sweep:
     """What each edge of a circuit is worth inside it: the circuit's metric less its metric without the edge.
 
     Args:
@@ -188,8 +212,14 @@ def minimality(
         (metrics[:, -1:] - metrics[:, :-1]).numpy(), dims=("example", "edge"), coords={"edge": circuit.names}
     )
     sweep = _sweep(passes, values, "minimality", {"n_edges": len(graph), "size": len(circuit)})
-    return replace(sweep, metric=f"loss of {passes.info.name}", clean=None, corrupted=None, zero=0.0,
-                   sign="positive: the circuit needs the edge; 0: it does not")  # fmt: skip
+    return replace(
+        sweep,
+        metric=f"loss of {passes.info.name}",
+        clean=None,
+        corrupted=None,
+        zero=0.0,
+        sign="positive: the circuit needs the edge; 0: it does not",
+    )
 
 
 # ---- parts ----------------------------------------------------------------------------------------------------------
@@ -207,15 +237,19 @@ def _passes(
     question = question or (None if scores is None else scores.question)
     if question is None:
         do = "give question=tv.circuits.CircuitQuestion(source=vector.replace()), with all that discover was given."
-        raise InvalidArgument("It is not known what the clean and the corrupted run differ in: scores from a file and "
-                              "circuits by hand do not say.", do=do)  # fmt: skip
+        raise InvalidArgument(
+            "It is not known what the clean and the corrupted run differ in: scores from a file and "
+            "circuits by hand do not say.",
+            do=do,
+        )
     passes = make_passes(model, prompts, question)
     ours, theirs = passes.graph, circuit.graph
     labels = [[place.label for place in graph.positions] for graph in (ours, theirs)]
     if labels[0] != labels[1] or not torch.equal(ours.edges, theirs.edges):
         do = "test on prompts of the same spans, source and target as it was found on."
-        raise MisalignedPrompts("These prompts have other edges than the circuit.", got=repr(ours),
-                                allowed=repr(theirs), do=do)  # fmt: skip
+        raise MisalignedPrompts(
+            "These prompts have other edges than the circuit.", got=repr(ours), allowed=repr(theirs), do=do
+        )
     passes.check_gap()
     return passes, ours
 
@@ -237,8 +271,11 @@ def _best(circuit: Circuit | EdgeScores, size: int, by: str, grow: bool) -> Bool
     if isinstance(circuit, EdgeScores):
         return (circuit.grow(size, by) if grow else circuit.top(size, by)).mask
     if circuit.scores is None:
-        raise InvalidArgument("This circuit has no scores, so its edges have no order.",
-                              got=f"sizes below {len(circuit)}", allowed=f"its own size, {len(circuit)}")  # fmt: skip
+        raise InvalidArgument(
+            "This circuit has no scores, so its edges have no order.",
+            got=f"sizes below {len(circuit)}",
+            allowed=f"its own size, {len(circuit)}",
+        )
     order = circuit.scores.order(by)
     mask = torch.zeros_like(circuit.mask)
     mask[order[circuit.mask[order]][:size]] = True
@@ -267,8 +304,20 @@ def _sweep(passes: ContrastPasses, values: xr.DataArray, name: str, about: dict[
     info = passes.info
     clean, corrupted = (metric.numpy() for metric in passes.baselines)
     task = passes.contrast.about.get("task", "the prompts")
-    return Sweep(values, metric=info.name, units=info.units, sign=info.sign, clean=clean, corrupted=corrupted,
-                 zero=info.zero,
-                 name=f"{name} on {task}",
-                 provenance={"verb": name, "model": passes.model.name, "fingerprint": passes.model.fingerprint,
-                             **passes.contrast.about, **about})  # fmt: skip
+    return Sweep(
+        values,
+        metric=info.name,
+        units=info.units,
+        sign=info.sign,
+        clean=clean,
+        corrupted=corrupted,
+        zero=info.zero,
+        name=f"{name} on {task}",
+        provenance={
+            "verb": name,
+            "model": passes.model.name,
+            "fingerprint": passes.model.fingerprint,
+            **passes.contrast.about,
+            **about,
+        },
+    )

@@ -148,8 +148,11 @@ def _at_target(passes: ContrastPasses, chunk: Chunk, rows: Sequence[Row]) -> Flo
     for start in range(0, len(rows), size):
         part = rows[start : start + size]
         batch = base.select([row.prompt for row in part])
-        edits = merged((edit.intervention, torch.full((len(edit.positions),), at), torch.tensor(edit.positions))
-                       for at, row in enumerate(part) for edit in row.edits)  # fmt: skip
+        edits = merged(
+            (edit.intervention, torch.full((len(edit.positions),), at), torch.tensor(edit.positions))
+            for at, row in enumerate(part)
+            for edit in row.edits
+        )
         _, attachment = passes.model.forward(batch, edits, [site], stop_after=site.layer, who="exact edges")
         numbers.append(passes.target.read(attachment.values[site].float().cpu()))
     return torch.cat(numbers)

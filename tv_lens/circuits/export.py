@@ -29,21 +29,38 @@ def to_attribution_graph(circuit: Circuit, *, tokens: Sequence[str] | None = Non
     graph, wiring = circuit.graph, Wiring.of(circuit)
     shown = list(wiring.positions if tokens is None else tokens)
     if len(shown) != len(wiring.positions):
-        raise InvalidArgument("An attribution graph needs one token for each of the circuit's positions.",
-                              got=f"{len(shown)} tokens",
-                              allowed=f"{len(wiring.positions)} ({', '.join(wiring.positions)})")  # fmt: skip
+        raise InvalidArgument(
+            "An attribution graph needs one token for each of the circuit's positions.",
+            got=f"{len(shown)} tokens",
+            allowed=f"{len(wiring.positions)} ({', '.join(wiring.positions)})",
+        )
     about = {} if circuit.scores is None else circuit.scores.provenance
     influence = _influence(wiring)
     nodes = [_feature(graph, node, influence[i]) for i, node in enumerate(wiring.nodes)]
-    links = [{"source": nodes[w.writer]["node_id"], "target": nodes[w.reader]["node_id"],
-              "weight": 1.0 if w.effect is None else w.effect, "part": w.part} for w in wiring.wires]  # fmt: skip
+    links = [
+        {
+            "source": nodes[w.writer]["node_id"],
+            "target": nodes[w.reader]["node_id"],
+            "weight": 1.0 if w.effect is None else w.effect,
+            "part": w.part,
+        }
+        for w in wiring.wires
+    ]
     content = {
-        "metadata": {"slug": slug, "scan": str(about.get("model", "")), "transcoder_list": [], "prompt_tokens": shown,
-                     "prompt": "".join(shown), "node_threshold": None, "schema_version": 1,
-                     "info": {"generator": "tv_lens", "fingerprint": about.get("fingerprint")}},
+        "metadata": {
+            "slug": slug,
+            "scan": str(about.get("model", "")),
+            "transcoder_list": [],
+            "prompt_tokens": shown,
+            "prompt": "".join(shown),
+            "node_threshold": None,
+            "schema_version": 1,
+            "info": {"generator": "tv_lens", "fingerprint": about.get("fingerprint")},
+        },
         "qParams": {"pinnedIds": [], "supernodes": [], "linkType": "both", "clickedId": "", "sg_pos": ""},
-        "nodes": nodes, "links": links,
-    }  # fmt: skip
+        "nodes": nodes,
+        "links": links,
+    }
     return json.dumps(content, ensure_ascii=False, allow_nan=False)
 
 
@@ -73,12 +90,20 @@ def _feature(graph: Graph, node: Node, influence: float) -> dict[str, Any]:
     else:  # the viewers number features by Cantor's pairing of layer and index
         feature = (int(layer) + number) * (int(layer) + number + 1) // 2 + number
     return {
-        "node_id": f"{layer}_{number}_{place}", "feature": feature, "layer": layer, "ctx_idx": place,
+        "node_id": f"{layer}_{number}_{place}",
+        "feature": feature,
+        "layer": layer,
+        "ctx_idx": place,
         "feature_type": kind,
-        "token_prob": 0.0, "is_target_logit": node.kind == "logits", "run_idx": 0, "reverse_ctx_idx": 0,
-        "jsNodeId": f"{layer}_{number}-{place}", "clerp": f"{node.name}@{node.position}", "influence": influence,
+        "token_prob": 0.0,
+        "is_target_logit": node.kind == "logits",
+        "run_idx": 0,
+        "reverse_ctx_idx": 0,
+        "jsNodeId": f"{layer}_{number}-{place}",
+        "clerp": f"{node.name}@{node.position}",
+        "influence": influence,
         "activation": None,
-    }  # fmt: skip
+    }
 
 
 # ----------------------------------------------------------------------------------------------------- GraphML, DOT
@@ -87,12 +112,23 @@ def _feature(graph: Graph, node: Node, influence: float) -> dict[str, Any]:
 def to_graphml(circuit: Circuit) -> str:
     """The circuit as GraphML, for networkx, igraph, Gephi, yEd or Cytoscape."""
     wiring = Wiring.of(circuit)
-    keys = {"node": {"name": "string", "position": "string", "kind": "string", "layer": "int", "head": "int"},
-            "edge": {"name": "string", "part": "string", "effect": "double", "low": "double", "high": "double",
-                     "rank": "int"}}  # fmt: skip
+    keys = {
+        "node": {"name": "string", "position": "string", "kind": "string", "layer": "int", "head": "int"},
+        "edge": {
+            "name": "string",
+            "part": "string",
+            "effect": "double",
+            "low": "double",
+            "high": "double",
+            "rank": "int",
+        },
+    }
     lines = ['<?xml version="1.0" encoding="UTF-8"?>', '<graphml xmlns="http://graphml.graphdrawing.org/xmlns">']
-    lines += [f'  <key id="{group}-{name}" for="{group}" attr.name="{name}" attr.type="{kind}"/>'
-              for group, entries in keys.items() for name, kind in entries.items()]  # fmt: skip
+    lines += [
+        f'  <key id="{group}-{name}" for="{group}" attr.name="{name}" attr.type="{kind}"/>'
+        for group, entries in keys.items()
+        for name, kind in entries.items()
+    ]
     lines.append('  <graph id="circuit" edgedefault="directed">')
     for i, node in enumerate(wiring.nodes):
         lines.append(f'    <node id="n{i}">{_data("node", node, keys)}</node>')
@@ -104,8 +140,11 @@ def to_graphml(circuit: Circuit) -> str:
 
 def _data(group: str, thing: Any, keys: Mapping[str, Mapping[str, str]]) -> str:
     values = {name: getattr(thing, name) for name in keys[group]}
-    return "".join(f"<data key={quoteattr(f'{group}-{name}')}>{escape(str(value))}</data>"
-                   for name, value in values.items() if value not in (None, ""))  # fmt: skip
+    return "".join(
+        f"<data key={quoteattr(f'{group}-{name}')}>{escape(str(value))}</data>"
+        for name, value in values.items()
+        if value not in (None, "")
+    )
 
 
 def to_dot(circuit: Circuit) -> str:
@@ -125,8 +164,10 @@ def to_dot(circuit: Circuit) -> str:
         colour = "gray40" if wire.effect is None else "#0072b2" if wire.effect >= 0 else "#d55e00"
         label = f', label="{wire.part}"' if wire.part else ""
         effect = "" if wire.effect is None else f', effect="{wire.effect!r}"'
-        lines.append(f'  {_quoted(names[wire.writer])} -> {_quoted(names[wire.reader])} [penwidth={width:.2f}, '
-                     f'color="{colour}"{label}{effect}];')  # fmt: skip
+        lines.append(
+            f"  {_quoted(names[wire.writer])} -> {_quoted(names[wire.reader])} [penwidth={width:.2f}, "
+            f'color="{colour}"{label}{effect}];'
+        )
     return "\n".join([*lines, "}", ""])
 
 

@@ -113,40 +113,57 @@ class Graph(Nodes):
             )
         labels = [position.label for position in self.positions]
         place = match["position"] or (labels[0] if len(labels) == 1 else "")
-        parts = {"writer": (match["writer"], self.writers), "reader": (match["reader"], self.readers),
-                 "position": (place, labels)}  # fmt: skip
+        parts = {
+            "writer": (match["writer"], self.writers),
+            "reader": (match["reader"], self.readers),
+            "position": (place, labels),
+        }
         for kind, (part, known) in parts.items():
             if part not in known:
                 near = closest(part, known)
                 do = "did you mean " + " or ".join(repr(one) for one in near) + "?" if near else None
-                raise UnknownName(f"No {kind} of this graph is called {part!r}.", got=repr(name), do=do,
-                                  allowed=", ".join(known[:12]) + (", ..." if len(known) > 12 else ""))  # fmt: skip
+                raise UnknownName(
+                    f"No {kind} of this graph is called {part!r}.",
+                    got=repr(name),
+                    do=do,
+                    allowed=", ".join(known[:12]) + (", ..." if len(known) > 12 else ""),
+                )
         p, w, r = labels.index(place), self.writers.index(match["writer"]), self.readers.index(match["reader"])
         if not self.valid[p, w, r]:
             writers = [self.writers[i] for i in self.valid[p, :, r].nonzero()[:, 0].tolist()]
-            raise UnknownName(f"The edge {name!r} carries nothing: {match['writer']} is not upstream of "
-                              f"{match['reader']} on a path to the end.", got=repr(name),
-                              allowed=f"into {match['reader']}: " + (", ".join(writers[:12]) or "nothing")
-                              + (", ..." if len(writers) > 12 else ""))  # fmt: skip
+            raise UnknownName(
+                f"The edge {name!r} carries nothing: {match['writer']} is not upstream of "
+                f"{match['reader']} on a path to the end.",
+                got=repr(name),
+                allowed=f"into {match['reader']}: "
+                + (", ".join(writers[:12]) or "nothing")
+                + (", ..." if len(writers) > 12 else ""),
+            )
         return int((self.edges == torch.tensor([p, w, r])).all(1).nonzero())
 
     # ---- leaving python -----------------------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:
         """What makes the graph again, as JSON holds it."""
-        return {"shape": asdict(self.shape), "parallel": self.parallel,
-                "positions": [[p.label, list(p.members)] for p in self.positions],
-                "source": None if self.source is None else str(self.source),
-                "target": None if self.target is None else str(self.target)}  # fmt: skip
+        return {
+            "shape": asdict(self.shape),
+            "parallel": self.parallel,
+            "positions": [[p.label, list(p.members)] for p in self.positions],
+            "source": None if self.source is None else str(self.source),
+            "target": None if self.target is None else str(self.target),
+        }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Graph:
         """The graph that `to_dict` described."""
         positions: Sequence[Any] = data["positions"]
-        return cls(ModelShape(**data["shape"]), bool(data["parallel"]),
-                   tuple(Position(label, tuple(members)) for label, members in positions),
-                   None if data["source"] is None else Site.parse(data["source"]),
-                   None if data["target"] is None else Site.parse(data["target"]))  # fmt: skip
+        return cls(
+            ModelShape(**data["shape"]),
+            bool(data["parallel"]),
+            tuple(Position(label, tuple(members)) for label, members in positions),
+            None if data["source"] is None else Site.parse(data["source"]),
+            None if data["target"] is None else Site.parse(data["target"]),
+        )
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Graph) and self.to_dict() == other.to_dict()

@@ -41,8 +41,11 @@ def check_place(end: str, site: Site) -> None:
     """Raises `InvalidArgument` where a site cannot be the source or the target of a circuit."""
     places = SOURCES if end == "source" else TARGETS
     if site.component not in places or not isinstance(site.pos, int):
-        raise InvalidArgument(f"The {end} of a circuit is a place in the residual stream, at one position.",
-                              got=str(site), allowed=", ".join(places) + ", such as resid_post[3]@-1")  # fmt: skip
+        raise InvalidArgument(
+            f"The {end} of a circuit is a place in the residual stream, at one position.",
+            got=str(site),
+            allowed=", ".join(places) + ", such as resid_post[3]@-1",
+        )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -113,8 +116,12 @@ class Nodes:
     def readers_of(self, layer: int, part: str) -> range:
         """The indices of a layer's readers of one part: "q", "k", "v" or "mlp"."""
         n_heads, n_groups = self.shape.n_heads, self.shape.n_kv_heads
-        start, size = {"q": (0, n_heads), "k": (n_heads, n_groups), "v": (n_heads + n_groups, n_groups),
-                       "mlp": (n_heads + 2 * n_groups, 1)}[part]  # fmt: skip
+        start, size = {
+            "q": (0, n_heads),
+            "k": (n_heads, n_groups),
+            "v": (n_heads + n_groups, n_groups),
+            "mlp": (n_heads + 2 * n_groups, 1),
+        }[part]
         start += layer * self.readers_per_layer
         return range(start, start + size)
 
@@ -143,8 +150,10 @@ class Nodes:
             return [(place, self.readers_of(layer, "mlp").start)]
         group = head // (self.shape.n_heads // self.shape.n_kv_heads)
         seen = self.sees[:, place].nonzero()[:, 0].tolist()
-        return [(place, self.readers_of(layer, "q")[head]),
-                *((where, self.readers_of(layer, part)[group]) for where in seen for part in "kv")]  # fmt: skip
+        return [
+            (place, self.readers_of(layer, "q")[head]),
+            *((where, self.readers_of(layer, part)[group]) for where in seen for part in "kv"),
+        ]
 
     # ---- when: a writer is in the stream from one time on, a reader reads at one time ------------------------------
 
@@ -197,8 +206,11 @@ class Nodes:
                 return place
             if isinstance(pos, int) and pos < 0 <= n_tokens and n_tokens + pos in position.members:
                 return place
-        raise InvalidArgument("The graph has no such position.", got=pos,
-                              allowed=", ".join(f"{p.label} {p.members}" for p in self.positions))  # fmt: skip
+        raise InvalidArgument(
+            "The graph has no such position.",
+            got=pos,
+            allowed=", ".join(f"{p.label} {p.members}" for p in self.positions),
+        )
 
     @cached_property
     def sees(self) -> Bool[Tensor, "key_place query_place"]:

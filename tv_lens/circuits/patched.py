@@ -111,8 +111,10 @@ class _Patched:
         n = max(1, size // per)
         for start in range(0, len(self.chunk.rows), n):
             for first in range(0, n_circuits, per):
-                yield (list(range(start, min(start + n, len(self.chunk.rows)))),
-                       list(range(first, min(first + per, n_circuits))))  # fmt: skip
+                yield (
+                    list(range(start, min(start + n, len(self.chunk.rows)))),
+                    list(range(first, min(first + per, n_circuits))),
+                )
 
     def run(self, examples: Sequence[int], masks: Bool[Tensor, "circuit edge"]) -> Float[Tensor, "example circuit"]:
         """The number at the end under each circuit."""
@@ -190,9 +192,15 @@ class _Patched:
             None if not self.passes.model.registry.can_narrow else torch.zeros((len(batch), 1, 1), dtype=torch.long)
         )
         _, attachment = self.passes.model.forward(
-            batch, edits, reads, logits_at=batch.last[:, None], logit_columns=columns, stop_after=layer,
-            block_call=self.passes.readers.passing(streams, layer), who="circuits",
-        )  # fmt: skip
+            batch,
+            edits,
+            reads,
+            logits_at=batch.last[:, None],
+            logit_columns=columns,
+            stop_after=layer,
+            block_call=self.passes.readers.passing(streams, layer),
+            who="circuits",
+        )
         return attachment.values
 
     @cached_property

@@ -40,18 +40,27 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}
         if metadata.get("format") != FORMAT:
-            raise FormatError("This safetensors file holds no edge scores.", got=str(path),
-                              allowed="a file written by EdgeScores.save")  # fmt: skip
+            raise FormatError(
+                "This safetensors file holds no edge scores.",
+                got=str(path),
+                allowed="a file written by EdgeScores.save",
+            )
         if int(metadata["version"]) > VERSION:
-            raise FormatError("These edge scores were written by a later tv_lens.",
-                              got=f"version {metadata['version']}", allowed=f"up to version {VERSION}",
-                              do="update tv_lens.")  # fmt: skip
+            raise FormatError(
+                "These edge scores were written by a later tv_lens.",
+                got=f"version {metadata['version']}",
+                allowed=f"up to version {VERSION}",
+                do="update tv_lens.",
+            )
         return with_new_names(tensors), with_new_names(json.loads(metadata["header"]))
     except (SafetensorError, OSError, AttributeError, ValueError, TypeError, KeyError, MemoryError) as error:
         if isinstance(error, FormatError):
             raise
-        raise FormatError("This file holds no edge scores, or it is damaged.", got=f"{path} ({error})",
-                          do="write it again with EdgeScores.save(path).") from error  # fmt: skip
+        raise FormatError(
+            "This file holds no edge scores, or it is damaged.",
+            got=f"{path} ({error})",
+            do="write it again with EdgeScores.save(path).",
+        ) from error
 
 
 def with_new_names(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -94,14 +94,17 @@ class Wiring:
         order = {name: i for i, name in enumerate(dict.fromkeys([*graph.writers, graph.readers[-1]]))}
         if graph.source is not None:  # it enters the stream where it is injected, not after the last layer
             order["source"] = graph.mlp_writer(graph.source.layer or 0) + 0.5
-        spots = sorted({(w, p) for w, p, _ in ends} | {spot for _, _, reached in ends for spot in reached},
-                       key=lambda spot: (order[spot[0]], spot[1]))  # fmt: skip
+        spots = sorted(
+            {(w, p) for w, p, _ in ends} | {spot for _, _, reached in ends for spot in reached},
+            key=lambda spot: (order[spot[0]], spot[1]),
+        )
         number = {spot: i for i, spot in enumerate(spots)}
         wires = [
             Wire(number[writer, p], number[spot], name, part, *effect, rank=rank)
             for (writer, p, reached), name, (_, _, r), effect, rank in zip(ends, circuit.names, triples, effects, ranks)
-            for part in [_part(graph.readers[r])] for spot in reached
-        ]  # fmt: skip
+            for part in [_part(graph.readers[r])]
+            for spot in reached
+        ]
         wires.sort(key=lambda wire: wire.rank)
         nodes = tuple(_node(graph, name, p, labels[p]) for name, p in spots)
         return cls(nodes, tuple(wires), labels, len(circuit))
@@ -123,8 +126,12 @@ def _ends(graph: Graph, triples: list[list[int]], place: int, reader: int) -> li
         return [(nodes[0], place)]
     written = {(graph.writers[w], p) for p, w, _ in triples}
     first = min(graph.positions[place].members)
-    used = [(node, p) for node in nodes for p, position in enumerate(graph.positions)
-            if (node, p) in written and max(position.members) >= first]  # fmt: skip
+    used = [
+        (node, p)
+        for node in nodes
+        for p, position in enumerate(graph.positions)
+        if (node, p) in written and max(position.members) >= first
+    ]
     return used or [(nodes[0], place)]
 
 

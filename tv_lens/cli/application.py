@@ -21,7 +21,11 @@ RENAMED: dict[str, dict[str | None, str]] = {
     "demo": {"--run": "--folder"},
     "lens": {None: "tv-lens survey", "--run": "--folder"},
     "survey": {"--run": "--folder"},
-    "emergence": {"--run": "--network", "--cache": "--folder", "--draw": "--seed, and --network-seed for the network's"},
+    "emergence": {
+        "--run": "--network",
+        "--cache": "--folder",
+        "--draw": "--seed, and --network-seed for the network's",
+    },
     "pack-run": {None: "tv-lens pack-network"},
 }
 
@@ -41,8 +45,13 @@ class _Commands(TyperGroup):
 
 
 app = typer.Typer(
-    name="tv-lens", cls=_Commands, add_completion=False, no_args_is_help=True, rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]}, pretty_exceptions_enable=False,
+    name="tv-lens",
+    cls=_Commands,
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
     help="Where a model encodes a task, the vector that carries it, and what patching it does.",
     epilog="""[bold]Examples[/bold]
 
@@ -53,19 +62,49 @@ One task, in depth:  [cyan]tv-lens survey --task antonym --out survey[/cyan]
 Your model, your pairs:  [cyan]tv-lens survey --model ./mine --task pairs.json[/cyan]
 
 What guessing would score:  [cyan]tv-lens audit --task antonym[/cyan]""",
-)  # fmt: skip
+)
 
-Tasks = Annotated[list[str], typer.Option("--task", "-t", metavar="NAME|FILE", show_default=False,
-                  help="A built-in task, or a file of pairs (.json, .jsonl, .csv, .tsv); repeatable.")]  # fmt: skip
-Model = Annotated[str, typer.Option("--model", "-m", metavar="MODEL",
-                  help="An embedded model, a folder, a .gguf file or a hub name; see `tv-lens models`.")]  # fmt: skip
-Out = Annotated[Path, typer.Option("--out", "-o", metavar="DIR",
-                help="Where the report, its numbers and the vectors go.")]  # fmt: skip
+Tasks = Annotated[
+    list[str],
+    typer.Option(
+        "--task",
+        "-t",
+        metavar="NAME|FILE",
+        show_default=False,
+        help="A built-in task, or a file of pairs (.json, .jsonl, .csv, .tsv); repeatable.",
+    ),
+]
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="MODEL",
+        help="An embedded model, a folder, a .gguf file or a hub name; see `tv-lens models`.",
+    ),
+]
+Out = Annotated[
+    Path, typer.Option("--out", "-o", metavar="DIR", help="Where the report, its numbers and the vectors go.")
+]
 Seed = Annotated[int, typer.Option("--seed", help="Every draw.")]
-TemplateName = Annotated[str | None, typer.Option("--template", metavar="qa|arrow|io",
-                         show_default="the task's own: qa", help="The text around inputs and answers.")]  # fmt: skip
-Folder = Annotated[Path | None, typer.Option("--folder", metavar="DIR", show_default=False,
-                   help="Keep finished work there; the same command continues where this one stopped.")]  # fmt: skip
+TemplateName = Annotated[
+    str | None,
+    typer.Option(
+        "--template",
+        metavar="qa|arrow|io",
+        show_default="the task's own: qa",
+        help="The text around inputs and answers.",
+    ),
+]
+Folder = Annotated[
+    Path | None,
+    typer.Option(
+        "--folder",
+        metavar="DIR",
+        show_default=False,
+        help="Keep finished work there; the same command continues where this one stopped.",
+    ),
+]
 Revision = Annotated[str | None, typer.Option(help="Of a hub name: branch, tag or commit.", show_default=False)]
 Dtype = Annotated[str, typer.Option(help="Of the weights.")]
 Device = Annotated[str | None, typer.Option(help="Where to run.", show_default="a GPU if there is one")]

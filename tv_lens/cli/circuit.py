@@ -25,19 +25,22 @@ At a layer of your choice:  [cyan]tv-lens circuit -m ./mine -t pairs.csv --layer
 def circuit(
     task: Tasks,
     model: Model = DEMO_MODEL,
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR",
-                   help="Where the page and the circuits go.")] = Path("circuits"),
-    layer: Annotated[int | None, typer.Option(help="Where the vectors are injected.",
-                     show_default="where they work best")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where the page and the circuits go.")] = Path(
+        "circuits"
+    ),
+    layer: Annotated[
+        int | None, typer.Option(help="Where the vectors are injected.", show_default="where they work best")
+    ] = None,
     edges: Annotated[int, typer.Option(help="How many of the strongest edges make a circuit.")] = 100,
     shots: Annotated[int, typer.Option("--shots", "-k", help="Demonstrations in the prompts behind a vector.")] = 10,
     size: Annotated[str, typer.Option("--size", metavar="demo|standard|full", help="How much is run.")] = "standard",
-    n: Annotated[int | None, typer.Option("--n", help="Queries that edges are measured on.",
-                 show_default="the size's")] = None,
+    n: Annotated[
+        int | None, typer.Option("--n", help="Queries that edges are measured on.", show_default="the size's")
+    ] = None,
     seed: Seed = 0,
     template: TemplateName = None,
     debug: Debug = False,
-) -> None:  # fmt: skip
+) -> None:
     """Find the edges that decode tasks' vectors, test them on held-out queries, and draw them."""
     with errors_shown(debug):
         library, circuits = loaded("tv_lens.tasks"), loaded("tv_lens.experiments.vector_circuits")
@@ -48,8 +51,18 @@ def circuit(
         say = stage_printer()
         say(f"loading {model}")
         found = loaded("tv_lens.model.hooked_model").load(model)
-        result = circuits.decoding_circuits(found, named, layer=layer, edges=edges, shots=shots, size=size, n=n,
-                                            seed=seed, template=template_called(template), say=say)  # fmt: skip
+        result = circuits.decoding_circuits(
+            found,
+            named,
+            layer=layer,
+            edges=edges,
+            shots=shots,
+            size=size,
+            n=n,
+            seed=seed,
+            template=template_called(template),
+            say=say,
+        )
         say("writing the page")
         numbers = result.save(out)
         written = loaded("tv_lens.experiments").report(result).save(out / "circuits.html")

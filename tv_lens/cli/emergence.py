@@ -33,20 +33,34 @@ Source = tuple[str, int]  # a training folder or the name of an embedded network
 
 @app.command(epilog=_EPILOG)
 def emergence(
-    network: Annotated[list[str], typer.Option("--network", metavar="DIR|embedded[:NAME]", show_default=False,
-                       help="The folder of a training run, or a network that comes with the package; again for further "
-                            "seeds of its family.")],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR",
-                                      help="Where the pages and their numbers go.")] = Path("emergence"),
+    network: Annotated[
+        list[str],
+        typer.Option(
+            "--network",
+            metavar="DIR|embedded[:NAME]",
+            show_default=False,
+            help="The folder of a training run, or a network that comes with the package; again for further "
+            "seeds of its family.",
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="DIR", help="Where the pages and their numbers go.")
+    ] = Path("emergence"),
     size: Annotated[str, typer.Option("--size", metavar="tiny|laptop|full", help="How much is measured.")] = "laptop",
-    network_seed: Annotated[list[int] | None, typer.Option("--network-seed", show_default="all there are",
-                            help="Which seeds of an embedded network; again for more.")] = None,
+    network_seed: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--network-seed", show_default="all there are", help="Which seeds of an embedded network; again for more."
+        ),
+    ] = None,
     seed: Seed = 0,
-    folder: Annotated[Path | None, typer.Option("--folder", metavar="DIR", help="Keep finished measurements there.",
-                      show_default="OUT/run")] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--folder", metavar="DIR", help="Keep finished measurements there.", show_default="OUT/run"),
+    ] = None,
     device: Device = None,
     debug: Debug = False,
-) -> None:  # fmt: skip
+) -> None:
     """Watch networks learn to distinguish tasks: losses, decodability, patches and heads over training."""
     with errors_shown(debug):
         training = loaded("tv_lens.experiments.training.measure")
@@ -62,8 +76,15 @@ def emergence(
         for name, sources in pages.items():
             for source, own in sources:
                 label = f"{source}-{own}" if Path(source).name == source else Path(source).resolve().name
-                result = training.emergence(source, seed=own, size=size, draw=seed, device=device,
-                                            run=folder / f"{label} {size} {seed}", say=_labelled(say, label))  # fmt: skip
+                result = training.emergence(
+                    source,
+                    seed=own,
+                    size=size,
+                    draw=seed,
+                    device=device,
+                    run=folder / f"{label} {size} {seed}",
+                    say=_labelled(say, label),
+                )
                 by_page.setdefault(name, []).append(findings.Findings(result))
         alone = len(by_page) == 1
         files = {name: "emergence.html" if alone else f"{name}.html" for name in by_page}
@@ -87,23 +108,27 @@ def _pages(networks: Sequence[str], seeds: Sequence[int] | None) -> dict[str, li
         if one not in folders:
             pages = {**_embedded_pages(one, seeds), **pages}
     if not pages:
-        raise EmptySelection("No embedded network was trained from this seed.",
-                             got=f"--network-seed {', '.join(map(str, seeds or ()))}")  # fmt: skip
+        raise EmptySelection(
+            "No embedded network was trained from this seed.", got=f"--network-seed {', '.join(map(str, seeds or ()))}"
+        )
     return pages
 
 
 def _check_folders(folders: Sequence[str], seeds: Sequence[int] | None) -> None:
     if seeds:
-        raise InvalidArgument("The folder of a training run holds one seed.",
-                              got=f"--network {folders[0]} --network-seed {seeds[0]}",
-                              do="leave --network-seed out, and name each seed's folder with a --network of "
-                                 "its own.")  # fmt: skip
+        raise InvalidArgument(
+            "The folder of a training run holds one seed.",
+            got=f"--network {folders[0]} --network-seed {seeds[0]}",
+            do="leave --network-seed out, and name each seed's folder with a --network of its own.",
+        )
     for folder in folders:
         if not (Path(folder) / "config.json").is_file():
-            raise InvalidArgument("This is not the folder of a training run.", got=folder,
-                                  allowed="a folder that `tv-lens train` wrote",
-                                  do=f"for networks that come with the package: --network {EMBEDDED} or "
-                                     f"{EMBEDDED}:NAME.")  # fmt: skip
+            raise InvalidArgument(
+                "This is not the folder of a training run.",
+                got=folder,
+                allowed="a folder that `tv-lens train` wrote",
+                do=f"for networks that come with the package: --network {EMBEDDED} or {EMBEDDED}:NAME.",
+            )
 
 
 def _embedded_pages(asked: str, seeds: Sequence[int] | None) -> dict[str, list[Source]]:
@@ -111,8 +136,11 @@ def _embedded_pages(asked: str, seeds: Sequence[int] | None) -> dict[str, list[S
     listed = loaded("tv_lens.lab.embedded").runs()
     names, name = sorted(set(listed.name)), asked.partition(":")[2]
     if not names:
-        raise EmptySelection("No network comes with this installation.", got=asked,
-                             do="train one: tv-lens train --preset small --out DIR")  # fmt: skip
+        raise EmptySelection(
+            "No network comes with this installation.",
+            got=asked,
+            do="train one: tv-lens train --preset small --out DIR",
+        )
     if name and name not in names:
         raise unknown("embedded network", name, names)
     pages = {}
@@ -120,8 +148,11 @@ def _embedded_pages(asked: str, seeds: Sequence[int] | None) -> dict[str, list[S
         known = sorted(listed[listed.name == each].seed.tolist())
         missing = [seed for seed in seeds or () if seed not in known]
         if missing and name:
-            raise InvalidArgument(f"{each!r} was not trained from this seed.", got=f"--network-seed {missing[0]}",
-                                  allowed=", ".join(map(str, known)))  # fmt: skip
+            raise InvalidArgument(
+                f"{each!r} was not trained from this seed.",
+                got=f"--network-seed {missing[0]}",
+                allowed=", ".join(map(str, known)),
+            )
         chosen = [seed for seed in (known if seeds is None else dict.fromkeys(seeds)) if seed in known]
         if chosen:
             pages[each] = [(each, seed) for seed in chosen]
@@ -135,5 +166,7 @@ def _labelled(say: Callable[[str], None], label: str) -> Callable[[str], None]:
 def _print_claims(networks: Sequence[Findings]) -> None:
     """The verdicts, one claim per line."""
     for claim in loaded("tv_lens.experiments.training.claims").claims_over(networks):
-        output().print(f"{escape(claim.figure)}: {escape(claim.claim)}: [bold]{claim.verdict}[/bold]\n    "
-                       f"{escape(claim.ours)}", highlight=False)  # fmt: skip
+        output().print(
+            f"{escape(claim.figure)}: {escape(claim.claim)}: [bold]{claim.verdict}[/bold]\n    {escape(claim.ours)}",
+            highlight=False,
+        )

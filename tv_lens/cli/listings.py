@@ -21,16 +21,18 @@ def tasks(debug: Debug = False) -> None:
         library = loaded("tv_lens.tasks")
         table = Table(box=None, header_style="bold", pad_edge=False)
         for heading in ("task", "pairs", "example", "what it is"):
-            table.add_column(heading, justify="right" if heading == "pairs" else "left",
-                             no_wrap=heading in ("task", "example"))  # fmt: skip
+            table.add_column(
+                heading, justify="right" if heading == "pairs" else "left", no_wrap=heading in ("task", "example")
+            )
         for name in library.names():
             one = library.task(name)
             pair = one.items[0]
             shown = pair.input if len(pair.input) <= 32 else pair.input[:31] + "…"  # sentences
             table.add_row(name, str(len(one)), f"{shown} → {pair.output}", one.description)
         output().print(table)
-        output().print("\nA file of pairs is a task, too: --task my_pairs.json (or .jsonl, .csv, .tsv).",
-                       highlight=False)  # fmt: skip
+        output().print(
+            "\nA file of pairs is a task, too: --task my_pairs.json (or .jsonl, .csv, .tsv).", highlight=False
+        )
 
 
 @app.command(epilog="[bold]Example[/bold]\n\n[cyan]tv-lens audit --task antonym --task my_pairs.csv[/cyan]")
@@ -39,16 +41,29 @@ def audit(task: Tasks, model: Model = DEMO_MODEL, template: TemplateName = None,
     with errors_shown(debug):
         named, tokenizer = [loaded("tv_lens.tasks").task(one) for one in task], _tokenizer(model)
         audits = [one.audit(tokenizer, template_called(template)) for one in named]
-        table = Table(box=None, header_style="bold", pad_edge=False, title_justify="left",
-                      title=escape(f"Answers as the tokenizer of {model} cuts them"))  # fmt: skip
-        for heading in ("task", "pairs", "one token", "ambiguous\nfirst token", "always\nguessing", "which",
-                        "copying\nthe input"):  # fmt: skip
+        table = Table(
+            box=None,
+            header_style="bold",
+            pad_edge=False,
+            title_justify="left",
+            title=escape(f"Answers as the tokenizer of {model} cuts them"),
+        )
+        for heading in (
+            "task",
+            "pairs",
+            "one token",
+            "ambiguous\nfirst token",
+            "always\nguessing",
+            "which",
+            "copying\nthe input",
+        ):
             table.add_column(heading, justify="left" if heading in ("task", "which") else "right")
         for one in audits:
             shares = (one.single_token_share, one.ambiguous_first_token_share, one.majority_rate, one.copy_rate)
             single, ambiguous, majority, copied = (f"{share:.0%}" for share in shares)
-            table.add_row(escape(one.task), str(one.n), single, ambiguous, majority, escape(one.majority_answer),
-                          copied)  # fmt: skip
+            table.add_row(
+                escape(one.task), str(one.n), single, ambiguous, majority, escape(one.majority_answer), copied
+            )
         output().print(table)
         for one in audits:
             for caution in one.cautions:
@@ -71,8 +86,9 @@ def models(debug: Debug = False) -> None:
             "  a folder       with config.json, *.safetensors and a tokenizer, as save_pretrained writes it\n"
             "  a .gguf file   dequantised once into the cache\n"
             "  a hub name     such as gpt2 or owner/name; the only one that touches the network\n"
-            "In Python, tv.load also takes a Hugging Face model and a TransformerBridge.", highlight=False,
-        )  # fmt: skip
+            "In Python, tv.load also takes a Hugging Face model and a TransformerBridge.",
+            highlight=False,
+        )
 
 
 def _tokenizer(model: str) -> Any:

@@ -26,36 +26,67 @@ The same command again goes on where it was stopped."""
 @app.command(epilog=_EPILOG)
 def paper(
     model: Model = DEMO_MODEL,
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where the page and the unfinished work go.")] = Path("paper"),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="DIR", help="Where the page and the unfinished work go.")
+    ] = Path("paper"),
     size: Annotated[str, typer.Option("--size", metavar="tiny|laptop|paper", help="How much is run.")] = "tiny",
-    family: Annotated[list[str] | None, typer.Option("--family", metavar="pos|bitwise", help="Repeatable; both if none.",
-                      show_default=False)] = None,
-    sentences: Annotated[str | None, typer.Option("--sentences", metavar="FILE|ptb", show_default="the library's own",
-                         help="A CoNLL-U file of real sentences, or NLTK's Penn Treebank sample.")] = None,
-    also: Annotated[list[str] | None, typer.Option("--also", metavar="MODEL[@REVISION]", show_default=False,
-                    help="A further model or checkpoint; repeatable.")] = None,
-    finetune: Annotated[int | None, typer.Option("--finetune", metavar="STEPS", min=0, show_default="the size's own",
-                        help="Steps of LoRA for each variant; 0 leaves finetuning out.")] = None,
+    family: Annotated[
+        list[str] | None,
+        typer.Option("--family", metavar="pos|bitwise", help="Repeatable; both if none.", show_default=False),
+    ] = None,
+    sentences: Annotated[
+        str | None,
+        typer.Option(
+            "--sentences",
+            metavar="FILE|ptb",
+            show_default="the library's own",
+            help="A CoNLL-U file of real sentences, or NLTK's Penn Treebank sample.",
+        ),
+    ] = None,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--also", metavar="MODEL[@REVISION]", show_default=False, help="A further model or checkpoint; repeatable."
+        ),
+    ] = None,
+    finetune: Annotated[
+        int | None,
+        typer.Option(
+            "--finetune",
+            metavar="STEPS",
+            min=0,
+            show_default="the size's own",
+            help="Steps of LoRA for each variant; 0 leaves finetuning out.",
+        ),
+    ] = None,
     seed: Seed = 0,
     dtype: Dtype = "float32",
     device: Device = None,
     debug: Debug = False,
-) -> None:  # fmt: skip
+) -> None:
     """Run the paper's experiments on a language model, and write one page: claim by claim, with controls."""
     with errors_shown(debug):
         measure = loaded("tv_lens.experiments.language_models.measure")
         loaded("tv_lens.experiments.folders").check_folder(out)
         say = stage_printer()
         result = measure.paper(
-            model, size=measure.size_called(size, finetune), families=tuple(family or measure.FAMILIES),
-            sentences=sentences, others=also or (), seed=seed, run=out / "run", say=say,
+            model,
+            size=measure.size_called(size, finetune),
+            families=tuple(family or measure.FAMILIES),
+            sentences=sentences,
+            others=also or (),
+            seed=seed,
+            run=out / "run",
+            say=say,
             loading=loading_options(dtype=dtype, device=device),
-        )  # fmt: skip
+        )
         numbers = result.save(out)
         written = loaded("tv_lens.experiments").report(result).save(out / "paper.html")
         for claim in result.claims():
-            output().print(f"{claim.figure}, {claim.family}: {claim.claim}: [bold]{claim.verdict}[/bold]\n    {escape(claim.ours)}",
-                         highlight=False)  # fmt: skip
+            output().print(
+                f"{claim.figure}, {claim.family}: {claim.claim}: [bold]{claim.verdict}[/bold]\n    {escape(claim.ours)}",
+                highlight=False,
+            )
         for name, why in ({} if result.comparison is None else result.comparison.failed).items():
             output().print(f"[yellow]{escape(name)} could not be measured:[/yellow] {escape(why)}", highlight=False)
         typer.echo(f"\nPage:    {written}\nNumbers: {numbers}")

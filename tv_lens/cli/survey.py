@@ -53,9 +53,7 @@ Tasks over the same inputs, too:  [cyan]tv-lens survey -t capitalize --family ve
 def demo(out: Out = Path("report"), seed: Seed = 0, folder: Folder = None, debug: Debug = False) -> None:
     """Run the main job on the embedded model: four tasks, a few minutes, one report."""
     with errors_shown(debug):
-        result = _surveyed(
-            DEMO_MODEL, list(DEMO_TASKS), out, size="demo", seed=seed, family=DEMO_FAMILY, folder=folder
-        )
+        result = _surveyed(DEMO_MODEL, list(DEMO_TASKS), out, size="demo", seed=seed, family=DEMO_FAMILY, folder=folder)
         _finish(result, out)
 
 
@@ -69,27 +67,50 @@ def survey(
     n: Annotated[int | None, typer.Option("--n", help="Test queries per task.", show_default="the size's")] = None,
     seed: Seed = 0,
     template: TemplateName = None,
-    family: Annotated[str | None, typer.Option("--family", metavar="NAME", show_default=False,
-                      help="Read decodability for a family of tasks over the same inputs, too: verbs, …")] = None,
+    family: Annotated[
+        str | None,
+        typer.Option(
+            "--family",
+            metavar="NAME",
+            show_default=False,
+            help="Read decodability for a family of tasks over the same inputs, too: verbs, …",
+        ),
+    ] = None,
     revision: Revision = None,
     dtype: Dtype = "float32",
     device: Device = None,
     folder: Folder = None,
     debug: Debug = False,
-) -> None:  # fmt: skip
+) -> None:
     """Find where tasks are encoded, extract their vectors, test them, and write a report."""
     with errors_shown(debug):
         result = _surveyed(
-            model, task, out, shots=shots, size=size, n=n, seed=seed, template=template_called(template),
-            family=family, folder=folder, loading=dict(revision=revision, dtype=dtype, device=device),
-        )  # fmt: skip
+            model,
+            task,
+            out,
+            shots=shots,
+            size=size,
+            n=n,
+            seed=seed,
+            template=template_called(template),
+            family=family,
+            folder=folder,
+            loading=dict(revision=revision, dtype=dtype, device=device),
+        )
         _finish(result, out)
 
 
 def _surveyed(
-    model: str, tasks: list[str], out: Path, *, size: str, family: str | None, folder: Path | None,
-    loading: dict[str, Any] | None = None, **options: Any,
-) -> TaskSurvey:  # fmt: skip
+    model: str,
+    tasks: list[str],
+    out: Path,
+    *,
+    size: str,
+    family: str | None,
+    folder: Path | None,
+    loading: dict[str, Any] | None = None,
+    **options: Any,
+) -> TaskSurvey:
     """The main job with a line as each stage begins; what can be refused is refused before the model is loaded."""
     library, experiments = loaded("tv_lens.tasks"), loaded("tv_lens.experiments")
     for each in (out, folder):
@@ -114,18 +135,31 @@ def _finish(result: TaskSurvey, out: Path) -> None:
     numbers = result.save(out)
     written = loaded("tv_lens.experiments").report(result, out=out).save(out / "report.html")
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("task", "layer", "zero-shot", "vector [95% interval]", "random\nvector",
-                    f"{result.settings['shots']}-shot", "always\nguessing", "answers of\none token"):  # fmt: skip
+    for heading in (
+        "task",
+        "layer",
+        "zero-shot",
+        "vector [95% interval]",
+        "random\nvector",
+        f"{result.settings['shots']}-shot",
+        "always\nguessing",
+        "answers of\none token",
+    ):
         table.add_column(heading, justify="left" if heading == "task" else "right", no_wrap=True)
     for name, vector in result.vectors.items():
         shown = ("zero-shot", "vector", "random vector", "few-shot")
         zero, own, random, few = (result.accuracy(name, key) for key in shown)
         known = result.audits[name]
         table.add_row(
-            escape(name), str(vector.site.layer), f"{zero['mean']:.2f}",
-            f"[bold]{own['mean']:.2f}[/bold] \\[{own['low']:.2f}, {own['high']:.2f}]", f"{random['mean']:.2f}",
-            f"{few['mean']:.2f}", f"{known.majority_rate:.2f}", f"{known.single_token_share:.0%}",
-        )  # fmt: skip
+            escape(name),
+            str(vector.site.layer),
+            f"{zero['mean']:.2f}",
+            f"[bold]{own['mean']:.2f}[/bold] \\[{own['low']:.2f}, {own['high']:.2f}]",
+            f"{random['mean']:.2f}",
+            f"{few['mean']:.2f}",
+            f"{known.majority_rate:.2f}",
+            f"{known.single_token_share:.0%}",
+        )
     output().print()
     output().print("First-token accuracy on test queries, and what guessing would score", style="bold")
     output().print(table)

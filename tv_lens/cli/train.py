@@ -23,19 +23,23 @@ The paper's own size, on a GPU:  [cyan]tv-lens train --preset paper --out networ
 @app.command(epilog=_EPILOG)
 def train(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The run's folder; a begun one is taken up.")],
-    preset: Annotated[str, typer.Option("--preset", "-p", metavar="NAME",
-                      help="tiny, small, bases6, overlapping, functions, paper.")] = "small",
+    preset: Annotated[
+        str, typer.Option("--preset", "-p", metavar="NAME", help="tiny, small, bases6, overlapping, functions, paper.")
+    ] = "small",
     seed: Seed = 0,
     steps: Annotated[int | None, typer.Option(help="How many.", show_default="the preset's")] = None,
     batch: Annotated[int | None, typer.Option(help="Episodes in a step.", show_default="the preset's")] = None,
     lr: Annotated[float | None, typer.Option(help="Adam's learning rate.", show_default="the preset's")] = None,
-    stop_after: Annotated[int | None, typer.Option(help="Stop after this step; the rest can follow later.",
-                          show_default=False)] = None,
+    stop_after: Annotated[
+        int | None, typer.Option(help="Stop after this step; the rest can follow later.", show_default=False)
+    ] = None,
     device: Device = None,
-    threads: Annotated[int | None, typer.Option(help="Of the CPU; with 1, a resumed run ends with the same bits.",
-                       show_default="torch's")] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(help="Of the CPU; with 1, a resumed run ends with the same bits.", show_default="torch's"),
+    ] = None,
     debug: Debug = False,
-) -> None:  # fmt: skip
+) -> None:
     """Train a small transformer on a family of in-context regression tasks."""
     with errors_shown(debug):
         if threads is not None:
@@ -52,17 +56,22 @@ def train(
             output().print(f"  {row.task}: mean squared error {row.mse:.3f}", highlight=False)
 
 
-@app.command("pack-network", epilog="[bold]Example[/bold]\n\n[cyan]tv-lens pack-network networks/bases4-0 --name bases4 --keep 8[/cyan]")
+@app.command(
+    "pack-network",
+    epilog="[bold]Example[/bold]\n\n[cyan]tv-lens pack-network networks/bases4-0 --name bases4 --keep 8[/cyan]",
+)
 def pack_network(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a training run.", show_default=False)],
     name: Annotated[str, typer.Option("--name", help="What it is called; the seed is put behind.")],
     keep: Annotated[int, typer.Option("--keep", help="How many checkpoints.")] = 8,
     since: Annotated[int, typer.Option(min=1, help="The earliest step that is kept beside the untrained network.")] = 1,
     command: Annotated[str, typer.Option("--command", help="What made the run, as typed.")] = "",
-    into: Annotated[Path | None, typer.Option("--into", metavar="DIR", help="Where it goes.",
-                    show_default="the package's own networks")] = None,
+    into: Annotated[
+        Path | None,
+        typer.Option("--into", metavar="DIR", help="Where it goes.", show_default="the package's own networks"),
+    ] = None,
     debug: Debug = False,
-) -> None:  # fmt: skip
+) -> None:
     """Pack a training run into one file of half-precision weights that `tv.lab.load` finds by name."""
     with errors_shown(debug):
         lab = loaded("tv_lens.lab")

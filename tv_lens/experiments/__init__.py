@@ -24,7 +24,7 @@ from tv_lens.experiments.language_models import (
     task_encoding,
     with_instruction,
     written_answers,
-)  # fmt: skip
+)
 from tv_lens.experiments.regressors import (
     Injected,
     LatentCircuits,
@@ -36,7 +36,7 @@ from tv_lens.experiments.regressors import (
     patch_matrix,
     sign_pattern,
     sign_verdicts,
-)  # fmt: skip
+)
 from tv_lens.experiments.reporting import report
 from tv_lens.experiments.task_survey import SIZES, SurveySize, TaskSurvey, survey
 from tv_lens.experiments.training import ChangePoints, Coupling, Emergence, EmergenceSize, coupling, emergence
@@ -46,14 +46,52 @@ from tv_lens.renamed import renamed as _renamed
 _RENAMED = {"lens": "survey", "LensResult": "TaskSurvey", "LensSize": "SurveySize"}
 
 __all__ = [
-    "SIZES", "ChangePoints", "CircuitSize", "Claim", "Comparison", "Coupling", "DecodingResult", "Emergence",
-    "EmergenceSize", "Encoding", "Finetuning", "Fit", "Injected", "Instruction", "LatentCircuits", "LoRA",
-    "PaperResult", "PaperSize", "Prediction", "Steering", "SurveySize", "TaskSurvey", "Twin", "accuracies",
-    "across_models", "circuits_before_after", "coupling", "decoding_circuits", "emergence", "encoding_against_accuracy",
-    "finetune_layers", "head_ablation", "head_ties", "known_revisions", "latent_circuits", "paper", "patch_matrix",
-    "report", "sign_pattern", "sign_verdicts", "steer", "survey", "task_encoding", "with_instruction",
+    "SIZES",
+    "ChangePoints",
+    "CircuitSize",
+    "Claim",
+    "Comparison",
+    "Coupling",
+    "DecodingResult",
+    "Emergence",
+    "EmergenceSize",
+    "Encoding",
+    "Finetuning",
+    "Fit",
+    "Injected",
+    "Instruction",
+    "LatentCircuits",
+    "LoRA",
+    "PaperResult",
+    "PaperSize",
+    "Prediction",
+    "Steering",
+    "SurveySize",
+    "TaskSurvey",
+    "Twin",
+    "accuracies",
+    "across_models",
+    "circuits_before_after",
+    "coupling",
+    "decoding_circuits",
+    "emergence",
+    "encoding_against_accuracy",
+    "finetune_layers",
+    "head_ablation",
+    "head_ties",
+    "known_revisions",
+    "latent_circuits",
+    "paper",
+    "patch_matrix",
+    "report",
+    "sign_pattern",
+    "sign_verdicts",
+    "steer",
+    "survey",
+    "task_encoding",
+    "with_instruction",
     "written_answers",
-]  # fmt: skip
+]
 
 
 def __getattr__(name: str) -> NoReturn:  # called only for what the module does not have

@@ -21,11 +21,13 @@ def check_folder(out: str | Path) -> None:
     while not above.exists() and above != above.parent:
         above = above.parent
     if not above.is_dir():
-        raise InvalidArgument("Results are written into a folder.", got=f"{above} is a file",
-                              do="name a folder that exists or can be made")  # fmt: skip
+        raise InvalidArgument(
+            "Results are written into a folder.",
+            got=f"{above} is a file",
+            do="name a folder that exists or can be made",
+        )
     if not os.access(above, os.W_OK | os.X_OK):
-        raise InvalidArgument("The folder for the results cannot be written.", got=str(above),
-                              do="name another folder")  # fmt: skip
+        raise InvalidArgument("The folder for the results cannot be written.", got=str(above), do="name another folder")
 
 
 @contextmanager

@@ -36,12 +36,17 @@ def model_card(model: HookedModel) -> dict[str, Any]:
     shape = model.shape
     weights = {id(weight): weight for weight in model.tl.parameters()}.values()
     return {
-        "name": model.name, "fingerprint": model.fingerprint, "architecture": model.architecture,
-        "n_parameters": sum(weight.numel() for weight in weights), "n_layers": shape.n_layers,
-        "n_heads": shape.n_heads, "d_model": shape.d_model, "d_vocab": shape.d_vocab,
+        "name": model.name,
+        "fingerprint": model.fingerprint,
+        "architecture": model.architecture,
+        "n_parameters": sum(weight.numel() for weight in weights),
+        "n_layers": shape.n_layers,
+        "n_heads": shape.n_heads,
+        "d_model": shape.d_model,
+        "d_vocab": shape.d_vocab,
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": str(model.device),
-    }  # fmt: skip
+    }
 
 
 def versions() -> dict[str, str]:

@@ -52,8 +52,12 @@ def named_tasks(tasks: Tasks) -> dict[str, Task]:
         task = one if isinstance(one, Task) else task_library.task(one)
         task = task if name is None else task.rename(name)
         if task.name in found:
-            raise InvalidArgument("Two tasks have the same name.", got=task.name, allowed="one name a task",
-                                  do="name each task once, or give a mapping {name: task}.")  # fmt: skip
+            raise InvalidArgument(
+                "Two tasks have the same name.",
+                got=task.name,
+                allowed="one name a task",
+                do="name each task once, or give a mapping {name: task}.",
+            )
         found[task.name] = task
     if not found:
         raise EmptySelection("No task was given.", got="0 tasks", do='give one by its name, such as "present-past".')

@@ -46,9 +46,11 @@ class Branch:
     def __post_init__(self) -> None:
         site = self.edit.site
         if site.layer is None or site.pos is not None or self.edit.mixes_prompts or not self.columns:
-            raise InvalidArgument("A branch edits a layer at columns of its own, each episode alone.",
-                                  got=f"{self.edit.label} at {len(self.columns)} columns",
-                                  allowed='such as Branch(Zero("z[0].h1"), (0, 2, 4))')  # fmt: skip
+            raise InvalidArgument(
+                "A branch edits a layer at columns of its own, each episode alone.",
+                got=f"{self.edit.label} at {len(self.columns)} columns",
+                allowed='such as Branch(Zero("z[0].h1"), (0, 2, 4))',
+            )
 
     @property
     def birth(self) -> int:
@@ -57,9 +59,14 @@ class Branch:
 
 
 def branched_predictions(
-    regressor: Regressor, episodes: Episodes, branches: Sequence[Branch], *, memory_budget: int | None = None,
-    who: str = "branches", bar: Bar | None = None,
-) -> Float[Tensor, "plain_and_branch n K"]:  # fmt: skip
+    regressor: Regressor,
+    episodes: Episodes,
+    branches: Sequence[Branch],
+    *,
+    memory_budget: int | None = None,
+    who: str = "branches",
+    bar: Bar | None = None,
+) -> Float[Tensor, "plain_and_branch n K"]:
     """The predictions of every y_i: of the plain run first, then of each branch.
 
     Args:
@@ -106,8 +113,13 @@ def _pass(regressor: Regressor, batch: TokenBatch, branches: Sequence[Branch], w
     """One pass: the episodes go in, and come out once plain and once for each branch."""
     n, total = len(batch), len(batch) * (1 + len(branches))
     asked = torch.arange(0, batch.width, 2).expand(total, -1)
-    out, _ = regressor.forward(batch, _edits(branches, n), logits_at=asked, who=who,
-                               block_call=_Growing(n, tuple(branch.birth for branch in branches)))  # fmt: skip
+    out, _ = regressor.forward(
+        batch,
+        _edits(branches, n),
+        logits_at=asked,
+        who=who,
+        block_call=_Growing(n, tuple(branch.birth for branch in branches)),
+    )
     return out[..., 0].unflatten(0, (1 + len(branches), n)).cpu()
 
 
@@ -155,6 +167,8 @@ class _Growing:
     ) -> Any:
         born = self.births.count(layer)
         # Episodes are of one length: whatever a block is told of each row, it is told of all of them alike.
-        told = {name: value[:1] if isinstance(value, Tensor) and value.ndim and len(value) == self.n else value
-                for name, value in arguments.items()}  # fmt: skip
+        told = {
+            name: value[:1] if isinstance(value, Tensor) and value.ndim and len(value) == self.n else value
+            for name, value in arguments.items()
+        }
         return own(torch.cat([x, x[: self.n].repeat(born, 1, 1)]) if born else x, **told)

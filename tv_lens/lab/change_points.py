@@ -38,9 +38,11 @@ def log_steps(steps: Sequence[int]) -> Float[np.ndarray, " step"]:
     """
     steps = np.asarray(steps, np.float64)
     if len(steps) < 3 or (np.diff(steps) <= 0).any() or steps[0] < 0:
-        raise InvalidArgument("A change needs steps in rising order to lie between.",
-                              got=f"{len(steps)} steps: {steps.tolist()[:6]}",
-                              allowed="3 or more")  # fmt: skip
+        raise InvalidArgument(
+            "A change needs steps in rising order to lie between.",
+            got=f"{len(steps)} steps: {steps.tolist()[:6]}",
+            allowed="3 or more",
+        )
     found = np.log2(np.maximum(steps, 1e-9))
     if steps[0] == 0:
         found[0] = 2 * found[1] - found[2]
@@ -48,8 +50,10 @@ def log_steps(steps: Sequence[int]) -> Float[np.ndarray, " step"]:
 
 
 def crossings(
-    curves: Float[np.ndarray, "*curve step"], steps: Sequence[int], level: Float[np.ndarray, "*curve"],
-    rising: bool = True
+    curves: Float[np.ndarray, "*curve step"],
+    steps: Sequence[int],
+    level: Float[np.ndarray, "*curve"],
+    rising: bool = True,
 ) -> Changes:
     """Where each curve crosses a level for good.
 
@@ -86,8 +90,9 @@ def crossings(
     return _shaped(place, values, split, inside, np.shape(level))
 
 
-def two_levels(curves: Float[np.ndarray, "*curve step"], steps: Sequence[int],
-               least: Float[np.ndarray, "*curve"]) -> Changes:
+def two_levels(
+    curves: Float[np.ndarray, "*curve step"], steps: Sequence[int], least: Float[np.ndarray, "*curve"]
+) -> Changes:
     """Where the best fit of each curve by two constants jumps.
 
     Args:
@@ -112,8 +117,11 @@ def two_levels(curves: Float[np.ndarray, "*curve step"], steps: Sequence[int],
     split = (first**2 / count + (total - first) ** 2 / (n - count)).argmax(-1) + 1
     found = _shaped((at[split - 1] + at[split]) / 2, values, split, np.ones(len(split), bool), np.shape(least))
     jump = (found.after - found.before).reshape(-1) * np.where(smallest < 0, -1, 1)
-    return Changes(np.where(jump >= np.abs(smallest), found.place.reshape(-1), np.nan).reshape(np.shape(least)),
-                   found.before, found.after)
+    return Changes(
+        np.where(jump >= np.abs(smallest), found.place.reshape(-1), np.nan).reshape(np.shape(least)),
+        found.before,
+        found.after,
+    )
 
 
 def _after(values: Float[np.ndarray, "curve step"]) -> Float[np.ndarray, "curve split"]:
@@ -123,9 +131,12 @@ def _after(values: Float[np.ndarray, "curve step"]) -> Float[np.ndarray, "curve 
 
 
 def _shaped(
-    place: Float[np.ndarray, " curve"], values: Float[np.ndarray, "curve step"], split: Int[np.ndarray, " curve"],
-    inside: Bool[np.ndarray, " curve"], shape: tuple[int, ...],
-) -> Changes:  # fmt: skip
+    place: Float[np.ndarray, " curve"],
+    values: Float[np.ndarray, "curve step"],
+    split: Int[np.ndarray, " curve"],
+    inside: Bool[np.ndarray, " curve"],
+    shape: tuple[int, ...],
+) -> Changes:
     """Changes in the shape they were asked for, with both means; of the whole curve where nothing changes."""
     first = np.where(inside[:, None], np.arange(values.shape[1]) < split[:, None], True)
     second = np.where(inside[:, None], ~first, True)

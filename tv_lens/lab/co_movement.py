@@ -42,8 +42,10 @@ class PermutationTest:
     power: str
 
     def __repr__(self) -> str:
-        return (f"PermutationTest(statistic {self.statistic:.2f}, p {self.p:.3g} of {self.n} rearrangements, "
-                f"smallest {self.smallest:.2g})")  # fmt: skip
+        return (
+            f"PermutationTest(statistic {self.statistic:.2f}, p {self.p:.3g} of {self.n} rearrangements, "
+            f"smallest {self.smallest:.2g})"
+        )
 
 
 def pairing_test(ones: Curves, others: Curves, seed: int = 0) -> PermutationTest:
@@ -63,9 +65,12 @@ def pairing_test(ones: Curves, others: Curves, seed: int = 0) -> PermutationTest
     products = [one.T @ other for one, other in zip(left, right)]
     size = math.sqrt(sum((one**2).sum() for one in left) * sum((other**2).sum() for other in right))
     counts = [math.factorial(len(one)) for one in products]
-    tables = [one[np.arange(len(one)), np.array(list(itertools.permutations(range(len(one)))))].sum(-1)
-              if count <= _MOST else None
-              for one, count in zip(products, counts)]  # fmt: skip
+    tables = [
+        one[np.arange(len(one)), np.array(list(itertools.permutations(range(len(one)))))].sum(-1)
+        if count <= _MOST
+        else None
+        for one, count in zip(products, counts)
+    ]
 
     def drawn(run: int, random: np.random.Generator, n: int) -> np.ndarray:
         table, one = tables[run], products[run]
@@ -77,10 +82,15 @@ def pairing_test(ones: Curves, others: Curves, seed: int = 0) -> PermutationTest
     observed = sum(float(np.trace(one)) for one in products)
     names = " x ".join(f"{count}" for count in counts)
     return _judged(
-        observed, tables, drawn, math.prod(counts), size, seed,
+        observed,
+        tables,
+        drawn,
+        math.prod(counts),
+        size,
+        seed,
         null="which curve's partner is which does not matter: partners are exchanged within a run",
         power=f"{names} pairings; it sees nothing where all curves of a run change at the same time",
-    )  # fmt: skip
+    )
 
 
 def shift_test(ones: Curves, others: Curves, seed: int = 0) -> PermutationTest:
@@ -106,18 +116,29 @@ def shift_test(ones: Curves, others: Curves, seed: int = 0) -> PermutationTest:
 
     counts = [len(table) for table in tables]
     return _judged(
-        sum(float(table[0]) for table in tables), tables, drawn, math.prod(counts), float(n_curves), seed,
+        sum(float(table[0]) for table in tables),
+        tables,
+        drawn,
+        math.prod(counts),
+        float(n_curves),
+        seed,
         null="when a curve's partner changes has nothing to do with when the curve does: changes are shifted around "
-             "a circle",
+        "a circle",
         power=f"{' x '.join(map(str, counts))} shifts; a common schedule of training would make both change together, "
-              "too",
-    )  # fmt: skip
+        "too",
+    )
 
 
 def _judged(
-    observed: float, tables: Sequence[np.ndarray | None], drawn: Callable[[int, np.random.Generator, int], np.ndarray],
-    count: int, size: float, seed: int, null: str, power: str,
-) -> PermutationTest:  # fmt: skip
+    observed: float,
+    tables: Sequence[np.ndarray | None],
+    drawn: Callable[[int, np.random.Generator, int], np.ndarray],
+    count: int,
+    size: float,
+    seed: int,
+    null: str,
+    power: str,
+) -> PermutationTest:
     """The observed sum over runs against every sum of one entry a run, or against as many as there is time for."""
     slack = _SAME * max(size, _SAME)
     if count <= _MOST:
@@ -148,7 +169,8 @@ def _scaled(changes: np.ndarray) -> np.ndarray:
 def _check(ones: Curves, others: Curves) -> None:
     shapes = [one.shape for one in ones], [other.shape for other in others]
     if shapes[0] != shapes[1]:
-        raise ShapeMismatch("Every curve has one partner over the same steps.", got=f"{shapes[1]}",
-                            allowed=f"{shapes[0]}")
+        raise ShapeMismatch(
+            "Every curve has one partner over the same steps.", got=f"{shapes[1]}", allowed=f"{shapes[0]}"
+        )
     if not ones or min(shape[0] for shape in shapes[0]) < 3:
         raise InvalidArgument("Moving together needs three checkpoints at least.", got=f"{shapes[0]}")

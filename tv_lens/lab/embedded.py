@@ -28,7 +28,7 @@ FORMAT = "tv_lens.packed"
 
 def load(
     source: str | os.PathLike[str], seed: int = 0, step: int | None = None, device: str | torch.device | None = None
-) -> Regressor:  # fmt: skip
+) -> Regressor:
     """A trained network, after a step of its training.
 
     Args:
@@ -51,7 +51,9 @@ def load(
         return _embedded(str(source), seed, step, device)
     if not (folder / "checkpoints").is_dir():
         if step is not None:
-            raise InvalidArgument("A saved regressor has one step only.", got=f"step={step} of {folder}", do="leave step out.")
+            raise InvalidArgument(
+                "A saved regressor has one step only.", got=f"step={step} of {folder}", do="leave step out."
+            )
         return Regressor.load(folder, device)
     run = TrainingRun(folder)
     weights, found = run.checkpoint(step)
@@ -73,8 +75,11 @@ def log(source: str | os.PathLike[str], seed: int = 0) -> pd.DataFrame:
     path = _file(str(source), seed)
     config: TrainingConfig = _about(path)["config"]
     lines = [json.loads(line) for line in path.with_suffix(".jsonl").read_text(encoding="utf-8").splitlines()]
-    rows = [{"step": line["step"], "kind": line["kind"], "task": name, "mse": mse}
-            for line in lines for name, mse in zip(config.family.task_names, line["mse"])]  # fmt: skip
+    rows = [
+        {"step": line["step"], "kind": line["kind"], "task": name, "mse": mse}
+        for line in lines
+        for name, mse in zip(config.family.task_names, line["mse"])
+    ]
     return pd.DataFrame(rows, columns=["step", "kind", "task", "mse"])
 
 
@@ -102,14 +107,20 @@ def runs() -> pd.DataFrame:
     for path in sorted(RUNS.glob("*.safetensors")):
         about = _about(path)
         name, _, seed = path.stem.rpartition("-")
-        rows.append({"name": name, "seed": int(seed), "tasks": about["config"].family.n_tasks, "steps": about["steps"],
-                     "mse": about["mse"], "command": about["command"]})  # fmt: skip
+        rows.append(
+            {
+                "name": name,
+                "seed": int(seed),
+                "tasks": about["config"].family.n_tasks,
+                "steps": about["steps"],
+                "mse": about["mse"],
+                "command": about["command"],
+            }
+        )
     return pd.DataFrame(rows, columns=["name", "seed", "tasks", "steps", "mse", "command"])
 
 
-def pack(
-    run: TrainingRun, name: str, *, keep: int = 8, since: int = 1, command: str = "", into: Path = RUNS
-) -> Path:  # fmt: skip
+def pack(run: TrainingRun, name: str, *, keep: int = 8, since: int = 1, command: str = "", into: Path = RUNS) -> Path:
     """A training run in one file of half-precision weights, with its log beside it: what `load` finds by name.
 
     The weights before the first step are not written: they follow from the config.
@@ -128,8 +139,14 @@ def pack(
     tensors = {f"{step}/{key}": value.half() for step in kept if step for key, value in run.checkpoint(step)[0].items()}
     log = run.log()
     final = log[(log.kind == "checkpoint") & (log.step == kept[-1])].mse.tolist()
-    about = {"format": FORMAT, "config": json.dumps(told.to_json()), "steps": json.dumps(kept), "command": command,
-             "mse": json.dumps(final), "reached": str(run.step)}  # fmt: skip
+    about = {
+        "format": FORMAT,
+        "config": json.dumps(told.to_json()),
+        "steps": json.dumps(kept),
+        "command": command,
+        "mse": json.dumps(final),
+        "reached": str(run.step),
+    }
     path = into / f"{name}-{told.seed}.safetensors"
     atomic_write(path.with_suffix(".jsonl"), (run.path / "log.jsonl").read_text(encoding="utf-8"))
     return atomic_write(path, save(tensors, metadata=about))
@@ -160,7 +177,9 @@ def _file(name: str, seed: int) -> Path:
     path = RUNS / f"{name}-{seed}.safetensors"
     if not path.is_file():
         seeds = sorted(int(p.stem.rpartition("-")[2]) for p in RUNS.glob(f"{name}-*.safetensors"))
-        raise InvalidArgument(f"{name!r} was not trained from this seed.", got=f"seed={seed}", allowed=", ".join(map(str, seeds)))
+        raise InvalidArgument(
+            f"{name!r} was not trained from this seed.", got=f"seed={seed}", allowed=", ".join(map(str, seeds))
+        )
     return path
 
 
@@ -169,11 +188,19 @@ def _about(path: Path) -> dict[str, Any]:
     try:
         with safe_open(path, framework="pt") as file:
             told = file.metadata()
-        return {"config": TrainingConfig.from_json(json.loads(told["config"])), "steps": tuple(json.loads(told["steps"])),
-                "mse": json.loads(told["mse"]), "command": told["command"], "reached": int(told["reached"])}  # fmt: skip
+        return {
+            "config": TrainingConfig.from_json(json.loads(told["config"])),
+            "steps": tuple(json.loads(told["steps"])),
+            "mse": json.loads(told["mse"]),
+            "command": told["command"],
+            "reached": int(told["reached"]),
+        }
     except Exception as error:
-        raise FormatError("An embedded run cannot be read.", got=f"{path.name} ({type(error).__name__}: {error})",
-                          do="install tv_lens again.") from error  # fmt: skip
+        raise FormatError(
+            "An embedded run cannot be read.",
+            got=f"{path.name} ({type(error).__name__}: {error})",
+            do="install tv_lens again.",
+        ) from error
 
 
 def _embedded(name: str, seed: int, step: int | None, device: str | torch.device | None) -> Regressor:
@@ -182,8 +209,12 @@ def _embedded(name: str, seed: int, step: int | None, device: str | torch.device
     step = about["steps"][-1] if step is None else step
     if step not in about["steps"]:
         near = min(about["steps"], key=lambda kept: abs(kept - step))
-        raise InvalidArgument("No weights were kept after this step.", got=f"step={step}", do=f"the nearest is {near}.",
-                              allowed=", ".join(map(str, about["steps"])))  # fmt: skip
+        raise InvalidArgument(
+            "No weights were kept after this step.",
+            got=f"step={step}",
+            do=f"the nearest is {near}.",
+            allowed=", ".join(map(str, about["steps"])),
+        )
     made: TrainingConfig = about["config"]
     if step == 0:
         weights = dict(build_network(made.network, made.seed).state_dict())

@@ -14,9 +14,17 @@ from tv_lens.errors import InvalidArgument, unknown
 from tv_lens.lab.family import FAMILIES, Episodes, Family, at_least_one, generator_of
 
 __all__ = [
-    "FAMILIES", "FUNCTIONS", "Episodes", "Family", "FiniteTasks", "FixedRepresentation", "FunctionMixture", "NoisyLinear",
-    "SparseMixture", "generator_of",
-]  # fmt: skip
+    "FAMILIES",
+    "FUNCTIONS",
+    "Episodes",
+    "Family",
+    "FiniteTasks",
+    "FixedRepresentation",
+    "FunctionMixture",
+    "NoisyLinear",
+    "SparseMixture",
+    "generator_of",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,13 +53,21 @@ class SparseMixture(Family):
             raise InvalidArgument("A mixture needs at least one basis.", got="bases=()")
         for number, basis in enumerate(self.bases):
             if len(basis) > self.dim:
-                raise InvalidArgument(f"Basis {number} has a rank above the dimension.", got=f"rank {len(basis)}",
-                                      allowed=f"1 to {self.dim}")  # fmt: skip
+                raise InvalidArgument(
+                    f"Basis {number} has a rank above the dimension.",
+                    got=f"rank {len(basis)}",
+                    allowed=f"1 to {self.dim}",
+                )
             if not basis or len(set(basis)) < len(basis) or min(basis) < 0 or max(basis) >= self.dim:
-                raise InvalidArgument(f"Basis {number} does not fit into {self.dim} dimensions.", got=f"coordinates {basis}",
-                                      allowed=f"different coordinates from 0 to {self.dim - 1}, at least one")  # fmt: skip
+                raise InvalidArgument(
+                    f"Basis {number} does not fit into {self.dim} dimensions.",
+                    got=f"coordinates {basis}",
+                    allowed=f"different coordinates from 0 to {self.dim - 1}, at least one",
+                )
         if len(set(map(frozenset, self.bases))) < len(self.bases):
-            raise InvalidArgument("Two bases are the same.", got=f"{self.bases}", do="a latent task must differ from the others.")
+            raise InvalidArgument(
+                "Two bases are the same.", got=f"{self.bases}", do="a latent task must differ from the others."
+            )
 
     @classmethod
     def disjoint(cls, n: int, *, rank: int, points: int, noise: float = 0.1, dim: int | None = None) -> SparseMixture:
@@ -68,14 +84,25 @@ class SparseMixture(Family):
         at_least_one("rank", rank, "coordinate in a basis")
         dim = n * rank if dim is None else dim
         if n * rank > dim:
-            raise InvalidArgument("The bases do not fit.", got=f"{n} bases of rank {rank} in {dim} dimensions",
-                                  allowed=f"at most {dim // rank} of them, or at least {n * rank} dimensions")  # fmt: skip
+            raise InvalidArgument(
+                "The bases do not fit.",
+                got=f"{n} bases of rank {rank} in {dim} dimensions",
+                allowed=f"at most {dim // rank} of them, or at least {n * rank} dimensions",
+            )
         bases = tuple(tuple(range(rank * k, rank * (k + 1))) for k in range(n))
         return cls(dim=dim, points=points, noise=noise, bases=bases)
 
     @classmethod
     def overlapping(
-        cls, *, groups: int = 2, each: int = 4, size: int = 8, rank: int = 4, points: int, noise: float = 0.1, seed: int = 0
+        cls,
+        *,
+        groups: int = 2,
+        each: int = 4,
+        size: int = 8,
+        rank: int = 4,
+        points: int,
+        noise: float = 0.1,
+        seed: int = 0,
     ) -> SparseMixture:
         """Bases that overlap within a group and share nothing across groups.
 
@@ -92,8 +119,9 @@ class SparseMixture(Family):
             Han et al. 2025, appendix E: eight bases in 16 dimensions, four in each half; subsets not stated there.
         """
         if rank > size:
-            raise InvalidArgument("A basis does not fit into its group.", got=f"rank {rank} of {size} coordinates",
-                                  allowed=f"1 to {size}")  # fmt: skip
+            raise InvalidArgument(
+                "A basis does not fit into its group.", got=f"rank {rank} of {size} coordinates", allowed=f"1 to {size}"
+            )
         random, found = np.random.default_rng(seed), []
         for group in range(groups):
             used = np.zeros(size)
@@ -107,7 +135,9 @@ class SparseMixture(Family):
                 if basis not in mine:
                     mine.append(basis)
             if len(mine) < each:
-                raise InvalidArgument("There are not so many different bases.", got=f"each={each}, rank={rank}, size={size}")
+                raise InvalidArgument(
+                    "There are not so many different bases.", got=f"each={each}, rank={rank}, size={size}"
+                )
             found += mine
         return cls(dim=groups * size, points=points, noise=noise, bases=tuple(found))
 
@@ -181,8 +211,11 @@ class FunctionMixture(Family):
         if not self.functions or len(set(self.functions)) < len(self.functions):
             raise InvalidArgument("Regression families are named once each.", got=f"functions={self.functions}")
         if not 1 <= self.rank <= self.dim:
-            raise InvalidArgument("The rank of a sparse function is above the dimension.", got=f"rank={self.rank}",
-                                  allowed=f"1 to {self.dim}")  # fmt: skip
+            raise InvalidArgument(
+                "The rank of a sparse function is above the dimension.",
+                got=f"rank={self.rank}",
+                allowed=f"1 to {self.dim}",
+            )
         if not self.size > 0:
             raise InvalidArgument("The expected square of an answer is positive.", got=f"size={self.size}")
 

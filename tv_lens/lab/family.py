@@ -43,7 +43,9 @@ class Episodes:
     def select(self, rows: Sequence[int] | slice | Tensor) -> Episodes:
         """The episodes of these rows, in this order."""
         rows = rows if isinstance(rows, (slice, Tensor)) else torch.as_tensor(list(rows))
-        return Episodes(self.x[rows], self.y[rows], self.task[rows], None if self.weights is None else self.weights[rows])
+        return Episodes(
+            self.x[rows], self.y[rows], self.task[rows], None if self.weights is None else self.weights[rows]
+        )
 
     def first(self, points: int) -> Episodes:
         """The same episodes, cut off after so many examples."""
@@ -121,8 +123,11 @@ class Family(ABC):
         """
         at_least_one("n", n, "episode")
         if task is not None and not 0 <= task < self.n_tasks:
-            raise InvalidArgument("The family has no such latent task.", got=f"task={task}",
-                                  allowed=f"0 to {self.n_tasks - 1} ({', '.join(self.task_names[:8])})")  # fmt: skip
+            raise InvalidArgument(
+                "The family has no such latent task.",
+                got=f"task={task}",
+                allowed=f"0 to {self.n_tasks - 1} ({', '.join(self.task_names[:8])})",
+            )
         generator = generator_of(*((seed,) if isinstance(seed, int) else seed))
         labels = torch.randint(self.n_tasks, (n,), generator=generator)
         if task is not None:  # drawn nevertheless, so that the rest of the draws is the same
@@ -134,8 +139,10 @@ class Family(ABC):
 
     def sample_each(self, n: int, seed: int | Sequence[int] = 0) -> Episodes:
         """`n` episodes of every latent task, task after task, each drawn on its own."""
-        parts = [self.sample(n, (*((seed,) if isinstance(seed, int) else seed), 1 + task), task)
-                 for task in range(self.n_tasks)]  # fmt: skip
+        parts = [
+            self.sample(n, (*((seed,) if isinstance(seed, int) else seed), 1 + task), task)
+            for task in range(self.n_tasks)
+        ]
         weights = None if parts[0].weights is None else torch.cat([p.weights for p in parts])
         return Episodes(*(torch.cat([getattr(p, name) for p in parts]) for name in ("x", "y", "task")), weights)
 

@@ -46,10 +46,17 @@ class LatentTask(Task):
 
     def __init__(self, family: Family, task: int):
         if not 0 <= task < family.n_tasks:
-            raise InvalidArgument("The family has no such latent task.", got=f"task={task}", allowed=f"0 to {family.n_tasks - 1}")
+            raise InvalidArgument(
+                "The family has no such latent task.", got=f"task={task}", allowed=f"0 to {family.n_tasks - 1}"
+            )
         drawn = family.sample(_SHOWN, (0, 0x5A), task)
-        super().__init__(family.task_names[task], list(dict.fromkeys(_pairs(drawn.x[:, 0].tolist(), drawn.y[:, 0].tolist()))), EPISODE,
-                         description=f"latent task {task} of a {family.kind}", source="drawn")  # fmt: skip
+        super().__init__(
+            family.task_names[task],
+            list(dict.fromkeys(_pairs(drawn.x[:, 0].tolist(), drawn.y[:, 0].tolist()))),
+            EPISODE,
+            description=f"latent task {task} of a {family.kind}",
+            source="drawn",
+        )
         object.__setattr__(self, "family", family)
         object.__setattr__(self, "label", task)
 
@@ -70,18 +77,29 @@ class LatentTask(Task):
         return self.family.sample(n, (seed, 1 + SPLITS.index(split), self.label), self.label)
 
     def prompts(
-        self, shots: int, n: int | None = None, seed: int = 0, split: str = "test", template: Template | None = None,
+        self,
+        shots: int,
+        n: int | None = None,
+        seed: int = 0,
+        split: str = "test",
+        template: Template | None = None,
         foils: bool = False,
-    ) -> Prompts:  # fmt: skip
+    ) -> Prompts:
         """Episodes of `shots` examples and a query; 100 if `n` is None. Templates and foils are not for numbers."""
         n = 100 if n is None else n
         self._check(shots, template)
         return self._prompts(self.episodes(n, seed, split), shots, dict(shots=shots, n=n, seed=seed, split=split))
 
     def pairs(
-        self, shots: int, n: int | None = None, corrupt: str = "other_task", other: Task | str | PathLike[str] | None = None,
-        seed: int = 0, split: str = "test", template: Template | None = None,
-    ) -> PromptPairs:  # fmt: skip
+        self,
+        shots: int,
+        n: int | None = None,
+        corrupt: str = "other_task",
+        other: Task | str | PathLike[str] | None = None,
+        seed: int = 0,
+        split: str = "test",
+        template: Template | None = None,
+    ) -> PromptPairs:
         """Episodes, each beside a twin with the same inputs and a function of another latent task.
 
         Args:
@@ -98,26 +116,37 @@ class LatentTask(Task):
         if other is None:
             other = LatentTask(self.family, (self.label + 1) % self.family.n_tasks)
         if not isinstance(other, LatentTask) or other.family != self.family or other.label == self.label:
-            raise InvalidArgument("The other task must be another latent task of the same family.", got=repr(other),
-                                  do="LatentTask(family, k)")  # fmt: skip
+            raise InvalidArgument(
+                "The other task must be another latent task of the same family.",
+                got=repr(other),
+                do="LatentTask(family, k)",
+            )
         n = 100 if n is None else n
         self._check(shots, template)
         clean = self.episodes(n, seed, split)
         twin = self.family.again(clean, other.label, (seed, 0x07, other.label))
         twin = Episodes(twin.x, torch.cat([twin.y[:, :shots], clean.y[:, shots:]], 1), twin.task, twin.weights)
         drawn = dict(shots=shots, n=n, seed=seed, split=split)
-        return PromptPairs(self._prompts(clean, shots, drawn), self._prompts(twin, shots, {**drawn, "functions": other.name}),
-                           corrupt="other_task")  # fmt: skip
+        return PromptPairs(
+            self._prompts(clean, shots, drawn),
+            self._prompts(twin, shots, {**drawn, "functions": other.name}),
+            corrupt="other_task",
+        )
 
     def _check(self, shots: int, template: Template | None) -> None:
         if template is not None and template != EPISODE:
             raise InvalidArgument("Episodes have one template.", got=template.name, allowed=EPISODE.name)
         if not 0 <= shots < self.family.points:
-            raise EmptySelection("An episode does not have so many examples before its last.", got=f"shots={shots}",
-                                 allowed=f"0 to {self.family.points - 1}")  # fmt: skip
+            raise EmptySelection(
+                "An episode does not have so many examples before its last.",
+                got=f"shots={shots}",
+                allowed=f"0 to {self.family.points - 1}",
+            )
 
     def _prompts(self, episodes: Episodes, shots: int, drawn: dict[str, Any]) -> Prompts:
-        return prompts_of(episodes, shots, self.name, {**self.recipe(template=EPISODE, **drawn), "family": self.family.to_json()})
+        return prompts_of(
+            episodes, shots, self.name, {**self.recipe(template=EPISODE, **drawn), "family": self.family.to_json()}
+        )
 
     def but(self, **changes: Any) -> Task:
         """The same latent task under another name, which is all that can be changed.
@@ -126,8 +155,9 @@ class LatentTask(Task):
             InvalidArgument: something else was to be changed.
         """
         if set(changes) - {"name"}:
-            raise InvalidArgument("A latent task has a name of its own and nothing else.", got=", ".join(sorted(changes)),
-                                  allowed="name")  # fmt: skip
+            raise InvalidArgument(
+                "A latent task has a name of its own and nothing else.", got=", ".join(sorted(changes)), allowed="name"
+            )
         found = LatentTask(self.family, self.label)
         object.__setattr__(found, "name", changes.get("name", self.name))
         return found

@@ -55,8 +55,11 @@ class NetworkConfig:
             if getattr(self, name) < 1:
                 raise InvalidArgument(f"The network's {name} must be at least 1.", got=f"{name}={getattr(self, name)}")
         if self.d_model % self.n_heads:
-            raise InvalidArgument("The heads do not divide the width.", got=f"d_model={self.d_model}, n_heads={self.n_heads}",
-                                  allowed="a width that is a multiple of the number of heads")  # fmt: skip
+            raise InvalidArgument(
+                "The heads do not divide the width.",
+                got=f"d_model={self.d_model}, n_heads={self.n_heads}",
+                allowed="a width that is a multiple of the number of heads",
+            )
         if self.answers not in ANSWERS:
             raise unknown("place of answers", self.answers, ANSWERS)
 
@@ -129,11 +132,22 @@ def build_network(config: NetworkConfig, seed: int = 0, attention: str = "sdpa")
         attention: "sdpa" to train fast, "eager" to be bridged (its patterns can then be read and written).
     """
     body = GPT2Config(
-        vocab_size=1, n_positions=2 * config.points, n_embd=config.d_model, n_layer=config.n_layers,
-        n_head=config.n_heads, activation_function=config.activation, initializer_range=config.init,
-        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, use_cache=False, tie_word_embeddings=False, bos_token_id=0,
-        eos_token_id=0, attn_implementation=attention,
-    )  # fmt: skip
+        vocab_size=1,
+        n_positions=2 * config.points,
+        n_embd=config.d_model,
+        n_layer=config.n_layers,
+        n_head=config.n_heads,
+        activation_function=config.activation,
+        initializer_range=config.init,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        use_cache=False,
+        tie_word_embeddings=False,
+        bos_token_id=0,
+        eos_token_id=0,
+        attn_implementation=attention,
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator_of(seed, 0x5EED))))
         network = GPT2LMHeadModel(body)
@@ -147,7 +161,7 @@ def build_network(config: NetworkConfig, seed: int = 0, attention: str = "sdpa")
 
 def interleaved(
     x: Float[Tensor, "n K D"], y: Float[Tensor, "n K"], width: int, answer_at: int
-) -> Float[Tensor, "n pos width"]:  # fmt: skip
+) -> Float[Tensor, "n pos width"]:
     """x_1, y_1, x_2, ..., y_K as vectors of `width` coordinates; y stands in coordinate `answer_at`.
 
     Example:

@@ -39,8 +39,9 @@ class PosteriorProbe:
     bias: Float[Tensor, " task"]
 
     @classmethod
-    def fit(cls, points: Float[Tensor, "n d"], targets: Float[Tensor, "n task"],
-            penalty: float = 10.0) -> PosteriorProbe:
+    def fit(
+        cls, points: Float[Tensor, "n d"], targets: Float[Tensor, "n task"], penalty: float = 10.0
+    ) -> PosteriorProbe:
         """The probe with the smallest summed cross-entropy plus penalty/2 times the weights' squares.
 
         Args:
@@ -51,8 +52,11 @@ class PosteriorProbe:
         if len(points) != len(targets):
             raise ShapeMismatch("Every point has its own targets.", got=f"{len(points)} points, {len(targets)} targets")
         if not penalty > 0:
-            raise InvalidArgument("The penalty is positive.", got=f"penalty={penalty}",
-                                  do="separable points have no best probe without one.")  # fmt: skip
+            raise InvalidArgument(
+                "The penalty is positive.",
+                got=f"penalty={penalty}",
+                do="separable points have no best probe without one.",
+            )
         points, targets = points.double(), targets.double()
         centre = points.mean(0)
         variance, directions = torch.linalg.eigh((points - centre).mT @ (points - centre) / len(points))
@@ -71,8 +75,14 @@ def _descended(placed: Tensor, targets: Tensor, penalty: float) -> tuple[Tensor,
     n = len(placed)
     weights = torch.zeros(placed.shape[1], targets.shape[1], dtype=torch.float64, requires_grad=True)
     bias = targets.mean(0).clamp(min=1e-9).log().requires_grad_()
-    optimizer = torch.optim.LBFGS([weights, bias], max_iter=_ITERATIONS, history_size=10, line_search_fn="strong_wolfe",
-                                  tolerance_grad=1e-6, tolerance_change=1e-9)  # fmt: skip
+    optimizer = torch.optim.LBFGS(
+        [weights, bias],
+        max_iter=_ITERATIONS,
+        history_size=10,
+        line_search_fn="strong_wolfe",
+        tolerance_grad=1e-6,
+        tolerance_change=1e-9,
+    )
 
     def closure() -> Tensor:
         said = (placed @ weights + bias).log_softmax(-1)

@@ -64,8 +64,9 @@ class Predictive:
         Sign: 0 is the Bayesian's own mean; nats.
         """
         if prediction.shape != self.mean.shape:
-            raise ShapeMismatch("Every answer has one prediction.", got=list(prediction.shape),
-                                allowed=list(self.mean.shape))
+            raise ShapeMismatch(
+                "Every answer has one prediction.", got=list(prediction.shape), allowed=list(self.mean.shape)
+            )
         return (prediction - self.mean) ** 2 / (2 * self.variance)
 
     def gaussian_gap(self) -> Float[Tensor, "n K"]:

@@ -62,13 +62,18 @@ class TrainingConfig:
                 got=f"network dim={self.network.dim}, points={self.network.points}; "
                 f"family dim={self.family.dim}, points={self.family.points}",
                 allowed="the same dim, and at least as many points",
-            )  # fmt: skip
-        for name, least in (("steps", 1), ("batch", 1), ("warmup", 0), ("checkpoints", 2), ("evaluation", 2)):  # fmt: skip
+            )
+        for name, least in (("steps", 1), ("batch", 1), ("warmup", 0), ("checkpoints", 2), ("evaluation", 2)):
             if getattr(self, name) < least:
-                raise InvalidArgument(f"{name} is too small.", got=f"{name}={getattr(self, name)}", allowed=f"{least} or more")
+                raise InvalidArgument(
+                    f"{name} is too small.", got=f"{name}={getattr(self, name)}", allowed=f"{least} or more"
+                )
         if not (self.lr > 0 and self.soap_lr > 0 and self.clip > 0 and 0 <= self.decay <= 1):
-            raise InvalidArgument("The learning rate cannot be followed.", allowed="lr and clip above 0, decay from 0 to 1",
-                                  got=f"lr={self.lr}, clip={self.clip}, decay={self.decay}")  # fmt: skip
+            raise InvalidArgument(
+                "The learning rate cannot be followed.",
+                allowed="lr and clip above 0, decay from 0 to 1",
+                got=f"lr={self.lr}, clip={self.clip}, decay={self.decay}",
+            )
         if self.optimizer not in OPTIMIZERS:
             raise unknown("optimizer", self.optimizer, OPTIMIZERS)
         if self.precision not in PRECISIONS:
@@ -105,10 +110,16 @@ class TrainingConfig:
         """
         try:
             rest = {name: value for name, value in held.items() if name not in ("family", "network", "betas")}
-            return cls(family=Family.from_json(held["family"]), network=NetworkConfig(**held["network"]),
-                       betas=tuple(held["betas"]), **rest)  # fmt: skip
+            return cls(
+                family=Family.from_json(held["family"]),
+                network=NetworkConfig(**held["network"]),
+                betas=tuple(held["betas"]),
+                **rest,
+            )
         except (KeyError, TypeError) as error:
-            raise FormatError("This is not the config of a training run.", got=f"{type(error).__name__}: {error}") from error
+            raise FormatError(
+                "This is not the config of a training run.", got=f"{type(error).__name__}: {error}"
+            ) from error
 
 
 def _network(family: Family, **sizes: Any) -> NetworkConfig:
@@ -118,7 +129,9 @@ def _network(family: Family, **sizes: Any) -> NetworkConfig:
 def _tiny() -> TrainingConfig:
     family = SparseMixture.disjoint(2, rank=1, points=5)
     network = _network(family, n_layers=2, n_heads=2, d_model=16, init=0.2)
-    return TrainingConfig(family=family, network=network, steps=60, batch=16, lr=3e-3, warmup=10, checkpoints=7, evaluation=16)
+    return TrainingConfig(
+        family=family, network=network, steps=60, batch=16, lr=3e-3, warmup=10, checkpoints=7, evaluation=16
+    )
 
 
 def _small(family: Family, **changes: Any) -> TrainingConfig:
@@ -130,10 +143,20 @@ def _small(family: Family, **changes: Any) -> TrainingConfig:
 
 def _paper() -> TrainingConfig:
     family = SparseMixture.disjoint(4, rank=4, points=20)
-    network = _network(family, n_layers=12, n_heads=8, d_model=256, init=0.02, activation="gelu_pytorch_tanh",
-                       answers="first")  # fmt: skip
-    return TrainingConfig(family=family, network=network, steps=80_000, batch=128, lr=1e-4, warmup=0, decay=0.0,
-                          betas=(0.9, 0.9999), precision="bfloat16")  # fmt: skip
+    network = _network(
+        family, n_layers=12, n_heads=8, d_model=256, init=0.02, activation="gelu_pytorch_tanh", answers="first"
+    )
+    return TrainingConfig(
+        family=family,
+        network=network,
+        steps=80_000,
+        batch=128,
+        lr=1e-4,
+        warmup=0,
+        decay=0.0,
+        betas=(0.9, 0.9999),
+        precision="bfloat16",
+    )
 
 
 PRESETS: dict[str, Callable[[], TrainingConfig]] = {
@@ -141,8 +164,7 @@ PRESETS: dict[str, Callable[[], TrainingConfig]] = {
     "small": lambda: _small(SparseMixture.disjoint(4, rank=2, points=10)),
     # Of one coordinate each: six bases of two kept a network on its first plateau for as long as was waited.
     "bases6": lambda: _small(SparseMixture.disjoint(6, rank=1, points=10), steps=24_000),
-    "overlapping": lambda: _small(SparseMixture.overlapping(groups=2, each=4, size=4, rank=2, points=10),
-                                  steps=24_000),
+    "overlapping": lambda: _small(SparseMixture.overlapping(groups=2, each=4, size=4, rank=2, points=10), steps=24_000),
     "functions": lambda: _small(FunctionMixture(dim=8, points=16, rank=2), steps=8_000, decay=0.5, checkpoints=48),
     "paper": _paper,
 }

@@ -99,8 +99,11 @@ class Ridge(Reference):
 
     def __post_init__(self) -> None:
         if not self.penalty > 0:
-            raise InvalidArgument("The penalty of ridge regression is positive.", got=f"penalty={self.penalty}",
-                                  do="OLS() is the limit of no penalty.")  # fmt: skip
+            raise InvalidArgument(
+                "The penalty of ridge regression is positive.",
+                got=f"penalty={self.penalty}",
+                do="OLS() is the limit of no penalty.",
+            )
 
     @classmethod
     def blind(cls, family: SparseMixture) -> Ridge:
@@ -265,7 +268,13 @@ class DiscretePrior(Posterior):
 
 def references(episodes: Episodes, family: Family) -> dict[str, Reference]:
     """Every reference that makes sense for a family, by name, from the worst to the best as a rule."""
-    found: list[Reference] = [Zero(), Averaging(), NearestNeighbours(), OLS(), Lasso.best(episodes.select(slice(0, 200)))]
+    found: list[Reference] = [
+        Zero(),
+        Averaging(),
+        NearestNeighbours(),
+        OLS(),
+        Lasso.best(episodes.select(slice(0, 200))),
+    ]
     if isinstance(family, SparseMixture):
         found += [Ridge.blind(family), BayesMixture(family), OracleRidge(family, episodes.task)]
     elif isinstance(family, FiniteTasks):

@@ -55,9 +55,15 @@ class Regressor(HookedModel):
     """
 
     def __init__(
-        self, network: GPT2LMHeadModel, config: NetworkConfig, *, family: Family | None = None, step: int | None = None,
-        name: str = "regressor", memory_budget: int = GIB,
-    ):  # fmt: skip
+        self,
+        network: GPT2LMHeadModel,
+        config: NetworkConfig,
+        *,
+        family: Family | None = None,
+        step: int | None = None,
+        name: str = "regressor",
+        memory_budget: int = GIB,
+    ):
         network.eval()
         self.config, self.family, self.step = config, family, step
         self._table: VectorTable = network.transformer.wte
@@ -77,9 +83,11 @@ class Regressor(HookedModel):
     def __repr__(self) -> str:
         s, at = self.shape, "" if self.step is None else f" after {self.step} steps"
         trained = "" if self.family is None else f" on a {self.family.kind} of {self.family.n_tasks} latent tasks{at}"
-        return (f"Regressor {self.name}: {self.config.dim} coordinates, up to {self.config.points} examples{trained}\n"
-                f"  {s.n_layers} layers, {s.n_heads} heads, d_model {s.d_model}; {self.config.n_parameters / 1e6:.2f}M parameters "
-                f"on {self.device}; fingerprint {self.fingerprint}")  # fmt: skip
+        return (
+            f"Regressor {self.name}: {self.config.dim} coordinates, up to {self.config.points} examples{trained}\n"
+            f"  {s.n_layers} layers, {s.n_heads} heads, d_model {s.d_model}; {self.config.n_parameters / 1e6:.2f}M parameters "
+            f"on {self.device}; fingerprint {self.fingerprint}"
+        )
 
     # ---- episodes as tokens -------------------------------------------------------------------------------------
 
@@ -106,7 +114,7 @@ class Regressor(HookedModel):
 
     def predict(
         self, x: Float[Tensor, "n K D"], y: Float[Tensor, "n K"], memory_budget: int | None = None
-    ) -> Float[Tensor, "n K"]:  # fmt: skip
+    ) -> Float[Tensor, "n K"]:
         """The prediction of every y_i from the examples before it and x_i, under whatever `intervene` is open.
 
         Args:
@@ -138,7 +146,9 @@ class Regressor(HookedModel):
 
     def _vectors(self, x: Float[Tensor, "n K D"], y: Float[Tensor, "n K"]) -> Float[Tensor, "n pos width"]:
         if x.ndim != 3 or x.shape[2] != self.config.dim:
-            raise ShapeMismatch("The inputs do not fit the network.", got=f"x {list(x.shape)}", allowed=f"[n, K, {self.config.dim}]")
+            raise ShapeMismatch(
+                "The inputs do not fit the network.", got=f"x {list(x.shape)}", allowed=f"[n, K, {self.config.dim}]"
+            )
         return self._table.interleaved(x.float().cpu(), y.float().cpu()).contiguous()
 
     # ---- files --------------------------------------------------------------------------------------------------
@@ -146,8 +156,13 @@ class Regressor(HookedModel):
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """The folder, with the weights and what they are; `Regressor.load` is the way back."""
         folder = Path(folder)
-        about = {"format": "tv_lens.regressor", "network": self.config.to_json(), "step": self.step, "name": self.name,
-                 "family": None if self.family is None else self.family.to_json()}  # fmt: skip
+        about = {
+            "format": "tv_lens.regressor",
+            "network": self.config.to_json(),
+            "step": self.step,
+            "name": self.name,
+            "family": None if self.family is None else self.family.to_json(),
+        }
         atomic_write(folder / _WEIGHTS, save({key: value.cpu().contiguous() for key, value in self._weights.items()}))
         atomic_write(folder / _CONFIG, json.dumps(about, indent=1) + "\n")
         return folder
@@ -168,14 +183,24 @@ class Regressor(HookedModel):
             family = None if about["family"] is None else Family.from_json(about["family"])
             return cls.of(weights, config, family=family, step=about["step"], name=about["name"], device=device)
         except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
-            raise FormatError("There is no regressor that can be read in this folder.", got=f"{path} ({error})",
-                              do="regressor.save(folder) writes one; tv.lab.load(folder) reads training runs, too.") from error  # fmt: skip
+            raise FormatError(
+                "There is no regressor that can be read in this folder.",
+                got=f"{path} ({error})",
+                do="regressor.save(folder) writes one; tv.lab.load(folder) reads training runs, too.",
+            ) from error
 
     @classmethod
     def of(
-        cls, weights: dict[str, Tensor], config: NetworkConfig, *, family: Family | None = None, step: int | None = None,
-        name: str = "regressor", device: str | torch.device | None = None, memory_budget: int = GIB,
-    ) -> Regressor:  # fmt: skip
+        cls,
+        weights: dict[str, Tensor],
+        config: NetworkConfig,
+        *,
+        family: Family | None = None,
+        step: int | None = None,
+        name: str = "regressor",
+        device: str | torch.device | None = None,
+        memory_budget: int = GIB,
+    ) -> Regressor:
         """A regressor with these weights (float32, whatever they were saved in)."""
         network = build_network(config, attention="eager")
         network.load_state_dict({key: value.float() for key, value in weights.items()})

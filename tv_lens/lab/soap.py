@@ -29,9 +29,13 @@ class SOAP(torch.optim.Optimizer):
     """
 
     def __init__(
-        self, parameters: Iterable[Tensor], lr: float, betas: tuple[float, float] = (0.95, 0.95), every: int = 10,
+        self,
+        parameters: Iterable[Tensor],
+        lr: float,
+        betas: tuple[float, float] = (0.95, 0.95),
+        every: int = 10,
         eps: float = 1e-8,
-    ):  # fmt: skip
+    ):
         super().__init__(parameters, {"lr": lr, "betas": betas, "every": every, "eps": eps})
 
     @torch.no_grad()
@@ -50,8 +54,15 @@ class SOAP(torch.optim.Optimizer):
 def _measured(gradient: Float[Tensor, "rows columns"]) -> dict[str, Tensor]:
     """The state after the first gradient."""
     rows, columns = gradient @ gradient.T, gradient.T @ gradient
-    return {"step": torch.zeros(()), "mean": torch.zeros_like(gradient), "squares": torch.zeros_like(gradient),
-            "rows": rows, "columns": columns, "left": _eigenbasis(rows), "right": _eigenbasis(columns)}  # fmt: skip
+    return {
+        "step": torch.zeros(()),
+        "mean": torch.zeros_like(gradient),
+        "squares": torch.zeros_like(gradient),
+        "rows": rows,
+        "columns": columns,
+        "left": _eigenbasis(rows),
+        "right": _eigenbasis(columns),
+    }
 
 
 def _eigenbasis(moment: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:

@@ -35,9 +35,14 @@ _EVALUATION_SEED = 0xE7A1
 
 
 def train(
-    config: TrainingConfig, folder: str | Path, *, device: str | torch.device | None = None, stop_after: int | None = None,
-    save_seconds: float = 60.0, progress: bool = True,
-) -> TrainingRun:  # fmt: skip
+    config: TrainingConfig,
+    folder: str | Path,
+    *,
+    device: str | torch.device | None = None,
+    stop_after: int | None = None,
+    save_seconds: float = 60.0,
+    progress: bool = True,
+) -> TrainingRun:
     """The run in `folder`, trained to the end of its config: begun there, or taken up where it was left.
 
     On one thread a run that was stopped and resumed, however often, has the same weights as one that was not.
@@ -126,7 +131,7 @@ class _Trainer:
                 f"The training diverged at step {self.step}: its loss or its gradient is no number.",
                 got=f"loss {float(loss.detach())}, gradient norm {float(norm)}",
                 do="the last good state and every checkpoint are in the folder; begin a new one with a smaller lr or clip.",
-            )  # fmt: skip
+            )
         for optimizer, _ in self.optimizers:
             optimizer.step()
         self.errors.index_add_(0, episodes.task, squared.detach().float())
@@ -156,8 +161,10 @@ class _Trainer:
         if self._held_out is None:
             self._held_out = config.family.sample_each(config.evaluation, (_EVALUATION_SEED, config.seed))
         with torch.no_grad(), self._precision():
-            parts = [(predictions(self.network, x.to(self.device), y.to(self.device)) - y.to(self.device)).square().mean(1)
-                     for x, y in zip(self._held_out.x.split(256), self._held_out.y.split(256))]  # fmt: skip
+            parts = [
+                (predictions(self.network, x.to(self.device), y.to(self.device)) - y.to(self.device)).square().mean(1)
+                for x, y in zip(self._held_out.x.split(256), self._held_out.y.split(256))
+            ]
         return [round(loss, 6) for loss in torch.cat(parts).view(config.family.n_tasks, -1).float().mean(1).tolist()]
 
     # ---- what it takes to go on ---------------------------------------------------------------------------------

@@ -49,7 +49,9 @@ class TrainingRun:
         """
         held = self._manifest()
         if held is None:
-            raise FormatError("There is no training run in this folder.", got=str(self.path), do="tv-lens train --out names one.")
+            raise FormatError(
+                "There is no training run in this folder.", got=str(self.path), do="tv-lens train --out names one."
+            )
         return TrainingConfig.from_json(held["config"])
 
     @property
@@ -79,22 +81,31 @@ class TrainingRun:
         step = steps[-1] if step is None else step
         if step not in steps:
             near = min(steps, key=lambda kept: abs(kept - step))
-            raise InvalidArgument("No weights were kept after this step.", got=f"step={step}", do=f"the nearest is {near}.",
-                                  allowed=", ".join(map(str, steps)))  # fmt: skip
+            raise InvalidArgument(
+                "No weights were kept after this step.",
+                got=f"step={step}",
+                do=f"the nearest is {near}.",
+                allowed=", ".join(map(str, steps)),
+            )
         tensors, _ = _read(self.file(step))
         return tensors, step
 
     def log(self) -> pd.DataFrame:
         """One row a line of the log and latent task: `step`, `kind` ("training" or "checkpoint"), `task`, `mse`."""
         names = self.config.family.task_names
-        rows = [{"step": line["step"], "kind": line["kind"], "task": name, "mse": mse}
-                for line in self._lines() for name, mse in zip(names, line["mse"])]  # fmt: skip
+        rows = [
+            {"step": line["step"], "kind": line["kind"], "task": name, "mse": mse}
+            for line in self._lines()
+            for name, mse in zip(names, line["mse"])
+        ]
         return pd.DataFrame(rows, columns=["step", "kind", "task", "mse"])
 
     def __repr__(self) -> str:
         config = self.config
-        return (f"TrainingRun of {config.family.kind}, seed {config.seed}: step {self.step} of {config.steps}, "
-                f"{len(self.steps)} checkpoints")  # fmt: skip
+        return (
+            f"TrainingRun of {config.family.kind}, seed {config.seed}: step {self.step} of {config.steps}, "
+            f"{len(self.steps)} checkpoints"
+        )
 
     # ---- writing ------------------------------------------------------------------------------------------------
 
@@ -114,7 +125,9 @@ class TrainingRun:
         try:
             lock.acquire(timeout=0)
         except Timeout as error:
-            raise RunMismatch("Another process trains in this folder.", got=str(self.path), do="wait for it, or name another.") from error
+            raise RunMismatch(
+                "Another process trains in this folder.", got=str(self.path), do="wait for it, or name another."
+            ) from error
         try:
             self._begin(json.loads(json.dumps(config.to_json())))
             yield
@@ -124,19 +137,27 @@ class TrainingRun:
     def _begin(self, asked: dict[str, Any]) -> None:
         kept = self._manifest()
         if kept is None:
-            strange = sorted(p.name for p in self.path.iterdir() if not p.name.startswith(".") and p.name != CHECKPOINTS)
+            strange = sorted(
+                p.name for p in self.path.iterdir() if not p.name.startswith(".") and p.name != CHECKPOINTS
+            )
             if strange:
-                raise InvalidArgument("The folder for a training run holds other files.", got=f"{self.path}: {', '.join(strange[:5])}",
-                                      allowed="an empty folder, a new one, or one that a run was begun in")  # fmt: skip
+                raise InvalidArgument(
+                    "The folder for a training run holds other files.",
+                    got=f"{self.path}: {', '.join(strange[:5])}",
+                    allowed="an empty folder, a new one, or one that a run was begun in",
+                )
             libraries = {name: version(name) for name in ("torch", "transformers", "numpy")}
             held = {"format": FORMAT, "version": VERSION, "config": asked, "begun_with": libraries}
             atomic_write(self.path / CONFIG, json.dumps(held, indent=1) + "\n")
             return
         found = differences(kept["config"], asked)
         if found:
-            raise RunMismatch(f"This folder was begun with another config: {len(found)} difference{'s'[: len(found) != 1]}.",
-                              got=f"{self.path}\n" + "\n".join(f"           {line}" for line in found[:20]),
-                              allowed="the config that it was begun with", do="name another folder.")  # fmt: skip
+            raise RunMismatch(
+                f"This folder was begun with another config: {len(found)} difference{'s'[: len(found) != 1]}.",
+                got=f"{self.path}\n" + "\n".join(f"           {line}" for line in found[:20]),
+                allowed="the config that it was begun with",
+                do="name another folder.",
+            )
 
     def save_checkpoint(self, weights: Mapping[str, Tensor], step: int) -> None:
         atomic_write(self.file(step), _packed(weights, step))
@@ -173,8 +194,12 @@ class TrainingRun:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (ValueError, KeyError, TypeError) as error:
-            raise FormatError("The config of this training run cannot be read.", got=f"{path} ({error})",
-                              allowed=f"{FORMAT}, up to version {VERSION}", do="name another folder.") from error  # fmt: skip
+            raise FormatError(
+                "The config of this training run cannot be read.",
+                got=f"{path} ({error})",
+                allowed=f"{FORMAT}, up to version {VERSION}",
+                do="name another folder.",
+            ) from error
         return held
 
     def _lines(self) -> list[dict[str, Any]]:
@@ -192,8 +217,10 @@ class TrainingRun:
 
 
 def _packed(tensors: Mapping[str, Tensor], step: int) -> bytes:
-    return save({name: value.detach().cpu().contiguous() for name, value in tensors.items()},
-                metadata={"format": FORMAT, "step": str(step)})  # fmt: skip
+    return save(
+        {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
+        metadata={"format": FORMAT, "step": str(step)},
+    )
 
 
 def _read(path: Path, tensors: bool = True) -> tuple[dict[str, Tensor], int]:
@@ -202,5 +229,8 @@ def _read(path: Path, tensors: bool = True) -> tuple[dict[str, Tensor], int]:
             step = int((file.metadata() or {})["step"])
             return {name: file.get_tensor(name) for name in (file.keys() if tensors else ())}, step
     except (SafetensorError, KeyError, ValueError) as error:
-        raise FormatError("A file of weights is damaged, or something else wrote it.", got=f"{path.name} ({error})",
-                          do="take the file away: the checkpoint before it is whole.") from error  # fmt: skip
+        raise FormatError(
+            "A file of weights is damaged, or something else wrote it.",
+            got=f"{path.name} ({error})",
+            do="take the file away: the checkpoint before it is whole.",
+        ) from error

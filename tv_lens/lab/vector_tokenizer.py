@@ -90,8 +90,11 @@ class VectorTokenizer:
             matches.append(match)
             end = match.end()
         if text[end:].strip():
-            raise PromptError("This is not an episode.", got=repr(text[end:].strip()[:40]),
-                              allowed='inputs such as "(0.5 -1.25)" and answers such as "=0.75"')  # fmt: skip
+            raise PromptError(
+                "This is not an episode.",
+                got=repr(text[end:].strip()[:40]),
+                allowed='inputs such as "(0.5 -1.25)" and answers such as "=0.75"',
+            )
         return self._numbered(matches), [match.span() for match in matches]
 
     def _numbered(self, matches: Sequence[re.Match[str]]) -> list[int]:
@@ -112,8 +115,11 @@ class VectorTokenizer:
         except ValueError as error:
             raise PromptError("A coordinate is not a number.", got=repr(text)) from error
         if len(values) != wanted:
-            raise PromptError("An input has another number of coordinates than the network reads.", got=f"{len(values)} in {text!r}",
-                              allowed=str(wanted))  # fmt: skip
+            raise PromptError(
+                "An input has another number of coordinates than the network reads.",
+                got=f"{len(values)} in {text!r}",
+                allowed=str(wanted),
+            )
         first = self._table.answer_at if is_answer else 0
         vector = torch.zeros(self._table.vectors.shape[1])
         vector[first : first + wanted] = torch.tensor(values)

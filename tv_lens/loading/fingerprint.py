@@ -75,9 +75,7 @@ def fingerprint_of(config: Mapping[str, Any], tensors: Iterable[tuple[str, Tenso
     return whole.hexdigest()[:16]
 
 
-def _entries(
-    tensors: Iterable[tuple[str, Tensor]], vocab: Any, tied: bool
-) -> Iterator[tuple[str, str, str, str]]:
+def _entries(tensors: Iterable[tuple[str, Tensor]], vocab: Any, tied: bool) -> Iterator[tuple[str, str, str, str]]:
     """One (name, dtype, shape, digest) a tensor; tied embeddings share a name, so equal ones merge."""
     for name, tensor in tensors:
         if tensor.shape == (vocab,) and not tensor.is_meta and not tensor.any():

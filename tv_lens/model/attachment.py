@@ -50,9 +50,12 @@ class Attachment:
         """Raises `SiteNotReached` if some site did not run since `start_pass` (law R2)."""
         missed = [str(site) for site in self.sites if not self.fired.get(site.tensor)]
         if missed:
-            raise SiteNotReached("A forward pass ended without reaching every attached site.", got=", ".join(missed),
-                                 do="the pass stopped early, or this architecture skips the site; "
-                                    "print(model.registry) shows which sites it has.")  # fmt: skip
+            raise SiteNotReached(
+                "A forward pass ended without reaching every attached site.",
+                got=", ".join(missed),
+                do="the pass stopped early, or this architecture skips the site; "
+                "print(model.registry) shows which sites it has.",
+            )
 
 
 class Hook:
@@ -94,17 +97,23 @@ class Attachments:
         # An edited resid_mid is not written at its own hook, but where its layer's stream comes in and attention adds.
         detours = {t.layer: edits.pop(t) for t in list(edits) if t.component == "resid_mid"}
         ends = {Site(name, layer) for layer in detours for name in ("resid_pre", "attn_out")}
-        hooks = [(t.hook_name, Hook(self._passing, t, edits.get(t, []), reads.get(t, []), detours.get(t.layer, [])))
-                 for t in sorted({*edits, *reads, *ends, *traces}, key=str)]  # fmt: skip
+        hooks = [
+            (t.hook_name, Hook(self._passing, t, edits.get(t, []), reads.get(t, []), detours.get(t.layer, [])))
+            for t in sorted({*edits, *reads, *ends, *traces}, key=str)
+        ]
         gather = [a.logits_at for a in self.active if a.logits_at is not None]
         if gather:
             hooks.append((UNEMBED, Hook(gathered, gather[-1])))
         return hooks
 
     def _passing(
-        self, tensor: Site, edits: Sequence[tuple[Attachment, Edit]], reads: Sequence[tuple[Attachment, Site]],
-        detour: Sequence[tuple[Attachment, Edit]], x: Tensor,
-    ) -> Tensor:  # fmt: skip
+        self,
+        tensor: Site,
+        edits: Sequence[tuple[Attachment, Edit]],
+        reads: Sequence[tuple[Attachment, Site]],
+        detour: Sequence[tuple[Attachment, Edit]],
+        x: Tensor,
+    ) -> Tensor:
         """What happens at a tensor on its way: its edits in order, then its captures, then resid_mid's detour.
 
         TransformerLens's resid_mid hook sits on the MLP's branch, so a write there would not reach the skip
@@ -151,7 +160,10 @@ class Attachments:
         if self.batch is not None and tuple(self.batch.ids.shape) == shape:
             return self.batch
         if self.batch is not None:
-            raise ShapeMismatch(f"{site} has other rows or positions than the tokens.", got=f"{list(shape)}",
-                                allowed=f"{list(self.batch.ids.shape)}")  # fmt: skip
+            raise ShapeMismatch(
+                f"{site} has other rows or positions than the tokens.",
+                got=f"{list(shape)}",
+                allowed=f"{list(self.batch.ids.shape)}",
+            )
         # Somebody calls the TransformerLens model directly: without a mask every token counts as real.
         return TokenBatch(torch.zeros(shape, dtype=torch.long), torch.ones(shape, dtype=torch.bool))

@@ -38,9 +38,10 @@ class AttentionPatterns:
         object.__setattr__(self, "patterns", array)
         if array.ndim != 3 or array.shape[1:] != (len(self.tokens), len(self.tokens)):
             raise ShapeMismatch(
-                "Attention patterns and tokens do not fit.", got=list(array.shape),
+                "Attention patterns and tokens do not fit.",
+                got=list(array.shape),
                 allowed=f"[head, {len(self.tokens)}, {len(self.tokens)}]",
-            )  # fmt: skip
+            )
         if not np.isfinite(array).all():
             raise NonFiniteMetric("These attention patterns are not finite.", got=f"layer {self.layer}")
 
@@ -60,8 +61,11 @@ def attention(model: HookedModel, text: str, layer: int) -> AttentionPatterns:
         >>> plot(attention(model, "Q: go\\nA: went", layer=5))  # doctest: +SKIP
     """
     if model.tokenizer is None:
-        raise InvalidArgument("Tokens can only be shown by a model with a tokenizer.", got=model.name,
-                              do="build AttentionPatterns(tokens, patterns, layer) from your own capture")  # fmt: skip
+        raise InvalidArgument(
+            "Tokens can only be shown by a model with a tokenizer.",
+            got=model.name,
+            do="build AttentionPatterns(tokens, patterns, layer) from your own capture",
+        )
     batch = model.tokens(text)
     if len(batch) != 1:
         raise InvalidArgument("Attention is shown for one prompt.", got=f"{len(batch)} prompts")

@@ -67,11 +67,16 @@ class Capture(Mapping[Site, Tensor]):
         try:
             told = json.loads((folder / CONTENTS).read_text(encoding="utf-8"))
             tokens = TokenBatch(torch.tensor(told["ids"]), torch.tensor(told["mask"], dtype=torch.bool))
-            values = {Site.parse(site): torch.from_numpy(np.load(folder / f"{site}.npy", mmap_mode="r+"))
-                      for site in told["sites"]}  # fmt: skip
+            values = {
+                Site.parse(site): torch.from_numpy(np.load(folder / f"{site}.npy", mmap_mode="r+"))
+                for site in told["sites"]
+            }
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise FormatError("This folder holds no whole capture.", got=f"{folder}: {error}",
-                              do="capture again: one that was stopped leaves no contents.") from error  # fmt: skip
+            raise FormatError(
+                "This folder holds no whole capture.",
+                got=f"{folder}: {error}",
+                do="capture again: one that was stopped leaves no contents.",
+            ) from error
         return cls(values, tokens, told["peak_bytes"])
 
     @property
@@ -102,9 +107,12 @@ def prompts_per_batch(budget: int, per_prompt: int, what: str) -> int:
         BudgetTooSmall: it does not hold one; says the smallest that does.
     """
     if budget < per_prompt:
-        raise BudgetTooSmall(f"The memory budget does not hold one prompt of {what}.", got=f"{budget:,} bytes",
-                             allowed=f"at least {per_prompt:,} bytes",
-                             do="raise memory_budget=, or use shorter prompts.")  # fmt: skip
+        raise BudgetTooSmall(
+            f"The memory budget does not hold one prompt of {what}.",
+            got=f"{budget:,} bytes",
+            allowed=f"at least {per_prompt:,} bytes",
+            do="raise memory_budget=, or use shorter prompts.",
+        )
     return budget // per_prompt
 
 
@@ -127,16 +135,20 @@ def captured(
     around = model.registry.edits_around()
     mixing = [intervention for intervention in around if intervention.mixes_prompts]
     if mixing and size < len(tokens):
-        raise BudgetTooSmall(f"{mixing[0].label} needs all prompts in one batch, and the memory budget splits them.",
-                             got=f"{budget:,} bytes", allowed=f"at least {len(tokens) * per_prompt:,} bytes",
-                             do="raise memory_budget=, or write a value computed before.")  # fmt: skip
+        raise BudgetTooSmall(
+            f"{mixing[0].label} needs all prompts in one batch, and the memory budget splits them.",
+            got=f"{budget:,} bytes",
+            allowed=f"at least {len(tokens) * per_prompt:,} bytes",
+            do="raise memory_budget=, or write a value computed before.",
+        )
     fitting = size
     if not around:  # an edit may hold a value for each prompt of the batch
         size = min(size, prompts_at_once(model, tokens.width))
     values: dict[Site, Tensor] = {}
     work = partial(_read, model, tokens, sites, _stop(sites))
-    for rows, found in in_batches(model, len(tokens), size, tokens.width, work, who="model.capture",
-                                  together=needs_company(around, len(tokens))):  # fmt: skip
+    for rows, found in in_batches(
+        model, len(tokens), size, tokens.width, work, who="model.capture", together=needs_company(around, len(tokens))
+    ):
         for site in sites:
             part = found.pop(site)
             if site not in values:
@@ -184,8 +196,9 @@ def _read(
     # Without positions, parts must stack at the full width.
     placed = all(site.pos is not None and "key_pos" not in site.entry.axes for site in sites)
     batch = tokens.select(rows) if placed else tokens.rows_at(rows)
-    _, attachment = model.forward(batch, reads=sites, logits_at=batch.last[:, None], stop_after=stop,
-                                  who="model.capture")  # fmt: skip
+    _, attachment = model.forward(
+        batch, reads=sites, logits_at=batch.last[:, None], stop_after=stop, who="model.capture"
+    )
     found = {}
     for site in sites:
         value = attachment.values.pop(site).float()

@@ -43,9 +43,11 @@ def refuse_duplicates(edits: Sequence[Edit], batch: TokenBatch | None = None) ->
         earlier = met.setdefault(site.tensor, [])
         twin = next((other for other in earlier if other.overlaps(site) or _meet(other, site, batch)), None)
         if twin is not None:
-            raise DuplicateSite("Two interventions edit the same site in one call.", got=f"{twin} and {site}",
-                                do="stack them on purpose: first.then(second); or nest two "
-                                   "model.intervene contexts.")  # fmt: skip
+            raise DuplicateSite(
+                "Two interventions edit the same site in one call.",
+                got=f"{twin} and {site}",
+                do="stack them on purpose: first.then(second); or nest two model.intervene contexts.",
+            )
         earlier.append(site)
 
 
@@ -65,10 +67,11 @@ def refuse_misaligned(edits: Sequence[Edit], batch: TokenBatch) -> None:
         everywhere = edit.site.pos is None or "key_pos" in edit.site.entry.axes
         if edit.rows is None and everywhere and edit.intervention.mixes_prompts:
             shortest, longest = int(batch.lengths.min()), int(batch.lengths.max())
-            raise MisalignedPrompts(f"{edit.intervention.label} takes values from prompts of other lengths, which have "
-                                    "padding there.", got=f"prompts of {shortest} to {longest} tokens",
-                                    do="name a position that every prompt has, such as -1, or use prompts of one "
-                                    "length.")  # fmt: skip
+            raise MisalignedPrompts(
+                f"{edit.intervention.label} takes values from prompts of other lengths, which have padding there.",
+                got=f"prompts of {shortest} to {longest} tokens",
+                do="name a position that every prompt has, such as -1, or use prompts of one length.",
+            )
 
 
 def positions_of(
@@ -100,11 +103,16 @@ def edited(x: Tensor, intervention: Intervention, rows: Tensor | None, cols: Ten
     hidden = selected <= torch.finfo(x.dtype).min / 2 if site.component == "scores" else None
     value = intervention.edit(selected if hidden is None else selected.masked_fill(hidden, 0.0))
     if untouched is not None and x._version != untouched:
-        raise InvalidArgument(f"{intervention.label} changes its input in place.",
-                              do="return a new tensor, such as x * 0 instead of x.zero_().")  # fmt: skip
+        raise InvalidArgument(
+            f"{intervention.label} changes its input in place.",
+            do="return a new tensor, such as x * 0 instead of x.zero_().",
+        )
     if value.shape != selected.shape:
-        raise ShapeMismatch(f"{intervention.label} changed the shape of what it edits.", got=f"{list(value.shape)}",
-                            allowed=f"{list(selected.shape)}")  # fmt: skip
+        raise ShapeMismatch(
+            f"{intervention.label} changed the shape of what it edits.",
+            got=f"{list(value.shape)}",
+            allowed=f"{list(selected.shape)}",
+        )
     value = value if hidden is None else torch.where(hidden, selected, value)
     out = x.clone()
     by_position(out, site)[where] = value.to(x.dtype)

@@ -36,9 +36,10 @@ class HookedBridge:
 
     def __init__(self, bridge: TransformerBridge):
         if getattr(bridge, "compatibility_mode", False):
-            raise ModelLoadError("The TransformerBridge is in compatibility mode: its weights are folded and centred.",
-                                 do="load the model anew without enable_compatibility_mode(); tv_lens works on raw "
-                                    "weights.")  # fmt: skip
+            raise ModelLoadError(
+                "The TransformerBridge is in compatibility mode: its weights are folded and centred.",
+                do="load the model anew without enable_compatibility_mode(); tv_lens works on raw weights.",
+            )
         self.tl = bridge
         self.shape = _shape_of(bridge)
         self.registry = HookRegistry(bridge, self.shape)
@@ -71,11 +72,17 @@ class HookedBridge:
 
     @telling_when_full
     def forward(
-        self, batch: TokenBatch, edits: Sequence[Edit | Intervention] = (), reads: Sequence[Site] = (),
-        logits_at: Int[Tensor, "batch n"] | None = None, stop_after: int | None = None, who: str = "model.forward",
-        logit_columns: Int[Tensor, "batch n k"] | None = None, block_call: BlockCall | None = None,
+        self,
+        batch: TokenBatch,
+        edits: Sequence[Edit | Intervention] = (),
+        reads: Sequence[Site] = (),
+        logits_at: Int[Tensor, "batch n"] | None = None,
+        stop_after: int | None = None,
+        who: str = "model.forward",
+        logit_columns: Int[Tensor, "batch n k"] | None = None,
+        block_call: BlockCall | None = None,
         **model_arguments: Any,
-    ) -> tuple[Float[Tensor, "batch n d_vocab"] | None, Attachment]:  # fmt: skip
+    ) -> tuple[Float[Tensor, "batch n d_vocab"] | None, Attachment]:
         """One hooked pass: the logits, and the attachment with what was read.
 
         Args:
@@ -112,10 +119,15 @@ class HookedBridge:
 
     @telling_when_full
     def gradients(
-        self, batch: TokenBatch, sites: Sequence[Site], score: Callable[[Tensor], Float[Tensor, "batch"]],
-        edits: Sequence[Edit | Intervention] = (), reads: Sequence[Site] = (), at: Site | None = None,
+        self,
+        batch: TokenBatch,
+        sites: Sequence[Site],
+        score: Callable[[Tensor], Float[Tensor, "batch"]],
+        edits: Sequence[Edit | Intervention] = (),
+        reads: Sequence[Site] = (),
+        at: Site | None = None,
         who: str = "model.gradients",
-    ) -> tuple[Float[Tensor, "batch"], dict[Site, Tensor], Attachment]:  # fmt: skip
+    ) -> tuple[Float[Tensor, "batch"], dict[Site, Tensor], Attachment]:
         """Each prompt's score, its gradient at whole tensors, and the attachment with what was read.
 
         No weight takes part in the graph, which begins at the first of the sites.
@@ -130,16 +142,21 @@ class HookedBridge:
             at: a tensor to score instead of the logits; the pass stops after its layer.
             who: the verb that asks.
         """
-        wanted = {site: Site("attn_out", site.layer) if site.component == "resid_mid" else site.tensor
-                  for site in sites}  # fmt: skip
+        wanted = {
+            site: Site("attn_out", site.layer) if site.component == "resid_mid" else site.tensor for site in sites
+        }
         traced = dict.fromkeys([*wanted.values(), *([] if at is None else [at.tensor])])
         gathers = at is None and self.registry.can_gather
         arguments = dict(self.registry.pass_arguments)
         if at is not None and (stop := max([at, *wanted], key=lambda site: site.layer or 0).layer) < self.n_layers - 1:
             arguments["stop_at_layer"] = stop + 1
-        with self.registry.attach(
-            who, edits, reads, batch.last[:, None] if gathers else None, traced=tuple(traced)
-        ) as attachment, _frozen(self.tl), torch.enable_grad():  # fmt: skip
+        with (
+            self.registry.attach(
+                who, edits, reads, batch.last[:, None] if gathers else None, traced=tuple(traced)
+            ) as attachment,
+            _frozen(self.tl),
+            torch.enable_grad(),
+        ):
             for active in self.registry.attached:
                 active.start_pass()
             with self.registry.batch(batch):
@@ -175,24 +192,39 @@ def _frozen(module: torch.nn.Module) -> Iterator[None]:
 
 def _shape_of(bridge: TransformerBridge) -> ModelShape:
     if not hasattr(bridge, "blocks"):
-        raise SiteAbsent("This architecture has no stack of blocks in TransformerLens.",
-                         got=type(bridge.original_model).__name__, do="use a decoder-only language model.")  # fmt: skip
+        raise SiteAbsent(
+            "This architecture has no stack of blocks in TransformerLens.",
+            got=type(bridge.original_model).__name__,
+            do="use a decoder-only language model.",
+        )
     cfg = bridge.cfg
     return ModelShape(
-        n_layers=len(bridge.blocks), n_heads=cfg.n_heads, n_kv_heads=cfg.n_key_value_heads or cfg.n_heads,
-        d_model=cfg.d_model, d_head=cfg.d_head, d_mlp=cfg.d_mlp or 0, d_vocab=cfg.d_vocab, n_ctx=cfg.n_ctx,
-    )  # fmt: skip
+        n_layers=len(bridge.blocks),
+        n_heads=cfg.n_heads,
+        n_kv_heads=cfg.n_key_value_heads or cfg.n_heads,
+        d_model=cfg.d_model,
+        d_head=cfg.d_head,
+        d_mlp=cfg.d_mlp or 0,
+        d_vocab=cfg.d_vocab,
+        n_ctx=cfg.n_ctx,
+    )
 
 
 def check_unbridged(model: torch.nn.Module) -> None:
     """Raises `ModelLoadError` where `bridge_of` cannot take a module: it has no config, or is bridged already."""
     if not hasattr(model, "config"):
-        raise ModelLoadError("This module is not a Hugging Face model.", got=type(model).__name__,
-                             allowed="a transformers model with its config, or a TransformerBridge")  # fmt: skip
+        raise ModelLoadError(
+            "This module is not a Hugging Face model.",
+            got=type(model).__name__,
+            allowed="a transformers model with its config, or a TransformerBridge",
+        )
     if any(name.endswith("_original_component") for name, _ in model.named_modules()):
         # A second bridge would take the parts out of the first one, which then misses hooks.
-        raise ModelLoadError("This Hugging Face model is inside a TransformerBridge already.", got=type(model).__name__,
-                             do="use the HookedModel made of it, or load the Hugging Face model anew.")  # fmt: skip
+        raise ModelLoadError(
+            "This Hugging Face model is inside a TransformerBridge already.",
+            got=type(model).__name__,
+            do="use the HookedModel made of it, or load the Hugging Face model anew.",
+        )
 
 
 def bridge_of(model: torch.nn.Module, label: str) -> TransformerBridge:
@@ -207,6 +239,8 @@ def bridge_of(model: torch.nn.Module, label: str) -> TransformerBridge:
     try:
         return build_bridge_from_module(model, architecture, hf_config=model.config, model_name=label)
     except Exception as error:
-        raise ModelLoadError("TransformerLens could not bridge this model.", got=f"{architecture}: {error}",
-                             do="see transformer_lens.supported_models for the architectures it knows."
-                             ) from error  # fmt: skip
+        raise ModelLoadError(
+            "TransformerLens could not bridge this model.",
+            got=f"{architecture}: {error}",
+            do="see transformer_lens.supported_models for the architectures it knows.",
+        ) from error

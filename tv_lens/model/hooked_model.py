@@ -47,8 +47,14 @@ class HookedModel(HookedBridge):
         torch.Size([30, 1, 5, 576])
     """
 
-    def __init__(self, bridge: TransformerBridge, tokenizer: Any = None, name: str = "", fingerprint: str = "",
-                 memory_budget: int = GIB):  # fmt: skip
+    def __init__(
+        self,
+        bridge: TransformerBridge,
+        tokenizer: Any = None,
+        name: str = "",
+        fingerprint: str = "",
+        memory_budget: int = GIB,
+    ):
         super().__init__(bridge)
         self.tokenizer = tokenizer
         self.name = name
@@ -79,8 +85,11 @@ class HookedModel(HookedBridge):
     @property
     def _tokenizer(self) -> Any:
         if self.tokenizer is None:
-            raise PromptError("This model has no tokenizer.", got=self.name or self.architecture,
-                              do="pass token ids, or tv.load(model, tokenizer=...).")  # fmt: skip
+            raise PromptError(
+                "This model has no tokenizer.",
+                got=self.name or self.architecture,
+                do="pass token ids, or tv.load(model, tokenizer=...).",
+            )
         return self.tokenizer
 
     def tokens(self, prompts: Tokens) -> TokenBatch:
@@ -102,27 +111,39 @@ class HookedModel(HookedBridge):
             batch = prompts
         else:
             if not all(isinstance(text, str) for text in prompts):
-                raise InvalidArgument("Prompts are texts or token ids.", got=repr(type(prompts).__name__),
-                                      allowed="str, list of str, Int[Tensor, 'batch pos'], TokenBatch")  # fmt: skip
+                raise InvalidArgument(
+                    "Prompts are texts or token ids.",
+                    got=repr(type(prompts).__name__),
+                    allowed="str, list of str, Int[Tensor, 'batch pos'], TokenBatch",
+                )
             batch = TokenBatch.from_lists([self._tokenizer(text).input_ids for text in prompts])
         if batch.is_padded and bool((batch.first > 0).any()):
             batch = TokenBatch.from_lists(batch.rows())
         known = batch.ids[batch.mask]
         if int(known.min()) < 0 or int(known.max()) >= self.n_ids:
-            raise PromptError("A token id is not in the model's vocabulary.",
-                              got=f"{int(known.min())} to {int(known.max())}", allowed=f"0 to {self.n_ids - 1}",
-                              do="use the model's own tokenizer.")  # fmt: skip
+            raise PromptError(
+                "A token id is not in the model's vocabulary.",
+                got=f"{int(known.min())} to {int(known.max())}",
+                allowed=f"0 to {self.n_ids - 1}",
+                do="use the model's own tokenizer.",
+            )
         if batch.width > self.shape.n_ctx:
-            raise PromptError("A prompt is longer than the model's context.", got=f"{batch.width} tokens",
-                              allowed=f"at most {self.shape.n_ctx}", do="use fewer demonstrations.")  # fmt: skip
+            raise PromptError(
+                "A prompt is longer than the model's context.",
+                got=f"{batch.width} tokens",
+                allowed=f"at most {self.shape.n_ctx}",
+                do="use fewer demonstrations.",
+            )
         return batch.to(self.device)
 
     # ---- running ------------------------------------------------------------------------------------------------
 
     def run(
-        self, prompts: Tokens, interventions: Intervention | Sequence[Intervention] = (),
+        self,
+        prompts: Tokens,
+        interventions: Intervention | Sequence[Intervention] = (),
         logits: Literal["last", "all"] = "last",
-    ) -> Float[Tensor, "batch d_vocab"] | Float[Tensor, "batch pos d_vocab"]:  # fmt: skip
+    ) -> Float[Tensor, "batch d_vocab"] | Float[Tensor, "batch pos d_vocab"]:
         """The model's logits, float32: after each prompt's last real token, or after every token.
 
         Raises:
@@ -138,10 +159,13 @@ class HookedModel(HookedBridge):
         return found[0] if len(found) == 1 else torch.cat(found)  # logits are large: a single part is not copied
 
     def capture(
-        self, prompts: Tokens, sites: Sites | Site | str | Sequence[Site | str],
-        positions: int | Sequence[int] | None = None, memory_budget: int | None = None,
+        self,
+        prompts: Tokens,
+        sites: Sites | Site | str | Sequence[Site | str],
+        positions: int | Sequence[int] | None = None,
+        memory_budget: int | None = None,
         store: str | Path | None = None,
-    ) -> Capture:  # fmt: skip
+    ) -> Capture:
         """What chosen sites hold, on the host in float32, keyed by `Site`; run in batches that fit the budget.
 
         Args:
@@ -184,11 +208,17 @@ def _run(model: HookedModel, batch: TokenBatch, edits: Sequence[Intervention], l
 
 
 def load(
-    source: str | Path | TransformerBridge | torch.nn.Module | HookedModel, *, tokenizer: Any = None,
-    name: str | None = None, revision: str | None = None, dtype: torch.dtype | str = torch.float32,
-    device: str | torch.device | None = None, device_map: str | Mapping[str, Any] | None = None,
-    trust_remote_code: bool = False, memory_budget: int = GIB,
-) -> HookedModel:  # fmt: skip
+    source: str | Path | TransformerBridge | torch.nn.Module | HookedModel,
+    *,
+    tokenizer: Any = None,
+    name: str | None = None,
+    revision: str | None = None,
+    dtype: torch.dtype | str = torch.float32,
+    device: str | torch.device | None = None,
+    device_map: str | Mapping[str, Any] | None = None,
+    trust_remote_code: bool = False,
+    memory_budget: int = GIB,
+) -> HookedModel:
     """A `HookedModel` from whatever holds one.
 
     Args:

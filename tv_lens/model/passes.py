@@ -48,9 +48,8 @@ def prompts_at_once(model: OnDevice, width: int) -> int:
 
 
 def in_batches(
-    model: OnDevice, n: int, size: int, width: int, work: Callable[[slice], T], *, who: str,
-    together: str | None = None,
-) -> Iterator[tuple[slice, T]]:  # fmt: skip
+    model: OnDevice, n: int, size: int, width: int, work: Callable[[slice], T], *, who: str, together: str | None = None
+) -> Iterator[tuple[slice, T]]:
     """Which prompts were run, and what `work` made of them, batch after batch.
 
     A batch for which the device has no room is halved, with a warning; so are the later ones, of this loop and of the
@@ -88,9 +87,10 @@ def _tried(work: Callable[[slice], T], rows: slice, together: str | None) -> tup
     except OutOfMemory as error:
         if together is not None:
             raise OutOfMemory(
-                f"{together} needs all prompts in one batch, and the device has no room for them.", got=error.got,
+                f"{together} needs all prompts in one batch, and the device has no room for them.",
+                got=error.got,
                 do="ask for fewer prompts, or write a value computed before.",
-            ) from error  # fmt: skip
+            ) from error
         if rows.stop - rows.start == 1:
             raise
     return False, None  # said outside of the handler: the error holds every frame of the pass, and their tensors
@@ -141,9 +141,10 @@ def telling_when_full(run: Callable[..., T]) -> Callable[..., T]:
             what = "one prompt" if len(batch) == 1 else f"{len(batch)} prompts"
             said = str(error).strip().splitlines() or [type(error).__name__]
             raise OutOfMemory(
-                f"{model.device} has no room for a pass over {what} of {batch.width} tokens.", got=said[0][:200],
+                f"{model.device} has no room for a pass over {what} of {batch.width} tokens.",
+                got=said[0][:200],
                 do="use shorter prompts or fewer sites and positions; a smaller memory_budget= runs fewer at once; "
-                   "tv.load(..., dtype='bfloat16') or device_map='auto' leaves more room beside the weights.",
-            ) from error  # fmt: skip
+                "tv.load(..., dtype='bfloat16') or device_map='auto' leaves more room beside the weights.",
+            ) from error
 
     return passing

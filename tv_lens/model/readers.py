@@ -210,8 +210,14 @@ class Readers:
         # A sequential block's MLP reads the stream after attention: without attention that is what goes in.
         edits = [Edit(Zero(Site("attn_out", layer)))] if part == "mlp" and not self.parallel else []
         call = self.passing(stream[:, None], layer)
-        _, attachment = self._model().forward(TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool)), edits, [site],
-                                      stop_after=layer, block_call=call, who="readers")  # fmt: skip
+        _, attachment = self._model().forward(
+            TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool)),
+            edits,
+            [site],
+            stop_after=layer,
+            block_call=call,
+            who="readers",
+        )
         return attachment.values[site][:, 0].to(torch.float32)
 
     # ---- the check --------------------------------------------------------------------------------------------------
@@ -250,8 +256,12 @@ class Readers:
             if not self._close(self._tried(lambda: self.value(layer, "mlp", middle)), mlp):
                 self.plan["mlp"] = "blocks"
         if self.parallel and "blocks" in self.plan.values():
-            self._must_agree(self._by_block(0, "mlp", held[Site("resid_pre", 0)].flatten(0, 1)),
-                             held[Site("mlp_out", 0)].flatten(0, 1), 0, "Parallel attention and MLP")  # fmt: skip
+            self._must_agree(
+                self._by_block(0, "mlp", held[Site("resid_pre", 0)].flatten(0, 1)),
+                held[Site("mlp_out", 0)].flatten(0, 1),
+                0,
+                "Parallel attention and MLP",
+            )
 
     def _tried(self, compute: Callable[[], Tensor]) -> Tensor | None:
         try:
@@ -267,9 +277,12 @@ class Readers:
 
     def _must_agree(self, found: Tensor | None, wanted: Tensor, layer: int, what: str) -> None:
         if not self._close(found, wanted):
-            raise SiteAbsent(f"{what} of layer {layer} do not add up to what enters the residual stream, so this "
-                             "architecture has no edges between them.", got=type(self._tl.original_model).__name__,
-                             do="use a model whose blocks add attention and MLP to the stream.")  # fmt: skip
+            raise SiteAbsent(
+                f"{what} of layer {layer} do not add up to what enters the residual stream, so this "
+                "architecture has no edges between them.",
+                got=type(self._tl.original_model).__name__,
+                do="use a model whose blocks add attention and MLP to the stream.",
+            )
 
 
 def _bare(module: nn.Module) -> nn.Module:

@@ -83,8 +83,11 @@ class HookRegistry:
             self.pass_arguments = self._arguments_that_run(tokens)
             types = getattr(getattr(self._bridge.original_model, "config", None), "layer_types", None)
             kinds = layer_kinds(list(self._bridge.blocks), types)
-            candidates = [Site(name, layer) for name, entry in COMPONENTS.items()
-                          for layer in (sorted(set(kinds)) if entry.layered else [None])]  # fmt: skip
+            candidates = [
+                Site(name, layer)
+                for name, entry in COMPONENTS.items()
+                for layer in (sorted(set(kinds)) if entry.layered else [None])
+            ]
             found = verdicts(candidates, *self._perturbed_pass(candidates, tokens), self._shape)
         for name, entry in COMPONENTS.items():
             for layer in range(self._shape.n_layers) if entry.layered else [None]:
@@ -104,9 +107,11 @@ class HookRegistry:
                 return arguments
             except RuntimeError as error:
                 failure = error
-        raise ModelLoadError(f"TransformerLens could not run this {self.architecture}.",
-                             got=str(failure).splitlines()[0],
-                             do="load it in float32: tv.load(..., dtype=torch.float32).") from failure  # fmt: skip
+        raise ModelLoadError(
+            f"TransformerLens could not run this {self.architecture}.",
+            got=str(failure).splitlines()[0],
+            do="load it in float32: tv.load(..., dtype=torch.float32).",
+        ) from failure
 
     def _perturbed_pass(
         self, candidates: list[Site], tokens: Int[Tensor, "1 pos"]
@@ -124,8 +129,11 @@ class HookRegistry:
                     stack.enter_context(raised_flag(self._bridge, flag))
                 except NotImplementedError:  # TransformerLens cannot split this attention by head
                     hooked -= {site for site in hooked if site.entry.flag == flag}
-            hooks = [(site.hook_name, Hook(_perturbed, values, site, row))
-                     for row, site in enumerate(candidates, start=1) if site in hooked]  # fmt: skip
+            hooks = [
+                (site.hook_name, Hook(_perturbed, values, site, row))
+                for row, site in enumerate(candidates, start=1)
+                if site in hooked
+            ]
             stack.enter_context(self._bridge.hooks(fwd_hooks=hooks))
             logits = self._bridge(tokens.expand(len(candidates) + 1, -1), **self.pass_arguments)
         # A model of one logit is compared at every token.
@@ -140,13 +148,21 @@ class HookRegistry:
         site.check(self._shape)
         support = self.support(site)
         if not support.read:
-            have = [name for name, entry in COMPONENTS.items()
-                    if self._support[name, site.layer if entry.layered else None].read]  # fmt: skip
-            raise SiteAbsent(f"This {self.architecture} has no {site.component}.", got=str(site),
-                             allowed=", ".join(have), do=support.reason)  # fmt: skip
+            have = [
+                name
+                for name, entry in COMPONENTS.items()
+                if self._support[name, site.layer if entry.layered else None].read
+            ]
+            raise SiteAbsent(
+                f"This {self.architecture} has no {site.component}.",
+                got=str(site),
+                allowed=", ".join(have),
+                do=support.reason,
+            )
         if write and not support.write:
-            raise SiteNotWritable(f"An edit at {site} would be discarded by {self.architecture}.", got=str(site),
-                                  do=support.reason)  # fmt: skip
+            raise SiteNotWritable(
+                f"An edit at {site} would be discarded by {self.architecture}.", got=str(site), do=support.reason
+            )
         return site
 
     @property

@@ -32,12 +32,18 @@ class Support:
 
 NO_HOOK = Support(False, False, "this architecture has no such hook in TransformerLens.")
 NEVER_FIRES = Support(False, False, "the hook exists, but does not run in a forward pass of this architecture.")
-DISCARDED = Support(True, False, "the hook can be read, but the model does not use what is written there "
-                    "(attention is computed by the original code).")  # fmt: skip
-MIDDLE_NOT_A_SUM = Support(True, False, "resid_pre + attn_out is not resid_mid here, so it cannot be written "
-                           "through attn_out.")  # fmt: skip
-NOT_SCORES = Support(False, False, "the hook holds the pattern here, not the scores "
-                     "(attention is computed by the original code).")  # fmt: skip
+DISCARDED = Support(
+    True,
+    False,
+    "the hook can be read, but the model does not use what is written there "
+    "(attention is computed by the original code).",
+)
+MIDDLE_NOT_A_SUM = Support(
+    True, False, "resid_pre + attn_out is not resid_mid here, so it cannot be written through attn_out."
+)
+NOT_SCORES = Support(
+    False, False, "the hook holds the pattern here, not the scores (attention is computed by the original code)."
+)
 WRITABLE = Support(True, True)
 
 
@@ -68,9 +74,12 @@ def layer_kinds(blocks: list, layer_types: list | None) -> list[int]:
 
 
 def verdicts(
-    candidates: Sequence[Site], hooked: Collection[Site], values: Mapping[Site, Tensor],
-    logits: Float[Tensor, "row n"], shape: ModelShape,
-) -> dict[Site, Support]:  # fmt: skip
+    candidates: Sequence[Site],
+    hooked: Collection[Site],
+    values: Mapping[Site, Tensor],
+    logits: Float[Tensor, "row n"],
+    shape: ModelShape,
+) -> dict[Site, Support]:
     """What the probe's pass says of each candidate; candidate i was perturbed in row i + 1, row 0 not at all."""
     spread = logits[0].std()
     moved = (logits - logits[0]).abs().amax(-1) > 1e-4 * spread

@@ -37,11 +37,20 @@ MODES = ("replace", "add")
 
 
 def patch(
-    model: HookedModel, pairs: PromptPairs, sites: SitesLike | Mapping[str, SitesLike], *,
-    over: Sequence[str] | None = None, metric: Metric = logit_diff, direction: str = "denoising",
-    mode: str = "replace", scales: Sequence[float | int] | None = None, plan: str = "auto",
-    memory_budget: int | None = None, run: RunLike = None, progress: bool = True,
-) -> Sweep:  # fmt: skip
+    model: HookedModel,
+    pairs: PromptPairs,
+    sites: SitesLike | Mapping[str, SitesLike],
+    *,
+    over: Sequence[str] | None = None,
+    metric: Metric = logit_diff,
+    direction: str = "denoising",
+    mode: str = "replace",
+    scales: Sequence[float | int] | None = None,
+    plan: str = "auto",
+    memory_budget: int | None = None,
+    run: RunLike = None,
+    progress: bool = True,
+) -> Sweep:
     """The metric with activations of the source run written into the base run, one cell at a time.
 
     Args:
@@ -92,17 +101,29 @@ def patch(
     base, source = tokens.corrupted.tokens, tokens.clean.tokens
     if direction == "noising":
         base, source = source, base
-    work = _Work(model, tokens, model.tokens(base), model.tokens(source), cells, mode, plan,
-                 memory_budget or model.memory_budget)  # fmt: skip
+    work = _Work(
+        model, tokens, model.tokens(base), model.tokens(source), cells, mode, plan, memory_budget or model.memory_budget
+    )
     parts = work.parts()
 
     # 2. the runs without a patch, then shard by shard the source run's activations written into the base run
     values, runs = np.full(len(cells) * len(pairs), np.nan), None
-    config = {"model": model_described(model), "prompts": pairs.recipe, "clean": tokens.clean.tokens,
-              "corrupted": tokens.corrupted.tokens, "answers": tokens.answers, "over": over, "metric": metric,
-              "sites": [[target.set, str(target.site)] for target in targets], "direction": direction, "mode": mode,
-              "scales": scales, "plan": work.kind,
-              "memory_budget": work.budget, "shard_sizes": [len(part) for part in parts]}  # fmt: skip
+    config = {
+        "model": model_described(model),
+        "prompts": pairs.recipe,
+        "clean": tokens.clean.tokens,
+        "corrupted": tokens.corrupted.tokens,
+        "answers": tokens.answers,
+        "over": over,
+        "metric": metric,
+        "sites": [[target.set, str(target.site)] for target in targets],
+        "direction": direction,
+        "mode": mode,
+        "scales": scales,
+        "plan": work.kind,
+        "memory_budget": work.budget,
+        "shard_sizes": [len(part) for part in parts],
+    }
     with shards(run, verb="patch", config=config, total=1 + len(parts)) as kept:
         done = sum(len(parts[i - 1]) for i in kept.done if i > 0)
         with progress_bar("tv.patch", len(values), "patched runs", progress, done) as bar:
@@ -123,12 +144,25 @@ def patch(
     info = info_of(metric)
     return Sweep(
         values=array_of(values.reshape(len(cells), -1).T, cells, over, tokens),
-        metric=info.name, units=info.units, sign=info.sign,
-        clean=plain["clean"], corrupted=plain["corrupted"],
+        metric=info.name,
+        units=info.units,
+        sign=info.sign,
+        clean=plain["clean"],
+        corrupted=plain["corrupted"],
         name=f"{direction} {', '.join(sorted({site.component for site in addresses}))} of {pairs.task}",
-        provenance={"verb": "patch", "model": model.name, "fingerprint": model.fingerprint, "direction": direction, "mode": mode,
-                    "prompts": pairs.recipe, **note, **provenance, **kept.provenance, "zero": info.zero},
-    )  # fmt: skip
+        provenance={
+            "verb": "patch",
+            "model": model.name,
+            "fingerprint": model.fingerprint,
+            "direction": direction,
+            "mode": mode,
+            "prompts": pairs.recipe,
+            **note,
+            **provenance,
+            **kept.provenance,
+            "zero": info.zero,
+        },
+    )
 
 
 def _scales(mode: str, scales: Sequence[float | int] | None, over: Sequence[str]) -> list[float]:
@@ -136,12 +170,18 @@ def _scales(mode: str, scales: Sequence[float | int] | None, over: Sequence[str]
     if mode not in MODES:
         raise unknown("way of patching", mode, MODES)
     if mode == "replace" and (scales is not None or "scale" in over):
-        raise InvalidArgument("What is replaced has no scale.", got=f"scales={scales}, over={tuple(over)}",
-                              do='mode="add" adds the difference of the two runs, scaled.')  # fmt: skip
+        raise InvalidArgument(
+            "What is replaced has no scale.",
+            got=f"scales={scales}, over={tuple(over)}",
+            do='mode="add" adds the difference of the two runs, scaled.',
+        )
     found = [1.0] if scales is None else [float(scale) for scale in scales]
     if not found or ("scale" not in over and len(found) > 1):
-        raise InvalidArgument("Several scales are swept over.", got=f"scales={scales}, over={tuple(over)}",
-                              do='name the axis: over=("layer", "scale").')  # fmt: skip
+        raise InvalidArgument(
+            "Several scales are swept over.",
+            got=f"scales={scales}, over={tuple(over)}",
+            do='name the axis: over=("layer", "scale").',
+        )
     return found
 
 
@@ -158,12 +198,18 @@ def _tokenized(
     if pairs.drawn_by is not None:
         tokens = pairs.uniform(model).tokenize(model)
         if tokens.is_uniform:
-            return tokens, {"redrawn": True, "redrawn_why": "the sweep over positions needs prompts of one structure; "
-                            "they were drawn again, same seed, from words of the commonest token counts"}  # fmt: skip
+            return tokens, {
+                "redrawn": True,
+                "redrawn_why": "the sweep over positions needs prompts of one structure; "
+                "they were drawn again, same seed, from words of the commonest token counts",
+            }
     tokens.check_aligned()
     if by_position and not tokens.is_uniform:
-        raise MisalignedPrompts("The prompts have different structures, so a position has no one meaning.",
-                                got=f"{tokens!r}", do='sweep over "span", or give prompts of one token structure.')  # fmt: skip
+        raise MisalignedPrompts(
+            "The prompts have different structures, so a position has no one meaning.",
+            got=f"{tokens!r}",
+            do='sweep over "span", or give prompts of one token structure.',
+        )
     return tokens, {"redrawn": False}
 
 
@@ -218,11 +264,18 @@ class _Work:
     def parts(self) -> list[list[int]]:
         """The numbers in shards; the source run's activations of one fit the budget (one example's at least)."""
         n = len(self.base)
-        starts = [min(min(self._places(cell, site, i)[1]) for site in cell.sites) for cell in self.cells for i in range(n)]
+        starts = [
+            min(min(self._places(cell, site, i)[1]) for site in cell.sites) for cell in self.cells for i in range(n)
+        ]
         tensors = {site.tensor for cell in self.cells for site in cell.sites}
         per_example = 4 * sum(floats_of(tensor, self.source.width, self.model.shape) for tensor in tensors)
-        return cut_rows([number % n for number in range(len(starts))], starts, self.lengths[1], whole=self.kind != "rows",
-                        most_prompts=max(1, self.budget // per_example))  # fmt: skip
+        return cut_rows(
+            [number % n for number in range(len(starts))],
+            starts,
+            self.lengths[1],
+            whole=self.kind != "rows",
+            most_prompts=max(1, self.budget // per_example),
+        )
 
     def owners(self, part: Sequence[int]) -> Int[Tensor, "row"]:
         """The example of each number."""
@@ -238,8 +291,9 @@ class _Work:
             minus = self.model.capture(self.base.select(examples), self._tensors(numbers), memory_budget=self.budget)
         places = {i: at for at, i in enumerate(examples)}
         rows = [self._row(self.cells[cell], held, minus, places[i], i) for cell, i in numbers]
-        return run_rows(self.model, self.base, rows, readout, plan=self.plan, memory_budget=self.budget, who="tv.patch",
-                        bar=bar)  # fmt: skip
+        return run_rows(
+            self.model, self.base, rows, readout, plan=self.plan, memory_budget=self.budget, who="tv.patch", bar=bar
+        )
 
     def _tensors(self, numbers: Sequence[tuple[int, int]]) -> list[Site]:
         chosen = {cell for cell, _ in numbers}
@@ -283,6 +337,7 @@ def last_logits(
             kept[i] = row
         return torch.zeros(len(index))
 
-    run_rows(model, tokens, [Row(i) for i in range(len(tokens))], keep, memory_budget=budget, who=who,
-             show_progress=False)  # fmt: skip
+    run_rows(
+        model, tokens, [Row(i) for i in range(len(tokens))], keep, memory_budget=budget, who=who, show_progress=False
+    )
     return torch.stack(kept)

@@ -46,11 +46,15 @@ def axes_of(over: Sequence[str] | None, sites: object) -> tuple[str, ...]:
         if axis not in AXES:
             raise unknown("axis of a patching sweep", axis, AXES)
     if len(set(over)) < len(over) or ("pos" in over and "span" in over):
-        raise InvalidArgument("The axes of a sweep must be different; positions are swept singly or by span.",
-                              got=", ".join(over))  # fmt: skip
+        raise InvalidArgument(
+            "The axes of a sweep must be different; positions are swept singly or by span.", got=", ".join(over)
+        )
     if ("set" in over) != isinstance(sites, Mapping):
-        raise InvalidArgument('Sets of sites and the axis "set" come together.', got=f"over={over}",
-                              do='tv.patch(model, pairs, {"early": ["z[3].h1", "z[4].h0"], "late": ["z[9].h2"]})')  # fmt: skip
+        raise InvalidArgument(
+            'Sets of sites and the axis "set" come together.',
+            got=f"over={over}",
+            do='tv.patch(model, pairs, {"early": ["z[3].h1", "z[4].h0"], "late": ["z[9].h2"]})',
+        )
     return over
 
 
@@ -63,11 +67,17 @@ def targets_of(model: HookedModel, sites: SitesLike | Mapping[str, SitesLike], o
         raise EmptySelection("No site was named.", do='tv.sites("resid_post")')
     if "head" in over and any(site.entry.head_axis is None for site in found):
         flat = sorted({site.component for site in found if site.entry.head_axis is None})
-        raise InvalidArgument("A component without heads cannot be swept over heads.", got=", ".join(flat),
-                              allowed="q, k, v, z, result, pattern, scores")  # fmt: skip
+        raise InvalidArgument(
+            "A component without heads cannot be swept over heads.",
+            got=", ".join(flat),
+            allowed="q, k, v, z, result, pattern, scores",
+        )
     if {"pos", "span"} & set(over) and any(site.pos is not None for site in found):
-        raise InvalidArgument("The sites name a position and the sweep runs over positions.", got=f"over={over}",
-                              do="leave pos= out of the sites, or 'pos' out of over=.")  # fmt: skip
+        raise InvalidArgument(
+            "The sites name a position and the sweep runs over positions.",
+            got=f"over={over}",
+            do="leave pos= out of the sites, or 'pos' out of over=.",
+        )
     for site in found:
         model.registry.check(site, write=True)
     return targets
@@ -93,14 +103,24 @@ def cells_of(
         labels = [span.label for span in tokens.clean.token_spans[0]]
         for row, spans in enumerate(tokens.clean.token_spans):
             if [span.label for span in spans] != labels:
-                raise MisalignedPrompts("The prompts have different spans.", got=f"pairs 0 and {row} differ",
-                                        do="pairs.uniform(model) draws prompts of one structure.")  # fmt: skip
+                raise MisalignedPrompts(
+                    "The prompts have different spans.",
+                    got=f"pairs 0 and {row} differ",
+                    do="pairs.uniform(model) draws prompts of one structure.",
+                )
         places = [("span", label, label) for label in labels]
     cells: dict[tuple, Cell] = {}
     for target, (axis, label, place), scale in itertools.product(targets, places, scales):
         site = target.site
-        labels = {"set": target.set, "component": site.component, "layer": site.layer, "head": site.head, "pos": label,
-                  "span": label, "scale": scale}  # fmt: skip
+        labels = {
+            "set": target.set,
+            "component": site.component,
+            "layer": site.layer,
+            "head": site.head,
+            "pos": label,
+            "span": label,
+            "scale": scale,
+        }
         kept = {name: labels[name] for name in over}
         if any(value is None for value in kept.values()):
             missing = ", ".join(name for name, value in kept.items() if value is None)
@@ -111,8 +131,11 @@ def cells_of(
         cells[key] = Cell(kept, (*before, placed), scale)
     size = np.prod([len({key[i] for key in cells}) for i in range(len(over))], dtype=int)
     if size != len(cells):
-        raise InvalidArgument("The sites do not fill a grid over the axes.", got=f"{len(cells)} of {size} cells",
-                              do="sweep one component at a time, or name fewer axes.")  # fmt: skip
+        raise InvalidArgument(
+            "The sites do not fill a grid over the axes.",
+            got=f"{len(cells)} of {size} cells",
+            do="sweep one component at a time, or name fewer axes.",
+        )
     return list(cells.values())
 
 

@@ -33,10 +33,17 @@ WAYS = ("removing", "hiding")
 
 
 def node_effects(
-    model: HookedModel, pairs: PromptPairs, *, pos: int | None = -1, metric: Metric = logit_diff,
-    direction: str = "denoising", plan: str = "auto", memory_budget: int | None = None, run: RunLike = None,
+    model: HookedModel,
+    pairs: PromptPairs,
+    *,
+    pos: int | None = -1,
+    metric: Metric = logit_diff,
+    direction: str = "denoising",
+    plan: str = "auto",
+    memory_budget: int | None = None,
+    run: RunLike = None,
     progress: bool = True,
-) -> Sweep:  # fmt: skip
+) -> Sweep:
     """What every attention head and every MLP does for the metric, one at a time: a Sweep `example x layer x node`.
 
     Args:
@@ -61,9 +68,20 @@ def node_effects(
     Source:
         Vig et al. 2020 (arXiv 2004.12265), indirect effects of single components.
     """
+
     def swept(component: str, over: tuple[str, ...]) -> Sweep:
-        return patch(model, pairs, Sites((component,), pos=pos), over=over, metric=metric, direction=direction, plan=plan,
-                     memory_budget=memory_budget, run=inside(run, component), progress=progress)  # fmt: skip
+        return patch(
+            model,
+            pairs,
+            Sites((component,), pos=pos),
+            over=over,
+            metric=metric,
+            direction=direction,
+            plan=plan,
+            memory_budget=memory_budget,
+            run=inside(run, component),
+            progress=progress,
+        )
 
     heads, mlps = swept("z", ("layer", "head")), swept("mlp_out", ("layer",))
     names = [f"h{head}" for head in heads.values["head"].values] + ["mlp"]
@@ -73,26 +91,36 @@ def node_effects(
     base = heads.corrupted if direction == "denoising" else heads.clean
     # The two sweeps run the same baselines; rounding apart they are one number.
     return as_effects(
-        replace(heads, values=values, name=f"{pairs.task}: effect of every head and MLP ({direction})"), base,
+        replace(heads, values=values, name=f"{pairs.task}: effect of every head and MLP ({direction})"),
+        base,
         {"verb": "node_effects", "pos": pos},
-    )  # fmt: skip
+    )
 
 
 def as_effects(sweep: Sweep, base: xr.DataArray, provenance: dict[str, object]) -> Sweep:
     """A sweep and its baselines as differences from the run that was changed."""
     return replace(
-        sweep, values=(sweep.values - base).transpose(*sweep.values.dims), metric=f"effect on {sweep.metric}",
-        sign=f"as a difference from the run that is changed; 0: no effect (of the metric itself: {sweep.sign})", zero=0.0,
+        sweep,
+        values=(sweep.values - base).transpose(*sweep.values.dims),
+        metric=f"effect on {sweep.metric}",
+        sign=f"as a difference from the run that is changed; 0: no effect (of the metric itself: {sweep.sign})",
+        zero=0.0,
         clean=None if sweep.clean is None else sweep.clean - base,
         corrupted=None if sweep.corrupted is None else sweep.corrupted - base,
         provenance={**sweep.provenance, **provenance},
-    )  # fmt: skip
+    )
 
 
 def demonstration_effects(
-    model: HookedModel, prompts: Prompts | PromptPairs, *, by: str = "removing", metric: Metric = logit_diff,
-    plan: str = "auto", memory_budget: int | None = None, progress: bool = True,
-) -> Sweep:  # fmt: skip
+    model: HookedModel,
+    prompts: Prompts | PromptPairs,
+    *,
+    by: str = "removing",
+    metric: Metric = logit_diff,
+    plan: str = "auto",
+    memory_budget: int | None = None,
+    progress: bool = True,
+) -> Sweep:
     """How much each demonstration of a prompt does for the metric: leave one out, a Sweep `example x demonstration`.
 
     Args:
@@ -120,8 +148,11 @@ def demonstration_effects(
     prompts = prompts.clean if isinstance(prompts, PromptPairs) else prompts
     shots = {len(prompt.demonstrations) for prompt in prompts}
     if len(shots) > 1 or shots == {0}:
-        raise EmptySelection("Every prompt must show as many demonstrations, and one at least.", got=sorted(shots),
-                             allowed="task.prompts(shots=5, n=20)")  # fmt: skip
+        raise EmptySelection(
+            "Every prompt must show as many demonstrations, and one at least.",
+            got=sorted(shots),
+            allowed="task.prompts(shots=5, n=20)",
+        )
     count, whole = shots.pop(), prompts.tokenize(model)
     budget = memory_budget or model.memory_budget
     reference = last_logits(model, whole.tokens, budget) if by == "hiding" or _needs_reference(metric) else None
@@ -134,12 +165,21 @@ def demonstration_effects(
     info = info_of(metric)
     return Sweep(
         xr.DataArray((full[:, None] - without).numpy(), dims=("example", "demonstration")),
-        metric=f"effect on {info.name}", units=info.units, zero=0.0,
+        metric=f"effect on {info.name}",
+        units=info.units,
+        zero=0.0,
         sign=f"above 0: {info.name} is higher with the demonstration than without it; 0: no effect",
         name=f"{prompts.task}: effect of each demonstration (by {by})",
-        provenance={"verb": "demonstration_effects", "by": by, "model": model.name, "fingerprint": model.fingerprint,
-                    "prompts": prompts.recipe, "whole_prompt": float(full.mean()), **about},
-    )  # fmt: skip
+        provenance={
+            "verb": "demonstration_effects",
+            "by": by,
+            "model": model.name,
+            "fingerprint": model.fingerprint,
+            "prompts": prompts.recipe,
+            "whole_prompt": float(full.mean()),
+            **about,
+        },
+    )
 
 
 def _needs_reference(metric: Metric) -> bool:
@@ -147,15 +187,31 @@ def _needs_reference(metric: Metric) -> bool:
 
 
 def _removed(
-    model: HookedModel, whole: TokenizedPrompts, answers: Answers, count: int, metric: Metric, plan: str, budget: int,
+    model: HookedModel,
+    whole: TokenizedPrompts,
+    answers: Answers,
+    count: int,
+    metric: Metric,
+    plan: str,
+    budget: int,
     progress: bool,
-) -> tuple[Float[Tensor, "example one_and_demonstration"], dict[str, object]]:  # fmt: skip
+) -> tuple[Float[Tensor, "example one_and_demonstration"], dict[str, object]]:
     """The metric of each whole prompt, and of its texts without one demonstration."""
-    items = [one for prompt in whole.prompts for one in (prompt, *(_without(whole.prompts, prompt, i) for i in range(count)))]
+    items = [
+        one for prompt in whole.prompts for one in (prompt, *(_without(whole.prompts, prompt, i) for i in range(count)))
+    ]
     tokens = replace(whole.prompts, items=tuple(items)).tokenize(model)
     base, owners = model.tokens(tokens.tokens), torch.arange(len(whole)).repeat_interleave(count + 1)
-    found = run_rows(model, base, [Row(i) for i in range(len(items))], Readout(metric, answers, owners), plan=plan,
-                     memory_budget=budget, who="prompts without a demonstration", show_progress=progress)  # fmt: skip
+    found = run_rows(
+        model,
+        base,
+        [Row(i) for i in range(len(items))],
+        Readout(metric, answers, owners),
+        plan=plan,
+        memory_budget=budget,
+        who="prompts without a demonstration",
+        show_progress=progress,
+    )
     return found.values.view(len(whole), count + 1), found.provenance
 
 
@@ -170,8 +226,11 @@ def _hidden(
 ) -> tuple[Float[Tensor, "example one_and_demonstration"], dict[str, object]]:
     """The metric of each whole prompt, and of the same prompt with one demonstration that no later token sees."""
     if not hides(model):
-        raise SiteNotWritable(f"The attention of {model.architecture} cannot be kept from seeing tokens from outside.",
-                              got='by="hiding"', do='by="removing" takes the demonstration out of the text.')  # fmt: skip
+        raise SiteNotWritable(
+            f"The attention of {model.architecture} cannot be kept from seeing tokens from outside.",
+            got='by="hiding"',
+            do='by="removing" takes the demonstration out of the text.',
+        )
     base = model.tokens(whole.tokens)
     cases = [(row, demo) for row in range(len(base)) for demo in (None, *range(count))]
     values, step = torch.zeros(len(cases)), max(1, 4096 // base.width)
@@ -181,9 +240,12 @@ def _hidden(
             rows = [row for row, _ in part]
             batch = base.select(rows)
             blocked = torch.stack([_blocked(whole, row, demo, batch.width) for row, demo in part])
-            logits, _ = model.forward(batch, logits_at=batch.last[:, None], block_call=hiding(blocked),
-                                      who="demonstration_effects")  # fmt: skip
-            values[start : start + step] = checked(metric, logits[:, 0].cpu(), answers.select(rows), "a hidden run").cpu()
+            logits, _ = model.forward(
+                batch, logits_at=batch.last[:, None], block_call=hiding(blocked), who="demonstration_effects"
+            )
+            values[start : start + step] = checked(
+                metric, logits[:, 0].cpu(), answers.select(rows), "a hidden run"
+            ).cpu()
             bar.advance(len(part))
     return values.view(len(base), count + 1), {"plan": "hooks", "plan_why": "the mask of every token changes"}
 

@@ -42,11 +42,19 @@ Head = tuple[int, int]
 
 
 def path_effects(
-    model: HookedModel, pairs: PromptPairs, *, senders: Iterable[Sequence[int]] | None = None,
-    receivers: Iterable[Sequence[int]] | None = None, reads: str = "q", metric: Metric = logit_diff,
-    direction: str = "denoising", plan: str = "auto", memory_budget: int | None = None, run: RunLike = None,
+    model: HookedModel,
+    pairs: PromptPairs,
+    *,
+    senders: Iterable[Sequence[int]] | None = None,
+    receivers: Iterable[Sequence[int]] | None = None,
+    reads: str = "q",
+    metric: Metric = logit_diff,
+    direction: str = "denoising",
+    plan: str = "auto",
+    memory_budget: int | None = None,
+    run: RunLike = None,
     progress: bool = True,
-) -> Sweep:  # fmt: skip
+) -> Sweep:
     """What every sender head does for the metric through one reader of every later head, at the last token.
 
     Everything else is held as in the base run: other heads, and the MLPs between the two. So it is the direct path.
@@ -99,8 +107,19 @@ def path_effects(
     if direction == "noising":
         base, source = source, base
     config = {"answers": answers, "metric": metric, "direction": direction, "plan": plan}
-    values, about = _measured(model, base, source, links, reads, partial(Readout, metric, answers), config,
-                              plan=plan, memory_budget=memory_budget, run=run, progress=progress)  # fmt: skip
+    values, about = _measured(
+        model,
+        base,
+        source,
+        links,
+        reads,
+        partial(Readout, metric, answers),
+        config,
+        plan=plan,
+        memory_budget=memory_budget,
+        run=run,
+        progress=progress,
+    )
 
     # 3. the labelled result
     names = [name(head) for head in senders], [f"{name(head)}<{reads}>" for head in receivers]
@@ -110,25 +129,56 @@ def path_effects(
     info = info_of(metric)
     sweep = Sweep(
         xr.DataArray(grid, dims=("example", "sender", "receiver"), coords={"sender": names[0], "receiver": names[1]}),
-        metric=info.name, units=info.units, sign=info.sign, clean=clean.numpy(), corrupted=corrupted.numpy(),
-        name=f"{pairs.task}: effect of heads through later heads' {reads} ({direction})", allow_missing=True,
-        provenance={"verb": "path_effects", "model": model.name, "fingerprint": model.fingerprint, "direction": direction,
-                    "reads": reads, "pos": -1, "prompts": pairs.recipe, "links": len(links),
-                    **{key: about[key] for key in ("plan", "plan_why", "run", "damaged_shards") if key in about}},
-    )  # fmt: skip
+        metric=info.name,
+        units=info.units,
+        sign=info.sign,
+        clean=clean.numpy(),
+        corrupted=corrupted.numpy(),
+        name=f"{pairs.task}: effect of heads through later heads' {reads} ({direction})",
+        allow_missing=True,
+        provenance={
+            "verb": "path_effects",
+            "model": model.name,
+            "fingerprint": model.fingerprint,
+            "direction": direction,
+            "reads": reads,
+            "pos": -1,
+            "prompts": pairs.recipe,
+            "links": len(links),
+            **{key: about[key] for key in ("plan", "plan_why", "run", "damaged_shards") if key in about},
+        },
+    )
     return as_effects(sweep, sweep.corrupted if direction == "denoising" else sweep.clean, {})
 
 
 def _measured(
-    model: HookedModel, base: TokenBatch, source: TokenBatch, links: Sequence[tuple[Head, Head]], reads: str,
-    readout_of: Callable[[Tensor], Readout], config: Mapping[str, object], *, plan: str, memory_budget: int | None, run: RunLike, progress: bool,
-) -> tuple[Float[Tensor, "example link"], dict[str, object]]:  # fmt: skip
+    model: HookedModel,
+    base: TokenBatch,
+    source: TokenBatch,
+    links: Sequence[tuple[Head, Head]],
+    reads: str,
+    readout_of: Callable[[Tensor], Readout],
+    config: Mapping[str, object],
+    *,
+    plan: str,
+    memory_budget: int | None,
+    run: RunLike,
+    progress: bool,
+) -> tuple[Float[Tensor, "example link"], dict[str, object]]:
     """The metric of every example under every path, some examples a shard, and how it was come by."""
     size = max(1, ROWS_AT_ONCE // len(links))
     parts = [list(range(start, min(start + size, len(base)))) for start in range(0, len(base), size)]
     senders, receivers = (list(dict.fromkeys(heads)) for heads in zip(*links))
-    config = {"model": model_described(model), **config, "base": base, "source": source, "senders": senders,
-              "receivers": receivers, "reads": reads, "memory_budget": memory_budget or model.memory_budget}  # fmt: skip
+    config = {
+        "model": model_described(model),
+        **config,
+        "base": base,
+        "source": source,
+        "senders": senders,
+        "receivers": receivers,
+        "reads": reads,
+        "memory_budget": memory_budget or model.memory_budget,
+    }
     with shards(run, verb="path_effects", config=config, total=len(parts)) as kept:
         done = len(links) * sum(len(parts[i]) for i in kept.done)
         with progress_bar("paths between heads", len(links) * len(base), "paths", progress, done) as bar:
@@ -136,8 +186,16 @@ def _measured(
                 paths = _Paths.of(model, base.select(parts[i]), source.select(parts[i]), senders, receivers, reads)
                 rows = [row for link in links for row in paths.rows(*link)]
                 readout = readout_of(torch.tensor(parts[i]).repeat(len(links)))
-                found = run_rows(model, paths.base, rows, readout, plan=plan, memory_budget=memory_budget,
-                                 who="tv.path_effects", bar=bar)  # fmt: skip
+                found = run_rows(
+                    model,
+                    paths.base,
+                    rows,
+                    readout,
+                    plan=plan,
+                    memory_budget=memory_budget,
+                    who="tv.path_effects",
+                    bar=bar,
+                )
                 kept.put(i, {"values": found.values.view(len(links), len(parts[i])).T}, found.provenance)
         held = kept.all()
     values = torch.cat([torch.from_numpy(shard["values"]) for shard in held])
@@ -174,9 +232,14 @@ class _Paths:
 
     @classmethod
     def of(
-        cls, model: HookedModel, base: TokenBatch, source: TokenBatch, senders: Sequence[Head], receivers: Sequence[Head],
+        cls,
+        model: HookedModel,
+        base: TokenBatch,
+        source: TokenBatch,
+        senders: Sequence[Head],
+        receivers: Sequence[Head],
         reads: str,
-    ) -> _Paths:  # fmt: skip
+    ) -> _Paths:
         receiving = sorted({layer for layer, _ in receivers})
         senders = sorted(head for head in senders if head[0] < receiving[-1])
         changes = _changes(model, base, source, senders)
@@ -194,8 +257,10 @@ class _Paths:
         layer, head = receiver
         values = self.held[layer][:, self.senders[sender], head]
         site, lengths = Site(self.reads, layer, head), self.base.lengths.tolist()
-        return [Row(i, (PlacedEdit(Replace(site, value[None]), (length - 1,)),))
-                for i, (value, length) in enumerate(zip(values, lengths))]  # fmt: skip
+        return [
+            Row(i, (PlacedEdit(Replace(site, value[None]), (length - 1,)),))
+            for i, (value, length) in enumerate(zip(values, lengths))
+        ]
 
 
 def _changes(
@@ -219,17 +284,19 @@ def _changes(
     return torch.stack([found[head] for head in senders], dim=1)
 
 
-def _attention_out(
-    model: HookedModel, layer: int, z: Float[Tensor, "n head d_head"]
-) -> Float[Tensor, "n d_model"]:
+def _attention_out(model: HookedModel, layer: int, z: Float[Tensor, "n head d_head"]) -> Float[Tensor, "n d_model"]:
     """What a layer's attention adds to the stream, from its heads' outputs."""
     ids = torch.zeros((len(z), 1), dtype=torch.long, device=model.device)
     site = Site("attn_out", layer)
     stream = torch.zeros((len(z), 1, model.shape.d_model), dtype=model.dtype, device=model.device)
     _, attachment = model.forward(
-        TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool)), [Edit(Replace(Site("z", layer), z[:, None]))], [site],
-        stop_after=layer, block_call=partial(_one_block, layer, stream), who="tv.path_effects: a sender's output",
-    )  # fmt: skip
+        TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool)),
+        [Edit(Replace(Site("z", layer), z[:, None]))],
+        [site],
+        stop_after=layer,
+        block_call=partial(_one_block, layer, stream),
+        who="tv.path_effects: a sender's output",
+    )
     return attachment.values[site][:, 0].float().cpu()
 
 

@@ -57,10 +57,14 @@ class Scores:
 
 
 def score(
-    model: HookedModel, prompts: Prompts | TokenizedPrompts,
-    interventions: Intervention | Sequence[Intervention] = (), *, memory_budget: int | None = None,
-    who: str = "tv.score", progress: bool = True,
-) -> Scores:  # fmt: skip
+    model: HookedModel,
+    prompts: Prompts | TokenizedPrompts,
+    interventions: Intervention | Sequence[Intervention] = (),
+    *,
+    memory_budget: int | None = None,
+    who: str = "tv.score",
+    progress: bool = True,
+) -> Scores:
     """How the model answers each prompt, by three measures, with or without interventions.
 
     Args:
@@ -111,22 +115,27 @@ def _refuse(model: HookedModel, edits: Sequence[Intervention], most: int) -> Non
     for edit in edits:
         if edit.mixes_prompts:
             raise InvalidArgument(
-                f"{edit.label} takes its value from the batch's other prompts, and prompts are scored each on "
-                "its own.",
+                f"{edit.label} takes its value from the batch's other prompts, and prompts are scored each on its own.",
                 do="compute the value first: Replace(site, value), or Mean(site, value=...).",
-            )  # fmt: skip
+            )
     for open_edit in (edit for attachment in model.registry.attached for edit in attachment.edits):
         if most > 1 and open_edit.rows is None and any(pos < 0 for pos in open_edit.site.positions):
             raise InvalidArgument(
                 "An open model.intervene counts back from the last token of the pass, which is the answer's here.",
-                got=open_edit.intervention.label, do="close it, and pass the edit as interventions=.",
-            )  # fmt: skip
+                got=open_edit.intervention.label,
+                do="close it, and pass the edit as interventions=.",
+            )
 
 
 def _scored(
-    model: HookedModel, whole: TokenBatch, lengths: Sequence[int], answer_ids: Sequence[Sequence[int]],
-    edits: Sequence[Intervention], who: str, rows: slice,
-) -> Scores:  # fmt: skip
+    model: HookedModel,
+    whole: TokenBatch,
+    lengths: Sequence[int],
+    answer_ids: Sequence[Sequence[int]],
+    edits: Sequence[Intervention],
+    who: str,
+    rows: slice,
+) -> Scores:
     """The scores of some of the prompts, each followed by its answer."""
     batch, lengths, answer_ids = whole.select(rows), lengths[rows], answer_ids[rows]
     device = batch.ids.device

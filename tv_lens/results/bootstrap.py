@@ -57,7 +57,7 @@ def ratio_interval(
 
 def resampled_means(
     values: Float[np.ndarray, "example cell"], n_boot: int = 1000, seed: int = 0
-) -> Float[np.ndarray, "boot cell"]:  # fmt: skip
+) -> Float[np.ndarray, "boot cell"]:
     """The mean over examples in each resample: for statistics of means that are not means themselves.
 
     The same seed and number of examples give the same resamples, so what is computed from several arrays stays paired.

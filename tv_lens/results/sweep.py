@@ -190,8 +190,12 @@ class Sweep:
         group = self.values.coords["group"].values if "group" in self.values.coords else None
         codes = None if group is None else np.unique(group, return_inverse=True)[1]
         limits = ratio_interval(
-            above.values.reshape(self.n, -1), below.values.reshape(self.n, -1),
-            group=codes, level=level, n_boot=n_boot, seed=seed,
+            above.values.reshape(self.n, -1),
+            below.values.reshape(self.n, -1),
+            group=codes,
+            level=level,
+            n_boot=n_boot,
+            seed=seed,
         )
         low, high = (mean.copy(data=limit.reshape(mean.shape)) for limit in limits)
         return xr.Dataset({"mean": mean, "low": low, "high": high, "n": self.values.notnull().sum(EXAMPLE)})
@@ -239,14 +243,19 @@ class Sweep:
             )
         limits = replace(self, values=gap, clean=None, corrupted=None).interval()
         if bool(((limits["low"] <= 0) & (limits["high"] >= 0)).any()):
-            warnings.warn("the clean-corrupted gap's 95% interval includes 0: recovery is poorly determined",
-                          stacklevel=2)
+            warnings.warn(
+                "the clean-corrupted gap's 95% interval includes 0: recovery is poorly determined", stacklevel=2
+            )
         noising = self.provenance.get("direction") == "noising"
         return replace(
-            self, values=((self.values - self.corrupted) / mean_gap).transpose(*self.values.dims),
-            metric=f"recovery of {self.metric}", units="share of the clean-corrupted gap",
+            self,
+            values=((self.values - self.corrupted) / mean_gap).transpose(*self.values.dims),
+            metric=f"recovery of {self.metric}",
+            units="share of the clean-corrupted gap",
             sign="1: as the clean run; 0: as the corrupted run; outside 0 to 1 is possible",
-            clean=gap / mean_gap, corrupted=xr.zeros_like(gap), denominator=gap / mean_gap,
+            clean=gap / mean_gap,
+            corrupted=xr.zeros_like(gap),
+            denominator=gap / mean_gap,
             zero=1.0 if noising else 0.0,  # white is "the intervention did nothing"
         )
 
@@ -284,8 +293,10 @@ class Sweep:
 
     def save(self, path: str | Path) -> Path:
         """Writes the sweep to one file, whole or not at all, and returns its path."""
-        header = {key: getattr(self, key) for key in ("metric", "units", "sign", "provenance", "name", "zero",
-                                                      "allow_missing")}
+        header = {
+            key: getattr(self, key)
+            for key in ("metric", "units", "sign", "provenance", "name", "zero", "allow_missing")
+        }
         arrays = {key: getattr(self, key) for key in sweep_file.ARRAYS}
         sweep_file.write(Path(path), header, arrays)
         return Path(path)
@@ -312,9 +323,7 @@ class Sweep:
         return f"<table><caption><b>{title}</b></caption><tbody>{rows}</tbody></table>"
 
 
-def concat(
-    sweeps: Sequence[Sweep], dim: str, coord: Sequence[Any] | None = None, name: str | None = None
-) -> Sweep:
+def concat(sweeps: Sequence[Sweep], dim: str, coord: Sequence[Any] | None = None, name: str | None = None) -> Sweep:
     """One sweep of several, joined along a new axis or along one they have.
 
     Args:
@@ -335,11 +344,13 @@ def concat(
         if len(found) > 1:
             raise InvalidArgument(f"Sweeps of different {key} cannot be joined.", got=", ".join(found))
     if dim not in first.values.coords and (coord is None or len(coord) != len(sweeps)):
-        raise InvalidArgument(f"A new axis {dim!r} needs one label a sweep.", got=coord,
-                              allowed=f"{len(sweeps)} labels")
+        raise InvalidArgument(
+            f"A new axis {dim!r} needs one label a sweep.", got=coord, allowed=f"{len(sweeps)} labels"
+        )
     if dim == EXAMPLE and first.denominator is not None:
-        raise InvalidArgument("Recoveries of different examples have different units.",
-                              do="join the sweeps first, then call .recovery()")
+        raise InvalidArgument(
+            "Recoveries of different examples have different units.", do="join the sweeps first, then call .recovery()"
+        )
     values = parts.join([sweep.values for sweep in sweeps], dim, coord)
     if dim == EXAMPLE:
         values = values.assign_coords({EXAMPLE: np.arange(values.sizes[EXAMPLE])})
@@ -349,12 +360,16 @@ def concat(
         if all(array is None for array in arrays):
             return None
         if any(array is None for array in arrays):
-            raise InvalidArgument(f"Some of these sweeps have a {key} baseline and some have none.",
-                                  do="give it to all of them, or to none")
+            raise InvalidArgument(
+                f"Some of these sweeps have a {key} baseline and some have none.",
+                do="give it to all of them, or to none",
+            )
         if dim == EXAMPLE or not parts.same(arrays):
             if dim in first.axes:  # a baseline without the axis holds all along it
-                arrays = [array if dim in array.dims else array.expand_dims({dim: sweep.values[dim].values})
-                          for array, sweep in zip(arrays, sweeps, strict=True)]
+                arrays = [
+                    array if dim in array.dims else array.expand_dims({dim: sweep.values[dim].values})
+                    for array, sweep in zip(arrays, sweeps, strict=True)
+                ]
             if dim == EXAMPLE:
                 arrays = [array.drop_vars(EXAMPLE) for array in arrays]  # the values number them afresh
             return parts.join(arrays, dim, coord)
@@ -364,7 +379,10 @@ def concat(
     labels = range(len(sweeps)) if dim in first.values.dims else values[dim].values.tolist()
     title = name if name is not None else (names.pop() if len(names) == 1 else f"{first.metric} by {dim}")
     return replace(
-        first, values=values, **{key: joined(key) for key in _BASELINES},
-        provenance=parts.common([sweep.provenance for sweep in sweeps], dim, labels), name=title,
+        first,
+        values=values,
+        **{key: joined(key) for key in _BASELINES},
+        provenance=parts.common([sweep.provenance for sweep in sweeps], dim, labels),
+        name=title,
         allow_missing=any(sweep.allow_missing for sweep in sweeps),
     )

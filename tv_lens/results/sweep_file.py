@@ -26,9 +26,7 @@ def write(path: Path, header: dict, arrays: dict[str, xr.DataArray | None]) -> N
         if array is None:
             continue
         held[name] = np.ascontiguousarray(array.values)
-        coords = {
-            key: [list(c.dims), c.values.dtype.str, c.values.tolist()] for key, c in array.coords.items()
-        }
+        coords = {key: [list(c.dims), c.values.dtype.str, c.values.tolist()] for key, c in array.coords.items()}
         header["arrays"][name] = {"dims": list(array.dims), "coords": coords}
     text = np.frombuffer(json.dumps(header, ensure_ascii=False).encode(), np.uint8)
     atomic_write(path, lambda file: np.savez_compressed(file, header=text, **held))
@@ -49,20 +47,21 @@ def read(path: Path) -> tuple[dict, dict[str, xr.DataArray]]:
         raise
     except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise FormatError(
-            "This file is not a sweep, or it is damaged.", got=f"{path} ({error})",
+            "This file is not a sweep, or it is damaged.",
+            got=f"{path} ({error})",
             do="write it again with Sweep.save(path)",
         ) from error
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise FormatError("This file is not a sweep.", got=str(path), allowed="a file written by Sweep.save")
     if header["version"] > VERSION:
         raise FormatError(
-            "This sweep was written by a later tv_lens.", got=f"version {header['version']}",
-            allowed=f"up to version {VERSION}", do="update tv_lens",
+            "This sweep was written by a later tv_lens.",
+            got=f"version {header['version']}",
+            allowed=f"up to version {VERSION}",
+            do="update tv_lens",
         )
     arrays = {}
     for name, about in header["arrays"].items():
-        coords = {
-            key: (dims, np.array(data, dtype=kind)) for key, (dims, kind, data) in about["coords"].items()
-        }
+        coords = {key: (dims, np.array(data, dtype=kind)) for key, (dims, kind, data) in about["coords"].items()}
         arrays[name] = xr.DataArray(raw[name], dims=about["dims"], coords=coords)
     return header, arrays

@@ -29,13 +29,16 @@ def labelled(values: xr.DataArray) -> xr.DataArray:
     """The array with "example" first and a coordinate on every axis."""
     if not isinstance(values, xr.DataArray):
         raise InvalidArgument(
-            "A Sweep's values are a labelled array.", got=type(values).__name__, allowed="xarray.DataArray",
+            "A Sweep's values are a labelled array.",
+            got=type(values).__name__,
+            allowed="xarray.DataArray",
             do='xarray.DataArray(values, dims=("example", "layer"), coords={"layer": layers})',
         )
     if EXAMPLE not in values.dims:
         raise InvalidArgument(
             "A Sweep keeps one value per example, and these values have no such axis.",
-            got=f"axes {', '.join(map(str, values.dims)) or '(none)'}", allowed='an axis called "example"',
+            got=f"axes {', '.join(map(str, values.dims)) or '(none)'}",
+            allowed='an axis called "example"',
         )
     if values.dtype.kind not in "biuf":
         raise InvalidArgument("A Sweep holds real numbers.", got=f"dtype {values.dtype}")
@@ -43,18 +46,23 @@ def labelled(values: xr.DataArray) -> xr.DataArray:
         if size == 0:
             raise EmptySelection(f"A Sweep cannot be empty, and axis {axis!r} is.", got=dict(values.sizes))
     values = values.transpose(EXAMPLE, ...)
-    values = values.assign_coords({dim: np.arange(size) for dim, size in values.sizes.items()
-                                   if dim not in values.coords})
+    values = values.assign_coords(
+        {dim: np.arange(size) for dim, size in values.sizes.items() if dim not in values.coords}
+    )
     for axis in values.dims:
         index = values.indexes[axis]
         if not index.is_unique:
             raise InvalidArgument(
-                f"Axis {axis!r} has the same label twice.", got=index[index.duplicated()][0],
+                f"Axis {axis!r} has the same label twice.",
+                got=index[index.duplicated()][0],
                 do='number the axis and keep its labels beside it: coords={"token": ("pos", tokens)}',
             )
     if "group" in values.coords and values["group"].dims != (EXAMPLE,):
-        raise InvalidArgument('A "group" coordinate says which examples belong together.',
-                              got=f"dims {values['group'].dims}", allowed="dims ('example',)")
+        raise InvalidArgument(
+            'A "group" coordinate says which examples belong together.',
+            got=f"dims {values['group'].dims}",
+            allowed="dims ('example',)",
+        )
     return values
 
 
@@ -70,7 +78,8 @@ def check_finite(values: xr.DataArray, metric: str, allow_missing: bool) -> None
             do += "; if NaN means not measured, say so with allow_missing=True"
         raise NonFiniteMetric(
             f"{int(bad.sum())} of {bad.size} values of {metric} are not finite.",
-            got=f"{array[tuple(place)]} at {', '.join(found)}", do=do,
+            got=f"{array[tuple(place)]} at {', '.join(found)}",
+            do=do,
         )
 
 
@@ -81,24 +90,27 @@ def baseline(name: str, array: Any, values: xr.DataArray) -> xr.DataArray:
         if array.ndim != 1:
             raise ShapeMismatch(
                 f"The {name} baseline has one number per example.",
-                got=list(array.shape), allowed=[values.sizes[EXAMPLE]],
+                got=list(array.shape),
+                allowed=[values.sizes[EXAMPLE]],
                 do="for one that differs along an axis, pass an xarray.DataArray",
             )
         array = xr.DataArray(array, dims=(EXAMPLE,))
     if EXAMPLE not in array.dims or not set(array.dims) <= set(values.dims):
         raise ShapeMismatch(
             f"The {name} baseline's axes are not among those of the values.",
-            got=f"({', '.join(map(str, array.dims))})", allowed=f"({', '.join(map(str, values.dims))})",
+            got=f"({', '.join(map(str, array.dims))})",
+            allowed=f"({', '.join(map(str, values.dims))})",
         )
     for dim, size in array.sizes.items():
         if size != values.sizes[dim]:
             raise ShapeMismatch(
-                f"The {name} baseline and the values differ along {dim!r}.",
-                got=size, allowed=values.sizes[dim],
+                f"The {name} baseline and the values differ along {dim!r}.", got=size, allowed=values.sizes[dim]
             )
     if not np.isfinite(array.values.astype(np.float64)).all():
-        raise NonFiniteMetric(f"The {name} baseline is not finite for every example.",
-                              got=f"{int((~np.isfinite(array.values)).sum())} of {array.size} values")
+        raise NonFiniteMetric(
+            f"The {name} baseline is not finite for every example.",
+            got=f"{int((~np.isfinite(array.values)).sum())} of {array.size} values",
+        )
     dims = tuple(dim for dim in values.dims if dim in array.dims)
     coords = {key: c for key, c in values.coords.items() if c.dims and set(c.dims) <= set(dims)}
     return xr.DataArray(array.transpose(*dims).values.astype(np.float64), dims=dims, coords=coords)
@@ -119,8 +131,12 @@ def plain(value: Any, where: str) -> Any:
     if isinstance(value, (list, tuple, set, frozenset)):
         ordered = sorted(value, key=str) if isinstance(value, (set, frozenset)) else value
         return [plain(part, f"{where}[{i}]") for i, part in enumerate(ordered)]
-    raise InvalidArgument(f"{where} cannot be saved.", got=type(value).__name__,
-                          allowed="numbers, strings, lists and dictionaries of them", do="pass str(value)")
+    raise InvalidArgument(
+        f"{where} cannot be saved.",
+        got=type(value).__name__,
+        allowed="numbers, strings, lists and dictionaries of them",
+        do="pass str(value)",
+    )
 
 
 def places(axis: str, label: Any, index: pd.Index) -> Any:
@@ -136,9 +152,7 @@ def places(axis: str, label: Any, index: pd.Index) -> Any:
         return found
     if isinstance(label, (list, tuple, np.ndarray, pd.Index, range)):
         if not len(label):
-            raise EmptySelection(
-                f"Nothing is selected along {axis!r}.", got="no label", allowed=_shown(index)
-            )
+            raise EmptySelection(f"Nothing is selected along {axis!r}.", got="no label", allowed=_shown(index))
         return np.concatenate([_where(axis, one, index) for one in label])
     return int(_where(axis, label, index)[0])
 
@@ -175,14 +189,17 @@ def _shown(index: pd.Index) -> str:
 def join(arrays: Sequence[xr.DataArray], dim: str, coord: Sequence[Any] | None) -> xr.DataArray:
     """The arrays one after another along `dim`, a new axis with labels `coord` or one that they have."""
     if dim not in arrays[0].dims and coord is not None:
-        arrays = [array.drop_vars(dim, errors="ignore").expand_dims({dim: [label]})
-                  for array, label in zip(arrays, coord, strict=True)]
+        arrays = [
+            array.drop_vars(dim, errors="ignore").expand_dims({dim: [label]})
+            for array, label in zip(arrays, coord, strict=True)
+        ]
     try:
         return xr.concat(arrays, dim, join="exact", coords="different", compat="equals", combine_attrs="drop")
     except ValueError as error:
         raise InvalidArgument(
             f"These sweeps cannot be joined along {dim!r}: their other axes or coordinates differ.",
-            got=str(error), do="select the common part of each with .sel() first",
+            got=str(error),
+            do="select the common part of each with .sel() first",
         ) from error
 
 
@@ -195,9 +212,7 @@ def same(arrays: Sequence[xr.DataArray]) -> bool:
 def common(parts: Sequence[dict[str, Any]], dim: str, labels: Sequence[Any]) -> dict[str, Any]:
     """The provenance that all parts share; what differs is kept under "parts", one entry a part."""
     texts = [{key: json.dumps(value, sort_keys=True) for key, value in part.items()} for part in parts]
-    shared = {
-        key: parts[0][key] for key, text in texts[0].items() if all(one.get(key) == text for one in texts)
-    }
+    shared = {key: parts[0][key] for key, text in texts[0].items() if all(one.get(key) == text for one in texts)}
     rest = [{key: value for key, value in part.items() if key not in shared} for part in parts]
     if any(rest):
         shared["parts"] = [{dim: label, **one} for label, one in zip(labels, rest, strict=True)]
@@ -217,10 +232,12 @@ def summary(sweep: Any) -> list[tuple[str, str]]:
         labels = sweep.values[axis].values
         return f"{axis} {len(labels)} ({labels[0]}{f' … {labels[-1]}' if len(labels) > 1 else ''})"
 
-    lines = [("axes", " × ".join(ends(axis) for axis in sweep.axes) or "none"),
-             ("metric", f"{sweep.metric} [{sweep.units}]"),
-             ("sign", sweep.sign),
-             ("n", f"{sweep.n} examples")]
+    lines = [
+        ("axes", " × ".join(ends(axis) for axis in sweep.axes) or "none"),
+        ("metric", f"{sweep.metric} [{sweep.units}]"),
+        ("sign", sweep.sign),
+        ("n", f"{sweep.n} examples"),
+    ]
     missing = int(sweep.values.isnull().sum())
     if missing:
         lines.append(("missing", f"{missing} of {sweep.values.size} values"))

@@ -59,6 +59,7 @@ def together(ids: Sequence[Sequence[int]], prompts: Sequence[int], size: int) ->
         prompts: which of them.
         size: how many fit.
     """
+
     def shared(one: int, other: int) -> int:
         return next((i for i, (a, b) in enumerate(zip(ids[one], ids[other])) if a != b), len(ids[one]))
 
@@ -126,8 +127,15 @@ def _recorded(model: HookedModel, batch: TokenBatch, cache: DynamicCache, **argu
         returns.append(len(out) if isinstance(out, tuple) else None)
         return out
 
-    model.forward(batch, logits_at=batch.last[:, None], block_call=record, past_key_values=cache, use_cache=True,
-                  who="rows: base run", **arguments)  # fmt: skip
+    model.forward(
+        batch,
+        logits_at=batch.last[:, None],
+        block_call=record,
+        past_key_values=cache,
+        use_cache=True,
+        who="rows: base run",
+        **arguments,
+    )
     return _Part(cache, stream, masks, returns)
 
 
@@ -142,10 +150,14 @@ def _branched(model: HookedModel, batch: TokenBatch, shared: int) -> BaseRun:
     positions = torch.arange(shared, width, device=ids.device)[None]
     found = _recorded(model, rest, cache, position_ids=positions)
     return BaseRun(
-        width, found.keys, found.values,
+        width,
+        found.keys,
+        found.values,
         [torch.cat([one.expand(n, -1, -1), two], dim=1) for one, two in zip(prefix.stream, found.stream)],
-        [_joined(one, two) for one, two in zip(prefix.masks, found.masks)], found.returns, shared,
-    )  # fmt: skip
+        [_joined(one, two) for one, two in zip(prefix.masks, found.masks)],
+        found.returns,
+        shared,
+    )
 
 
 def _joined(one: Tensor | None, two: Tensor | None) -> Tensor | None:
@@ -155,8 +167,13 @@ def _joined(one: Tensor | None, two: Tensor | None) -> Tensor | None:
     if one is None:  # a model that hides the future by itself in a run from the beginning
         length = two.shape[-1] - two.shape[-2]
         one = torch.ones(1, 1, length, length, dtype=torch.bool, device=two.device).tril()
-        one = one if two.dtype == torch.bool else torch.zeros(one.shape, dtype=two.dtype, device=two.device).masked_fill(
-            ~one, torch.finfo(two.dtype).min)  # fmt: skip
+        one = (
+            one
+            if two.dtype == torch.bool
+            else torch.zeros(one.shape, dtype=two.dtype, device=two.device).masked_fill(
+                ~one, torch.finfo(two.dtype).min
+            )
+        )
     hidden = False if two.dtype == torch.bool else torch.finfo(two.dtype).min
     above = torch.full((*one.shape[:-1], two.shape[-1]), hidden, dtype=two.dtype, device=two.device)
     above[..., : one.shape[-1]] = one

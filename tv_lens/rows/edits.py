@@ -52,7 +52,9 @@ def columns_of(readout: Readout, rows: Int[Tensor, "n"]) -> Int[Tensor, "n k"] |
     return None if columns is None else columns(rows)
 
 
-def read_out(readout: Readout, logits: Float[Tensor, "n columns"], index: Int[Tensor, "n"], rows: Sequence[Row]) -> Float[Tensor, "n"]:
+def read_out(
+    readout: Readout, logits: Float[Tensor, "n columns"], index: Int[Tensor, "n"], rows: Sequence[Row]
+) -> Float[Tensor, "n"]:
     """The readout of a batch of rows on the host; an error about a value names the rows themselves.
 
     Raises:
@@ -66,8 +68,13 @@ def read_out(readout: Readout, logits: Float[Tensor, "n columns"], index: Int[Te
         raise _non_finite(error.what, error.places, index, rows, error.do) from error
     bad = (~torch.isfinite(values)).nonzero()[:, 0].tolist()
     if bad:
-        raise _non_finite(f"The readout is not finite for {len(bad)} of {len(values)} rows of a batch.",
-                          [(at, values[at].item()) for at in bad], index, rows, "find out why it fails there.")  # fmt: skip
+        raise _non_finite(
+            f"The readout is not finite for {len(bad)} of {len(values)} rows of a batch.",
+            [(at, values[at].item()) for at in bad],
+            index,
+            rows,
+            "find out why it fails there.",
+        )
     return values
 
 
@@ -96,16 +103,21 @@ def check_rows(rows: Sequence[Row], base: TokenBatch) -> None:
     lengths = base.lengths.tolist()
     for number, row in enumerate(rows):
         if not 0 <= row.prompt < len(lengths):
-            raise InvalidArgument(f"Row {number} names a prompt that is not there.", got=row.prompt,
-                                  allowed=f"0 to {len(lengths) - 1}")  # fmt: skip
+            raise InvalidArgument(
+                f"Row {number} names a prompt that is not there.", got=row.prompt, allowed=f"0 to {len(lengths) - 1}"
+            )
         for edit in row.edits:
             if not edit.positions or min(edit.positions) < 0 or max(edit.positions) >= lengths[row.prompt]:
-                raise PositionError(f"Row {number} edits a position that its prompt does not have.",
-                                    got=f"{edit.intervention.site} at {edit.positions}",
-                                    allowed=f"0 to {lengths[row.prompt] - 1}")  # fmt: skip
+                raise PositionError(
+                    f"Row {number} edits a position that its prompt does not have.",
+                    got=f"{edit.intervention.site} at {edit.positions}",
+                    allowed=f"0 to {lengths[row.prompt] - 1}",
+                )
             if edit.intervention.mixes_prompts:
-                raise InvalidArgument(f"{edit.intervention.label} mixes the prompts of a batch, and a row has one prompt.",
-                                      do="compute the value first: Replace(site, value), or Mean(site, value=...).")  # fmt: skip
+                raise InvalidArgument(
+                    f"{edit.intervention.label} mixes the prompts of a batch, and a row has one prompt.",
+                    do="compute the value first: Replace(site, value), or Mean(site, value=...).",
+                )
 
 
 def merged(placed: Iterable[tuple[Intervention, Int[Tensor, "n"], Int[Tensor, "n"]]]) -> list[Edit]:

@@ -39,9 +39,17 @@ class RowValues:
 
 
 def run_rows(
-    model: HookedModel, base: TokenBatch, rows: Sequence[Row], readout: Readout, *, plan: str = "auto",
-    memory_budget: int | None = None, who: str = "rows", show_progress: bool = True, bar: Bar | None = None,
-) -> RowValues:  # fmt: skip
+    model: HookedModel,
+    base: TokenBatch,
+    rows: Sequence[Row],
+    readout: Readout,
+    *,
+    plan: str = "auto",
+    memory_budget: int | None = None,
+    who: str = "rows",
+    show_progress: bool = True,
+    bar: Bar | None = None,
+) -> RowValues:
     """The readout of every row's logits after its prompt's last token.
 
     Args:
@@ -76,7 +84,9 @@ def run_rows(
         run = hook_passes.run if why_not else planning.run
         counts = run(model, base, rows, readout, values, budget, who, bar or own)
     chosen = {"plan": "hooks", "plan_why": why_not} if why_not else {"plan": "rows"}
-    return RowValues(values, {**chosen, **counts, "rows": len(rows), "seconds": round(time.perf_counter() - started, 3)})
+    return RowValues(
+        values, {**chosen, **counts, "rows": len(rows), "seconds": round(time.perf_counter() - started, 3)}
+    )
 
 
 def why_whole_passes(model: HookedModel, sites: Sequence[Site], plan: str = "auto") -> str | None:

@@ -19,9 +19,15 @@ from tv_lens.rows.edits import Readout, Row, columns_of, merged, read_out
 
 
 def run(
-    model: HookedModel, base: TokenBatch, rows: Sequence[Row], readout: Readout, values: Float[Tensor, "row"],
-    budget: int, who: str, bar: Bar,
-) -> dict[str, int]:  # fmt: skip
+    model: HookedModel,
+    base: TokenBatch,
+    rows: Sequence[Row],
+    readout: Readout,
+    values: Float[Tensor, "row"],
+    budget: int,
+    who: str,
+    bar: Bar,
+) -> dict[str, int]:
     """Fills `values` by passes over whole prompts, in batches of prompts of similar length; returns what it took."""
     passes, peak = 0, 0
     for chunk in _chunks(model, base, rows, budget):
@@ -35,9 +41,15 @@ def run(
 
 
 def _whole_pass(
-    model: HookedModel, base: TokenBatch, rows: Sequence[Row], chunk: Sequence[int], readout: Readout,
-    values: Float[Tensor, "row"], who: str, part: slice,
-) -> None:  # fmt: skip
+    model: HookedModel,
+    base: TokenBatch,
+    rows: Sequence[Row],
+    chunk: Sequence[int],
+    readout: Readout,
+    values: Float[Tensor, "row"],
+    who: str,
+    part: slice,
+) -> None:
     """Fills the values of some rows of a chunk by one pass."""
     chunk = chunk[part]
     index = torch.tensor(chunk)
@@ -55,8 +67,9 @@ def _placed(rows: Sequence[Row], chunk: Sequence[int]) -> list[Edit]:
     """Every edit of the chunk's rows, on its own row of the batch."""
     return merged(
         (edit.intervention, torch.full((len(edit.positions),), at), torch.tensor(edit.positions))
-        for at, i in enumerate(chunk) for edit in rows[i].edits
-    )  # fmt: skip
+        for at, i in enumerate(chunk)
+        for edit in rows[i].edits
+    )
 
 
 def _bytes(model: HookedModel, width: int) -> int:

@@ -155,11 +155,16 @@ def read_pack(
     positions = torch.tensor([pack.positions], device=model.device)
     last = max(site.layer for site in sites)
     _, attachment = model.forward(
-        batch, reads=list(placed.values()), logits_at=batch.last[:, None], stop_after=last, who=who,
+        batch,
+        reads=list(placed.values()),
+        logits_at=batch.last[:, None],
+        stop_after=last,
+        who=who,
         block_call=_Branches(pack.seen(), positions[0].cpu()),
         # Without a mask, positions say where prompts begin.
-        position_ids=positions, attention_mask=torch.ones_like(ids),
-    )  # fmt: skip
+        position_ids=positions,
+        attention_mask=torch.ones_like(ids),
+    )
     return {site: attachment.values.pop(at)[0].float().cpu() for site, at in placed.items()}
 
 

@@ -28,9 +28,15 @@ TOKENS_WORTH_A_WALK = 384  # below this a pass costs its overhead, not its token
 
 
 def run(
-    model: HookedModel, base: TokenBatch, rows: Sequence[Row], readout: Readout, values: Float[Tensor, "row"],
-    budget: int, who: str, bar: Bar,
-) -> dict[str, int]:  # fmt: skip
+    model: HookedModel,
+    base: TokenBatch,
+    rows: Sequence[Row],
+    readout: Readout,
+    values: Float[Tensor, "row"],
+    budget: int,
+    who: str,
+    bar: Bar,
+) -> dict[str, int]:
     """Fills `values` by walks, prompts of one length at a time; returns what it took."""
     planned: dict[int, list[_Planned]] = defaultdict(list)
     lengths = base.lengths.tolist()
@@ -61,9 +67,15 @@ def run(
 
 
 def _tried(
-    model: HookedModel, base: TokenBatch, part: Mapping[int, list[_Planned]], rows: Sequence[Row], readout: Readout,
-    values: Float[Tensor, "row"], budget: int, who: str,
-) -> dict[str, int] | None:  # fmt: skip
+    model: HookedModel,
+    base: TokenBatch,
+    part: Mapping[int, list[_Planned]],
+    rows: Sequence[Row],
+    readout: Readout,
+    values: Float[Tensor, "row"],
+    budget: int,
+    who: str,
+) -> dict[str, int] | None:
     """Fills the values of some prompts' rows; None where the device has no room for them at once."""
     counts, prompts = {"walks": 0, "estimated_peak_bytes": 0}, list(part)
     try:
@@ -107,8 +119,12 @@ class _Planned:
 
 def _plan(number: int, row: Row, length: int, n_layers: int) -> _Planned:
     last = n_layers - 1
-    births = [min(last, _entered(edit.intervention, n_layers).site.layer or 0)
-              if edit.intervention.site.layer is not None else last for edit in row.edits]  # fmt: skip
+    births = [
+        min(last, _entered(edit.intervention, n_layers).site.layer or 0)
+        if edit.intervention.site.layer is not None
+        else last
+        for edit in row.edits
+    ]
     starts = [min(edit.positions) for edit in row.edits]
     return _Planned(number, min(births, default=last), min(starts, default=length - 1))
 
@@ -163,8 +179,9 @@ class _Group:
         n_layers, width = len(self.walk.base.stream), self.walk.shape[1]
         return merged(
             (_entered(edit.intervention, n_layers), *self._place(at, width, edit.positions))
-            for at, planned in enumerate(self.planned) for edit in rows[planned.row].edits
-        )  # fmt: skip
+            for at, planned in enumerate(self.planned)
+            for edit in rows[planned.row].edits
+        )
 
     def _place(self, at: int, width: int, positions: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         if self.walk.axis == 1:
@@ -200,16 +217,18 @@ def _walks(by_prompt: Sequence[list[_Planned]], base: BaseRun, model: HookedMode
             yield _Group(Walk(base, births, 0, start, owners), tuple(p for p, _ in part))
 
 
-def _by_start(
-    longer: Sequence[tuple[_Planned, int]], length: int
-) -> Iterator[tuple[int, list[tuple[_Planned, int]]]]:  # fmt: skip
+def _by_start(longer: Sequence[tuple[_Planned, int]], length: int) -> Iterator[tuple[int, list[tuple[_Planned, int]]]]:
     """Rows by the position where they begin; neighbours join until a walk has work enough to fill a pass.
 
     A row may begin earlier than it must: it then recomputes what the base run knows, which costs tokens and no truth.
     """
     group: list[tuple[_Planned, int]] = []
     for pair in sorted(longer, key=lambda pair: pair[0].start):
-        if group and pair[0].start != group[-1][0].start and len(group) * (length - group[0][0].start) >= TOKENS_WORTH_A_WALK:
+        if (
+            group
+            and pair[0].start != group[-1][0].start
+            and len(group) * (length - group[0][0].start) >= TOKENS_WORTH_A_WALK
+        ):
             yield group[0][0].start, group
             group = []
         group.append(pair)
@@ -240,6 +259,10 @@ def _only(base: BaseRun, prompt: int) -> BaseRun:
     """The base run of one of its prompts."""
     one = slice(prompt, prompt + 1)
     return BaseRun(
-        base.length, [k[one] for k in base.keys], [v[one] for v in base.values], [x[one] for x in base.stream],
-        [m if m is None or len(m) == 1 else m[one] for m in base.masks], base.returns,
-    )  # fmt: skip
+        base.length,
+        [k[one] for k in base.keys],
+        [v[one] for v in base.values],
+        [x[one] for x in base.stream],
+        [m if m is None or len(m) == 1 else m[one] for m in base.masks],
+        base.returns,
+    )

@@ -22,9 +22,14 @@ TOKENS_A_SHARD = 16384  # a minute of a model of 135M parameters on one CPU thre
 
 
 def cut_rows(
-    prompts: Sequence[int], starts: Sequence[int], lengths: Sequence[int], *, whole: bool = False,
-    most_prompts: int | None = None, tokens: int | None = None,
-) -> list[list[int]]:  # fmt: skip
+    prompts: Sequence[int],
+    starts: Sequence[int],
+    lengths: Sequence[int],
+    *,
+    whole: bool = False,
+    most_prompts: int | None = None,
+    tokens: int | None = None,
+) -> list[list[int]]:
     """Rows by number, in shards of about as many tokens to compute; every row is in one of them.
 
     Prompts of like length stay together, and a prompt's rows are parted only where they are a shard's work by
@@ -95,9 +100,18 @@ class _Renumbered:
 
 
 def run_sharded(
-    model: HookedModel, base: TokenBatch, rows: Sequence[Row], readout: Readout, *, run: RunLike, verb: str,
-    config: Mapping[str, Any], who: str, progress: bool = True, beside: Mapping[str, Tensor] | None = None,
-) -> RowValues:  # fmt: skip
+    model: HookedModel,
+    base: TokenBatch,
+    rows: Sequence[Row],
+    readout: Readout,
+    *,
+    run: RunLike,
+    verb: str,
+    config: Mapping[str, Any],
+    who: str,
+    progress: bool = True,
+    beside: Mapping[str, Tensor] | None = None,
+) -> RowValues:
     """What `run_rows` gives for rows that are cut into shards and kept in a run's folder, if there is one.
 
     Args:
@@ -116,16 +130,30 @@ def run_sharded(
     starts = [min((min(edit.positions) for edit in row.edits), default=lengths[row.prompt] - 1) for row in rows]
     sites = [edit.intervention.site for row in rows for edit in row.edits]
     why = why_whole_passes(model, sites)
-    parts = [torch.tensor(part) for part in cut_rows([row.prompt for row in rows], starts, lengths, whole=why is not None)]
+    parts = [
+        torch.tensor(part) for part in cut_rows([row.prompt for row in rows], starts, lengths, whole=why is not None)
+    ]
     values, provenance = torch.zeros(len(rows)), {}
-    config = {"model": model_described(model), **config, "tokens": base, "rows": len(rows),
-              "memory_budget": model.memory_budget, "plan": "rows" if why is None else f"hooks: {why}"}  # fmt: skip
+    config = {
+        "model": model_described(model),
+        **config,
+        "tokens": base,
+        "rows": len(rows),
+        "memory_budget": model.memory_budget,
+        "plan": "rows" if why is None else f"hooks: {why}",
+    }
     with shards(run, verb=verb, config=config, total=len(parts)) as kept:
         done = sum(len(parts[i]) for i in kept.done)
         with progress_bar(who, len(rows), "rows", progress, done) as bar:
             for i in kept.pending():
-                found = run_rows(model, base, [rows[row] for row in parts[i]], _Renumbered(readout, parts[i]), who=who, bar=bar)
-                kept.put(i, {"values": found.values, **{name: one[parts[i]] for name, one in beside.items()}}, found.provenance)
+                found = run_rows(
+                    model, base, [rows[row] for row in parts[i]], _Renumbered(readout, parts[i]), who=who, bar=bar
+                )
+                kept.put(
+                    i,
+                    {"values": found.values, **{name: one[parts[i]] for name, one in beside.items()}},
+                    found.provenance,
+                )
         for part, shard in zip(parts, kept.all()):
             values[part] = torch.from_numpy(shard["values"])
             for name, one in beside.items():

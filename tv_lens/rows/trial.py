@@ -66,10 +66,13 @@ def _trial_rows(model: HookedModel) -> list[Row]:
     """Rows that enter in the first, a middle and the last layer, at the last token and before it."""
     middle, last, ones = model.n_layers // 2, model.n_layers - 1, torch.ones(model.shape.d_model)
     edits: list[tuple[Intervention, int]] = [
-        (Zero(Site("attn_out", middle)), 8), (Zero(Site("mlp_out", last)), 8), (Zero(Site("attn_out", 0)), 8),
+        (Zero(Site("attn_out", middle)), 8),
+        (Zero(Site("mlp_out", last)), 8),
+        (Zero(Site("attn_out", 0)), 8),
         *((Add(Site("resid_pre", 0), ones, 0.1 * i), 8) for i in range(1, 5)),
-        (Zero(Site("attn_out", middle)), 5), (Add(Site("resid_pre", middle), ones), 3),
-    ]  # fmt: skip
+        (Zero(Site("attn_out", middle)), 5),
+        (Add(Site("resid_pre", middle), ones), 3),
+    ]
     return [Row(0), *(Row(0, (PlacedEdit(intervention, (position,)),)) for intervention, position in edits)]
 
 

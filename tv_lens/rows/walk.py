@@ -46,7 +46,9 @@ class PrefixCache(DynamicCache):
         for layer, (keys, values) in enumerate(zip(base.keys, base.values)):
             DynamicCache.update(self, keys[:, :, :length], values[:, :, :length], layer)
 
-    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
         held = self.layers[layer_idx]
         keys, values = held.keys, held.values
         if self._owners is not None:
@@ -85,7 +87,7 @@ class Walk:
 
     def run(
         self, model: HookedModel, edits: Sequence[Edit], columns: Int[Tensor, "batch n k"] | None, who: str
-    ) -> Float[Tensor, "batch n columns"]:  # fmt: skip
+    ) -> Float[Tensor, "batch n columns"]:
         """The logits after each row's last token."""
         n_batch, n_tokens = self.shape
         device = self.base.stream[0].device
@@ -111,15 +113,22 @@ class Walk:
             return self._like(layer, torch.cat([y, waiting], self.axis))
 
         logits, _ = model.forward(
-            TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool)), edits, logits_at=at, logit_columns=columns,
-            block_call=call, past_key_values=PrefixCache(self.base, self.start, self.owners), use_cache=True,
-            position_ids=positions, attention_mask=self._mask(0, len(self.births), masks), who=who,
-        )  # fmt: skip
+            TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool)),
+            edits,
+            logits_at=at,
+            logit_columns=columns,
+            block_call=call,
+            past_key_values=PrefixCache(self.base, self.start, self.owners),
+            use_cache=True,
+            position_ids=positions,
+            attention_mask=self._mask(0, len(self.births), masks),
+            who=who,
+        )
         return logits
 
     def step(
         self, model: HookedModel, layer: int, edits: Sequence[Edit], reads: Sequence[Site], who: str
-    ) -> Attachment:  # fmt: skip
+    ) -> Attachment:
         """One block alone, on rows whose stream is zero: for callers whose edits say what its parts hold."""
         n_batch, n_tokens = self.shape
         stream = self.base.stream[layer].new_zeros(n_batch, n_tokens, self.base.stream[layer].shape[-1])
@@ -133,11 +142,19 @@ class Walk:
 
         one = torch.zeros((n_batch, 1), dtype=torch.long, device=stream.device)
         _, attachment = model.forward(
-            TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool)), edits, reads, logits_at=one, stop_after=layer,
-            logit_columns=one[:, None] if model.registry.can_narrow else None, block_call=call, use_cache=True,
-            past_key_values=PrefixCache(self.base, self.start, self.owners), position_ids=positions,
-            attention_mask=self._mask(0, n_batch, {}), who=who,
-        )  # fmt: skip
+            TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool)),
+            edits,
+            reads,
+            logits_at=one,
+            stop_after=layer,
+            logit_columns=one[:, None] if model.registry.can_narrow else None,
+            block_call=call,
+            use_cache=True,
+            past_key_values=PrefixCache(self.base, self.start, self.owners),
+            position_ids=positions,
+            attention_mask=self._mask(0, n_batch, {}),
+            who=who,
+        )
         return attachment
 
     def _like(self, layer: int, x: Tensor) -> Any:
@@ -178,7 +195,9 @@ class Walk:
 
 def _causal(length: int, like: Tensor) -> Float[Tensor, "1 1 query key"]:
     blocked = torch.ones(length, length, dtype=torch.bool, device=like.device).triu(1)
-    return torch.zeros(length, length, dtype=like.dtype, device=like.device).masked_fill(blocked, torch.finfo(like.dtype).min)[None, None]
+    return torch.zeros(length, length, dtype=like.dtype, device=like.device).masked_fill(
+        blocked, torch.finfo(like.dtype).min
+    )[None, None]
 
 
 def _beside(seen: Tensor, start: int, n: int) -> Tensor:

@@ -69,11 +69,17 @@ def plain_errors(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         if is_disk_full(error):
-            raise StorageError(f"The disk is full: {path.name} could not be written.", got=f"{free(path)} free at {path.parent}",
-                               do="free some space and run the same again; what was written before is whole.") from error  # fmt: skip
+            raise StorageError(
+                f"The disk is full: {path.name} could not be written.",
+                got=f"{free(path)} free at {path.parent}",
+                do="free some space and run the same again; what was written before is whole.",
+            ) from error
         if isinstance(error, OSError):
-            raise StorageError(f"{path.name} could not be written.", got=f"{error.strerror or error} at {error.filename or path}",
-                               do="name a folder that you may write to.") from error  # fmt: skip
+            raise StorageError(
+                f"{path.name} could not be written.",
+                got=f"{error.strerror or error} at {error.filename or path}",
+                do="name a folder that you may write to.",
+            ) from error
         raise
 
 

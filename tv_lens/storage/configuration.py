@@ -46,11 +46,17 @@ def described(value: Any, depth: int = DEPTH) -> Any:
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, functools.partial):
-        return {"partial": described(value.func, depth - 1), "arguments": described(value.args, depth - 1),
-                "named": described(value.keywords, depth - 1)}  # fmt: skip
+        return {
+            "partial": described(value.func, depth - 1),
+            "arguments": described(value.args, depth - 1),
+            "named": described(value.keywords, depth - 1),
+        }
     if isinstance(value, MethodType):
-        return {"method": value.__func__.__qualname__, "of": described(value.__self__, depth - 1),
-                **_function(value.__func__, depth)}  # fmt: skip
+        return {
+            "method": value.__func__.__qualname__,
+            "of": described(value.__self__, depth - 1),
+            **_function(value.__func__, depth),
+        }
     if isinstance(value, FunctionType):
         return _function(value, depth)
     if isinstance(value, (type, torch.dtype, torch.device)) or inspect.isbuiltin(value):
@@ -86,8 +92,13 @@ def model_described(model: Any) -> dict[str, Any]:
     registry = model.registry
     with registry.lock:
         around = [(one.who, [edit.intervention for edit in one.edits]) for one in registry.attached]
-    return {"fingerprint": model.fingerprint, "dtype": str(model.dtype).removeprefix("torch."),
-            "device": model.device.type, "attached": described(around), "hooks_by_hand": registry.foreign_hooks()}  # fmt: skip
+    return {
+        "fingerprint": model.fingerprint,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "device": model.device.type,
+        "attached": described(around),
+        "hooks_by_hand": registry.foreign_hooks(),
+    }
 
 
 def _array(value: torch.Tensor | np.ndarray) -> dict[str, Any]:
@@ -106,8 +117,10 @@ def _function(function: FunctionType, depth: int) -> dict[str, Any]:
         source = inspect.getsource(inner)
     except (OSError, TypeError):  # written at a prompt
         source = _bytecode(code)
-    found: dict[str, Any] = {"function": f"{inner.__module__}.{inner.__qualname__}",
-                             "source": hashlib.sha256(source.encode()).hexdigest()[:16]}  # fmt: skip
+    found: dict[str, Any] = {
+        "function": f"{inner.__module__}.{inner.__qualname__}",
+        "source": hashlib.sha256(source.encode()).hexdigest()[:16],
+    }
     if inner.__closure__:
         held = {}
         for name, cell in zip(code.co_freevars, inner.__closure__):

@@ -81,11 +81,18 @@ class Run:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise FormatError("The manifest of this run is damaged, or something else wrote it.", do="name another folder.",
-                              got=f"{self.path / MANIFEST} ({type(error).__name__}: {error})") from error  # fmt: skip
+            raise FormatError(
+                "The manifest of this run is damaged, or something else wrote it.",
+                do="name another folder.",
+                got=f"{self.path / MANIFEST} ({type(error).__name__}: {error})",
+            ) from error
         if newer:
-            raise FormatError("This run was begun by a later tv_lens.", got=f"version {held['version']} in {self.path}",
-                              allowed=f"up to version {VERSION}", do="update tv_lens.")  # fmt: skip
+            raise FormatError(
+                "This run was begun by a later tv_lens.",
+                got=f"version {held['version']} in {self.path}",
+                allowed=f"up to version {VERSION}",
+                do="update tv_lens.",
+            )
         return held
 
     @property
@@ -113,7 +120,9 @@ class Run:
 
     def _lines(self) -> list[str]:
         made = self.manifest
-        inner = [f"  {part.path.relative_to(self.path).as_posix()}/ {line}" for part in self.parts for line in part._lines()]
+        inner = [
+            f"  {part.path.relative_to(self.path).as_posix()}/ {line}" for part in self.parts for line in part._lines()
+        ]
         if made is None:
             return inner or ["nothing begun"]
         written = [path.stat().st_mtime for path in (self.path / SHARDS).glob("[0-9]*.npz")]
@@ -216,7 +225,9 @@ class Shards:
     def get(self, i: int) -> Shard:
         """A piece that is there."""
         if i not in self._held:
-            raise InvalidArgument("This shard has not been computed.", got=i, allowed=f"{len(self._held)} of {self.total} are there")
+            raise InvalidArgument(
+                "This shard has not been computed.", got=i, allowed=f"{len(self._held)} of {self.total} are there"
+            )
         return self._held[i]
 
     def all(self) -> list[Shard]:
@@ -243,7 +254,9 @@ class Shards:
             if i not in self.damaged:
                 self.damaged.append(i)
                 why = error.got if isinstance(error, FormatError) else error.strerror
-                warnings.warn(f"shard {i} of the run {self.run.path} is damaged ({why}); it is computed again", stacklevel=2)
+                warnings.warn(
+                    f"shard {i} of the run {self.run.path} is damaged ({why}); it is computed again", stacklevel=2
+                )
             return False
         return True
 
@@ -334,7 +347,9 @@ def _open(run: Run, verb: str, config: Mapping[str, Any], total: int) -> Run:
     """The run, its manifest written or found to say the same."""
     from filelock import FileLock
 
-    asked = json.loads(json.dumps({"verb": verb, "total": total, "config": {**described(config), "versions": _versions()}}))
+    asked = json.loads(
+        json.dumps({"verb": verb, "total": total, "config": {**described(config), "versions": _versions()}})
+    )
     with plain_errors(run.path):
         run.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(run.path / f".{MANIFEST}.lock")
@@ -343,8 +358,13 @@ def _open(run: Run, verb: str, config: Mapping[str, Any], total: int) -> Run:
         kept = run.manifest
         if kept is None:
             _check_own(run.path)
-            held = {"format": FORMAT, "version": VERSION, **asked, "circumstances": _circumstances(),
-                    "created": datetime.now(timezone.utc).isoformat(timespec="seconds")}  # fmt: skip
+            held = {
+                "format": FORMAT,
+                "version": VERSION,
+                **asked,
+                "circumstances": _circumstances(),
+                "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            }
             atomic_write(run.path / MANIFEST, json.dumps(held, indent=1) + "\n")
             (run.path / SHARDS).mkdir(exist_ok=True)
             return run
@@ -352,24 +372,39 @@ def _open(run: Run, verb: str, config: Mapping[str, Any], total: int) -> Run:
         lock.release()
     found = differences(*({"verb": one["verb"], **one["config"], "shards": one["total"]} for one in (kept, asked)))
     if found:
-        raise RunMismatch(f"This folder was begun with another configuration: {len(found)} difference{'s'[: len(found) != 1]}.",
-                          got=f"{run.path}\n" + "\n".join(f"           {line}" for line in found[:20]),
-                          allowed="the configuration that it was begun with",
-                          do="name another folder with run=, or ask for the same as before.")  # fmt: skip
+        raise RunMismatch(
+            f"This folder was begun with another configuration: {len(found)} difference{'s'[: len(found) != 1]}.",
+            got=f"{run.path}\n" + "\n".join(f"           {line}" for line in found[:20]),
+            allowed="the configuration that it was begun with",
+            do="name another folder with run=, or ask for the same as before.",
+        )
     changed = differences(kept.get("circumstances", {}), _circumstances())
     if changed:
-        warnings.warn(f"the run {run.path} goes on under other circumstances ({'; '.join(changed)}): new shards may "
-                      "differ from the old ones in the last bits", stacklevel=4)  # fmt: skip
+        warnings.warn(
+            f"the run {run.path} goes on under other circumstances ({'; '.join(changed)}): new shards may "
+            "differ from the old ones in the last bits",
+            stacklevel=4,
+        )
     return run
 
 
 def _check_own(path: Path) -> None:
     """Raises if a folder without a manifest holds anything but runs and what a killed beginning left."""
-    strange = sorted(entry.name for entry in path.iterdir() if not entry.name.startswith(".") and entry.name != SHARDS
-                     and not (entry / MANIFEST).is_file() and not Run(entry).parts)  # fmt: skip
+    strange = sorted(
+        entry.name
+        for entry in path.iterdir()
+        if not entry.name.startswith(".")
+        and entry.name != SHARDS
+        and not (entry / MANIFEST).is_file()
+        and not Run(entry).parts
+    )
     if strange:
-        raise InvalidArgument("The folder for a run holds other files.", got=f"{path}: {', '.join(strange[:5])}",
-                              allowed="an empty folder, a new one, or one that a run was begun in", do="name another folder.")  # fmt: skip
+        raise InvalidArgument(
+            "The folder for a run holds other files.",
+            got=f"{path}: {', '.join(strange[:5])}",
+            allowed="an empty folder, a new one, or one that a run was begun in",
+            do="name another folder.",
+        )
 
 
 @functools.cache
@@ -385,8 +420,11 @@ def _versions() -> dict[str, str]:
 
 def _circumstances() -> dict[str, Any]:
     """What may move the last bits of a sum and is no part of what was asked."""
-    return {"threads": torch.get_num_threads(), "machine": platform.machine(),
-            "cpu": torch.backends.cpu.get_cpu_capability()}  # fmt: skip
+    return {
+        "threads": torch.get_num_threads(),
+        "machine": platform.machine(),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+    }
 
 
 def _ago(moment: float) -> str:

@@ -30,12 +30,15 @@ class Shard:
     @classmethod
     def of(cls, arrays: Mapping[str, Any], about: Mapping[str, Any]) -> Shard:
         """Copies of arrays, tensors or numbers, with what is known of them as JSON gives it back."""
-        held = {name: array.detach().cpu().numpy() if isinstance(array, torch.Tensor) else array
-                for name, array in arrays.items()}  # fmt: skip
+        held = {
+            name: array.detach().cpu().numpy() if isinstance(array, torch.Tensor) else array
+            for name, array in arrays.items()
+        }
         arrays = {name: np.array(array) for name, array in held.items()}
         if objects := [name for name, array in arrays.items() if array.dtype == object or name == HEADER]:
-            raise InvalidArgument("A shard holds arrays of numbers or texts, each under a name of its own.",
-                                  got=", ".join(objects))  # fmt: skip
+            raise InvalidArgument(
+                "A shard holds arrays of numbers or texts, each under a name of its own.", got=", ".join(objects)
+            )
         return cls(arrays, json.loads(json.dumps(dict(about))))
 
 

@@ -67,9 +67,13 @@ class Readings(Mapping[Site, Tensor]):
 
 
 def read_rows(
-    model: HookedModel, rows: Sequence[Sequence[int]], sites: Sequence[Site], *,
-    advance: Callable[[int], object] = lambda steps: None, store: str | os.PathLike[str] | None = None,
-) -> Readings:  # fmt: skip
+    model: HookedModel,
+    rows: Sequence[Sequence[int]],
+    sites: Sequence[Site],
+    *,
+    advance: Callable[[int], object] = lambda steps: None,
+    store: str | os.PathLike[str] | None = None,
+) -> Readings:
     """What each site holds at the last token of every row, heads laid side by side.
 
     Rows that begin alike share a pass, and their common tokens are run once; others run in batches of like length.
@@ -90,8 +94,16 @@ def read_rows(
     owners = torch.tensor([places.setdefault(tuple(row), len(places)) for row in rows])
     unique, sites = list(places), list(dict.fromkeys(sites))
     sizes = {site: floats_of(site.at(-1), 1, model.shape) for site in sites}
-    tables: _Tables = _Tables(len(unique), sizes) if store is None else _Files(Path(store), len(unique), sizes, {
-        "model": model_described(model), "sites": [str(site) for site in sites], "rows": digest(unique)})  # fmt: skip
+    tables: _Tables = (
+        _Tables(len(unique), sizes)
+        if store is None
+        else _Files(
+            Path(store),
+            len(unique),
+            sizes,
+            {"model": model_described(model), "sites": [str(site) for site in sites], "rows": digest(unique)},
+        )
+    )
     advance(sum(len(unique[i]) for i in np.flatnonzero(tables.done)))
     for rows_of, found in _passes(model, unique, sites, np.flatnonzero(~tables.done).tolist()):
         tables.put(rows_of, found)
@@ -180,9 +192,11 @@ class _Files(_Tables):
         for site, table in tables.items():
             if table.shape != (n, sizes[site]) or table.dtype != np.float32:
                 raise FormatError(
-                    "A file of these readings is damaged.", got=f"{paths[site]}: {table.dtype} {table.shape}",
-                    allowed=f"float32 {(n, sizes[site])}", do="remove the folder, or name another.",
-                )  # fmt: skip
+                    "A file of these readings is damaged.",
+                    got=f"{paths[site]}: {table.dtype} {table.shape}",
+                    allowed=f"float32 {(n, sizes[site])}",
+                    do="remove the folder, or name another.",
+                )
         self._begins = {site: table.offset for site, table in tables.items()}
         return paths
 
@@ -215,17 +229,26 @@ def _holds(folder: Path, config: dict[str, Any]) -> bool:
     held = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     if MANIFEST not in held:
         if any(not name.endswith(".npy") for name in held):
-            raise InvalidArgument("The folder for readings holds other files.", got=f"{folder}: {', '.join(held[:5])}",
-                                  allowed="an empty folder, a new one, or one that a reading was begun in")  # fmt: skip
+            raise InvalidArgument(
+                "The folder for readings holds other files.",
+                got=f"{folder}: {', '.join(held[:5])}",
+                allowed="an empty folder, a new one, or one that a reading was begun in",
+            )
         return False
     try:
         kept = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise FormatError("The manifest of these readings is damaged.", got=str(folder / MANIFEST),
-                          do="remove the folder, or name another.") from error  # fmt: skip
+        raise FormatError(
+            "The manifest of these readings is damaged.",
+            got=str(folder / MANIFEST),
+            do="remove the folder, or name another.",
+        ) from error
     found = differences(kept, json.loads(json.dumps(config)))
     if found:
-        raise RunMismatch("This folder holds another reading.", got=f"{folder}: {'; '.join(found[:5])}",
-                          allowed="the reading that it was begun with",
-                          do="name another folder with store=.")  # fmt: skip
+        raise RunMismatch(
+            "This folder holds another reading.",
+            got=f"{folder}: {'; '.join(found[:5])}",
+            allowed="the reading that it was begun with",
+            do="name another folder with store=.",
+        )
     return True

@@ -131,9 +131,11 @@ class Decodability:
 
     def __repr__(self) -> str:
         made, best = self.sweep.provenance, self.best_layer()
-        lines = [f"Decodability of {len(self.tasks)} tasks{'' if made['null'] is None else ' and Null'}: "
-                 f"{made['k']} nearest of {len(self.classes)} x {self.sweep.n} points, {made['distance']} distance, "
-                 f"chance {self.chance:.3f}"]  # fmt: skip
+        lines = [
+            f"Decodability of {len(self.tasks)} tasks{'' if made['null'] is None else ' and Null'}: "
+            f"{made['k']} nearest of {len(self.classes)} x {self.sweep.n} points, {made['distance']} distance, "
+            f"chance {self.chance:.3f}"
+        ]
         found, beside = self.over_tasks().sel(layer=best).interval(), self.controls.sel(task=list(self.tasks)).mean()
         for shots in self.sweep.values["shots"].values.tolist():
             mean, low, high = (float(found[part].sel(shots=shots)) for part in ("mean", "low", "high"))
@@ -146,11 +148,24 @@ class Decodability:
 
 
 def decodability(
-    model: HookedModel, tasks: Tasks, *, shots: int | Sequence[int] = (1, 4, 10), n: int = 100, k: int = 10,
-    layers: int | Sequence[int] | None = None, site: str = "resid_post", pos: int | str = -1,
-    distance: str = "euclidean", null: bool | Task = True, split: str = "train", template: Template | None = None,
-    seed: int = 0, run: RunLike = None, store: str | os.PathLike[str] | None = None, progress: bool = True,
-) -> Decodability:  # fmt: skip
+    model: HookedModel,
+    tasks: Tasks,
+    *,
+    shots: int | Sequence[int] = (1, 4, 10),
+    n: int = 100,
+    k: int = 10,
+    layers: int | Sequence[int] | None = None,
+    site: str = "resid_post",
+    pos: int | str = -1,
+    distance: str = "euclidean",
+    null: bool | Task = True,
+    split: str = "train",
+    template: Template | None = None,
+    seed: int = 0,
+    run: RunLike = None,
+    store: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+) -> Decodability:
     """Task decodability by layer, task and number of demonstrations, with its controls.
 
     The representation of each of `n` prompts a task, at the token before the answer, is a point. A point counts where
@@ -202,14 +217,26 @@ def decodability(
     entry = model.registry.check(Site("resid_pre", 0), write=False)
 
     # 1. the prompts
-    drawn = {count: draw(model, classes, shots=count, n=n, seed=seed, split=split, pos=pos, template=template)
-             for count in shots}  # fmt: skip
+    drawn = {
+        count: draw(model, classes, shots=count, n=n, seed=seed, split=split, pos=pos, template=template)
+        for count in shots
+    }
 
     # 2. one reading of all layers a shot count, and the votes
     counts = [points.n_tokens for points in drawn.values()]
-    config = {"model": model_described(model), "classes": {name: one.fingerprint for name, one in classes.items()},
-              "shots": shots, "n": n, "k": k, "sites": [str(one) for one in sites], "pos": pos, "distance": distance,
-              "split": split, "seed": seed, "points": {str(count): digest(drawn[count]) for count in shots}}  # fmt: skip
+    config = {
+        "model": model_described(model),
+        "classes": {name: one.fingerprint for name, one in classes.items()},
+        "shots": shots,
+        "n": n,
+        "k": k,
+        "sites": [str(one) for one in sites],
+        "pos": pos,
+        "distance": distance,
+        "split": split,
+        "seed": seed,
+        "points": {str(count): digest(drawn[count]) for count in shots},
+    }
     with shards(run, verb="decodability", config=config, total=len(shots)) as kept:
         # A store goes on as it was begun: with every count's prompts, also where the votes of some are there.
         voted = set() if store is not None else {shots[i] for i in kept.done}
@@ -226,14 +253,26 @@ def decodability(
 
     # 3. the labelled results
     provenance = {
-        "verb": "decodability", "model": model.name, "fingerprint": model.fingerprint,
+        "verb": "decodability",
+        "model": model.name,
+        "fingerprint": model.fingerprint,
         "task": ", ".join(name for name in classes if name != absent),
-        "tasks": {name: one.fingerprint for name, one in classes.items()}, "null": absent,
+        "tasks": {name: one.fingerprint for name, one in classes.items()},
+        "null": absent,
         "inputs": _inputs([one for name, one in classes.items() if name != absent]),
-        "n": n, "k": k, "distance": distance, "ties": TIE_RULE, "chance": 1 / len(classes), "site": site, "pos": pos,
-        "split": split, "template": [(template or one.template).name for one in classes.values()], "seed": seed,
-        "draws": "every prompt on its own, by seed, task name and number", **kept.provenance,
-    }  # fmt: skip
+        "n": n,
+        "k": k,
+        "distance": distance,
+        "ties": TIE_RULE,
+        "chance": 1 / len(classes),
+        "site": site,
+        "pos": pos,
+        "split": split,
+        "template": [(template or one.template).name for one in classes.values()],
+        "seed": seed,
+        "draws": "every prompt on its own, by seed, task name and number",
+        **kept.provenance,
+    }
     return _labelled(votes, list(classes), [one.layer for one in sites], shots, provenance)
 
 
@@ -247,13 +286,16 @@ def _inputs(tasks: Sequence[Task]) -> str:
 
 def _check(shots: tuple[int, ...], n: int, k: int, distance: str) -> None:
     if not shots or len(set(shots)) < len(shots) or min(shots) < 0:
-        raise InvalidArgument("Numbers of demonstrations are named once each.", got=f"shots={shots}",
-                              allowed="one number or more, from 0")  # fmt: skip
+        raise InvalidArgument(
+            "Numbers of demonstrations are named once each.", got=f"shots={shots}", allowed="one number or more, from 0"
+        )
     if not 1 <= k < n:
         raise InvalidArgument(
-            "A task's own points must be able to fill the neighbourhood.", got=f"k={k}, n={n} prompts a task",
-            allowed="k from 1 to n - 1", do="draw more prompts, or let fewer neighbours vote",
-        )  # fmt: skip
+            "A task's own points must be able to fill the neighbourhood.",
+            got=f"k={k}, n={n} prompts a task",
+            allowed="k from 1 to n - 1",
+            do="draw more prompts, or let fewer neighbours vote",
+        )
     if distance not in DISTANCES:
         raise unknown("distance", distance, DISTANCES)
 
@@ -272,7 +314,13 @@ class _Votes:
 
 
 def _votes(
-    found: Mapping[Site, Tensor], sites: Sequence[Site], entry: Site, points: Points, *, k: int, distance: str,
+    found: Mapping[Site, Tensor],
+    sites: Sequence[Site],
+    entry: Site,
+    points: Points,
+    *,
+    k: int,
+    distance: str,
     seed: int,
 ) -> _Votes:
     labels, n_classes = points.labels, len(points.classes)
@@ -305,9 +353,12 @@ def _by_class(hits: Bool[Tensor, " point"], n_classes: int) -> Bool[Tensor, "exa
 
 
 def _label_shuffle(
-    labels: Int[Tensor, " point"], index: Int[Tensor, "point k"], far: Float[Tensor, "point k"], n_classes: int,
+    labels: Int[Tensor, " point"],
+    index: Int[Tensor, "point k"],
+    far: Float[Tensor, "point k"],
+    n_classes: int,
     seed: int,
-) -> Float[Tensor, "deal example task"]:  # fmt: skip
+) -> Float[Tensor, "deal example task"]:
     """Which points are named rightly when labels are dealt out again, deal by deal.
 
     A class's example i is then the i-th of whichever points bear its label.
@@ -337,17 +388,25 @@ def _pairwise(
 
 
 def _labelled(
-    votes: Sequence[_Votes], classes: list[str], layers: list[int | None], shots: Sequence[int],
+    votes: Sequence[_Votes],
+    classes: list[str],
+    layers: list[int | None],
+    shots: Sequence[int],
     provenance: dict[str, Any],
-) -> Decodability:  # fmt: skip
+) -> Decodability:
     def sweep(part: Callable[[_Votes], Tensor], name: str, chance: float, **axes: Sequence[Any]) -> Sweep:
         axes = {**axes, "shots": list(shots)}
         values = torch.stack([part(one) for one in votes], dim=-1).numpy()
         return Sweep(
-            xr.DataArray(values, dims=("example", *axes), coords=axes), metric=METRIC, units="share of points",
-            sign=f"higher: the neighbours name the task; 1: always; chance is {chance:.3f}", zero=chance, name=name,
-            provenance={**provenance, "chance": chance}, allow_missing=bool(np.isnan(values).any()),
-        )  # fmt: skip
+            xr.DataArray(values, dims=("example", *axes), coords=axes),
+            metric=METRIC,
+            units="share of points",
+            sign=f"higher: the neighbours name the task; 1: always; chance is {chance:.3f}",
+            zero=chance,
+            name=name,
+            provenance={**provenance, "chance": chance},
+            allow_missing=bool(np.isnan(values).any()),
+        )
 
     chance, title = 1 / len(classes), f"{METRIC} of {provenance['task']}"
     return Decodability(

@@ -34,12 +34,24 @@ _OTHERS = ("country-capital", "singular-plural", "present-past", "antonym")
 
 
 def evaluate(
-    model: HookedModel, vector: TaskVector, task: TaskLike, *, n: int = 100, shots: int | None = None, seed: int = 0,
-    split: str = "test", other: TaskVector | TaskLike | None = None, null: TaskVector | TaskLike | None = None,
-    random_seeds: int = 3, score_by: str = "accuracy", scale: int | float | None = None,
-    template: Template | None = None, method: Method | None = None, run: RunLike = None,
+    model: HookedModel,
+    vector: TaskVector,
+    task: TaskLike,
+    *,
+    n: int = 100,
+    shots: int | None = None,
+    seed: int = 0,
+    split: str = "test",
+    other: TaskVector | TaskLike | None = None,
+    null: TaskVector | TaskLike | None = None,
+    random_seeds: int = 3,
+    score_by: str = "accuracy",
+    scale: int | float | None = None,
+    template: Template | None = None,
+    method: Method | None = None,
+    run: RunLike = None,
     progress: bool = True,
-) -> Sweep:  # fmt: skip
+) -> Sweep:
     """How queries are answered without demonstrations, with them, with the vector in their place, and with controls.
 
     The conditions: "zero-shot" is the template with no demonstration; "few-shot" shows them; in the others a vector
@@ -109,15 +121,34 @@ def evaluate(
     def injected(one: TaskVector) -> Intervention:
         return one.replace() if scale is None else one.add(scale)
 
-    asked = [("zero-shot", plain, ()), ("few-shot", shown, ()), ("vector", plain, injected(vector)),
-             *(("random vector", plain, injected(one)) for one in random_vectors),
-             *((label, plain, injected(one)) for label, ones in own.items() for one in ones),
-             ("other task's vector", plain, injected(other_vector)), ("Null vector", plain, injected(null_vector))]  # fmt: skip
-    vectors = [vector.direction, *(one.direction for ones in (random_vectors, *own.values()) for one in ones),
-               other_vector.direction, null_vector.direction]  # fmt: skip
-    config = {"model": model_described(model), "task": task.name, "site": str(vector.site), "scale": scale, "seed": seed,
-              "prompts": shown.prompts.recipe, "plain_tokens": plain.tokens, "shown_tokens": shown.tokens,
-              "answers": digest(plain.answer_ids), "vectors": vectors, "memory_budget": model.memory_budget}  # fmt: skip
+    asked = [
+        ("zero-shot", plain, ()),
+        ("few-shot", shown, ()),
+        ("vector", plain, injected(vector)),
+        *(("random vector", plain, injected(one)) for one in random_vectors),
+        *((label, plain, injected(one)) for label, ones in own.items() for one in ones),
+        ("other task's vector", plain, injected(other_vector)),
+        ("Null vector", plain, injected(null_vector)),
+    ]
+    vectors = [
+        vector.direction,
+        *(one.direction for ones in (random_vectors, *own.values()) for one in ones),
+        other_vector.direction,
+        null_vector.direction,
+    ]
+    config = {
+        "model": model_described(model),
+        "task": task.name,
+        "site": str(vector.site),
+        "scale": scale,
+        "seed": seed,
+        "prompts": shown.prompts.recipe,
+        "plain_tokens": plain.tokens,
+        "shown_tokens": shown.tokens,
+        "answers": digest(plain.answer_ids),
+        "vectors": vectors,
+        "memory_budget": model.memory_budget,
+    }
     found: dict[str, list[Scores]] = {label: [] for label, _, _ in asked}
     with shards(run, verb="evaluate", config=config, total=len(asked)) as kept:
         for i in kept.pending():
@@ -129,12 +160,23 @@ def evaluate(
     # 4. the labelled result
     audit = task.audit(model, template).to_dict()
     provenance = {
-        "verb": "evaluate", "model": model.name, "fingerprint": model.fingerprint, "task": task.name,
-        "site": str(vector.site), "vector": vector.task, "method": vector.method, "vector_prompts": vector.prompts,
-        "injected_by": "replacement" if scale is None else f"adding {scale:g} times", "prompts": shown.prompts.recipe,
-        "other_task": other_vector.task, "null_task": null_vector.task, "random_seeds": random_seeds,
-        "audit": audit, **_caution(vector, task), **kept.provenance,
-    }  # fmt: skip
+        "verb": "evaluate",
+        "model": model.name,
+        "fingerprint": model.fingerprint,
+        "task": task.name,
+        "site": str(vector.site),
+        "vector": vector.task,
+        "method": vector.method,
+        "vector_prompts": vector.prompts,
+        "injected_by": "replacement" if scale is None else f"adding {scale:g} times",
+        "prompts": shown.prompts.recipe,
+        "other_task": other_vector.task,
+        "null_task": null_vector.task,
+        "random_seeds": random_seeds,
+        "audit": audit,
+        **_caution(vector, task),
+        **kept.provenance,
+    }
     title = f"{task.name}: the vector of {vector.task} and its controls{audit_words(audit)}"
     return _labelled(found, score_by, title, provenance)
 
@@ -157,30 +199,39 @@ class _Maker:
             if given.site != self.vector.site:
                 raise SiteError(
                     "A control's vector must have the site of the vector that is tested.",
-                    got=f"{name}: {given.site}", allowed=str(self.vector.site),
+                    got=f"{name}: {given.site}",
+                    allowed=str(self.vector.site),
                     do=f"pass {name}=<its task> to have it extracted there, or take it from "
                     f"method.at_layers(model, task)[{self.vector.site.layer}].",
-                )  # fmt: skip
+                )
             return given
         task = default() if given is None else _task(given)
         method = self.method or method_alike(self.vector)
         if method is None:
             raise InvalidArgument(
                 f"The vector does not say how it was extracted, so no control can be extracted alike ({name}=).",
-                got=repr(self.vector), do=f"pass method=tv.ResidualMean(), or {name}=<a TaskVector>.",
-            )  # fmt: skip
+                got=repr(self.vector),
+                do=f"pass method=tv.ResidualMean(), or {name}=<a TaskVector>.",
+            )
         method = method.fixed(self.vector.site.layer, self.template)
-        return method.extract(self.model, task, seed=_seed_of(self.vector), progress=self.progress,
-                              run=inside(self.run, name))  # fmt: skip
-
+        return method.extract(
+            self.model, task, seed=_seed_of(self.vector), progress=self.progress, run=inside(self.run, name)
+        )
 
     def own(self, task: Task, count: int) -> dict[str, list[TaskVector]]:
         """The controls that only the vector's method has, of its own length: random heads beside chosen ones."""
         method = self.method or method_alike(self.vector)
         if method is None:
             return {}
-        return method.own_controls(self.model, task, self.vector, count, seed=_seed_of(self.vector),
-                                   progress=self.progress, run=inside(self.run, "own controls"))  # fmt: skip
+        return method.own_controls(
+            self.model,
+            task,
+            self.vector,
+            count,
+            seed=_seed_of(self.vector),
+            progress=self.progress,
+            run=inside(self.run, "own controls"),
+        )
 
 
 def _labelled(found: dict[str, list[Scores]], score_by: str, name: str, provenance: dict[str, Any]) -> Sweep:
@@ -196,8 +247,9 @@ def _labelled(found: dict[str, list[Scores]], score_by: str, name: str, provenan
     else:
         metric, units, sign = "accuracy", info_of(exact_match).units, "higher is better; 1: every query answered"
         grid = np.stack([column(field) for field in ACCURACIES.values()], axis=-1)
-        values = xr.DataArray(grid, dims=("example", "condition", "score"),
-                              coords={"condition": list(found), "score": list(ACCURACIES)})  # fmt: skip
+        values = xr.DataArray(
+            grid, dims=("example", "condition", "score"), coords={"condition": list(found), "score": list(ACCURACIES)}
+        )
     clean, corrupted = (values.sel(condition=label, drop=True) for label in ("few-shot", "zero-shot"))
     return Sweep(values, metric, units, sign, clean=clean, corrupted=corrupted, name=name, provenance=provenance)
 
@@ -235,5 +287,7 @@ def _caution(vector: TaskVector, task: Task) -> dict[str, str]:
     mark = vector.prompts.get("fingerprint")
     if mark is None or vector.task != task.name or mark == task.fingerprint:
         return {}
-    return {"caution": f"the vector was extracted from another version of {task.name!r} (other pairs or another "
-                       "split): its demonstrations may hold queries that are asked here"}  # fmt: skip
+    return {
+        "caution": f"the vector was extracted from another version of {task.name!r} (other pairs or another "
+        "split): its demonstrations may hold queries that are asked here"
+    }

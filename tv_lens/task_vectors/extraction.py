@@ -20,9 +20,14 @@ METHODS: dict[str, type[Method]] = {"ResidualMean": ResidualMean, "FunctionVecto
 
 
 def extract(
-    model: HookedModel, task: TaskLike, *, method: Method = ResidualMean(), seed: int = 0, run: RunLike = None,
+    model: HookedModel,
+    task: TaskLike,
+    *,
+    method: Method = ResidualMean(),
+    seed: int = 0,
+    run: RunLike = None,
     progress: bool = True,
-) -> TaskVector:  # fmt: skip
+) -> TaskVector:
     """The task's vector: a direction with its site, method, prompts and model.
 
     Args:
@@ -43,10 +48,17 @@ def extract(
         >>> model.run("Q: walk\\nA:", vector.replace()).argmax()  # doctest: +SKIP
     """
     if not isinstance(method, Method):
-        raise InvalidArgument("A method is a value.", got=repr(method), allowed=", ".join(METHODS),
-                              do="method=tv.ResidualMean(layer=20)")  # fmt: skip
+        raise InvalidArgument(
+            "A method is a value.", got=repr(method), allowed=", ".join(METHODS), do="method=tv.ResidualMean(layer=20)"
+        )
     found = task if isinstance(task, Task) else task_library.task(task)
-    config = {"model": model_described(model), "task": found.name, "pairs": found.fingerprint, "method": method, "seed": seed}
+    config = {
+        "model": model_described(model),
+        "task": found.name,
+        "pairs": found.fingerprint,
+        "method": method,
+        "seed": seed,
+    }
     with whole(run, verb="extract", config=config):
         return method.extract(model, found, seed=seed, progress=progress, run=run)
 

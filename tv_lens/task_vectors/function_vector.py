@@ -79,8 +79,11 @@ class FunctionVector(Method):
             return
         named = tuple(tuple(int(part) for part in head) for head in self.heads)
         if not named or len(set(named)) < len(named) or any(len(head) != 2 for head in named):
-            raise InvalidArgument("Heads are named as different pairs (layer, head).", got=self.heads,
-                                  allowed="heads=[(20, 5), (18, 2)], or how many")  # fmt: skip
+            raise InvalidArgument(
+                "Heads are named as different pairs (layer, head).",
+                got=self.heads,
+                allowed="heads=[(20, 5), (18, 2)], or how many",
+            )
         object.__setattr__(self, "heads", named)
 
     # ---- the vector ---------------------------------------------------------------------------------------------
@@ -95,8 +98,17 @@ class FunctionVector(Method):
         found = []
         for count in [len(self._taken(ranked))] if self.heads is not None else _counts(len(ranked)):
             vectors = self._vectors(model, task, outputs, ranked[:count], about)
-            sweep = layer_sweep(model, task, vectors, template=template, n=self.dev, seed=seed, scale=1.0,
-                                progress=progress, run=inside(run, f"layers of {count} heads"))  # fmt: skip
+            sweep = layer_sweep(
+                model,
+                task,
+                vectors,
+                template=template,
+                n=self.dev,
+                seed=seed,
+                scale=1.0,
+                progress=progress,
+                run=inside(run, f"layers of {count} heads"),
+            )
             chosen, layers = sweep.provenance["chosen"], sorted(vectors)
             score = int(sweep.sel(layer=chosen).values.sum()), sweep.provenance["mean_log_prob"][layers.index(chosen)]
             found.append((score, replace(vectors[chosen], selection=sweep)))
@@ -111,8 +123,11 @@ class FunctionVector(Method):
             InvalidArgument: `heads` is None, which only dev queries can decide.
         """
         if self.heads is None:
-            raise InvalidArgument("How many heads the vector sums is chosen on dev queries.", got="heads=None",
-                                  do="name the number, or use extract().")  # fmt: skip
+            raise InvalidArgument(
+                "How many heads the vector sums is chosen on dev queries.",
+                got="heads=None",
+                do="name the number, or use extract().",
+            )
         outputs, ranked, about = self._measured(model, task, seed, progress, run)
         return self._vectors(model, task, outputs, self._taken(ranked), about)
 
@@ -127,13 +142,24 @@ class FunctionVector(Method):
         return self if heads is None else replace(self, heads=heads)
 
     def own_controls(
-        self, model: HookedModel, task: Task, vector: TaskVector, count: int, *, seed: int = 0, progress: bool = True,
+        self,
+        model: HookedModel,
+        task: Task,
+        vector: TaskVector,
+        count: int,
+        *,
+        seed: int = 0,
+        progress: bool = True,
         run: RunLike = None,
-    ) -> dict[str, list[TaskVector]]:  # fmt: skip
+    ) -> dict[str, list[TaskVector]]:
         """As many heads drawn at random from the others, their sum on the same contexts brought to the vector's norm."""
         summed = {tuple(head) for head in vector.method.get("summed_heads", ())}
-        rest = [(layer, head) for layer in range(model.n_layers) for head in range(model.shape.n_heads)
-                if (layer, head) not in summed]  # fmt: skip
+        rest = [
+            (layer, head)
+            for layer in range(model.n_layers)
+            for head in range(model.shape.n_heads)
+            if (layer, head) not in summed
+        ]
         if not summed or len(rest) < len(summed):
             return {}
         means, prompts = self._means(model, task, seed, progress, inside(run, "random heads"))
@@ -163,37 +189,63 @@ class FunctionVector(Method):
         return self._effects(model, task, means, seed, progress, run)
 
     def _effects(
-        self, model: HookedModel, task: Task, means: Float[Tensor, "layer head d_head"], seed: int, progress: bool,
+        self,
+        model: HookedModel,
+        task: Task,
+        means: Float[Tensor, "layer head d_head"],
+        seed: int,
+        progress: bool,
         run: RunLike,
-    ) -> Sweep:  # fmt: skip
+    ) -> Sweep:
         pairs = self._shuffled(task, seed)
         tokens = pairs.tokenize(model)
         base = model.tokens(tokens.corrupted.tokens)
         n, (layers, heads) = len(pairs), means.shape[:2]
         last = [int(length) - 1 for length in base.lengths]
-        edits = [Replace(Site("z", layer, head), means[layer, head])
-                 for layer in range(layers) for head in range(heads)]  # fmt: skip
+        edits = [
+            Replace(Site("z", layer, head), means[layer, head]) for layer in range(layers) for head in range(heads)
+        ]
         rows = [Row(i) for i in range(n)]
         rows += [Row(i, (PlacedEdit(edit, (last[i],)),)) for edit in edits for i in range(n)]
         owners = torch.arange(n).repeat(1 + len(edits))
         config = {"prompts": pairs.recipe, "answers": tokens.answers, "means": means}
-        found = run_sharded(model, base, rows, Readout(prob, tokens.answers, owners), run=inside(run, "effects"),
-                            verb="effects", config=config, who=f"{task.name}: effects of heads", progress=progress)  # fmt: skip
+        found = run_sharded(
+            model,
+            base,
+            rows,
+            Readout(prob, tokens.answers, owners),
+            run=inside(run, "effects"),
+            verb="effects",
+            config=config,
+            who=f"{task.name}: effects of heads",
+            progress=progress,
+        )
         plain, edited = found.values[:n].double(), found.values[n:].double()
         values = einops.rearrange(edited, "(layer head n) -> n layer head", layer=layers, head=heads)
         groups = np.unique(pairs.clean.inputs, return_inverse=True)[1]  # a query that comes again is no new evidence
         sweep = Sweep(
             xr.DataArray(
-                (values - plain[:, None, None]).numpy(), dims=("example", "layer", "head"),
+                (values - plain[:, None, None]).numpy(),
+                dims=("example", "layer", "head"),
                 coords={"layer": range(layers), "head": range(heads), "group": ("example", groups)},
             ),
-            metric="indirect_effect", units=info_of(prob).units, zero=0.0,
+            metric="indirect_effect",
+            units=info_of(prob).units,
+            zero=0.0,
             sign="above 0: the head's mean output makes the right answer more probable; 0: no effect",
             name=f"{task.name}: causal indirect effect of every head",
-            provenance={"verb": "effects", "model": model.name, "fingerprint": model.fingerprint, "task": task.name,
-                        "method": self.to_dict(), "seed": seed, "prompts": pairs.recipe,
-                        "shuffled_prob": float(plain.mean()), **found.provenance},
-        )  # fmt: skip
+            provenance={
+                "verb": "effects",
+                "model": model.name,
+                "fingerprint": model.fingerprint,
+                "task": task.name,
+                "method": self.to_dict(),
+                "seed": seed,
+                "prompts": pairs.recipe,
+                "shuffled_prob": float(plain.mean()),
+                **found.provenance,
+            },
+        )
         return replace(sweep, provenance={**sweep.provenance, "split_half": split_half(sweep, seed=seed)})
 
     # ---- parts --------------------------------------------------------------------------------------------------
@@ -204,8 +256,9 @@ class FunctionVector(Method):
     def _shuffled(self, task: Task, seed: int) -> PromptPairs:
         """The shuffled prompts, drawn apart from the contexts, whose own demonstrations they would else repeat."""
         apart = rng_of(seed, "effects").randrange(2**31)
-        return task.pairs(self.shots, self.prompts, corrupt="shuffle_labels", seed=apart, split="train",
-                          template=self.template)  # fmt: skip
+        return task.pairs(
+            self.shots, self.prompts, corrupt="shuffle_labels", seed=apart, split="train", template=self.template
+        )
 
     def _means(
         self, model: HookedModel, task: Task, seed: int, progress: bool, run: RunLike
@@ -213,8 +266,15 @@ class FunctionVector(Method):
         """Every head's mean output before its projection, at the last token of the contexts."""
         prompts = self._contexts(task, seed)
         sites = [Site("z", layer, pos=-1) for layer in range(model.n_layers)]
-        means = mean_at(model, prompts.tokenize(model).tokens, sites, who=f"{task.name}: mean outputs of heads",
-                        progress=progress, run=inside(run, "contexts"), config={"prompts": prompts.recipe})  # fmt: skip
+        means = mean_at(
+            model,
+            prompts.tokenize(model).tokens,
+            sites,
+            who=f"{task.name}: mean outputs of heads",
+            progress=progress,
+            run=inside(run, "contexts"),
+            config={"prompts": prompts.recipe},
+        )
         return means, prompts
 
     def _measured(
@@ -242,29 +302,39 @@ class FunctionVector(Method):
             for layer, head in self.heads:
                 model.registry.check(Site("z", layer, head), write=False)
         elif self.heads is not None and self.heads > model.n_layers * model.shape.n_heads:
-            raise EmptySelection("The model has fewer heads than the vector would sum.", got=self.heads,
-                                 allowed=f"at most {model.n_layers * model.shape.n_heads}")  # fmt: skip
+            raise EmptySelection(
+                "The model has fewer heads than the vector would sum.",
+                got=self.heads,
+                allowed=f"at most {model.n_layers * model.shape.n_heads}",
+            )
 
     def _vectors(
-        self, model: HookedModel, task: Task, outputs: Float[Tensor, "layer head d_model"],
-        heads: list[tuple[int, int]], about: dict[str, Any],
-    ) -> dict[int, TaskVector]:  # fmt: skip
+        self,
+        model: HookedModel,
+        task: Task,
+        outputs: Float[Tensor, "layer head d_model"],
+        heads: list[tuple[int, int]],
+        about: dict[str, Any],
+    ) -> dict[int, TaskVector]:
         total = torch.stack([outputs[layer, head] for layer, head in heads]).double().sum(0).float()
         template = self.template or task.template
         kept = self if isinstance(self.heads, tuple) else replace(self, heads=len(heads))
         return {
             layer: TaskVector(
-                total, Site("resid_post", layer, pos=-1), task=task.name, prompts=about, model=model.name,
+                total,
+                Site("resid_post", layer, pos=-1),
+                task=task.name,
+                prompts=about,
+                model=model.name,
                 method={**kept.fixed(layer, template).to_dict(), "injected_by": "adding", "summed_heads": heads},
-                fingerprint=model.fingerprint, tokenizer=tokenizer_fingerprint(model.tokenizer),
+                fingerprint=model.fingerprint,
+                tokenizer=tokenizer_fingerprint(model.tokenizer),
             )
             for layer in (range(model.n_layers) if self.layer is None else [self.layer])
-        }  # fmt: skip
+        }
 
 
-def head_outputs(
-    model: HookedModel, means: Float[Tensor, "layer head d_head"]
-) -> Float[Tensor, "layer head d_model"]:
+def head_outputs(model: HookedModel, means: Float[Tensor, "layer head d_head"]) -> Float[Tensor, "layer head d_model"]:
     """What heads add to their attention's output, from their outputs before it is projected; without the bias.
 
     Where the model has `result` sites, this is what they would hold. A norm that a model applies after attention
@@ -274,8 +344,11 @@ def head_outputs(
     for layer, mean in enumerate(means):
         weight = model.tl.blocks[layer].attn.W_O.detach()
         if tuple(weight.shape) != (*mean.shape, model.shape.d_model):
-            raise SiteError("This model's output projection cannot be split by head.", got=list(weight.shape),
-                            allowed=[*mean.shape, model.shape.d_model])  # fmt: skip
+            raise SiteError(
+                "This model's output projection cannot be split by head.",
+                got=list(weight.shape),
+                allowed=[*mean.shape, model.shape.d_model],
+            )
         written.append(einops.einsum(mean, weight.float().cpu(), "head d_head, head d_head d_model -> head d_model"))
     return torch.stack(written)
 

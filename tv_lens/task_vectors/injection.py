@@ -31,11 +31,22 @@ Vectors = TaskVector | Mapping[int, TaskVector]
 
 
 def vector_sweep(
-    model: HookedModel, vector: TaskVector | Mapping[int, TaskVector], task: TaskLike, *,
-    over: Sequence[str] = ("layer", "scale"), scales: Sequence[float | int] = (0.5, 1.0, 2.0, 4.0),
-    positions: Sequence[int] | None = None, mode: str | None = None, metric: Metric = log_prob, n: int = 50,
-    shots: int | None = None, split: str = "test", seed: int = 0, run: RunLike = None, progress: bool = True,
-) -> Sweep:  # fmt: skip
+    model: HookedModel,
+    vector: TaskVector | Mapping[int, TaskVector],
+    task: TaskLike,
+    *,
+    over: Sequence[str] = ("layer", "scale"),
+    scales: Sequence[float | int] = (0.5, 1.0, 2.0, 4.0),
+    positions: Sequence[int] | None = None,
+    mode: str | None = None,
+    metric: Metric = log_prob,
+    n: int = 50,
+    shots: int | None = None,
+    split: str = "test",
+    seed: int = 0,
+    run: RunLike = None,
+    progress: bool = True,
+) -> Sweep:
     """The metric of prompts without demonstrations, with the vector injected at each layer, scale and position.
 
     Args:
@@ -67,7 +78,9 @@ def vector_sweep(
     task = task if isinstance(task, Task) else task_library.task(task)
     vectors = dict(vector) if isinstance(vector, Mapping) else {layer: vector for layer in _layers(model, vector, over)}
     if not vectors or ("layer" not in over and len(vectors) > 1):
-        raise InvalidArgument("Vectors of several layers are swept over the layer.", got=f"{len(vectors)} vectors, over={over}")
+        raise InvalidArgument(
+            "Vectors of several layers are swept over the layer.", got=f"{len(vectors)} vectors, over={over}"
+        )
     first = next(iter(vectors.values()))
     for one in vectors.values():
         one.check(model)
@@ -84,34 +97,74 @@ def vector_sweep(
     base, lengths = model.tokens(plain.tokens), plain.tokens.lengths.tolist()
 
     # 2. a row for every cell and query
-    labels = {"layer": list(vectors), "scale": [float(scale) for scale in scales] if "scale" in over else [1.0],
-              "pos": _positions(first, positions, min(lengths), over)}  # fmt: skip
+    labels = {
+        "layer": list(vectors),
+        "scale": [float(scale) for scale in scales] if "scale" in over else [1.0],
+        "pos": _positions(first, positions, min(lengths), over),
+    }
     cells = list(itertools.product(*labels.values()))
     edits = [_edit(vectors[layer], layer, scale, mode) for layer, scale, _ in cells]
     rows = [Row(i) for i in range(len(base))]
-    rows += [Row(i, (PlacedEdit(edit, _placed(pos, length)),))
-             for edit, (_, _, pos) in zip(edits, cells) for i, length in enumerate(lengths)]  # fmt: skip
+    rows += [
+        Row(i, (PlacedEdit(edit, _placed(pos, length)),))
+        for edit, (_, _, pos) in zip(edits, cells)
+        for i, length in enumerate(lengths)
+    ]
     readout = Readout(metric, plain.answers, torch.arange(len(base)).repeat(1 + len(cells)))
-    config = {"prompts": plain.prompts.recipe, "answers": plain.answers, "metric": metric, "over": over, "mode": mode,
-              "cells": [list(map(str, cell)) for cell in cells],
-              "vectors": {str(layer): one.direction for layer, one in vectors.items()}}  # fmt: skip
-    found = run_sharded(model, base, rows, readout, run=inside(run, "cells"), verb="vector_sweep", config=config,
-                        who=f"{task.name}: sweep of a vector", progress=progress)  # fmt: skip
+    config = {
+        "prompts": plain.prompts.recipe,
+        "answers": plain.answers,
+        "metric": metric,
+        "over": over,
+        "mode": mode,
+        "cells": [list(map(str, cell)) for cell in cells],
+        "vectors": {str(layer): one.direction for layer, one in vectors.items()},
+    }
+    found = run_sharded(
+        model,
+        base,
+        rows,
+        readout,
+        run=inside(run, "cells"),
+        verb="vector_sweep",
+        config=config,
+        who=f"{task.name}: sweep of a vector",
+        progress=progress,
+    )
 
     # 3. the labelled result
     values = found.values.view(1 + len(cells), len(base)).double().numpy()
     grid = values[1:].T.reshape(len(base), *(len(part) for part in labels.values()))
-    array = xr.DataArray(grid, dims=("example", *AXES), coords=labels if all(_single(p) for p in labels["pos"]) else
-                         {**labels, "pos": range(len(labels["pos"]))})  # fmt: skip
+    array = xr.DataArray(
+        grid,
+        dims=("example", *AXES),
+        coords=labels if all(_single(p) for p in labels["pos"]) else {**labels, "pos": range(len(labels["pos"]))},
+    )
     array = array.isel({axis: 0 for axis in AXES if axis not in over}, drop=True).transpose("example", *over)
     info = info_of(metric)
     return Sweep(
-        array, metric=info.name, units=info.units, sign=info.sign, corrupted=values[0],
-        clean=_shown(model, shown, metric), name=f"{task.name}: the vector of {first.task} by {', '.join(over)} ({mode})",
-        provenance={"verb": "vector_sweep", "model": model.name, "fingerprint": model.fingerprint, "task": task.name,
-                    "vector": first.task, "method": first.method, "mode": mode, "split": split, "shots": shots,
-                    "component": first.site.component, "prompts": plain.prompts.recipe, **found.provenance},
-    )  # fmt: skip
+        array,
+        metric=info.name,
+        units=info.units,
+        sign=info.sign,
+        corrupted=values[0],
+        clean=_shown(model, shown, metric),
+        name=f"{task.name}: the vector of {first.task} by {', '.join(over)} ({mode})",
+        provenance={
+            "verb": "vector_sweep",
+            "model": model.name,
+            "fingerprint": model.fingerprint,
+            "task": task.name,
+            "vector": first.task,
+            "method": first.method,
+            "mode": mode,
+            "split": split,
+            "shots": shots,
+            "component": first.site.component,
+            "prompts": plain.prompts.recipe,
+            **found.provenance,
+        },
+    )
 
 
 def _axes(over: Sequence[str]) -> tuple[str, ...]:
@@ -136,8 +189,11 @@ def _positions(
         return [vector.site.pos]
     found = list(range(-shortest, 0)) if given is None else [int(pos) for pos in given]
     if not found or min(found) < -shortest or max(found) >= 0:
-        raise PositionError("Positions are counted from the end of prompts that differ in length.", got=found,
-                            allowed=f"{-shortest} to -1")  # fmt: skip
+        raise PositionError(
+            "Positions are counted from the end of prompts that differ in length.",
+            got=found,
+            allowed=f"{-shortest} to -1",
+        )
     return found
 
 
@@ -161,4 +217,8 @@ def _shown(model: HookedModel, shown: TokenizedPrompts, metric: Metric) -> np.nd
     answers = Answers(shown.answers.correct, shown.answers.wrong)
     readout = Readout(metric, answers, torch.arange(len(shown)))
     rows = [Row(i) for i in range(len(shown))]
-    return run_rows(model, shown.tokens, rows, readout, who="with demonstrations", show_progress=False).values.double().numpy()
+    return (
+        run_rows(model, shown.tokens, rows, readout, who="with demonstrations", show_progress=False)
+        .values.double()
+        .numpy()
+    )

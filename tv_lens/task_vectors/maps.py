@@ -68,10 +68,22 @@ class RepresentationMap:
 
 
 def representation_map(
-    model: HookedModel, tasks: Tasks, layer: int, shots: int = 4, n: int = 100, method: str = "pca", seed: int = 0, *,
-    site: str = "resid_post", pos: int | str = -1, null: bool | Task = True, split: str = "train",
-    template: Template | None = None, run: RunLike = None, progress: bool = True,
-) -> RepresentationMap:  # fmt: skip
+    model: HookedModel,
+    tasks: Tasks,
+    layer: int,
+    shots: int = 4,
+    n: int = 100,
+    method: str = "pca",
+    seed: int = 0,
+    *,
+    site: str = "resid_post",
+    pos: int | str = -1,
+    null: bool | Task = True,
+    split: str = "train",
+    template: Template | None = None,
+    run: RunLike = None,
+    progress: bool = True,
+) -> RepresentationMap:
     """The prompts that `decodability` looks at with the same arguments, laid out in the plane.
 
     Args:
@@ -100,8 +112,12 @@ def representation_map(
     classes, absent = classes_of(tasks, null, seed)
     least = N_NEIGHBOURS + 1 if method == "umap" else 3
     if n * len(classes) < least:
-        raise InvalidArgument("A map needs more points.", got=f"{n * len(classes)} prompts",
-                              allowed=f"{least} or more for {method}", do="raise n")  # fmt: skip
+        raise InvalidArgument(
+            "A map needs more points.",
+            got=f"{n * len(classes)} prompts",
+            allowed=f"{least} or more for {method}",
+            do="raise n",
+        )
     (where,) = sites_of(model, site, layer)
     if method == "umap":
         _umap()  # absent, it is said before anything runs
@@ -114,11 +130,18 @@ def representation_map(
         vectors = kept.get(0)["vectors"]
     points, explained = _pca(vectors) if method == "pca" else (_reduced_by_umap(vectors, seed), None)
     provenance = {
-        "verb": "representation_map", "model": model.name, "fingerprint": model.fingerprint,
-        "tasks": {name: one.fingerprint for name, one in classes.items()}, "null": absent, "shots": shots, "n": n,
-        "split": split, "seed": seed, "template": [(template or one.template).name for one in classes.values()],
+        "verb": "representation_map",
+        "model": model.name,
+        "fingerprint": model.fingerprint,
+        "tasks": {name: one.fingerprint for name, one in classes.items()},
+        "null": absent,
+        "shots": shots,
+        "n": n,
+        "split": split,
+        "seed": seed,
+        "template": [(template or one.template).name for one in classes.values()],
         **({"n_neighbors": N_NEIGHBOURS, "min_dist": MIN_DIST} if method == "umap" else {}),
-    }  # fmt: skip
+    }
     labels = [drawn.classes[label] for label in drawn.labels.tolist()]
     place = str(where.at(pos)) if isinstance(pos, int) else f"{where}@{pos}"
     return RepresentationMap(points, labels, method, place, drawn.texts, explained, provenance)
@@ -142,9 +165,12 @@ def _umap() -> Any:
             warnings.simplefilter("ignore")
             import umap
     except ImportError as error:
-        raise InvalidArgument("Drawing a map by UMAP needs the library umap-learn.", got="method='umap'",
-                              allowed="method='pca', which needs nothing more",
-                              do="pip install 'tv_lens[umap]'") from error  # fmt: skip
+        raise InvalidArgument(
+            "Drawing a map by UMAP needs the library umap-learn.",
+            got="method='umap'",
+            allowed="method='pca', which needs nothing more",
+            do="pip install 'tv_lens[umap]'",
+        ) from error
     return umap
 
 

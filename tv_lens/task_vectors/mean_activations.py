@@ -20,9 +20,15 @@ TOKENS_A_BATCH = 4096  # sums are taken batch by batch, so that many prompts nee
 
 
 def mean_at(
-    model: HookedModel, tokens: TokenBatch, sites: Sequence[Site], *, who: str, progress: bool, run: RunLike = None,
+    model: HookedModel,
+    tokens: TokenBatch,
+    sites: Sequence[Site],
+    *,
+    who: str,
+    progress: bool,
+    run: RunLike = None,
     config: Mapping[str, Any] | None = None,
-) -> Float[Tensor, "site *axes"]:  # fmt: skip
+) -> Float[Tensor, "site *axes"]:
     """The mean over prompts of what each site, which names one position, holds there.
 
     Args:
@@ -37,8 +43,14 @@ def mean_at(
     batch = model.tokens(tokens)
     step = max(1, TOKENS_A_BATCH // batch.width)
     parts = [slice(start, min(start + step, len(batch))) for start in range(0, len(batch), step)]
-    config = {"model": model_described(model), **(config or {}), "tokens": batch, "sites": [str(site) for site in sites],
-              "memory_budget": model.memory_budget, "batch": step}  # fmt: skip
+    config = {
+        "model": model_described(model),
+        **(config or {}),
+        "tokens": batch,
+        "sites": [str(site) for site in sites],
+        "memory_budget": model.memory_budget,
+        "batch": step,
+    }
     with shards(run, verb="contexts", config=config, total=len(parts)) as kept:
         done = sum(parts[i].stop - parts[i].start for i in kept.done)
         with progress_bar(who, len(batch), "prompts", progress, done) as bar:

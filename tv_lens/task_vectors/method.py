@@ -35,9 +35,16 @@ class Method(ABC):
         return self
 
     def own_controls(
-        self, model: HookedModel, task: Task, vector: TaskVector, count: int, *, seed: int = 0, progress: bool = True,
+        self,
+        model: HookedModel,
+        task: Task,
+        vector: TaskVector,
+        count: int,
+        *,
+        seed: int = 0,
+        progress: bool = True,
         run: RunLike = None,
-    ) -> dict[str, list[TaskVector]]:  # fmt: skip
+    ) -> dict[str, list[TaskVector]]:
         """Controls that only this method has, by their condition's name; none as a rule."""
         return {}
 

@@ -38,9 +38,10 @@ def prepared(points: Float[Tensor, "point d"], distance: str = "euclidean") -> F
     broken = (~torch.isfinite(points)).any(dim=1).nonzero().flatten().tolist()
     if broken:
         raise InvalidArgument(
-            "Some points are not finite, so nothing is near them.", got=f"{len(broken)} of {len(points)} points, "
-            f"the first is {broken[0]}", do="a half-precision overflow is the usual cause: load the model with float32",
-        )  # fmt: skip
+            "Some points are not finite, so nothing is near them.",
+            got=f"{len(broken)} of {len(points)} points, the first is {broken[0]}",
+            do="a half-precision overflow is the usual cause: load the model with float32",
+        )
     points = points.double()
     if distance == "cosine":
         return points / points.norm(dim=1, keepdim=True).clamp(min=1e-300)
@@ -132,9 +133,12 @@ def vote(
 
 
 def leave_one_out(
-    points: Float[Tensor, "point d"], labels: Int[Tensor, " point"], k: int = 10, distance: str = "euclidean",
+    points: Float[Tensor, "point d"],
+    labels: Int[Tensor, " point"],
+    k: int = 10,
+    distance: str = "euclidean",
     seed: int = 0,
-) -> Int[Tensor, " point"]:  # fmt: skip
+) -> Int[Tensor, " point"]:
     """The class that the k nearest other points name for each point.
 
     The mean of `leave_one_out(points, labels) == labels` over a class's points is its task decodability.

@@ -45,11 +45,14 @@ def head_ranking(
     times = np.random.default_rng(seed).multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=n_boot)
     # Every head has the same prompts, so sums rank as means do.
     first = np.argsort(-(times @ sums), axis=1, kind="stable")[:, :top]
-    table = pd.DataFrame({
-        "layer": np.repeat(layers, len(heads)), "head": np.tile(heads, len(layers)),
-        **{new: found[old].values.reshape(-1) for new, old in dict(effect="mean", low="low", high="high").items()},
-        "selected": np.bincount(first.reshape(-1), minlength=sums.shape[1]) / n_boot,
-    })  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "layer": np.repeat(layers, len(heads)),
+            "head": np.tile(heads, len(layers)),
+            **{new: found[old].values.reshape(-1) for new, old in dict(effect="mean", low="low", high="high").items()},
+            "selected": np.bincount(first.reshape(-1), minlength=sums.shape[1]) / n_boot,
+        }
+    )
     table = table.sort_values("effect", ascending=False, kind="stable").reset_index(drop=True)
     table.insert(5, "rank", np.arange(1, len(table) + 1))
     return table
@@ -96,34 +99,52 @@ def ranking_stability(
         raise InvalidArgument("A ranking of heads needs effects over layer and head.", got=", ".join(effects.axes))
     sums, counts = _by_query(effects)
     n, n_heads = sums.shape
-    sizes = sorted({size for size in SIZES if size < n} | {n, max(1, n // 2)} if sizes is None else {int(size) for size in sizes})
+    sizes = sorted(
+        {size for size in SIZES if size < n} | {n, max(1, n // 2)} if sizes is None else {int(size) for size in sizes}
+    )
     if n < 2 or not sizes or sizes[0] < 1 or sizes[-1] > n:
-        raise EmptySelection("A ranking settles over several queries.", got=f"sizes {sizes} of {n} queries",
-                             allowed=f"1 to {n}", do="measure effects on more prompts: FunctionVector(prompts=50).")  # fmt: skip
+        raise EmptySelection(
+            "A ranking settles over several queries.",
+            got=f"sizes {sizes} of {n} queries",
+            allowed=f"1 to {n}",
+            do="measure effects on more prompts: FunctionVector(prompts=50).",
+        )
     if not 1 <= top <= n_heads or draws < 1:
-        raise InvalidArgument("So many heads or draws are not to be had.", got=f"top={top}, draws={draws}",
-                              allowed=f"top 1 to {n_heads}, draws 1 or more")  # fmt: skip
+        raise InvalidArgument(
+            "So many heads or draws are not to be had.",
+            got=f"top={top}, draws={draws}",
+            allowed=f"top 1 to {n_heads}, draws 1 or more",
+        )
     random, whole = np.random.default_rng(seed), (sums.sum(0) / counts.sum())[None]
     grid = np.full((draws, len(sizes), len(SCORES)), np.nan)
     for at, size in enumerate(sizes):
         orders = np.stack([random.permutation(n) for _ in range(draws)])
-        one, two = (sums[part].sum(1) / counts[part].sum(1)[:, None] if part.shape[1] else None
-                    for part in (orders[:, :size], orders[:, size : 2 * size]))  # fmt: skip
+        one, two = (
+            sums[part].sum(1) / counts[part].sum(1)[:, None] if part.shape[1] else None
+            for part in (orders[:, :size], orders[:, size : 2 * size])
+        )
         grid[:, at, 0], grid[:, at, 1] = _spearman(one, whole), _shared(one, whole, top)
         if 2 * size <= n:
             grid[:, at, 2], grid[:, at, 3] = _spearman(one, two), _shared(one, two, top)
     return Draws(
         xr.DataArray(grid, dims=("example", "prompts", "score"), coords={"prompts": sizes, "score": list(SCORES)}),
-        metric="agreement of rankings", units="share", sign="1: the same ranking; 0: no more than chance has (a correlation)",
-        name=f"{effects.name or 'effects'}: how the ranking settles (top {top})", allow_missing=True,
-        provenance={"verb": "ranking_stability", "of": effects.provenance, "draws": draws, "top": top, "seed": seed,
-                    "queries": n},
-    )  # fmt: skip
+        metric="agreement of rankings",
+        units="share",
+        sign="1: the same ranking; 0: no more than chance has (a correlation)",
+        name=f"{effects.name or 'effects'}: how the ranking settles (top {top})",
+        allow_missing=True,
+        provenance={
+            "verb": "ranking_stability",
+            "of": effects.provenance,
+            "draws": draws,
+            "top": top,
+            "seed": seed,
+            "queries": n,
+        },
+    )
 
 
-def _spearman(
-    one: Float[np.ndarray, "draw head"], two: Float[np.ndarray, "other head"]
-) -> Float[np.ndarray, "draw"]:
+def _spearman(one: Float[np.ndarray, "draw head"], two: Float[np.ndarray, "other head"]) -> Float[np.ndarray, "draw"]:
     """Spearman's correlation row by row (or with one row); NaN where no head differs from another."""
     ranks = [pd.DataFrame(part).rank(axis=1).to_numpy() for part in (one, two)]
     one, two = (part - part.mean(axis=1, keepdims=True) for part in ranks)

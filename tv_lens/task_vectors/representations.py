@@ -80,14 +80,18 @@ def classes_of(tasks: Tasks, null: bool | Task, seed: int = 0) -> tuple[dict[str
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InvalidArgument(
-            "Two classes have the same name.", got=", ".join(twice), allowed="one name a class",
+            "Two classes have the same name.",
+            got=", ".join(twice),
+            allowed="one name a class",
             do="give {name: task} instead of a list" + ("; null=False adds no Null task" if absent in twice else ""),
-        )  # fmt: skip
+        )
     if len(members) < 2:
         raise EmptySelection(
-            "Telling tasks apart needs two of them.", got=f"{len(members)} classes", allowed="2 or more",
+            "Telling tasks apart needs two of them.",
+            got=f"{len(members)} classes",
+            allowed="2 or more",
             do="name more tasks; null=True adds the task without a rule",
-        )  # fmt: skip
+        )
     return dict(zip(names, members)), absent
 
 
@@ -99,8 +103,11 @@ def sites_of(model: HookedModel, site: str, layers: int | Sequence[int] | None) 
     """
     entry = component(site)
     if not entry.layered or entry.position_axis != "pos":
-        raise SiteError(f"{site} is not a vector that every layer holds at a token.", got=f"site={site!r}",
-                        allowed="a component such as resid_post, attn_out, mlp_out or z")  # fmt: skip
+        raise SiteError(
+            f"{site} is not a vector that every layer holds at a token.",
+            got=f"site={site!r}",
+            allowed="a component such as resid_post, attn_out, mlp_out or z",
+        )
     chosen = range(model.n_layers) if layers is None else [layers] if isinstance(layers, int) else list(layers)
     if not len(chosen) or len(set(chosen)) < len(chosen):
         raise InvalidArgument("Layers are named once each.", got=f"layers={layers}", allowed="one layer or more")
@@ -108,9 +115,16 @@ def sites_of(model: HookedModel, site: str, layers: int | Sequence[int] | None) 
 
 
 def draw(
-    model: HookedModel, classes: Mapping[str, Task], *, shots: int, n: int, seed: int = 0, split: str = "train",
-    pos: int | str = -1, template: Template | None = None,
-) -> Points:  # fmt: skip
+    model: HookedModel,
+    classes: Mapping[str, Task],
+    *,
+    shots: int,
+    n: int,
+    seed: int = 0,
+    split: str = "train",
+    pos: int | str = -1,
+    template: Template | None = None,
+) -> Points:
     """`n` prompts of every class as points, cut off after the position that is read.
 
     A prompt's draw hangs on the seed, the class's name and its number only: more prompts, shots or classes add to
@@ -149,15 +163,21 @@ def _ends(tokenized: TokenizedPrompts, pos: int | str, shots: int) -> list[int]:
         return (tokenized.tokens.index(pos) + 1).tolist()
     outside = pos in ("prefix", "bos", "query_x", "query_separator")
     if not outside and shots == 0:
-        raise InvalidArgument("Without demonstrations no demonstration can be read.", got=f"pos={pos!r}, shots=0",
-                              allowed="an integer position, 'query_x' or 'query_separator'")  # fmt: skip
+        raise InvalidArgument(
+            "Without demonstrations no demonstration can be read.",
+            got=f"pos={pos!r}, shots=0",
+            allowed="an integer position, 'query_x' or 'query_separator'",
+        )
     return (tokenized.position_of(pos, None if outside else shots - 1) + 1).tolist()
 
 
 def read(
-    model: HookedModel, points: Points, sites: Sequence[Site], advance: Callable[[int], object] = lambda steps: None,
+    model: HookedModel,
+    points: Points,
+    sites: Sequence[Site],
+    advance: Callable[[int], object] = lambda steps: None,
     store: str | os.PathLike[str] | None = None,
-) -> Readings:  # fmt: skip
+) -> Readings:
     """What each site holds at the last token of every point, on the host in float32, heads laid side by side.
 
     Args:
@@ -171,9 +191,12 @@ def read(
 
 
 def read_together(
-    model: HookedModel, several: Mapping[int, Points], sites: Sequence[Site],
-    advance: Callable[[int], object] = lambda steps: None, store: str | os.PathLike[str] | None = None,
-) -> dict[int, Readings]:  # fmt: skip
+    model: HookedModel,
+    several: Mapping[int, Points],
+    sites: Sequence[Site],
+    advance: Callable[[int], object] = lambda steps: None,
+    store: str | os.PathLike[str] | None = None,
+) -> dict[int, Readings]:
     """The same of the points of several shot counts, whose prompts begin alike: what they share is run once.
 
     Args:

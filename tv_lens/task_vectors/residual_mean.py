@@ -58,16 +58,21 @@ class ResidualMean(Method):
     def __post_init__(self) -> None:
         entry = check_component(component(self.component))
         if not entry.layered:
-            raise InvalidArgument(f"{self.component} has no layers to choose from.", got=self.component,
-                                  allowed="resid_pre, resid_mid, resid_post, attn_out, mlp_out")  # fmt: skip
+            raise InvalidArgument(
+                f"{self.component} has no layers to choose from.",
+                got=self.component,
+                allowed="resid_pre, resid_mid, resid_post, attn_out, mlp_out",
+            )
         for name, least in (("shots", 0), ("contexts", 1), ("queries", 1), ("dev", 1)):
             if getattr(self, name) < least:
                 raise InvalidArgument(f"ResidualMean needs {name} of at least {least}.", got=getattr(self, name))
         if self.layers is not None:
             object.__setattr__(self, "layers", tuple(sorted(set(int(layer) for layer in self.layers))))
             if self.layer is not None or not self.layers:
-                raise InvalidArgument("Either one layer is named, or several to choose from.",
-                                      got=f"layer={self.layer}, layers={self.layers}")  # fmt: skip
+                raise InvalidArgument(
+                    "Either one layer is named, or several to choose from.",
+                    got=f"layer={self.layer}, layers={self.layers}",
+                )
 
     def extract(
         self, model: HookedModel, task: Task, *, seed: int = 0, progress: bool = True, run: RunLike = None
@@ -75,8 +80,16 @@ class ResidualMean(Method):
         vectors = self.at_layers(model, task, seed=seed, progress=progress, run=inside(run, "contexts"))
         if self.layer is not None:
             return vectors[self.layer]
-        selection = layer_sweep(model, task, vectors, template=self.template or task.template, n=self.dev, seed=seed,
-                                progress=progress, run=inside(run, "layers"))  # fmt: skip
+        selection = layer_sweep(
+            model,
+            task,
+            vectors,
+            template=self.template or task.template,
+            n=self.dev,
+            seed=seed,
+            progress=progress,
+            run=inside(run, "layers"),
+        )
         return replace(vectors[selection.provenance["chosen"]], selection=selection)
 
     def at_layers(
@@ -89,17 +102,30 @@ class ResidualMean(Method):
         """
         sites = self._sites(model)
         prompts = self._contexts(task, seed)
-        means = mean_at(model, prompts.tokenize(model).tokens, sites, who=f"{task.name}: reading contexts",
-                        progress=progress, run=run, config={"prompts": prompts.recipe})  # fmt: skip
+        means = mean_at(
+            model,
+            prompts.tokenize(model).tokens,
+            sites,
+            who=f"{task.name}: reading contexts",
+            progress=progress,
+            run=run,
+            config={"prompts": prompts.recipe},
+        )
         recipe: dict[str, Any] = {**prompts.recipe, "contexts": self.contexts, "queries": self.queries}
         tokenizer = tokenizer_fingerprint(model.tokenizer)
         return {
             site.layer: TaskVector(
-                mean, site, task=task.name, method=self.fixed(site.layer, prompts.template).to_dict(), prompts=recipe,
-                model=model.name, fingerprint=model.fingerprint, tokenizer=tokenizer,
+                mean,
+                site,
+                task=task.name,
+                method=self.fixed(site.layer, prompts.template).to_dict(),
+                prompts=recipe,
+                model=model.name,
+                fingerprint=model.fingerprint,
+                tokenizer=tokenizer,
             )
             for site, mean in zip(sites, means)
-        }  # fmt: skip
+        }
 
     def fixed(self, layer: int, template: Template) -> ResidualMean:
         return replace(self, layer=layer, layers=None, template=template)
@@ -121,7 +147,10 @@ class ResidualMean(Method):
             unused = [pair for pair in task.split("train") if pair.input not in used]
             more = take(unused, self.queries - 1, rng_of(seed, "dummies", i))
             if len(more) < self.queries - 1:
-                raise EmptySelection(f"{task.name!r} has too few train pairs for so many dummy queries.",
-                                     got=f"queries={self.queries}", allowed=f"at most {len(unused) + 1}")  # fmt: skip
+                raise EmptySelection(
+                    f"{task.name!r} has too few train pairs for so many dummy queries.",
+                    got=f"queries={self.queries}",
+                    allowed=f"at most {len(unused) + 1}",
+                )
             items += [context, *(Prompt.build(drawn.template, context.demonstrations, pair) for pair in more)]
         return replace(drawn, items=tuple(items), recipe={**drawn.recipe, "n": len(items)})

@@ -23,9 +23,18 @@ from tv_lens.tasks.templates import Template
 
 
 def layer_sweep(
-    model: HookedModel, task: Task, vectors: Mapping[int, TaskVector], *, template: Template, n: int, seed: int = 0,
-    split: str = "dev", scale: int | float | None = None, run: RunLike = None, progress: bool = True,
-) -> Sweep:  # fmt: skip
+    model: HookedModel,
+    task: Task,
+    vectors: Mapping[int, TaskVector],
+    *,
+    template: Template,
+    n: int,
+    seed: int = 0,
+    split: str = "dev",
+    scale: int | float | None = None,
+    run: RunLike = None,
+    progress: bool = True,
+) -> Sweep:
     """First-token accuracy of prompts without demonstrations, with one layer's vector injected at a time.
 
     Args:
@@ -46,8 +55,11 @@ def layer_sweep(
     """
     available = len(task.split(split))
     if not available:
-        raise EmptySelection(f"The {split} split of {task.name!r} is empty, so no layer can be chosen on it.",
-                             got=repr(task), do="give the task more pairs, or name the layer.")  # fmt: skip
+        raise EmptySelection(
+            f"The {split} split of {task.name!r} is empty, so no layer can be chosen on it.",
+            got=repr(task),
+            do="give the task more pairs, or name the layer.",
+        )
     layers = sorted(vectors)
     prompts = task.queries(min(n, available), seed=seed, split=split, template=template)
     tokens = prompts.tokenize(model)
@@ -65,10 +77,24 @@ def layer_sweep(
         nats[index] = checked(log_prob, logits, answers, "an injected run").cpu()
         return checked(exact_match, logits, answers, "an injected run")
 
-    config = {"prompts": prompts.recipe, "answers": tokens.answers, "scale": scale,
-              "vectors": {str(vectors[layer].site): vectors[layer].direction for layer in layers}}  # fmt: skip
-    found = run_sharded(model, base, rows, readout, run=run, verb="layer_sweep", config=config, beside={"nats": nats},
-                        who=f"{task.name}: which layer", progress=progress)  # fmt: skip
+    config = {
+        "prompts": prompts.recipe,
+        "answers": tokens.answers,
+        "scale": scale,
+        "vectors": {str(vectors[layer].site): vectors[layer].direction for layer in layers},
+    }
+    found = run_sharded(
+        model,
+        base,
+        rows,
+        readout,
+        run=run,
+        verb="layer_sweep",
+        config=config,
+        beside={"nats": nats},
+        who=f"{task.name}: which layer",
+        progress=progress,
+    )
     hits = found.values.view(len(layers), len(prompts))
     log_probs = nats.view(len(layers), len(prompts)).double().mean(1).tolist()
     # Counts of hits, not their means: ties must be exact. The lower layer wins where even the log-probabilities tie.
@@ -76,13 +102,25 @@ def layer_sweep(
     info, audit = info_of(exact_match), task.audit(model, template).to_dict()
     return Sweep(
         xr.DataArray(hits.T.double().numpy(), dims=("example", "layer"), coords={"layer": layers}),
-        metric=info.name, units=info.units, sign=info.sign,
+        metric=info.name,
+        units=info.units,
+        sign=info.sign,
         name=f"{task.name}: the vector injected at each layer{audit_words(audit)}",
-        provenance={"verb": "layer_sweep", "model": model.name, "fingerprint": model.fingerprint, "task": task.name,
-                    "split": split, "prompts": prompts.recipe, "component": vectors[layers[0]].site.component,
-                    "scale": scale, "chosen": layers[chosen], "mean_log_prob": log_probs,
-                    "audit": audit, **found.provenance},
-    )  # fmt: skip
+        provenance={
+            "verb": "layer_sweep",
+            "model": model.name,
+            "fingerprint": model.fingerprint,
+            "task": task.name,
+            "split": split,
+            "prompts": prompts.recipe,
+            "component": vectors[layers[0]].site.component,
+            "scale": scale,
+            "chosen": layers[chosen],
+            "mean_log_prob": log_probs,
+            "audit": audit,
+            **found.provenance,
+        },
+    )
 
 
 def _places(vector: TaskVector, length: int) -> tuple[int, ...]:

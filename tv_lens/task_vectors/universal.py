@@ -49,8 +49,11 @@ class UniversalHeads:
         """`head_ranking` over tasks, with "tasks": in how many of them the head is among the first `top`."""
         table = head_ranking(self.over_tasks, top=top, level=level, n_boot=n_boot, seed=seed)
         firsts = [set(ranked_heads(effects)[:top]) for effects in self.by_task.values()]
-        return table.assign(tasks=[sum((layer, head) in first for first in firsts)
-                                   for layer, head in zip(table["layer"], table["head"])])  # fmt: skip
+        return table.assign(
+            tasks=[
+                sum((layer, head) in first for first in firsts) for layer, head in zip(table["layer"], table["head"])
+            ]
+        )
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{layer}.{head}" for layer, head in self.heads(min(5, self.over_tasks.values[0].size)))
@@ -58,9 +61,14 @@ class UniversalHeads:
 
 
 def universal_heads(
-    model: HookedModel, tasks: Sequence[TaskLike], *, method: FunctionVector = FunctionVector(), seed: int = 0,
-    run: RunLike = None, progress: bool = True,
-) -> UniversalHeads:  # fmt: skip
+    model: HookedModel,
+    tasks: Sequence[TaskLike],
+    *,
+    method: FunctionVector = FunctionVector(),
+    seed: int = 0,
+    run: RunLike = None,
+    progress: bool = True,
+) -> UniversalHeads:
     """The heads whose mean outputs cause the right answers of several tasks.
 
     Args:
@@ -79,17 +87,31 @@ def universal_heads(
     names = [task.name for task in found]
     if len(found) < 2 or len(set(names)) < len(names):
         raise InvalidArgument("A universal set of heads needs different tasks, two at least.", got=names)
-    by_task = {task.name: method.effects(model, task, seed=seed, run=inside(run, task.name), progress=progress)
-               for task in found}  # fmt: skip
+    by_task = {
+        task.name: method.effects(model, task, seed=seed, run=inside(run, task.name), progress=progress)
+        for task in found
+    }
     means = np.stack([effects.mean().values for effects in by_task.values()])
     first = next(iter(by_task.values()))
     over_tasks = Sweep(
-        xr.DataArray(means, dims=("example", "layer", "head"),
-                     coords={"layer": first.values["layer"].values, "head": first.values["head"].values}),
-        metric=first.metric, units=first.units, sign=first.sign, zero=0.0,
+        xr.DataArray(
+            means,
+            dims=("example", "layer", "head"),
+            coords={"layer": first.values["layer"].values, "head": first.values["head"].values},
+        ),
+        metric=first.metric,
+        units=first.units,
+        sign=first.sign,
+        zero=0.0,
         name=f"mean indirect effect of every head over {len(names)} tasks",
-        provenance={"verb": "universal_heads", "model": model.name, "fingerprint": model.fingerprint, "tasks": names,
-                    "method": method.to_dict(), "seed": seed,
-                    "split_half": {name: effects.provenance["split_half"] for name, effects in by_task.items()}},
-    )  # fmt: skip
+        provenance={
+            "verb": "universal_heads",
+            "model": model.name,
+            "fingerprint": model.fingerprint,
+            "tasks": names,
+            "method": method.to_dict(),
+            "seed": seed,
+            "split_half": {name: effects.provenance["split_half"] for name, effects in by_task.items()},
+        },
+    )
     return UniversalHeads(by_task, over_tasks, method)

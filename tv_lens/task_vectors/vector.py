@@ -67,15 +67,18 @@ class TaskVector:
         site = Site.parse(self.site)
         check_component(site.entry)
         if self.direction.ndim != 1:
-            raise ShapeMismatch("A task vector is one direction.", got=f"shape {list(self.direction.shape)}",
-                                allowed="[d_model]")  # fmt: skip
+            raise ShapeMismatch(
+                "A task vector is one direction.", got=f"shape {list(self.direction.shape)}", allowed="[d_model]"
+            )
         if not torch.isfinite(self.direction).all():
             wrong = int((~torch.isfinite(self.direction)).sum())
-            raise InvalidArgument("A task vector is finite.", got=f"{wrong} NaN or infinite entries",
-                                  do="look where it was computed.")  # fmt: skip
+            raise InvalidArgument(
+                "A task vector is finite.", got=f"{wrong} NaN or infinite entries", do="look where it was computed."
+            )
         direction = self.direction.detach().to("cpu", torch.float32).clone()
-        for name, value in dict(site=site, direction=direction, method=plain(self.method, "method"),
-                                prompts=plain(self.prompts, "prompts")).items():  # fmt: skip
+        for name, value in dict(
+            site=site, direction=direction, method=plain(self.method, "method"), prompts=plain(self.prompts, "prompts")
+        ).items():
             object.__setattr__(self, name, value)
 
     # ---- what it does -------------------------------------------------------------------------------------------
@@ -164,10 +167,13 @@ class TaskVector:
     def _derived(self, direction: Float[Tensor, "d_model"], label: str, *others: TaskVector) -> TaskVector:
         terms = (self, *others)
         return replace(
-            self, direction=direction, task=label, selection=None,
+            self,
+            direction=direction,
+            task=label,
+            selection=None,
             method={"algebra": label, "of": [term.method for term in terms]},
             prompts={"of": [term.prompts for term in terms]},
-        )  # fmt: skip
+        )
 
     def _require_kin(self, other: TaskVector, same_site: bool) -> None:
         if self.fingerprint != other.fingerprint or len(self.direction) != len(other.direction):
@@ -175,12 +181,13 @@ class TaskVector:
                 "Vectors of different models cannot be combined.",
                 got=f"{self.task!r} of {self.birthplace} and {other.task!r} of {other.birthplace}",
                 do="extract both on one model.",
-            )  # fmt: skip
+            )
         if same_site and self.site != other.site:
             raise SiteError(
-                "Vectors of different sites cannot be combined.", got=f"{self.site} and {other.site}",
+                "Vectors of different sites cannot be combined.",
+                got=f"{self.site} and {other.site}",
                 do=f"extract both at one layer, as in tv.ResidualMean(layer={self.site.layer}).",
-            )  # fmt: skip
+            )
 
     # ---- where it belongs ---------------------------------------------------------------------------------------
 
@@ -198,20 +205,27 @@ class TaskVector:
         again = "extract it on this model: tv.extract(model, task)."
         here = _named(model.name, model.fingerprint, model.shape.d_model)
         if len(self.direction) != model.shape.d_model:
-            raise ModelMismatch("This vector does not fit into this model.", got=f"a vector of {self.birthplace}",
-                                allowed=f"a vector of {here}", do=again)  # fmt: skip
+            raise ModelMismatch(
+                "This vector does not fit into this model.",
+                got=f"a vector of {self.birthplace}",
+                allowed=f"a vector of {here}",
+                do=again,
+            )
         if self.fingerprint and model.fingerprint and self.fingerprint != model.fingerprint:
             raise ModelMismatch(
-                "This vector was made on another model.", got=f"a vector of {self.birthplace}",
-                allowed=f"a vector of {here}", do=again + " To transplant it on purpose, use "
-                "tv.Replace(vector.site, vector.direction).",
-            )  # fmt: skip
+                "This vector was made on another model.",
+                got=f"a vector of {self.birthplace}",
+                allowed=f"a vector of {here}",
+                do=again + " To transplant it on purpose, use tv.Replace(vector.site, vector.direction).",
+            )
         tokens = tokenizer_fingerprint(model.tokenizer)
         if self.tokenizer and tokens and self.tokenizer != tokens:
             raise ModelMismatch(
-                "This vector was made with another tokenizer.", got=f"tokenizer {self.tokenizer}",
-                allowed=f"tokenizer {tokens}", do="load the model with the tokenizer it was made with, or " + again,
-            )  # fmt: skip
+                "This vector was made with another tokenizer.",
+                got=f"tokenizer {self.tokenizer}",
+                allowed=f"tokenizer {tokens}",
+                do="load the model with the tokenizer it was made with, or " + again,
+            )
         self.site.check(model.shape)
         return self
 
@@ -243,9 +257,11 @@ class TaskVector:
     def __repr__(self) -> str:
         how = self.method.get("name") or ("algebra" if "algebra" in self.method else "by hand")
         shown = [f"{self.prompts[key]} {key}" for key in ("contexts", "shots") if key in self.prompts]
-        lines = [f"TaskVector {self.task!r} at {self.site}",
-                 f"  norm {self.norm:.4g}; {', '.join([how, *shown])}",
-                 f"  made on {self.birthplace}"]  # fmt: skip
+        lines = [
+            f"TaskVector {self.task!r} at {self.site}",
+            f"  norm {self.norm:.4g}; {', '.join([how, *shown])}",
+            f"  made on {self.birthplace}",
+        ]
         if self.selection is not None:
             best = float(self.selection.sel(layer=self.site.layer).mean())
             beside = audit_words(self.selection.provenance.get("audit", {}))
@@ -265,8 +281,11 @@ def check_component(entry: Component) -> Component:
     """The component, if one vector of the residual stream's width stands at each of its tokens."""
     if entry.axes != ("batch", "pos", "d_model"):
         fitting = [name for name, known in COMPONENTS.items() if known.axes == ("batch", "pos", "d_model")]
-        raise SiteError("A task vector has the residual stream's axes.", got=f"{entry.name}: {' '.join(entry.axes)}",
-                        allowed=", ".join(fitting))  # fmt: skip
+        raise SiteError(
+            "A task vector has the residual stream's axes.",
+            got=f"{entry.name}: {' '.join(entry.axes)}",
+            allowed=", ".join(fitting),
+        )
     return entry
 
 
@@ -274,8 +293,10 @@ def audit_words(audit: Mapping[str, Any]) -> str:
     """What stands beside every accuracy: what needs no task to be scored; empty if there was no audit."""
     if not audit:
         return ""
-    return (f" (majority guess {audit['majority_rate']:.2f}, copied input {audit['copy_rate']:.2f}, "
-            f"single-token answers {audit['single_token_share']:.0%})")  # fmt: skip
+    return (
+        f" (majority guess {audit['majority_rate']:.2f}, copied input {audit['copy_rate']:.2f}, "
+        f"single-token answers {audit['single_token_share']:.0%})"
+    )
 
 
 def _named(model: str, fingerprint: str, width: int) -> str:

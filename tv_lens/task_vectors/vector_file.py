@@ -30,8 +30,13 @@ _SWEEP = ("metric", "units", "sign", "provenance", "name")
 def write(path: Path, direction: Float[Tensor, "d_model"], about: dict[str, Any], selection: Sweep | None) -> None:
     """Writes a vector, whole or not at all."""
     tensors = {"direction": direction.contiguous()}
-    header = {"format": FORMAT, "version": str(VERSION), "tv_lens": _own_version(),
-              **{key: about[key] for key in _TEXTS}, **{key: json.dumps(about[key]) for key in _DICTS}}  # fmt: skip
+    header = {
+        "format": FORMAT,
+        "version": str(VERSION),
+        "tv_lens": _own_version(),
+        **{key: about[key] for key in _TEXTS},
+        **{key: json.dumps(about[key]) for key in _DICTS},
+    }
     if selection is not None:
         tensors["selection"] = torch.tensor(np.ascontiguousarray(selection.values.values, np.float64))
         axes = {axis: selection.values[axis].values.tolist() for axis in selection.values.dims}
@@ -54,23 +59,39 @@ def read(path: Path) -> tuple[Float[Tensor, "d_model"], dict[str, Any], Sweep | 
             header = held.metadata() or {}
             tensors = {name: held.get_tensor(name) for name in held.keys()}
     except (SafetensorError, OSError, ValueError, TypeError, MemoryError) as error:
-        raise FormatError("This file is not a task vector, or it is damaged.", got=f"{path} ({error})",
-                          do="write it again with TaskVector.save(path).") from error  # fmt: skip
+        raise FormatError(
+            "This file is not a task vector, or it is damaged.",
+            got=f"{path} ({error})",
+            do="write it again with TaskVector.save(path).",
+        ) from error
     if header.get("format") != FORMAT:
-        raise FormatError("This safetensors file is not a task vector of tv_lens.", got=str(path),
-                          allowed="a file written by TaskVector.save")  # fmt: skip
+        raise FormatError(
+            "This safetensors file is not a task vector of tv_lens.",
+            got=str(path),
+            allowed="a file written by TaskVector.save",
+        )
     if not header.get("version", "").isdigit() or int(header["version"]) > VERSION:
-        raise FormatError("This task vector was written by a later tv_lens.", allowed=f"up to version {VERSION}",
-                          got=f"version {header.get('version')!r}", do="update tv_lens.")  # fmt: skip
+        raise FormatError(
+            "This task vector was written by a later tv_lens.",
+            allowed=f"up to version {VERSION}",
+            got=f"version {header.get('version')!r}",
+            do="update tv_lens.",
+        )
     if header.pop("sha256", None) != _digest(tensors, header):
-        raise FormatError("This task vector is damaged: its checksum does not fit.", got=str(path),
-                          do="write it again with TaskVector.save(path).")  # fmt: skip
+        raise FormatError(
+            "This task vector is damaged: its checksum does not fit.",
+            got=str(path),
+            do="write it again with TaskVector.save(path).",
+        )
     try:
         about = {**{key: header[key] for key in _TEXTS}, **{key: json.loads(header[key]) for key in _DICTS}}
         return tensors["direction"], about, _selection(tensors, header)
     except (KeyError, ValueError, TypeError, TVLensError) as error:
-        raise FormatError("This task vector lacks what tv_lens writes into one.", got=f"{path} ({error})",
-                          do="write it again with TaskVector.save(path).") from error  # fmt: skip
+        raise FormatError(
+            "This task vector lacks what tv_lens writes into one.",
+            got=f"{path} ({error})",
+            do="write it again with TaskVector.save(path).",
+        ) from error
 
 
 def _selection(tensors: dict[str, Tensor], header: dict[str, str]) -> Sweep | None:

@@ -9,6 +9,24 @@ from tv_lens.tasks.tokenized import TokenizedPairs, TokenizedPrompts, TokenSpan
 from tv_lens.tasks.words import check_null, families, family, names, null, task
 
 __all__ = [
-    "ARROW", "IO", "QA", "Pair", "Prompt", "PromptPairs", "Prompts", "Span", "Task", "TaskAudit", "Template",
-    "TokenSpan", "TokenizedPairs", "TokenizedPrompts", "check_null", "families", "family", "names", "null", "task",
-]  # fmt: skip
+    "ARROW",
+    "IO",
+    "QA",
+    "Pair",
+    "Prompt",
+    "PromptPairs",
+    "Prompts",
+    "Span",
+    "Task",
+    "TaskAudit",
+    "Template",
+    "TokenSpan",
+    "TokenizedPairs",
+    "TokenizedPrompts",
+    "check_null",
+    "families",
+    "family",
+    "names",
+    "null",
+    "task",
+]

@@ -44,9 +44,7 @@ class TaskAudit:
         """What a reader of accuracies must know, in sentences; empty if there is nothing to add."""
         found = []
         if self.majority_rate >= 0.2:
-            found.append(
-                f"always guessing {self.majority_answer!r} scores {self.majority_rate:.2f} by first token"
-            )
+            found.append(f"always guessing {self.majority_answer!r} scores {self.majority_rate:.2f} by first token")
         if self.copy_rate >= 0.1:
             found.append(f"repeating the input scores {self.copy_rate:.2f} by first token")
         if self.ambiguous_first_token_share >= 0.2:

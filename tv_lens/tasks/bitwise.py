@@ -11,9 +11,13 @@ from tv_lens.tasks.drawing import rng_of, take
 from tv_lens.tasks.templates import ARROW, Template
 
 OPERATIONS: dict[str, Callable[[int, int], int]] = {
-    "AND": lambda a, b: a & b, "NAND": lambda a, b: ~(a & b), "OR": lambda a, b: a | b, "NOR": lambda a, b: ~(a | b),
-    "XOR": lambda a, b: a ^ b, "XNOR": lambda a, b: ~(a ^ b),
-}  # fmt: skip
+    "AND": lambda a, b: a & b,
+    "NAND": lambda a, b: ~(a & b),
+    "OR": lambda a, b: a | b,
+    "NOR": lambda a, b: ~(a | b),
+    "XOR": lambda a, b: a ^ b,
+    "XNOR": lambda a, b: ~(a ^ b),
+}
 # How one number is written, and what stands between two.
 FORMATS = {"plain": ("", "", " "), "comma": ("", "", ", "), "spaced": ("", " ", " , "), "prefixed": ("0b", "", " ")}
 MOST = 2048  # inputs, where the operands are so wide that there are more
@@ -95,8 +99,17 @@ def _task(
     name: str, operation: str, numbers: list[tuple[int, int]], width: int, style: str, template: Template, seed: int
 ) -> Task:
     between, rule = FORMATS[style][2], OPERATIONS[operation]
-    pairs = [(written(a, width, style) + between + written(b, width, style), written(rule(a, b), width, style))
-             for a, b in numbers]  # fmt: skip
-    return Task(name, pairs, template=template, description=f"two numbers of {width} bits -> {operation}, bit by bit",
-                source="tv_lens", seed=seed, instruction=f"Compute {operation}.\n\n",
-                null_rule=RandomBits(width, style))  # fmt: skip
+    pairs = [
+        (written(a, width, style) + between + written(b, width, style), written(rule(a, b), width, style))
+        for a, b in numbers
+    ]
+    return Task(
+        name,
+        pairs,
+        template=template,
+        description=f"two numbers of {width} bits -> {operation}, bit by bit",
+        source="tv_lens",
+        seed=seed,
+        instruction=f"Compute {operation}.\n\n",
+        null_rule=RandomBits(width, style),
+    )

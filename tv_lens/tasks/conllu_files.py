@@ -16,8 +16,7 @@ from tv_lens.errors import InvalidArgument, TaskFileError
 from tv_lens.tasks.files import clip, read_bytes
 
 FORM = (
-    "ten columns parted by tabs (ID FORM LEMMA UPOS XPOS FEATS HEAD DEPREL DEPS MISC), a blank line after each "
-    "sentence"
+    "ten columns parted by tabs (ID FORM LEMMA UPOS XPOS FEATS HEAD DEPREL DEPS MISC), a blank line after each sentence"
 )
 SUFFIXES = (".conllu", ".conllu.gz")
 _ID = re.compile(r"\d+([-.]\d+)?")
@@ -139,20 +138,30 @@ def treebank_sample() -> tuple[TaggedSentence, ...]:
     try:
         from nltk.corpus import treebank
     except ImportError as error:
-        raise InvalidArgument("The Penn Treebank sample is read by NLTK, which is not installed.",
-                              do='pip install nltk, then nltk.download("treebank").', **absent) from error  # fmt: skip
+        raise InvalidArgument(
+            "The Penn Treebank sample is read by NLTK, which is not installed.",
+            do='pip install nltk, then nltk.download("treebank").',
+            **absent,
+        ) from error
     try:
         tagged: list[list[tuple[str, Any]]] = list(treebank.tagged_sents())
     except LookupError as error:
-        raise InvalidArgument("NLTK has no Penn Treebank sample on this machine.",
-                              do='python -c "import nltk; nltk.download(\'treebank\')", once.', **absent
-                              ) from error  # fmt: skip
+        raise InvalidArgument(
+            "NLTK has no Penn Treebank sample on this machine.",
+            do="python -c \"import nltk; nltk.download('treebank')\", once.",
+            **absent,
+        ) from error
     kept = [[(word, tag) for word, tag in sentence if tag != "-NONE-"] for sentence in tagged]
     return tuple(
-        TaggedSentence(" ".join(word for word, _ in one), tuple(word for word, _ in one), ("_",) * len(one),
-                       tuple(tag for _, tag in one))
-        for one in kept if one
-    )  # fmt: skip
+        TaggedSentence(
+            " ".join(word for word, _ in one),
+            tuple(word for word, _ in one),
+            ("_",) * len(one),
+            tuple(tag for _, tag in one),
+        )
+        for one in kept
+        if one
+    )
 
 
 def _bad(where: str, number: int, wrong: str, got: str) -> TaskFileError:

@@ -123,9 +123,8 @@ class PairRecipe:
 
     def _draw(self, pools: Pools) -> PromptPairs:
         draws = draw(
-            pools.shown, pools.asked, shots=self.shots, n=self.n, seed=self.seed, split=self.split,
-            task=self.task.name,
-        )  # fmt: skip
+            pools.shown, pools.asked, shots=self.shots, n=self.n, seed=self.seed, split=self.split, task=self.task.name
+        )
         clean, corrupted = [], []
         for i, one in enumerate(draws):
             foils = self._foils(pools, one.query, i)
@@ -186,10 +185,7 @@ def shapes(pairs: Iterable[Pair], template: Template, tokenizer: Any) -> dict[Pa
         return {}
     probes = Prompts(tuple(Prompt.build(template, (pair, pair), pair) for pair in pairs), template=template)
     tokens = probes.tokenize(tokenizer)
-    return {
-        pair: (len(answer), *spans)
-        for pair, answer, spans in zip(pairs, tokens.answer_ids, tokens.token_spans)
-    }
+    return {pair: (len(answer), *spans) for pair, answer, spans in zip(pairs, tokens.answer_ids, tokens.token_spans)}
 
 
 def alike(recipe: PairRecipe, pools: Pools, tokenizer: Any) -> Pools:

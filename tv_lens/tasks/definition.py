@@ -68,8 +68,14 @@ class Task(SplitPairs):
         instruction: str = "",
         null_rule: NullRule | None = None,
     ) -> None:
-        fields = dict(template=template, description=description, source=source, seed=seed,
-                      instruction=instruction, null_rule=null_rule)  # fmt: skip
+        fields = dict(
+            template=template,
+            description=description,
+            source=source,
+            seed=seed,
+            instruction=instruction,
+            null_rule=null_rule,
+        )
         for key, value in dict(fields, name=name, items=_unique(name, pairs)).items():
             object.__setattr__(self, key, value)
         if not self.items:
@@ -98,9 +104,7 @@ class Task(SplitPairs):
             EmptySelection: more is asked for than the split holds.
         """
         template = template or self.template
-        draws = draw(
-            self.split("train"), self.split(split), shots=shots, n=n, seed=seed, split=split, task=self.name
-        )
+        draws = draw(self.split("train"), self.split(split), shots=shots, n=n, seed=seed, split=split, task=self.name)
         items = []
         for i, (shown, query) in enumerate(draws):
             wrong = other_labels(self.labels, query.output, rng_of(seed, split, "foil", i)) if foils else ()
@@ -151,9 +155,15 @@ class Task(SplitPairs):
             InvalidArgument: the corruption does not fit the shots or lacks its other task.
         """
         recipe = PairRecipe.checked(
-            self, corrupt=corrupt, other=other, shots=shots, n=n, seed=seed, split=split,
+            self,
+            corrupt=corrupt,
+            other=other,
+            shots=shots,
+            n=n,
+            seed=seed,
+            split=split,
             template=template or self.template,
-        )  # fmt: skip
+        )
         return recipe.draw()
 
     def audit(self, model_or_tokenizer: Any, template: Template | None = None) -> TaskAudit:
@@ -171,8 +181,12 @@ class Task(SplitPairs):
         """
         text = self.instruction if instruction is None else instruction
         if not text.strip():
-            raise InvalidArgument(f"The task {self.name!r} has no instruction.", got="''", allowed="a sentence",
-                                  do='task.instructed("Write the opposite.\\n\\n")')  # fmt: skip
+            raise InvalidArgument(
+                f"The task {self.name!r} has no instruction.",
+                got="''",
+                allowed="a sentence",
+                do='task.instructed("Write the opposite.\\n\\n")',
+            )
         return self.but(template=replace(self.template, prefix=text + self.template.prefix), instruction=text)
 
     def rename(self, name: str) -> Task:
@@ -195,9 +209,15 @@ class Task(SplitPairs):
     def but(self, **changes: Any) -> Task:
         """The same task with other fields (`pairs=` for the pairs)."""
         now = dict(
-            name=self.name, pairs=self.items, template=self.template, description=self.description,
-            source=self.source, seed=self.seed, instruction=self.instruction, null_rule=self.null_rule,
-        )  # fmt: skip
+            name=self.name,
+            pairs=self.items,
+            template=self.template,
+            description=self.description,
+            source=self.source,
+            seed=self.seed,
+            instruction=self.instruction,
+            null_rule=self.null_rule,
+        )
         return Task(**{**now, **changes})
 
     def __repr__(self) -> str:

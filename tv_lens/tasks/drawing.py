@@ -41,14 +41,7 @@ def take(items: Sequence[T], k: int, rng: random.Random) -> list[T]:
 
 
 def draw(
-    shown: Sequence[Pair],
-    asked: Sequence[Pair],
-    *,
-    shots: int,
-    n: int | None,
-    seed: int,
-    split: str,
-    task: str,
+    shown: Sequence[Pair], asked: Sequence[Pair], *, shots: int, n: int | None, seed: int, split: str, task: str
 ) -> list[Draw]:
     """The demonstrations and the query of each prompt.
 

@@ -103,9 +103,10 @@ def read_bytes(path: Path) -> bytes:
         raise TaskFileError(
             f"There is no file {str(path)!r}.",
             got=repr(str(path)),
-            do="did you mean " + " or ".join(repr(str(path.parent / name)) for name in near) + "?" if near
+            do="did you mean " + " or ".join(repr(str(path.parent / name)) for name in near) + "?"
+            if near
             else "check the path; a built-in task is asked for by its name alone",
-        ) from None  # fmt: skip
+        ) from None
     except OSError as error:
         raise TaskFileError(f"{str(path)!r} cannot be read.", got=error.strerror or str(error)) from error
 

@@ -40,9 +40,13 @@ class RandomWord:
 
 
 def pos_family(
-    source: str | os.PathLike[str] | None = None, *, words: tuple[int, int] = WORDS, tags: str | None = None,
-    template: Template = IO, seed: int = 0,
-) -> tuple[Task, ...]:  # fmt: skip
+    source: str | os.PathLike[str] | None = None,
+    *,
+    words: tuple[int, int] = WORDS,
+    tags: str | None = None,
+    template: Template = IO,
+    seed: int = 0,
+) -> tuple[Task, ...]:
     """The six tasks over the sentences that have all six parts of speech.
 
     Args:
@@ -65,10 +69,11 @@ def pos_family(
         found = {name: sum(_first(one, kind, name) is not None for one in sentences) for name in CLASSES}
         counts = ", ".join(f"{n} {name}" for name, n in found.items())
         raise EmptySelection(
-            "Too few sentences have all six parts of speech.", got=f"{len(kept)} of {len(sentences)} of "
-            f"{words[0]} to {words[1]} words; with one: {counts}", allowed="5 or more",
+            "Too few sentences have all six parts of speech.",
+            got=f"{len(kept)} of {len(sentences)} of {words[0]} to {words[1]} words; with one: {counts}",
+            allowed="5 or more",
             do=f"raise words=, or choose other tags (now {kind}: upos or xpos).",
-        )  # fmt: skip
+        )
     return tuple(_task(name, name, list(kept.values()), kind, source, template, seed) for name in CLASSES)
 
 
@@ -93,8 +98,11 @@ def pos_task(
     sentences, kind = _sentences(source, WORDS, None)
     kept = {one.text: one for one in sentences if _first(one, kind, word_class)}
     if not kept:
-        raise EmptySelection(f"No sentence has a word of the class {word_class!r}.", got=f"{len(sentences)} sentences",
-                             allowed=f"{kind} tags {', '.join(TAGS[kind][word_class])}")  # fmt: skip
+        raise EmptySelection(
+            f"No sentence has a word of the class {word_class!r}.",
+            got=f"{len(sentences)} sentences",
+            allowed=f"{kind} tags {', '.join(TAGS[kind][word_class])}",
+        )
     return _task(name, word_class, list(kept.values()), kind, source, template, seed)
 
 
@@ -106,8 +114,9 @@ def _sentences(
         raise unknown("set of tags", tags, TAGS)
     least, most = words
     if not 1 <= least <= most:
-        raise InvalidArgument("A range of lengths has its smaller number first.", got=f"words={words}",
-                              allowed="(5, 20)")  # fmt: skip
+        raise InvalidArgument(
+            "A range of lengths has its smaller number first.", got=f"words={words}", allowed="(5, 20)"
+        )
     if source is None:
         if tags == "xpos":
             raise InvalidArgument("The library's own sentences have universal tags.", got="tags='xpos'", allowed="upos")
@@ -121,8 +130,11 @@ def _sentences(
         universal = any(tag != "_" for one in found for tag in one.upos)
         kind = tags or ("upos" if universal else "xpos")
     else:
-        raise InvalidArgument("Sentences with parts of speech come from CoNLL-U files.", got=repr(str(source)),
-                              allowed="a .conllu or .conllu.gz file, 'ptb', or None")  # fmt: skip
+        raise InvalidArgument(
+            "Sentences with parts of speech come from CoNLL-U files.",
+            got=repr(str(source)),
+            allowed="a .conllu or .conllu.gz file, 'ptb', or None",
+        )
     return [one for one in found if least <= len(one.words) <= most], kind
 
 
@@ -136,11 +148,24 @@ def _first(sentence: TaggedSentence, kind: str, word_class: str) -> str | None:
 
 
 def _task(
-    name: str, word_class: str, sentences: Sequence[TaggedSentence], kind: str, source: str | os.PathLike[str] | None,
-    template: Template, seed: int,
-) -> Task:  # fmt: skip
+    name: str,
+    word_class: str,
+    sentences: Sequence[TaggedSentence],
+    kind: str,
+    source: str | os.PathLike[str] | None,
+    template: Template,
+    seed: int,
+) -> Task:
     pairs = [(one.text, _first(one, kind, word_class)) for one in sentences]
     origin = "tv_lens" if source is None else "Penn Treebank sample (NLTK)" if source == "ptb" else Path(source).name
     instruction = f"Find the first {word_class} in the sentence.\n\n"
-    return Task(name, pairs, template=template, description=f"sentence -> its first {word_class}", source=origin,
-                seed=seed, instruction=instruction, null_rule=RandomWord())  # fmt: skip
+    return Task(
+        name,
+        pairs,
+        template=template,
+        description=f"sentence -> its first {word_class}",
+        source=origin,
+        seed=seed,
+        instruction=instruction,
+        null_rule=RandomWord(),
+    )

@@ -58,9 +58,7 @@ class Prompts(Sequence[Prompt]):
         """
         _same_length({"texts": texts, "answers": answers, "foils": foils})
         wrong = [None] * len(texts) if foils is None else list(foils)
-        items = [
-            replace(_verbatim(text, answer), foil=foil) for text, answer, foil in zip(texts, answers, wrong)
-        ]
+        items = [replace(_verbatim(text, answer), foil=foil) for text, answer, foil in zip(texts, answers, wrong)]
         template = replace(VERBATIM, bos=bos)
         recipe = {"task": task, "by_hand": True, "template": template.to_dict()}
         return cls(tuple(items), task=task, template=template, recipe=recipe)

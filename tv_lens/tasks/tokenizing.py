@@ -71,9 +71,7 @@ def pad_id(tokenizer: Any) -> int:
     return next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
 
 
-def continuations(
-    tokenizer: Any, texts: Sequence[str], ids: Sequence[Ids], answers: Sequence[str]
-) -> list[Ids]:
+def continuations(tokenizer: Any, texts: Sequence[str], ids: Sequence[Ids], answers: Sequence[str]) -> list[Ids]:
     """The tokens that each answer adds to its prompt.
 
     Raises:

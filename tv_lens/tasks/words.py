@@ -43,8 +43,9 @@ _FAMILIES = {
 }
 # Families with a Null task of their own, and what makes them.
 _MADE: dict[str, tuple[Callable[..., tuple[Task, ...]], Template]] = {
-    "pos": (pos_family, IO), "bitwise": (bitwise_family, ARROW),
-}  # fmt: skip
+    "pos": (pos_family, IO),
+    "bitwise": (bitwise_family, ARROW),
+}
 _POS = {f"first-{word_class}": word_class for word_class in CLASSES}
 _BITWISE = {f"bitwise-{operation.lower()}": operation for operation in OPERATIONS}
 
@@ -143,8 +144,9 @@ def family(
         make, usual = _MADE[name]
         return make(**options, template=template or usual, seed=seed or 0)
     if options:
-        raise InvalidArgument("Only the families pos and bitwise have options.", got=", ".join(options),
-                              allowed="template=, seed=")  # fmt: skip
+        raise InvalidArgument(
+            "Only the families pos and bitwise have options.", got=", ".join(options), allowed="template=, seed="
+        )
     if not isinstance(name, str):
         given = [one if isinstance(one, Task) else task(one) for one in name]
         members = [_with(one, template, seed) for one in given]
@@ -162,13 +164,18 @@ def _with(one: Task, template: Template | None, seed: int | None) -> Task:
 def _shared(members: Sequence[Task]) -> tuple[Task, ...]:
     """The tasks over the inputs that all of them have."""
     if len(members) < 2 or len({one.name for one in members}) < len(members):
-        raise InvalidArgument("A family has two tasks or more, each with a name of its own.",
-                              got=", ".join(one.name for one in members) or "no task")  # fmt: skip
+        raise InvalidArgument(
+            "A family has two tasks or more, each with a name of its own.",
+            got=", ".join(one.name for one in members) or "no task",
+        )
     shared = set.intersection(*(set(member.lookup) for member in members))
     if len(shared) < 5:
-        raise EmptySelection("The tasks of a family answer the same inputs.", got=f"{len(shared)} inputs in common of "
-                             + ", ".join(f"{len(one)} ({one.name})" for one in members), allowed="5 or more",
-                             do="name tasks over the same inputs; tv.decodability takes others, too.")  # fmt: skip
+        raise EmptySelection(
+            "The tasks of a family answer the same inputs.",
+            got=f"{len(shared)} inputs in common of " + ", ".join(f"{len(one)} ({one.name})" for one in members),
+            allowed="5 or more",
+            do="name tasks over the same inputs; tv.decodability takes others, too.",
+        )
     return tuple(member.restricted(shared) for member in members)
 
 
@@ -228,9 +235,10 @@ def check_null(tasks: Iterable[Task], nothing: Task) -> None:
         if shared and all(nothing.lookup[source] == one.lookup[source] for source in shared):
             raise InvalidArgument(
                 f"The Null task gives the answers of {one.name!r}, so it has a rule.",
-                got=f"{len(shared)} inputs, one answer each", allowed="answers that follow from no input",
+                got=f"{len(shared)} inputs, one answer each",
+                allowed="answers that follow from no input",
                 do="take more inputs (wider operands, longer sentences), or another seed=.",
-            )  # fmt: skip
+            )
 
 
 def _null_template(tasks: Sequence[Task], rule: NullRule | None) -> Template:

@@ -14,6 +14,19 @@ from tv_lens.viz.scrubber import plot_training
 from tv_lens.viz.sweeps import plot_sweep
 
 __all__ = [
-    "Facts", "Figure", "Link", "Note", "Page", "Section", "Table", "page", "plot", "plot_attention", "plot_circuit",
-    "plot_decodability", "plot_map", "plot_sweep", "plot_training",
-]  # fmt: skip
+    "Facts",
+    "Figure",
+    "Link",
+    "Note",
+    "Page",
+    "Section",
+    "Table",
+    "page",
+    "plot",
+    "plot_attention",
+    "plot_circuit",
+    "plot_decodability",
+    "plot_map",
+    "plot_sweep",
+    "plot_training",
+]

@@ -24,15 +24,19 @@ def plot_attention(result: AttentionPatterns, *, title: str | None = None, heigh
     # Tokens are passed as they are: this component writes text. Others of circuitsvis write HTML and would lose
     # a token such as `<bos>`; so would its own page, which ends at a token `</script>`. Both are avoided here.
     props = {
-        "attention": patterns.tolist(), "tokens": [_visible(token) for token in result.tokens],
-        "attentionHeadNames": [f"L{result.layer}H{head}" for head in range(n_heads)], "maskUpperTri": True,
-    }  # fmt: skip
+        "attention": patterns.tolist(),
+        "tokens": [_visible(token) for token in result.tokens],
+        "attentionHeadNames": [f"L{result.layer}H{head}" for head in range(n_heads)],
+        "maskUpperTri": True,
+    }
     return Figure(
         title or f"Attention of layer {result.layer}{name}",
         f"attention weight [share of each query's attention] · {n_heads} heads · {n_tokens} tokens",
         "Rows attend, columns are attended to; a row adds up to 1. Choose a head, then hover over a token.",
-        component="AttentionHeads", props=props, height=height,
-    )  # fmt: skip
+        component="AttentionHeads",
+        props=props,
+        height=height,
+    )
 
 
 def _visible(token: str) -> str:

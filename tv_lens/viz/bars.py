@@ -31,8 +31,14 @@ def bars(sweep: Sweep, *, title: str, height: int | None, level: float, strong: 
     n_columns = theme.columns_for(len(panel_names))
     n_rows = math.ceil(len(panel_names) / n_columns) or 1
     height = height or 130 + n_rows * (len(names) * 32 + 80)
-    figure = make_subplots(n_rows, n_columns, shared_yaxes=True, subplot_titles=panel_names or None,
-                           horizontal_spacing=0.05, vertical_spacing=min(0.3, 105 / height))  # fmt: skip
+    figure = make_subplots(
+        n_rows,
+        n_columns,
+        shared_yaxes=True,
+        subplot_titles=panel_names or None,
+        horizontal_spacing=0.05,
+        vertical_spacing=min(0.3, 105 / height),
+    )
     baselines = _baselines(sweep, found)
     ends = [0.0, float(found["low"].min()), float(found["high"].max()), *baselines.values()]
     room = (max(ends) - min(ends) or 1.0) * (0.13 if n_columns == 1 else 0.22)  # for the number after each bar
@@ -45,9 +51,18 @@ def bars(sweep: Sweep, *, title: str, height: int | None, level: float, strong: 
         for i, (name, mean) in enumerate(baselines.items()):
             figure.add_vline(mean, row=row, col=column, line=dict(color=theme.SOFT, width=1.3, dash="dash"))
             text = f"{sweep_labels.baseline_name(name)} {theme.number(mean)}"
-            figure.add_annotation(text=text, x=mean, y=1, yref="y domain", yanchor="bottom", yshift=14 * (i % 2),
-                                  showarrow=False, font=dict(size=11, color=theme.SOFT), row=row,
-                                  col=column)  # fmt: skip
+            figure.add_annotation(
+                text=text,
+                x=mean,
+                y=1,
+                yref="y domain",
+                yanchor="bottom",
+                yshift=14 * (i % 2),
+                showarrow=False,
+                font=dict(size=11, color=theme.SOFT),
+                row=row,
+                col=column,
+            )
     text = sweep_labels.subtitle(sweep, f"lines: {level:.0%} bootstrap intervals")
     figure.update_layout(theme.layout(title, text, height), showlegend=False, bargap=0.38)
     figure.update_layout(margin_t=96 + 22 * bool(panel_names) + 12 * len(baselines))
@@ -67,8 +82,11 @@ def bars(sweep: Sweep, *, title: str, height: int | None, level: float, strong: 
 def _arranged(sweep: Sweep) -> tuple[str | None, str | None]:
     """The axes as bars, panels."""
     if len(sweep.axes) > 2:
-        raise InvalidArgument("Bars show at most two axes.", got=", ".join(sweep.axes),
-                              do="choose with .sel(axis=label) or pool with .average(axis)")  # fmt: skip
+        raise InvalidArgument(
+            "Bars show at most two axes.",
+            got=", ".join(sweep.axes),
+            do="choose with .sel(axis=label) or pool with .average(axis)",
+        )
     if not sweep.axes:
         return None, None
     axis = "condition" if "condition" in sweep.axes else sweep.axes[0]
@@ -83,26 +101,52 @@ def _baselines(sweep: Sweep, found: xr.Dataset) -> dict[str, float]:
 
 
 def _bars(
-    sweep: Sweep, found: xr.Dataset, axis: str, names: Sequence[str], strong: Sequence[str], level: float,
+    sweep: Sweep,
+    found: xr.Dataset,
+    axis: str,
+    names: Sequence[str],
+    strong: Sequence[str],
+    level: float,
     limits: Sequence[float],
-) -> list[Any]:  # fmt: skip
+) -> list[Any]:
     import plotly.graph_objects as go
 
     mean, low, high, n = (np.atleast_1d(found[key].values) for key in ("mean", "low", "high", "n"))
     n = np.broadcast_to(n, mean.shape)
     set_off = [name in strong if strong else re.match(r"vector($|,| \(| @)", name) is not None for name in names]
     colours = [theme.ACCENT if one or not any(set_off) else theme.MUTED for one in set_off]
-    hover = ("<b>%{y}</b><br><b>%{x:.3g}</b> " + theme.escaped(sweep.units)
-             + f"<br>{level:.0%} interval %{{customdata[0]:.3g}} to %{{customdata[1]:.3g}}"
-             + "<br>n = %{customdata[2]}<extra></extra>")  # fmt: skip
+    hover = (
+        "<b>%{y}</b><br><b>%{x:.3g}</b> "
+        + theme.escaped(sweep.units)
+        + f"<br>{level:.0%} interval %{{customdata[0]:.3g}} to %{{customdata[1]:.3g}}"
+        + "<br>n = %{customdata[2]}<extra></extra>"
+    )
     bar = go.Bar(
-        x=np.round(mean, 6), y=list(names), orientation="h", marker=dict(color=colours, line=dict(width=0)),
-        customdata=np.stack([low, high, n], axis=-1), hovertemplate=hover,
-        error_x=dict(type="data", symmetric=False, array=high - mean, arrayminus=mean - low, color=theme.INK,
-                     thickness=1.4, width=4),
-    )  # fmt: skip
+        x=np.round(mean, 6),
+        y=list(names),
+        orientation="h",
+        marker=dict(color=colours, line=dict(width=0)),
+        customdata=np.stack([low, high, n], axis=-1),
+        hovertemplate=hover,
+        error_x=dict(
+            type="data",
+            symmetric=False,
+            array=high - mean,
+            arrayminus=mean - low,
+            color=theme.INK,
+            thickness=1.4,
+            width=4,
+        ),
+    )
     right = np.maximum(high, 0) + (limits[1] - limits[0]) * 0.012
-    label = go.Scatter(x=right, y=list(names), mode="text", text=[theme.number(one) for one in mean],
-                       textposition="middle right", textfont=dict(size=12.5, color=theme.INK), hoverinfo="skip",
-                       cliponaxis=False)  # fmt: skip
+    label = go.Scatter(
+        x=right,
+        y=list(names),
+        mode="text",
+        text=[theme.number(one) for one in mean],
+        textposition="middle right",
+        textfont=dict(size=12.5, color=theme.INK),
+        hoverinfo="skip",
+        cliponaxis=False,
+    )
     return [bar, label]

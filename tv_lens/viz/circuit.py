@@ -17,16 +17,23 @@ from tv_lens.viz.circuit_layout import LEFT, Layout, Spot
 from tv_lens.viz.dispatch import plot
 from tv_lens.viz.figure import Figure
 
-_COLOURS = {"ink": theme.INK, "soft": theme.SOFT, "grid": theme.GRID, "line": theme.LINE, "paper": theme.PAPER,
-            "help": theme.PALETTE[0], "hurt": theme.PALETTE[1], "plain": theme.MUTED}  # fmt: skip
+_COLOURS = {
+    "ink": theme.INK,
+    "soft": theme.SOFT,
+    "grid": theme.GRID,
+    "line": theme.LINE,
+    "paper": theme.PAPER,
+    "help": theme.PALETTE[0],
+    "hurt": theme.PALETTE[1],
+    "plain": theme.MUTED,
+}
 _PARTS = {"q": "query", "k": "key", "v": "value"}
 
 
 @plot.register(Circuit)
 def plot_circuit(
-    result: Circuit, *, title: str | None = None, height: int | None = None,
-    attention: Sequence[AttentionPatterns] = (),
-) -> Figure:  # fmt: skip
+    result: Circuit, *, title: str | None = None, height: int | None = None, attention: Sequence[AttentionPatterns] = ()
+) -> Figure:
     """A `Figure` of a circuit: layers up, heads or positions across, edges as wide as their effect.
 
     Args:
@@ -47,9 +54,10 @@ def plot_circuit(
     props = {
         "nodes": [_said_of_node(node) for node in wiring.nodes],
         "wires": [_said_of_wire(wire) for wire in wiring.wires],
-        "edges": wiring.n_edges, "units": "" if result.scores is None else result.scores.units,
+        "edges": wiring.n_edges,
+        "units": "" if result.scores is None else result.scores.units,
         "attention": {str(one.layer): _patterns(one) for one in attention},
-    }  # fmt: skip
+    }
     note = (
         "Width: size of the effect. Solid blue: the edge helps, the metric falls without it; dashed orange: it hurts. "
         "A head is entered on the left through its query, in the middle through its key, on the right through its "
@@ -57,8 +65,15 @@ def plot_circuit(
     )
     if result.scores is None:
         note = "A circuit without scores: all edges are drawn alike. Choose a node to see its edges."
-    return Figure(title, _subtitle(result), note, component="Circuit", props=props, svg=svg(wiring, layout, title),
-                  height=int(height or layout.height + 190))  # fmt: skip
+    return Figure(
+        title,
+        _subtitle(result),
+        note,
+        component="Circuit",
+        props=props,
+        svg=svg(wiring, layout, title),
+        height=int(height or layout.height + 190),
+    )
 
 
 def _title(circuit: Circuit) -> str:
@@ -74,8 +89,10 @@ def _subtitle(circuit: Circuit) -> str:
         parts.append(f"{circuit.requested} edges asked for, {len(circuit)} lie on a path")
     if (scores := circuit.scores) is not None:
         method = scores.method.get("name", "")
-        parts.append(f"{'estimated' if scores.approximate else 'measured'} effect on {scores.metric.replace('_', ' ')} "
-                     f"[{scores.units}]" + (f" by {method}" if method else ""))  # fmt: skip
+        parts.append(
+            f"{'estimated' if scores.approximate else 'measured'} effect on {scores.metric.replace('_', ' ')} "
+            f"[{scores.units}]" + (f" by {method}" if method else "")
+        )
         parts.append(f"mean of n = {scores.n} examples")
         if scores.gap is not None:
             clean, corrupted = (theme.number(float(metric.mean())) for metric in (scores.clean, scores.corrupted))
@@ -109,8 +126,9 @@ def svg(wiring: Wiring, layout: Layout, title: str) -> str:
         f'<svg class="tvc" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {w} {h}" width="{w}" height="{h}" role="img" '
         f'style="max-width:100%;min-width:{round(0.72 * w)}px;height:auto" '
         f'aria-label="{html.escape(title)}"><title>{html.escape(title)}</title><style>{_style()}</style>',
-        f'<g class="tvc-ground">{_ground(layout)}</g>', '<g class="tvc-wires" fill="none">',
-    ]  # fmt: skip
+        f'<g class="tvc-ground">{_ground(layout)}</g>',
+        '<g class="tvc-wires" fill="none">',
+    ]
     numbered = list(enumerate(zip(wiring.wires, layout.paths)))
     crowd = min(1.0, (60 / max(1, len(numbered))) ** 0.4)  # the more lines there are, the finer and paler they get
     for i, (wire, path) in reversed(numbered):  # the strongest last, on top
@@ -118,8 +136,10 @@ def svg(wiring: Wiring, layout: Layout, title: str) -> str:
         kind = "tvc-plain" if wire.effect is None else "tvc-help" if wire.effect >= 0 else "tvc-hurt"
         width = 1.6 if wire.effect is None else 0.6 + 6.2 * crowd * share ** (0.7 / crowd)
         opacity = 0.9 * share**0.5 + (1 - share**0.5) * (0.4 * crowd - 0.06)
-        parts.append(f'<path class="{kind}" data-wire="{i}" d="{path}" stroke-width="{width:.2f}" '
-                     f'stroke-opacity="{opacity:.2f}"><title>{html.escape(_words(wire))}</title></path>')  # fmt: skip
+        parts.append(
+            f'<path class="{kind}" data-wire="{i}" d="{path}" stroke-width="{width:.2f}" '
+            f'stroke-opacity="{opacity:.2f}"><title>{html.escape(_words(wire))}</title></path>'
+        )
     parts.append('</g><g class="tvc-nodes">')
     for i, (node, spot) in enumerate(zip(wiring.nodes, layout.spots)):
         parts.append(_pill(i, node, spot))

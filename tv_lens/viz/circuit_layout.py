@@ -57,7 +57,9 @@ class Layout:
     @classmethod
     def of(cls, wiring: Wiring, room: float = 720.0) -> Layout:
         """The drawing of a wiring; up to a width of `room` it is given more air than it needs."""
-        layers = sorted({node.layer for node in wiring.nodes if node.kind in ("head", "mlp") and node.layer is not None})
+        layers = sorted(
+            {node.layer for node in wiring.nodes if node.kind in ("head", "mlp") and node.layer is not None}
+        )
         step = min(76.0, max(44.0, 860.0 / max(1, len(layers))))
         top, foot = 26.0 + BAR, 62.0
         ys, bottom = _rows(layers, wiring, top, step)
@@ -95,8 +97,10 @@ def _folded(wiring: Wiring, room: float) -> Columns:
     start = LEFT + (width - LEFT - 20 - pitch * n) / 2 + pitch / 2
     place = {head: start + pitch * i for i, head in enumerate(heads)}
     aside = start + pitch * len(heads) + min(10.0, pitch * 0.1)
-    xs = [place[node.head] if node.head is not None else aside if node.kind == "mlp" else start + pitch * (n - 1) / 2
-          for node in wiring.nodes]  # fmt: skip
+    xs = [
+        place[node.head] if node.head is not None else aside if node.kind == "mlp" else start + pitch * (n - 1) / 2
+        for node in wiring.nodes
+    ]
     columns = [(f"head {head}", x) for head, x in place.items()] + ([("MLP", aside)] if mlps else [])
     return [("", start - pitch / 2, start - pitch / 2 + pitch * n)], xs, columns, width
 
@@ -124,8 +128,14 @@ def _lanes(wiring: Wiring, room: float) -> Columns:
         left, right = bounds[p][1] + 7 + PILL[0] / 2, bounds[p][2] - 7 - PILL[0] / 2
         if kind == "head" and p in aside and right - left > _GAP * (len(row) + 1):
             right -= _GAP  # the MLPs stand there
-        wanted = [right if kind == "mlp" else (left + right) / 2 if wiring.nodes[i].head is None
-                  else left + (right - left) * wiring.nodes[i].head / heads for i in row]  # fmt: skip
+        wanted = [
+            right
+            if kind == "mlp"
+            else (left + right) / 2
+            if wiring.nodes[i].head is None
+            else left + (right - left) * wiring.nodes[i].head / heads
+            for i in row
+        ]
         for i, x in zip(row, _apart(wanted, left, right)):
             xs[i] = x
     return lanes, xs, [], start + _MARGIN
@@ -139,9 +149,14 @@ def _apart(wanted: Sequence[float], left: float, right: float) -> list[float]:
 
 
 def _spot(
-    node: Node, x: float, ys: dict[tuple[str, int], float], lanes: Sequence[tuple[str, float, float]], width: float,
-    top: float, bottom: float,
-) -> Spot:  # fmt: skip
+    node: Node,
+    x: float,
+    ys: dict[tuple[str, int], float],
+    lanes: Sequence[tuple[str, float, float]],
+    width: float,
+    top: float,
+    bottom: float,
+) -> Spot:
     folded = len(lanes) == 1 and not lanes[0][0]
     if node.kind in ("head", "mlp"):
         label = f"{node.layer}.{node.head}" if node.kind == "head" else f"m{node.layer}"
@@ -176,5 +191,4 @@ def _path(wire: Wire, wiring: Wiring, spots: Sequence[Spot]) -> str:
         straight = abs(run) <= 16  # edges up one column part to both sides of it
         side = (1 if (wire.writer + wire.reader) % 2 else -1) if straight else 1 if run > 0 else -1
         swing = side * min(80.0, 14 + rise * 0.11) * (1 - abs(run) / 60)
-    return (f"M{x1:.1f} {y1:.1f}C{x1 + swing:.1f} {y1 - bend:.1f} {x2 + swing:.1f} {y2 + bend:.1f} "
-            f"{x2:.1f} {y2:.1f}")  # fmt: skip
+    return f"M{x1:.1f} {y1:.1f}C{x1 + swing:.1f} {y1 - bend:.1f} {x2 + swing:.1f} {y2 + bend:.1f} {x2:.1f} {y2:.1f}"

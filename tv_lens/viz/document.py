@@ -70,9 +70,7 @@ def _scripts(libraries: Sequence[str], compress: bool) -> str:
     return f"{packed}<script>{load}</script>"
 
 
-def document(
-    body: str, libraries: Iterable[str], *, title: str, single: bool = True, compress: bool = False
-) -> str:  # fmt: skip
+def document(body: str, libraries: Iterable[str], *, title: str, single: bool = True, compress: bool = False) -> str:
     """A whole HTML document around `body`, with each drawing library that its figures need once.
 
     Args:
@@ -91,7 +89,7 @@ def document(
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{html.escape(title)}</title>\n<style>{style}</style></head>\n"
-        f'<body{" class=single" if single else ""}><main>\n{body}\n</main>\n'
+        f"<body{' class=single' if single else ''}><main>\n{body}\n</main>\n"
         f"{colours}<script>{script}</script>{_scripts(needed, compress)}</body></html>\n"
     )
 
@@ -100,14 +98,16 @@ def framed(text: str, height: int) -> str:
     """The document inside a frame of its own, so that a notebook's styles and other figures cannot touch it."""
     if not text.startswith("<!doctype html>"):
         raise InvalidArgument("Only a whole document can be framed.", got=text[:40])
-    return (f'<iframe srcdoc="{html.escape(text)}" style="width:100%;height:{height}px;border:0" '
-            'loading="eager"></iframe>')  # fmt: skip
+    return (
+        f'<iframe srcdoc="{html.escape(text)}" style="width:100%;height:{height}px;border:0" loading="eager"></iframe>'
+    )
 
 
 def script_safe(text: str) -> str:
     """JSON in which no token can end the script element or open a comment."""
-    return (text.replace("<", "\\u003c").replace(">", "\\u003e")
-                .replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))  # fmt: skip
+    return (
+        text.replace("<", "\\u003c").replace(">", "\\u003e").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    )
 
 
 def write_html(path: str | Path, text: str) -> Path:
@@ -119,9 +119,11 @@ def write_html(path: str | Path, text: str) -> Path:
     path = Path(path)
     if path.suffix.lower() not in (".html", ".htm"):
         raise InvalidArgument(
-            "Figures and pages are saved as HTML.", got=path.name, allowed="a name that ends in .html",
+            "Figures and pages are saved as HTML.",
+            got=path.name,
+            allowed="a name that ends in .html",
             do="open it and use its camera button for a PNG, or figure.plotly.write_image (needs kaleido)",
-        )  # fmt: skip
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:

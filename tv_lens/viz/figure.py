@@ -55,8 +55,10 @@ class Figure:
 
     def __post_init__(self) -> None:
         if (self.plotly is None) == (self.component is None):
-            raise InvalidArgument("A figure is drawn by plotly or by a circuitsvis component.",
-                                  got="neither" if self.plotly is None else "both")  # fmt: skip
+            raise InvalidArgument(
+                "A figure is drawn by plotly or by a circuitsvis component.",
+                got="neither" if self.plotly is None else "both",
+            )
 
     @property
     def library(self) -> str:

@@ -34,21 +34,35 @@ def heatmap(sweep: Sweep, *, title: str, height: int | None, level: float, cente
         part = (found.sel({rest[0]: frame}) if rest else found).transpose(y, x)
         numbers = np.stack([part["low"], part["high"], np.broadcast_to(part["n"], part["low"].shape)], axis=-1)
         shape = part["mean"].shape
-        traces.append(go.Heatmap(
-            z=np.round(part["mean"].values, 6), x=_places(sweep, x), y=_places(sweep, y),
-            text=np.broadcast_to(x_names[None], shape).tolist(),
-            hovertext=np.broadcast_to(y_names[:, None], shape).tolist(),
-            customdata=np.round(numbers, 6), colorscale=scale, zmin=low, zmax=high, visible=i == 0,
-            xgap=1 if len(columns) <= 60 else 0, ygap=1 if sweep.values.sizes[y] <= 60 else 0, hoverongaps=False,
-            hovertemplate=_hover(sweep, x, y, level),
-            colorbar=_colourbar(sweep, bar),
-        ))  # fmt: skip
+        traces.append(
+            go.Heatmap(
+                z=np.round(part["mean"].values, 6),
+                x=_places(sweep, x),
+                y=_places(sweep, y),
+                text=np.broadcast_to(x_names[None], shape).tolist(),
+                hovertext=np.broadcast_to(y_names[:, None], shape).tolist(),
+                customdata=np.round(numbers, 6),
+                colorscale=scale,
+                zmin=low,
+                zmax=high,
+                visible=i == 0,
+                xgap=1 if len(columns) <= 60 else 0,
+                ygap=1 if sweep.values.sizes[y] <= 60 else 0,
+                hoverongaps=False,
+                hovertemplate=_hover(sweep, x, y, level),
+                colorbar=_colourbar(sweep, bar),
+            )
+        )
     figure = go.Figure(traces, theme.layout(title, _subtitle(sweep, center), height))
     if not sweep_labels.is_numbered(sweep, y):
         figure.update_yaxes(autorange="reversed")  # names read from the top, layers rise from the bottom
     crowded = len(columns) > 70
-    figure.update_xaxes(**theme.axis(theme.axis_title(x)), showgrid=False, tickangle=-90 if tilted else 0,
-                        **_ticks(sweep, x, _WIDTH, 8 if crowded else 12 if tilted else 26))  # fmt: skip
+    figure.update_xaxes(
+        **theme.axis(theme.axis_title(x)),
+        showgrid=False,
+        tickangle=-90 if tilted else 0,
+        **_ticks(sweep, x, _WIDTH, 8 if crowded else 12 if tilted else 26),
+    )
     figure.update_yaxes(**theme.axis(theme.axis_title(y)), showgrid=False, **_ticks(sweep, y, height - 190, 14))
     if tilted:
         figure.update_xaxes(tickfont_size=8.5 if crowded else 11)
@@ -98,17 +112,26 @@ def _scale(sweep: Sweep, means: np.ndarray, center: float | int | None) -> tuple
 
 
 def _hover(sweep: Sweep, x: str, y: str, level: float) -> str:
-    return (f"{theme.axis_title(y)} %{{hovertext}} · {theme.axis_title(x)} %{{text}}"
-            f"<br><b>%{{z:.3g}}</b> {theme.escaped(sweep.units)}"
-            f"<br>{level:.0%} interval %{{customdata[0]:.3g}} to %{{customdata[1]:.3g}}"
-            "<br>n = %{customdata[2]}<extra></extra>")  # fmt: skip
+    return (
+        f"{theme.axis_title(y)} %{{hovertext}} · {theme.axis_title(x)} %{{text}}"
+        f"<br><b>%{{z:.3g}}</b> {theme.escaped(sweep.units)}"
+        f"<br>{level:.0%} interval %{{customdata[0]:.3g}} to %{{customdata[1]:.3g}}"
+        "<br>n = %{customdata[2]}<extra></extra>"
+    )
 
 
 def _colourbar(sweep: Sweep, room: int) -> dict[str, object]:
     title = sweep_labels.value_title(sweep, room)  # it runs along the bar
     font = dict(size=13, color=theme.SOFT)
-    return dict(title=dict(text=title, side="right", font=font), thickness=14, len=1, outlinewidth=0,
-                tickfont=dict(color=theme.INK), x=1.01, xpad=8)  # fmt: skip
+    return dict(
+        title=dict(text=title, side="right", font=font),
+        thickness=14,
+        len=1,
+        outlinewidth=0,
+        tickfont=dict(color=theme.INK),
+        x=1.01,
+        xpad=8,
+    )
 
 
 def _subtitle(sweep: Sweep, center: float | int | None) -> str:
@@ -122,9 +145,22 @@ def _subtitle(sweep: Sweep, center: float | int | None) -> str:
 
 def _menu(axis: str, labels: list[str]) -> dict[str, object]:
     buttons = [
-        dict(label=f"{theme.axis_title(axis)}: {label}", method="restyle",
-             args=["visible", [j == i for j in range(len(labels))]])
+        dict(
+            label=f"{theme.axis_title(axis)}: {label}",
+            method="restyle",
+            args=["visible", [j == i for j in range(len(labels))]],
+        )
         for i, label in enumerate(labels)
-    ]  # fmt: skip
-    return dict(buttons=buttons, x=0, xanchor="left", y=1.02, yanchor="bottom", bgcolor=theme.PAPER,
-                bordercolor=theme.LINE, font=dict(color=theme.INK), pad=dict(b=6), showactive=True)  # fmt: skip
+    ]
+    return dict(
+        buttons=buttons,
+        x=0,
+        xanchor="left",
+        y=1.02,
+        yanchor="bottom",
+        bgcolor=theme.PAPER,
+        bordercolor=theme.LINE,
+        font=dict(color=theme.INK),
+        pad=dict(b=6),
+        showactive=True,
+    )

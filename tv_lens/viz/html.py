@@ -91,9 +91,13 @@ class Page:
 
 
 def page(
-    title: str, sections: Sequence[Section | tuple[str, Sequence[Any]]], *, lead: str = "", footer: str = "",
+    title: str,
+    sections: Sequence[Section | tuple[str, Sequence[Any]]],
+    *,
+    lead: str = "",
+    footer: str = "",
     compress: bool = False,
-) -> Page:  # fmt: skip
+) -> Page:
     """A `Page` with a title, a table of contents and its sections.
 
     Args:
@@ -114,8 +118,9 @@ def page(
     names = _names([section.title for section in drawn])
     figures: list[Figure] = []
     blocks = [_section(section, name, figures) for section, name in zip(drawn, names, strict=True)]
-    entries = "".join(f'<li><a href="#{name}">{html.escape(one.title)}</a></li>'
-                      for one, name in zip(drawn, names, strict=True))  # fmt: skip
+    entries = "".join(
+        f'<li><a href="#{name}">{html.escape(one.title)}</a></li>' for one, name in zip(drawn, names, strict=True)
+    )
     contents = f'<nav aria-label="Contents"><ol>{entries}</ol></nav>' if len(drawn) > 1 else ""
     head = f"<header><h1>{html.escape(title)}</h1>{prose(lead)}{contents}</header>"
     foot = f"<footer>{prose(footer)}</footer>" if footer else ""
@@ -179,10 +184,11 @@ def prose(text: str) -> str:
 def _inline(text: str) -> str:
     pieces = re.split(r"`([^`]+)`", text)
     return "".join(
-        f"<code>{html.escape(piece)}</code>" if i % 2
+        f"<code>{html.escape(piece)}</code>"
+        if i % 2
         else re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", html.escape(piece))
         for i, piece in enumerate(pieces)
-    )  # fmt: skip
+    )
 
 
 def table(part: Table) -> str:
@@ -212,8 +218,10 @@ def _with_intervals(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[object, str
         if high not in frame.columns:
             continue
         held = [name, low, high] if name in frame.columns else [low, high]
-        text = [interval_text(*row) if len(row) == 3 else f"{number(row[0])} to {number(row[1])}"
-                for row in frame[held].itertuples(index=False)]  # fmt: skip
+        text = [
+            interval_text(*row) if len(row) == 3 else f"{number(row[0])} to {number(row[1])}"
+            for row in frame[held].itertuples(index=False)
+        ]
         place = list(frame.columns).index(held[0])
         frame = frame.drop(columns=held)
         frame.insert(min(place, frame.shape[1]), name, text)

@@ -30,9 +30,14 @@ def lines(
     n_columns = theme.columns_for(len(panel_names))
     n_rows = math.ceil(len(panel_names) / n_columns) or 1
     height = height or (430 if n_rows == 1 else 140 + 290 * n_rows)
-    figure = make_subplots(n_rows, n_columns, shared_yaxes=True, subplot_titles=panel_names or None,
-                           horizontal_spacing=0.035,
-                           vertical_spacing=min(0.9 / n_rows, 84 / (height - 150)))  # fmt: skip
+    figure = make_subplots(
+        n_rows,
+        n_columns,
+        shared_yaxes=True,
+        subplot_titles=panel_names or None,
+        horizontal_spacing=0.035,
+        vertical_spacing=min(0.9 / n_rows, 84 / (height - 150)),
+    )
     ordered = series is not None and sweep_labels.is_numbered(sweep, series)
     colours = theme.series_colours(len(names), ordered)
     for panel in range(max(1, len(panel_names))):
@@ -41,9 +46,14 @@ def lines(
         for i, name in enumerate(names):
             curve = part.isel({series: i}) if series else part
             label = None if name is None else (f"{theme.axis_title(series)} {name}" if ordered else name)
-            style = dict(colour=colours[i], dash=theme.DASHES[i // len(theme.PALETTE) % len(theme.DASHES)],
-                         band=theme.BAND if len(names) <= 4 else theme.FAINT_BAND, label=label, level=level,
-                         in_legend=panel == 0)  # fmt: skip
+            style = dict(
+                colour=colours[i],
+                dash=theme.DASHES[i // len(theme.PALETTE) % len(theme.DASHES)],
+                band=theme.BAND if len(names) <= 4 else theme.FAINT_BAND,
+                label=label,
+                level=level,
+                in_legend=panel == 0,
+            )
             for trace in _curve(sweep, curve, x, **style):
                 figure.add_trace(trace, row, column)
         for mean in sweep_labels.baseline_means(sweep).values():
@@ -94,9 +104,17 @@ def _spots(sweep: Sweep, x: str) -> list[float | int]:
 
 
 def _curve(
-    sweep: Sweep, found: xr.Dataset, x: str, *, colour: str, dash: str, band: float, label: str | None, level: float,
+    sweep: Sweep,
+    found: xr.Dataset,
+    x: str,
+    *,
+    colour: str,
+    dash: str,
+    band: float,
+    label: str | None,
+    level: float,
     in_legend: bool,
-) -> list[Any]:  # fmt: skip
+) -> list[Any]:
     """A band between the limits and the mean's line over it."""
     import plotly.graph_objects as go
 
@@ -105,20 +123,33 @@ def _curve(
     n = np.broadcast_to(found["n"].values, mean.shape)
     shared = dict(legendgroup=label or "all", name=label or "", showlegend=False)
     limits = go.Scatter(
-        x=[*spots, *spots[::-1]], y=[*high, *low[::-1]], fill="toself", fillcolor=theme.faded(colour, band),
-        mode="lines", line=dict(width=0), hoverinfo="skip", **shared,
-    )  # fmt: skip
+        x=[*spots, *spots[::-1]],
+        y=[*high, *low[::-1]],
+        fill="toself",
+        fillcolor=theme.faded(colour, band),
+        mode="lines",
+        line=dict(width=0),
+        hoverinfo="skip",
+        **shared,
+    )
     places = sweep_labels.full_labels(sweep, x)
     custom = [list(row) for row in zip(low.tolist(), high.tolist(), n.tolist(), places, strict=True)]
     name = f"<b>{label}</b><br>" if label else ""
-    hover = (f"{name}{theme.axis_title(x)} %{{customdata[3]}}<br><b>%{{y:.3g}}</b> {theme.escaped(sweep.units)}"
-             f"<br>{level:.0%} interval %{{customdata[0]:.3g}} to %{{customdata[1]:.3g}}"
-             "<br>n = %{customdata[2]}<extra></extra>")  # fmt: skip
+    hover = (
+        f"{name}{theme.axis_title(x)} %{{customdata[3]}}<br><b>%{{y:.3g}}</b> {theme.escaped(sweep.units)}"
+        f"<br>{level:.0%} interval %{{customdata[0]:.3g}} to %{{customdata[1]:.3g}}"
+        "<br>n = %{customdata[2]}<extra></extra>"
+    )
     line = go.Scatter(
-        x=spots, y=mean, mode="lines+markers" if len(spots) <= 60 else "lines", customdata=custom,
-        line=dict(color=colour, width=2.2, dash=dash), marker=dict(size=5 if len(spots) > 12 else 7, color=colour),
-        hovertemplate=hover, **{**shared, "showlegend": in_legend and label is not None},
-    )  # fmt: skip
+        x=spots,
+        y=mean,
+        mode="lines+markers" if len(spots) <= 60 else "lines",
+        customdata=custom,
+        line=dict(color=colour, width=2.2, dash=dash),
+        marker=dict(size=5 if len(spots) > 12 else 7, color=colour),
+        hovertemplate=hover,
+        **{**shared, "showlegend": in_legend and label is not None},
+    )
     return [limits, line]
 
 
@@ -128,8 +159,19 @@ def _baseline_names(figure: Any, sweep: Sweep, limits: list[float], pixels: floa
     gap = 15 * (limits[1] - limits[0]) / pixels
     texts = [f"{sweep_labels.baseline_name(name)} {theme.number(mean)}" for name, mean in found.items()]
     for text, y in zip(texts, theme.spread(list(found.values()), gap), strict=True):
-        figure.add_annotation(text=text, x=1, xref="x domain", xanchor="left", xshift=6, y=y, yanchor="middle",
-                              showarrow=False, font=dict(size=12, color=theme.SOFT), row=1, col=n_columns)  # fmt: skip
+        figure.add_annotation(
+            text=text,
+            x=1,
+            xref="x domain",
+            xanchor="left",
+            xshift=6,
+            y=y,
+            yanchor="middle",
+            showarrow=False,
+            font=dict(size=12, color=theme.SOFT),
+            row=1,
+            col=n_columns,
+        )
     return max((7.0 * len(text) + 14 for text in texts), default=0.0)
 
 
@@ -139,9 +181,18 @@ def _mark(figure: Any, sweep: Sweep, x: str, mark: Any, text: str, row: int, col
     figure.add_vline(spot, row=row, col=column, line=dict(color=theme.LINE, width=1.5, dash="dot"))
     if text:
         place = math.log10(spot) if is_step(sweep, x) else spot  # annotations of a logarithmic axis want the logarithm
-        figure.add_annotation(text=theme.escaped(text), x=place, y=1, yref="y domain", xanchor="center",
-                              yanchor="bottom", showarrow=False, font=dict(size=12, color=theme.SOFT), row=row,
-                              col=column)  # fmt: skip
+        figure.add_annotation(
+            text=theme.escaped(text),
+            x=place,
+            y=1,
+            yref="y domain",
+            xanchor="center",
+            yanchor="bottom",
+            showarrow=False,
+            font=dict(size=12, color=theme.SOFT),
+            row=row,
+            col=column,
+        )
 
 
 def _axes(figure: Any, sweep: Sweep, found: xr.Dataset, x: str, n_rows: int, pixels: float | int) -> list[float]:
@@ -160,14 +211,19 @@ def _axes(figure: Any, sweep: Sweep, found: xr.Dataset, x: str, n_rows: int, pix
         figure.update_xaxes(**theme.step_axis(sweep.values[x].values.tolist()))
         return limits
     if sweep_labels.has_tokens(sweep, x) or not sweep_labels.is_numbered(sweep, x):
-        figure.update_xaxes(tickmode="array", tickvals=spots, ticktext=sweep_labels.tick_labels(sweep, x),
-                            tickangle=-90 if len(spots) > 16 else 0)  # fmt: skip
+        figure.update_xaxes(
+            tickmode="array",
+            tickvals=spots,
+            ticktext=sweep_labels.tick_labels(sweep, x),
+            tickangle=-90 if len(spots) > 16 else 0,
+        )
     elif len(spots) <= 14:
         figure.update_xaxes(tickmode="array", tickvals=spots)
     if x == "size" and min(spots) > 0 and max(spots) >= 10 * min(spots):  # of circuits: from a few edges to all
         low, high = math.log10(min(spots)), math.log10(max(spots))
-        figure.update_xaxes(type="log", range=[low - 0.03 * (high - low), high + 0.03 * (high - low)],
-                            minor_showgrid=False)
+        figure.update_xaxes(
+            type="log", range=[low - 0.03 * (high - low), high + 0.03 * (high - low)], minor_showgrid=False
+        )
         return limits
     pad = (max(spots) - min(spots)) * 0.02 or 0.5
     figure.update_xaxes(range=[min(spots) - pad, max(spots) + pad])

@@ -35,12 +35,23 @@ def plot_map(result: RepresentationMap, *, title: str | None = None, height: int
         rows = [j for j, one in enumerate(labels) if one == label]
         hover = [theme.wrapped(result.texts[j]) if result.texts else "" for j in rows]
         name = f"{theme.escaped(label)} ({n})"
-        figure.add_trace(go.Scatter(
-            x=np.round(points[rows, 0], 5), y=np.round(points[rows, 1], 5), mode="markers", name=name, text=hover,
-            marker=dict(size=7, color=theme.PALETTE[i % len(theme.PALETTE)],
-                        symbol=theme.SYMBOLS[i % len(theme.SYMBOLS)], opacity=0.82, line=dict(width=0)),
-            hovertemplate=f"<b>{theme.escaped(label)}</b><br>%{{text}}<extra></extra>",
-        ))  # fmt: skip
+        figure.add_trace(
+            go.Scatter(
+                x=np.round(points[rows, 0], 5),
+                y=np.round(points[rows, 1], 5),
+                mode="markers",
+                name=name,
+                text=hover,
+                marker=dict(
+                    size=7,
+                    color=theme.PALETTE[i % len(theme.PALETTE)],
+                    symbol=theme.SYMBOLS[i % len(theme.SYMBOLS)],
+                    opacity=0.82,
+                    line=dict(width=0),
+                ),
+                hovertemplate=f"<b>{theme.escaped(label)}</b><br>%{{text}}<extra></extra>",
+            )
+        )
     method = {"pca": "PCA", "umap": "UMAP"}.get(result.method, result.method)
     title = title or f"Representations at {result.site}, {method}"
     text = f"{len(points)} prompts · {len(counts)} labels · label (number of prompts)"

@@ -46,8 +46,9 @@ class TrainingView:
             if array["step"].values.tolist() != list(self.steps):
                 raise ShapeMismatch(
                     f"A scrubber moves everything together: {name} has other checkpoints than the loss.",
-                    got=f"{array.sizes['step']} steps", allowed=f"{len(self.steps)}: {self.steps}",
-                )  # fmt: skip
+                    got=f"{array.sizes['step']} steps",
+                    allowed=f"{len(self.steps)}: {self.steps}",
+                )
 
     @property
     def steps(self) -> tuple[int, ...]:
@@ -60,13 +61,16 @@ class TrainingView:
         return tuple(self.loss.values["task"].values.tolist())
 
     def __repr__(self) -> str:
-        return (f"TrainingView({self.name!r}, {len(self.steps)} checkpoints, {len(self.tasks)} tasks, {len(self.maps)} "
-                "maps)")
+        return (
+            f"TrainingView({self.name!r}, {len(self.steps)} checkpoints, {len(self.tasks)} tasks, {len(self.maps)} "
+            "maps)"
+        )
 
 
 @plot.register(TrainingView)
-def plot_training(result: TrainingView, *, title: str | None = None, height: int | None = None,
-                  level: float = 0.95) -> Figure:
+def plot_training(
+    result: TrainingView, *, title: str | None = None, height: int | None = None, level: float = 0.95
+) -> Figure:
     """A `Figure` with the losses, decodability by layer at each token, and up to two maps over one slider.
 
     It opens at the last checkpoint, which is also what a printed page shows. Axes stay where they are.
@@ -86,11 +90,15 @@ def plot_training(result: TrainingView, *, title: str | None = None, height: int
     height = height or _TOP + 2 * _ROW + _BETWEEN + _BELOW
     title = title or f"{result.name}, over its training"
     text = f"{sweep_labels.subtitle(result.loss)} a task · bands: {level:.0%} intervals"
-    figure.update_layout(theme.layout(title, text, height),
-                         sliders=[slider(result.steps, [at for *_, at in moving], len(fixed))])
-    figure.update_layout(margin=dict(t=_TOP, b=_BELOW, l=64, r=18), legend=dict(
-        orientation="h", x=0, xanchor="left", y=1 + 40 / (height - _TOP - _BELOW), yanchor="bottom",
-        tracegroupgap=0))  # fmt: skip
+    figure.update_layout(
+        theme.layout(title, text, height), sliders=[slider(result.steps, [at for *_, at in moving], len(fixed))]
+    )
+    figure.update_layout(
+        margin=dict(t=_TOP, b=_BELOW, l=64, r=18),
+        legend=dict(
+            orientation="h", x=0, xanchor="left", y=1 + 40 / (height - _TOP - _BELOW), yanchor="bottom", tracegroupgap=0
+        ),
+    )
     panels.dress(figure)
     note = (
         "Drag the slider: the dots on the losses, decodability by layer and the points of the maps are those of that "
@@ -132,9 +140,14 @@ class _Panels:
             below += self.titles[1:]
         widths = [0.62 / len(self.tokens)] * len(self.tokens) + ([0.38] if self.titles else [])
         return make_subplots(
-            2, self.columns, specs=[first, second], subplot_titles=[theme.escaped(one) for one in names + below],
-            column_widths=widths, horizontal_spacing=0.065, vertical_spacing=_BETWEEN / (2 * _ROW + _BETWEEN),
-        )  # fmt: skip
+            2,
+            self.columns,
+            specs=[first, second],
+            subplot_titles=[theme.escaped(one) for one in names + below],
+            column_widths=widths,
+            horizontal_spacing=0.065,
+            vertical_spacing=_BETWEEN / (2 * _ROW + _BETWEEN),
+        )
 
     # ---- what -------------------------------------------------------------------------------------------------
 
@@ -147,16 +160,41 @@ class _Panels:
             mean, low, high = (_rounded(self.loss[end].sel(task=task).values, 4) for end in ("mean", "low", "high"))
             name = theme.escaped(task)
             limits = [[low[i], high[i]] for i in range(len(mean))]
-            found.append((go.Scatter(x=[*self.places, *self.places[::-1]], y=[*high, *low[::-1]], fill="toself",
-                                     mode="lines",
-                                     fillcolor=theme.faded(colour, self.opacity), line=dict(width=0), hoverinfo="skip",
-                                     legendgroup=name, name=name, showlegend=False), 1, 1))  # fmt: skip
-            found.append((go.Scatter(
-                x=self.places, y=mean, mode="lines", line=dict(color=colour, width=2), legendgroup=name, name=name,
-                customdata=[[step, *ends] for step, ends in zip(self.view.steps, limits, strict=True)],
-                hovertemplate=f"<b>{name}</b><br>step %{{customdata[0]}}<br>%{{y:.3g}} [%{{customdata[1]:.3g}}, "
-                              f"%{{customdata[2]:.3g}}]<extra></extra>",
-            ), 1, 1))  # fmt: skip
+            found.append(
+                (
+                    go.Scatter(
+                        x=[*self.places, *self.places[::-1]],
+                        y=[*high, *low[::-1]],
+                        fill="toself",
+                        mode="lines",
+                        fillcolor=theme.faded(colour, self.opacity),
+                        line=dict(width=0),
+                        hoverinfo="skip",
+                        legendgroup=name,
+                        name=name,
+                        showlegend=False,
+                    ),
+                    1,
+                    1,
+                )
+            )
+            found.append(
+                (
+                    go.Scatter(
+                        x=self.places,
+                        y=mean,
+                        mode="lines",
+                        line=dict(color=colour, width=2),
+                        legendgroup=name,
+                        name=name,
+                        customdata=[[step, *ends] for step, ends in zip(self.view.steps, limits, strict=True)],
+                        hovertemplate=f"<b>{name}</b><br>step %{{customdata[0]}}<br>%{{y:.3g}} [%{{customdata[1]:.3g}}, "
+                        f"%{{customdata[2]:.3g}}]<extra></extra>",
+                    ),
+                    1,
+                    1,
+                )
+            )
         return found
 
     def cursor(self) -> list[tuple[Any, tuple[int, int], list[dict[str, Any]]]]:
@@ -168,12 +206,25 @@ class _Panels:
         means = [_rounded(row, 4) for row in self.loss["mean"].transpose("step", "task").values]
         dots = [{"x": [place] * len(row), "y": row} for place, row in zip(self.places, means, strict=True)]
         return [
-            (go.Scatter(**line[-1], mode="lines", line=dict(color=theme.SOFT, width=1.4), hoverinfo="skip",
-                        showlegend=False), (1, 1), line),
-            (go.Scatter(**dots[-1], mode="markers", hoverinfo="skip", showlegend=False,
-                        marker=dict(size=9, color=self.colours, line=dict(color=theme.PAPER, width=1.5))), (1, 1),
-                        dots),
-        ]  # fmt: skip
+            (
+                go.Scatter(
+                    **line[-1], mode="lines", line=dict(color=theme.SOFT, width=1.4), hoverinfo="skip", showlegend=False
+                ),
+                (1, 1),
+                line,
+            ),
+            (
+                go.Scatter(
+                    **dots[-1],
+                    mode="markers",
+                    hoverinfo="skip",
+                    showlegend=False,
+                    marker=dict(size=9, color=self.colours, line=dict(color=theme.PAPER, width=1.5)),
+                ),
+                (1, 1),
+                dots,
+            ),
+        ]
 
     def decodability(self) -> list[tuple[Any, tuple[int, int], list[dict[str, Any]]]]:
         """Decodability by layer, a band and a curve per task and token."""
@@ -187,18 +238,40 @@ class _Panels:
                 mean, low, high = ([_rounded(row, 4) for row in here[end].values] for end in ("mean", "low", "high"))
                 name = theme.escaped(task)
                 shared = dict(legendgroup=name, name=name, showlegend=False)
-                band = [{"x": [*layers, *layers[::-1]], "y": [*top, *bottom[::-1]]}
-                        for top, bottom in zip(high, low, strict=True)]  # fmt: skip
+                band = [
+                    {"x": [*layers, *layers[::-1]], "y": [*top, *bottom[::-1]]}
+                    for top, bottom in zip(high, low, strict=True)
+                ]
                 curve = [{"x": layers, "y": row} for row in mean]
-                found.append((go.Scatter(
-                    **band[-1], fill="toself", fillcolor=theme.faded(colour, self.opacity), mode="lines",
-                    line=dict(width=0), hoverinfo="skip", **shared,
-                ), (2, column), band))  # fmt: skip
-                found.append((go.Scatter(
-                    **curve[-1], mode="lines+markers", line=dict(color=colour, width=2),
-                    marker=dict(size=6, color=colour), **shared,
-                    hovertemplate=f"<b>{name}</b><br>layer %{{x}}<br>%{{y:.2f}} at the {token}-token<extra></extra>",
-                ), (2, column), curve))  # fmt: skip
+                found.append(
+                    (
+                        go.Scatter(
+                            **band[-1],
+                            fill="toself",
+                            fillcolor=theme.faded(colour, self.opacity),
+                            mode="lines",
+                            line=dict(width=0),
+                            hoverinfo="skip",
+                            **shared,
+                        ),
+                        (2, column),
+                        band,
+                    )
+                )
+                found.append(
+                    (
+                        go.Scatter(
+                            **curve[-1],
+                            mode="lines+markers",
+                            line=dict(color=colour, width=2),
+                            marker=dict(size=6, color=colour),
+                            **shared,
+                            hovertemplate=f"<b>{name}</b><br>layer %{{x}}<br>%{{y:.2f}} at the {token}-token<extra></extra>",
+                        ),
+                        (2, column),
+                        curve,
+                    )
+                )
         return found
 
     def maps(self) -> list[tuple[Any, tuple[int, int], list[dict[str, Any]]]]:
@@ -227,8 +300,13 @@ class _Panels:
         levels = {"chance": self.view.chance} | ({} if self.view.ceiling is None else {"ceiling": self.view.ceiling})
         for column in range(1, len(self.tokens) + 1):
             pad = (layers[-1] - layers[0]) * 0.05 or 0.5
-            figure.update_xaxes(**theme.axis("layer"), range=[layers[0] - pad, layers[-1] + pad], row=2, col=column,
-                                **(dict(tickmode="array", tickvals=layers) if len(layers) <= 12 else {}))  # fmt: skip
+            figure.update_xaxes(
+                **theme.axis("layer"),
+                range=[layers[0] - pad, layers[-1] + pad],
+                row=2,
+                col=column,
+                **(dict(tickmode="array", tickvals=layers) if len(layers) <= 12 else {}),
+            )
             figure.update_yaxes(range=[-0.04, 1.12], tickvals=[0, 0.25, 0.5, 0.75, 1], row=2, col=column)
             self._levels(figure, levels, 2, column, (-0.04, 1.12), falling=False)
         for row, title in enumerate(self.titles, start=1):
@@ -240,22 +318,33 @@ class _Panels:
             note.update(font=dict(size=13.5, color=theme.INK))
 
     @staticmethod
-    def _levels(figure: Any, levels: Mapping[str, float], row: int, column: int, limits: tuple[float, float],
-                falling: bool) -> None:
+    def _levels(
+        figure: Any, levels: Mapping[str, float], row: int, column: int, limits: tuple[float, float], falling: bool
+    ) -> None:
         """Dashed lines with their names: high ones at the end that falling curves leave, low ones at the other."""
         gap, half = 14 * (limits[1] - limits[0]) / _ROW, sum(limits) / 2
         spots = theme.spread(list(levels.values()), gap)
         for (name, value), spot in zip(levels.items(), spots, strict=True):
             figure.add_hline(value, row=row, col=column, line=dict(color=theme.SOFT, width=1.2, dash="dash"))
-            axes = {f"{axis}ref": figure.get_subplot(row, column)[i].plotly_name.replace("axis", "")
-                    for i, axis in enumerate("xy")}  # fmt: skip
+            axes = {
+                f"{axis}ref": figure.get_subplot(row, column)[i].plotly_name.replace("axis", "")
+                for i, axis in enumerate("xy")
+            }
             right = (value > half) == falling
             end = dict(x=0.992, xanchor="right") if right else dict(x=0.008, xanchor="left")
             end["yanchor"] = "top" if right and not falling else "bottom"  # curves near chance bend upwards
-            figure.add_annotation(text=f"{theme.escaped(name)} {theme.number(value)}", y=spot, **end,
-                                  xref=f"{axes['xref']} domain", yref=axes["yref"], showarrow=False, borderpad=0,
-                                  bgcolor=theme.PAPER if falling else None, opacity=0.85,
-                                  font=dict(size=11, color=theme.SOFT))  # fmt: skip
+            figure.add_annotation(
+                text=f"{theme.escaped(name)} {theme.number(value)}",
+                y=spot,
+                **end,
+                xref=f"{axes['xref']} domain",
+                yref=axes["yref"],
+                showarrow=False,
+                borderpad=0,
+                bgcolor=theme.PAPER if falling else None,
+                opacity=0.85,
+                font=dict(size=11, color=theme.SOFT),
+            )
 
 
 def map_traces(
@@ -270,13 +359,24 @@ def map_traces(
     digits = max(0, 3 - int(np.floor(np.log10(reach))))  # to a thousandth of the map
     traces, states = [], []
     for i, (task, colour) in enumerate(zip(tasks, theme.series_colours(len(tasks), ordered=False), strict=True)):
-        states.append([{"x": _rounded(x, digits), "y": _rounded(y, digits)}
-                       for x, y in placed.values[..., labels == task]])  # fmt: skip
+        states.append(
+            [{"x": _rounded(x, digits), "y": _rounded(y, digits)} for x, y in placed.values[..., labels == task]]
+        )
         name = theme.escaped(task)
-        marker = dict(size=_ON_MAP, color=colour, symbol=theme.SYMBOLS[i % len(theme.SYMBOLS)], opacity=0.8,
-                      line=dict(width=0))
-        traces.append(go.Scatter(**states[-1][-1], mode="markers", legendgroup=name, name=name, showlegend=in_legend,
-                                 marker=marker, hovertemplate=f"{name}<extra></extra>"))  # fmt: skip
+        marker = dict(
+            size=_ON_MAP, color=colour, symbol=theme.SYMBOLS[i % len(theme.SYMBOLS)], opacity=0.8, line=dict(width=0)
+        )
+        traces.append(
+            go.Scatter(
+                **states[-1][-1],
+                mode="markers",
+                legendgroup=name,
+                name=name,
+                showlegend=in_legend,
+                marker=marker,
+                hovertemplate=f"{name}<extra></extra>",
+            )
+        )
     return traces, states, _ranges(points)
 
 
@@ -290,18 +390,31 @@ def slider(steps: Sequence[int], states: Sequence[Sequence[dict[str, Any]]], fix
     """
     moved = list(range(fixed, fixed + len(states)))
     notches = [
-        dict(label=str(step), method="restyle",
-             args=[{axis: [state[i][axis] for state in states] for axis in "xy"}, moved])
+        dict(
+            label=str(step),
+            method="restyle",
+            args=[{axis: [state[i][axis] for state in states] for axis in "xy"}, moved],
+        )
         for i, step in enumerate(steps)
     ]
     return dict(
-        steps=notches, active=len(steps) - 1, x=0, len=1, y=0, yanchor="top", pad=dict(t=58, b=6), ticklen=4,
+        steps=notches,
+        active=len(steps) - 1,
+        x=0,
+        len=1,
+        y=0,
+        yanchor="top",
+        pad=dict(t=58, b=6),
+        ticklen=4,
         minorticklen=3,
         currentvalue=dict(prefix="after step ", font=dict(size=14, color=theme.INK), xanchor="left", offset=10),
         font=dict(size=11, color=theme.SOFT),
-        bgcolor=theme.GRID, bordercolor=theme.LINE, tickcolor=theme.LINE, activebgcolor=theme.ACCENT,
+        bgcolor=theme.GRID,
+        bordercolor=theme.LINE,
+        tickcolor=theme.LINE,
+        activebgcolor=theme.ACCENT,
         transition=dict(duration=0),
-    )  # fmt: skip
+    )
 
 
 def _rounded(values: np.ndarray, digits: int) -> list[float]:

@@ -8,8 +8,7 @@ from tv_lens.results.sweep import Sweep
 from tv_lens.viz.theme import escaped, number, token_label
 
 # Places inside the model: two of them make a map.
-PLACES = ("layer", "pos", "head", "kv_head", "query_pos", "key_pos", "span", "neuron", "node",
-          "sender", "receiver")
+PLACES = ("layer", "pos", "head", "kv_head", "query_pos", "key_pos", "span", "neuron", "node", "sender", "receiver")
 
 
 def is_numbered(sweep: Sweep, axis: str) -> bool:
@@ -74,7 +73,7 @@ def baseline_means(sweep: Sweep) -> dict[str, float]:
 
 
 def baseline_name(name: str) -> str:
-    """"clean run", "corrupted run"; any other level by its own name."""
+    """ "clean run", "corrupted run"; any other level by its own name."""
     return f"{name} run" if name in ("clean", "corrupted") else name
 
 

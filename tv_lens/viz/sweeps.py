@@ -19,10 +19,17 @@ KINDS = ("heatmap", "lines", "bars")
 
 @plot.register(Sweep)
 def plot_sweep(
-    sweep: Sweep, *, kind: str | None = None, title: str | None = None, height: int | None = None,
-    level: float = 0.95, center: float | int | None = None, mark: Any = None, mark_label: str = "chosen",
+    sweep: Sweep,
+    *,
+    kind: str | None = None,
+    title: str | None = None,
+    height: int | None = None,
+    level: float = 0.95,
+    center: float | int | None = None,
+    mark: Any = None,
+    mark_label: str = "chosen",
     strong: Sequence[str] = (),
-) -> Figure:  # fmt: skip
+) -> Figure:
     """A `Figure` of a sweep of one to three axes.
 
     Two places in the model (layer x pos, layer x head) make a heatmap; an axis "condition" makes bars; anything else
@@ -41,9 +48,11 @@ def plot_sweep(
     """
     if len(sweep.axes) > 3:
         raise InvalidArgument(
-            "A figure shows at most three axes.", got=", ".join(sweep.axes), allowed="one to three axes",
+            "A figure shows at most three axes.",
+            got=", ".join(sweep.axes),
+            allowed="one to three axes",
             do="choose with .sel(axis=label) or pool with .average(axis)",
-        )  # fmt: skip
+        )
     kind = kind or default_kind(sweep)
     if kind not in KINDS:
         raise InvalidArgument("A sweep has no such picture.", got=repr(kind), allowed=", ".join(KINDS))

@@ -36,12 +36,17 @@ _ORDERED_DARK = ("#3e6d9c", "#5389c2", "#72a8de", "#9dc6ef", "#cfe4fa")
 BAND, FAINT_BAND = 0.16, 0.08  # opacity of an interval's band, and of one among many
 
 SWAP = {
-    INK: "#e8ebee", SOFT: "#a4aeb9", GRID: "#30363d", LINE: "#565f69", PAPER: "#171a1e", MUTED: "#5d6a79",
+    INK: "#e8ebee",
+    SOFT: "#a4aeb9",
+    GRID: "#30363d",
+    LINE: "#565f69",
+    PAPER: "#171a1e",
+    MUTED: "#5d6a79",
     **dict(zip(PALETTE, _PALETTE_DARK, strict=True)),
     **dict(zip(DIVERGING, _DIVERGING_DARK, strict=True)),
     **dict(zip(SEQUENTIAL, _SEQUENTIAL_DARK, strict=True)),
     **dict(zip(_ORDERED, _ORDERED_DARK, strict=True)),
-}  # fmt: skip
+}
 
 
 def faded(colour: str, opacity: float = BAND) -> str:
@@ -134,9 +139,15 @@ def spread(values: list[float], gap: float) -> list[float]:
 
 def axis_title(name: str) -> str:
     """An axis's name as a reader says it."""
-    words = {"pos": "position", "query_pos": "query position (attends from)", "key_pos": "key position (attends to)",
-             "kv_head": "key-value head", "resid_post": "residual stream", "size": "edges in the circuit",
-             "step": "training step"}  # fmt: skip
+    words = {
+        "pos": "position",
+        "query_pos": "query position (attends from)",
+        "key_pos": "key position (attends to)",
+        "kv_head": "key-value head",
+        "resid_post": "residual stream",
+        "size": "edges in the circuit",
+        "step": "training step",
+    }
     return words.get(name, name.replace("_", " "))
 
 
@@ -165,28 +176,53 @@ def step_axis(steps: Sequence[int]) -> dict[str, Any]:
     shown = [one for one in round_ if least * 0.999 <= one <= places[-1] * 1.001 and one >= 1]
     ticks = {places[0]: "0"} if steps[0] <= 0 else {}
     ticks |= {float(one): f"{one:,.0f}".replace(",", "\u2009") for one in shown}
-    return dict(type="log", range=[low - pad, high + pad], tickmode="array", tickvals=list(ticks),
-                ticktext=list(ticks.values()),
-                minor_showgrid=False)  # fmt: skip
+    return dict(
+        type="log",
+        range=[low - pad, high + pad],
+        tickmode="array",
+        tickvals=list(ticks),
+        ticktext=list(ticks.values()),
+        minor_showgrid=False,
+    )
 
 
 def layout(title: str, subtitle: str, height: int) -> dict[str, Any]:
     """What every figure's layout starts from; axes are styled by `axis`."""
     return dict(
-        title=dict(text=escaped(title), subtitle=dict(text=escaped(subtitle), font=dict(size=13, color=SOFT)), x=0.01,
-                   xanchor="left", y=0.98, yanchor="top", font=dict(size=17, color=INK)),
-        font=dict(family=FONT, size=13, color=INK), height=height, paper_bgcolor=PAPER, plot_bgcolor=PAPER,
-        margin=dict(l=60, r=20, t=90, b=55), hovermode="closest", colorway=list(PALETTE),
+        title=dict(
+            text=escaped(title),
+            subtitle=dict(text=escaped(subtitle), font=dict(size=13, color=SOFT)),
+            x=0.01,
+            xanchor="left",
+            y=0.98,
+            yanchor="top",
+            font=dict(size=17, color=INK),
+        ),
+        font=dict(family=FONT, size=13, color=INK),
+        height=height,
+        paper_bgcolor=PAPER,
+        plot_bgcolor=PAPER,
+        margin=dict(l=60, r=20, t=90, b=55),
+        hovermode="closest",
+        colorway=list(PALETTE),
         hoverlabel=dict(bgcolor=PAPER, bordercolor=LINE, font=dict(family=FONT, size=12, color=INK), align="left"),
         modebar=dict(bgcolor="rgba(0,0,0,0)", color=LINE, activecolor=ACCENT),
         legend=dict(bgcolor="rgba(0,0,0,0)", font=dict(color=INK), itemsizing="constant"),
-    )  # fmt: skip
+    )
 
 
 def axis(title: str | None = None, **options: Any) -> dict[str, Any]:
     """One axis: quiet lines, titles and ticks that claim their own room."""
     return dict(
         title=dict(text=title, standoff=10, font=dict(size=13, color=SOFT)) if title else None,
-        gridcolor=GRID, linecolor=LINE, zerolinecolor=LINE, tickcolor=LINE, ticks="outside", ticklen=4,
-        tickfont=dict(color=INK, size=12), automargin=True, zeroline=False, **options,
-    )  # fmt: skip
+        gridcolor=GRID,
+        linecolor=LINE,
+        zerolinecolor=LINE,
+        tickcolor=LINE,
+        ticks="outside",
+        ticklen=4,
+        tickfont=dict(color=INK, size=12),
+        automargin=True,
+        zeroline=False,
+        **options,
+    )

@@ -9,6 +9,16 @@ from tv_lens.circuits.truth.known import Truth
 from tv_lens.circuits.truth.relative import switch_tasks, switch_vector, task_switch, task_switch_decoding, two_steps
 
 __all__ = [
-    "TRUTHS", "Truth", "auroc", "compared", "first_of_class", "induction", "scoreboard", "switch_tasks",
-    "switch_vector", "task_switch", "task_switch_decoding", "two_steps",
-]  # fmt: skip
+    "TRUTHS",
+    "Truth",
+    "auroc",
+    "compared",
+    "first_of_class",
+    "induction",
+    "scoreboard",
+    "switch_tasks",
+    "switch_vector",
+    "task_switch",
+    "task_switch_decoding",
+    "two_steps",
+]

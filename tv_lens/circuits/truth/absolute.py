@@ -47,21 +47,33 @@ def induction(n: int = 16, seed: int = 0) -> Truth:
     model = writing.gpt2(stream, len(words), CONTEXT, LAYERS, HEADS, D_MLP, seed)
     _embed(model, stream, words)
     steps = range(1, CONTEXT)
-    writing.gpt2_head(model, 0, 2, {
-        "q": stream.reader(D_HEAD, {(stream.at("pos", p), p): SURE for p in steps}),
-        "k": stream.reader(D_HEAD, {(stream.at("pos", p - 1), p): 1.0 for p in steps}),
-        "v": stream.reader(D_HEAD, {(stream.at("token", i), i): 1.0 for i in range(len(words))}),
-        "o": stream.writer(D_HEAD, {(i, stream.at("before", i)): 1.0 for i in range(len(words))}),
-    })  # fmt: skip
+    writing.gpt2_head(
+        model,
+        0,
+        2,
+        {
+            "q": stream.reader(D_HEAD, {(stream.at("pos", p), p): SURE for p in steps}),
+            "k": stream.reader(D_HEAD, {(stream.at("pos", p - 1), p): 1.0 for p in steps}),
+            "v": stream.reader(D_HEAD, {(stream.at("token", i), i): 1.0 for i in range(len(words))}),
+            "o": stream.writer(D_HEAD, {(i, stream.at("before", i)): 1.0 for i in range(len(words))}),
+        },
+    )
     letters, sink = range(1, len(words)), D_HEAD - 1
-    writing.gpt2_head(model, 2, 1, {
-        "q": stream.reader(D_HEAD, {(stream.at("token", i), i): SURE for i in letters}),
-        # Where nothing matches, all attention goes to BOS, whose value is zero.
-        "k": stream.reader(D_HEAD, {**{(stream.at("before", i), i): 1.0 for i in letters},
-                                    (stream.at("token", 0), sink): 0.5}),
-        "v": stream.reader(D_HEAD, {(stream.at("token", i), i): 1.0 for i in letters}),
-        "o": stream.writer(D_HEAD, {(i, stream.at("out", i)): 1.0 for i in letters}),
-    }, q_bias=[0.0] * sink + [SURE])  # fmt: skip
+    writing.gpt2_head(
+        model,
+        2,
+        1,
+        {
+            "q": stream.reader(D_HEAD, {(stream.at("token", i), i): SURE for i in letters}),
+            # Where nothing matches, all attention goes to BOS, whose value is zero.
+            "k": stream.reader(
+                D_HEAD, {**{(stream.at("before", i), i): 1.0 for i in letters}, (stream.at("token", 0), sink): 0.5}
+            ),
+            "v": stream.reader(D_HEAD, {(stream.at("token", i), i): 1.0 for i in letters}),
+            "o": stream.writer(D_HEAD, {(i, stream.at("out", i)): 1.0 for i in letters}),
+        },
+        q_bias=[0.0] * sink + [SURE],
+    )
 
     rng = random.Random(f"induction|{seed}")
     clean, corrupted, answers, foils = [], [], [], []
@@ -104,14 +116,25 @@ def first_of_class(n: int = 16, seed: int = 0) -> Truth:
     _embed(model, stream, words)
     writing.gpt2_lookup(model, 0, stream, {stream.at("token", i): stream.at("class", (i - 1) // 4) for i in known})
     first_question, order = known.stop, 3
-    writing.gpt2_head(model, 1, 3, {
-        "q": stream.reader(D_HEAD, {(stream.at("token", first_question + c), c): SURE for c in range(3)}),
-        # Each step to the right costs a seventh of what the class is worth: eight steps, never all of it.
-        "k": stream.reader(D_HEAD, {**{(stream.at("class", c), c): 2.0 for c in range(3)},
-                                    **{(stream.at("pos", p), order): -p / 7 for p in range(CONTEXT)}}),
-        "v": stream.reader(D_HEAD, {(stream.at("token", i), i): 1.0 for i in known}),
-        "o": stream.writer(D_HEAD, {(i, stream.at("out", i)): 1.0 for i in known}),
-    }, q_bias=[0.0] * order + [SURE] + [0.0] * (D_HEAD - order - 1))  # fmt: skip
+    writing.gpt2_head(
+        model,
+        1,
+        3,
+        {
+            "q": stream.reader(D_HEAD, {(stream.at("token", first_question + c), c): SURE for c in range(3)}),
+            # Each step to the right costs a seventh of what the class is worth: eight steps, never all of it.
+            "k": stream.reader(
+                D_HEAD,
+                {
+                    **{(stream.at("class", c), c): 2.0 for c in range(3)},
+                    **{(stream.at("pos", p), order): -p / 7 for p in range(CONTEXT)},
+                },
+            ),
+            "v": stream.reader(D_HEAD, {(stream.at("token", i), i): 1.0 for i in known}),
+            "o": stream.writer(D_HEAD, {(i, stream.at("out", i)): 1.0 for i in known}),
+        },
+        q_bias=[0.0] * order + [SURE] + [0.0] * (D_HEAD - order - 1),
+    )
 
     rng = random.Random(f"first|{seed}")
     clean, corrupted, answers, foils = [], [], [], []

@@ -23,9 +23,12 @@ TRUTHS: tuple[Callable[..., Truth], ...] = (induction, first_of_class, two_steps
 
 
 def scoreboard(
-    methods: Mapping[str, Any] | Sequence[Any] | None = None, truths: Sequence[Truth] | None = None, *,
-    positions: str = "all", progress: bool = False,
-) -> pd.DataFrame:  # fmt: skip
+    methods: Mapping[str, Any] | Sequence[Any] | None = None,
+    truths: Sequence[Truth] | None = None,
+    *,
+    positions: str = "all",
+    progress: bool = False,
+) -> pd.DataFrame:
     """A table with a row per known circuit and method: how well its scores tell the circuit's edges from others.
 
     Edges are compared as writer and reader, a pair's score being its largest at any position; a node's score is that of
@@ -47,17 +50,28 @@ def scoreboard(
         [['task switch, decoding', 2, 1.0, 1.0]]
     """
     if methods is None:
-        methods = {"ExactEdges": ExactEdges(), "EAP": EAP(), "EAPIG inputs, 5 steps": EAPIG(steps=5),
-                   "EAPIG activations, 5 steps": EAPIG(steps=5, where="activations"),
-                   "ACDC 0.05": ACDC(0.05)}  # fmt: skip
+        methods = {
+            "ExactEdges": ExactEdges(),
+            "EAP": EAP(),
+            "EAPIG inputs, 5 steps": EAPIG(steps=5),
+            "EAPIG activations, 5 steps": EAPIG(steps=5, where="activations"),
+            "ACDC 0.05": ACDC(0.05),
+        }
     if not isinstance(methods, Mapping):
         methods = {repr(method): method for method in methods}
     rows = []
     for known in [make() for make in TRUTHS] if truths is None else truths:
         for name, method in methods.items():
             where = {} if known.source is not None else {"positions": positions}
-            found = discover(known.model, known.prompts, source=known.source, metric=known.metric, method=method,
-                             progress=progress, **where)  # fmt: skip
+            found = discover(
+                known.model,
+                known.prompts,
+                source=known.source,
+                metric=known.metric,
+                method=method,
+                progress=progress,
+                **where,
+            )
             rows.append({"circuit": known.name, "method": name, **compared(known, found, _own_choice(method, found))})
     return pd.DataFrame(rows)
 
@@ -88,8 +102,12 @@ def compared(known: Truth, found: EdgeScores, chosen: Bool[Tensor, "edge"] | Non
     own_node = None if own_pair is None else nodes(own_pair.float()) > 0
     edge = _measures(of_pair, true_pair, own_pair)
     node = _measures(nodes(of_pair), nodes(true_pair.float()) > 0, own_node)
-    return {"edges": len(pairs), "known": int(true_pair.sum()), **{f"edge_{k}": v for k, v in edge.items()},
-            **{f"node_{k}": v for k, v in node.items()}}  # fmt: skip
+    return {
+        "edges": len(pairs),
+        "known": int(true_pair.sum()),
+        **{f"edge_{k}": v for k, v in edge.items()},
+        **{f"node_{k}": v for k, v in node.items()},
+    }
 
 
 def auroc(scores: Float[Tensor, "n"], truth: Bool[Tensor, "n"]) -> float:
@@ -114,8 +132,11 @@ def _measures(
         chosen = torch.zeros_like(truth)
         chosen[scores.sort(descending=True, stable=True).indices[: int(truth.sum())]] = True
     hits = float((chosen & truth).sum())
-    return {"precision": round(hits / max(1, int(chosen.sum())), 4), "recall": round(hits / int(truth.sum()), 4),
-            "auroc": round(auroc(scores, truth), 4)}  # fmt: skip
+    return {
+        "precision": round(hits / max(1, int(chosen.sum())), 4),
+        "recall": round(hits / int(truth.sum()), 4),
+        "auroc": round(auroc(scores, truth), 4),
+    }
 
 
 def _own_choice(method: Any, found: EdgeScores) -> Bool[Tensor, "edge"] | None:

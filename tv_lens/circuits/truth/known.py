@@ -59,10 +59,14 @@ class Truth:
         missing = sorted(self.edges - set(pairs))
         if missing:
             near = closest(missing[0], pairs)
-            raise UnknownName(f"The graph lacks an edge of the circuit of {self.name!r}.", got=missing[0],
-                              do=f"the nearest is {near[0]!r}" if near else None)  # fmt: skip
+            raise UnknownName(
+                f"The graph lacks an edge of the circuit of {self.name!r}.",
+                got=missing[0],
+                do=f"the nearest is {near[0]!r}" if near else None,
+            )
         return torch.tensor([pair in self.edges for pair in pairs])
 
     def __repr__(self) -> str:
-        return (f"Truth({self.name!r}, {len(self.edges)} edges over {len(self.nodes)} heads and MLPs: "
-                f"{self.description})")  # fmt: skip
+        return (
+            f"Truth({self.name!r}, {len(self.edges)} edges over {len(self.nodes)} heads and MLPs: {self.description})"
+        )

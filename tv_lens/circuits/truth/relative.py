@@ -56,13 +56,20 @@ def two_steps(n: int = 16, seed: int = 0) -> Truth:
     _unembed(model, stream, words, {words.index(kind): i for i, kind in enumerate(KINDS)})
     first = {stream.at("token", i): stream.at("halfway", halfway[i - 1]) for i in entities}
     writing.llama_lookup(model, 0, stream, first)
-    writing.llama_head(model, 1, 2, {
-        "q": stream.reader(D_HEAD, {(stream.constant, CONTENT): stream.bias(SURE)}),
-        "k": stream.reader(D_HEAD, {**{(stream.at("token", i), CONTENT): 1.0 for i in entities},
-                                    (stream.at("token", 0), CONTENT): 0.5}),
-        "v": stream.reader(D_HEAD, {(stream.at("halfway", i), i): 1.0 for i in range(count)}),
-        "o": stream.writer(D_HEAD, {(i, stream.at("carried", i)): 1.0 for i in range(count)}),
-    })  # fmt: skip
+    writing.llama_head(
+        model,
+        1,
+        2,
+        {
+            "q": stream.reader(D_HEAD, {(stream.constant, CONTENT): stream.bias(SURE)}),
+            "k": stream.reader(
+                D_HEAD,
+                {**{(stream.at("token", i), CONTENT): 1.0 for i in entities}, (stream.at("token", 0), CONTENT): 0.5},
+            ),
+            "v": stream.reader(D_HEAD, {(stream.at("halfway", i), i): 1.0 for i in range(count)}),
+            "o": stream.writer(D_HEAD, {(i, stream.at("carried", i)): 1.0 for i in range(count)}),
+        },
+    )
     writing.llama_lookup(model, 2, stream, {stream.at("carried", i): stream.at("out", final[i]) for i in range(count)})
 
     answer = {one: KINDS[final[halfway[i]]] for i, one in enumerate(ENTITIES)}
@@ -117,12 +124,19 @@ def task_switch(n: int = 16, seed: int = 0) -> Truth:
     pairs = first.pairs(3, corrupt="other_task", other=second, seed=seed, split="train")
     chosen = [i % len(pairs) for i in range(n)]
     if n > len(pairs):
-        more = [first.pairs(3, corrupt="other_task", other=second, seed=seed + i, split="train")
-                for i in range(math.ceil(n / len(pairs)))]  # fmt: skip
+        more = [
+            first.pairs(3, corrupt="other_task", other=second, seed=seed + i, split="train")
+            for i in range(math.ceil(n / len(pairs)))
+        ]
         items = [(c, x) for one in more for c, x in one][:n]
-        pairs = PromptPairs.from_texts([c.text for c, _ in items], [x.text for _, x in items],
-                                       [c.answer for c, _ in items], [c.foil for c, _ in items], bos="always",
-                                       task="task switch")  # fmt: skip
+        pairs = PromptPairs.from_texts(
+            [c.text for c, _ in items],
+            [x.text for _, x in items],
+            [c.answer for c, _ in items],
+            [c.foil for c, _ in items],
+            bos="always",
+            task="task switch",
+        )
     else:
         pairs = pairs.select(chosen)
     edges = {"input->a0.kv0<v>", "a0.h1->a2.h0<q>", "a0.h1->a2.h3<q>", "a2.h0->logits", "a2.h3->logits"}
@@ -155,12 +169,21 @@ def task_switch_decoding(n: int = 10, seed: int = 0) -> Truth:
     model = _switch(seed)
     inputs = random.Random(f"decoding|{seed}").sample(X, min(n, len(X)))
     prompts = Prompts.from_texts(
-        [f"{x} >" for x in inputs], [f" {first.lookup[x]}" for x in inputs], [f" {second.lookup[x]}" for x in inputs],
-        bos="always", task="task switch",
-    )  # fmt: skip
+        [f"{x} >" for x in inputs],
+        [f" {first.lookup[x]}" for x in inputs],
+        [f" {second.lookup[x]}" for x in inputs],
+        bos="always",
+        task="task switch",
+    )
     edges = frozenset({"source->a2.h0<q>", "a2.h0->logits"})
-    return Truth("task switch, decoding", model, prompts, edges, "a known task vector and its decoder",
-                 source=switch_vector(model))  # fmt: skip
+    return Truth(
+        "task switch, decoding",
+        model,
+        prompts,
+        edges,
+        "a known task vector and its decoder",
+        source=switch_vector(model),
+    )
 
 
 def _switch_words() -> tuple[str, ...]:
@@ -176,34 +199,56 @@ def _switch(seed: int) -> HookedModel:
     words, stream, count = _switch_words(), _switch_stream(), len(X)
     first, second = switch_tasks(seed)
     model = _llama(stream, words, seed)
-    _unembed(model, stream, words, {words.index(f"{letter}{i}"): i + count * (letter == "b")
-                                    for letter in "ab" for i in range(count)})  # fmt: skip
+    _unembed(
+        model,
+        stream,
+        words,
+        {words.index(f"{letter}{i}"): i + count * (letter == "b") for letter in "ab" for i in range(count)},
+    )
     with torch.no_grad():  # where nothing says which task it is, something that is no answer is most probable
         model.lm_head.weight[words.index(";"), stream.constant] = stream.bias(1.0)
     shown = {1 + count + i: 1.0 if i < count else -1.0 for i in range(2 * count)}
-    writing.llama_head(model, 0, 1, {
-        "q": stream.reader(D_HEAD, {(stream.constant, CONTENT): stream.bias(SURE)}),
-        "k": stream.reader(D_HEAD, {**{(stream.at("token", i), CONTENT): 1.0 for i in shown},
-                                    (stream.at("token", 0), CONTENT): 0.5}),
-        "v": stream.reader(D_HEAD, {(stream.at("token", i), 0): sign for i, sign in shown.items()}),
-        "o": stream.writer(D_HEAD, {(0, stream.at("task", 0)): 1.0}),
-    })  # fmt: skip
+    writing.llama_head(
+        model,
+        0,
+        1,
+        {
+            "q": stream.reader(D_HEAD, {(stream.constant, CONTENT): stream.bias(SURE)}),
+            "k": stream.reader(
+                D_HEAD,
+                {**{(stream.at("token", i), CONTENT): 1.0 for i in shown}, (stream.at("token", 0), CONTENT): 0.5},
+            ),
+            "v": stream.reader(D_HEAD, {(stream.at("token", i), 0): sign for i, sign in shown.items()}),
+            "o": stream.writer(D_HEAD, {(0, stream.at("task", 0)): 1.0}),
+        },
+    )
     inputs, half = range(1, 1 + count), D_HEAD // 2
     near = 4 * 200.0
     for head, task, sign, shift in ((0, first, 1.0, 0), (3, second, -1.0, count)):
         order = [int(task.lookup[x][1:]) + shift for x in X]
-        writing.llama_head(model, 2, head, {
-            # The nearest input scores 200, the one before it 16 less; BOS 150 with the task's own sign, 250 without it.
-            "q": stream.reader(D_HEAD, {
-                (stream.constant, NEAR): stream.bias(near * math.cos(TURN)),
-                (stream.constant, NEAR + half): stream.bias(-near * math.sin(TURN)),
-                (stream.constant, CONTENT): stream.bias(near * 1.25), (stream.at("task", 0), CONTENT): -sign * near / 2,
-            }),
-            "k": stream.reader(D_HEAD, {**{(stream.at("token", i), NEAR): 1.0 for i in inputs},
-                                        (stream.at("token", 0), CONTENT): 1.0}),
-            "v": stream.reader(D_HEAD, {(stream.at("token", i), i - 1): 1.0 for i in inputs}),
-            "o": stream.writer(D_HEAD, {(i, stream.at("out", order[i])): 1.0 for i in range(count)}),
-        })  # fmt: skip
+        writing.llama_head(
+            model,
+            2,
+            head,
+            {
+                # The nearest input scores 200, the one before it 16 less; BOS 150 with the task's own sign, 250 without it.
+                "q": stream.reader(
+                    D_HEAD,
+                    {
+                        (stream.constant, NEAR): stream.bias(near * math.cos(TURN)),
+                        (stream.constant, NEAR + half): stream.bias(-near * math.sin(TURN)),
+                        (stream.constant, CONTENT): stream.bias(near * 1.25),
+                        (stream.at("task", 0), CONTENT): -sign * near / 2,
+                    },
+                ),
+                "k": stream.reader(
+                    D_HEAD,
+                    {**{(stream.at("token", i), NEAR): 1.0 for i in inputs}, (stream.at("token", 0), CONTENT): 1.0},
+                ),
+                "v": stream.reader(D_HEAD, {(stream.at("token", i), i - 1): 1.0 for i in inputs}),
+                "o": stream.writer(D_HEAD, {(i, stream.at("out", order[i])): 1.0 for i in range(count)}),
+            },
+        )
     return load(model, tokenizer=writing.tokenizer(words), name="truth-task-switch")
 
 

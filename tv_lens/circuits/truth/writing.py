@@ -118,9 +118,19 @@ def gpt2(stream: Stream, vocab: int, context: int, layers: int, heads: int, d_ml
     import transformers as hf
 
     config = hf.GPT2Config(
-        vocab_size=vocab, n_embd=stream.d_model, n_layer=layers, n_head=heads, n_positions=context, n_inner=d_mlp,
-        bos_token_id=0, eos_token_id=0, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, tie_word_embeddings=False,
-    )  # fmt: skip
+        vocab_size=vocab,
+        n_embd=stream.d_model,
+        n_layer=layers,
+        n_head=heads,
+        n_positions=context,
+        n_inner=d_mlp,
+        bos_token_id=0,
+        eos_token_id=0,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        tie_word_embeddings=False,
+    )
     model = hf.GPT2LMHeadModel._from_config(config, attn_implementation="eager").eval()
     generator = torch.Generator().manual_seed(seed)
     for name, weight in model.named_parameters():
@@ -163,24 +173,47 @@ def gpt2_lookup(model: Any, layer: int, stream: Stream, table: Mapping[int, int]
 
 @torch.no_grad()
 def llama(
-    stream: Stream, vocab: int, context: int, layers: int, heads: int, kv_heads: int, d_head: int, d_mlp: int,
-    theta: float, seed: int,
-) -> Any:  # fmt: skip
+    stream: Stream,
+    vocab: int,
+    context: int,
+    layers: int,
+    heads: int,
+    kv_heads: int,
+    d_head: int,
+    d_mlp: int,
+    theta: float,
+    seed: int,
+) -> Any:
     """A LlamaForCausalLM whose every part writes junk, with neither embeddings nor unembedding yet."""
     import transformers as hf
 
     config = hf.LlamaConfig(
-        vocab_size=vocab, hidden_size=stream.d_model, intermediate_size=d_mlp, num_hidden_layers=layers,
-        num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=d_head, max_position_embeddings=context,
-        rope_theta=theta, bos_token_id=0, eos_token_id=0, pad_token_id=None, tie_word_embeddings=False,
-    )  # fmt: skip
+        vocab_size=vocab,
+        hidden_size=stream.d_model,
+        intermediate_size=d_mlp,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        head_dim=d_head,
+        max_position_embeddings=context,
+        rope_theta=theta,
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=None,
+        tie_word_embeddings=False,
+    )
     model = hf.LlamaForCausalLM._from_config(config, attn_implementation="eager").eval()
     generator = torch.Generator().manual_seed(seed)
     for name, weight in model.named_parameters():
         weight.fill_(stream.gain if "norm" in name else 0.0)
     for layer in model.model.layers:
-        for part in (layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj, layer.mlp.gate_proj,
-                     layer.mlp.up_proj):  # fmt: skip
+        for part in (
+            layer.self_attn.q_proj,
+            layer.self_attn.k_proj,
+            layer.self_attn.v_proj,
+            layer.mlp.gate_proj,
+            layer.mlp.up_proj,
+        ):
             part.weight.copy_(stream.random(part.out_features, generator).T)
         for part in (layer.self_attn.q_proj, layer.self_attn.k_proj):
             part.weight.mul_(PEAKED)

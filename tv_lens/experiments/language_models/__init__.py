@@ -13,7 +13,25 @@ from tv_lens.experiments.language_models.result import PaperResult
 from tv_lens.experiments.language_models.steering import Steering, steer
 
 __all__ = [
-    "Comparison", "Encoding", "Finetuning", "Fit", "Instruction", "LoRA", "PaperResult", "PaperSize", "Prediction",
-    "Steering", "accuracies", "across_models", "encoding_against_accuracy", "finetune_layers", "known_revisions",
-    "paper", "paper_page", "steer", "task_encoding", "with_instruction", "written_answers",
-]  # fmt: skip
+    "Comparison",
+    "Encoding",
+    "Finetuning",
+    "Fit",
+    "Instruction",
+    "LoRA",
+    "PaperResult",
+    "PaperSize",
+    "Prediction",
+    "Steering",
+    "accuracies",
+    "across_models",
+    "encoding_against_accuracy",
+    "finetune_layers",
+    "known_revisions",
+    "paper",
+    "paper_page",
+    "steer",
+    "task_encoding",
+    "with_instruction",
+    "written_answers",
+]

@@ -48,8 +48,12 @@ def known_revisions(name: str, steps: Sequence[int]) -> list[str]:
         return [f"{name}@step{step}" for step in steps]
     if short.startswith("olmo-7b"):
         return [f"{name}@step{step}-tokens{round(step * _OLMO_TOKENS / 1e9)}B" for step in steps]
-    raise unknown("model with known revisions", name, ("EleutherAI/pythia-...", "allenai/OLMo-7B"),
-                  do="write name@revision yourself, or give folders")  # fmt: skip
+    raise unknown(
+        "model with known revisions",
+        name,
+        ("EleutherAI/pythia-...", "allenai/OLMo-7B"),
+        do="write name@revision yourself, or give folders",
+    )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -83,10 +87,21 @@ class Comparison:
                     numbers: dict[str, Any] = {}
                     for name, sweep in (("TD", td), ("accuracy", one.accuracy.sel(shots=shots))):
                         found_ = sweep.average("task").interval(level)
-                        numbers |= {name: float(found_["mean"]), f"{name} low": float(found_["low"]),
-                                    f"{name} high": float(found_["high"])}  # fmt: skip
-                    rows.append({"source": source, "step": step_of(source), "family": family, "shots": shots,
-                                 "layer": one.layer, **numbers})  # fmt: skip
+                        numbers |= {
+                            name: float(found_["mean"]),
+                            f"{name} low": float(found_["low"]),
+                            f"{name} high": float(found_["high"]),
+                        }
+                    rows.append(
+                        {
+                            "source": source,
+                            "step": step_of(source),
+                            "family": family,
+                            "shots": shots,
+                            "layer": one.layer,
+                            **numbers,
+                        }
+                    )
         return pd.DataFrame(rows)
 
     def accuracy(self, family: str) -> Sweep:
@@ -108,23 +123,45 @@ class Comparison:
 
     def _joined(self, sweeps: Mapping[str, Sweep]) -> Sweep:
         first = next(iter(sweeps.values()))
-        values = xr.concat([one.values.astype(float).drop_vars("layer", errors="ignore") for one in sweeps.values()],
-                           pd.Index(list(sweeps), name="source"), coords="minimal", compat="override")  # fmt: skip
+        values = xr.concat(
+            [one.values.astype(float).drop_vars("layer", errors="ignore") for one in sweeps.values()],
+            pd.Index(list(sweeps), name="source"),
+            coords="minimal",
+            compat="override",
+        )
         axes = [axis for axis in first.axes if axis != "source"]
-        return Sweep(values.transpose("example", "source", *axes), first.metric, first.units, first.sign, zero=first.zero,
-                     name=f"{first.metric} over {len(sweeps)} sources",
-                     provenance={"sources": list(sweeps), "failed": self.failed})  # fmt: skip
+        return Sweep(
+            values.transpose("example", "source", *axes),
+            first.metric,
+            first.units,
+            first.sign,
+            zero=first.zero,
+            name=f"{first.metric} over {len(sweeps)} sources",
+            provenance={"sources": list(sweeps), "failed": self.failed},
+        )
 
     def __repr__(self) -> str:
-        lines = [f"Comparison of {len(self.sources)} sources on {', '.join(self.families)}", self.table().round(3).to_string(index=False)]
+        lines = [
+            f"Comparison of {len(self.sources)} sources on {', '.join(self.families)}",
+            self.table().round(3).to_string(index=False),
+        ]
         return "\n".join(lines + [f"failed: {name}: {why}" for name, why in self.failed.items()])
 
 
 def across_models(
-    sources: Sequence[Source], families: Mapping[str, Tasks], *, shots: Sequence[int] = (1, 4, 10), n: int = 100,
-    queries: int = 100, k: int = 10, layers: Sequence[int] | None = None, seed: int = 0,
-    loading: Mapping[str, Any] | None = None, run: RunLike = None, progress: bool = True,
-) -> Comparison:  # fmt: skip
+    sources: Sequence[Source],
+    families: Mapping[str, Tasks],
+    *,
+    shots: Sequence[int] = (1, 4, 10),
+    n: int = 100,
+    queries: int = 100,
+    k: int = 10,
+    layers: Sequence[int] | None = None,
+    seed: int = 0,
+    loading: Mapping[str, Any] | None = None,
+    run: RunLike = None,
+    progress: bool = True,
+) -> Comparison:
     """A `Comparison`: decodability and accuracy of families, model by model; one model is in memory at a time.
 
     Args:
@@ -156,10 +193,20 @@ def across_models(
                 model = source if isinstance(source, HookedModel) else _loaded(label, dict(loading or {}))
                 known = None if layers is None else [layer for layer in layers if layer < model.n_layers]
                 found[label] = {
-                    name: encoding_against_accuracy(model, tasks, shots=shots, n=n, queries=queries, k=k, layers=known,
-                                                    seed=seed, run=inside(run, _folder(label), name), progress=progress)
+                    name: encoding_against_accuracy(
+                        model,
+                        tasks,
+                        shots=shots,
+                        n=n,
+                        queries=queries,
+                        k=k,
+                        layers=known,
+                        seed=seed,
+                        run=inside(run, _folder(label), name),
+                        progress=progress,
+                    )
                     for name, tasks in families.items()
-                }  # fmt: skip
+                }
             except (RunMismatch, StorageError):  # of the folder, not of this model
                 raise
             except TVLensError as error:
@@ -170,8 +217,11 @@ def across_models(
             gc.collect()
             bar.advance()
     if not found:
-        raise EmptySelection("None of the models could be measured.", got="; ".join(f"{k}: {v}" for k, v in failed.items()),
-                             allowed="one or more that load")  # fmt: skip
+        raise EmptySelection(
+            "None of the models could be measured.",
+            got="; ".join(f"{k}: {v}" for k, v in failed.items()),
+            allowed="one or more that load",
+        )
     return Comparison(found, failed)
 
 

@@ -49,10 +49,19 @@ class Encoding:
 
 
 def task_encoding(
-    model: HookedModel, tasks: Tasks, *, shots: Sequence[int] = (1, 4, 10), n: int = 100, k: int = 10,
-    layers: Sequence[int] | None = None, maps: str | None = "pca", seed: int = 0, template: Template | None = None,
-    run: RunLike = None, progress: bool = True,
-) -> Encoding:  # fmt: skip
+    model: HookedModel,
+    tasks: Tasks,
+    *,
+    shots: Sequence[int] = (1, 4, 10),
+    n: int = 100,
+    k: int = 10,
+    layers: Sequence[int] | None = None,
+    maps: str | None = "pca",
+    seed: int = 0,
+    template: Template | None = None,
+    run: RunLike = None,
+    progress: bool = True,
+) -> Encoding:
     """An `Encoding`: decodability with its controls at every layer and shot count, and a map a shot count.
 
     Args:
@@ -73,25 +82,53 @@ def task_encoding(
         picked on the points that it is reported for.
     """
     members = tasks_of(tasks)
-    found = decodability(model, members, shots=tuple(shots), n=n, k=k, layers=layers, seed=seed, template=template,
-                         run=inside(run, "decodability"), progress=progress)  # fmt: skip
+    found = decodability(
+        model,
+        members,
+        shots=tuple(shots),
+        n=n,
+        k=k,
+        layers=layers,
+        seed=seed,
+        template=template,
+        run=inside(run, "decodability"),
+        progress=progress,
+    )
     layer = found.best_layer()
     if maps is None:
         return Encoding(found, {}, layer)
     options = dict(n=n, method=maps, seed=seed, template=template)
     drawn: dict[int, RepresentationMap] = {}
-    config = {"model": model_described(model), "tasks": found.sweep.provenance["tasks"], "layer": layer, "n": n,
-              "method": maps, "seed": seed, "shots": list(shots), "template": _templates(found)}  # fmt: skip
+    config = {
+        "model": model_described(model),
+        "tasks": found.sweep.provenance["tasks"],
+        "layer": layer,
+        "n": n,
+        "method": maps,
+        "seed": seed,
+        "shots": list(shots),
+        "template": _templates(found),
+    }
     with shards(inside(run, "maps"), verb="maps", config=config, total=len(shots)) as kept:
         for i in kept.pending():
             one = representation_map(model, members, layer, shots=int(shots[i]), progress=progress, **options)
-            kept.put(i, {"points": one.points}, about={"labels": one.labels, "texts": one.texts, "site": one.site,
-                     "explained": one.explained, "provenance": one.provenance})  # fmt: skip
+            kept.put(
+                i,
+                {"points": one.points},
+                about={
+                    "labels": one.labels,
+                    "texts": one.texts,
+                    "site": one.site,
+                    "explained": one.explained,
+                    "provenance": one.provenance,
+                },
+            )
         for count, one in zip(shots, kept.all()):
             about: dict[str, Any] = one.about
             explained = None if about["explained"] is None else tuple(about["explained"])
-            drawn[int(count)] = RepresentationMap(one["points"], about["labels"], maps, about["site"], about["texts"], explained,
-                                                  about["provenance"])  # fmt: skip
+            drawn[int(count)] = RepresentationMap(
+                one["points"], about["labels"], maps, about["site"], about["texts"], explained, about["provenance"]
+            )
     return Encoding(found, drawn, layer)
 
 

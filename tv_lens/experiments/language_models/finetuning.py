@@ -61,7 +61,9 @@ class LoRA:
             if getattr(self, name) < 1:
                 raise InvalidArgument(f"LoRA needs {name} of at least 1.", got=getattr(self, name))
         if self.answers not in ("all", "last"):
-            raise InvalidArgument("Either all answers are learnt or the last.", got=repr(self.answers), allowed="all, last")
+            raise InvalidArgument(
+                "Either all answers are learnt or the last.", got=repr(self.answers), allowed="all, last"
+            )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -88,11 +90,23 @@ class Finetuning:
         for name, one in self.predictions.items():
             row: dict[str, Any] = {"model": name}
             for label, layer in ((f"TD at layer {home}", home), ("TD at its best layer", one.layer)):
-                td = one.decodability.sel(layer=layer, task=list(one.decodability.tasks)).average("task", "shots").interval(level)
-                row |= {label: float(td["mean"]), f"{label}, low": float(td["low"]), f"{label}, high": float(td["high"])}
+                td = (
+                    one.decodability.sel(layer=layer, task=list(one.decodability.tasks))
+                    .average("task", "shots")
+                    .interval(level)
+                )
+                row |= {
+                    label: float(td["mean"]),
+                    f"{label}, low": float(td["low"]),
+                    f"{label}, high": float(td["high"]),
+                }
             acc = one.accuracy.average("task", "shots").interval(level)
-            row |= {"best layer": one.layer, "accuracy": float(acc["mean"]), "accuracy low": float(acc["low"]),
-                    "accuracy high": float(acc["high"])}  # fmt: skip
+            row |= {
+                "best layer": one.layer,
+                "accuracy": float(acc["mean"]),
+                "accuracy low": float(acc["low"]),
+                "accuracy high": float(acc["high"]),
+            }
             rows.append(row)
         return pd.DataFrame(rows)
 
@@ -101,11 +115,24 @@ class Finetuning:
 
 
 def finetune_layers(
-    source: str | os.PathLike[str] | HookedModel, tasks: Tasks, *, first: int = 10, last: int = 10, method: LoRA | None = None, shots: int = 4,
-    n: int = 100, queries: int = 100, k: int = 10, layers: Sequence[int] | None = None, seed: int = 0,
-    pretrained: Prediction | None = None, checkpoints: str | os.PathLike[str] | None = None,
-    loading: Mapping[str, Any] | None = None, run: RunLike = None, progress: bool = True,
-) -> Finetuning:  # fmt: skip
+    source: str | os.PathLike[str] | HookedModel,
+    tasks: Tasks,
+    *,
+    first: int = 10,
+    last: int = 10,
+    method: LoRA | None = None,
+    shots: int = 4,
+    n: int = 100,
+    queries: int = 100,
+    k: int = 10,
+    layers: Sequence[int] | None = None,
+    seed: int = 0,
+    pretrained: Prediction | None = None,
+    checkpoints: str | os.PathLike[str] | None = None,
+    loading: Mapping[str, Any] | None = None,
+    run: RunLike = None,
+    progress: bool = True,
+) -> Finetuning:
     """A `Finetuning`: the first `first` layers against the last `last` ones, with the same data and budget.
 
     Every step's prompts are drawn from the train split of every task but Null; queries of the test split and their inputs
@@ -134,8 +161,14 @@ def finetune_layers(
     members = tasks_of(tasks)
     total = _model(source, loading)[0].config.num_hidden_layers
     if not 1 <= first <= total or not 1 <= last <= total:
-        raise InvalidArgument("There are not so many layers to tune.", got=f"first={first}, last={last}", allowed=f"1 to {total}")
-    tuned = {PRETRAINED: [], f"first {first} layers": list(range(first)), f"last {last} layers": list(range(total - last, total))}
+        raise InvalidArgument(
+            "There are not so many layers to tune.", got=f"first={first}, last={last}", allowed=f"1 to {total}"
+        )
+    tuned = {
+        PRETRAINED: [],
+        f"first {first} layers": list(range(first)),
+        f"last {last} layers": list(range(total - last, total)),
+    }
     predictions, losses = {}, {}
     for name, chosen in tuned.items():
         if name == PRETRAINED and pretrained is not None:
@@ -144,11 +177,31 @@ def finetune_layers(
         model, tokenizer = _model(source, loading)
         if chosen:
             saved = None if checkpoints is None else Path(checkpoints) / name.replace(" ", "-")
-            model, losses[name] = _trained(model, tokenizer, members, chosen, method, shots=shots, seed=seed, saved=saved,
-                                           run=inside(run, name, "training"), progress=progress)  # fmt: skip
+            model, losses[name] = _trained(
+                model,
+                tokenizer,
+                members,
+                chosen,
+                method,
+                shots=shots,
+                seed=seed,
+                saved=saved,
+                run=inside(run, name, "training"),
+                progress=progress,
+            )
         hooked = load(model, tokenizer=tokenizer, name=f"{Path(str(source)).name} ({name})")
-        predictions[name] = _measured(hooked, members, shots=shots, n=n, queries=queries, k=k, layers=layers, seed=seed,
-                                      run=inside(run, name), progress=progress)  # fmt: skip
+        predictions[name] = _measured(
+            hooked,
+            members,
+            shots=shots,
+            n=n,
+            queries=queries,
+            k=k,
+            layers=layers,
+            seed=seed,
+            run=inside(run, name),
+            progress=progress,
+        )
     return Finetuning(predictions, losses, tuned)
 
 
@@ -156,9 +209,18 @@ def _measured(hooked: HookedModel, members: Sequence[Task], *, shots: int, **opt
     # Some points are needed for a line; with few tasks at one shot count there is none, and none is asked for.
     run, queries, layers = options.pop("run"), options.pop("queries"), options.pop("layers")
     if len(members) >= 4:
-        return encoding_against_accuracy(hooked, members, shots=(shots,), queries=queries, layers=layers, run=run, **options)
-    answered = accuracies(hooked, members, shots=(shots,), queries=queries, seed=options["seed"], run=inside(run, "accuracy"),
-                          progress=options["progress"])  # fmt: skip
+        return encoding_against_accuracy(
+            hooked, members, shots=(shots,), queries=queries, layers=layers, run=run, **options
+        )
+    answered = accuracies(
+        hooked,
+        members,
+        shots=(shots,),
+        queries=queries,
+        seed=options["seed"],
+        run=inside(run, "accuracy"),
+        progress=options["progress"],
+    )
     found = decodability(hooked, members, shots=(shots,), layers=layers, run=inside(run, "decodability"), **options)
     return Prediction(found, answered, found.best_layer())
 
@@ -171,10 +233,15 @@ def _peft() -> Any:
     return peft
 
 
-def _model(source: str | os.PathLike[str] | HookedModel, loading: Mapping[str, Any] | None) -> tuple[torch.nn.Module, Any]:
+def _model(
+    source: str | os.PathLike[str] | HookedModel, loading: Mapping[str, Any] | None
+) -> tuple[torch.nn.Module, Any]:
     if not isinstance(source, (str, os.PathLike)):
-        raise InvalidArgument("Finetuning starts from weights, not from a model that is loaded.", got=type(source).__name__,
-                              allowed="a name or a folder")  # fmt: skip
+        raise InvalidArgument(
+            "Finetuning starts from weights, not from a model that is loaded.",
+            got=type(source).__name__,
+            allowed="a name or a folder",
+        )
     return load_from(locate(str(source)), **{"dtype": torch.float32, "device": "cpu", **(loading or {})})
 
 
@@ -182,16 +249,37 @@ def _model(source: str | os.PathLike[str] | HookedModel, loading: Mapping[str, A
 
 
 def _trained(
-    model: torch.nn.Module, tokenizer: Any, tasks: Sequence[Task], layers: Sequence[int], method: LoRA, *, shots: int, seed: int,
-    saved: Path | None, run: RunLike, progress: bool,
-) -> tuple[torch.nn.Module, list[float]]:  # fmt: skip
+    model: torch.nn.Module,
+    tokenizer: Any,
+    tasks: Sequence[Task],
+    layers: Sequence[int],
+    method: LoRA,
+    *,
+    shots: int,
+    seed: int,
+    saved: Path | None,
+    run: RunLike,
+    progress: bool,
+) -> tuple[torch.nn.Module, list[float]]:
     """The model with its adapters merged in, and the mean loss of every stretch."""
     peft = _peft()
-    config = {"weights": fingerprint(model), "tasks": {one.name: one.fingerprint for one in tasks}, "layers": list(layers),
-              "method": method, "shots": shots, "seed": seed, "template": [one.template.to_dict() for one in tasks]}  # fmt: skip
+    config = {
+        "weights": fingerprint(model),
+        "tasks": {one.name: one.fingerprint for one in tasks},
+        "layers": list(layers),
+        "method": method,
+        "shots": shots,
+        "seed": seed,
+        "template": [one.template.to_dict() for one in tasks],
+    }
     torch.manual_seed(seed)  # of the adapters' first values
-    settings = peft.LoraConfig(r=method.rank, lora_alpha=method.alpha, lora_dropout=method.dropout, task_type="CAUSAL_LM",
-                               target_modules=_linear_maps(model, layers))  # fmt: skip
+    settings = peft.LoraConfig(
+        r=method.rank,
+        lora_alpha=method.alpha,
+        lora_dropout=method.dropout,
+        task_type="CAUSAL_LM",
+        target_modules=_linear_maps(model, layers),
+    )
     tuned = peft.get_peft_model(model, settings)
     weights = [weight for weight in tuned.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=method.lr, weight_decay=0.0)
@@ -204,7 +292,9 @@ def _trained(
                 losses = []
                 tuned.train()
                 for step in range(i * method.every, min((i + 1) * method.every, method.steps)):
-                    losses.append(_step(tuned, optimizer, *_examples(tokenizer, tasks, method, shots, seed, step), seed + step))
+                    losses.append(
+                        _step(tuned, optimizer, *_examples(tokenizer, tasks, method, shots, seed, step), seed + step)
+                    )
                     bar.advance()
                 kept.put(i, _state(weights, optimizer), about={"loss": sum(losses) / len(losses)})
                 if saved is not None:
@@ -248,9 +338,12 @@ def _examples(
 
 
 def _step(
-    model: torch.nn.Module, optimizer: torch.optim.Optimizer, ids: Int[Tensor, "batch pos"], labels: Int[Tensor, "batch pos"],
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    ids: Int[Tensor, "batch pos"],
+    labels: Int[Tensor, "batch pos"],
     seed: int,
-) -> float:  # fmt: skip
+) -> float:
     """One step of the optimizer; dropout depends on the step's seed alone, so that a continued training is the same."""
     device = next(model.parameters()).device
     with torch.random.fork_rng(), torch.enable_grad():
@@ -279,8 +372,12 @@ def _state(weights: Sequence[Tensor], optimizer: torch.optim.Optimizer) -> dict[
     found = {}
     for i, weight in enumerate(weights):
         held = optimizer.state[weight]
-        found |= {f"{i}.weight": weight.detach(), f"{i}.exp_avg": held["exp_avg"], f"{i}.exp_avg_sq": held["exp_avg_sq"],
-                  f"{i}.step": held["step"]}  # fmt: skip
+        found |= {
+            f"{i}.weight": weight.detach(),
+            f"{i}.exp_avg": held["exp_avg"],
+            f"{i}.exp_avg_sq": held["exp_avg_sq"],
+            f"{i}.step": held["step"],
+        }
     return found
 
 
@@ -288,8 +385,10 @@ def _restore(arrays: Mapping[str, Any], weights: Sequence[Tensor], optimizer: to
     for i, weight in enumerate(weights):
         with torch.no_grad():
             weight.copy_(torch.from_numpy(arrays[f"{i}.weight"]))
-        optimizer.state[weight] = {name: torch.from_numpy(arrays[f"{i}.{name}"]).to(weight.device if name != "step" else "cpu")
-                                   for name in ("exp_avg", "exp_avg_sq", "step")}  # fmt: skip
+        optimizer.state[weight] = {
+            name: torch.from_numpy(arrays[f"{i}.{name}"]).to(weight.device if name != "step" else "cpu")
+            for name in ("exp_avg", "exp_avg_sq", "step")
+        }
 
 
 def _save(model: Any, tokenizer: Any, folder: Path) -> None:

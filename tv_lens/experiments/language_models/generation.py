@@ -18,9 +18,13 @@ from tv_lens.tasks.prompts import Prompts
 
 
 def written_answers(
-    model: HookedModel, prompts: Prompts, interventions: Intervention | Sequence[Intervention] = (), *, tokens: int = 8,
+    model: HookedModel,
+    prompts: Prompts,
+    interventions: Intervention | Sequence[Intervention] = (),
+    *,
+    tokens: int = 8,
     stop: str | None = "\n",
-) -> list[str]:  # fmt: skip
+) -> list[str]:
     """What greedy decoding writes after each prompt, up to `stop`.
 
     `tv.score(...).exact_match` asks the same without writing: it is 1 where these texts begin with the right answer.
@@ -40,8 +44,15 @@ def written_answers(
     company = needs_company([*edits, *model.registry.edits_around()], len(rows))
     fitting = prompts_per_pass(model, width, 1, model.memory_budget)
     size = len(rows) if company else fitting
-    parts = in_batches(model, len(rows), size, width, partial(_written, model, rows, edits, tokens),
-                       who="written_answers", together=company)  # fmt: skip
+    parts = in_batches(
+        model,
+        len(rows),
+        size,
+        width,
+        partial(_written, model, rows, edits, tokens),
+        who="written_answers",
+        together=company,
+    )
     texts = model.tokenizer.batch_decode([answer for _, part in parts for answer in part], skip_special_tokens=True)
     return [text if stop is None else text.partition(stop)[0] for text in texts]
 
@@ -56,8 +67,9 @@ def _written(
         batch = model.tokens(TokenBatch.from_lists(rows))
         columns = torch.arange(batch.width, device=model.device)
         asked = TokenBatch(batch.ids, columns[None, :] < torch.tensor(lengths, device=model.device)[:, None])
-        logits, _ = model.forward(batch, [_held(edit, asked) for edit in edits], logits_at=batch.last[:, None],
-                                  who="written_answers")  # fmt: skip
+        logits, _ = model.forward(
+            batch, [_held(edit, asked) for edit in edits], logits_at=batch.last[:, None], who="written_answers"
+        )
         rows = [[*row, token] for row, token in zip(rows, logits[:, 0].argmax(-1).tolist())]
     return [row[length:] for row, length in zip(rows, lengths)]
 

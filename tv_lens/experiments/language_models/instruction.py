@@ -49,10 +49,20 @@ class Instruction:
                 td = one.decodability.sel(layer=one.layer, shots=shots, task=tasks).average("task").interval(level)
                 acc = one.accuracy.sel(shots=shots).average("task").interval(level)
                 first = float(one.decodability.sel(layer=layers[0], shots=shots, task=tasks).mean().mean())
-                rows.append({"condition": name, "shots": shots, "layer": one.layer, "TD": float(td["mean"]),
-                             "TD low": float(td["low"]), "TD high": float(td["high"]), f"TD at layer {layers[0]}": first,
-                             "accuracy": float(acc["mean"]), "accuracy low": float(acc["low"]),
-                             "accuracy high": float(acc["high"])})  # fmt: skip
+                rows.append(
+                    {
+                        "condition": name,
+                        "shots": shots,
+                        "layer": one.layer,
+                        "TD": float(td["mean"]),
+                        "TD low": float(td["low"]),
+                        "TD high": float(td["high"]),
+                        f"TD at layer {layers[0]}": first,
+                        "accuracy": float(acc["mean"]),
+                        "accuracy low": float(acc["low"]),
+                        "accuracy high": float(acc["high"]),
+                    }
+                )
         return pd.DataFrame(rows)
 
     def __repr__(self) -> str:
@@ -60,10 +70,19 @@ class Instruction:
 
 
 def with_instruction(
-    model: HookedModel, tasks: Tasks, *, shots: Sequence[int] = (1, 4), n: int = 100, queries: int = 100, k: int = 10,
-    layers: Sequence[int] | None = None, seed: int = 0, plain: Prediction | None = None, run: RunLike = None,
+    model: HookedModel,
+    tasks: Tasks,
+    *,
+    shots: Sequence[int] = (1, 4),
+    n: int = 100,
+    queries: int = 100,
+    k: int = 10,
+    layers: Sequence[int] | None = None,
+    seed: int = 0,
+    plain: Prediction | None = None,
+    run: RunLike = None,
     progress: bool = True,
-) -> Instruction:  # fmt: skip
+) -> Instruction:
     """An `Instruction`: decodability by layer and accuracy, with and without the tasks' instructions.
 
     Args:
@@ -101,4 +120,6 @@ def _told(task: Task) -> bool:
 
 
 def _bare(task: Task) -> Template:
-    return replace(task.template, prefix=task.template.prefix[len(task.instruction) :]) if _told(task) else task.template
+    return (
+        replace(task.template, prefix=task.template.prefix[len(task.instruction) :]) if _told(task) else task.template
+    )

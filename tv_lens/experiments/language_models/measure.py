@@ -82,11 +82,18 @@ def size_called(name: str, finetune: int | None = None) -> PaperSize:
 
 
 def paper(
-    model: HookedModel | str | os.PathLike[str], *, size: PaperSize | str = "laptop", families: Sequence[str] = FAMILIES,
-    sentences: str | os.PathLike[str] | None = None, others: Sequence[str] = (), seed: int = 0,
-    loading: Mapping[str, Any] | None = None, run: RunLike = None, say: Say | None = None,
+    model: HookedModel | str | os.PathLike[str],
+    *,
+    size: PaperSize | str = "laptop",
+    families: Sequence[str] = FAMILIES,
+    sentences: str | os.PathLike[str] | None = None,
+    others: Sequence[str] = (),
+    seed: int = 0,
+    loading: Mapping[str, Any] | None = None,
+    run: RunLike = None,
+    say: Say | None = None,
     progress: bool = True,
-) -> PaperResult:  # fmt: skip
+) -> PaperResult:
     """A `PaperResult`: Figures 3 to 6 and 19 to 26 and Table 1 of the paper on a model, with controls.
 
     Args:
@@ -128,13 +135,28 @@ def paper(
         with clock.stage("models", f"the same on {', '.join(others)}"):
             options = experiments.reading | dict(queries=size.queries)
             experiments.results["comparison"] = across_models(
-                [hooked, *others], members, shots=size.shots, loading=loading, run=inside(run, "models"), **options)
+                [hooked, *others], members, shots=size.shots, loading=loading, run=inside(run, "models"), **options
+            )
     else:
-        left_out["checkpoints and models (Figs. 5, 6, 21, 22)"] = "none were named: others=[...], or --also on the command line"
-    settings = {**asdict(size), "size": size.name, "seed": seed, "families": list(families), "width": size.width,
-                "sentences": "the library's own" if sentences is None else Path(str(sentences)).name}  # fmt: skip
-    return PaperResult(model_card(hooked), settings, **experiments.results, left_out=left_out, seconds=clock.seconds,
-                       versions=versions())  # fmt: skip
+        left_out["checkpoints and models (Figs. 5, 6, 21, 22)"] = (
+            "none were named: others=[...], or --also on the command line"
+        )
+    settings = {
+        **asdict(size),
+        "size": size.name,
+        "seed": seed,
+        "families": list(families),
+        "width": size.width,
+        "sentences": "the library's own" if sentences is None else Path(str(sentences)).name,
+    }
+    return PaperResult(
+        model_card(hooked),
+        settings,
+        **experiments.results,
+        left_out=left_out,
+        seconds=clock.seconds,
+        versions=versions(),
+    )
 
 
 def _members(name: str, size: PaperSize, sentences: str | os.PathLike[str] | None, seed: int) -> tuple[Task, ...]:
@@ -152,44 +174,87 @@ class _PaperRun:
     run: RunLike
     clock: Clock
     progress: bool
-    results: dict[str, Any] = field(default_factory=lambda: {name: {} for name in ("encoding", "prediction", "steering", "instruction",
-                                                                                    "finetuning")})  # fmt: skip
+    results: dict[str, Any] = field(
+        default_factory=lambda: {
+            name: {} for name in ("encoding", "prediction", "steering", "instruction", "finetuning")
+        }
+    )
 
     @property
     def reading(self) -> dict[str, Any]:
-        layers = sorted({0, *range(self.size.layer_step - 1, self.model.n_layers, self.size.layer_step)})  # 0 is a control
+        layers = sorted(
+            {0, *range(self.size.layer_step - 1, self.model.n_layers, self.size.layer_step)}
+        )  # 0 is a control
         return dict(n=self.size.n, k=self.size.k, layers=layers, seed=self.seed, progress=self.progress)
 
     def measure(self, name: str, tasks: Sequence[Task]) -> None:
         """Experiments 1, 2, 3 and 5."""
         size, run, shots = self.size, inside(self.run, name), self.size.shots
         with self.clock.stage("encoding", f"{name}: decodability at {', '.join(map(str, shots))} shots"):
-            encoding = task_encoding(self.model, tasks, shots=shots, maps=size.maps, run=inside(run, "encoding"), **self.reading)
+            encoding = task_encoding(
+                self.model, tasks, shots=shots, maps=size.maps, run=inside(run, "encoding"), **self.reading
+            )
         with self.clock.stage("accuracy", f"{name}: answers of {size.queries} test prompts per task and shot count"):
-            prediction = encoding_against_accuracy(self.model, tasks, shots=shots, queries=size.queries, found=encoding.decodability,
-                                                   run=inside(run, "prediction"), **self.reading)  # fmt: skip
+            prediction = encoding_against_accuracy(
+                self.model,
+                tasks,
+                shots=shots,
+                queries=size.queries,
+                found=encoding.decodability,
+                run=inside(run, "prediction"),
+                **self.reading,
+            )
         usual = 4 if 4 in shots else shots[-1]
         with self.clock.stage("steering", f"{name}: steering near layer {encoding.layer}"):
             layers = _around(encoding.layer, size.steer_layers, self.model.n_layers)
-            steering = steer(self.model, tasks, layers=layers, shots=usual, queries=size.steer_queries, contexts=size.contexts,
-                             replicates=size.replicates, seed=self.seed, run=inside(run, "steering"), progress=self.progress)  # fmt: skip
+            steering = steer(
+                self.model,
+                tasks,
+                layers=layers,
+                shots=usual,
+                queries=size.steer_queries,
+                contexts=size.contexts,
+                replicates=size.replicates,
+                seed=self.seed,
+                run=inside(run, "steering"),
+                progress=self.progress,
+            )
         with self.clock.stage("instruction", f"{name}: the same prompts with an instruction, {usual} shots"):
-            told = with_instruction(self.model, tasks, shots=(usual,), queries=size.queries, plain=prediction.at_shots(usual),
-                                    run=inside(run, "instruction"), **self.reading)  # fmt: skip
+            told = with_instruction(
+                self.model,
+                tasks,
+                shots=(usual,),
+                queries=size.queries,
+                plain=prediction.at_shots(usual),
+                run=inside(run, "instruction"),
+                **self.reading,
+            )
         for key, one in dict(encoding=encoding, prediction=prediction, steering=steering, instruction=told).items():
             self.results[key][name] = one
 
-    def finetune(self, source: str | os.PathLike[str], members: Mapping[str, Sequence[Task]], loading: Mapping[str, Any] | None) -> None:
+    def finetune(
+        self, source: str | os.PathLike[str], members: Mapping[str, Sequence[Task]], loading: Mapping[str, Any] | None
+    ) -> None:
         """Experiment 4."""
         count = max(1, round(self.model.n_layers * self.size.tuned))
         shots = 4 if 4 in self.size.shots else self.size.shots[-1]
         for name, tasks in members.items():
-            with self.clock.stage("finetuning", f"{name}: {self.size.finetune} steps on the first and on the last {count} layers"):
+            with self.clock.stage(
+                "finetuning", f"{name}: {self.size.finetune} steps on the first and on the last {count} layers"
+            ):
                 self.results["finetuning"][name] = finetune_layers(
-                    source, tasks, first=count, last=count, method=LoRA(steps=self.size.finetune, batch=self.size.batch), shots=shots,
-                    pretrained=self.results["prediction"][name].at_shots(shots), queries=self.size.queries, loading=loading,
-                    run=inside(self.run, name, "finetuning"), **self.reading,
-                )  # fmt: skip
+                    source,
+                    tasks,
+                    first=count,
+                    last=count,
+                    method=LoRA(steps=self.size.finetune, batch=self.size.batch),
+                    shots=shots,
+                    pretrained=self.results["prediction"][name].at_shots(shots),
+                    queries=self.size.queries,
+                    loading=loading,
+                    run=inside(self.run, name, "finetuning"),
+                    **self.reading,
+                )
 
 
 def _around(layer: int, count: int, n_layers: int) -> list[int]:

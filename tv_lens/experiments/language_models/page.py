@@ -15,24 +15,43 @@ def paper_page(result: PaperResult) -> Page:
     """The page of a result, from the verdicts down to the figures."""
     table, settings = result.table(), result.settings
     counts = table["verdict"].value_counts()
-    facts = Facts({"Model": (result.model["name"], f"{result.model['n_parameters'] / 1e6:.0f}M parameters"),
-                   "Size": (settings["size"], f"{sum(result.seconds.values()):.0f} s this time"),
-                   **{word: int(counts.get(word, 0)) for word in ("agrees", "disagrees", "undecided")}})  # fmt: skip
-    note = ("A claim **agrees** where the 95% interval of ours lies on the claimed side of 0, **disagrees** where it lies on "
-            "the other side, and is **undecided** where it holds 0. Intervals are over prompts; the paper's numbers are "
-            "those of Llama-3.1-8B.")  # fmt: skip
+    facts = Facts(
+        {
+            "Model": (result.model["name"], f"{result.model['n_parameters'] / 1e6:.0f}M parameters"),
+            "Size": (settings["size"], f"{sum(result.seconds.values()):.0f} s this time"),
+            **{word: int(counts.get(word, 0)) for word in ("agrees", "disagrees", "undecided")},
+        }
+    )
+    note = (
+        "A claim **agrees** where the 95% interval of ours lies on the claimed side of 0, **disagrees** where it lies on "
+        "the other side, and is **undecided** where it holds 0. Intervals are over prompts; the paper's numbers are "
+        "those of Llama-3.1-8B."
+    )
     sections = [Section("Claims", facts, note, Table(table, "The paper's claims on this model."), *_left_out(result))]
     for family in result.encoding:
         sections += _family(result, family)
     if result.comparison is not None:
-        failed = [Note(f"{name} could not be measured: {why}", warn=True) for name, why in result.comparison.failed.items()]
-        sections.append(Section("Checkpoints and models (Figs. 5, 6, 21, 22)", *failed, Table(result.comparison.table(),
-                                "Mean decodability and accuracy over tasks.")))  # fmt: skip
+        failed = [
+            Note(f"{name} could not be measured: {why}", warn=True) for name, why in result.comparison.failed.items()
+        ]
+        sections.append(
+            Section(
+                "Checkpoints and models (Figs. 5, 6, 21, 22)",
+                *failed,
+                Table(result.comparison.table(), "Mean decodability and accuracy over tasks."),
+            )
+        )
     made = "; ".join(f"{name} {version}" for name, version in result.versions.items())
-    lead = ("The experiments of Han et al. 2025 (arXiv 2412.12276) on pretrained language models, with the controls that the "
-            f"paper lacks. Sentences: {settings['sentences']}. Operands: {settings['width']} bits.")  # fmt: skip
-    return page(f"Encoding and performance: {result.model['name']}", sections, lead=lead,
-                footer=f"fingerprint {result.model['fingerprint']}; seed {settings['seed']}; {made}")  # fmt: skip
+    lead = (
+        "The experiments of Han et al. 2025 (arXiv 2412.12276) on pretrained language models, with the controls that the "
+        f"paper lacks. Sentences: {settings['sentences']}. Operands: {settings['width']} bits."
+    )
+    return page(
+        f"Encoding and performance: {result.model['name']}",
+        sections,
+        lead=lead,
+        footer=f"fingerprint {result.model['fingerprint']}; seed {settings['seed']}; {made}",
+    )
 
 
 _CONTROLS = {"label shuffle": "shuffled", "surface tokens": "tokens", "surface characters": "characters"}
@@ -48,27 +67,58 @@ def _family(result: PaperResult, family: str) -> list[Section]:
     encoding, prediction = result.encoding[family], result.prediction[family]
     maps = [plot(one, title=f"{shots} shots, layer {encoding.layer}") for shots, one in encoding.maps.items()]
     many = max(encoding.shots)
-    found = [Section(
-        f"{family}: encoding (Figs. 3, 19, 23)",
-        plot(encoding.decodability.over_tasks(), title="Decodability by layer, mean over tasks", mark=encoding.layer),
-        Table(encoding.table().drop(columns="layer"), f"Decodability at layer {encoding.layer}, the band of chance, and the controls.",
-              headings=_CONTROLS),
-        Table(encoding.pairwise(many).reset_index(), f"Pair by pair at {many} shots: the row's task beside the column's; chance is 0.5."),
-        *maps,
-    )]  # fmt: skip
+    found = [
+        Section(
+            f"{family}: encoding (Figs. 3, 19, 23)",
+            plot(
+                encoding.decodability.over_tasks(), title="Decodability by layer, mean over tasks", mark=encoding.layer
+            ),
+            Table(
+                encoding.table().drop(columns="layer"),
+                f"Decodability at layer {encoding.layer}, the band of chance, and the controls.",
+                headings=_CONTROLS,
+            ),
+            Table(
+                encoding.pairwise(many).reset_index(),
+                f"Pair by pair at {many} shots: the row's task beside the column's; chance is 0.5.",
+            ),
+            *maps,
+        )
+    ]
     fits = f"{prediction.fit()!r}\n\nBeyond what the answers alone tell: {prediction.fit(controlled=True)!r}"
-    found.append(Section(f"{family}: decodability and accuracy (Fig. 4)", fits, plot(prediction), Table(prediction.points())))
+    found.append(
+        Section(f"{family}: decodability and accuracy (Fig. 4)", fits, plot(prediction), Table(prediction.points()))
+    )
     if family in result.steering:
         one = result.steering[family]
-        found.append(Section(f"{family}: steering (Fig. 20)", f"`{one!r}`", plot(one),
-                             Table(one.effects().sel(layer=one.best_layer()).to_frame().drop(columns="n"),
-                                   f"Change in accuracy at layer {one.best_layer()}, by task.")))  # fmt: skip
+        found.append(
+            Section(
+                f"{family}: steering (Fig. 20)",
+                f"`{one!r}`",
+                plot(one),
+                Table(
+                    one.effects().sel(layer=one.best_layer()).to_frame().drop(columns="n"),
+                    f"Change in accuracy at layer {one.best_layer()}, by task.",
+                ),
+            )
+        )
     if family in result.instruction:
-        found.append(Section(f"{family}: instruction (Figs. 25, 26)", Table(result.instruction[family].table(),
-                             "Without and with a sentence that says the task.")))  # fmt: skip
+        found.append(
+            Section(
+                f"{family}: instruction (Figs. 25, 26)",
+                Table(result.instruction[family].table(), "Without and with a sentence that says the task."),
+            )
+        )
     if family in result.finetuning:
         one = result.finetuning[family]
-        losses = "; ".join(f"{name}: {', '.join(f'{loss:.3f}' for loss in found_)}" for name, found_ in one.losses.items())
-        found.append(Section(f"{family}: finetuning (Table 1, Fig. 24)", Table(one.table(), "Before and after, at equal budgets."),
-                             f"Losses: {losses}."))  # fmt: skip
+        losses = "; ".join(
+            f"{name}: {', '.join(f'{loss:.3f}' for loss in found_)}" for name, found_ in one.losses.items()
+        )
+        found.append(
+            Section(
+                f"{family}: finetuning (Table 1, Fig. 24)",
+                Table(one.table(), "Before and after, at equal budgets."),
+                f"Losses: {losses}.",
+            )
+        )
     return found

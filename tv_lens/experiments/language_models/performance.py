@@ -31,9 +31,17 @@ def tasks_of(tasks: Tasks) -> list[Task]:
 
 
 def accuracies(
-    model: HookedModel, tasks: Tasks, *, shots: int | Sequence[int] = (1, 4, 10), queries: int = 100, seed: int = 0,
-    split: str = "test", template: Template | None = None, run: RunLike = None, progress: bool = True,
-) -> Sweep:  # fmt: skip
+    model: HookedModel,
+    tasks: Tasks,
+    *,
+    shots: int | Sequence[int] = (1, 4, 10),
+    queries: int = 100,
+    seed: int = 0,
+    split: str = "test",
+    template: Template | None = None,
+    run: RunLike = None,
+    progress: bool = True,
+) -> Sweep:
     """A Sweep `example x task x shots` of greedy exact match of whole answers.
 
     Args:
@@ -51,9 +59,15 @@ def accuracies(
     shots, members = ((shots,) if isinstance(shots, int) else tuple(shots)), tasks_of(tasks)
     n = min(queries, *(len(one.split(split)) for one in members)) if 0 in shots else queries
     cells = [(one, count) for one in members for count in shots]
-    config = {"model": model_described(model), "tasks": {one.name: one.fingerprint for one in members}, "shots": shots,
-              "n": n, "seed": seed, "split": split,
-              "template": [(template or one.template).to_dict() for one in members]}  # fmt: skip
+    config = {
+        "model": model_described(model),
+        "tasks": {one.name: one.fingerprint for one in members},
+        "shots": shots,
+        "n": n,
+        "seed": seed,
+        "split": split,
+        "template": [(template or one.template).to_dict() for one in members],
+    }
     with shards(run, verb="accuracies", config=config, total=len(cells)) as kept:
         with progress_bar("accuracy", len(cells), "cells", progress, done=len(kept.done)) as bar:
             for i in kept.pending():
@@ -62,13 +76,30 @@ def accuracies(
                 kept.put(i, {"exact": score(model, prompts, progress=False).exact_match})
                 bar.advance()
         columns = np.stack([cell["exact"] for cell in kept.all()], axis=1).reshape(n, len(members), len(shots))
-    values = xr.DataArray(columns.astype(float), dims=("example", "task", "shots"),
-                          coords={"task": [one.name for one in members], "shots": list(shots)})  # fmt: skip
-    provenance = {"verb": "accuracies", "model": model.name, "fingerprint": model.fingerprint, "split": split, "seed": seed,
-                  "tasks": {one.name: one.fingerprint for one in members}, "measure": "greedy exact match",
-                  "majority": {one.name: round(_majority(one), 4) for one in members}, **kept.provenance}  # fmt: skip
-    return Sweep(values, "accuracy", info_of(exact_match).units, "higher is better; 1: every whole answer right",
-                 name="exact match by task and shots", provenance=provenance)  # fmt: skip
+    values = xr.DataArray(
+        columns.astype(float),
+        dims=("example", "task", "shots"),
+        coords={"task": [one.name for one in members], "shots": list(shots)},
+    )
+    provenance = {
+        "verb": "accuracies",
+        "model": model.name,
+        "fingerprint": model.fingerprint,
+        "split": split,
+        "seed": seed,
+        "tasks": {one.name: one.fingerprint for one in members},
+        "measure": "greedy exact match",
+        "majority": {one.name: round(_majority(one), 4) for one in members},
+        **kept.provenance,
+    }
+    return Sweep(
+        values,
+        "accuracy",
+        info_of(exact_match).units,
+        "higher is better; 1: every whole answer right",
+        name="exact match by task and shots",
+        provenance=provenance,
+    )
 
 
 def _majority(task: Task) -> float:

@@ -56,10 +56,12 @@ class Fit:
     slope_high: float
 
     def __repr__(self) -> str:
-        return (f"Fit over {self.n} points: R2 {self.r2:.2f} [{self.r2_low:.2f}, {self.r2_high:.2f}] over prompts, "
-                f"[{self.r2_tasks_low:.2f}, {self.r2_tasks_high:.2f}] over tasks; slope {self.slope:.2f} "
-                f"[{self.slope_low:.2f}, {self.slope_high:.2f}]; rank correlation {self.rank:.2f} "
-                f"[{self.rank_low:.2f}, {self.rank_high:.2f}]")  # fmt: skip
+        return (
+            f"Fit over {self.n} points: R2 {self.r2:.2f} [{self.r2_low:.2f}, {self.r2_high:.2f}] over prompts, "
+            f"[{self.r2_tasks_low:.2f}, {self.r2_tasks_high:.2f}] over tasks; slope {self.slope:.2f} "
+            f"[{self.slope_low:.2f}, {self.slope_high:.2f}]; rank correlation {self.rank:.2f} "
+            f"[{self.rank_low:.2f}, {self.rank_high:.2f}]"
+        )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -87,11 +89,15 @@ class Prediction:
     def _table(self, level: float) -> pd.DataFrame:
         labels = ["task", "shots"]
         here = self.decodability.sel(layer=self.layer, task=self._tasks)
-        td = here.to_frame(level).rename(columns=dict(mean="TD", low="TD low", high="TD high"))[[*labels, "TD", "TD low", "TD high"]]
+        td = here.to_frame(level).rename(columns=dict(mean="TD", low="TD low", high="TD high"))[
+            [*labels, "TD", "TD low", "TD high"]
+        ]
         names = dict(mean="accuracy", low="accuracy low", high="accuracy high")
         acc = self.accuracy.to_frame(level).rename(columns=names)[[*labels, *names.values()]]
         table = td.merge(acc, on=labels, validate="one_to_one")
-        control = self.decodability.controls.mean().to_dataframe(name="mean")["mean"].unstack("control")[list(CONTROLLED_FOR)]
+        control = (
+            self.decodability.controls.mean().to_dataframe(name="mean")["mean"].unstack("control")[list(CONTROLLED_FOR)]
+        )
         return table.merge(control.reset_index(), on=labels, validate="one_to_one")
 
     def at_shots(self, *shots: int) -> Prediction:
@@ -137,8 +143,10 @@ class Prediction:
         slope, r2, rank = _line(*resampled[:2])
         (own_slope,), (own_r2,), (own_rank,) = _line(*exact[:2])
         tails = [(1 - level) / 2, (1 + level) / 2]
-        limits = [np.nanquantile(one, tails) if np.isfinite(one).any() else (np.nan, np.nan)
-                  for one in (r2, _line(*by_task[:2])[1], rank, slope)]  # fmt: skip
+        limits = [
+            np.nanquantile(one, tails) if np.isfinite(one).any() else (np.nan, np.nan)
+            for one in (r2, _line(*by_task[:2])[1], rank, slope)
+        ]
         flat = [float(limit) for pair in limits for limit in pair]
         intercept = float(exact[1].mean() - own_slope * exact[0].mean())
         return Fit(len(td), float(own_slope), intercept, float(own_r2), *flat[:4], float(own_rank), *flat[4:])
@@ -146,11 +154,18 @@ class Prediction:
     def _cells(self) -> tuple[Points, Points, list[Points], tuple[int, int]]:
         table = self.points()
         surface = [table[name].to_numpy(float) for name in CONTROLLED_FOR]
-        return table["TD"].to_numpy(float), table["accuracy"].to_numpy(float), surface, (self.decodability.sweep.n, self.accuracy.n)
+        return (
+            table["TD"].to_numpy(float),
+            table["accuracy"].to_numpy(float),
+            surface,
+            (self.decodability.sweep.n, self.accuracy.n),
+        )
 
     def _by_task(
         self, td: Points, acc: Points, surface: list[Points], random: np.random.Generator, n_boot: int
-    ) -> tuple[Float[np.ndarray, "draws cell"], Float[np.ndarray, "draws cell"], Float[np.ndarray, "draws cell control"]]:
+    ) -> tuple[
+        Float[np.ndarray, "draws cell"], Float[np.ndarray, "draws cell"], Float[np.ndarray, "draws cell control"]
+    ]:
         """The same points with whole tasks drawn anew."""
         names = self.points()["task"].to_numpy()
         groups = np.stack([np.flatnonzero(names == name) for name in self._tasks])  # task shots
@@ -159,15 +174,28 @@ class Prediction:
 
     def __repr__(self) -> str:
         made = self.decodability.sweep.provenance
-        return (f"Prediction of {len(self._tasks)} tasks on {made['model']} at layer {self.layer}\n  {self.fit()!r}\n"
-                f"  beyond the surface controls: {self.fit(controlled=True)!r}")  # fmt: skip
+        return (
+            f"Prediction of {len(self._tasks)} tasks on {made['model']} at layer {self.layer}\n  {self.fit()!r}\n"
+            f"  beyond the surface controls: {self.fit(controlled=True)!r}"
+        )
 
 
 def encoding_against_accuracy(
-    model: HookedModel, tasks: Tasks, *, shots: Sequence[int] = (1, 4, 10), n: int = 100, queries: int = 100, k: int = 10,
-    layer: int | None = None, layers: Sequence[int] | None = None, seed: int = 0, template: Template | None = None,
-    found: Decodability | None = None, run: RunLike = None, progress: bool = True,
-) -> Prediction:  # fmt: skip
+    model: HookedModel,
+    tasks: Tasks,
+    *,
+    shots: Sequence[int] = (1, 4, 10),
+    n: int = 100,
+    queries: int = 100,
+    k: int = 10,
+    layer: int | None = None,
+    layers: Sequence[int] | None = None,
+    seed: int = 0,
+    template: Template | None = None,
+    found: Decodability | None = None,
+    run: RunLike = None,
+    progress: bool = True,
+) -> Prediction:
     """A `Prediction`: decodability at one layer beside greedy exact match, over tasks and shot counts.
 
     Args:
@@ -191,17 +219,38 @@ def encoding_against_accuracy(
     """
     members = tasks_of(tasks)
     if len(members) * len(shots) < 4:
-        raise InvalidArgument("A line through tasks x shots needs more points.", got=f"{len(members)} tasks x {len(shots)}",
-                              allowed="4 or more")  # fmt: skip
+        raise InvalidArgument(
+            "A line through tasks x shots needs more points.",
+            got=f"{len(members)} tasks x {len(shots)}",
+            allowed="4 or more",
+        )
     wanted = layers if layer is None else [layer]
     if found is None:
-        found = decodability(model, members, shots=tuple(shots), n=n, k=k, layers=wanted, seed=seed, template=template,
-                             run=inside(run, "decodability"), progress=progress)  # fmt: skip
+        found = decodability(
+            model,
+            members,
+            shots=tuple(shots),
+            n=n,
+            k=k,
+            layers=wanted,
+            seed=seed,
+            template=template,
+            run=inside(run, "decodability"),
+            progress=progress,
+        )
     known = found.sweep.values["layer"].values.tolist()
     if layer is not None and layer not in known:
         raise unknown("layer that was read", layer, known)
-    answered = accuracies(model, members, shots=tuple(shots), queries=queries, seed=seed, template=template,
-                          run=inside(run, "accuracy"), progress=progress)  # fmt: skip
+    answered = accuracies(
+        model,
+        members,
+        shots=tuple(shots),
+        queries=queries,
+        seed=seed,
+        template=template,
+        run=inside(run, "accuracy"),
+        progress=progress,
+    )
     return Prediction(found, answered, found.best_layer() if layer is None else layer)
 
 
@@ -209,22 +258,37 @@ def encoding_against_accuracy(
 def plot_prediction(result: Prediction, *, title: str | None = None, height: int = 480) -> Figure:
     """A `Figure` of accuracy over decodability, one point per task and shot count, with the line through them."""
     fit = result.fit()
-    subtitle = f"R² {fit.r2:.2f} [{fit.r2_low:.2f}, {fit.r2_high:.2f}] over prompts, {fit.n} points, layer {result.layer}"
-    return scatter(result.points(), "TD", "accuracy", colour="task", symbol="shots", line=(fit.intercept, fit.slope),
-                   title=title or "Task decodability and accuracy", subtitle=subtitle, height=height,
-                   note="Bars are 95% intervals over prompts.")  # fmt: skip
+    subtitle = (
+        f"R² {fit.r2:.2f} [{fit.r2_low:.2f}, {fit.r2_high:.2f}] over prompts, {fit.n} points, layer {result.layer}"
+    )
+    return scatter(
+        result.points(),
+        "TD",
+        "accuracy",
+        colour="task",
+        symbol="shots",
+        line=(fit.intercept, fit.slope),
+        title=title or "Task decodability and accuracy",
+        subtitle=subtitle,
+        height=height,
+        note="Bars are 95% intervals over prompts.",
+    )
 
 
 # ------------------------------------------------------------------------------------------------------- statistics
 
 
-def _line(x: Float[np.ndarray, "draws cell"], y: Float[np.ndarray, "draws cell"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _line(
+    x: Float[np.ndarray, "draws cell"], y: Float[np.ndarray, "draws cell"]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Slope, R2 and rank correlation of each draw; NaN where one side does not vary."""
     correlation, slope = _correlation(x, y)
     return slope, correlation**2, _correlation(_ranks(x), _ranks(y))[0]
 
 
-def _correlation(x: Float[np.ndarray, "draws cell"], y: Float[np.ndarray, "draws cell"]) -> tuple[np.ndarray, np.ndarray]:
+def _correlation(
+    x: Float[np.ndarray, "draws cell"], y: Float[np.ndarray, "draws cell"]
+) -> tuple[np.ndarray, np.ndarray]:
     x, y = x - x.mean(axis=-1, keepdims=True), y - y.mean(axis=-1, keepdims=True)
     xx, yy, xy = (x * x).sum(axis=-1), (y * y).sum(axis=-1), (x * y).sum(axis=-1)
     still = (xx < 1e-12) | (yy < 1e-12)
@@ -240,7 +304,9 @@ def _ranks(values: Float[np.ndarray, "draws cell"]) -> Float[np.ndarray, "draws 
 
 
 def _without(
-    x: Float[np.ndarray, "draws cell"], y: Float[np.ndarray, "draws cell"], controls: Float[np.ndarray, "draws cell control"]
+    x: Float[np.ndarray, "draws cell"],
+    y: Float[np.ndarray, "draws cell"],
+    controls: Float[np.ndarray, "draws cell control"],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Both sides less what a line through the controls explains of them."""
     design = np.concatenate([np.ones_like(controls[..., :1]), controls], axis=-1)

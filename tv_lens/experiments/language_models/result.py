@@ -28,8 +28,10 @@ from tv_lens.task_vectors.decodability import CHARACTERS, EMBEDDING, TOKENS
 
 # What the paper reports for Llama-3.1-8B (Han et al. 2025, section 4 and appendices).
 PAPER_R2 = {"pos": 0.781, "bitwise": 0.528}
-PAPER_TABLE = {"pos": {"TD": (0.68, 0.97), "accuracy": (0.255, 0.344), "first": 0.694, "last": 0.339},
-               "bitwise": {"TD": (0.43, 0.90), "accuracy": (0.262, 0.572), "first": 0.902, "last": 0.663}}  # fmt: skip
+PAPER_TABLE = {
+    "pos": {"TD": (0.68, 0.97), "accuracy": (0.255, 0.344), "first": 0.694, "last": 0.339},
+    "bitwise": {"TD": (0.43, 0.90), "accuracy": (0.262, 0.572), "first": 0.902, "last": 0.663},
+}
 PAPER_LAYER = {"pos": "15 of 32", "bitwise": "13 of 32"}
 # Figure 3: separated with 10 shots, and overlapping with Null.
 CLEAR = {"pos": ("noun", "pronoun"), "bitwise": ("AND", "OR")}
@@ -89,17 +91,31 @@ class PaperResult:
     def summary(self) -> dict[str, Any]:
         """Everything that the page shows as numbers, as JSON holds it."""
         found: dict[str, Any] = {
-            "format": "tv_lens.paper/1", "model": self.model, "settings": self.settings, "claims": [asdict(one) for one in self.claims()],
+            "format": "tv_lens.paper/1",
+            "model": self.model,
+            "settings": self.settings,
+            "claims": [asdict(one) for one in self.claims()],
             "encoding": {name: _rows(one.table()) for name, one in self.encoding.items()},
             "pairwise": {name: _rows(one.pairwise().reset_index()) for name, one in self.encoding.items()},
-            "prediction": {name: {"points": _rows(one.points()), "fit": asdict(one.fit()), "layer": one.layer,
-                                  "beyond_surface": asdict(one.fit(controlled=True))} for name, one in self.prediction.items()},
+            "prediction": {
+                name: {
+                    "points": _rows(one.points()),
+                    "fit": asdict(one.fit()),
+                    "layer": one.layer,
+                    "beyond_surface": asdict(one.fit(controlled=True)),
+                }
+                for name, one in self.prediction.items()
+            },
             "steering": {name: _rows(one.effects().to_frame()) for name, one in self.steering.items()},
             "instruction": {name: _rows(one.table()) for name, one in self.instruction.items()},
             "finetuning": {name: _rows(one.table()) for name, one in self.finetuning.items()},
-            "comparison": None if self.comparison is None else {"rows": _rows(self.comparison.table()), "failed": self.comparison.failed},
-            "left_out": self.left_out, "seconds": self.seconds, "versions": self.versions,
-        }  # fmt: skip
+            "comparison": None
+            if self.comparison is None
+            else {"rows": _rows(self.comparison.table()), "failed": self.comparison.failed},
+            "left_out": self.left_out,
+            "seconds": self.seconds,
+            "versions": self.versions,
+        }
         return plain(found, "summary")
 
     def save(self, out: str | Path) -> Path:
@@ -112,7 +128,10 @@ class PaperResult:
         return out / "paper.json"
 
     def __repr__(self) -> str:
-        lines = [f"  {one.figure} {one.family}: {one.claim}: {one.ours} (paper {one.paper}): {one.verdict}" for one in self.claims()]
+        lines = [
+            f"  {one.figure} {one.family}: {one.claim}: {one.ours} (paper {one.paper}): {one.verdict}"
+            for one in self.claims()
+        ]
         return "\n".join([f"PaperResult on {self.model['name']}, size {self.settings['size']}", *lines])
 
     def _repr_html_(self) -> str:
@@ -129,31 +148,61 @@ def _of_encoding(family: str, one: Encoding) -> list[Claim]:
     few, many = min(one.shots), max(one.shots)
     means = {shots: _mean(sweep.sel(shots=shots, task=tasks)) for shots in one.shots}
     beside = one.decodability.controls.sel(task=tasks, shots=many).mean().mean("task")
-    surface = f"answers alone {float(beside.sel(control=[TOKENS, CHARACTERS]).max()):.2f}, embedding " \
-              f"{float(beside.sel(control=EMBEDDING)):.2f}, chance {one.decodability.chance:.2f} at {many} shots"  # fmt: skip
+    surface = (
+        f"answers alone {float(beside.sel(control=[TOKENS, CHARACTERS]).max()):.2f}, embedding "
+        f"{float(beside.sel(control=EMBEDDING)):.2f}, chance {one.decodability.chance:.2f} at {many} shots"
+    )
     curve = ", ".join(f"{value:.2f} at {shots}" for shots, value in means.items())
     found = []
     if few < many:
         gain = _less(sweep.sel(shots=many, task=tasks), sweep.sel(shots=few, task=tasks))
-        found.append(Claim("Fig. 3, 19", family, "decodability rises with shots", "rises", f"{curve} shots; {_text(gain)} more",
-                           verdict_of(gain), surface))  # fmt: skip
+        found.append(
+            Claim(
+                "Fig. 3, 19",
+                family,
+                "decodability rises with shots",
+                "rises",
+                f"{curve} shots; {_text(gain)} more",
+                verdict_of(gain),
+                surface,
+            )
+        )
     layers = one.decodability.sweep.values["layer"].values.tolist()
     ends = [layer for layer in (layers[0], layers[-1]) if layer != one.layer]
     here, every = sweep.sel(shots=many, task=tasks), one.decodability.sweep.sel(shots=many, task=tasks)
     above = {layer: _less(here, every.sel(layer=layer)) for layer in ends}
     everywhere = all(verdict_of(gap) == AGREES for gap in above.values())
     peak = DISAGREES if len(ends) < 2 else AGREES if everywhere else UNDECIDED
-    found.append(Claim("Fig. 19", family, "decodability peaks in the middle layers", PAPER_LAYER.get(family, "middle"),
-                       f"layer {one.layer} of {max(layers) + 1} (from 0); above layer "
-                       + ", above layer ".join(f"{layer} by {_text(gap)}" for layer, gap in above.items()), peak))  # fmt: skip
+    found.append(
+        Claim(
+            "Fig. 19",
+            family,
+            "decodability peaks in the middle layers",
+            PAPER_LAYER.get(family, "middle"),
+            f"layer {one.layer} of {max(layers) + 1} (from 0); above layer "
+            + ", above layer ".join(f"{layer} by {_text(gap)}" for layer, gap in above.items()),
+            peak,
+        )
+    )
     groups = CLEAR.get(family, ()), BLURRED.get(family, ())
     if all(groups) and set(groups[0] + groups[1]) <= set(tasks):
         clear, blurred = (sweep.sel(shots=many, task=list(group)) for group in groups)
         gap = _less(clear, blurred)
-        control = [float(one.decodability.controls.sel(task=list(group), shots=many, control=CHARACTERS).mean().mean()) for group in groups]
-        found.append(Claim("Fig. 3", family, f"{' and '.join(groups[0])} are encoded better than {' and '.join(groups[1])}",
-                           "separate against overlapping with Null", f"{_mean(clear):.2f} against {_mean(blurred):.2f}; {_text(gap)}",
-                           verdict_of(gap), f"answers alone: {control[0]:.2f} against {control[1]:.2f}"))  # fmt: skip
+        control = [
+            float(one.decodability.controls.sel(task=list(group), shots=many, control=CHARACTERS).mean().mean())
+            for group in groups
+        ]
+        found.append(
+            Claim(
+                "Fig. 3",
+                family,
+                f"{' and '.join(groups[0])} are encoded better than {' and '.join(groups[1])}",
+                "separate against overlapping with Null",
+                f"{_mean(clear):.2f} against {_mean(blurred):.2f}; {_text(gap)}",
+                verdict_of(gap),
+                f"answers alone: {control[0]:.2f} against {control[1]:.2f}",
+            )
+        )
     return found
 
 
@@ -166,24 +215,48 @@ def _of_prediction(family: str, one: Prediction) -> list[Claim]:
     if not np.isfinite(fit.r2):
         line = "no line: one side does not vary; "
     left = f"R² {beyond.r2:.2f} [{beyond.r2_low:.2f}, {beyond.r2_high:.2f}] beyond what answers alone tell, slope {beyond.slope:.2f}; "
-    return [Claim("Fig. 4", family, "decodability predicts accuracy", f"R² {PAPER_R2.get(family, '?')} (Llama-3.1-8B)",
-                  f"{line}accuracy {float(one.accuracy.mean().min()):.2f} to {float(one.accuracy.mean().max()):.2f}",
-                  verdict_of(slope),
-                  f"{left}over tasks [{fit.r2_tasks_low:.2f}, {fit.r2_tasks_high:.2f}]{guess}".replace(
-                      "nan", "–"))]  # fmt: skip
+    return [
+        Claim(
+            "Fig. 4",
+            family,
+            "decodability predicts accuracy",
+            f"R² {PAPER_R2.get(family, '?')} (Llama-3.1-8B)",
+            f"{line}accuracy {float(one.accuracy.mean().min()):.2f} to {float(one.accuracy.mean().max()):.2f}",
+            verdict_of(slope),
+            f"{left}over tasks [{fit.r2_tasks_low:.2f}, {fit.r2_tasks_high:.2f}]{guess}".replace("nan", "–"),
+        )
+    ]
 
 
 def _of_steering(family: str, one: Steering) -> list[Claim]:
     layer = one.best_layer()
     found = one.effects().sel(layer=layer).average("task").interval()
-    cells = {name: {end: float(found[end].sel(condition=name)) for end in ("mean", "low", "high")}
-             for name in found["condition"].values.tolist()}  # fmt: skip
+    cells = {
+        name: {end: float(found[end].sel(condition=name)) for end in ("mean", "low", "high")}
+        for name in found["condition"].values.tolist()
+    }
     below = {"mean": -cells["null"]["mean"], "low": -cells["null"]["high"], "high": -cells["null"]["low"]}
     control = f"another task's {_text(cells['other'])}, random of that length {_text(cells['random'])}"
-    return [Claim("Fig. 20", family, "the task's own mean raises accuracy", "up to +0.14; +0.02 where tasks overlap",
-                  f"{_text(cells['own'])} at layer {layer}", verdict_of(cells["own"]), control),
-            Claim("Fig. 20", family, "Null's mean lowers accuracy", "down to −0.15; −0.06 where tasks overlap",
-                  f"{_text(cells['null'])} at layer {layer}", verdict_of(below), control)]  # fmt: skip
+    return [
+        Claim(
+            "Fig. 20",
+            family,
+            "the task's own mean raises accuracy",
+            "up to +0.14; +0.02 where tasks overlap",
+            f"{_text(cells['own'])} at layer {layer}",
+            verdict_of(cells["own"]),
+            control,
+        ),
+        Claim(
+            "Fig. 20",
+            family,
+            "Null's mean lowers accuracy",
+            "down to −0.15; −0.06 where tasks overlap",
+            f"{_text(cells['null'])} at layer {layer}",
+            verdict_of(below),
+            control,
+        ),
+    ]
 
 
 def _of_instruction(family: str, one: Instruction) -> list[Claim]:
@@ -204,13 +277,27 @@ def _of_instruction(family: str, one: Instruction) -> list[Claim]:
     answered = _less(*(part.accuracy.sel(shots=shots) for part in (one.told, one.plain)))
 
     def claim(key: str, words: str, found: Mapping[str, float], more: str, verdict: str, control: str = "") -> Claim:
-        return Claim("Table 1, Fig. 25", family, words, "{} to {}".format(*known[key]) if known else "rises",
-                     f"{table.loc[('demonstrations', shots)][key]:.2f} to {said[key]:.2f} at {shots} shots; {_text(found)}{more}",
-                     verdict, control)  # fmt: skip
+        return Claim(
+            "Table 1, Fig. 25",
+            family,
+            words,
+            "{} to {}".format(*known[key]) if known else "rises",
+            f"{table.loc[('demonstrations', shots)][key]:.2f} to {said[key]:.2f} at {shots} shots; {_text(found)}{more}",
+            verdict,
+            control,
+        )
 
-    return [claim("TD", "saying the task raises decodability", risen, f", {_text(beyond)} beyond the gain at layer {bottom}",
-                  verdict_of(beyond), f"at layer {bottom}, where little is inferred: {_text(given)}"),
-            claim("accuracy", "saying the task raises accuracy", answered, "", verdict_of(answered))]  # fmt: skip
+    return [
+        claim(
+            "TD",
+            "saying the task raises decodability",
+            risen,
+            f", {_text(beyond)} beyond the gain at layer {bottom}",
+            verdict_of(beyond),
+            f"at layer {bottom}, where little is inferred: {_text(given)}",
+        ),
+        claim("accuracy", "saying the task raises accuracy", answered, "", verdict_of(answered)),
+    ]
 
 
 def _of_finetuning(family: str, one: Finetuning) -> list[Claim]:
@@ -220,18 +307,33 @@ def _of_finetuning(family: str, one: Finetuning) -> list[Claim]:
     means = {name: _mean(sweep) for name, sweep in acc.items()}
     table = one.table().set_index("model")
     td = ", ".join(f"{name} {table.loc[name]['TD at its best layer']:.2f}" for name in one.predictions)
-    return [Claim("Table 1, Fig. 24", family, f"tuning the {first} beats the {last}",
-                  f"{known['first']} against {known['last']}" if known else "first beats last",
-                  f"{means[first]:.2f} against {means[last]:.2f} ({PRETRAINED} {means[PRETRAINED]:.2f}); {_text(gap)}",
-                  verdict_of(gap), f"decodability at each one's best layer: {td}")]  # fmt: skip
+    return [
+        Claim(
+            "Table 1, Fig. 24",
+            family,
+            f"tuning the {first} beats the {last}",
+            f"{known['first']} against {known['last']}" if known else "first beats last",
+            f"{means[first]:.2f} against {means[last]:.2f} ({PRETRAINED} {means[PRETRAINED]:.2f}); {_text(gap)}",
+            verdict_of(gap),
+            f"decodability at each one's best layer: {td}",
+        )
+    ]
 
 
 def _of_comparison(family: str, one: Comparison) -> list[Claim]:
     value = one.correlation(family)
     verdict = UNDECIDED if not np.isfinite(value) or len(one.sources) < 3 else AGREES if value > 0 else DISAGREES
-    return [Claim("Figs. 5, 6, 21, 22", family, "decodability and accuracy rise together over checkpoints or models", "correlated",
-                  f"correlation {value:.2f} over {len(one.sources)} sources", verdict,
-                  "; ".join(f"{name} failed: {why}" for name, why in one.failed.items()))]  # fmt: skip
+    return [
+        Claim(
+            "Figs. 5, 6, 21, 22",
+            family,
+            "decodability and accuracy rise together over checkpoints or models",
+            "correlated",
+            f"correlation {value:.2f} over {len(one.sources)} sources",
+            verdict,
+            "; ".join(f"{name} failed: {why}" for name, why in one.failed.items()),
+        )
+    ]
 
 
 def _mean(sweep: Sweep) -> float:
@@ -256,4 +358,7 @@ def _text(found: Mapping[str, float]) -> str:
 def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Records as JSON holds them: a number that is missing or infinite is None."""
     found = table.round(6).astype(object).to_dict(orient="records")
-    return [{str(key): None if isinstance(value, float) and not np.isfinite(value) else value for key, value in row.items()} for row in found]
+    return [
+        {str(key): None if isinstance(value, float) and not np.isfinite(value) else value for key, value in row.items()}
+        for row in found
+    ]

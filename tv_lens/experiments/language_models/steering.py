@@ -54,9 +54,15 @@ class Steering:
         """Accuracy with each replacement minus that of the same prompts untouched: `example condition layer task`."""
         values = self.sweep.values
         gains = values.sel(condition=list(CONDITIONS[1:])) - values.sel(condition="none", drop=True)
-        return Sweep(gains.transpose(*values.dims), "change in accuracy", "share of prompts", zero=0.0,
-                     sign="above 0: more prompts are answered than untouched", name="effect of steering",
-                     provenance=self.sweep.provenance)  # fmt: skip
+        return Sweep(
+            gains.transpose(*values.dims),
+            "change in accuracy",
+            "share of prompts",
+            zero=0.0,
+            sign="above 0: more prompts are answered than untouched",
+            name="effect of steering",
+            provenance=self.sweep.provenance,
+        )
 
     def best_layer(self) -> int:
         """The layer where the own mean helps most, over tasks."""
@@ -65,10 +71,15 @@ class Steering:
     def __repr__(self) -> str:
         layer = self.best_layer()
         found = self.effects().sel(layer=layer).average("task").interval()
-        parts = [f"{name} {float(found['mean'].sel(condition=name)):+.3f} [{float(found['low'].sel(condition=name)):+.3f}, "
-                 f"{float(found['high'].sel(condition=name)):+.3f}]" for name in CONDITIONS[1:]]  # fmt: skip
+        parts = [
+            f"{name} {float(found['mean'].sel(condition=name)):+.3f} [{float(found['low'].sel(condition=name)):+.3f}, "
+            f"{float(found['high'].sel(condition=name)):+.3f}]"
+            for name in CONDITIONS[1:]
+        ]
         untouched = float(self.sweep.sel(condition="none", layer=layer).mean().mean())
-        return f"Steering at layer {layer}, {self.replicates} replicates: untouched {untouched:.3f}; " + ", ".join(parts)
+        return f"Steering at layer {layer}, {self.replicates} replicates: untouched {untouched:.3f}; " + ", ".join(
+            parts
+        )
 
 
 @plot.register(Steering)
@@ -76,15 +87,30 @@ def plot_steering(result: Steering, *, title: str | None = None, height: int = 4
     """A `Figure` of the change in accuracy over layers, averaged over tasks, one curve per condition."""
     found = result.effects().average("task")
     if found.values.sizes["layer"] == 1:
-        return plot(found.sel(layer=found.values["layer"].values.item()), kind="bars", title=title or "Effect of steering", height=height)
+        return plot(
+            found.sel(layer=found.values["layer"].values.item()),
+            kind="bars",
+            title=title or "Effect of steering",
+            height=height,
+        )
     return plot(found, kind="lines", title=title or "Effect of steering", height=height)
 
 
 def steer(
-    model: HookedModel, tasks: Tasks, *, layers: Sequence[int] | None = None, shots: int = 4, queries: int = 50,
-    contexts: int = 100, replicates: int = 5, null: Task | None = None, seed: int = 0, template: Template | None = None,
-    run: RunLike = None, progress: bool = True,
-) -> Steering:  # fmt: skip
+    model: HookedModel,
+    tasks: Tasks,
+    *,
+    layers: Sequence[int] | None = None,
+    shots: int = 4,
+    queries: int = 50,
+    contexts: int = 100,
+    replicates: int = 5,
+    null: Task | None = None,
+    seed: int = 0,
+    template: Template | None = None,
+    run: RunLike = None,
+    progress: bool = True,
+) -> Steering:
     """A `Steering`: exact match of few-shot prompts whose last token is replaced, by layer, with controls.
 
     The replacement is held at the prompt's last token while the answer is written; an answer counts if greedy decoding
@@ -110,15 +136,27 @@ def steer(
     """
     members = tasks_of(tasks)
     if len(members) < 2 or replicates < 1:
-        raise InvalidArgument("Steering needs two tasks and a replicate.", got=f"{len(members)} tasks, replicates={replicates}")
+        raise InvalidArgument(
+            "Steering needs two tasks and a replicate.", got=f"{len(members)} tasks, replicates={replicates}"
+        )
     layers = list(range(model.n_layers)) if layers is None else [int(layer) for layer in layers]
     nothing = task_library.null(members, seed=seed) if null is None else null
     method = ResidualMean(shots=shots, contexts=contexts, layers=layers, template=template)
-    config = {"model": model_described(model), "tasks": {one.name: one.fingerprint for one in (*members, nothing)},
-              "layers": layers, "shots": shots, "queries": queries, "contexts": contexts, "seed": seed,
-              "replicates": replicates, "template": [(template or one.template).to_dict() for one in members]}  # fmt: skip
+    config = {
+        "model": model_described(model),
+        "tasks": {one.name: one.fingerprint for one in (*members, nothing)},
+        "layers": layers,
+        "shots": shots,
+        "queries": queries,
+        "contexts": contexts,
+        "seed": seed,
+        "replicates": replicates,
+        "template": [(template or one.template).to_dict() for one in members],
+    }
     with shards(run, verb="steer", config=config, total=replicates) as kept:
-        with progress_bar("steering", replicates * len(members), "tasks", progress, len(kept.done) * len(members)) as bar:
+        with progress_bar(
+            "steering", replicates * len(members), "tasks", progress, len(kept.done) * len(members)
+        ) as bar:
             for i in kept.pending():
                 means = [method.at_layers(model, one, seed=seed + i, progress=False) for one in (*members, nothing)]
                 grids = []
@@ -128,15 +166,25 @@ def steer(
                     bar.advance()
                 kept.put(i, {"exact": torch.stack(grids, dim=-1)})
         mean = np.mean([one["exact"] for one in kept.all()], axis=0)
-    values = xr.DataArray(mean, dims=("example", "condition", "layer", "task"), coords={
-        "condition": list(CONDITIONS), "layer": sorted(set(layers)), "task": [one.name for one in members]})  # fmt: skip
+    values = xr.DataArray(
+        mean,
+        dims=("example", "condition", "layer", "task"),
+        coords={"condition": list(CONDITIONS), "layer": sorted(set(layers)), "task": [one.name for one in members]},
+    )
     provenance = {**config, "verb": "steer", "model": model.name, "fingerprint": model.fingerprint, **kept.provenance}
-    sweep = Sweep(values, "accuracy", info_of(exact_match).units, SIGN, name="exact match when steered", provenance=provenance)
+    sweep = Sweep(
+        values, "accuracy", info_of(exact_match).units, SIGN, name="exact match when steered", provenance=provenance
+    )
     return Steering(sweep, replicates)
 
 
 def _replaced(
-    model: HookedModel, prompts: Prompts, means: Sequence[dict[int, TaskVector]], place: int, layers: Sequence[int], seed: int
+    model: HookedModel,
+    prompts: Prompts,
+    means: Sequence[dict[int, TaskVector]],
+    place: int,
+    layers: Sequence[int],
+    seed: int,
 ) -> Float[Tensor, "prompt condition layer"]:
     """Exact match of each prompt under each replacement at each layer."""
     layers = sorted(set(layers))
@@ -170,8 +218,9 @@ def steered_exact_match(
             asked += [token] * (len(edits) + 1)
             base.append([*row, *answer[:j]])
             ends.append(number)
-    found = run_rows(model, TokenBatch.from_lists(base), rows, _TopIs(torch.tensor(asked)), who="steering",
-                     show_progress=progress).values.view(len(base), len(edits) + 1)  # fmt: skip
+    found = run_rows(
+        model, TokenBatch.from_lists(base), rows, _TopIs(torch.tensor(asked)), who="steering", show_progress=progress
+    ).values.view(len(base), len(edits) + 1)
     exact = torch.ones(len(prompts), len(edits) + 1)
     for number, right in zip(ends, found):
         exact[number] *= right

@@ -7,6 +7,14 @@ from tv_lens.experiments.regressors.patches import patch_matrix
 from tv_lens.experiments.regressors.signs import sign_pattern, sign_verdicts
 
 __all__ = [
-    "Injected", "LatentCircuits", "Twin", "circuits_before_after", "head_ablation", "head_ties", "latent_circuits",
-    "patch_matrix", "sign_pattern", "sign_verdicts",
-]  # fmt: skip
+    "Injected",
+    "LatentCircuits",
+    "Twin",
+    "circuits_before_after",
+    "head_ablation",
+    "head_ties",
+    "latent_circuits",
+    "patch_matrix",
+    "sign_pattern",
+    "sign_verdicts",
+]

@@ -24,8 +24,9 @@ from tv_lens.metrics import Answers, metric, squared_error
 from tv_lens.results.sweep import Sweep, concat
 
 
-@metric(units="squared units of y", sign="higher is better; 0: the prediction is the answer",
-        name="negative squared error")
+@metric(
+    units="squared units of y", sign="higher is better; 0: the prediction is the answer", name="negative squared error"
+)
 def negative_squared_error(logits: Float[Tensor, "batch d_vocab"], answers: Answers) -> Float[Tensor, "batch"]:
     """Squared error with its sign turned, so that an edge that helps has a positive score."""
     return -squared_error(logits, answers)
@@ -62,9 +63,16 @@ class LatentCircuits:
         if "task" not in values.dims:  # of a single task
             values = values.expand_dims(task=curves.values["task"].values)
         values = values.transpose("example", "task")
-        return replace(curves, values=values, clean=None, corrupted=None, metric=f"gap of {curves.metric}", zero=0.0,
-                       sign="above 0: the network does better with what is the task's own than with another task's",
-                       name="What the circuits have to carry")  # fmt: skip
+        return replace(
+            curves,
+            values=values,
+            clean=None,
+            corrupted=None,
+            metric=f"gap of {curves.metric}",
+            zero=0.0,
+            sign="above 0: the network does better with what is the task's own than with another task's",
+            name="What the circuits have to carry",
+        )
 
     def table(self, level: float = 0.95) -> pd.DataFrame:
         """One row per task: the gap, the share of it that `edges` edges carry on test episodes, random circuits beside
@@ -75,13 +83,23 @@ class LatentCircuits:
         gaps, rows = self.gaps().interval(level), []
         for task in self.curves.values["task"].values.tolist():
             low, high = (float(gaps[end].sel(task=task)) for end in ("low", "high"))
-            row = {"task": task, "gap": float(gaps["mean"].sel(task=task)), "gap_low": low, "gap_high": high,
-                   "edges": self.edges, "effective": len(self.circuits[task])}  # fmt: skip
+            row = {
+                "task": task,
+                "gap": float(gaps["mean"].sel(task=task)),
+                "gap_low": low,
+                "gap_high": high,
+                "edges": self.edges,
+                "effective": len(self.circuits[task]),
+            }
             at = self.curves.sel(task=task, size=self.edges)
             found = None if low <= 0 <= high else at.recovery().interval(level)
-            for kind, end, name in (("circuit", "mean", "recovered"), ("circuit", "low", "recovered_low"),
-                                    ("circuit", "high", "recovered_high"),
-                                    ("random", "mean", "random"), ("degree-matched", "mean", "degree_matched")):
+            for kind, end, name in (
+                ("circuit", "mean", "recovered"),
+                ("circuit", "low", "recovered_low"),
+                ("circuit", "high", "recovered_high"),
+                ("random", "mean", "random"),
+                ("degree-matched", "mean", "degree_matched"),
+            ):
                 row[name] = float("nan") if found is None else float(found[end].sel(kind=kind))
             rows.append({**row, "edges_for_80": self._enough(task, 0.8) if found is not None else None})
         return pd.DataFrame(rows).astype({"edges_for_80": "Int64"})
@@ -96,24 +114,41 @@ class LatentCircuits:
         return int(found["size"].values[after]) if after < len(found) else None
 
     def __repr__(self) -> str:
-        lines = [f"LatentCircuits of {self.settings['model']} at step {self.settings['step']}: "
-                 f"{len(self.scores)} tasks, {len(next(iter(self.scores.values())).graph):,} edges; "
-                 f"{self.settings['contrast']}"]  # fmt: skip
+        lines = [
+            f"LatentCircuits of {self.settings['model']} at step {self.settings['step']}: "
+            f"{len(self.scores)} tasks, {len(next(iter(self.scores.values())).graph):,} edges; "
+            f"{self.settings['contrast']}"
+        ]
         for row in self.table().to_dict(orient="records"):
-            said = "no gap between the two runs" if np.isnan(row["recovered"]) else (
-                f"{row['edges']} edges carry {row['recovered']:.2f} "
-                f"[{row['recovered_low']:.2f}, {row['recovered_high']:.2f}] "
-                f"of the gap {row['gap']:.2f}; random {row['random']:.2f}")  # fmt: skip
+            said = (
+                "no gap between the two runs"
+                if np.isnan(row["recovered"])
+                else (
+                    f"{row['edges']} edges carry {row['recovered']:.2f} "
+                    f"[{row['recovered_low']:.2f}, {row['recovered_high']:.2f}] "
+                    f"of the gap {row['gap']:.2f}; random {row['random']:.2f}"
+                )
+            )
             lines.append(f"  {row['task']:<14}{said}")
         return "\n".join(lines)
 
 
 def latent_circuits(
-    regressor: Regressor, *, contrast: LatentContrast = Twin(), tasks: Sequence[int] | None = None,
-    shots: int | None = None, edges: int | None = None, n: int = 64, held_out: int = 64,
-    method: ExactEdges | ACDC | Estimate | None = None, positions: str = "kinds", sizes: Sequence[int] | None = None,
-    random: int = 3, seed: int = 0, progress: bool = True,
-) -> LatentCircuits:  # fmt: skip
+    regressor: Regressor,
+    *,
+    contrast: LatentContrast = Twin(),
+    tasks: Sequence[int] | None = None,
+    shots: int | None = None,
+    edges: int | None = None,
+    n: int = 64,
+    held_out: int = 64,
+    method: ExactEdges | ACDC | Estimate | None = None,
+    positions: str = "kinds",
+    sizes: Sequence[int] | None = None,
+    random: int = 3,
+    seed: int = 0,
+    progress: bool = True,
+) -> LatentCircuits:
     """The circuit of each latent task, found on dev episodes and tried on test episodes.
 
     The clean run has what is the task's own, the corrupted run the same of another latent task (the next one); an edge
@@ -144,9 +179,11 @@ def latent_circuits(
     everyone = latent_tasks(family)
     members = [task for task in everyone if tasks is None or task.label in tasks]
     if family.n_tasks < 2 or len(members) < (1 if tasks is None else len(set(tasks))) or not members:
-        raise InvalidArgument("A circuit needs an episode, and what is another latent task's.",
-                              got=f"tasks={tasks} of {family.n_tasks}",
-                              allowed=f"labels from 0 to {family.n_tasks - 1} of two tasks or more")  # fmt: skip
+        raise InvalidArgument(
+            "A circuit needs an episode, and what is another latent task's.",
+            got=f"tasks={tasks} of {family.n_tasks}",
+            allowed=f"labels from 0 to {family.n_tasks - 1} of two tasks or more",
+        )
     shots = contrast.shots(family.points) if shots is None else shots
     method = EAPIG(recheck=20) if method is None else method
     edits = contrast.edits(regressor, everyone, shots, seed)
@@ -154,9 +191,16 @@ def latent_circuits(
     # 1. every edge's effect on dev episodes
     scores: dict[str, EdgeScores] = {}
     for task in members:
-        scores[task.name] = discover(regressor, contrast.prompts(task, shots, n, seed, "dev"), **edits[task.label],
-                                     metric=negative_squared_error, method=method, positions=positions, seed=seed,
-                                     progress=progress)  # fmt: skip
+        scores[task.name] = discover(
+            regressor,
+            contrast.prompts(task, shots, n, seed, "dev"),
+            **edits[task.label],
+            metric=negative_squared_error,
+            method=method,
+            positions=positions,
+            seed=seed,
+            progress=progress,
+        )
     most = min(len(one.measured) for one in scores.values())
     # Of few edges, half: all of them would carry everything and say nothing.
     edges = min(contrast.edges, max(1, most // 2)) if edges is None else min(edges, most)
@@ -165,17 +209,32 @@ def latent_circuits(
     asked = {size for size in (contrast.sizes if sizes is None else sizes) if size <= most}
     curves = []
     for task in members:
-        sweep = faithfulness(regressor, scores[task.name], contrast.prompts(task, shots, held_out, seed, "test"),
-                             sizes=sorted({edges, most} | asked), n_random=random, seed=seed,
-                             progress=progress)  # fmt: skip
+        sweep = faithfulness(
+            regressor,
+            scores[task.name],
+            contrast.prompts(task, shots, held_out, seed, "test"),
+            sizes=sorted({edges, most} | asked),
+            n_random=random,
+            seed=seed,
+            progress=progress,
+        )
         curves.append(replace(sweep, values=sweep.values.drop_vars("effective")))
     joined = concat(curves, "task", list(scores), name="What circuits of each size carry")
     joined = replace(joined, values=joined.values.assign_coords(task=np.array(list(scores))))
 
     # 3. what the tasks share
     shared = compare(scores, size=edges, seed=seed) if len(scores) > 1 and n >= 4 else None
-    settings = {**described(regressor), "contrast": contrast.told, "edges": edges, "shots": shots, "n": n,
-                "held_out": held_out, "positions": positions, "random": random, "seed": seed}  # fmt: skip
+    settings = {
+        **described(regressor),
+        "contrast": contrast.told,
+        "edges": edges,
+        "shots": shots,
+        "n": n,
+        "held_out": held_out,
+        "positions": positions,
+        "random": random,
+        "seed": seed,
+    }
     circuits = {name: one.top(edges).prune() for name, one in scores.items()}
     return LatentCircuits(scores, circuits, joined, shared, settings)
 
@@ -192,9 +251,11 @@ def circuits_before_after(before: LatentCircuits, after: LatentCircuits) -> pd.D
     same = list(before.scores) == list(after.scores) and before.edges == after.edges
     graphs = [[one.graph for one in result.scores.values()] for result in (before, after)]
     if not same or any(not torch.equal(one.edges, other.edges) for one, other in zip(*graphs)):
-        raise MisalignedPrompts("These circuits are not those of one network at two steps.",
-                                got=f"{before!r}\n{after!r}",
-                                allowed="the same tasks, edges and positions")  # fmt: skip
+        raise MisalignedPrompts(
+            "These circuits are not those of one network at two steps.",
+            got=f"{before!r}\n{after!r}",
+            allowed="the same tasks, edges and positions",
+        )
     first, second = (result.table().set_index("task") for result in (before, after))
     rows = []
     for task in before.scores:
@@ -203,7 +264,10 @@ def circuits_before_after(before: LatentCircuits, after: LatentCircuits) -> pd.D
         for name in ("gap", "recovered", "edges_for_80"):
             row |= {f"{name}_before": first.loc[task, name], f"{name}_after": second.loc[task, name]}
         row["overlap"] = float((masks[0] & masks[1]).sum() / (masks[0] | masks[1]).sum())
-        row["overlap_after"] = (float("nan") if after.comparison is None
-                                else float(after.comparison.overlap.mean().sel(task=task, other=task)))  # fmt: skip
+        row["overlap_after"] = (
+            float("nan")
+            if after.comparison is None
+            else float(after.comparison.overlap.mean().sel(task=task, other=task))
+        )
         rows.append(row)
     return pd.DataFrame(rows)

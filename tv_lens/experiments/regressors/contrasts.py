@@ -40,7 +40,7 @@ class LatentContrast(ABC):
 
     def edits(
         self, regressor: Regressor, tasks: Sequence[LatentTask], shots: int, seed: int
-    ) -> list[dict[str, Intervention]]:  # fmt: skip
+    ) -> list[dict[str, Intervention]]:
         """What `discover` is told to inject, by latent task: `source` and `against`, or nothing."""
         return [{} for _ in tasks]
 
@@ -87,9 +87,11 @@ class Injected(LatentContrast):
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.scale) and self.scale) or self.contexts < 1:
-            raise InvalidArgument("A vector is a mean over episodes, some of which is added.",
-                                  got=f"scale={self.scale}, contexts={self.contexts}",
-                                  allowed="a finite scale that is not 0, and contexts from 1 on")  # fmt: skip
+            raise InvalidArgument(
+                "A vector is a mean over episodes, some of which is added.",
+                got=f"scale={self.scale}, contexts={self.contexts}",
+                allowed="a finite scale that is not 0, and contexts from 1 on",
+            )
 
     def shots(self, points: int) -> int:
         """Two, as far as there are: later the examples themselves tell the task, and a vector adds nothing."""
@@ -100,12 +102,13 @@ class Injected(LatentContrast):
 
     def edits(
         self, regressor: Regressor, tasks: Sequence[LatentTask], shots: int, seed: int
-    ) -> list[dict[str, Intervention]]:  # fmt: skip
+    ) -> list[dict[str, Intervention]]:
         if not 0 <= self.layer < regressor.n_layers - 1:
             raise unknown("layer that later ones read", self.layer, tuple(range(regressor.n_layers - 1)))
         if shots < 1:
-            raise InvalidArgument("A vector is added at an answer, so there must be one.", got=f"shots={shots}",
-                                  allowed="1 or more")  # fmt: skip
+            raise InvalidArgument(
+                "A vector is added at an answer, so there must be one.", got=f"shots={shots}", allowed="1 or more"
+            )
         # x_1, y_1, ..., x_shots, y_shots, x: the answer before the query
         site, at = Site("resid_post", self.layer, pos=-2), 2 * shots - 1
         means = class_means(regressor, tasks, [self.layer], self.contexts, seed)[0, :, at]

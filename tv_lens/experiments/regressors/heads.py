@@ -34,10 +34,18 @@ SIGN = "above 0: the loss is higher without the head (the head helps); 0: it mak
 
 
 def head_ablation(
-    regressor: Regressor, *, how: Sequence[str] = HOW, layers: Sequence[int] | None = None,
-    scored: Sequence[str] = ("sequence",), n: int = 100, contexts: int = 500, split: str = "test", seed: int = 0,
-    memory_budget: int | None = None, progress: bool = True,
-) -> Sweep:  # fmt: skip
+    regressor: Regressor,
+    *,
+    how: Sequence[str] = HOW,
+    layers: Sequence[int] | None = None,
+    scored: Sequence[str] = ("sequence",),
+    n: int = 100,
+    contexts: int = 500,
+    split: str = "test",
+    seed: int = 0,
+    memory_budget: int | None = None,
+    progress: bool = True,
+) -> Sweep:
     """The change of each latent task's loss when one head's output is removed at every token.
 
     Args:
@@ -67,21 +75,27 @@ def head_ablation(
     """
     family = family_of(regressor)
     layers = list(range(regressor.n_layers)) if layers is None else [int(layer) for layer in layers]
-    for what, given, known in (("way of removing a head", how, HOW), ("loss", scored, ("sequence", "query")),
-                               ("layer", layers, range(regressor.n_layers))):  # fmt: skip
+    for what, given, known in (
+        ("way of removing a head", how, HOW),
+        ("loss", scored, ("sequence", "query")),
+        ("layer", layers, range(regressor.n_layers)),
+    ):
         check_labels(what, given, known)
     tasks, n_heads = latent_tasks(family), regressor.shape.n_heads
     means = head_means(regressor, tasks, layers, contexts, seed) if "mean" in how else None
 
     width = 2 * family.points - 1
-    branches = [_without(layers[layer], head, how[way], None if means is None else means[layer, :, head], width)
-                for layer, head, way in np.ndindex(len(layers), n_heads, len(how))]  # fmt: skip
+    branches = [
+        _without(layers[layer], head, how[way], None if means is None else means[layer, :, head], width)
+        for layer, head, way in np.ndindex(len(layers), n_heads, len(how))
+    ]
     matched = matched_episodes(tasks, n, seed, split)
     changes, untouched = [], []
     with progress_bar("head ablation", len(tasks) * n * len(branches), "ablated episodes", progress) as bar:
         for episodes in matched or [task.episodes(n, seed, split) for task in tasks]:
-            found = branched_predictions(regressor, episodes, branches, memory_budget=memory_budget,
-                                         who="head_ablation", bar=bar)
+            found = branched_predictions(
+                regressor, episodes, branches, memory_budget=memory_budget, who="head_ablation", bar=bar
+            )
             losses = losses_of(found, episodes, scored)
             untouched.append(losses[0])
             changes.append((losses[1:] - losses[0]).unflatten(0, (len(layers), n_heads, len(how))))
@@ -89,14 +103,33 @@ def head_ablation(
     names = list(family.task_names)
     values = torch.stack(changes).permute(4, 0, 1, 2, 3, 5)  # task layer head how example scored
     return Sweep(
-        xr.DataArray(values.numpy(), dims=("example", "task", "layer", "head", "how", "scored"),
-                     coords={"task": names, "layer": layers, "head": list(range(n_heads)), "how": list(how),
-                             "scored": list(scored)}),
-        metric="change of squared error", units=UNITS, sign=SIGN, zero=0.0, name="Change of the loss without a head",
-        provenance={"verb": "head_ablation", **described(regressor), "n": n, "contexts": contexts, "split": split,
-                    "seed": seed, "matched": matched is not None,
-                    "untouched": untouched_losses(names, untouched, scored)},
-    )  # fmt: skip
+        xr.DataArray(
+            values.numpy(),
+            dims=("example", "task", "layer", "head", "how", "scored"),
+            coords={
+                "task": names,
+                "layer": layers,
+                "head": list(range(n_heads)),
+                "how": list(how),
+                "scored": list(scored),
+            },
+        ),
+        metric="change of squared error",
+        units=UNITS,
+        sign=SIGN,
+        zero=0.0,
+        name="Change of the loss without a head",
+        provenance={
+            "verb": "head_ablation",
+            **described(regressor),
+            "n": n,
+            "contexts": contexts,
+            "split": split,
+            "seed": seed,
+            "matched": matched is not None,
+            "untouched": untouched_losses(names, untouched, scored),
+        },
+    )
 
 
 def head_means(
@@ -118,8 +151,10 @@ def matched_episodes(tasks: Sequence[LatentTask], n: int, seed: int, split: str)
     if not isinstance(family, SparseMixture) or len(set(map(len, family.bases))) > 1:
         return None
     drawn, found = tasks[0].episodes(n, seed, split), []
-    orders = [[*basis, *(c for c in range(family.dim) if c not in basis)]
-              for basis in (family.bases[task.label] for task in tasks)]
+    orders = [
+        [*basis, *(c for c in range(family.dim) if c not in basis)]
+        for basis in (family.bases[task.label] for task in tasks)
+    ]
     for task, order in zip(tasks, orders):
         x = torch.empty_like(drawn.x)
         x[..., order] = drawn.x[..., orders[0]]
@@ -163,18 +198,37 @@ def head_ties(
     rest = values[1::2]
     effect = np.take_along_axis(rest, chosen[None, ..., None], -1)[..., 0]
     others = (rest.sum(-1) - effect) / (rest.shape[-1] - 1)
-    told = Sweep(xr.DataArray(np.stack([effect, others, effect - others, effect - 2 * others], -1),
-                              dims=("example", "layer", "head", "part"),
-                              coords={"layer": held.values["layer"].values, "head": held.values["head"].values,
-                                      "part": ["effect", "others", "selectivity", "beyond twice"]}),
-                 metric=held.metric, units=held.units, sign=held.sign).interval(level, n_boot, seed)  # fmt: skip
+    told = Sweep(
+        xr.DataArray(
+            np.stack([effect, others, effect - others, effect - 2 * others], -1),
+            dims=("example", "layer", "head", "part"),
+            coords={
+                "layer": held.values["layer"].values,
+                "head": held.values["head"].values,
+                "part": ["effect", "others", "selectivity", "beyond twice"],
+            },
+        ),
+        metric=held.metric,
+        units=held.units,
+        sign=held.sign,
+    ).interval(level, n_boot, seed)
     rows = []
     for i, layer in enumerate(held.values["layer"].values.tolist()):
         for j, head in enumerate(held.values["head"].values.tolist()):
             mean, low, high = (told[end].values[i, j] for end in ("mean", "low", "high"))
-            rows.append({
-                "layer": layer, "head": head, "task": str(held.values["task"].values[chosen[i, j]]), "effect": mean[0],
-                "low": low[0], "high": high[0], "others": mean[1], "selectivity": mean[2], "selectivity_low": low[2],
-                "selectivity_high": high[2], "tied": bool(min(low[2], low[3]) > 0),
-            })  # fmt: skip
+            rows.append(
+                {
+                    "layer": layer,
+                    "head": head,
+                    "task": str(held.values["task"].values[chosen[i, j]]),
+                    "effect": mean[0],
+                    "low": low[0],
+                    "high": high[0],
+                    "others": mean[1],
+                    "selectivity": mean[2],
+                    "selectivity_low": low[2],
+                    "selectivity_high": high[2],
+                    "tied": bool(min(low[2], low[3]) > 0),
+                }
+            )
     return pd.DataFrame(rows).sort_values("selectivity", ascending=False, ignore_index=True)

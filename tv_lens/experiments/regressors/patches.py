@@ -29,10 +29,19 @@ SIGN = "above 0: the loss is higher with the patch (it hurts); 0: no effect; bel
 
 
 def patch_matrix(
-    regressor: Regressor, *, positions: Sequence[str] = POSITIONS, modes: Sequence[str] = MODES,
-    layers: Sequence[int] | None = None, scored: Sequence[str] = SCORED, n: int = 100, contexts: int = 500,
-    split: str = "test", seed: int = 0, memory_budget: int | None = None, progress: bool = True,
-) -> Sweep:  # fmt: skip
+    regressor: Regressor,
+    *,
+    positions: Sequence[str] = POSITIONS,
+    modes: Sequence[str] = MODES,
+    layers: Sequence[int] | None = None,
+    scored: Sequence[str] = SCORED,
+    n: int = 100,
+    contexts: int = 500,
+    split: str = "test",
+    seed: int = 0,
+    memory_budget: int | None = None,
+    progress: bool = True,
+) -> Sweep:
     """The change of the loss of episodes of one latent task when another's mean representation is written into them.
 
     What is written after a layer is the mean of the residual stream over episodes of the source task, position by
@@ -66,12 +75,19 @@ def patch_matrix(
     """
     family = family_of(regressor)
     layers = list(range(regressor.n_layers)) if layers is None else [int(layer) for layer in layers]
-    for what, given, known in (("position of an episode", positions, POSITIONS), ("way of patching", modes, MODES),
-                               ("loss", scored, SCORED), ("layer", layers, range(regressor.n_layers))):  # fmt: skip
+    for what, given, known in (
+        ("position of an episode", positions, POSITIONS),
+        ("way of patching", modes, MODES),
+        ("loss", scored, SCORED),
+        ("layer", layers, range(regressor.n_layers)),
+    ):
         check_labels(what, given, known)
     if split == "train":
-        raise InvalidArgument("The episodes that are patched are not those behind the means.", got='split="train"',
-                              allowed='"dev", "test"')  # fmt: skip
+        raise InvalidArgument(
+            "The episodes that are patched are not those behind the means.",
+            got='split="train"',
+            allowed='"dev", "test"',
+        )
 
     # 1. the mean of every class, by layer and position
     tasks = latent_tasks(family)
@@ -84,8 +100,9 @@ def patch_matrix(
     with progress_bar("patch matrix", len(tasks) * n * len(branches), "patched episodes", progress) as bar:
         for task in tasks:
             episodes = task.episodes(n, seed, split)
-            found = branched_predictions(regressor, episodes, branches, memory_budget=memory_budget,
-                                         who="patch_matrix", bar=bar)
+            found = branched_predictions(
+                regressor, episodes, branches, memory_budget=memory_budget, who="patch_matrix", bar=bar
+            )
             losses = losses_of(found, episodes, scored)
             untouched.append(losses[0])
             changes.append((losses[1:] - losses[0]).unflatten(0, (len(tasks), len(positions), len(modes), len(layers))))
@@ -94,16 +111,32 @@ def patch_matrix(
     dims = ("example", "source", "target", "position", "mode", "layer", "scored")
     names = list(family.task_names)
     values = torch.stack(changes).permute(5, 1, 0, 2, 3, 4, 6)  # target source position mode layer example scored
-    coords = {"source": names, "target": names, "position": list(positions), "mode": list(modes), "layer": layers,
-              "scored": list(scored)}  # fmt: skip
+    coords = {
+        "source": names,
+        "target": names,
+        "position": list(positions),
+        "mode": list(modes),
+        "layer": layers,
+        "scored": list(scored),
+    }
     told = untouched_losses(names, untouched, scored)
     return Sweep(
-        xr.DataArray(values.numpy(), dims=dims, coords=coords), metric="change of squared error", units=UNITS,
-        sign=SIGN, zero=0.0,
+        xr.DataArray(values.numpy(), dims=dims, coords=coords),
+        metric="change of squared error",
+        units=UNITS,
+        sign=SIGN,
+        zero=0.0,
         name="Change of the loss by the representation of a task",
-        provenance={"verb": "patch_matrix", **described(regressor), "n": n, "contexts": contexts, "split": split,
-                    "seed": seed, "untouched": told},
-    )  # fmt: skip
+        provenance={
+            "verb": "patch_matrix",
+            **described(regressor),
+            "n": n,
+            "contexts": contexts,
+            "split": split,
+            "seed": seed,
+            "untouched": told,
+        },
+    )
 
 
 # ---- parts, which head ablation shares -------------------------------------------------------------------------------
@@ -112,8 +145,11 @@ def patch_matrix(
 def family_of(regressor: Regressor) -> Family:
     """The family of a regressor that knows it."""
     if regressor.family is None:
-        raise InvalidArgument("This regressor does not say what it was trained on.", got=regressor.name,
-                              do="Regressor.of(weights, config, family=...), or load a training run.")  # fmt: skip
+        raise InvalidArgument(
+            "This regressor does not say what it was trained on.",
+            got=regressor.name,
+            do="Regressor.of(weights, config, family=...), or load a training run.",
+        )
     return regressor.family
 
 
@@ -128,7 +164,7 @@ def check_labels(what: str, given: Sequence[object], known: Sequence[object]) ->
 
 def losses_of(
     predictions: Float[Tensor, "run n K"], episodes: Episodes, scored: Sequence[str]
-) -> Float[Tensor, "run n scored"]:  # fmt: skip
+) -> Float[Tensor, "run n scored"]:
     """Squared errors, over the whole sequence or of the last prediction."""
     errors = (predictions.double() - episodes.y.double()).square()
     return torch.stack([errors.mean(2) if one == "sequence" else errors[:, :, -1] for one in scored], dim=2)
@@ -143,8 +179,12 @@ def untouched_losses(
 
 def described(regressor: Regressor) -> dict[str, object]:
     """What a result says of the network that it was measured on."""
-    return {"model": regressor.name, "fingerprint": regressor.fingerprint, "step": regressor.step,
-            "family": family_of(regressor).to_json()}  # fmt: skip
+    return {
+        "model": regressor.name,
+        "fingerprint": regressor.fingerprint,
+        "step": regressor.step,
+        "family": family_of(regressor).to_json(),
+    }
 
 
 def class_means(
@@ -169,9 +209,13 @@ class _Patch:
     layer: int
 
     def branch(
-        self, regressor: Regressor, means: Float[Tensor, "layer task pos d_model"], positions: Sequence[str],
-        modes: Sequence[str], layers: Sequence[int],
-    ) -> Branch:  # fmt: skip
+        self,
+        regressor: Regressor,
+        means: Float[Tensor, "layer task pos d_model"],
+        positions: Sequence[str],
+        modes: Sequence[str],
+        layers: Sequence[int],
+    ) -> Branch:
         columns = columns_of(positions[self.position], means.shape[2])
         mean = means[self.layer, self.source, list(columns)]
         if modes[self.mode] == "add-difference":

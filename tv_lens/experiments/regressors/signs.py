@@ -13,8 +13,13 @@ from tv_lens.errors import InvalidArgument, ShapeMismatch
 from tv_lens.results.sweep import Sweep
 
 NOTHING = 1e-6  # squared units of y: what rounding leaves of a patch that no later token reads
-_COLUMNS = {"same task": "same", "other task": "other", "difference": "difference", "same cluster": "cluster",
-            "other cluster": "other_cluster"}  # fmt: skip
+_COLUMNS = {
+    "same task": "same",
+    "other task": "other",
+    "difference": "difference",
+    "same cluster": "cluster",
+    "other cluster": "other_cluster",
+}
 
 
 def sign_pattern(matrix: Sweep, clusters: Sequence[Hashable] | None = None) -> Sweep:
@@ -35,19 +40,25 @@ def sign_pattern(matrix: Sweep, clusters: Sequence[Hashable] | None = None) -> S
     """
     for axis in ("source", "target"):
         if axis not in matrix.axes:
-            raise InvalidArgument("A sign pattern is read off a whole matrix.", got=f"no axis {axis!r}",
-                                  allowed="a Sweep over source and target")  # fmt: skip
+            raise InvalidArgument(
+                "A sign pattern is read off a whole matrix.",
+                got=f"no axis {axis!r}",
+                allowed="a Sweep over source and target",
+            )
     values, names = matrix.values, matrix.values["target"].values.tolist()
     if matrix.values["source"].values.tolist() != names:
-        raise InvalidArgument("Sources and targets must be the same tasks in the same order.",
-                              got=matrix.values["source"].values.tolist(),
-                              allowed=names)  # fmt: skip
+        raise InvalidArgument(
+            "Sources and targets must be the same tasks in the same order.",
+            got=matrix.values["source"].values.tolist(),
+            allowed=names,
+        )
     same = np.eye(len(names), dtype=bool)
     kinds = {"same task": same, "other task": ~same}
     if clusters is not None:
         if len(clusters) != len(names):
-            raise ShapeMismatch("Every task is in one cluster.", got=f"{len(clusters)} clusters",
-                                allowed=f"{len(names)}, one per task")
+            raise ShapeMismatch(
+                "Every task is in one cluster.", got=f"{len(clusters)} clusters", allowed=f"{len(names)}, one per task"
+            )
         together = np.array([[one == other for other in clusters] for one in clusters])
         kinds |= {"same cluster": together & ~same, "other cluster": ~together}
     found = {kind: _over(values, chosen) for kind, chosen in kinds.items() if chosen.any()}
@@ -56,10 +67,12 @@ def sign_pattern(matrix: Sweep, clusters: Sequence[Hashable] | None = None) -> S
     pairs = sorted(found, key=list(_COLUMNS).index)
     joined = xr.concat([found[pair] for pair in pairs], dim="pair").assign_coords(pair=pairs)
     rest = [axis for axis in matrix.axes if axis not in ("source", "target")]
-    return replace(matrix, values=joined.transpose("example", "pair", *rest),
-                   name="Change of the loss by the own and by other representations",
-                   provenance={**matrix.provenance, "clusters": None if clusters is None
-                               else [str(c) for c in clusters]})  # fmt: skip
+    return replace(
+        matrix,
+        values=joined.transpose("example", "pair", *rest),
+        name="Change of the loss by the own and by other representations",
+        provenance={**matrix.provenance, "clusters": None if clusters is None else [str(c) for c in clusters]},
+    )
 
 
 def _over(values: xr.DataArray, chosen: np.ndarray) -> xr.DataArray:
@@ -70,7 +83,7 @@ def _over(values: xr.DataArray, chosen: np.ndarray) -> xr.DataArray:
 
 def sign_verdicts(
     matrix: Sweep, clusters: Sequence[Hashable] | None = None, level: float = 0.95, n_boot: int = 1000, seed: int = 0
-) -> pd.DataFrame:  # fmt: skip
+) -> pd.DataFrame:
     """Whether the pattern holds, in words, at each position, mode, layer and loss of a patch matrix: a row each.
 
     Verdicts, by the intervals of the means:

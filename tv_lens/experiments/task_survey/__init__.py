@@ -4,6 +4,4 @@ from tv_lens.experiments.task_survey.measure import SIZES, SurveySize, survey
 from tv_lens.experiments.task_survey.page import survey_page
 from tv_lens.experiments.task_survey.result import TaskSurvey
 
-__all__ = [
-    "SIZES", "SurveySize", "TaskSurvey", "survey", "survey_page",
-]  # fmt: skip
+__all__ = ["SIZES", "SurveySize", "TaskSurvey", "survey", "survey_page"]

@@ -45,7 +45,7 @@ tv.plot(sweep).save("heads.html")"""
     other = "arrow" if asked["template"] != "arrow" else "qa"
     shell = f"""# more prompts, every layer: narrower intervals
 tv-lens lens {model} {tasks} \\
-    --shots {asked['shots']}{flag} --size full --out {shlex.quote(out.rstrip('/') + '-full')}
+    --shots {asked["shots"]}{flag} --size full --out {shlex.quote(out.rstrip("/") + "-full")}
 
 # fewer demonstrations, another template
 tv-lens lens {model} --task {shlex.quote(task)} --shots 4 --template {other} --out {other}
@@ -57,5 +57,9 @@ tv-lens lens {model} --task my_pairs.json --out mine
 # what else there is
 tv-lens tasks
 tv-lens models"""
-    return [f"In Python, with the vector of {name} after layer {layer}:", f"```python\n{python}\n```",
-            "From a shell:", f"```sh\n{shell}\n```"]  # fmt: skip
+    return [
+        f"In Python, with the vector of {name} after layer {layer}:",
+        f"```python\n{python}\n```",
+        "From a shell:",
+        f"```sh\n{shell}\n```",
+    ]

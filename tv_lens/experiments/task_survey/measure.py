@@ -67,12 +67,22 @@ class SurveySize:
     circuit_screen: int | None = None
 
     def __post_init__(self) -> None:
-        least = dict(contexts=1, dev=1, layer_step=1, queries=2, random_vectors=1, td_prompts=11, patch_pairs=1,
-                     patch_shots=2, patch_layer_step=1)  # fmt: skip
+        least = dict(
+            contexts=1,
+            dev=1,
+            layer_step=1,
+            queries=2,
+            random_vectors=1,
+            td_prompts=11,
+            patch_pairs=1,
+            patch_shots=2,
+            patch_layer_step=1,
+        )
         for key, low in least.items():
             if getattr(self, key) < low:
-                raise InvalidArgument(f"A survey's {key} is too small.", got=getattr(self, key),
-                                      allowed=f"{low} or more")  # fmt: skip
+                raise InvalidArgument(
+                    f"A survey's {key} is too small.", got=getattr(self, key), allowed=f"{low} or more"
+                )
 
 
 # On one CPU thread and a model of 135M parameters, four tasks take about three minutes, six, and twenty.
@@ -86,10 +96,19 @@ SIZES = {
 
 
 def survey(
-    model: HookedModel, tasks: Tasks, *, shots: int = 10, size: SurveySize | str = "standard", n: int | None = None,
-    seed: int = 0, template: Template | None = None, matched: Tasks | None = None, say: Say | None = None,
-    run: RunLike = None, progress: bool = True,
-) -> TaskSurvey:  # fmt: skip
+    model: HookedModel,
+    tasks: Tasks,
+    *,
+    shots: int = 10,
+    size: SurveySize | str = "standard",
+    n: int | None = None,
+    seed: int = 0,
+    template: Template | None = None,
+    matched: Tasks | None = None,
+    say: Say | None = None,
+    run: RunLike = None,
+    progress: bool = True,
+) -> TaskSurvey:
     """Where each task is encoded in a model, the vector that carries it, and what patching it does.
 
     Args:
@@ -127,9 +146,15 @@ def survey(
     size, asked, named = _size(size, n), _asked(tasks), named_tasks(tasks)
     twins = None if matched is None else list(named_tasks(matched).values())
     _check(model, named, shots, size, template)
-    config = {"model": model_described(model), "tasks": {name: task.fingerprint for name, task in named.items()},
-              "matched": None if twins is None else {task.name: task.fingerprint for task in twins}, "shots": shots,
-              "size": size, "seed": seed, "template": template}  # fmt: skip
+    config = {
+        "model": model_described(model),
+        "tasks": {name: task.fingerprint for name, task in named.items()},
+        "matched": None if twins is None else {task.name: task.fingerprint for task in twins},
+        "shots": shots,
+        "size": size,
+        "seed": seed,
+        "template": template,
+    }
     with whole(run, verb="survey", config=config):
         stages = _Stages(model, named, shots, size, seed, template, Clock(say), run, progress)
         return _measure(stages, asked, twins)
@@ -153,22 +178,38 @@ def _measure(stages: _Stages, asked: dict[str, str | None], twins: list[Task] | 
     lifted = {name: lifts(sweep) for name, sweep in evaluations.items()}
     order = sorted(named, key=lambda name: (bool(unbeaten(lifted[name])), -lifted[name]["zero-shot"]["mean"]))
     with stages.clock.stage("patching", f"patching {counted(size.patch_pairs, 'pair')} of prompts, layer by token"):
-        patched, skipped = _patched(model, [named[name] for name in order], size, stages.template, stages.seed,
-                                    stages.progress, stages.run)  # fmt: skip
+        patched, skipped = _patched(
+            model, [named[name] for name in order], size, stages.template, stages.seed, stages.progress, stages.run
+        )
 
     # 6. which edges read the best vector
     circuit, why_not = None, "" if size.circuit_queries else f"the size {size.name!r} leaves it out"
     if size.circuit_queries:
         words = f"{order[0]}: the edges that decode its vector, on {size.circuit_queries} queries"
         with stages.clock.stage("circuit", words):
-            circuit, why_not = _decoded(model, named[order[0]], vectors[order[0]], size, stages.template,
-                                        stages.options)  # fmt: skip
+            circuit, why_not = _decoded(
+                model, named[order[0]], vectors[order[0]], size, stages.template, stages.options
+            )
     return TaskSurvey(
-        model=model_card(model), source=model.name, asked=asked, settings=stages.settings(), tasks=named, audits=audits,
-        vectors=vectors, evaluations=evaluations, decodability=encoded, matched=matched, map=drawn, patching=patched,
-        skipped=skipped, circuit=circuit, circuit_skipped=why_not, seconds=stages.clock.seconds, versions=versions(),
+        model=model_card(model),
+        source=model.name,
+        asked=asked,
+        settings=stages.settings(),
+        tasks=named,
+        audits=audits,
+        vectors=vectors,
+        evaluations=evaluations,
+        decodability=encoded,
+        matched=matched,
+        map=drawn,
+        patching=patched,
+        skipped=skipped,
+        circuit=circuit,
+        circuit_skipped=why_not,
+        seconds=stages.clock.seconds,
+        versions=versions(),
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    )  # fmt: skip
+    )
 
 
 # ------------------------------------------------------------------------------------------------ what is asked
@@ -199,14 +240,20 @@ def _check(
     if shots < 1:
         raise InvalidArgument("A task vector needs demonstrations.", got=f"shots={shots}", allowed="1 or more")
     if size.layer_step > model.n_layers or size.patch_layer_step > model.n_layers:
-        raise InvalidArgument("The size's layer step is larger than the model.", allowed=f"1 to {model.n_layers}",
-                              got=f"layer_step={size.layer_step}, "
-                              f"patch_layer_step={size.patch_layer_step}")  # fmt: skip
+        raise InvalidArgument(
+            "The size's layer step is larger than the model.",
+            allowed=f"1 to {model.n_layers}",
+            got=f"layer_step={size.layer_step}, patch_layer_step={size.patch_layer_step}",
+        )
     for task in named.values():
         for split in ("train", "dev", "test"):
             if not task.split(split):
-                raise EmptySelection(f"The task {task.name!r} has no {split} pairs.", got=f"{len(task)} pairs",
-                                     allowed="some tens of pairs", do="add pairs to the task.")  # fmt: skip
+                raise EmptySelection(
+                    f"The task {task.name!r} has no {split} pairs.",
+                    got=f"{len(task)} pairs",
+                    allowed="some tens of pairs",
+                    do="add pairs to the task.",
+                )
             model.tokens(task.prompts(shots, 1, split=split, template=template).tokenize(model).tokens)
 
 
@@ -239,9 +286,18 @@ class _Stages:
     def settings(self) -> dict[str, Any]:
         """What was asked for, as the summary holds it."""
         size, shown = self.size, self.template or next(iter(self.named.values())).template
-        return {"shots": self.shots, "seed": self.seed, "size": size.name, "template": shown.name,
-                "queries": size.queries, "contexts": size.contexts, "dev": size.dev, "td_prompts": size.td_prompts,
-                "td_shots": list(self.td_shots), "random_vectors": size.random_vectors}  # fmt: skip
+        return {
+            "shots": self.shots,
+            "seed": self.seed,
+            "size": size.name,
+            "template": shown.name,
+            "queries": size.queries,
+            "contexts": size.contexts,
+            "dev": size.dev,
+            "td_prompts": size.td_prompts,
+            "td_shots": list(self.td_shots),
+            "random_vectors": size.random_vectors,
+        }
 
     def vectors(self) -> tuple[dict[str, Mapping[int, TaskVector]], dict[str, TaskVector]]:
         """Each task's vectors by layer, and the one at the layer that is best on development queries."""
@@ -250,30 +306,51 @@ class _Stages:
         method = ResidualMean(shots=self.shots, contexts=size.contexts, layers=layers, dev=size.dev, template=template)
         candidates, chosen = {}, {}
         for name, task in self.named.items():
-            words = (f"{name}: a vector from {size.contexts} prompts of {counted(self.shots, 'demonstration')}, "
-                     f"tried at {len(layers)} layers on development queries")  # fmt: skip
+            words = (
+                f"{name}: a vector from {size.contexts} prompts of {counted(self.shots, 'demonstration')}, "
+                f"tried at {len(layers)} layers on development queries"
+            )
             with self.clock.stage("vectors", words):
-                candidates[name] = method.at_layers(self.model, task, run=inside(self.run, f"{name} contexts"),
-                                                    **self.options)  # fmt: skip
-                selection = layer_sweep(self.model, task, candidates[name], template=template or task.template,
-                                        n=size.dev, run=inside(self.run, f"{name} layers"), **self.options)  # fmt: skip
+                candidates[name] = method.at_layers(
+                    self.model, task, run=inside(self.run, f"{name} contexts"), **self.options
+                )
+                selection = layer_sweep(
+                    self.model,
+                    task,
+                    candidates[name],
+                    template=template or task.template,
+                    n=size.dev,
+                    run=inside(self.run, f"{name} layers"),
+                    **self.options,
+                )
                 chosen[name] = replace(candidates[name][selection.provenance["chosen"]], selection=selection)
         return candidates, chosen
 
     def evaluations(
         self, candidates: Mapping[str, Mapping[int, TaskVector]], vectors: Mapping[str, TaskVector]
-    ) -> dict[str, Sweep]:  # fmt: skip
+    ) -> dict[str, Sweep]:
         """What each task's vector does on test queries, beside the controls."""
         found = {}
         for i, (name, task) in enumerate(self.named.items()):
             count = min(self.size.queries, len(task.split("test")))
-            words = (f"{name}: {count} test queries without and with demonstrations, with the vector, and with control "
-                     "vectors")  # fmt: skip
+            words = (
+                f"{name}: {count} test queries without and with demonstrations, with the vector, and with control "
+                "vectors"
+            )
             with self.clock.stage("evaluation", words):
                 other = _other(list(candidates.values()), i, vectors[name])
-                found[name] = evaluate(self.model, vectors[name], task, n=self.size.queries, shots=self.shots,
-                                       other=other, random_seeds=self.size.random_vectors, template=self.template,
-                                       run=inside(self.run, f"{name} evaluation"), **self.options)  # fmt: skip
+                found[name] = evaluate(
+                    self.model,
+                    vectors[name],
+                    task,
+                    n=self.size.queries,
+                    shots=self.shots,
+                    other=other,
+                    random_seeds=self.size.random_vectors,
+                    template=self.template,
+                    run=inside(self.run, f"{name} evaluation"),
+                    **self.options,
+                )
         return found
 
     def readings(self, twins: list[Task] | None) -> tuple[Decodability, Decodability | None, RepresentationMap]:
@@ -286,12 +363,18 @@ class _Stages:
         if twins is not None:
             names = listed([task.name for task in twins])
             with self.clock.stage("decodability", f"decodability of tasks over the same inputs ({names})"):
-                matched = decodability(self.model, twins, shots=self.td_shots,
-                                       run=inside(self.run, "decodability of matched tasks"), **read)  # fmt: skip
+                matched = decodability(
+                    self.model,
+                    twins,
+                    shots=self.td_shots,
+                    run=inside(self.run, "decodability of matched tasks"),
+                    **read,
+                )
         layer = encoded.best_layer()
         with self.clock.stage("map", f"a map of the prompts at layer {layer}"):
-            drawn = representation_map(self.model, tasks, layer, shots=min(size.map_shots, self.shots),
-                                       run=inside(self.run, "map"), **read)  # fmt: skip
+            drawn = representation_map(
+                self.model, tasks, layer, shots=min(size.map_shots, self.shots), run=inside(self.run, "map"), **read
+            )
         return encoded, matched, drawn
 
 
@@ -303,18 +386,34 @@ def _other(candidates: Sequence[Mapping[int, TaskVector]], i: int, vector: TaskV
 
 
 def _patched(
-    model: HookedModel, tasks: Sequence[Task], size: SurveySize, template: Template | None, seed: int, progress: bool,
+    model: HookedModel,
+    tasks: Sequence[Task],
+    size: SurveySize,
+    template: Template | None,
+    seed: int,
+    progress: bool,
     run: RunLike = None,
-) -> tuple[Sweep | None, dict[str, str]]:  # fmt: skip
+) -> tuple[Sweep | None, dict[str, str]]:
     """The patching sweep of the first task whose prompts line up token by token, and why others were passed over."""
     layers = list(range(size.patch_layer_step - 1, model.n_layers, size.patch_layer_step))
     skipped = {}
     for task in tasks:
         try:
-            pairs = task.pairs(size.patch_shots, min(size.patch_pairs, len(task.split("test"))),
-                               corrupt="shuffle_labels", seed=seed, template=template)  # fmt: skip
-            swept = patch(model, pairs, sites("resid_post", layer=layers), over=("layer", "pos"),
-                          run=inside(run, f"{task.name} patching"), progress=progress)  # fmt: skip
+            pairs = task.pairs(
+                size.patch_shots,
+                min(size.patch_pairs, len(task.split("test"))),
+                corrupt="shuffle_labels",
+                seed=seed,
+                template=template,
+            )
+            swept = patch(
+                model,
+                pairs,
+                sites("resid_post", layer=layers),
+                over=("layer", "pos"),
+                run=inside(run, f"{task.name} patching"),
+                progress=progress,
+            )
             return swept, skipped
         except (EmptySelection, PromptError) as error:
             skipped[task.name] = error.what
@@ -322,15 +421,28 @@ def _patched(
 
 
 def _decoded(
-    model: HookedModel, task: Task, vector: TaskVector, size: SurveySize, template: Template | None,
+    model: HookedModel,
+    task: Task,
+    vector: TaskVector,
+    size: SurveySize,
+    template: Template | None,
     options: dict[str, Any],
 ) -> tuple[TaskCircuit | None, str]:
     """The circuit that decodes a vector, or why there is none."""
     if vector.site.layer == model.n_layers - 1:
         return None, "the vector works best at the last layer, which nothing reads"
     try:
-        found = circuit_of_task(model, task, vector, n=size.circuit_queries, held_out=3 * size.circuit_queries // 2,
-                                random=2, screen=size.circuit_screen, template=template, **options)  # fmt: skip
+        found = circuit_of_task(
+            model,
+            task,
+            vector,
+            n=size.circuit_queries,
+            held_out=3 * size.circuit_queries // 2,
+            random=2,
+            screen=size.circuit_screen,
+            template=template,
+            **options,
+        )
     except (EmptySelection, PromptError, InvalidArgument) as error:  # no foils, or no difference to explain
         return None, error.what
     return found, ""

@@ -51,8 +51,10 @@ def survey_page(result: TaskSurvey, *, out: str | Path = "report") -> Page:
         Section("How it was measured", *_measured(result)),
     ]
     made = result.versions
-    footer = (f"Made {result.created} by tv_lens {made.get('tv_lens', '')}. Every number of this page is in "
-              "`summary.json` beside it, with its interval.")  # fmt: skip
+    footer = (
+        f"Made {result.created} by tv_lens {made.get('tv_lens', '')}. Every number of this page is in "
+        "`summary.json` beside it, with its interval."
+    )
     first, second = result.sentences()
     return page(f"Task vectors in {result.model['name']}", sections, lead=f"**{first}**\n\n{second}", footer=footer)
 
@@ -107,8 +109,12 @@ def _by_layer(result: TaskSurvey) -> list[Any]:
         "The layer was chosen on these development queries, so the peak flatters a little. The table of controls "
         "below is on test queries that neither the vector nor the choice has seen."
     )
-    return [text, plot(sweep, title="First-token accuracy with the vector of each layer, development queries"),
-            Table(pd.DataFrame(rows, columns=columns)), caution]  # fmt: skip
+    return [
+        text,
+        plot(sweep, title="First-token accuracy with the vector of each layer, development queries"),
+        Table(pd.DataFrame(rows, columns=columns)),
+        caution,
+    ]
 
 
 def _selections(result: TaskSurvey) -> Sweep:
@@ -131,8 +137,9 @@ def _decodability(result: TaskSurvey) -> list[Any]:
             f"**Tasks over the same inputs** ({', '.join(result.matched.tasks)}). Here the query gives nothing away, "
             "and only the examples' answers tell the tasks apart. What rises with layers and shots is the model's "
             "own inference.",
-            _curves(result.matched), _beside(result.matched),
-        ]  # fmt: skip
+            _curves(result.matched),
+            _beside(result.matched),
+        ]
     else:
         parts += [_input_caution(found), _curves(found), _beside(found)]
     shots = result.map.provenance.get("shots")
@@ -145,7 +152,7 @@ def _decodability(result: TaskSurvey) -> list[Any]:
         "Near points are prompts that the model treats alike; hover to read them. “null” are prompts whose answers "
         "are random.",
         plot(result.map, height=460),
-    ]  # fmt: skip
+    ]
     return [part for part in parts if part != ""]
 
 
@@ -160,8 +167,12 @@ def _input_caution(found: Decodability) -> str:
 
 def _curves(found: Decodability) -> Any:
     names = f"{len(found.tasks)} tasks" if len(found.tasks) > 3 else ", ".join(found.tasks)
-    return plot(found.over_tasks(), title=f"Task decodability by layer, mean of {names}", mark=found.best_layer(),
-                mark_label=f"best: layer {found.best_layer()}")  # fmt: skip
+    return plot(
+        found.over_tasks(),
+        title=f"Task decodability by layer, mean of {names}",
+        mark=found.best_layer(),
+        mark_label=f"best: layer {found.best_layer()}",
+    )
 
 
 def _beside(found: Decodability) -> Table:
@@ -169,13 +180,22 @@ def _beside(found: Decodability) -> Table:
     frame = found.summary(layer)
     frame = frame[frame["shots"] == shots]
     rows = [
-        (row["task"], _with_limits(row),
-         f"{row['label shuffle']:.2f} [{row['chance low']:.2f}, {row['chance high']:.2f}]",
-         *(f"{row[name]:.2f}" for name in ("embedding", "surface tokens", "surface characters")))
+        (
+            row["task"],
+            _with_limits(row),
+            f"{row['label shuffle']:.2f} [{row['chance low']:.2f}, {row['chance high']:.2f}]",
+            *(f"{row[name]:.2f}" for name in ("embedding", "surface tokens", "surface characters")),
+        )
         for row in frame.to_dict(orient="records")
-    ]  # fmt: skip
-    columns = ["task", "decodability [95% interval]", "shuffled names [95%]", "embedding", "answer tokens",
-               "answer characters"]  # fmt: skip
+    ]
+    columns = [
+        "task",
+        "decodability [95% interval]",
+        "shuffled names [95%]",
+        "embedding",
+        "answer tokens",
+        "answer characters",
+    ]
     caption = f"Per task at layer {layer}, {shots} shots, beside what the same vote finds without the model"
     return Table(pd.DataFrame(rows, columns=columns), caption)
 
@@ -282,10 +302,12 @@ def _joined(sweeps: Mapping[str, Sweep], axis: str, name: str) -> Sweep:
     grid = np.full((most, first.values.sizes[axis], len(sweeps)), np.nan)
     for i, sweep in enumerate(sweeps.values()):
         grid[: sweep.n, :, i] = sweep.values.values
-    values = xr.DataArray(grid, dims=("example", axis, "task"),
-                          coords={axis: first.values[axis].values, "task": list(sweeps)})  # fmt: skip
-    return Sweep(values, "first-token accuracy", first.units, first.sign, name=name,
-                 allow_missing=bool(np.isnan(grid).any()))  # fmt: skip
+    values = xr.DataArray(
+        grid, dims=("example", axis, "task"), coords={axis: first.values[axis].values, "task": list(sweeps)}
+    )
+    return Sweep(
+        values, "first-token accuracy", first.units, first.sign, name=name, allow_missing=bool(np.isnan(grid).any())
+    )
 
 
 def _audit(result: TaskSurvey) -> list[Any]:
@@ -293,8 +315,16 @@ def _audit(result: TaskSurvey) -> list[Any]:
     for name, audit in result.audits.items():
         vector, few = (_with_limits(result.accuracy(name, key)) for key in ("vector", "few-shot"))
         shares = (audit.single_token_share, audit.ambiguous_first_token_share)
-        rows.append((name, vector, few, f"{audit.majority_rate:.2f} (“{audit.majority_answer}”)",
-                     f"{audit.copy_rate:.2f}", *(f"{share:.0%}" for share in shares)))  # fmt: skip
+        rows.append(
+            (
+                name,
+                vector,
+                few,
+                f"{audit.majority_rate:.2f} (“{audit.majority_answer}”)",
+                f"{audit.copy_rate:.2f}",
+                *(f"{share:.0%}" for share in shares),
+            )
+        )
     columns = ["task", "vector", "few-shot", "one guess", "copying", "one token", "ambiguous"]
     text = (
         "Beside the accuracies, what guessing would score by first token: giving one answer always, or copying the "
@@ -331,8 +361,13 @@ def _measured(result: TaskSurvey) -> list[Any]:
     if result.patching is not None:
         how = result.patching.provenance
         redrawn = "; redrawn from words of one token shape" if how.get("redrawn") else ""
-        rows += [("patching", f"{result.patching.n} pairs, {how['rows']} patched runs, plan “{how['plan']}”, "
-                  f"{how['seconds']:.0f} s{redrawn}")]  # fmt: skip
+        rows += [
+            (
+                "patching",
+                f"{result.patching.n} pairs, {how['rows']} patched runs, plan “{how['plan']}”, "
+                f"{how['seconds']:.0f} s{redrawn}",
+            )
+        ]
     return [text, Table(pd.DataFrame(rows, columns=["", "what"]))]
 
 

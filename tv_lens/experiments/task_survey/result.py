@@ -26,8 +26,12 @@ from tv_lens.tasks.definition import Task
 
 FORMAT = "tv_lens.survey/1"
 AGAINST = ("zero-shot", "random vector", "other task's vector", "Null vector")  # what a task vector is held against
-_SAID = {"zero-shot": "the bare prompt", "random vector": "a random vector",
-         "other task's vector": "another task's vector", "Null vector": "the Null vector"}  # fmt: skip
+_SAID = {
+    "zero-shot": "the bare prompt",
+    "random vector": "a random vector",
+    "other task's vector": "another task's vector",
+    "Null vector": "the Null vector",
+}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -129,11 +133,17 @@ class TaskSurvey:
     def _verdict(self) -> str:
         """Which vectors certainly do more than all that they are held against, and which do not."""
         against = "the bare prompt, a random vector, another task's and the Null task's"
-        failing = {name: _either([_SAID[one] for one in unbeaten(self.lifts[name])])
-                   for name in self.tasks if name not in self.working}  # fmt: skip
+        failing = {
+            name: _either([_SAID[one] for one in unbeaten(self.lifts[name])])
+            for name in self.tasks
+            if name not in self.working
+        }
         if len(self.tasks) == 1:
-            return (f"At 95% confidence it is not above {failing[self.best]}." if failing
-                    else f"At 95% confidence it is above {against}.")  # fmt: skip
+            return (
+                f"At 95% confidence it is not above {failing[self.best]}."
+                if failing
+                else f"At 95% confidence it is above {against}."
+            )
         if not self.working:
             return f"At 95% confidence, none of the {len(self.tasks)} vectors is above all of {against}."
         text = f"At 95% confidence, {len(self.working)} of {len(self.tasks)} vectors are above {against} "
@@ -145,16 +155,24 @@ class TaskSurvey:
     def summary(self) -> dict[str, Any]:
         """Every number of the report with its interval, as JSON holds it; `docs/report.md` explains the keys."""
         found = {
-            "format": FORMAT, "created": self.created, "answer": self.answer(), "best_task": self.best,
-            "working_tasks": self.working, "model": {**self.model, "source": self.source}, "settings": self.settings,
+            "format": FORMAT,
+            "created": self.created,
+            "answer": self.answer(),
+            "best_task": self.best,
+            "working_tasks": self.working,
+            "model": {**self.model, "source": self.source},
+            "settings": self.settings,
             "tasks": {name: self._task_summary(name) for name in self.tasks},
             "decodability": _decodability_summary(self.decodability),
             "matched_decodability": None if self.matched is None else _decodability_summary(self.matched),
             "map": _map_summary(self.map),
             "patching": None if self.patching is None else _patching_summary(self.patching, self.recovery),
-            "circuit": None if self.circuit is None else self.circuit.summary(), "circuit_skipped": self.circuit_skipped,
-            "patching_skipped": self.skipped, "seconds": self.seconds, "versions": self.versions,
-        }  # fmt: skip
+            "circuit": None if self.circuit is None else self.circuit.summary(),
+            "circuit_skipped": self.circuit_skipped,
+            "patching_skipped": self.skipped,
+            "seconds": self.seconds,
+            "versions": self.versions,
+        }
         return plain(found, "summary")
 
     def _task_summary(self, name: str) -> dict[str, Any]:
@@ -164,16 +182,27 @@ class TaskSurvey:
             for condition in table["condition"].values
         }
         return {
-            "task": self.asked.get(name), "description": task.description, "source": task.source, "pairs": len(task),
-            "fingerprint": task.fingerprint, "audit": self.audits[name].to_dict(),
+            "task": self.asked.get(name),
+            "description": task.description,
+            "source": task.source,
+            "pairs": len(task),
+            "fingerprint": task.fingerprint,
+            "audit": self.audits[name].to_dict(),
             "cautions": self.audits[name].cautions,
-            "layer": vector.site.layer, "accuracy": accuracy,
-            "lift": self.lifts[name], "unbeaten": unbeaten(self.lifts[name]),
+            "layer": vector.site.layer,
+            "accuracy": accuracy,
+            "lift": self.lifts[name],
+            "unbeaten": unbeaten(self.lifts[name]),
             "other_task": self.evaluations[name].provenance["other_task"],
             "by_layer": records(vector.selection),
-            "vector": {"file": self.vector_files[name], "site": str(vector.site), "norm": vector.norm,
-                       "method": vector.method, "prompts": vector.prompts},
-        }  # fmt: skip
+            "vector": {
+                "file": self.vector_files[name],
+                "site": str(vector.site),
+                "norm": vector.norm,
+                "method": vector.method,
+                "prompts": vector.prompts,
+            },
+        }
 
     # ---------------------------------------------------------------------------------------------------- files
 
@@ -239,29 +268,48 @@ def unbeaten(found: Mapping[str, Interval]) -> list[str]:
 def _decodability_summary(found: Decodability) -> dict[str, Any]:
     made = found.sweep.provenance
     return {
-        "tasks": list(found.tasks), "null": made["null"], "chance": found.chance, "k": made["k"], "n": made["n"],
-        "distance": made["distance"], "inputs": made["inputs"], "best_layer": found.best_layer(),
-        "mean_over_tasks": records(found.over_tasks()), "by_task": records(found.sweep),
+        "tasks": list(found.tasks),
+        "null": made["null"],
+        "chance": found.chance,
+        "k": made["k"],
+        "n": made["n"],
+        "distance": made["distance"],
+        "inputs": made["inputs"],
+        "best_layer": found.best_layer(),
+        "mean_over_tasks": records(found.over_tasks()),
+        "by_task": records(found.sweep),
         "controls": records(found.controls),
         "chance_band": found.chance_band().to_dataframe().round(6).reset_index().to_dict(orient="records"),
-    }  # fmt: skip
+    }
 
 
 def _map_summary(found: RepresentationMap) -> dict[str, Any]:
     points = found.to_frame()[["x", "y", "task"]].round(5)
-    return {"site": found.site, "method": found.method, "shots": found.provenance.get("shots"),
-            "explained": found.explained, "points": points.to_dict(orient="records")}  # fmt: skip
+    return {
+        "site": found.site,
+        "method": found.method,
+        "shots": found.provenance.get("shots"),
+        "explained": found.explained,
+        "points": points.to_dict(orient="records"),
+    }
 
 
 def _patching_summary(sweep: Sweep, recovery: Sweep | None) -> dict[str, Any]:
     clean, corrupted = (interval_of(sweep.baselines()[key]) for key in ("clean", "corrupted"))
     return {
-        "task": sweep.provenance["prompts"]["task"], "direction": sweep.provenance["direction"], "corrupt":
-        sweep.provenance["prompts"]["corrupt"], "metric": sweep.metric, "units": sweep.units, "sign": sweep.sign,
-        "clean": clean, "corrupted": corrupted, "best": sweep.best(), "cells": records(sweep),
+        "task": sweep.provenance["prompts"]["task"],
+        "direction": sweep.provenance["direction"],
+        "corrupt": sweep.provenance["prompts"]["corrupt"],
+        "metric": sweep.metric,
+        "units": sweep.units,
+        "sign": sweep.sign,
+        "clean": clean,
+        "corrupted": corrupted,
+        "best": sweep.best(),
+        "cells": records(sweep),
         "recovery": None if recovery is None else records(recovery),
         "provenance": sweep.provenance,
-    }  # fmt: skip
+    }
 
 
 def _plain(found: Mapping[str, float]) -> str:

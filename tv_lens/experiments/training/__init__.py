@@ -8,6 +8,14 @@ from tv_lens.experiments.training.result import Emergence, coupling
 from tv_lens.experiments.training.timing import ChangePoints, Coupling
 
 __all__ = [
-    "ChangePoints", "Coupling", "Emergence", "EmergenceSize", "TrainingMap", "coupling", "emergence", "emergence_page",
-    "plot_emergence", "plot_training_map",
-]  # fmt: skip
+    "ChangePoints",
+    "Coupling",
+    "Emergence",
+    "EmergenceSize",
+    "TrainingMap",
+    "coupling",
+    "emergence",
+    "emergence_page",
+    "plot_emergence",
+    "plot_training_map",
+]

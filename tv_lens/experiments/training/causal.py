@@ -65,10 +65,17 @@ def _vector_layer(matrix: Sweep | None, n_layers: int) -> int | None:
 
 
 def causes(
-    result: Emergence, load: Callable[[int], Regressor], *, n: int, circuits: int, draw: int,
-    config: Mapping[str, Any], run: RunLike,
-    clock: Clock, progress: bool,
-) -> dict[str, Any]:  # fmt: skip
+    result: Emergence,
+    load: Callable[[int], Regressor],
+    *,
+    n: int,
+    circuits: int,
+    draw: int,
+    config: Mapping[str, Any],
+    run: RunLike,
+    clock: Clock,
+    progress: bool,
+) -> dict[str, Any]:
     """The causal fields: patching and ablation at the middle and last checkpoint, circuits before and at the last.
 
     Decoding circuits are those of vectors at the layer where patches of answers tell most at the last checkpoint.
@@ -96,11 +103,19 @@ def causes(
     for step in patching:
         held = {**config, "step": step, "n": n}
         with clock.stage("patching", f"step {step}: patching each task's mean into each task's episodes"):
-            patched[step] = _kept(inside(run, f"patching {step}"), "patch_matrix", held,
-                                  partial(patch_matrix, networks[step], n=n, contexts=4 * n, **options))  # fmt: skip
+            patched[step] = _kept(
+                inside(run, f"patching {step}"),
+                "patch_matrix",
+                held,
+                partial(patch_matrix, networks[step], n=n, contexts=4 * n, **options),
+            )
         with clock.stage("heads", f"step {step}: taking out each head"):
-            ablated[step] = _kept(inside(run, f"heads {step}"), "head_ablation", held,
-                                  partial(head_ablation, networks[step], n=n, contexts=4 * n, **options))  # fmt: skip
+            ablated[step] = _kept(
+                inside(run, f"heads {step}"),
+                "head_ablation",
+                held,
+                partial(head_ablation, networks[step], n=n, contexts=4 * n, **options),
+            )
     layer = _vector_layer(patched.get(at["last"]), networks[at["last"]].n_layers) if dissected else None
     for step in dissected:
         with clock.stage("circuits", f"step {step}: the circuit of each task"):
@@ -110,8 +125,13 @@ def causes(
                 decoding[step] = latent_circuits(networks[step], contrast=Injected(layer), **more, **options)
     asked = (("patching and head ablation", patching), ("circuits", dissected))
     left_out = {name: "not part of this size" for name, there in asked if not there}
-    return {"patch_matrices": patched, "ablations": ablated, "circuits": found, "decoding": decoding,
-            "left_out": left_out}  # fmt: skip
+    return {
+        "patch_matrices": patched,
+        "ablations": ablated,
+        "circuits": found,
+        "decoding": decoding,
+        "left_out": left_out,
+    }
 
 
 def _kept(run: RunLike, verb: str, config: Mapping[str, Any], make: Callable[[], Sweep]) -> Sweep:

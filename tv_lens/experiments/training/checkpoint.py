@@ -56,9 +56,17 @@ class CheckpointEpisodes:
 
     @classmethod
     def of(
-        cls, family: Family, *, n: int, probe_episodes: int, shots: int, k: int, n_label_shuffles: int, map_points: int,
+        cls,
+        family: Family,
+        *,
+        n: int,
+        probe_episodes: int,
+        shots: int,
+        k: int,
+        n_label_shuffles: int,
+        map_points: int,
         seed: int,
-    ) -> CheckpointEpisodes:  # fmt: skip
+    ) -> CheckpointEpisodes:
         """The episodes of a family.
 
         Args:
@@ -72,12 +80,17 @@ class CheckpointEpisodes:
             seed: the draws.
         """
         if family.n_tasks < 2 or family.points < 3:
-            raise InvalidArgument("Emergence is of several latent tasks, over several examples.",
-                                  got=f"{family.n_tasks} latent tasks, {family.points} examples",
-                                  allowed="2 or more, 3 or more")  # fmt: skip
+            raise InvalidArgument(
+                "Emergence is of several latent tasks, over several examples.",
+                got=f"{family.n_tasks} latent tasks, {family.points} examples",
+                allowed="2 or more, 3 or more",
+            )
         if not 1 <= k < n:
-            raise InvalidArgument("A task's own points must be able to fill the neighbourhood.", got=f"k={k}, n={n}",
-                                  allowed="k from 1 to n - 1")  # fmt: skip
+            raise InvalidArgument(
+                "A task's own points must be able to fill the neighbourhood.",
+                got=f"k={k}, n={n}",
+                allowed="k from 1 to n - 1",
+            )
         held_out = family.sample_each(n, (seed, _HELD_OUT))
         probe = family.sample_each(probe_episodes, (seed, _PROBE))
         places = np.linspace(0, family.points - 1, min(shots, family.points - 1) + 1)[1:].round().astype(int)
@@ -87,8 +100,19 @@ class CheckpointEpisodes:
         if best is not None:
             posterior = tuple(best.posterior(one.x, one.y)[:, places.tolist()] for one in (held_out, probe))
             predictive = Predictive.of(best, held_out)
-        return cls(family, held_out, probe, tuple(places.tolist()), k, n_label_shuffles, min(map_points, n), seed,
-                   {name: one.predict(held_out.x, held_out.y) for name, one in found.items()}, posterior, predictive)
+        return cls(
+            family,
+            held_out,
+            probe,
+            tuple(places.tolist()),
+            k,
+            n_label_shuffles,
+            min(map_points, n),
+            seed,
+            {name: one.predict(held_out.x, held_out.y) for name, one in found.items()},
+            posterior,
+            predictive,
+        )
 
     @property
     def groups(self) -> Int[Tensor, " task"]:
@@ -126,9 +150,12 @@ class CheckpointEpisodes:
         """
         held_out, last = self.held_out, self.shots[-1]
         answers = held_out.y[:, :last].sort(dim=1).values
-        features = {("token", "x"): held_out.x[:, last], ("token", "y"): held_out.y[:, last - 1 : last],
-                    ("answers", "x"): answers,
-                    ("answers", "y"): answers}  # fmt: skip
+        features = {
+            ("token", "x"): held_out.x[:, last],
+            ("token", "y"): held_out.y[:, last - 1 : last],
+            ("answers", "x"): answers,
+            ("answers", "y"): answers,
+        }
 
         def hits(control: str, token: str) -> np.ndarray:
             voted = leave_one_out(features[control, token], held_out.task, self.k, seed=self.seed)
@@ -179,8 +206,10 @@ def _of_points(points: Float[Tensor, "point d"], episodes: CheckpointEpisodes, l
     """Decodability, its band of chance and the silhouettes at one place."""
     labels, placed = episodes.held_out.task, prepared(points)
     index, far = neighbours(placed, episodes.k, episodes.seed)
-    found = {"td": episodes.by_task(vote(labels, index, far, episodes.seed) == labels),
-             "separability": episodes.by_task(silhouettes(placed, labels))}  # fmt: skip
+    found = {
+        "td": episodes.by_task(vote(labels, index, far, episodes.seed) == labels),
+        "separability": episodes.by_task(silhouettes(placed, labels)),
+    }
     if last:
         found["td_chance"] = _shuffled_shares(labels, index, far, episodes)
     if episodes.grouped:
@@ -196,7 +225,7 @@ def _of_points(points: Float[Tensor, "point d"], episodes: CheckpointEpisodes, l
 
 def _shuffled_shares(
     labels: Tensor, index: Tensor, far: Tensor, episodes: CheckpointEpisodes
-) -> Float[np.ndarray, "shuffle task"]:  # fmt: skip
+) -> Float[np.ndarray, "shuffle task"]:
     """Each class's share when labels are shuffled; all shuffles in one vote, as so many separate worlds."""
     random = np.random.default_rng([episodes.seed, 2])
     n, n_tasks, n_shuffles = len(labels), episodes.family.n_tasks, episodes.n_label_shuffles
@@ -230,9 +259,11 @@ def _read_out(points: Tensor, fitted: Tensor, shots: int, episodes: CheckpointEp
     """How well a linear probe, fitted on other episodes, reads the posterior."""
     truth, targets = (one[:, shots] for one in episodes.posterior)
     said = PosteriorProbe.fit(fitted, targets).log_probabilities(points)
-    return {"readout_nats": episodes.by_task(nats_between(truth, said)),
-            "readout_error": episodes.by_task((truth - said.exp()).square().sum(-1)),
-            "readout_size": episodes.by_task((truth - targets.mean(0)).square().sum(-1))}  # fmt: skip
+    return {
+        "readout_nats": episodes.by_task(nats_between(truth, said)),
+        "readout_error": episodes.by_task((truth - said.exp()).square().sum(-1)),
+        "readout_size": episodes.by_task((truth - targets.mean(0)).square().sum(-1)),
+    }
 
 
 def _folded(values: list[np.ndarray], shape: Sequence[int]) -> np.ndarray:

@@ -42,11 +42,17 @@ def plot_training_map(result: TrainingMap, *, title: str | None = None, height: 
     tasks = list(dict.fromkeys(str(one) for one in result.points["task"].values))
     traces, states, ranges = map_traces(result.points, tasks, in_legend=True)
     title = title or f"Representations at {result.site} over training, {result.kind}"
-    text = (f"{result.points.sizes['point']} episodes after {result.shots} examples · {result.explained:.0%} of the "
-            "variance in the plane")
+    text = (
+        f"{result.points.sizes['point']} episodes after {result.shots} examples · {result.explained:.0%} of the "
+        "variance in the plane"
+    )
     figure = go.Figure(traces, theme.layout(title, text, height))
-    figure.update_layout(sliders=[slider(steps, states, 0)], margin=dict(b=128), showlegend=True,
-                         legend=dict(x=1.01, y=1, yanchor="top", xanchor="left"))  # fmt: skip
+    figure.update_layout(
+        sliders=[slider(steps, states, 0)],
+        margin=dict(b=128),
+        showlegend=True,
+        legend=dict(x=1.01, y=1, yanchor="top", xanchor="left"),
+    )
     for update, limits in zip((figure.update_xaxes, figure.update_yaxes), ranges, strict=True):
         update(**theme.axis(), range=limits, showticklabels=False)
     return Figure(title, text, f"Fitted as: {result.method}.", plotly=figure, height=height)
@@ -58,8 +64,15 @@ def plot_training_map(result: TrainingMap, *, title: str | None = None, height: 
 def training_view(result: Emergence) -> TrainingView:
     """What the scrubber shows of a result."""
     maps = {_MAP_TITLES.get(kind, kind): one.points for kind, one in result.maps.items()}
-    return TrainingView(result.name, result.mse(), result.td.sel(shots=result.shots), result.chance(),
-                        result.mean_ceiling(), levels(result), maps)
+    return TrainingView(
+        result.name,
+        result.mse(),
+        result.td.sel(shots=result.shots),
+        result.chance(),
+        result.mean_ceiling(),
+        levels(result),
+        maps,
+    )
 
 
 def levels(result: Emergence) -> dict[str, float]:
@@ -91,8 +104,11 @@ def decodability(result: Emergence, level: str = "task") -> Sweep:
     if result.ceiling is not None and level in result.ceiling.values["level"].values:
         lines["ceiling"] = result.mean_ceiling(level)
     words = {"task": "Decodability", "group": "Decodability of the group", "within": "Decodability within the group"}
-    return with_levels(result.td_curve(**place, level=level), lines,
-                       name=f"{words[level]} at the {place['token']}-token, layer {place['layer']}")  # fmt: skip
+    return with_levels(
+        result.td_curve(**place, level=level),
+        lines,
+        name=f"{words[level]} at the {place['token']}-token, layer {place['layer']}",
+    )
 
 
 def gains(result: Emergence, level: str = "task") -> Sweep:
@@ -105,8 +121,11 @@ def gains(result: Emergence, level: str = "task") -> Sweep:
         InvalidArgument: the best predictor of the family is not known.
     """
     if result.bayes is None or result.ceiling is None:
-        raise InvalidArgument("Nobody knows what there is to gain in this family.", got=result.family.kind,
-                              allowed="families with a Bayes-optimal reference")  # fmt: skip
+        raise InvalidArgument(
+            "Nobody knows what there is to gain in this family.",
+            got=result.family.kind,
+            allowed="families with a Bayes-optimal reference",
+        )
     loss, td = result.mse().values, result.td_curve(**result.best(level=level), level=level).values.astype(float)
     # episode by episode: most of what losses differ by is the episode's
     beside = result.references.average("shots").values
@@ -116,9 +135,14 @@ def gains(result: Emergence, level: str = "task") -> Sweep:
     both = [(blind - loss) / (blind - bayes).mean("example"), (td - chance) / (ceiling - chance)]
     parts = [one.reset_coords(drop=True).transpose("example", "step", "task") for one in both]
     values = xr.concat(parts, dim="curve").assign_coords(curve=["loss", "decodability"])
-    sweep = replace(result.mse(), values=values.transpose("example", "step", "curve", "task"), metric="gained",
-                    units="share of what there is to gain",
-                    sign="0: as without telling tasks apart; 1: as the Bayesian", zero=0.0)  # fmt: skip
+    sweep = replace(
+        result.mse(),
+        values=values.transpose("example", "step", "curve", "task"),
+        metric="gained",
+        units="share of what there is to gain",
+        sign="0: as without telling tasks apart; 1: as the Bayesian",
+        zero=0.0,
+    )
     return with_levels(sweep, {}, name="Loss and decodability, task by task")
 
 
@@ -126,8 +150,11 @@ def by_layer(result: Emergence, steps: Sequence[int], token: str) -> Sweep:
     """`example layer step task` of decodability at some checkpoints."""
     found = result.td.sel(shots=result.shots, token=token, step=list(steps))
     lines = {"chance": result.chance()}
-    return with_levels(replace(found, values=found.values.transpose("example", "layer", "step", "task")), lines,
-                       name=f"Decodability by layer, {token}-token")  # fmt: skip
+    return with_levels(
+        replace(found, values=found.values.transpose("example", "layer", "step", "task")),
+        lines,
+        name=f"Decodability by layer, {token}-token",
+    )
 
 
 def over_runs(results: Sequence[Emergence], what: str) -> Sweep | None:

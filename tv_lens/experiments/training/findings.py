@@ -24,16 +24,28 @@ from tv_lens.viz.theme import interval_text, number
 DISJOINT, MORE, OVERLAPPING, FUNCTIONS, OTHER = "disjoint", "more bases", "overlapping", "functions", "other"
 
 # Which figure of the paper shows what, by kind of family; each stands for one section of the page.
-_MAIN = {"training": "Fig. 2", "seeds": "Fig. 8", "timing": "Fig. 9", "layers": "Figs. 10, 11", "patching": "Fig. 7",
-         "heads": "Fig. 17"}
+_MAIN = {
+    "training": "Fig. 2",
+    "seeds": "Fig. 8",
+    "timing": "Fig. 9",
+    "layers": "Figs. 10, 11",
+    "patching": "Fig. 7",
+    "heads": "Fig. 17",
+}
 _AS_MAIN = {section: f"as {figure}" for section, figure in _MAIN.items()}
 FIGURES = {
-    DISJOINT: _MAIN, OTHER: _AS_MAIN,
+    DISJOINT: _MAIN,
+    OTHER: _AS_MAIN,
     MORE: {**_AS_MAIN, "training": "Fig. 12", "timing": "Fig. 13", "layers": "Fig. 13, by layer"},
     OVERLAPPING: {**_AS_MAIN, "training": "Fig. 14", "timing": "Fig. 15, over training", "layers": "Fig. 15"},
-    FUNCTIONS: {**_AS_MAIN, "training": "Fig. 16", "timing": "Fig. 16, decodability", "layers": "Fig. 16, by layer",
-                "heads": "Fig. 18"},
-}  # fmt: skip
+    FUNCTIONS: {
+        **_AS_MAIN,
+        "training": "Fig. 16",
+        "timing": "Fig. 16, decodability",
+        "layers": "Fig. 16, by layer",
+        "heads": "Fig. 18",
+    },
+}
 
 
 def kind_of(result: Emergence) -> str:
@@ -102,8 +114,9 @@ class Findings:
         """`example task`: the last loss as a multiple of a reference's."""
         last = self.result.mse().isel(step=-1)
         below = self.result.references.sel(reference=reference).average("shots").values.drop_vars("reference")
-        return replace(last, values=last.values.drop_vars("step"), denominator=below, units="times the reference's",
-                       zero=1.0)
+        return replace(
+            last, values=last.values.drop_vars("step"), denominator=below, units="times the reference's", zero=1.0
+        )
 
     def nearest(self, step: int, telling: Sequence[str]) -> Nearest:
         """The reference nearest to the predictions at a step, beside the Bayes-optimal one and the others.
@@ -117,8 +130,9 @@ class Findings:
         blind = means[[name for name in means.index if name not in telling]].idxmin()
         gap = found.sel(reference=str(blind)).values - found.sel(reference=telling[0]).values
         nearer = limits(replace(found, values=gap.reset_coords(drop=True), zero=0.0))
-        return Nearest(str(means.idxmin()), float(means[telling[0]]), float(means[blind]), nearer["low"],
-                       nearer["high"])  # fmt: skip
+        return Nearest(
+            str(means.idxmin()), float(means[telling[0]]), float(means[blind]), nearer["low"], nearer["high"]
+        )
 
     def ceiling(self) -> str:
         """The ceiling of decodability in words, empty where it is not known."""

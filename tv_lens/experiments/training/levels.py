@@ -12,5 +12,8 @@ TASK, GROUP, WITHIN = LEVELS = ("task", "group", "within")
 def chances(family: Family) -> dict[str, float]:
     """Decodability without any information, the mean over tasks, by level."""
     sizes = [family.groups.count(group) for group in family.groups]
-    return {TASK: 1 / len(sizes), GROUP: float(np.mean(sizes)) / len(sizes),
-            WITHIN: float(np.mean([1 / size for size in sizes]))}  # fmt: skip
+    return {
+        TASK: 1 / len(sizes),
+        GROUP: float(np.mean(sizes)) / len(sizes),
+        WITHIN: float(np.mean([1 / size for size in sizes])),
+    }

@@ -50,10 +50,17 @@ class TrainingMap:
 
     @classmethod
     def of(
-        cls, kind: str, points: Float[np.ndarray, "step point d"], means: Float[np.ndarray, "task d"], *,
+        cls,
+        kind: str,
+        points: Float[np.ndarray, "step point d"],
+        means: Float[np.ndarray, "task d"],
+        *,
         steps: Sequence[int],
-        labels: Sequence[str], token: str, layer: int, shots: int,
-    ) -> TrainingMap:  # fmt: skip
+        labels: Sequence[str],
+        token: str,
+        layer: int,
+        shots: int,
+    ) -> TrainingMap:
         """The map of a kind.
 
         Args:
@@ -70,31 +77,47 @@ class TrainingMap:
         axes = _directions(pooled) if kind == PCA else _directions(means.astype(np.float64) - means.mean(0), clouds[-1])
         placed = clouds @ axes
         spread = float((pooled**2).sum())
-        found = xr.DataArray(placed, dims=("step", "point", "axis"),
-                             coords={"step": list(steps), "axis": [0, 1], "task": ("point", list(labels))})  # fmt: skip
-        return cls(found, float((placed**2).sum() / spread) if spread > 0 else 0.0, f"resid_post[{layer}]@{token}",
-                   token, layer, shots, kind,
-                   f"{_HOW[kind]}; {_CENTRED}")  # fmt: skip
+        found = xr.DataArray(
+            placed,
+            dims=("step", "point", "axis"),
+            coords={"step": list(steps), "axis": [0, 1], "task": ("point", list(labels))},
+        )
+        return cls(
+            found,
+            float((placed**2).sum() / spread) if spread > 0 else 0.0,
+            f"resid_post[{layer}]@{token}",
+            token,
+            layer,
+            shots,
+            kind,
+            f"{_HOW[kind]}; {_CENTRED}",
+        )
 
     def to_frame(self) -> pd.DataFrame:
         """One row per step and point: step, point, x, y, task."""
         wide = self.points.transpose("step", "point", "axis")
         n_steps, n_points = wide.shape[:2]
-        return pd.DataFrame({
-            "step": np.repeat(wide["step"].values, n_points), "point": np.tile(np.arange(n_points), n_steps),
-            "x": wide.values[..., 0].ravel(), "y": wide.values[..., 1].ravel(),
-            "task": np.tile(wide["task"].values, n_steps),
-        })  # fmt: skip
+        return pd.DataFrame(
+            {
+                "step": np.repeat(wide["step"].values, n_points),
+                "point": np.tile(np.arange(n_points), n_steps),
+                "x": wide.values[..., 0].ravel(),
+                "y": wide.values[..., 1].ravel(),
+                "task": np.tile(wide["task"].values, n_steps),
+            }
+        )
 
     def __repr__(self) -> str:
         steps, points, _ = self.points.shape
-        return (f"TrainingMap({points} episodes at {steps} checkpoints, {self.site} after {self.shots} examples, "
-                f"{self.kind}: {self.explained:.0%} of variance)")  # fmt: skip
+        return (
+            f"TrainingMap({points} episodes at {steps} checkpoints, {self.site} after {self.shots} examples, "
+            f"{self.kind}: {self.explained:.0%} of variance)"
+        )
 
 
 def _directions(
     points: Float[np.ndarray, "n d"], beside: Float[np.ndarray, "m d"] | None = None
-) -> Float[np.ndarray, "d 2"]:  # fmt: skip
+) -> Float[np.ndarray, "d 2"]:
     """The two directions of largest variance, signs fixed; of the points beside where the first have too few."""
     found: list[np.ndarray] = []
     for cloud in (points, beside if beside is not None else points):

@@ -71,9 +71,16 @@ SIZES = {
 
 @renamed_keywords(source="network=")
 def emergence(
-    network: str | os.PathLike[str], *, seed: int = 0, size: EmergenceSize | str = "laptop", draw: int = 0,
-    run: RunLike = None, device: str | torch.device | None = None, say: Say | None = None, progress: bool = True,
-) -> Emergence:  # fmt: skip
+    network: str | os.PathLike[str],
+    *,
+    seed: int = 0,
+    size: EmergenceSize | str = "laptop",
+    draw: int = 0,
+    run: RunLike = None,
+    device: str | torch.device | None = None,
+    say: Say | None = None,
+    progress: bool = True,
+) -> Emergence:
     """An `Emergence`: loss, algorithm, decodability, read-out and maps of a network over its training.
 
     Args:
@@ -107,33 +114,72 @@ def emergence(
     clock = Clock(say)
     with clock.stage("references", f"{told.family.kind}: references on {size.n} episodes of each latent task"):
         episodes = CheckpointEpisodes.of(
-            told.family, n=size.n, probe_episodes=size.probe_episodes, shots=size.shots, k=size.k,
-            n_label_shuffles=size.n_label_shuffles, map_points=size.map_points, seed=draw,
-        )  # fmt: skip
-    config = {"training": told.to_json(), "weights": [embedded.mark(network, seed, step) for step in steps],
-              "steps": steps, "draw": draw, "n": size.n, "train": size.probe_episodes, "shots": size.shots, "k": size.k,
-              "deals": size.n_label_shuffles, "drawn": size.map_points}  # by old names: folders begun then go on
-    with clock.stage("checkpoints", f"{len(steps)} checkpoints up to step {steps[-1]}"), \
-         shards(inside(run, "checkpoints"), verb="emergence", config=config, total=len(steps)) as kept:  # fmt: skip
+            told.family,
+            n=size.n,
+            probe_episodes=size.probe_episodes,
+            shots=size.shots,
+            k=size.k,
+            n_label_shuffles=size.n_label_shuffles,
+            map_points=size.map_points,
+            seed=draw,
+        )
+    config = {
+        "training": told.to_json(),
+        "weights": [embedded.mark(network, seed, step) for step in steps],
+        "steps": steps,
+        "draw": draw,
+        "n": size.n,
+        "train": size.probe_episodes,
+        "shots": size.shots,
+        "k": size.k,
+        "deals": size.n_label_shuffles,
+        "drawn": size.map_points,
+    }  # by old names: folders begun then go on
+    with (
+        clock.stage("checkpoints", f"{len(steps)} checkpoints up to step {steps[-1]}"),
+        shards(inside(run, "checkpoints"), verb="emergence", config=config, total=len(steps)) as kept,
+    ):
         with progress_bar("emergence", len(steps), "checkpoints", progress, len(kept.done)) as bar:
             for i in kept.pending():
                 kept.put(i, measured(embedded.load(network, seed, steps[i], device), episodes))
                 bar.advance()
         arrays = [one.arrays for one in kept.all()]
     model = _card(network, seed, told, embedded.mark(network, seed, steps[-1]))
-    settings = {**asdict(size), "size": size.name, "draw": draw, "read after": list(episodes.shots), "tokens": list(TOKENS)}
+    settings = {
+        **asdict(size),
+        "size": size.name,
+        "draw": draw,
+        "read after": list(episodes.shots),
+        "tokens": list(TOKENS),
+    }
     provenance = {"verb": "emergence", **model, "n": size.n, "draw": draw, **kept.provenance}
     with clock.stage("results", "putting the measurements together"):
-        result = Emergence(model, told.family, settings, **_Labelled(episodes, steps, arrays, provenance).everything(),
-                           log=embedded.log(network, seed), seconds=clock.seconds, versions=versions(),
-                           created=datetime.now(timezone.utc).isoformat(timespec="seconds"))  # fmt: skip
+        result = Emergence(
+            model,
+            told.family,
+            settings,
+            **_Labelled(episodes, steps, arrays, provenance).everything(),
+            log=embedded.log(network, seed),
+            seconds=clock.seconds,
+            versions=versions(),
+            created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        )
         result = replace(result, maps=_maps(result, episodes, arrays))
 
     def load(step: int) -> Regressor:
         return embedded.load(network, seed, step, device)
 
-    found = causes(result, load, n=size.patch_episodes, circuits=size.circuits, draw=draw, config=config, run=run,
-                   clock=clock, progress=progress)
+    found = causes(
+        result,
+        load,
+        n=size.patch_episodes,
+        circuits=size.circuits,
+        draw=draw,
+        config=config,
+        run=run,
+        clock=clock,
+        progress=progress,
+    )
     return replace(result, **found, seconds=clock.seconds)
 
 
@@ -150,12 +196,16 @@ def _size(size: EmergenceSize | str) -> EmergenceSize:
 
 def _spread(found: Sequence[int], most: int) -> tuple[int, ...]:
     if len(found) < 3:
-        raise InvalidArgument("Emergence is watched over checkpoints.", got=f"{len(found)} of them",
-                              allowed="3 or more",
-                              do="let the run train on.")  # fmt: skip
+        raise InvalidArgument(
+            "Emergence is watched over checkpoints.",
+            got=f"{len(found)} of them",
+            allowed="3 or more",
+            do="let the run train on.",
+        )
     if most and most < 3:
-        raise InvalidArgument("Emergence is watched over checkpoints.", got=f"checkpoints={most}",
-                              allowed="3 or more, or 0 for all")
+        raise InvalidArgument(
+            "Emergence is watched over checkpoints.", got=f"checkpoints={most}", allowed="3 or more, or 0 for all"
+        )
     return tuple(found) if not most or len(found) <= most else tuple(embedded.spread(tuple(found), most))
 
 
@@ -163,9 +213,17 @@ def _card(network: str | os.PathLike[str], seed: int, told: Any, mark: str) -> d
     trained, listed = told.network, embedded.runs()
     mine = listed[(listed.name == str(network)) & (listed.seed == seed)]
     name = f"{network}-{seed}" if len(mine) else os.path.basename(os.path.abspath(network))
-    return {"name": name, "seed": told.seed, "n_layers": trained.n_layers, "n_heads": trained.n_heads, "d_model": trained.d_model,
-            "n_parameters": trained.n_parameters, "steps": told.steps, "fingerprint": mark,
-            "command": mine.command.iloc[0] if len(mine) else ""}  # fmt: skip
+    return {
+        "name": name,
+        "seed": told.seed,
+        "n_layers": trained.n_layers,
+        "n_heads": trained.n_heads,
+        "d_model": trained.d_model,
+        "n_parameters": trained.n_parameters,
+        "steps": told.steps,
+        "fingerprint": mark,
+        "command": mine.command.iloc[0] if len(mine) else "",
+    }
 
 
 # --------------------------------------------------------------------------------------------- labelled results
@@ -191,12 +249,21 @@ class _Labelled:
             found |= self._of_posterior()
         return found
 
-    def _sweep(self, values: np.ndarray, axes: Mapping[str, Sequence[Any]], metric: str, units: str, sign: str,
-               **more: Any) -> Sweep:
-        array = xr.DataArray(values, dims=("example", *axes),
-                             coords={name: list(labels) for name, labels in axes.items()})
-        return Sweep(array, metric=metric, units=units, sign=sign, name=f"{metric} of {self.provenance['name']}",
-                     provenance=self.provenance, **more)  # fmt: skip
+    def _sweep(
+        self, values: np.ndarray, axes: Mapping[str, Sequence[Any]], metric: str, units: str, sign: str, **more: Any
+    ) -> Sweep:
+        array = xr.DataArray(
+            values, dims=("example", *axes), coords={name: list(labels) for name, labels in axes.items()}
+        )
+        return Sweep(
+            array,
+            metric=metric,
+            units=units,
+            sign=sign,
+            name=f"{metric} of {self.provenance['name']}",
+            provenance=self.provenance,
+            **more,
+        )
 
     def _over_steps(self, name: str) -> np.ndarray:
         """`example step ...`"""
@@ -210,16 +277,31 @@ class _Labelled:
         units = "squared units of y"
         within = {"shots": shots, "task": self.tasks}
         return {
-            "loss": self._sweep((said - y[:, None]) ** 2, {"step": self.steps, **within}, "squared error", units,
-                                "lower is better, 0 is right", zero=0),
-            "references": self._sweep((references - y[:, None]) ** 2, {"reference": names, **within}, "squared error",
-                                      units,
-                                      "lower is better, 0 is right", zero=0),
-            "distance": self._sweep((said[:, :, None] - references[:, None]) ** 2,
-                                    {"step": self.steps, "reference": names, **within},
-                                    "squared difference of predictions", units,
-                                    "0: the same predictions as the reference", zero=0),
-        }  # fmt: skip
+            "loss": self._sweep(
+                (said - y[:, None]) ** 2,
+                {"step": self.steps, **within},
+                "squared error",
+                units,
+                "lower is better, 0 is right",
+                zero=0,
+            ),
+            "references": self._sweep(
+                (references - y[:, None]) ** 2,
+                {"reference": names, **within},
+                "squared error",
+                units,
+                "lower is better, 0 is right",
+                zero=0,
+            ),
+            "distance": self._sweep(
+                (said[:, :, None] - references[:, None]) ** 2,
+                {"step": self.steps, "reference": names, **within},
+                "squared difference of predictions",
+                units,
+                "0: the same predictions as the reference",
+                zero=0,
+            ),
+        }
 
     def _places(self) -> dict[str, Sweep | None]:
         episodes, n_layers = self.episodes, self.arrays[0]["td"].shape[3]
@@ -239,47 +321,91 @@ class _Labelled:
         return {
             "td": shares("td", "task decodability", named.format("task", chance), chance),
             "td_group": shares("td_group", "group decodability", named.format("task's group", group), group),
-            "td_within": shares("td_within", "decodability within the group",
-                                named.format("task among its group's", within), within),
-            "td_chance": labelled._sweep(shuffled, {"step": self.steps, **at}, "task decodability, labels shuffled",
-                                         "share of points",
-                                         "what chance gives a class", zero=chance),
-            "td_controls": labelled._sweep(episodes.controls(),
-                                           {"control": CONTROLS, "token": TOKENS, "task": self.tasks},
-                                           "task decodability without the network", "share of points",
-                                           named.format("task", chance), zero=chance),
-            "separability": self._sweep(self._over_steps("separability"), everywhere, "silhouette", "-1 to 1",
-                                        "higher: nearer to the own task's points than to the next task's; 0: as near",
-                                        zero=0),
-        }  # fmt: skip
+            "td_within": shares(
+                "td_within", "decodability within the group", named.format("task among its group's", within), within
+            ),
+            "td_chance": labelled._sweep(
+                shuffled,
+                {"step": self.steps, **at},
+                "task decodability, labels shuffled",
+                "share of points",
+                "what chance gives a class",
+                zero=chance,
+            ),
+            "td_controls": labelled._sweep(
+                episodes.controls(),
+                {"control": CONTROLS, "token": TOKENS, "task": self.tasks},
+                "task decodability without the network",
+                "share of points",
+                named.format("task", chance),
+                zero=chance,
+            ),
+            "separability": self._sweep(
+                self._over_steps("separability"),
+                everywhere,
+                "silhouette",
+                "-1 to 1",
+                "higher: nearer to the own task's points than to the next task's; 0: as near",
+                zero=0,
+            ),
+        }
 
     def _of_posterior(self) -> dict[str, Sweep]:
         episodes, shots = self.episodes, range(self.episodes.family.points)
-        everywhere = {"step": self.steps, "shots": episodes.shots, "token": TOKENS,
-                      "layer": range(self.arrays[0]["td"].shape[3]), "task": self.tasks}
+        everywhere = {
+            "step": self.steps,
+            "shots": episodes.shots,
+            "token": TOKENS,
+            "layer": range(self.arrays[0]["td"].shape[3]),
+            "task": self.tasks,
+        }
         ceilings = episodes.ceilings()
         extra = [episodes.by_task(episodes.predictive.extra_nats(_points(one["prediction"]))) for one in self.arrays]
         size, error = self._over_steps("readout_size"), self._over_steps("readout_error")
         share = (size - error) / size.mean(0)  # over the mean of the denominator: R2
         below = xr.DataArray(size / size.mean(0), dims=("example", *everywhere))
         return {
-            "ceiling": self._sweep(ceilings, {"level": LEVELS[: ceilings.shape[1]], "shots": episodes.shots,
-                                              "task": self.tasks},
-                                   "accuracy of the posterior's argmax", "share of episodes",
-                                   "1: the examples tell the task for certain"),
-            "kl": self._sweep(np.stack(extra, axis=1), {"step": self.steps, "shots": shots, "task": self.tasks},
-                              "extra KL from the Bayes predictive", "nats", "0: the Bayesian's own mean", zero=0),
-            "kl_floor": self._sweep(episodes.by_task(episodes.predictive.gaussian_gap()),
-                                    {"shots": shots, "task": self.tasks},
-                                    "KL from the Bayes predictive to the best Gaussian", "nats",
-                                    "0: the predictive is Gaussian", zero=0),
-            "readout_kl": self._sweep(self._over_steps("readout_nats"), everywhere,
-                                      "KL from the posterior to a linear read-out", "nats",
-                                      "0: the posterior can be read linearly", zero=0),
-            "readout_r2": self._sweep(share, everywhere, "share of the posterior's variance read out linearly", "R2",
-                                      "1: read out exactly; 0: no better than the mean posterior", zero=0,
-                                      denominator=below),
-        }  # fmt: skip
+            "ceiling": self._sweep(
+                ceilings,
+                {"level": LEVELS[: ceilings.shape[1]], "shots": episodes.shots, "task": self.tasks},
+                "accuracy of the posterior's argmax",
+                "share of episodes",
+                "1: the examples tell the task for certain",
+            ),
+            "kl": self._sweep(
+                np.stack(extra, axis=1),
+                {"step": self.steps, "shots": shots, "task": self.tasks},
+                "extra KL from the Bayes predictive",
+                "nats",
+                "0: the Bayesian's own mean",
+                zero=0,
+            ),
+            "kl_floor": self._sweep(
+                episodes.by_task(episodes.predictive.gaussian_gap()),
+                {"shots": shots, "task": self.tasks},
+                "KL from the Bayes predictive to the best Gaussian",
+                "nats",
+                "0: the predictive is Gaussian",
+                zero=0,
+            ),
+            "readout_kl": self._sweep(
+                self._over_steps("readout_nats"),
+                everywhere,
+                "KL from the posterior to a linear read-out",
+                "nats",
+                "0: the posterior can be read linearly",
+                zero=0,
+            ),
+            "readout_r2": self._sweep(
+                share,
+                everywhere,
+                "share of the posterior's variance read out linearly",
+                "R2",
+                "1: read out exactly; 0: no better than the mean posterior",
+                zero=0,
+                denominator=below,
+            ),
+        }
 
 
 def _points(by_task: np.ndarray) -> torch.Tensor:
@@ -289,11 +415,21 @@ def _points(by_task: np.ndarray) -> torch.Tensor:
 
 def _maps(
     result: Emergence, episodes: CheckpointEpisodes, arrays: Sequence[Mapping[str, np.ndarray]]
-) -> dict[str, TrainingMap]:  # fmt: skip
+) -> dict[str, TrainingMap]:
     place = result.best()
     token, layer = TOKENS.index(place["token"]), place["layer"]
     points = np.stack([one["points"][:, token, layer] for one in arrays])
     labels = [name for name in result.tasks for _ in range(episodes.map_points)]
-    return {kind: TrainingMap.of(kind, points, arrays[-1]["means"][token, layer], steps=result.steps, labels=labels,
-                                 token=place["token"],
-                                 layer=layer, shots=result.shots) for kind in MAPS}  # fmt: skip
+    return {
+        kind: TrainingMap.of(
+            kind,
+            points,
+            arrays[-1]["means"][token, layer],
+            steps=result.steps,
+            labels=labels,
+            token=place["token"],
+            layer=layer,
+            shots=result.shots,
+        )
+        for kind in MAPS
+    }

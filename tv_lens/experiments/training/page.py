@@ -56,9 +56,13 @@ def page_of(found: Sequence[Findings]) -> Page:
     ]
     made = "; ".join(f"{name} {version}" for name, version in first.result.versions.items())
     names = listed([one.result.name for one in found])
-    return page(f"Emergence: {names}", sections, lead=_lead(first.result),
-                footer=f"Made {first.result.created}; fingerprint {first.result.model.get('fingerprint', '')}; {made}",
-                compress=True)  # fmt: skip
+    return page(
+        f"Emergence: {names}",
+        sections,
+        lead=_lead(first.result),
+        footer=f"Made {first.result.created}; fingerprint {first.result.model.get('fingerprint', '')}; {made}",
+        compress=True,
+    )
 
 
 def _runs(result: Emergence | Sequence[Emergence]) -> list[Emergence]:
@@ -67,21 +71,25 @@ def _runs(result: Emergence | Sequence[Emergence]) -> list[Emergence]:
         raise EmptySelection("A page needs a run.", got="0 runs")
     for one in runs[1:]:
         if one.family != runs[0].family:
-            raise InvalidArgument("Runs on one page are of one family: they differ in their seed alone.",
-                                  got=f"{runs[0].name}: {runs[0].family!r}\n{one.name}: {one.family!r}",
-                                  do="make a page of each.")  # fmt: skip
+            raise InvalidArgument(
+                "Runs on one page are of one family: they differ in their seed alone.",
+                got=f"{runs[0].name}: {runs[0].family!r}\n{one.name}: {one.family!r}",
+                do="make a page of each.",
+            )
     return runs
 
 
 def _lead(result: Emergence) -> str:
     family, model = result.family, result.model
-    return (f"A transformer of {model['n_layers']} layers ({model['n_parameters'] / 1e6:.2g}M parameters) was trained "
-            "from scratch on "
-            f"{counted(family.n_tasks, 'kind')} of regression tasks in context. When does it tell them apart, when "
-            "does it use that, and "
-            "where? The experiments are those of Han et al. 2025 (arXiv 2412.12276), section 3 and appendices, with "
-            "the controls and "
-            "intervals that the paper lacks.")  # fmt: skip
+    return (
+        f"A transformer of {model['n_layers']} layers ({model['n_parameters'] / 1e6:.2g}M parameters) was trained "
+        "from scratch on "
+        f"{counted(family.n_tasks, 'kind')} of regression tasks in context. When does it tell them apart, when "
+        "does it use that, and "
+        "where? The experiments are those of Han et al. 2025 (arXiv 2412.12276), section 3 and appendices, with "
+        "the controls and "
+        "intervals that the paper lacks."
+    )
 
 
 # ------------------------------------------------------------------------------------------------- several families
@@ -104,21 +112,44 @@ def index_page(found: Mapping[str, Sequence[Findings]], files: Mapping[str, str]
         counts = [sum(verdict.startswith(word) for verdict in verdicts) for word in (AGREES, DISAGREES, UNDECIDED)]
         factors = [2**one for one in (coupled.lag, coupled.low, coupled.high)]
         factor = interval_text(*factors) if coupled.n_changed else "–"
-        rows.append({"run": Link(name, files[name]), "tasks": len(results[0].tasks), "seeds": len(results),
-                     "last step": results[0].steps[-1], "MSE / Bayes": _mean(last, "MSE / Bayes"),
-                     "TD": sum(float(one.td_curve().isel(step=-1).mean().mean()) for one in results) / len(results),
-                     "chance": results[0].chance(), "TD's step / loss's": factor,
-                     "agree / disagree / undecided": " / ".join(map(str, counts))})  # fmt: skip
+        rows.append(
+            {
+                "run": Link(name, files[name]),
+                "tasks": len(results[0].tasks),
+                "seeds": len(results),
+                "last step": results[0].steps[-1],
+                "MSE / Bayes": _mean(last, "MSE / Bayes"),
+                "TD": sum(float(one.td_curve().isel(step=-1).mean().mean()) for one in results) / len(results),
+                "chance": results[0].chance(),
+                "TD's step / loss's": factor,
+                "agree / disagree / undecided": " / ".join(map(str, counts)),
+            }
+        )
         every += [{"run": name, **asdict(one)} for one in claims]
     table = pd.DataFrame(every).drop(columns="family")
-    return page("Emergence: every run", [
-        Section("Runs", Table(pd.DataFrame(rows),
-            "One row per family; numbers are those of the last checkpoint, mean over tasks and seeds.")),
-        Section("Claims", part.VERDICTS,
-            Table(table, "The paper's claims, run by run.",
-                  headings={"figure": "paper's figure", "control": "beside it"})),
-    ], lead="Networks trained from scratch on mixtures of regression tasks, and what the paper claims of them.",
-       compress=True)  # fmt: skip
+    return page(
+        "Emergence: every run",
+        [
+            Section(
+                "Runs",
+                Table(
+                    pd.DataFrame(rows),
+                    "One row per family; numbers are those of the last checkpoint, mean over tasks and seeds.",
+                ),
+            ),
+            Section(
+                "Claims",
+                part.VERDICTS,
+                Table(
+                    table,
+                    "The paper's claims, run by run.",
+                    headings={"figure": "paper's figure", "control": "beside it"},
+                ),
+            ),
+        ],
+        lead="Networks trained from scratch on mixtures of regression tasks, and what the paper claims of them.",
+        compress=True,
+    )
 
 
 def _mean(table: pd.DataFrame, name: str) -> float | None:

@@ -149,7 +149,9 @@ class Emergence:
         """
         tails = {"low": (1 - level) / 2, "high": (1 + level) / 2}
         shuffled = self.td_chance.values
-        return xr.Dataset({end: shuffled.quantile(tail, "example").drop_vars("quantile") for end, tail in tails.items()})
+        return xr.Dataset(
+            {end: shuffled.quantile(tail, "example").drop_vars("quantile") for end, tail in tails.items()}
+        )
 
     # ---- curves -------------------------------------------------------------------------------------------------
 
@@ -158,8 +160,12 @@ class Emergence:
         found = self.loss.average("shots")
         if not relative:
             return found
-        return replace(found, values=found.values / self.family.power, units="share of the answers' power",
-                       metric="relative squared error")
+        return replace(
+            found,
+            values=found.values / self.family.power,
+            units="share of the answers' power",
+            metric="relative squared error",
+        )
 
     def resembles(self) -> pd.DataFrame:
         """One row per step and reference: mean squared difference of predictions, limits, and whether it is nearest."""
@@ -177,9 +183,11 @@ class Emergence:
         if level not in found:
             raise unknown("level of decodability", level, found)
         if found[level] is None:
-            raise InvalidArgument("Tasks of this family share no coordinates, so there are no groups of them.",
-                                  got=f"level={level!r}",
-                                  allowed=repr(TASK))  # fmt: skip
+            raise InvalidArgument(
+                "Tasks of this family share no coordinates, so there are no groups of them.",
+                got=f"level={level!r}",
+                allowed=repr(TASK),
+            )
         return found[level]
 
     def best(self, token: str | None = None, level: str = TASK) -> dict[str, Any]:
@@ -191,8 +199,9 @@ class Emergence:
         last = last if token is None else last.sel(token=[token])
         return last.best("token", "layer")
 
-    def td_curve(self, token: str | None = None, layer: int | None = None, shots: int | None = None,
-                 level: str = TASK) -> Sweep:
+    def td_curve(
+        self, token: str | None = None, layer: int | None = None, shots: int | None = None, level: str = TASK
+    ) -> Sweep:
         """`example step task`: decodability over training at one place, the best one as far as it is not named."""
         place = self.best(token, level)
         layer = place["layer"] if layer is None else layer
@@ -211,15 +220,29 @@ class Emergence:
             return None if name is None else self.references.sel(reference=name).average("shots").values.values
 
         ceiling = None if self.ceiling is None else self.ceiling.sel(level=level, shots=self.shots).values.values
-        return Curves(self.name, self.tasks, self.steps, self.mse().values.transpose("example", "step", "task").values,
-                      td.values.astype(float), of_reference(self.blind), of_reference(self.bayes), ceiling,
-                      self.chance(level),
-                      f"the {place['token']}-token, layer {layer}, after {self.shots} examples")  # fmt: skip
+        return Curves(
+            self.name,
+            self.tasks,
+            self.steps,
+            self.mse().values.transpose("example", "step", "task").values,
+            td.values.astype(float),
+            of_reference(self.blind),
+            of_reference(self.bayes),
+            ceiling,
+            self.chance(level),
+            f"the {place['token']}-token, layer {layer}, after {self.shots} examples",
+        )
 
     def change_points(
-        self, definition: str | None = None, *, token: str | None = None, layer: int | None = None, level: str = TASK,
-        n_boot: int = 1000, seed: int = 0,
-    ) -> ChangePoints:  # fmt: skip
+        self,
+        definition: str | None = None,
+        *,
+        token: str | None = None,
+        layer: int | None = None,
+        level: str = TASK,
+        n_boot: int = 1000,
+        seed: int = 0,
+    ) -> ChangePoints:
         """When each task's loss drops and its decodability rises, with limits over episodes.
 
         Args:
@@ -275,23 +298,40 @@ class Emergence:
         points = self.change_points()
         coupled = pooled([points])
         found: dict[str, Any] = {
-            "format": "tv_lens.emergence/1", "created": self.created, "model": self.model,
+            "format": "tv_lens.emergence/1",
+            "created": self.created,
+            "model": self.model,
             "family": self.family.to_json(),
-            "settings": self.settings, "steps": list(self.steps),
+            "settings": self.settings,
+            "steps": list(self.steps),
             "by_step": [{"step": step, "tasks": rows_of(self.table(step))} for step in self.steps],
-            "references": rows_of(self.references.average("shots").to_frame()), "resembles": rows_of(self.resembles()),
-            "td": rows_of(self.td.to_frame()), "controls": rows_of(self.td_controls.to_frame()),
+            "references": rows_of(self.references.average("shots").to_frame()),
+            "resembles": rows_of(self.resembles()),
+            "td": rows_of(self.td.to_frame()),
+            "controls": rows_of(self.td_controls.to_frame()),
             "ceiling": None if self.ceiling is None else rows_of(self.ceiling.to_frame()),
             "kl": None if self.kl is None else rows_of(self.kl.average("task").to_frame()),
-            "change_points": {"definition": points.definition, "place": points.curves.place,
-                              "points": rows_of(points.table()),
-                              "lags": rows_of(points.lags()), "stagger": rows_of(points.stagger())},
-            "coupling": {"sentence": coupled.sentence(), "lag": coupled.lag, "low": coupled.low, "high": coupled.high,
-                         "pairing": vars(coupled.pairing), "shift": vars(coupled.shift)},
+            "change_points": {
+                "definition": points.definition,
+                "place": points.curves.place,
+                "points": rows_of(points.table()),
+                "lags": rows_of(points.lags()),
+                "stagger": rows_of(points.stagger()),
+            },
+            "coupling": {
+                "sentence": coupled.sentence(),
+                "lag": coupled.lag,
+                "low": coupled.low,
+                "high": coupled.high,
+                "pairing": vars(coupled.pairing),
+                "shift": vars(coupled.shift),
+            },
             "circuits": {str(step): rows_of(one.table()) for step, one in self.circuits.items()},
             "decoding": {str(step): rows_of(one.table()) for step, one in self.decoding.items()},
-            "left_out": self.left_out, "seconds": self.seconds, "versions": self.versions,
-        }  # fmt: skip
+            "left_out": self.left_out,
+            "seconds": self.seconds,
+            "versions": self.versions,
+        }
         return plain(found, "summary")
 
     def save(self, out: str | Path) -> Path:
@@ -305,13 +345,17 @@ class Emergence:
 
     def __repr__(self) -> str:
         best, last = self.best(), self.table()
-        lines = [f"Emergence of {self.name}: {len(self.tasks)} tasks of a {self.family.kind}, {len(self.steps)} "
-                 f"checkpoints to step {self.steps[-1]}"]  # fmt: skip
+        lines = [
+            f"Emergence of {self.name}: {len(self.tasks)} tasks of a {self.family.kind}, {len(self.steps)} "
+            f"checkpoints to step {self.steps[-1]}"
+        ]
         for row in last.to_dict("records"):
             ceiling = f", ceiling {row['TD ceiling']:.2f}" if "TD ceiling" in row else ""
             bayes = f" ({row['MSE / Bayes']:.2f} of Bayes)" if "MSE / Bayes" in row else ""
-            lines.append(f"  {row['task']}: MSE {row['MSE']:.3f}{bayes}; TD {row['TD ' + best['token']]:.2f} at the "
-                         f"{best['token']}-token, layer {best['layer']}{ceiling}, chance {self.chance():.2f}")
+            lines.append(
+                f"  {row['task']}: MSE {row['MSE']:.3f}{bayes}; TD {row['TD ' + best['token']]:.2f} at the "
+                f"{best['token']}-token, layer {best['layer']}{ceiling}, chance {self.chance():.2f}"
+            )
         return "\n".join([*lines, f"  {self.coupling().sentence()}"])
 
     def _repr_html_(self) -> str:
@@ -321,9 +365,15 @@ class Emergence:
 
 
 def coupling(
-    results: Sequence[Emergence], definition: str | None = None, *, token: str | None = None, layer: int | None = None,
-    level: str = TASK, n_boot: int = 1000, seed: int = 0,
-) -> Coupling:  # fmt: skip
+    results: Sequence[Emergence],
+    definition: str | None = None,
+    *,
+    token: str | None = None,
+    layer: int | None = None,
+    level: str = TASK,
+    n_boot: int = 1000,
+    seed: int = 0,
+) -> Coupling:
     """How far apart loss and decodability change, pooled over runs, and whether they go together task by task.
 
     Args:
@@ -340,10 +390,14 @@ def coupling(
     Example:
         >>> coupling([emergence("bases4", seed=seed) for seed in range(3)])  # doctest: +SKIP
     """
-    points = [one.change_points(definition, token=token, layer=layer, level=level, n_boot=n_boot, seed=seed)
-              for one in results]
+    points = [
+        one.change_points(definition, token=token, layer=layer, level=level, n_boot=n_boot, seed=seed)
+        for one in results
+    ]
     if len({one.definition for one in points}) > 1:
-        raise InvalidArgument("These runs need different definitions of a change point.",
-                              got="some without a known best predictor",
-                              do=f"ask for definition={FIT!r}.")  # fmt: skip
+        raise InvalidArgument(
+            "These runs need different definitions of a change point.",
+            got="some without a known best predictor",
+            do=f"ask for definition={FIT!r}.",
+        )
     return pooled(points, n_boot=n_boot, seed=seed)

@@ -23,7 +23,7 @@ from tv_lens.experiments.training.figures import (
     over_runs,
     resemblance,
     with_levels,
-)  # fmt: skip
+)
 from tv_lens.experiments.training.findings import Findings
 from tv_lens.experiments.training.result import Emergence
 from tv_lens.experiments.training.timing import Coupling
@@ -44,24 +44,31 @@ def summary(found: Sequence[Findings], claims: Sequence[Claim], coupling: Coupli
     result, alone = found[0].result, len(found) == 1
     last = pd.concat([one.result.table() for one in found])
     verdicts = [one.verdict for one in claims]
-    tiles: dict[str, Any] = {"Run" if alone else "Runs": (
-        result.name if alone else len(found),
-        f"{len(result.tasks)} tasks, {len(result.steps)} checkpoints to step {result.steps[-1]}")}  # fmt: skip
+    tiles: dict[str, Any] = {
+        "Run" if alone else "Runs": (
+            result.name if alone else len(found),
+            f"{len(result.tasks)} tasks, {len(result.steps)} checkpoints to step {result.steps[-1]}",
+        )
+    }
     over = "mean over tasks" + ("" if alone else " and runs")
     if "MSE / Bayes" in last:
-        tiles["Loss at the end"] = (number(float(last["MSE / Bayes"].mean())),
-                                    f"times the Bayes mixture's, {over}")  # fmt: skip
+        tiles["Loss at the end"] = (number(float(last["MSE / Bayes"].mean())), f"times the Bayes mixture's, {over}")
     ends = [float(one.result.td_curve(**one.place).isel(step=-1).mean().mean()) for one in found]
     tiles["Decodability at the end"] = (number(sum(ends) / len(ends)), f"{over}; chance {number(result.chance())}")
     counts = [sum(verdict.startswith(word) for verdict in verdicts) for word in (AGREES, DISAGREES, UNDECIDED)]
     mixed = [verdict for verdict in verdicts if " in " in verdict]
-    tiles["Claims"] = (" / ".join(str(count) for count in counts), "agree / disagree / undecided"
-                       + (f"; {len(mixed)} of them in some runs only" if mixed else ""))  # fmt: skip
+    tiles["Claims"] = (
+        " / ".join(str(count) for count in counts),
+        "agree / disagree / undecided" + (f"; {len(mixed)} of them in some runs only" if mixed else ""),
+    )
     table = pd.DataFrame([asdict(one) for one in claims]).drop(columns="family")
     heads = {"figure": "paper's figure", "control": "beside it"}
-    parts: list[Any] = [Facts(tiles), Note(f"Coupling: {coupling.sentence()}."), VERDICTS,
-                        Table(table, "The paper's claims, what it reports, and what was found here.",
-                              headings=heads)]  # fmt: skip
+    parts: list[Any] = [
+        Facts(tiles),
+        Note(f"Coupling: {coupling.sentence()}."),
+        VERDICTS,
+        Table(table, "The paper's claims, what it reports, and what was found here.", headings=heads),
+    ]
     if result.left_out:
         parts.append("Not measured:\n\n" + "\n".join(f"- {name}: {why}" for name, why in result.left_out.items()))
     return parts
@@ -77,10 +84,14 @@ def training(one: Findings, claims: Sequence[Claim]) -> list[Any]:
         for name in levels(result):
             table[name] = beside.sel(reference=name).values
     extra = [name for name in (*levels(result), "MSE / Bayes") if name in table]
-    return [_told(claims, one, "training"), figure,
-            Table(table[[*shown, *extra]],
-                  f"Mean squared error at step {result.steps[-1]}, beside the reference predictors'."),
-            *_algorithm(result)]  # fmt: skip
+    return [
+        _told(claims, one, "training"),
+        figure,
+        Table(
+            table[[*shown, *extra]], f"Mean squared error at step {result.steps[-1]}, beside the reference predictors'."
+        ),
+        *_algorithm(result),
+    ]
 
 
 def _algorithm(result: Emergence) -> list[Any]:
@@ -88,9 +99,11 @@ def _algorithm(result: Emergence) -> list[Any]:
     final = sweep.isel(step=-1).mean().to_series().sort_values()
     kept = replace(sweep, values=sweep.values.sel(reference=list(final.index[:6])))  # the others' colours would repeat
     rest = f" Not drawn: {listed(list(final.index[6:]))}." if len(final) > 6 else ""
-    text = ("Which predictor does the network compute? The smaller the distance of their predictions, the more alike "
-            "they are; a network "
-            f"that did the same as one would be at 0.{rest}")  # fmt: skip
+    text = (
+        "Which predictor does the network compute? The smaller the distance of their predictions, the more alike "
+        "they are; a network "
+        f"that did the same as one would be at 0.{rest}"
+    )
     return [text, plot(kept, title="Distance of the network's predictions from the references'")]
 
 
@@ -98,9 +111,11 @@ def seeds(found: Sequence[Findings]) -> list[Section]:
     """Losses and decodability seed by seed; nothing for one run."""
     if len(found) < 2:
         return []
-    parts: list[Any] = ["Seeds differ in their weights and their episodes, and in nothing else. The paper: in two of "
-                        "three, one basis drops "
-                        "before the others; in the third, all together."]  # fmt: skip
+    parts: list[Any] = [
+        "Seeds differ in their weights and their episodes, and in nothing else. The paper: in two of "
+        "three, one basis drops "
+        "before the others; in the third, all together."
+    ]
     results = [one.result for one in found]
     for what in ("loss", "decodability"):
         sweep = over_runs(results, what)
@@ -135,16 +150,22 @@ def timing(one: Findings, claims: Sequence[Claim], coupling: Coupling) -> list[A
     parts.append(plot(decodability(result)))
     for level in ("group", "within") if result.td_group is not None else ():
         parts.append(plot(decodability(result, level)))
-    parts += [Table(pd.DataFrame(_change_rows(one)),
-                    f"Change points ({one.points.definition}); decodability at {one.points.curves.place}."),
-              f"Tests of coupling. {_test('Pairing', coupling.pairing)}\n\n{_test('Shift', coupling.shift)}",
-              _controls(result)]  # fmt: skip
+    parts += [
+        Table(
+            pd.DataFrame(_change_rows(one)),
+            f"Change points ({one.points.definition}); decodability at {one.points.curves.place}.",
+        ),
+        f"Tests of coupling. {_test('Pairing', coupling.pairing)}\n\n{_test('Shift', coupling.shift)}",
+        _controls(result),
+    ]
     return parts
 
 
 def _test(name: str, test: Any) -> str:
-    return (f"**{name}**: r {test.statistic:.2f}, p {test.p:.3g} of {test.n} rearrangements. Its null: {test.null}. "
-            f"Its power: {test.power}.")
+    return (
+        f"**{name}**: r {test.statistic:.2f}, p {test.p:.3g} of {test.n} rearrangements. Its null: {test.null}. "
+        f"Its power: {test.power}."
+    )
 
 
 def _controls(result: Emergence) -> Table:
@@ -157,43 +178,67 @@ def _controls(result: Emergence) -> Table:
         beside = result.td_controls.sel(token=token).mean()
         for task in result.tasks:
             here = last.sel(task=task)
-            row = {"token": token, "layer": layer, "task": task, "TD": float(here["mean"]),
-                   "TD low": float(here["low"]),
-                   "TD high": float(here["high"]), "chance low": float(band["low"].sel(task=task)),
-                   "chance high": float(band["high"].sel(task=task))}  # fmt: skip
+            row = {
+                "token": token,
+                "layer": layer,
+                "task": task,
+                "TD": float(here["mean"]),
+                "TD low": float(here["low"]),
+                "TD high": float(here["high"]),
+                "chance low": float(band["low"].sel(task=task)),
+                "chance high": float(band["high"].sel(task=task)),
+            }
             for control, words in (("token", "from the vector read"), ("answers", "from the answers")):
                 row[words] = float(beside.sel(control=control, task=task))
             rows.append(row)
-    return Table(pd.DataFrame(rows),
-        "Decodability at the last checkpoint, the band of chance, and what neighbours find without the network.")
+    return Table(
+        pd.DataFrame(rows),
+        "Decodability at the last checkpoint, the band of chance, and what neighbours find without the network.",
+    )
 
 
 def layers(one: Findings, claims: Sequence[Claim]) -> list[Any]:
     """Decodability by layer at three checkpoints, at each token."""
     steps = list(dict.fromkeys(one.stages.values()))
-    text = "Checkpoints: " + "; ".join(f"{step} ({name})" for name,
-                                       step in one.stages.items()) + ". They are a tenth and half of the way that " \
-           "mean decodability rises, and the last."  # fmt: skip
-    return [_told(claims, one, "layers"), text,
-            *(plot(by_layer(one.result, steps, token)) for token in one.result.td.values["token"].values.tolist())]
+    text = (
+        "Checkpoints: "
+        + "; ".join(f"{step} ({name})" for name, step in one.stages.items())
+        + ". They are a tenth and half of the way that "
+        "mean decodability rises, and the last."
+    )
+    return [
+        _told(claims, one, "layers"),
+        text,
+        *(plot(by_layer(one.result, steps, token)) for token in one.result.td.values["token"].values.tolist()),
+    ]
 
 
 def patching(one: Findings, claims: Sequence[Claim]) -> list[Section]:
     """Patch matrices, and the sign pattern of every way of patching."""
     if not one.result.patch_matrices:
         return []
-    parts: list[Any] = [_told(claims, one, "patching"),
-                        "A row is the task whose mean is written, a column the task whose episodes are changed. "
-                        "Orange lowers the loss, blue raises it. The layer is where own and other representations "
-                        "differ most on every second episode; the table is of the other half. The menu has the other "
-                        "layers."]  # fmt: skip
+    parts: list[Any] = [
+        _told(claims, one, "patching"),
+        "A row is the task whose mean is written, a column the task whose episodes are changed. "
+        "Orange lowers the loss, blue raises it. The layer is where own and other representations "
+        "differ most on every second episode; the table is of the other half. The menu has the other "
+        "layers.",
+    ]
     for step, matrix in sorted(one.result.patch_matrices.items()):
         shown = matrix.sel(**PATCHED)
-        layers = [one.patched_layer,
-                  *(layer for layer in shown.values["layer"].values.tolist() if layer != one.patched_layer)]
+        layers = [
+            one.patched_layer,
+            *(layer for layer in shown.values["layer"].values.tolist() if layer != one.patched_layer),
+        ]
         shown = with_levels(shown.sel(layer=layers), {})
-        parts.append(plot(shown, kind="heatmap", height=440,
-                          title=f"Step {step}: change of the loss, difference of means added at y-tokens"))
+        parts.append(
+            plot(
+                shown,
+                kind="heatmap",
+                height=440,
+                title=f"Step {step}: change of the loss, difference of means added at y-tokens",
+            )
+        )
         parts.append(_patch_table(one, step))
     return [Section(f"Another task's representation ({one.figures['patching']})", *parts)]
 
@@ -201,8 +246,9 @@ def patching(one: Findings, claims: Sequence[Claim]) -> list[Section]:
 def _patch_table(one: Findings, step: int) -> Table:
     """The sign pattern of every way of patching, at the layer that is told."""
     table, clusters = one.verdicts(step), one.clusters(step)
-    names = {"same": "own"} | ({"other": "others"} if clusters is None else {"cluster": "same cluster",
-                                                                             "other_cluster": "other clusters"})
+    names = {"same": "own"} | (
+        {"other": "others"} if clusters is None else {"cluster": "same cluster", "other_cluster": "other clusters"}
+    )
     there = {name: words for name, words in names.items() if name in table}
     kept = table[["position", "mode", "scored"]].copy()
     for name, words in there.items():  # to a thousandth: what is smaller matters to nobody, and the table stays narrow
@@ -210,8 +256,11 @@ def _patch_table(one: Findings, step: int) -> Table:
         kept[f"{words} [95%]"] = [f"{mean:.3f} [{low:.3f}, {high:.3f}]".replace("-", "−") for mean, low, high in limits]
     kept["verdict"] = table["verdict"]
     told = "" if clusters is None else f"; distinguished by then: {_apart(one.result.tasks, clusters)}"
-    return Table(kept, f"Step {step}, layer {one.patched_layer}, every way of patching: change of the loss by own and "
-                       f"other representations{told}.")
+    return Table(
+        kept,
+        f"Step {step}, layer {one.patched_layer}, every way of patching: change of the loss by own and "
+        f"other representations{told}.",
+    )
 
 
 def _apart(tasks: Sequence[str], clusters: Sequence[int]) -> str:
@@ -225,17 +274,33 @@ def heads(one: Findings, claims: Sequence[Claim]) -> list[Section]:
         return []
     parts: list[Any] = [_told(claims, one, "heads")]
     for step, ablation in sorted(one.result.ablations.items()):
-        parts.append(plot(ablation.sel(how="mean", scored="sequence"), kind="heatmap", height=440,
-                          title=f"Step {step}: loss without a head less loss with it, mean ablation"))  # fmt: skip
+        parts.append(
+            plot(
+                ablation.sel(how="mean", scored="sequence"),
+                kind="heatmap",
+                height=440,
+                title=f"Step {step}: loss without a head less loss with it, mean ablation",
+            )
+        )
     if one.ties is not None:
-        table = one.ties.head(12).rename(columns={"low": "effect low", "high": "effect high",
-                                                  "selectivity_low": "selectivity low",
-                                                  "selectivity_high": "selectivity high"})  # fmt: skip
-        parts.append(Table(table,
-            "The most selective heads: effect on their task (chosen on half of the episodes, told on the other), and "
-            "how much "
-                           "more than on the others. Limits hold for all heads at once.", strong=(),
-                           headings={"effect": "effect", "selectivity": "selectivity"}))  # fmt: skip
+        table = one.ties.head(12).rename(
+            columns={
+                "low": "effect low",
+                "high": "effect high",
+                "selectivity_low": "selectivity low",
+                "selectivity_high": "selectivity high",
+            }
+        )
+        parts.append(
+            Table(
+                table,
+                "The most selective heads: effect on their task (chosen on half of the episodes, told on the other), and "
+                "how much "
+                "more than on the others. Limits hold for all heads at once.",
+                strong=(),
+                headings={"effect": "effect", "selectivity": "selectivity"},
+            )
+        )
     return [Section(f"Without a head ({one.figures['heads']})", *parts)]
 
 
@@ -246,20 +311,27 @@ def posterior(result: Emergence) -> list[Section]:
     token = str(result.best()["token"])
     steps = list(dict.fromkeys(result.steps[i] for i in (len(result.steps) // 3, 2 * len(result.steps) // 3, -1)))
     by_shots = result.kl.average("task").sel(step=steps)
-    by_shots = with_levels(replace(by_shots, values=by_shots.values.transpose("example", "shots", "step")), {},
-                           name="Nats that the network's predictions are worse than the Bayesian's")  # fmt: skip
+    by_shots = with_levels(
+        replace(by_shots, values=by_shots.values.transpose("example", "shots", "step")),
+        {},
+        name="Nats that the network's predictions are worse than the Bayesian's",
+    )
     probe = result.readout_r2.sel(token=token, shots=result.shots)
     means = replace(probe, values=probe.values.mean("task"), denominator=probe.denominator.mean("task"))
     places = [f"layer {layer}" for layer in means.values["layer"].values]  # by name: steps are the axis
-    named = {key: getattr(means, key).rename(layer="place").assign_coords(place=places)
-                  .transpose("example", "step", "place")
-             for key in ("values", "denominator")}  # fmt: skip
-    means = with_levels(replace(means, **named), {},
-                        name=f"Posterior over tasks, read out linearly at the {token}-token")
-    text = ("Decodability asks whether the most likely task can be named. The Bayesian holds a whole posterior over "
-            "tasks: how much of it "
-            "can a linear read-out, fitted on other episodes, recover? And how far are predictions from the "
-            "Bayesian's, example by example?")  # fmt: skip
+    named = {
+        key: getattr(means, key).rename(layer="place").assign_coords(place=places).transpose("example", "step", "place")
+        for key in ("values", "denominator")
+    }
+    means = with_levels(
+        replace(means, **named), {}, name=f"Posterior over tasks, read out linearly at the {token}-token"
+    )
+    text = (
+        "Decodability asks whether the most likely task can be named. The Bayesian holds a whole posterior over "
+        "tasks: how much of it "
+        "can a linear read-out, fitted on other episodes, recover? And how far are predictions from the "
+        "Bayesian's, example by example?"
+    )
     return [Section("Against the Bayesian (ours)", text, plot(means), plot(by_shots))]
 
 
@@ -267,15 +339,24 @@ def circuits(result: Emergence) -> list[Section]:
     """The circuits of the tasks, before and after the task is encoded."""
     found = []
     if result.circuits:
-        found.append(Section("Circuits before and after (ours)",
-            "Which edges carry what an episode's own answers say, against its twin: the same inputs, answered by "
-            "another task.", *_circuits(result.circuits)))  # fmt: skip
+        found.append(
+            Section(
+                "Circuits before and after (ours)",
+                "Which edges carry what an episode's own answers say, against its twin: the same inputs, answered by "
+                "another task.",
+                *_circuits(result.circuits),
+            )
+        )
     if result.decoding:
-        found.append(Section("Decoding circuits before and after (ours)",
-            "A task's vector, its mean representation less the mean of all, is added at the last answer of an episode; "
-            "in the other run the next task's vector is. Which edges carry the difference from there to the "
-            "prediction? Where several tasks' circuits are much the same edges, one circuit decodes them all.",
-            *_circuits(result.decoding)))  # fmt: skip
+        found.append(
+            Section(
+                "Decoding circuits before and after (ours)",
+                "A task's vector, its mean representation less the mean of all, is added at the last answer of an episode; "
+                "in the other run the next task's vector is. Which edges carry the difference from there to the "
+                "prediction? Where several tasks' circuits are much the same edges, one circuit decodes them all.",
+                *_circuits(result.decoding),
+            )
+        )
     return found
 
 
@@ -284,15 +365,22 @@ def _circuits(found: Mapping[int, LatentCircuits]) -> list[Any]:
     parts: list[Any] = []
     for step, one in sorted(found.items()):
         table = one.table().drop(columns="edges").rename(columns=lambda name: name.replace("_", " "))
-        parts.append(Table(table, f"Step {step}: what the {one.edges} strongest edges recover of the gap on held-out "
-                                  "episodes, random circuits beside them; no share where the gap may be 0.",
-                           headings={"edges for 80": "edges for 80%"}))  # fmt: skip
+        parts.append(
+            Table(
+                table,
+                f"Step {step}: what the {one.edges} strongest edges recover of the gap on held-out "
+                "episodes, random circuits beside them; no share where the gap may be 0.",
+                headings={"edges for 80": "edges for 80%"},
+            )
+        )
         if one.comparison is not None:
             overlap = one.comparison.overlap.mean().values
             same = np.eye(len(overlap), dtype=bool)
-            parts.append(f"Step {step}: the strongest edges of two tasks overlap by {number(overlap[~same].mean())}, "
-                         f"those of one task on two halves of its episodes by {number(overlap[same].mean())} (Jaccard "
-                         "index, means; halves on both sides).")  # fmt: skip
+            parts.append(
+                f"Step {step}: the strongest edges of two tasks overlap by {number(overlap[~same].mean())}, "
+                f"those of one task on two halves of its episodes by {number(overlap[same].mean())} (Jaccard "
+                "index, means; halves on both sides)."
+            )
         name, circuit = next(iter(one.circuits.items()))
         parts.append(plot(circuit, title=f"Step {step}: the circuit of {name}"))
     return parts
@@ -302,12 +390,18 @@ def measured(result: Emergence) -> list[Any]:
     """Settings, maps, time, and the command that trained the network."""
     settings = {name: value for name, value in result.settings.items() if value not in ("", None)}
     lines = [f"- {name}: {value}" for name, value in settings.items()]
-    where = "\n".join(f"- {kind}: {one.site} after {one.shots} examples, {one.explained:.0%} of the variance in the "
-                      f"plane; {one.method}"
-                      for kind, one in result.maps.items())  # fmt: skip
-    parts = [f"Family: `{result.family!r}`.", "\n".join(lines), f"Maps:\n\n{where}",
-             f"Time: {sum(result.seconds.values()):.0f} s this time "
-             f"({', '.join(f'{name} {took:.0f} s' for name, took in result.seconds.items())})."]  # fmt: skip
+    where = "\n".join(
+        f"- {kind}: {one.site} after {one.shots} examples, {one.explained:.0%} of the variance in the "
+        f"plane; {one.method}"
+        for kind, one in result.maps.items()
+    )
+    parts = [
+        f"Family: `{result.family!r}`.",
+        "\n".join(lines),
+        f"Maps:\n\n{where}",
+        f"Time: {sum(result.seconds.values()):.0f} s this time "
+        f"({', '.join(f'{name} {took:.0f} s' for name, took in result.seconds.items())}).",
+    ]
     if result.model.get("command"):
         parts.append(f"The network was trained by:\n\n```\n{result.model['command']}\n```")
     return parts

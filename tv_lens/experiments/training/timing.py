@@ -111,19 +111,29 @@ class ChangePoints:
         known = "bayes" in means and "blind" in means and "ceiling" in means
         if definition == HALF_WAY:
             if not known:
-                raise InvalidArgument("The best predictor of this family is not known, so there is no half-way.",
-                                      got=f"definition={definition!r}", allowed=repr(FIT))  # fmt: skip
+                raise InvalidArgument(
+                    "The best predictor of this family is not known, so there is no half-way.",
+                    got=f"definition={definition!r}",
+                    allowed=repr(FIT),
+                )
             levels = {LOSS: (means["blind"] + means["bayes"]) / 2, TD: (curves.chance + means["ceiling"]) / 2}
-            found = {LOSS: crossings(loss, curves.steps, levels[LOSS], rising=False),
-                     TD: crossings(td, curves.steps, levels[TD])}
+            found = {
+                LOSS: crossings(loss, curves.steps, levels[LOSS], rising=False),
+                TD: crossings(td, curves.steps, levels[TD]),
+            }
         else:
             loss = np.minimum(loss, means["blind"][..., None]) if known else loss
             gain = means["blind"] - means["bayes"] if known else loss[..., 0]
             levels = {LOSS: -_LEAST * gain, TD: _LEAST * (means.get("ceiling", np.ones_like(gain)) - curves.chance)}
             found = {LOSS: two_levels(loss, curves.steps, levels[LOSS]), TD: two_levels(td, curves.steps, levels[TD])}
-        return cls(curves, definition, {name: one.place for name, one in found.items()},
-                   {name: one.before[0] for name, one in found.items()},
-                   {name: one.after[0] for name, one in found.items()}, {name: one[0] for name, one in levels.items()})
+        return cls(
+            curves,
+            definition,
+            {name: one.place for name, one in found.items()},
+            {name: one.before[0] for name, one in found.items()},
+            {name: one.after[0] for name, one in found.items()},
+            {name: one[0] for name, one in levels.items()},
+        )
 
     @cached_property
     def changed(self) -> dict[str, np.ndarray]:
@@ -138,10 +148,20 @@ class ChangePoints:
             for k, task in enumerate(self.curves.tasks):
                 changed = bool(self.changed[name][k])
                 step, low, high = _limits(places[:, k], level) if changed else (np.nan,) * 3
-                rows.append({"task": task, "curve": name, "step": 2**step, "low": 2**low, "high": 2**high,
-                             "changed": changed,
-                             "share": float(np.isfinite(places[1:, k]).mean()), "before": float(self.before[name][k]),
-                             "after": float(self.after[name][k]), "threshold": float(self.thresholds[name][k])})
+                rows.append(
+                    {
+                        "task": task,
+                        "curve": name,
+                        "step": 2**step,
+                        "low": 2**low,
+                        "high": 2**high,
+                        "changed": changed,
+                        "share": float(np.isfinite(places[1:, k]).mean()),
+                        "before": float(self.before[name][k]),
+                        "after": float(self.after[name][k]),
+                        "threshold": float(self.thresholds[name][k]),
+                    }
+                )
         return pd.DataFrame(rows)
 
     def lags(self, level: float = 0.95) -> pd.DataFrame:
@@ -153,11 +173,23 @@ class ChangePoints:
         for k, task in enumerate(self.curves.tasks):
             changed = bool(self.changed[LOSS][k] and self.changed[TD][k])
             lag, low, high = _limits(self.lag_draws[:, k], level) if changed else (np.nan,) * 3
-            steps = {f"{name} step": float(2 ** places[0, k]) if self.changed[name][k] else np.nan
-                     for name, places in self.places.items()}  # fmt: skip
-            rows.append({"run": self.curves.name, "task": task, **steps, "lag": lag, "low": low, "high": high,
-                         "factor": 2**lag,
-                         "factor low": 2**low, "factor high": 2**high})  # fmt: skip
+            steps = {
+                f"{name} step": float(2 ** places[0, k]) if self.changed[name][k] else np.nan
+                for name, places in self.places.items()
+            }
+            rows.append(
+                {
+                    "run": self.curves.name,
+                    "task": task,
+                    **steps,
+                    "lag": lag,
+                    "low": low,
+                    "high": high,
+                    "factor": 2**lag,
+                    "factor low": 2**low,
+                    "factor high": 2**high,
+                }
+            )
         return pd.DataFrame(rows)
 
     @cached_property
@@ -179,10 +211,18 @@ class ChangePoints:
             held = np.where(np.isfinite(places) & self.changed[name], places, end)
             for a, b in pairs:
                 gap, low, high = _limits(held[:, b] - held[:, a], 1 - (1 - level) / len(pairs))
-                rows.append({"curve": name, "task": self.curves.tasks[a], "other": self.curves.tasks[b],
-                             "factor": 2**gap, "low": 2**low,
-                             "high": 2**high, "apart": bool(low > 0 or high < 0),
-                             "censored": bool(not (self.changed[name][a] and self.changed[name][b]))})  # fmt: skip
+                rows.append(
+                    {
+                        "curve": name,
+                        "task": self.curves.tasks[a],
+                        "other": self.curves.tasks[b],
+                        "factor": 2**gap,
+                        "low": 2**low,
+                        "high": 2**high,
+                        "apart": bool(low > 0 or high < 0),
+                        "censored": bool(not (self.changed[name][a] and self.changed[name][b])),
+                    }
+                )
         return pd.DataFrame(rows)
 
     def is_staggered(self, curve: str = LOSS) -> bool:
@@ -242,10 +282,12 @@ class Coupling:
         if self.runs_low is not None:
             runs = f"; [{2**self.runs_low:.2f}, {2**self.runs_high:.2f}] over runs and tasks"
         pairing, shift = self.pairing, self.shift
-        return (f"decodability rises {late} the loss drops, at {factor} times its step [{low}, {high}] over "
-                f"episodes{runs} ({self.n_changed} of {self.n_curves} tasks); own partner against another's: "
-                f"r {pairing.statistic:.2f}, p {pairing.p:.3g} (smallest {pairing.smallest:.2g}); at the same "
-                f"checkpoints: r {shift.statistic:.2f}, p {shift.p:.3g}")  # fmt: skip
+        return (
+            f"decodability rises {late} the loss drops, at {factor} times its step [{low}, {high}] over "
+            f"episodes{runs} ({self.n_changed} of {self.n_curves} tasks); own partner against another's: "
+            f"r {pairing.statistic:.2f}, p {pairing.p:.3g} (smallest {pairing.smallest:.2g}); at the same "
+            f"checkpoints: r {shift.statistic:.2f}, p {shift.p:.3g}"
+        )
 
     def __repr__(self) -> str:
         return f"Coupling: {self.sentence()}"
@@ -268,9 +310,18 @@ def pooled(found: Sequence[ChangePoints], level: float = 0.95, n_boot: int = 100
         over_runs = _limits(np.array([lag, *means]), level)[1:]
     moving = [one.curves.moving() for one in found]
     losses, tds = [one for one, _ in moving], [other for _, other in moving]
-    return Coupling(lag, low, high, *over_runs, pd.concat([one.lags(level) for one in found], ignore_index=True),
-                    int(np.isfinite(every[0]).sum()), every.shape[1], found[0].definition,
-                    pairing_test(losses, tds, seed), shift_test(losses, tds, seed))  # fmt: skip
+    return Coupling(
+        lag,
+        low,
+        high,
+        *over_runs,
+        pd.concat([one.lags(level) for one in found], ignore_index=True),
+        int(np.isfinite(every[0]).sum()),
+        every.shape[1],
+        found[0].definition,
+        pairing_test(losses, tds, seed),
+        shift_test(losses, tds, seed),
+    )
 
 
 def _mean(values: np.ndarray) -> np.ndarray:

@@ -5,6 +5,4 @@ from tv_lens.experiments.vector_circuits.page import circuits_page
 from tv_lens.experiments.vector_circuits.result import DecodingResult
 from tv_lens.experiments.vector_circuits.task_circuit import TaskCircuit
 
-__all__ = [
-    "CircuitSize", "DecodingResult", "TaskCircuit", "circuits_page", "decoding_circuits",
-]  # fmt: skip
+__all__ = ["CircuitSize", "DecodingResult", "TaskCircuit", "circuits_page", "decoding_circuits"]

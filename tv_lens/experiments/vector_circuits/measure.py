@@ -60,10 +60,19 @@ CIRCUIT_SIZES = {
 
 
 def decoding_circuits(
-    model: HookedModel, tasks: Tasks, *, layer: int | None = None, edges: int = 100, shots: int = 10,
-    size: CircuitSize | str = "standard", n: int | None = None, seed: int = 0, template: Template | None = None,
-    say: Say | None = None, progress: bool = True,
-) -> DecodingResult:  # fmt: skip
+    model: HookedModel,
+    tasks: Tasks,
+    *,
+    layer: int | None = None,
+    edges: int = 100,
+    shots: int = 10,
+    size: CircuitSize | str = "standard",
+    n: int | None = None,
+    seed: int = 0,
+    template: Template | None = None,
+    say: Say | None = None,
+    progress: bool = True,
+) -> DecodingResult:
     """Which edges decode each task's vector, how much of its effect they carry on held-out queries, and what is shared.
 
     All tasks' vectors are injected at one layer, so that their circuits are edges of one graph: the layer where they work
@@ -95,8 +104,11 @@ def decoding_circuits(
         size = CIRCUIT_SIZES[size]
     size = size if n is None else replace(size, n=n)
     if layer is not None and not 0 <= layer < model.n_layers - 1:
-        raise InvalidArgument("A vector injected there has no layer left to decode it.", got=f"layer={layer}",
-                              allowed=f"0 to {model.n_layers - 2}")  # fmt: skip
+        raise InvalidArgument(
+            "A vector injected there has no layer left to decode it.",
+            got=f"layer={layer}",
+            allowed=f"0 to {model.n_layers - 2}",
+        )
     named, started = named_tasks(tasks), time.perf_counter()
     speak, options = say or (lambda line: None), dict(seed=seed, progress=progress)
 
@@ -108,8 +120,9 @@ def decoding_circuits(
     for name, task in named.items():
         speak(f"{name}: a vector from {size.contexts} prompts, tried at {len(layers)} layers")
         candidates[name] = method.at_layers(model, task, **options)
-        selections[name] = layer_sweep(model, task, candidates[name], template=template or task.template, n=size.dev,
-                                       **options)  # fmt: skip
+        selections[name] = layer_sweep(
+            model, task, candidates[name], template=template or task.template, n=size.dev, **options
+        )
     means = np.mean([one.mean().values for one in selections.values()], axis=0)
     chosen = layers[int(means.argmax())]
     vectors = {name: replace(found[chosen], selection=selections[name]) for name, found in candidates.items()}
@@ -117,19 +130,46 @@ def decoding_circuits(
     # 2. every edge downstream of each vector, and circuits of the strongest ones on queries they were not found on
     found: dict[str, TaskCircuit] = {}
     for name, task in named.items():
-        speak(f"{name}: every edge downstream of layer {chosen} on development queries, and its circuits on test queries")
-        found[name] = circuit_of_task(model, task, vectors[name], edges=edges, n=size.n, held_out=size.held_out,
-                                      random=size.random, template=template, **options)  # fmt: skip
+        speak(
+            f"{name}: every edge downstream of layer {chosen} on development queries, and its circuits on test queries"
+        )
+        found[name] = circuit_of_task(
+            model,
+            task,
+            vectors[name],
+            edges=edges,
+            n=size.n,
+            held_out=size.held_out,
+            random=size.random,
+            template=template,
+            **options,
+        )
 
     # 3. what the tasks share
     comparison, scores = None, {name: one.scores for name, one in found.items()}
     if len(named) > 1 and min(one.n for one in scores.values()) >= 4:
         comparison = compare(scores, size=min(edges, *(len(one.graph) for one in scores.values())), seed=seed)
-    settings = {"layer": chosen, "layer_chosen": layer is None, "edges": edges, "shots": shots, "seed": seed,
-                "size": size.name, "contexts": size.contexts, "dev": size.dev, "n": size.n, "held_out": size.held_out,
-                "random": size.random}  # fmt: skip
+    settings = {
+        "layer": chosen,
+        "layer_chosen": layer is None,
+        "edges": edges,
+        "shots": shots,
+        "seed": seed,
+        "size": size.name,
+        "contexts": size.contexts,
+        "dev": size.dev,
+        "n": size.n,
+        "held_out": size.held_out,
+        "random": size.random,
+    }
     return DecodingResult(
-        model=model_card(model), settings=settings, tasks=named, vectors=vectors, found=found, comparison=comparison,
+        model=model_card(model),
+        settings=settings,
+        tasks=named,
+        vectors=vectors,
+        found=found,
+        comparison=comparison,
         seconds=round(time.perf_counter() - started, 1),
-        versions=versions(), created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    )  # fmt: skip
+        versions=versions(),
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    )

@@ -25,8 +25,10 @@ def circuits_page(result: DecodingResult) -> Page:
         sections.append(Section("What the tasks share", *_shared(result)))
     sections.append(Section("How it was measured", _measured(result)))
     lead = "\n\n".join(one.sentence() for one in result.found.values())
-    footer = (f"Made {result.created} by tv_lens {result.versions.get('tv_lens', '')}, {asked['size']} size, seed "
-              f"{asked['seed']}. Every number of this page is in `circuits.json` beside it.")  # fmt: skip
+    footer = (
+        f"Made {result.created} by tv_lens {result.versions.get('tv_lens', '')}, {asked['size']} size, seed "
+        f"{asked['seed']}. Every number of this page is in `circuits.json` beside it."
+    )
     return page(f"Decoding circuits in {result.model['name']}", sections, lead=lead, footer=footer)
 
 
@@ -41,11 +43,15 @@ def _asked(result: DecodingResult) -> list[Any]:
     tiles = {}
     for name, one in result.found.items():
         own, random = one.recovered(), one.recovered("random")
-        small = (f"[{number(own['low'])}, {number(own['high'])}] of the vector's effect, by {asked['edges']} of "
-                 f"{len(one.circuit.graph):,} edges; random ones {number(round(random['mean'], 2))}")  # fmt: skip
+        small = (
+            f"[{number(own['low'])}, {number(own['high'])}] of the vector's effect, by {asked['edges']} of "
+            f"{len(one.circuit.graph):,} edges; random ones {number(round(random['mean'], 2))}"
+        )
         tiles[name] = (number(own["mean"]), small)
-    facts = (f"Model: `{model['name']}` ({model['architecture']}, {model['n_layers']} layers, {model['n_heads']} heads). "
-             "Layers and heads count from 0; `a5.h2` is head 2 of layer 5, `m5` its MLP.")  # fmt: skip
+    facts = (
+        f"Model: `{model['name']}` ({model['architecture']}, {model['n_layers']} layers, {model['n_heads']} heads). "
+        "Layers and heads count from 0; `a5.h2` is head 2 of layer 5, `m5` its MLP."
+    )
     return [text, Facts(tiles), facts]
 
 
@@ -61,16 +67,25 @@ def circuit_parts(found: TaskCircuit) -> list[Any]:
     )
     frame = scores.to_frame(12)
     rows = [(row.edge, interval_text(row.mean, row.low, row.high)) for row in frame.itertuples()]
-    table = Table(pd.DataFrame(rows, columns=["edge", f"effect on {scores.metric.replace('_', ' ')} [95% interval]"]),
-                  f"The strongest edges, mean over {scores.n} development queries [{scores.units}]")  # fmt: skip
+    table = Table(
+        pd.DataFrame(rows, columns=["edge", f"effect on {scores.metric.replace('_', ' ')} [95% interval]"]),
+        f"The strongest edges, mean over {scores.n} development queries [{scores.units}]",
+    )
     parts: list[Any] = [drawing]
     own, gap = found.recovered(), found.gap()
     if gap["low"] <= 0 <= gap["high"]:
-        parts.append(Note("On these test queries the vector does not certainly change the metric "
-                          f"({interval_text(gap['mean'], gap['low'], gap['high'])} {scores.units}): a share of nothing says "
-                          "nothing.", warn=True))  # fmt: skip
+        parts.append(
+            Note(
+                "On these test queries the vector does not certainly change the metric "
+                f"({interval_text(gap['mean'], gap['low'], gap['high'])} {scores.units}): a share of nothing says "
+                "nothing.",
+                warn=True,
+            )
+        )
     elif own["low"] <= found.recovered("degree-matched")["mean"]:
-        parts.append(Note("At this size the circuit is not certainly better than a degree-matched random one.", warn=True))
+        parts.append(
+            Note("At this size the circuit is not certainly better than a degree-matched random one.", warn=True)
+        )
     return [*parts, reading, plot(recovered, title=f"{name}: effect carried by circuits of each size"), table]
 
 
@@ -82,15 +97,24 @@ def _shared(result: DecodingResult) -> list[Any]:
         "it is what noise leaves of a perfect agreement."
     )
     rows = [
-        (f"{one} and {other}", len(found.scores[one].top(found.size) & found.scores[other].top(found.size)),
-         float(found.shared.sel(task=one, other=other)), float(found.specific.sel(task=one, other=other)))
-        for i, one in enumerate(found.scores) for other in list(found.scores)[:i]
-    ]  # fmt: skip
+        (
+            f"{one} and {other}",
+            len(found.scores[one].top(found.size) & found.scores[other].top(found.size)),
+            float(found.shared.sel(task=one, other=other)),
+            float(found.specific.sel(task=one, other=other)),
+        )
+        for i, one in enumerate(found.scores)
+        for other in list(found.scores)[:i]
+    ]
     table = pd.DataFrame(rows, columns=["tasks", "common edges", "p: as much by chance", "p: the same effects"])
     only = [(name, len(found.only(name)), ", ".join(found.only(name).names[:5])) for name in found.scores]
-    return [text, plot(replace(found.overlap, zero=None), title="Overlap of the tasks' strongest edges"), Table(table, "Permutation tests"),
-            f"Common to all tasks: {len(found.common())} of {found.size} edges.",
-            Table(pd.DataFrame(only, columns=["task", "edges of this task alone", "such as"]))]  # fmt: skip
+    return [
+        text,
+        plot(replace(found.overlap, zero=None), title="Overlap of the tasks' strongest edges"),
+        Table(table, "Permutation tests"),
+        f"Common to all tasks: {len(found.common())} of {found.size} edges.",
+        Table(pd.DataFrame(only, columns=["task", "edges of this task alone", "such as"])),
+    ]
 
 
 def _measured(result: DecodingResult) -> str:

@@ -51,11 +51,15 @@ class DecodingResult:
     def summary(self) -> dict[str, Any]:
         """Every number of the page, as JSON holds it."""
         found = {
-            "created": self.created, "model": self.model, "settings": self.settings, "seconds": self.seconds,
-            "versions": self.versions, "tasks": {name: one.summary() for name, one in self.found.items()},
+            "created": self.created,
+            "model": self.model,
+            "settings": self.settings,
+            "seconds": self.seconds,
+            "versions": self.versions,
+            "tasks": {name: one.summary() for name, one in self.found.items()},
             "overlap": None if self.comparison is None else records(self.comparison.overlap),
             "correlation": None if self.comparison is None else records(self.comparison.correlation),
-        }  # fmt: skip
+        }
         return plain(found, "summary")
 
     def save(self, out: str | Path) -> Path:
@@ -68,8 +72,12 @@ class DecodingResult:
         with filled(out, last="circuits.json") as folder:
             for name, circuit in self.circuits.items():
                 stem = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in name) or "task"
-                texts = {"json": circuit.to_json(), "graph.json": to_attribution_graph(circuit, slug=stem),
-                         "graphml": to_graphml(circuit), "dot": to_dot(circuit)}  # fmt: skip
+                texts = {
+                    "json": circuit.to_json(),
+                    "graph.json": to_attribution_graph(circuit, slug=stem),
+                    "graphml": to_graphml(circuit),
+                    "dot": to_dot(circuit),
+                }
                 for suffix, text in texts.items():
                     (folder / f"{stem}.{suffix}").write_text(text, encoding="utf-8")
                 self.vectors[name].save(folder / f"{stem}.safetensors")
@@ -77,8 +85,10 @@ class DecodingResult:
         return Path(out) / "circuits.json"
 
     def __repr__(self) -> str:
-        lines = [f"DecodingResult of {len(self.tasks)} task{'s' * (len(self.tasks) != 1)} on {self.model['name']}, vectors "
-                 f"injected at layer {self.settings['layer']}"]  # fmt: skip
+        lines = [
+            f"DecodingResult of {len(self.tasks)} task{'s' * (len(self.tasks) != 1)} on {self.model['name']}, vectors "
+            f"injected at layer {self.settings['layer']}"
+        ]
         return "\n".join(lines + [f"  {one.sentence()}" for one in self.found.values()])
 
     def _repr_html_(self) -> str:

@@ -68,19 +68,37 @@ class TaskCircuit:
     def summary(self) -> dict[str, Any]:
         """Every number, as JSON holds it."""
         return {
-            "task": self.task, "sentence": self.sentence(), "n_edges": len(self.circuit.graph),
-            "measured": len(self.scores.measured), "requested": self.asked, "effective": len(self.circuit),
-            "nodes": self.circuit.nodes, "metric": self.scores.metric, "n": self.scores.n, "gap": self.gap(),
-            "recovered": {kind: self.recovered(kind) for kind in KINDS}, "curve": records(self.curve),
+            "task": self.task,
+            "sentence": self.sentence(),
+            "n_edges": len(self.circuit.graph),
+            "measured": len(self.scores.measured),
+            "requested": self.asked,
+            "effective": len(self.circuit),
+            "nodes": self.circuit.nodes,
+            "metric": self.scores.metric,
+            "n": self.scores.n,
+            "gap": self.gap(),
+            "recovered": {kind: self.recovered(kind) for kind in KINDS},
+            "curve": records(self.curve),
             "areas": self.curve.provenance["areas"],
             "top_edges": self.scores.to_frame(self.asked).round(6).to_dict(orient="records"),
-        }  # fmt: skip
+        }
 
 
 def circuit_of_task(
-    model: HookedModel, task: Task, vector: TaskVector, *, edges: int = 100, n: int = 20, held_out: int = 30,
-    random: int = 3, screen: int | None = None, seed: int = 0, template: Template | None = None, progress: bool = True,
-) -> TaskCircuit:  # fmt: skip
+    model: HookedModel,
+    task: Task,
+    vector: TaskVector,
+    *,
+    edges: int = 100,
+    n: int = 20,
+    held_out: int = 30,
+    random: int = 3,
+    screen: int | None = None,
+    seed: int = 0,
+    template: Template | None = None,
+    progress: bool = True,
+) -> TaskCircuit:
     """A `TaskCircuit`: edges measured on `n` development queries, circuits tried on `held_out` test queries.
 
     Args:
@@ -97,7 +115,9 @@ def circuit_of_task(
         progress: Show a progress bar (only on a terminal or in a notebook).
     """
     dev, test = _queries(model, task, {"dev": n, "test": held_out}, seed, template)
-    scores = discover(model, dev, source=vector.replace(), method=ExactEdges(screen=screen), seed=seed, progress=progress)
+    scores = discover(
+        model, dev, source=vector.replace(), method=ExactEdges(screen=screen), seed=seed, progress=progress
+    )
     found = scores.top(min(edges, len(scores.measured)))
     most = len(scores.measured)
     sizes: Sequence[int] = sorted({size for size in (*GRID, len(found), most) if size <= most})
@@ -112,8 +132,10 @@ def _queries(
     """Queries of each split, at most as many as it holds, with foils if the tokenizer tells them from the answers."""
 
     def drawn(foils: bool) -> list[Prompts]:
-        return [task.queries(min(count, len(task.split(split))), seed=seed, split=split, template=template, foils=foils)
-                for split, count in counts.items()]  # fmt: skip
+        return [
+            task.queries(min(count, len(task.split(split))), seed=seed, split=split, template=template, foils=foils)
+            for split, count in counts.items()
+        ]
 
     try:
         found = drawn(foils=True)
