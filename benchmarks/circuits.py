@@ -36,9 +36,9 @@ os.environ["OMP_NUM_THREADS"] = str(options.threads)
 
 import torch
 import transformers as hf
-from cost import measured
 
 import tv_lens as tv
+from cost import measured
 from tv_lens.circuits.contrast_passes import make_passes
 from tv_lens.circuits.patched import run_circuits
 

@@ -40,9 +40,10 @@ from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+from importlib.metadata import version
+
 import torch
 import transformers
-from importlib.metadata import version
 
 import tv_lens as tv
 from gpu_meter import Meter, Report

@@ -77,7 +77,7 @@ def compare(model: tv.HookedModel, base: TokenBatch, rows: list[Row], answers: A
         lambda: run_rows(model, base, rows, Readout(tv.logit_diff, answers, owners), plan="rows", show_progress=False)
     )
     line("rows, logit difference", cost, f"{len(rows)} cells")
-    full, cost_full = measured(
+    _full, cost_full = measured(
         lambda: run_rows(model, base, rows, Readout(tv.log_prob, answers, owners), plan="rows", show_progress=False)
     )
     line("rows, log-probability", cost_full)

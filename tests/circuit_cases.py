@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import tiny
 import torch
 
+import tiny
 import tv_lens as tv
 from tv_lens.circuits.contrast_passes import ContrastPasses, make_passes
 

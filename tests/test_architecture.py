@@ -83,7 +83,7 @@ def reached(module: str) -> set[str]:
 
 
 def room(module: str) -> str:
-    return (module.split(".") + [""])[1]
+    return ([*module.split("."), ""])[1]
 
 
 def allowed(importer: str, imported: str) -> bool:

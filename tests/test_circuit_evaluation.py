@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from circuit_cases import answers, contrast, tokens, vector
 
 import tv_lens as tv
+from circuit_cases import answers, contrast, tokens, vector
 from tv_lens.circuits.comparison import compare
 from tv_lens.circuits.evaluation import _degree_matched, areas
 from tv_lens.errors import EmptySelection, InvalidArgument, MisalignedPrompts, ModelMismatch
@@ -68,7 +68,7 @@ def test_a_circuit_is_tested_as_it_is_and_grown_ones_waste_no_edge(found):
 
 
 def test_random_circuits_are_of_the_size_and_the_degrees_that_they_stand_beside(found):
-    model, scores = found
+    _model, scores = found
     mask = scores.top(30).mask
     generator = torch.Generator().manual_seed(0)
     drawn = [_degree_matched(scores.graph, mask, generator) for _ in range(5)]

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from circuit_cases import contrast
 
 import tv_lens as tv
+from circuit_cases import contrast
 from tv_lens.circuits import ACDC, EAP, Circuit, EdgeScores, Graph
 from tv_lens.errors import RenamedError
 from tv_lens.site import ModelShape

@@ -10,9 +10,9 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
-from test_viz import BROWSER, Resources
 
 import tv_lens as tv
+from test_viz import BROWSER, Resources
 from tv_lens.circuits import Graph, Position
 from tv_lens.circuits.wiring import Wiring
 from tv_lens.errors import EmptySelection
@@ -34,7 +34,7 @@ GRAPHS = {
 def circuit(kind: str, n: int, seed: int = 0) -> tv.Circuit:
     """A connected circuit of about n edges: the strongest of scores that favour a few nodes, grown until enough is left."""
     graph, generator = GRAPHS[kind], torch.Generator().manual_seed(seed)
-    p, w, r = graph.edges.T
+    _p, w, r = graph.edges.T
     liked = torch.rand(graph.n_writers, generator=generator) ** 3 + 0.02
     likes = torch.rand(graph.n_readers, generator=generator) ** 3 + 0.02
     liked[0 if graph.source is None else -1], likes[-1] = 1, 1
@@ -79,7 +79,7 @@ def test_the_static_drawing_holds_every_node_and_edge_and_nodes_do_not_overlap(k
     boxes = [[float(g.find(f"{SVG}rect").get(key)) for key in ("x", "y", "width", "height")] for g in nodes]
     width, height = (float(v) for v in root.get("viewBox").split()[2:])
     for x, y, w, h in boxes:
-        assert 0 <= x and x + w <= width and 0 <= y and y + h <= height
+        assert x >= 0 and x + w <= width and y >= 0 and y + h <= height
     for i, (x, y, w, h) in enumerate(boxes):
         for a, b, c, d in boxes[:i]:
             assert x + w <= a + 0.5 or a + c <= x + 0.5 or y + h <= b + 0.5 or b + d <= y + 0.5, "two nodes overlap"

@@ -14,7 +14,7 @@ from tv_lens.errors import UnknownName
 from tv_lens.site import ModelShape
 
 sys.path.insert(0, str(Path(__file__).parent / "oracle"))
-from explicit import Explicit  # noqa: E402
+from explicit import Explicit
 
 NAMES = [one.__name__ for one in truth.TRUTHS]
 

@@ -7,9 +7,9 @@ import re
 from dataclasses import replace
 
 import pytest
-import tiny_folder
 from typer.testing import CliRunner
 
+import tiny_folder
 from tv_lens import tasks
 from tv_lens.cli import app
 from tv_lens.cli import survey as command
@@ -50,8 +50,8 @@ def plain(text: str) -> str:
 def test_help_names_the_commands_and_shows_examples(tv_lens):
     found = tv_lens("--help")
     assert found.exit_code == 0
-    for command in COMMANDS:
-        assert command in found.stdout
+    for name in COMMANDS:
+        assert name in found.stdout
     assert "Examples" in found.stdout and "tv-lens survey --task antonym --out survey" in plain(found.stdout)
 
 

@@ -8,7 +8,7 @@ import torch
 
 import tiny_characters
 from tv_lens.errors import EmptySelection, InvalidArgument, PositionError, SiteError, UnknownName
-from tv_lens.results.sweep import Sweep, concat
+from tv_lens.results.sweep import Sweep
 from tv_lens.site import Site
 from tv_lens.task_vectors import activation_table
 from tv_lens.task_vectors.decodability import CONTROLS, decodability
@@ -153,7 +153,7 @@ def test_other_distances_and_sites(model, distance, site):
 def test_the_same_seed_gives_the_same_result(model):
     runs = [decodability(model, tiny_characters.telling(2), shots=1, n=12, k=3, seed=seed) for seed in (1, 1, 2)]
     for part in ("sweep", "controls", "pairs"):
-        first, again, other = (getattr(run, part).values.values for run in runs)
+        first, again, _other = (getattr(run, part).values.values for run in runs)
         np.testing.assert_array_equal(first, again)
     assert not np.array_equal(runs[0].controls.values.values, runs[2].controls.values.values)
 

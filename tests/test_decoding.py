@@ -7,9 +7,9 @@ import re
 from dataclasses import replace
 
 import pytest
-import tiny_folder
 from typer.testing import CliRunner
 
+import tiny_folder
 import tv_lens as tv
 from tv_lens.circuits import truth
 from tv_lens.cli import app

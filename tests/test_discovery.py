@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from circuit_cases import CASES, answers, contrast, passes, question, tokens, vector
 
 import tv_lens as tv
+from circuit_cases import CASES, answers, contrast, passes, question, tokens, vector
 from tv_lens.circuits.contrast_passes import make_passes
 from tv_lens.circuits.discovery import spearman
 from tv_lens.circuits.exact import measured_effects
@@ -228,7 +228,7 @@ def test_real_prompts_get_places_by_their_spans(smollm2):
         fold: [p.label for p in tv.circuits.contrast.positions_for(made, None, fold)]
         for fold in ("all", "spans", "kinds", "sum")
     }
-    assert labels["sum"] == ["all"] and labels["spans"][:3] == ["x0", "sep0", "y0"] or "prefix" in labels["spans"][0]
+    assert (labels["sum"] == ["all"] and labels["spans"][:3] == ["x0", "sep0", "y0"]) or "prefix" in labels["spans"][0]
     assert "x" in labels["kinds"] and "sep" in labels["kinds"] and "query" in labels["kinds"]
     assert len(labels["all"]) == int(made.clean.lengths[0]) == len(set(labels["all"]))
 

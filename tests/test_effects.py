@@ -132,7 +132,7 @@ def test_the_paths_of_a_norm_after_attention_are_exact():
     tokens = pairs.tokenize(model)
     for i in range(2):
         clean, base = (model.tokens(torch.tensor([side.tokens.rows()[i]])) for side in (tokens.clean, tokens.corrupted))
-        z, length = model.capture(clean, "z[0].h2@-1")["z[0].h2@-1"], base.width
+        z = model.capture(clean, "z[0].h2@-1")["z[0].h2@-1"]
         edit = tv.Replace("z[0].h2@-1", z)
         with model.intervene(edit):
             written = model.capture(base, "attn_out[0]@-1")["attn_out[0]@-1"]

@@ -156,7 +156,7 @@ def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):
 
 def test_damaged_and_missing_files_say_so(tmp_path):
     with pytest.raises(FormatError, match="no training run"):
-        TrainingRun(tmp_path).config
+        TrainingRun(tmp_path).config  # noqa: B018
     run = train(preset("tiny", steps=4), tmp_path / "run", progress=False)
     with pytest.raises(InvalidArgument, match="nearest is 4"):
         run.checkpoint(30)

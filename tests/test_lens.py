@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_folder
 import xarray as xr
 
+import tiny_folder
 import tv_lens as tv
 from tv_lens import tasks
 from tv_lens.errors import EmptySelection, InvalidArgument, MisalignedPrompts, RenamedError, UnknownName

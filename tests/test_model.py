@@ -426,11 +426,10 @@ def test_a_context_counts_positions_in_passes_made_by_hand(llama):
 def test_contexts_nest_and_an_exception_ends_them(llama):
     ones, clean = torch.ones(tiny.D_MODEL), llama.run(TOKENS)
     three = llama.run(TOKENS, Replace("resid_post[1]", 3 * ones))
-    with pytest.raises(RuntimeError, match="stop"):
-        with llama.intervene(Replace("resid_post[1]", ones)):
-            with llama.intervene(Add("resid_post[1]", ones)), llama.intervene(Add("resid_post[1]", ones)):
-                assert torch.equal(llama.run(TOKENS), three)
-                raise RuntimeError("stop")
+    with pytest.raises(RuntimeError, match="stop"), llama.intervene(Replace("resid_post[1]", ones)):
+        with llama.intervene(Add("resid_post[1]", ones)), llama.intervene(Add("resid_post[1]", ones)):
+            assert torch.equal(llama.run(TOKENS), three)
+            raise RuntimeError("stop")
     assert torch.equal(llama.run(TOKENS), clean)
 
 

@@ -59,7 +59,7 @@ def test_each_token_stands_once(tiny_model):
 def test_packs_keep_to_their_size_and_leave_out_what_saves_nothing(tiny_model):
     shape = tiny_model("llama").shape
     assert packed([(1, 2), (3, 4), (5,)], shape) == ([], [0, 1, 2])
-    many = [tuple(BASE[:12] + [i]) for i in range(40)]
+    many = [(*BASE[:12], i) for i in range(40)]
     together, single = packed(many, shape, most=24)
     assert max(map(len, together)) <= 24
     assert sorted([*single, *(number for pack in together for number in pack.rows)]) == list(range(40))

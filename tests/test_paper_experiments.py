@@ -249,7 +249,7 @@ def test_several_models_and_one_that_is_missing(model, tmp_path):
         found.decodability("two").mean().sel(source="tiny", shots=1),
         table[(table["source"] == "tiny") & (table["shots"] == 1)]["TD"],
     )
-    assert "failed: " in repr(found) and -1 <= found.correlation("two") <= 1 or np.isnan(found.correlation("two"))
+    assert ("failed: " in repr(found) and -1 <= found.correlation("two") <= 1) or np.isnan(found.correlation("two"))
     with pytest.raises(EmptySelection, match="None of the models"):
         across_models([tmp_path / "none"], {"two": bits}, **options)
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-import tiny_folder
 from typer.testing import CliRunner
 
+import tiny_folder
 import tv_lens as tv
 from tv_lens.cli import app
 from tv_lens.errors import InvalidArgument, UnknownName

@@ -80,7 +80,7 @@ def test_logits_scores_and_answers_are_those_of_the_whole_batch(crowded):
         lambda: tv.score(model, prompts, edit, progress=False).log_prob,
     ):
         table.room = None
-        whole, part, said = halved(work, table, 25)
+        whole, part, _said = halved(work, table, 25)
         torch.testing.assert_close(part, whole, atol=1e-5, rtol=0)
     table.room = None
     whole, part, _ = halved(lambda: written_answers(model, prompts, edit, tokens=3, stop=None), table, 25)

@@ -49,7 +49,7 @@ def test_answers_are_gold_by_the_slots():
     members = {one.name: one for one in family("pos")}
     assert tuple(members) == CLASSES and all(len(one) == 600 for one in members.values())
     for sentence in grammar_sentences():
-        assert len(set(word.lower() for word in sentence.words)) == len(sentence.words)
+        assert len({word.lower() for word in sentence.words}) == len(sentence.words)
         for name, one in members.items():
             tags = [tag in TAGS["upos"][name] for tag in sentence.upos]
             assert one.lookup[sentence.text] == sentence.words[tags.index(True)]

@@ -159,7 +159,7 @@ def test_queries_on_which_two_tasks_agree_are_left_out():
 
 
 def test_random_words_and_no_demonstrations():
-    for prompt, twin in PAST.pairs(shots=5, n=10, corrupt="random_words"):
+    for _, twin in PAST.pairs(shots=5, n=10, corrupt="random_words"):
         words = [pair.output for pair in twin.demonstrations]
         assert len(set(words)) == 5 and not set(words) & set(PAST.labels)
     for prompt, twin in PAST.pairs(shots=5, n=10, corrupt="no_demonstrations"):

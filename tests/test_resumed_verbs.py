@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import tiny_characters
 
+import tiny_characters
 import tv_lens as tv
 from tv_lens.errors import RunMismatch
 from tv_lens.experiments import SurveySize, survey

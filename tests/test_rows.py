@@ -127,10 +127,10 @@ def test_prompts_that_begin_alike_branch_from_one_prefill(family, tiny_model):
 
 def test_groups_of_prompts_that_begin_alike():
     long = list(range(20))
-    prompts = [[9] * 21, long + [1], [8] * 21, long + [2], long + [3], [7] + [8] * 20]
+    prompts = [[9] * 21, [*long, 1], [8] * 21, [*long, 2], [*long, 3], [7] + [8] * 20]
     assert list(base_run.together(prompts, range(6), 32)) == [[1, 3, 4], [5, 2, 0]]
     assert list(base_run.together(prompts, range(6), 2)) == [[1, 3], [4, 5], [2, 0]]
-    assert sorted(sum(base_run.together(prompts, [0, 2, 5], 1), [])) == [0, 2, 5]
+    assert sorted(prompt for group in base_run.together(prompts, [0, 2, 5], 1) for prompt in group) == [0, 2, 5]
 
 
 def test_a_model_that_cannot_be_continued_runs_its_prompts_whole(tiny_model, monkeypatch):

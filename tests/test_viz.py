@@ -151,7 +151,7 @@ def test_conditions_are_bars_with_intervals():
     assert bars.type == "bar" and list(bars.y) == names
     np.testing.assert_allclose(bars.error_x.array, (found["high"] - found["mean"]).values, atol=1e-6)
     assert list(bars.marker.color) == [theme.MUTED, theme.ACCENT, theme.MUTED]
-    assert list(plot(hits, strong=["zero-shot"]).plotly.data[0].marker.color)[0] == theme.ACCENT
+    assert next(iter(plot(hits, strong=["zero-shot"]).plotly.data[0].marker.color)) == theme.ACCENT
 
 
 def test_bars_have_a_panel_for_another_axis():

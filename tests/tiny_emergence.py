@@ -55,7 +55,7 @@ def emergence(kind: str = "disjoint", seed: int = 0, change: Sequence[int] | Non
     names = ["zero", "lasso", "blind ridge", "Bayes mixture", "oracle basis"]
     levels = np.array([ZERO, BLIND + 0.05, BLIND, BAYES, ORACLE])
     if kind == "functions":
-        names, levels = names[:2] + ["ridge"], np.array([ZERO, BAYES * 1.1, BAYES])
+        names, levels = [*names[:2], "ridge"], np.array([ZERO, BAYES * 1.1, BAYES])
     far = np.abs(each.mean((1, 2))[:, None] - levels[None])[:, :, None, None] * np.ones((1, 1, K, len(tasks)))
     right = (
         1 / len(tasks)

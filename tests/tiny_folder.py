@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import tiny
-import tiny_tokenizers
 import torch
 import transformers as hf
 
+import tiny
+import tiny_tokenizers
 from tv_lens.experiments import SurveySize
 
 SIZE = SurveySize(

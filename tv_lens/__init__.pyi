@@ -1,94 +1,98 @@
 """The public names, for `tv_lens.__getattr__`, editors and type checkers: each is imported when it is first used."""
 
-from . import (
-    circuits as circuits,
-    errors as errors,
-    experiments as experiments,
-    lab as lab,
-    metrics as metrics,
-    rows as rows,
-    tasks as tasks,
-    viz as viz,
-)
+from . import circuits as circuits
+from . import errors as errors
+from . import experiments as experiments
+from . import lab as lab
+from . import metrics as metrics
+from . import rows as rows
+from . import tasks as tasks
+from . import viz as viz
 from .batch import TokenBatch as TokenBatch
-from .circuits import (
-    ACDC as ACDC,
-    Circuit as Circuit,
-    Comparison as Comparison,
-    Contrast as Contrast,
-    EAP as EAP,
-    EAPIG as EAPIG,
-    EdgeScores as EdgeScores,
-    ExactEdges as ExactEdges,
-    Projection as Projection,
-    compare as compare,
-    completeness as completeness,
-    discover as discover,
-    faithfulness as faithfulness,
-    minimality as minimality,
-)
+from .circuits import ACDC as ACDC
+from .circuits import EAP as EAP
+from .circuits import EAPIG as EAPIG
+from .circuits import Circuit as Circuit
+from .circuits import Comparison as Comparison
+from .circuits import Contrast as Contrast
+from .circuits import EdgeScores as EdgeScores
+from .circuits import ExactEdges as ExactEdges
+from .circuits import Projection as Projection
+from .circuits import compare as compare
+from .circuits import completeness as completeness
+from .circuits import discover as discover
+from .circuits import faithfulness as faithfulness
+from .circuits import minimality as minimality
 from .errors import TVLensError as TVLensError
-from .experiments import (
-    Emergence as Emergence,
-    EmergenceSize as EmergenceSize,
-    SurveySize as SurveySize,
-    TaskSurvey as TaskSurvey,
-    emergence as emergence,
-    report as report,
-    survey as survey,
-)
-from .intervention import (
-    Add as Add,
-    Intervention as Intervention,
-    Mean as Mean,
-    Project as Project,
-    Replace as Replace,
-    Resample as Resample,
-    Stack as Stack,
-    Zero as Zero,
-)
-from .metrics import (
-    Answers as Answers,
-    exact_match as exact_match,
-    kl as kl,
-    log_prob as log_prob,
-    logit_diff as logit_diff,
-    metric as metric,
-    prob as prob,
-    rank as rank,
-)
-from .model.attention_patterns import AttentionPatterns as AttentionPatterns, attention as attention
+from .experiments import Emergence as Emergence
+from .experiments import EmergenceSize as EmergenceSize
+from .experiments import SurveySize as SurveySize
+from .experiments import TaskSurvey as TaskSurvey
+from .experiments import emergence as emergence
+from .experiments import report as report
+from .experiments import survey as survey
+from .intervention import Add as Add
+from .intervention import Intervention as Intervention
+from .intervention import Mean as Mean
+from .intervention import Project as Project
+from .intervention import Replace as Replace
+from .intervention import Resample as Resample
+from .intervention import Stack as Stack
+from .intervention import Zero as Zero
+from .metrics import Answers as Answers
+from .metrics import exact_match as exact_match
+from .metrics import kl as kl
+from .metrics import log_prob as log_prob
+from .metrics import logit_diff as logit_diff
+from .metrics import metric as metric
+from .metrics import prob as prob
+from .metrics import rank as rank
+from .model.attention_patterns import AttentionPatterns as AttentionPatterns
+from .model.attention_patterns import attention as attention
 from .model.capture import Capture as Capture
-from .model.hooked_model import HookedModel as HookedModel, load as load
+from .model.hooked_model import HookedModel as HookedModel
+from .model.hooked_model import load as load
 from .model.registry import HookRegistry as HookRegistry
 from .patching.activations import patch as patch
-from .patching.effects import demonstration_effects as demonstration_effects, node_effects as node_effects
+from .patching.effects import demonstration_effects as demonstration_effects
+from .patching.effects import node_effects as node_effects
 from .patching.paths import path_effects as path_effects
-from .patching.scoring import Scores as Scores, score as score
-from .results.sweep import Sweep as Sweep, concat as concat
-from .rows.engine import PlacedEdit as PlacedEdit, Row as Row, run_rows as run_rows
-from .site import COMPONENTS as COMPONENTS, Site as Site, Sites as Sites, sites as sites
+from .patching.scoring import Scores as Scores
+from .patching.scoring import score as score
+from .results.sweep import Sweep as Sweep
+from .results.sweep import concat as concat
+from .rows.engine import PlacedEdit as PlacedEdit
+from .rows.engine import Row as Row
+from .rows.engine import run_rows as run_rows
+from .site import COMPONENTS as COMPONENTS
+from .site import Site as Site
+from .site import Sites as Sites
+from .site import sites as sites
 from .storage.run_folder import Run as Run
-from .task_vectors.decodability import Decodability as Decodability, decodability as decodability
+from .task_vectors.decodability import Decodability as Decodability
+from .task_vectors.decodability import decodability as decodability
 from .task_vectors.evaluation import evaluate as evaluate
 from .task_vectors.extraction import extract as extract
 from .task_vectors.function_vector import FunctionVector as FunctionVector
 from .task_vectors.injection import vector_sweep as vector_sweep
-from .task_vectors.maps import RepresentationMap as RepresentationMap, representation_map as representation_map
-from .task_vectors.ranking import head_ranking as head_ranking, ranking_stability as ranking_stability
+from .task_vectors.maps import RepresentationMap as RepresentationMap
+from .task_vectors.maps import representation_map as representation_map
+from .task_vectors.ranking import head_ranking as head_ranking
+from .task_vectors.ranking import ranking_stability as ranking_stability
 from .task_vectors.residual_mean import ResidualMean as ResidualMean
-from .task_vectors.universal import UniversalHeads as UniversalHeads, universal_heads as universal_heads
+from .task_vectors.universal import UniversalHeads as UniversalHeads
+from .task_vectors.universal import universal_heads as universal_heads
 from .task_vectors.vector import TaskVector as TaskVector
-from .tasks import (
-    ARROW as ARROW,
-    IO as IO,
-    PromptPairs as PromptPairs,
-    Prompts as Prompts,
-    QA as QA,
-    Task as Task,
-    Template as Template,
-    task as task,
-)
-from .viz import Figure as Figure, page as page, plot as plot
+from .tasks import ARROW as ARROW
+from .tasks import IO as IO
+from .tasks import QA as QA
+from .tasks import PromptPairs as PromptPairs
+from .tasks import Prompts as Prompts
+from .tasks import Task as Task
+from .tasks import Template as Template
+from .tasks import task as task
+from .viz import Figure as Figure
+from .viz import page as page
+from .viz import plot as plot
 
 __version__: str

@@ -11,9 +11,8 @@ import transformers as hf
 from transformer_lens.tools.analysis.attribution_patching import EdgeAttributionConfig, attribution_patch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from circuit_cases import answers, contrast, passes, tokens
-
 import tv_lens as tv
+from circuit_cases import answers, contrast, passes, tokens
 from tv_lens.circuits.contrast_passes import make_passes
 from tv_lens.circuits.exact import measured_effects
 

@@ -182,7 +182,7 @@ def test_interventions_are_what_plain_hooks_do(model, family, component):
             def write(x, head=head, pos=pos, change=change):
                 before = x.clone()
                 for row in range(len(ROWS)):
-                    for (at, column, h), *rest in zip(
+                    for (at, _column, _h), *rest in zip(
                         *(cells(component, head, pos, r) for r in [row, *range(len(ROWS))])
                     ):
                         seen = slice(None) if component != "scores" else before[at] > -1e30  # the mask is no score

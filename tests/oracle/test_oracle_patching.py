@@ -31,7 +31,10 @@ def theirs(model, function):
     answer, foil = int(ids[ANSWER][0]), int(ids[FOIL][0])
     with torch.no_grad():
         _, cache = model.tl.run_with_cache(ids[CLEAN][None])
-        metric = lambda logits: logits[0, -1, answer] - logits[0, -1, foil]
+
+        def metric(logits: torch.Tensor) -> torch.Tensor:
+            return logits[0, -1, answer] - logits[0, -1, foil]
+
         return getattr(tl_patching, function)(model.tl, ids[CORRUPTED][None], cache, metric).numpy()
 
 

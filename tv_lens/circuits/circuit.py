@@ -106,7 +106,7 @@ class Circuit:
 
         The key and value readers that a group of heads shares bring in the heads of the group that write an edge.
         """
-        p, w, r = self.graph.edges[self.mask].T
+        _p, w, r = self.graph.edges[self.mask].T
         written = {self.graph.writers[i] for i in w.unique().tolist()}
         read = set()
         for reader in r.unique().tolist():

@@ -260,7 +260,7 @@ def _sizes(circuit: Circuit | EdgeScores, sizes: Sequence[int] | None) -> list[i
         total = len(circuit.graph)
         shares = [min(most, max(1, round(share * total))) for share in SHARES]
         sizes = [len(circuit)] if isinstance(circuit, Circuit) else shares
-    sizes = sorted(set(int(size) for size in sizes))
+    sizes = sorted({int(size) for size in sizes})
     if not sizes or sizes[0] < 1 or sizes[-1] > most:
         raise EmptySelection("There are not that many edges.", got=f"sizes {sizes}", allowed=f"1 to {most:,}")
     return sizes

@@ -28,7 +28,7 @@ class Reference(ABC):
         """The prediction of every y_i from the examples before it and x_i."""
         if x.shape[:2] != y.shape:
             raise ShapeMismatch("Every input needs one answer.", got=f"x {list(x.shape)}, y {list(y.shape)}")
-        n, points, dim = x.shape
+        _n, points, dim = x.shape
         size = max(1, _CHUNK // (points * dim * max(dim, points)))
         parts = zip(x.double().split(size), y.double().split(size))
         return torch.cat([self._predict(one, other) for one, other in parts])
@@ -79,7 +79,7 @@ class OLS(Reference):
     name: str = "least squares"
 
     def _predict(self, x: Tensor, y: Tensor) -> Tensor:
-        n, points, dim = x.shape
+        _n, points, _dim = x.shape
         earlier = torch.ones(points, points, dtype=torch.float64).tril(-1)
         seen = x[:, None] * earlier[None, :, :, None]  # n prefix example dim
         weights = torch.linalg.pinv(seen) @ (y[:, None] * earlier)[..., None]
@@ -139,7 +139,7 @@ class Lasso(Reference):
         return min((cls(weight) for weight in weights), key=lambda one: float(_mse(one, episodes)))
 
     def _predict(self, x: Tensor, y: Tensor) -> Tensor:
-        n, points, dim = x.shape
+        _n, points, dim = x.shape
         seen = torch.arange(points, dtype=torch.float64).clamp(min=1)[:, None]
         moments = _before(x[..., :, None] * x[..., None, :]) / seen[..., None]
         linear = _before(x * y[..., None]) / seen

@@ -15,8 +15,15 @@ import torch
 from tv_lens.errors import InvalidArgument, ModelLoadError
 
 _NO_NETWORK = frozenset(
-    """OfflineModeIsEnabled LocalEntryNotFoundError ConnectError ConnectTimeout ReadTimeout gaierror
-    ConnectionError""".split()
+    [
+        "OfflineModeIsEnabled",
+        "LocalEntryNotFoundError",
+        "ConnectError",
+        "ConnectTimeout",
+        "ReadTimeout",
+        "gaierror",
+        "ConnectionError",
+    ]
 )
 
 

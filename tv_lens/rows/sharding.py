@@ -68,7 +68,7 @@ def cut_rows(
             found += _parted(own, costs, tokens - base)
             continue
         current, spent, held = current + own, spent + total, held + 1
-    return found + [current] if current else found
+    return [*found, current] if current else found
 
 
 def _parted(rows: Sequence[int], costs: Sequence[int], tokens: int) -> list[list[int]]:

@@ -22,8 +22,8 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from tv_lens.batch import TokenBatch
-from tv_lens.model.editing import Edit
 from tv_lens.model.attachment import Attachment
+from tv_lens.model.editing import Edit
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.rows.base_run import BaseRun, base_run
 from tv_lens.site import Site

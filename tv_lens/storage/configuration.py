@@ -146,7 +146,7 @@ def _object(value: Any, depth: int) -> dict[str, Any]:
     else:
         held = getattr(value, "__dict__", {})
     about = {"class": _name_of(type(value)), **{name: described(part, depth - 1) for name, part in held.items()}}
-    if callable(value) and isinstance(call := getattr(type(value), "__call__", None), FunctionType):
+    if callable(value) and isinstance(call := getattr(type(value), "__call__", None), FunctionType):  # noqa: B004
         about["call"] = _function(call, depth)
     return about
 

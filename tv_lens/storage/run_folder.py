@@ -22,7 +22,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -363,7 +363,7 @@ def _open(run: Run, verb: str, config: Mapping[str, Any], total: int) -> Run:
                 "version": VERSION,
                 **asked,
                 "circumstances": _circumstances(),
-                "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                "created": datetime.now(UTC).isoformat(timespec="seconds"),
             }
             atomic_write(run.path / MANIFEST, json.dumps(held, indent=1) + "\n")
             (run.path / SHARDS).mkdir(exist_ok=True)

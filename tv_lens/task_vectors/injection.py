@@ -76,7 +76,7 @@ def vector_sweep(
     """
     over = _axes(over)
     task = task if isinstance(task, Task) else task_library.task(task)
-    vectors = dict(vector) if isinstance(vector, Mapping) else {layer: vector for layer in _layers(model, vector, over)}
+    vectors = dict(vector) if isinstance(vector, Mapping) else dict.fromkeys(_layers(model, vector, over), vector)
     if not vectors or ("layer" not in over and len(vectors) > 1):
         raise InvalidArgument(
             "Vectors of several layers are swept over the layer.", got=f"{len(vectors)} vectors, over={over}"

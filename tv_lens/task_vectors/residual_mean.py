@@ -67,7 +67,7 @@ class ResidualMean(Method):
             if getattr(self, name) < least:
                 raise InvalidArgument(f"ResidualMean needs {name} of at least {least}.", got=getattr(self, name))
         if self.layers is not None:
-            object.__setattr__(self, "layers", tuple(sorted(set(int(layer) for layer in self.layers))))
+            object.__setattr__(self, "layers", tuple(sorted({int(layer) for layer in self.layers})))
             if self.layer is not None or not self.layers:
                 raise InvalidArgument(
                     "Either one layer is named, or several to choose from.",

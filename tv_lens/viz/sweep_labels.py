@@ -79,6 +79,6 @@ def baseline_name(name: str) -> str:
 
 def value_range(sweep: Sweep, low: float, high: float) -> list[float] | None:
     """The value axis's range: all of 0 to 1 for shares and probabilities, otherwise the figure's own choice."""
-    if sweep.units.split(" ")[0] in ("share", "probability", "accuracy", "fraction") and 0 <= low and high <= 1:
+    if sweep.units.split(" ")[0] in ("share", "probability", "accuracy", "fraction") and low >= 0 and high <= 1:
         return [-0.02, 1.04]
     return None

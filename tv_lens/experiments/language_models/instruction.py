@@ -34,8 +34,7 @@ class Instruction:
     @property
     def accuracy(self) -> Sweep:
         """Exact match, `example condition task shots`."""
-        joined = concat([self.plain.accuracy, self.told.accuracy], "condition", list(CONDITIONS))
-        return joined
+        return concat([self.plain.accuracy, self.told.accuracy], "condition", list(CONDITIONS))
 
     def table(self, level: float = 0.95) -> pd.DataFrame:
         """One row per condition and shot count: accuracy and decodability over tasks, and that at the first layer.

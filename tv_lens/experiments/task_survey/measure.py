@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from tv_lens import tasks as task_library
@@ -208,7 +208,7 @@ def _measure(stages: _Stages, asked: dict[str, str | None], twins: list[Task] | 
         circuit_skipped=why_not,
         seconds=stages.clock.seconds,
         versions=versions(),
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
 

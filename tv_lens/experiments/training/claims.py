@@ -187,7 +187,7 @@ def _coupled(findings: Findings, coupling: Coupling | None = None) -> Claim:
     if not one.n_changed:
         ours, verdict = one.sentence(), UNDECIDED
     else:
-        inside = 1 / TOGETHER <= factors[1] and factors[2] <= TOGETHER
+        inside = factors[1] >= 1 / TOGETHER and factors[2] <= TOGETHER
         outside = factors[1] > TOGETHER or factors[2] < 1 / TOGETHER
         verdict = DISAGREES if outside else AGREES if inside and one.shift.p < _FOLLOWED else UNDECIDED
         ours = (
