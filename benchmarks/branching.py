@@ -45,11 +45,9 @@ for name, rows in work.items():
     found = {}
     for worth in (16, 10**6):
         base_run.WORTH_BRANCHING = worth
-        tv.run_rows(model, base, rows[:2], lambda logits, index: logits[:, 0], show_progress=False)
+        tv.run_rows(model, base, rows[:2], lambda logits, index: logits[:, 0], progress=False)
         found[worth] = measured(
-            lambda: tv.run_rows(
-                model, base, rows, lambda logits, index: logits[:, 5] - logits[:, 7], show_progress=False
-            )
+            lambda: tv.run_rows(model, base, rows, lambda logits, index: logits[:, 5] - logits[:, 7], progress=False)
         )
     (once, cheap), (each, dear) = found.values()
     print(

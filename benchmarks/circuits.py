@@ -67,7 +67,7 @@ def side() -> None:
     else:
         model.run(pairs.clean)
         method = tv.EAP(gradient_at="corrupted", recheck=0) if options.what == "ours" else tv.EAPIG(5, recheck=0)
-        scores, cost = measured(lambda: tv.discover(model, pairs, method=method, positions="all", progress=False))
+        scores, cost = measured(lambda: tv.discover(model, pairs, method=method, pos="all", progress=False))
         folded = scores.at_any_position()
         found = dict(zip(folded.graph.names(), folded.values.mean(0).tolist()))
     options.out.mkdir(parents=True, exist_ok=True)

@@ -81,7 +81,7 @@ def main() -> None:
         f"{len(rows)} prompts of {asked.shots} shots, {sum(map(len, rows))} tokens, {len(sites)} layers, "
         f"{asked.model}, one thread"
     )
-    packing.packs(hooked)  # tried once a model
+    packing.packing_is_exact(hooked)  # tried once a model
     costs: dict[str, Cost] = {}
     mine, costs["tv_lens"] = measured(lambda: ours(hooked, several, sites, asked.store))
     model = load_from(locate(asked.model))[0].eval()

@@ -43,7 +43,7 @@ def main() -> None:
     results = []
     for run in asked.runs:
         kept = None if asked.keep is None else asked.keep / f"{run.resolve().name} {asked.draw}"
-        found = tv.emergence(run.resolve(), size=size, draw=asked.draw, run=kept, device="cpu")
+        found = tv.emergence(run.resolve(), size=size, draw=asked.draw, folder=kept, device="cpu")
         results.append(found)
         print(f"{run.name}, {asked.episodes} episodes of each basis, draw {asked.draw}")
         points = found.change_points()

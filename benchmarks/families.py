@@ -37,7 +37,7 @@ def main() -> None:
         shots=asked.shots,
         n=asked.n,
         layers=asked.layers,
-        run=asked.run,
+        folder=asked.run,
         store=asked.store,
     )
     layer = found.best_layer()

@@ -43,7 +43,7 @@ def measured(model: tv.HookedModel, name: str) -> tuple[tv.Sweep, dict]:
     ranking = tv.head_ranking(effects)
     heads = ranking[["layer", "head"]].head(10).values.tolist()
     vector = tv.extract(model, task, method=tv.FunctionVector(contexts=options.contexts, heads=heads), progress=False)
-    found = tv.evaluate(model, vector, task, n=options.queries, random_seeds=2, progress=False)
+    found = tv.evaluate(model, vector, task, n=options.queries, n_random=2, progress=False)
     mean = tv.extract(model, task, method=tv.ResidualMean(contexts=options.contexts), progress=False)
     queries = task.queries(n=min(options.queries, len(task.split("test"))), split="test")
     scores = found.sel(score="first token").mean().to_series().to_dict()

@@ -119,7 +119,7 @@ def both_ways(
 
 def ran_as_rows(provenance: dict[str, Any]) -> str | None:
     """A word of warning where the row engine did not run."""
-    engine = provenance.get("engine", provenance.get("plan"))
+    engine = provenance.get("engine")
     return None if engine == "rows" else f"NOT THE ROW ENGINE: {engine}, {provenance.get('plan_why', '')}"
 
 
@@ -329,7 +329,7 @@ def eap(meter: Meter, setting: Setting) -> Row:
         return setting.layer_flops * 4 * model.n_layers * clean.shape[1] + products  # two runs, a gradient's two passes
 
     def ours() -> tv.EdgeScores:
-        return tv.discover(model, pairs, method=tv.EAP(recheck=0), positions="kinds", progress=False)
+        return tv.discover(model, pairs, method=tv.EAP(recheck=0), pos="kinds", progress=False)
 
     return _edges(meter, setting, ours, clean, corrupted, answers, None, flops)
 

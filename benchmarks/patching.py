@@ -50,9 +50,9 @@ def theirs() -> np.ndarray:
         ).numpy()
 
 
-def ours(plan: str) -> np.ndarray:
+def ours(engine: str) -> np.ndarray:
     sweep = tv.patch(
-        model, pairs, tv.sites("resid_pre", layer=layers), over=("layer", "pos"), plan=plan, progress=False
+        model, pairs, tv.sites("resid_pre", layer=layers), over=("layer", "pos"), engine=engine, progress=False
     )
     return sweep.values[0].values.ravel()
 
@@ -61,9 +61,9 @@ ours("rows")  # the engine tries itself on the model once
 print(f"{model.name}, {len(index)} cells ({len(layers)} layers x {width} positions), {options.threads} thread(s)")
 reference, cost_theirs = measured(theirs)
 print(f"transformer_lens.patching  {cost_theirs}")
-for plan in ("hooks", "rows"):
-    found, cost = measured(lambda plan=plan: ours(plan))
+for engine in ("passes", "rows"):
+    found, cost = measured(lambda engine=engine: ours(engine))
     print(
-        f"tv.patch, {plan:5} plan       {cost}   {cost_theirs.wall / cost.wall:5.1f}x faster (cpu {cost_theirs.cpu / cost.cpu:.1f}x), "
+        f"tv.patch, {engine:6} engine     {cost}   {cost_theirs.wall / cost.wall:5.1f}x faster (cpu {cost_theirs.cpu / cost.cpu:.1f}x), "
         f"largest difference {np.abs(found - reference).max():.1e}"
     )

@@ -70,24 +70,22 @@ def one_by_one(model: tv.HookedModel, base: TokenBatch, rows: list[Row], readout
 
 def compare(model: tv.HookedModel, base: TokenBatch, rows: list[Row], answers: Answers) -> None:
     owners = torch.tensor([row.prompt for row in rows])
-    run_rows(
-        model, base, rows[:1], Readout(tv.logit_diff, answers, owners[:1]), show_progress=False
-    )  # tries itself once
+    run_rows(model, base, rows[:1], Readout(tv.logit_diff, answers, owners[:1]), progress=False)  # tries itself once
     fast, cost = measured(
-        lambda: run_rows(model, base, rows, Readout(tv.logit_diff, answers, owners), plan="rows", show_progress=False)
+        lambda: run_rows(model, base, rows, Readout(tv.logit_diff, answers, owners), engine="rows", progress=False)
     )
     line("rows, logit difference", cost, f"{len(rows)} cells")
     _full, cost_full = measured(
-        lambda: run_rows(model, base, rows, Readout(tv.log_prob, answers, owners), plan="rows", show_progress=False)
+        lambda: run_rows(model, base, rows, Readout(tv.log_prob, answers, owners), engine="rows", progress=False)
     )
     line("rows, log-probability", cost_full)
     chosen = sampled(rows, options.sample)
     some = [rows[i] for i in chosen]
     readout = Readout(tv.logit_diff, answers, owners[chosen])
     factor = len(rows) / len(chosen)
-    batched, cost_batched = measured(lambda: run_rows(model, base, some, readout, plan="hooks", show_progress=False))
+    batched, cost_batched = measured(lambda: run_rows(model, base, some, readout, engine="passes", progress=False))
     line(
-        "hook plan (batched, last logits)",
+        "whole passes (batched, last logits)",
         scaled(cost_batched, factor),
         f"from {len(chosen)} cells; rows are {cost_batched.wall * factor / cost.wall:.0f} times faster "
         f"(cpu {cost_batched.cpu * factor / cost.cpu:.0f})",
@@ -115,11 +113,9 @@ def against_transformer_lens(
     held = model.capture(clean, tv.sites("resid_pre", layer=layers))
     rows = [Row(0, (PlacedEdit(tv.Replace(site, held[site][0, [p]]), (p,)),)) for site in held for p in range(width)]
     base = model.tokens(corrupted)
-    run_rows(
-        model, base, rows[:1], Readout(tv.logit_diff, answers, torch.zeros(1, dtype=torch.long)), show_progress=False
-    )
+    run_rows(model, base, rows[:1], Readout(tv.logit_diff, answers, torch.zeros(1, dtype=torch.long)), progress=False)
     readout = Readout(tv.logit_diff, answers, torch.zeros(len(rows), dtype=torch.long))
-    fast, cost = measured(lambda: run_rows(model, base, rows, readout, plan="rows", show_progress=False))
+    fast, cost = measured(lambda: run_rows(model, base, rows, readout, engine="rows", progress=False))
     line("rows", cost, f"{len(layers)} layers x {width} positions")
     index = [(layer, pos) for layer in layers for pos in range(width)]
     chosen = sorted(

@@ -4,7 +4,7 @@
 
 Random weights at the embedded model's width (576, 9 heads of 64, gated MLP of 1536), fewer layers so that it takes
 minutes. Each axis is varied alone: all heads at the last token (tokens, layers, heads, prompts), once by rows and once
-by the batched hook plan, which runs an even sample of the cells and is scaled up. Processor seconds; the least of the
+by the batched whole passes, which runs an even sample of the cells and is scaled up. Processor seconds; the least of the
 repeats. The exponent is the slope of a line through the logarithms.
 """
 
@@ -16,7 +16,7 @@ import os
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--page", help="write the figures to this page")
 parser.add_argument("--repeats", type=int, default=3)
-parser.add_argument("--sample", type=int, default=6, help="cells that the hook plan really runs")
+parser.add_argument("--sample", type=int, default=6, help="cells that whole passes really run")
 options = parser.parse_args()
 os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -73,13 +73,13 @@ def cost(tokens: int, layers: int, heads: int, prompts: int) -> tuple[float, flo
     ]
     answers = Answers(torch.full((prompts,), 5), torch.full((prompts,), 6))
 
-    def run(some: list[tv.Row], plan: str) -> None:
+    def run(some: list[tv.Row], engine: str) -> None:
         readout = Readout(tv.logit_diff, answers, torch.tensor([row.prompt for row in some]))
-        tv.run_rows(model, base, some, readout, plan=plan, show_progress=False)
+        tv.run_rows(model, base, some, readout, engine=engine, progress=False)
 
     run(rows[:1], "rows")  # the model tries itself once
     sample = rows[:: max(1, len(rows) // options.sample)]
-    return seconds(lambda: run(rows, "rows")), seconds(lambda: run(sample, "hooks")) * len(rows) / len(sample)
+    return seconds(lambda: run(rows, "rows")), seconds(lambda: run(sample, "passes")) * len(rows) / len(sample)
 
 
 figures = []
@@ -98,8 +98,8 @@ for axis, sizes in AXES.items():
         tv.Sweep(
             xr.DataArray(
                 np.log10(found)[None],
-                dims=("example", axis, "plan"),
-                coords={axis: list(sizes), "plan": ["rows", "hooks"]},
+                dims=("example", axis, "engine"),
+                coords={axis: list(sizes), "engine": ["rows", "passes"]},
             ),
             metric="log10 of processor seconds",
             units="decades",

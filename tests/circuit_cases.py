@@ -39,10 +39,10 @@ def question(case: str) -> tv.circuits.CircuitQuestion:
     if case == "vector at the last token":
         return tv.circuits.CircuitQuestion(tv.Replace("resid_post[0]@-1", vector()))
     if case == "pairs":
-        return tv.circuits.CircuitQuestion(positions="all")
+        return tv.circuits.CircuitQuestion(pos="all")
     if case == "pairs, a target":
-        return tv.circuits.CircuitQuestion(target=tv.Projection("resid_post[1]@3", vector()), positions="all")
-    return tv.circuits.CircuitQuestion(tv.Add("resid_pre[1]@2", vector()), positions="all")
+        return tv.circuits.CircuitQuestion(target=tv.Projection("resid_post[1]@3", vector()), pos="all")
+    return tv.circuits.CircuitQuestion(tv.Add("resid_pre[1]@2", vector()), pos="all")
 
 
 def passes(model: tv.HookedModel, case: str, n: int = 3, seed: int = 0) -> ContrastPasses:

@@ -82,12 +82,12 @@ def test_a_full_circuit_is_complete_and_needs_its_edges_only_where_they_matter(f
     model, scores = found
     full = tv.circuits.Circuit.full(scores.graph)
     complete = tv.completeness(model, full, contrast(3, seed=4), question=scores.question, subsets=2)
-    np.testing.assert_allclose(complete.values.sel(run="circuit"), complete.values.sel(run="model"), atol=1e-5)
-    np.testing.assert_allclose(complete.values.sel(run="model", removed="all"), complete.corrupted, atol=1e-5)
+    np.testing.assert_allclose(complete.values.sel(folder="circuit"), complete.values.sel(folder="model"), atol=1e-5)
+    np.testing.assert_allclose(complete.values.sel(folder="model", removed="all"), complete.corrupted, atol=1e-5)
     part = tv.completeness(model, scores.top(10), contrast(3, seed=4), subsets=3)
-    np.testing.assert_allclose(part.values.sel(run="circuit", removed="all"), part.corrupted, atol=1e-5)
-    np.testing.assert_allclose(part.values.sel(run="model", removed="nothing"), part.clean, atol=1e-5)
-    assert abs(part.values.sel(run="model", removed="all") - part.corrupted).max() > 1e-3  # ten edges are not all
+    np.testing.assert_allclose(part.values.sel(folder="circuit", removed="all"), part.corrupted, atol=1e-5)
+    np.testing.assert_allclose(part.values.sel(folder="model", removed="nothing"), part.clean, atol=1e-5)
+    assert abs(part.values.sel(folder="model", removed="all") - part.corrupted).max() > 1e-3  # ten edges are not all
 
 
 def test_an_edges_worth_in_the_full_circuit_is_its_effect(found):
@@ -162,7 +162,7 @@ def test_what_cannot_be_compared_is_refused():
 
 def test_unequal_prompts_cannot_test_a_circuit_with_positions(tiny_model):
     model = tiny_model("llama")
-    scores = tv.discover(model, contrast(2, pairs=True), positions="all", method=tv.EAP(recheck=0))
+    scores = tv.discover(model, contrast(2, pairs=True), pos="all", method=tv.EAP(recheck=0))
     short = tv.Contrast(tokens(2, 5, 0), tokens(2, 5, 1), answers(2, 0))
     with pytest.raises(MisalignedPrompts, match="other edges than the circuit"):
         tv.faithfulness(model, scores, short)

@@ -149,7 +149,7 @@ def test_the_switchs_vector_is_what_the_encoder_writes():
 @pytest.fixture(scope="module")
 def board():
     methods = {"exact": tv.ExactEdges(), "EAP": tv.EAP(recheck=0), "EAPIG": tv.EAPIG(steps=20, recheck=0)}
-    return truth.scoreboard(methods, [make(n=2) for make in truth.TRUTHS], positions="sum")
+    return truth.scoreboard(methods, [make(n=2) for make in truth.TRUTHS], pos="sum")
 
 
 def test_exact_effects_find_every_known_circuit(board):

@@ -38,7 +38,7 @@ def small(monkeypatch, folders):
         "tiny",
         replace(SIZES["tiny"], n=12, probe_episodes=16, k=3, n_label_shuffles=10, map_points=6, patch_episodes=4),
     )
-    monkeypatch.setattr(embedded, "RUNS", folders[0].parent / "packed")
+    monkeypatch.setattr(embedded, "PACKED", folders[0].parent / "packed")
 
 
 def ask(*arguments: object):

@@ -142,7 +142,7 @@ def test_layers_chosen_give_what_all_layers_give(model, found):
 @pytest.mark.parametrize("site", ["attn_out", "z"])
 def test_other_distances_and_sites(model, distance, site):
     tasks = tiny_characters.telling(2)
-    part = decodability(model, tasks, shots=1, n=20, k=3, layers=1, site=site, distance=distance, null=False)
+    part = decodability(model, tasks, shots=1, n=20, k=3, layers=1, component=site, distance=distance, null=False)
     points = draw(model, classes_of(tasks, null=False)[0], shots=1, n=20)
     vectors = read(model, points, [Site(site, 1)])[Site(site, 1)]
     assert vectors.shape == (40, 32)
@@ -188,7 +188,7 @@ def test_equal_prompts_run_once_and_are_one_point(model, monkeypatch):
     same = points.texts.index(points.texts[-1])
     assert same < 149 and torch.equal(vectors[same], vectors[-1])
     for i in (0, 77, 149):
-        alone = capture(points.texts[i], [site], positions=-1)[site][0]
+        alone = capture(points.texts[i], [site], pos=-1)[site][0]
         torch.testing.assert_close(vectors[i], alone, atol=1e-5, rtol=1e-5)
 
 
@@ -197,7 +197,7 @@ def test_a_position_is_read_where_it_stands_in_the_whole_prompt(model, pos, toke
     points = draw(model, classes_of(tiny_characters.pairings(2), null=False)[0], shots=3, n=6, pos=pos)
     site = Site("resid_post", 2)
     found = read(model, points, [site])[site]
-    whole = model.capture(points.texts, [site], positions=token)[site]
+    whole = model.capture(points.texts, [site], pos=token)[site]
     torch.testing.assert_close(found, whole, atol=1e-5, rtol=1e-5)
 
 
@@ -309,12 +309,12 @@ def test_bad_arguments_before_anything_runs(model, monkeypatch):
     with pytest.raises(InvalidArgument, match="named once each"):
         decodability(model, two, shots=())
     with pytest.raises(UnknownName, match="did you mean 'resid_post'"):
-        decodability(model, two, site="resid_pots")
+        decodability(model, two, component="resid_pots")
     with pytest.raises(SiteError, match="layers 0 to 2"):
         decodability(model, two, layers=[3])
     for site in ("pattern", "embed"):
         with pytest.raises(SiteError, match="not a vector that every layer holds"):
-            decodability(model, two, site=site)
+            decodability(model, two, component=site)
     with pytest.raises(UnknownName, match="No split"):
         decodability(model, two, split="trian", null=False)
     with pytest.raises(EmptySelection, match="too few pairs for so many demonstrations"):

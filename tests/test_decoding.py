@@ -17,7 +17,7 @@ from tv_lens.errors import InvalidArgument, UnknownName
 from tv_lens.experiments.task_survey.measure import _decoded
 from tv_lens.experiments.vector_circuits.measure import CIRCUIT_SIZES, CircuitSize, decoding_circuits
 
-TINY = CircuitSize("tiny", contexts=3, dev=4, layer_step=1, n=4, held_out=4, random=2)
+TINY = CircuitSize("tiny", contexts=3, dev=4, layer_step=1, n=4, held_out=4, n_random=2)
 
 
 @pytest.fixture(scope="module")

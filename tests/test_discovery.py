@@ -64,7 +64,7 @@ def test_places_of_several_tokens_are_corrupted_together(tiny_model, fold, place
         TokenSpan("x", 1, 3, 5),
         TokenSpan("query_x", None, 5, 6),
     )
-    made = make_passes(model, replace(plain, spans=[spans, spans]), tv.circuits.CircuitQuestion(positions=fold))
+    made = make_passes(model, replace(plain, spans=[spans, spans]), tv.circuits.CircuitQuestion(pos=fold))
     assert len(made.graph.positions) == places
     edges = some_edges(made, 15)
     masks = torch.ones(len(edges) + 2, len(made.graph), dtype=torch.bool)
@@ -75,7 +75,7 @@ def test_places_of_several_tokens_are_corrupted_together(tiny_model, fold, place
     torch.testing.assert_close(measured_effects(made, edges), clean[:, None] - found[:, :-2], atol=2e-5, rtol=1e-4)
     torch.testing.assert_close(found[:, -2:], torch.stack([clean, corrupted], dim=1), atol=1e-5, rtol=1e-5)
     if fold == "sum":
-        every = make_passes(model, plain, tv.circuits.CircuitQuestion(positions="all"))
+        every = make_passes(model, plain, tv.circuits.CircuitQuestion(pos="all"))
         assert set(made.graph.names()) == {name.split("@")[0] for name in every.graph.names()}
 
 
@@ -187,12 +187,12 @@ def test_a_killed_discovery_continues_and_another_one_is_refused(tiny_model, tmp
 
     monkeypatch.setattr(discovery, "measured_effects", killed)
     with pytest.raises(KeyboardInterrupt):
-        tv.discover(model, contrast(4), **arguments, run=tmp_path / "run")
-    again = tv.discover(model, contrast(4), **arguments, run=tmp_path / "run")
+        tv.discover(model, contrast(4), **arguments, folder=tmp_path / "run")
+    again = tv.discover(model, contrast(4), **arguments, folder=tmp_path / "run")
     assert len(calls) == 3  # one shard, the killed one, and the killed one again
     assert torch.equal(again.values, tv.discover(model, contrast(4), **arguments).values)
     with pytest.raises(RunMismatch, match="contrast"):
-        tv.discover(model, contrast(4, seed=5), **arguments, run=tmp_path / "run")
+        tv.discover(model, contrast(4, seed=5), **arguments, folder=tmp_path / "run")
 
 
 def test_acdc_keeps_what_is_missed_and_its_circuit_does_what_it_says(tiny_model):
@@ -253,7 +253,7 @@ def test_what_cannot_be_asked_is_refused_in_words(tiny_model):
     with pytest.raises(InvalidArgument, match="at one position"):
         tv.discover(model, contrast(), source=tv.Replace("resid_post[0]", vector()))
     with pytest.raises(UnknownName, match="spans"):
-        tv.discover(model, contrast(pairs=True), positions="span")
+        tv.discover(model, contrast(pairs=True), pos="span")
 
 
 def test_a_source_that_never_reaches_the_target_is_refused(tiny_model):

@@ -82,7 +82,7 @@ def test_paths_are_one_hand_hooked_pass_each(family, pairs):
     """On the weights alone: the stream of the receiver's query moved by what the sender's exchange adds, nothing else."""
     model, weights = tiny_characters.model(family), tiny.hugging_face_model(family)
     found = path_effects(model, pairs, progress=False)
-    assert found.provenance["plan"] == "rows" and found.provenance["links"] == 3 * 16
+    assert found.provenance["engine"] == "rows" and found.provenance["links"] == 3 * 16
     tokens, size = pairs.tokenize(model), tiny.D_MODEL // tiny.HEADS
     for i, (sender, receiver) in enumerate([((0, 1), (1, 2)), ((0, 3), (2, 0)), ((1, 0), (2, 3)), ((0, 0), (1, 0))]):
         ids = [torch.tensor([side.tokens.rows()[i]]) for side in (tokens.clean, tokens.corrupted)]
@@ -116,7 +116,7 @@ def test_paths_are_one_hand_hooked_pass_each(family, pairs):
 def test_paths_by_rows_equal_whole_passes(reads, family, pairs):
     model = made(family)
     some = dict(senders=[(0, 0), (1, 3)], reads=reads, progress=False)
-    rows, hooks = (path_effects(model, pairs, plan=plan, **some) for plan in ("rows", "hooks"))
+    rows, hooks = (path_effects(model, pairs, engine=engine, **some) for engine in ("rows", "passes"))
     np.testing.assert_allclose(rows.values, hooks.values, atol=1e-5)
     assert np.nanmax(abs(rows.values)) > 1e-4
     kv = model.shape.n_heads if reads == "q" else model.shape.n_kv_heads
@@ -242,12 +242,12 @@ def test_bad_demonstrations_are_refused(model, pairs, monkeypatch):
 
 def test_a_model_that_ignores_the_mask_is_found_out():
     model = tiny_characters.model("llama", seed=5)
-    assert masking.hides(model)
+    assert masking.supports_masking(model)
     masking._verdicts.pop(model)
     blind = lambda blocked: masking._Hiding(torch.zeros_like(blocked))  # noqa: E731
     original, masking.hiding = masking.hiding, blind
     try:
-        assert not masking.hides(model)
+        assert not masking.supports_masking(model)
     finally:
         masking.hiding = original
         masking._verdicts.pop(model)

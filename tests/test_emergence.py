@@ -49,7 +49,7 @@ def kept(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def found(run, kept):
-    return emergence(run.path, size="tiny", run=kept, device="cpu", progress=False)
+    return emergence(run.path, size="tiny", folder=kept, device="cpu", progress=False)
 
 
 # ------------------------------------------------------------------------------------------------- at one checkpoint
@@ -275,13 +275,13 @@ def test_a_killed_measurement_goes_on_and_gives_the_same(found, run, kept, monke
 
     monkeypatch.setattr(module, "measured", counted)
     monkeypatch.setattr("tv_lens.experiments.training.causal.patch_matrix", refuse)
-    again = emergence(run.path, size="tiny", run=kept, device="cpu", progress=False)
+    again = emergence(run.path, size="tiny", folder=kept, device="cpu", progress=False)
     assert calls == [run.steps[2]]
     for name in ("loss", "td", "readout_kl", "kl"):
         np.testing.assert_array_equal(getattr(again, name).values, getattr(found, name).values)
     assert (again.patch_matrices[40].values == found.patch_matrices[40].values).all()
     with pytest.raises(RunMismatch, match="draw"):
-        emergence(run.path, size="tiny", run=kept, draw=1, progress=False)
+        emergence(run.path, size="tiny", folder=kept, draw=1, progress=False)
 
 
 def test_turning_points_need_a_rise(found):

@@ -33,7 +33,7 @@ def vector(model):
 
 
 def test_the_conditions_are_what_scoring_each_alone_gives(model, vector):
-    found = evaluate(model, vector, LONG, n=6, other=OTHER, random_seeds=2, score_by="log_prob")
+    found = evaluate(model, vector, LONG, n=6, other=OTHER, n_random=2, score_by="log_prob")
     assert found.axes == ("condition",) and tuple(found.values["condition"].values) == CONDITIONS
     assert (found.metric, found.units, found.n) == ("answer_log_prob", "nats", 6)
     queries = LONG.queries(6)
@@ -165,7 +165,7 @@ def test_what_cannot_be_evaluated_is_refused(model, vector):
     with pytest.raises(UnknownName, match="log_prob"):
         evaluate(model, vector, LONG, score_by="log_probs")
     with pytest.raises(InvalidArgument, match="At least one random vector"):
-        evaluate(model, vector, LONG, random_seeds=0)
+        evaluate(model, vector, LONG, n_random=0)
     two = Task("two", [("a", "b"), ("c", "d")], template=tiny_characters.TEMPLATE)
     with pytest.raises(EmptySelection, match="test split of 'two' has no pairs"):
         evaluate(model, vector, two, other=OTHER, null=OTHER)
@@ -182,7 +182,7 @@ def test_on_a_real_model_the_vector_beats_its_controls(smollm2, request, name, s
         task = tv.tasks.task(request.getfixturevalue("shared_data") / "function_vectors" / f"{name}.json")
     vector = extract(smollm2, task, method=ResidualMean(contexts=50))
     assert 18 <= vector.site.layer <= 22
-    found = evaluate(smollm2, vector, task, n=40, random_seeds=2, method=ResidualMean(contexts=20))
+    found = evaluate(smollm2, vector, task, n=40, n_random=2, method=ResidualMean(contexts=20))
     means = found.sel(score="first token").mean().to_series()
     assert means["zero-shot"] <= 0.1 and means["few-shot"] >= 0.8
     assert means["vector"] >= 0.6

@@ -81,7 +81,7 @@ def test_effects_say_what_they_are(model, effects):
     assert effects.axes == ("layer", "head") and effects.values.shape == (4, tiny.LAYERS, tiny.HEADS)
     assert (effects.metric, effects.units, effects.zero) == ("indirect_effect", "probability", 0.0)
     known = effects.provenance
-    assert known["plan"] == "rows" and known["rows"] == 4 * (1 + tiny.LAYERS * tiny.HEADS)
+    assert known["engine"] == "rows" and known["rows"] == 4 * (1 + tiny.LAYERS * tiny.HEADS)
     assert known["prompts"]["split"] == "train" and known["fingerprint"] == model.fingerprint
     assert -1 <= known["split_half"] <= 1 and 0 < known["shuffled_prob"] < 1
 
@@ -232,7 +232,7 @@ def test_it_knows_that_it_is_added(model, tmp_path):
 
 def test_evaluation_adds_it_beside_controls_made_alike(model):
     vector = extract(model, PAIRING, method=SMALL, progress=False)
-    options = dict(n=4, other=OTHER, score_by="log_prob", random_seeds=1, progress=False)
+    options = dict(n=4, other=OTHER, score_by="log_prob", n_random=1, progress=False)
     found, added = evaluate(model, vector, PAIRING, **options), evaluate(model, vector, PAIRING, scale=1, **options)
     assert found.provenance["injected_by"] == "adding 1 times"
     np.testing.assert_allclose(found.values, added.values)
@@ -278,5 +278,5 @@ def test_head_20_5_leads_on_the_real_model(smollm2):
     effects = method.effects(smollm2, tv.task("present-past"), progress=False)
     table = head_ranking(effects)
     row = table[(table["layer"] == 20) & (table["head"] == 5)].iloc[0]
-    assert effects.provenance["plan"] == "rows"
+    assert effects.provenance["engine"] == "rows"
     assert row["rank"] <= 2 and row["low"] > 0 and row["selected"] > 0.9

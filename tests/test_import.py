@@ -50,7 +50,7 @@ def test_completion_sees_every_public_name_and_none_of_the_internal_ones():
 
 
 def test_a_name_that_never_was_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="ptach"):
+    with pytest.raises(AttributeError, match="has no attribute 'ptach'; did you mean 'patch'"):
         tv.ptach  # noqa: B018
 
 

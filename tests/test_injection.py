@@ -34,7 +34,7 @@ def test_every_cell_is_one_pass_with_the_vector_there(mode, model, vector):
     found = tv.vector_sweep(
         model, vector, PAIRING, over=("pos", "layer", "scale"), scales=(0.5, 2), mode=mode, n=3, progress=False
     )
-    assert found.axes == ("pos", "layer", "scale") and found.provenance["plan"] == "rows"
+    assert found.axes == ("pos", "layer", "scale") and found.provenance["engine"] == "rows"
     assert found.values["pos"].values.tolist() == [-2, -1] and found.values["scale"].values.tolist() == [0.5, 2.0]
     prompts = PAIRING.prompts(0, 3, split="test").tokenize(model)
     for layer in range(tiny.LAYERS):
@@ -72,8 +72,8 @@ def test_bad_sweeps_of_a_vector_are_refused(model, vector):
     for arguments, error, words in (
         (dict(over=("layr",)), UnknownName, "did you mean 'layer'"),
         (dict(over=()), InvalidArgument, "A sweep has axes"),
-        (dict(over="pos", positions=(0,)), PositionError, "counted from the end"),
-        (dict(over="pos", positions=(-9,)), PositionError, "-2 to -1"),
+        (dict(over="pos", pos=(0,)), PositionError, "counted from the end"),
+        (dict(over="pos", pos=(-9,)), PositionError, "-2 to -1"),
         (dict(mode="put"), UnknownName, "replace, add"),
     ):
         with pytest.raises(error) as caught:
@@ -117,7 +117,7 @@ def test_random_heads_are_others_of_the_same_length(model):
         )
         assert one.cosine(alone) == pytest.approx(1, abs=1e-5)
     assert len({tuple(map(tuple, one.method["summed_heads"])) for one in controls}) == 3
-    found = tv.evaluate(model, vector, PAIRING, n=4, other=OTHER, random_seeds=3, score_by="log_prob", progress=False)
+    found = tv.evaluate(model, vector, PAIRING, n=4, other=OTHER, n_random=3, score_by="log_prob", progress=False)
     alone = np.mean(
         [tv.score(model, PAIRING.queries(4), one.add(), progress=False).log_prob.numpy() for one in controls], axis=0
     )
@@ -127,7 +127,7 @@ def test_random_heads_are_others_of_the_same_length(model):
 def test_controls_are_not_ranked_again(model, monkeypatch):
     vector = tv.extract(model, PAIRING, method=SMALL, progress=False)
     monkeypatch.setattr(tv.FunctionVector, "_effects", lambda *args: pytest.fail("effects were measured"))
-    tv.evaluate(model, vector, PAIRING, n=2, other=OTHER, random_seeds=1, progress=False)
+    tv.evaluate(model, vector, PAIRING, n=2, other=OTHER, n_random=1, progress=False)
 
 
 # ---- how a ranking settles ----------------------------------------------------------------------------------------

@@ -72,7 +72,7 @@ def test_every_component_can_be_written(regressor):
 )
 def test_keys_of_trained_networks_can_be_written(name, seed):
     """Their first layer attends so sharply that at the last of three tokens an edit of a key was lost in rounding."""
-    for step in tv.lab.steps(name, seed):
+    for step in tv.lab.checkpoint_steps(name, seed):
         trained = tv.lab.load(name, seed, step)
         assert all(trained.registry.support(tv.Site(one, layer)).write for one in "qkvz" for layer in range(4)), step
 
@@ -101,7 +101,7 @@ def test_rows_are_hooks(regressor, episodes):
         return logits[:, 0]
 
     by_rows, by_hooks = (
-        tv.run_rows(regressor, tokens, rows, prediction, plan=plan).values for plan in ("rows", "hooks")
+        tv.run_rows(regressor, tokens, rows, prediction, engine=engine).values for engine in ("rows", "passes")
     )
     torch.testing.assert_close(by_rows, by_hooks, atol=1e-5, rtol=1e-5)
     assert by_hooks.std() > 0.05
@@ -139,10 +139,10 @@ def test_patch_by_rows_and_by_hooks(regressor):
             tv.sites("resid_pre"),
             over=("layer", "pos"),
             metric=squared_error,
-            plan=plan,
+            engine=engine,
             progress=False,
         )
-        for plan in ("rows", "hooks")
+        for engine in ("rows", "passes")
     ]
     assert sweeps[0].values.shape == (6, 3, 11) and sweeps[0].units == "squared units of y"
     torch.testing.assert_close(

@@ -55,7 +55,7 @@ def test_one_circuit_decodes_the_vectors_of_two_bases():
         tasks=(0, 1),
         n=64,
         held_out=128,
-        random=1,
+        n_random=1,
         sizes=(),
         progress=False,
     )

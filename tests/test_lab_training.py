@@ -203,9 +203,9 @@ def test_packed_and_loaded_by_name(tmp_path, monkeypatch):
     from tv_lens.lab import embedded
 
     run = train(preset("tiny", steps=30, seed=4), tmp_path / "run", progress=False)
-    monkeypatch.setattr(embedded, "RUNS", tmp_path / "packed")
+    monkeypatch.setattr(embedded, "PACKED", tmp_path / "packed")
     tv.lab.pack(run, "tiny", keep=3, command="tv-lens train", into=tmp_path / "packed")
-    kept = tv.lab.steps("tiny", seed=4)
+    kept = tv.lab.checkpoint_steps("tiny", seed=4)
     assert len(kept) == 3 and kept[0] == 0 and kept[-1] == 30
     untrained = tv.lab.load("tiny", seed=4, step=0, device="cpu")  # made again from the config, not read
     begun = tv.lab.load(run.path, step=0, device="cpu")
@@ -219,8 +219,10 @@ def test_packed_and_loaded_by_name(tmp_path, monkeypatch):
     episodes = whole.family.sample(10)
     difference = (found.predict(episodes.x, episodes.y) - whole.predict(episodes.x, episodes.y)).abs().max()
     assert 0 < difference < 0.01  # half precision
-    assert tv.lab.log("tiny", seed=4).equals(run.log()) and tv.lab.config("tiny", seed=4) == run.config
-    listed = tv.lab.runs()
+    assert (
+        tv.lab.training_log("tiny", seed=4).equals(run.log()) and tv.lab.training_config("tiny", seed=4) == run.config
+    )
+    listed = tv.lab.networks()
     assert listed.name.tolist() == ["tiny"] and listed.command.tolist() == ["tv-lens train"] and len(listed.mse[0]) == 2
     with pytest.raises(InvalidArgument, match="nearest is 30"):
         tv.lab.load("tiny", seed=4, step=29)

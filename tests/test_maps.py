@@ -54,7 +54,7 @@ def test_frame_and_repr(model):
 
 
 def test_prompts_that_are_all_one_point(model):
-    found = representation_map(model, tiny_characters.telling(2), layer=0, shots=1, n=4, site="resid_pre")
+    found = representation_map(model, tiny_characters.telling(2), layer=0, shots=1, n=4, component="resid_pre")
     assert found.explained == (0.0, 0.0) and not found.points.any()
 
 

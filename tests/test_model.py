@@ -208,7 +208,7 @@ def test_a_position_beyond_a_prompt_names_the_rows(llama):
     for call in (
         lambda: llama.run(batch, Zero("z[1]@3")),
         lambda: llama.capture(batch, "z[1]@-4"),
-        lambda: llama.capture(batch, "z[1]", positions=[0, 3]),
+        lambda: llama.capture(batch, "z[1]", pos=[0, 3]),
     ):
         with pytest.raises(PositionError, match="rows 1, 3 are shorter"):
             call()
@@ -274,13 +274,13 @@ def test_the_same_site_asked_for_twice_is_one_result(llama):
 
 def test_positions_are_those_of_sites_that_name_none(llama):
     whole = llama.capture(TOKENS, ["z[0]", "z[1]"])
-    found = llama.capture(TOKENS, ["z[0]", "z[1]@2"], positions=-1)
+    found = llama.capture(TOKENS, ["z[0]", "z[1]@2"], pos=-1)
     assert [str(site) for site in found] == ["z[0]@-1", "z[1]@2"]
     assert torch.equal(found["z[0]"], whole["z[0]"][:, -1])  # named without its position: there is but one
     assert torch.equal(found["z[1]@2"], whole["z[1]"][:, 2])
-    several = llama.capture(TOKENS, "z[0]", positions=[1, -1])
+    several = llama.capture(TOKENS, "z[0]", pos=[1, -1])
     assert torch.equal(several["z[0]@1,-1"], whole["z[0]"][:, [1, -1]])
-    assert torch.equal(llama.capture(TOKENS, "z[0]", positions=range(7))["z[0]"], whole["z[0]"])
+    assert torch.equal(llama.capture(TOKENS, "z[0]", pos=range(7))["z[0]"], whole["z[0]"])
 
 
 def test_a_capture_is_a_mapping_that_names_what_it_has(llama):

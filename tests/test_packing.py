@@ -29,13 +29,13 @@ ROWS = [
 
 
 def alone(model, row, sites):
-    return model.capture(torch.tensor([row]), sites, positions=-1)
+    return model.capture(torch.tensor([row]), sites, pos=-1)
 
 
 def test_a_pack_holds_what_each_row_holds_alone(family, tiny_model):
     """On every family, beyond the sliding windows of six tokens, at every layer and inside a block."""
     model = tiny_model(family)
-    assert packing.packs(model)
+    assert packing.packing_is_exact(model)
     sites = [Site(name, layer) for name in ("resid_post", "z", "mlp_out") for layer in range(model.n_layers)]
     together, single = packed(ROWS, model.shape)
     assert [len(pack.rows) for pack in together] == [6] and single == [6]
@@ -67,7 +67,7 @@ def test_packs_keep_to_their_size_and_leave_out_what_saves_nothing(tiny_model):
 
 def test_a_model_that_masks_by_itself_runs_every_row_alone():
     model = tv.load(tiny.hugging_face_model("gpt_neo"), name="gpt_neo")
-    assert not packing.packs(model)
+    assert not packing.packing_is_exact(model)
     site = Site("resid_post", 2)
     for row, value in zip(ROWS, read_rows(model, ROWS, [site])[site]):
         torch.testing.assert_close(value, alone(model, row, [site])[site][0], atol=1e-5, rtol=1e-5)
@@ -77,7 +77,7 @@ def test_a_model_whose_packs_would_differ_runs_every_row_alone(monkeypatch):
     """The trial is not decoration: with a mask under which branches see one another, it says no."""
     model = tv.load(tiny.hugging_face_model("llama"), name="leaky")
     monkeypatch.setattr(packing.Pack, "seen", lambda pack: torch.ones(len(pack), len(pack), dtype=torch.bool).tril())
-    assert not packing.packs(model)
+    assert not packing.packing_is_exact(model)
 
 
 def test_under_an_open_edit_every_row_runs_alone(tiny_model):
@@ -93,4 +93,4 @@ def test_under_an_open_edit_every_row_runs_alone(tiny_model):
 @pytest.mark.parametrize("dtype", [torch.bfloat16])
 def test_half_precision_packs(dtype):
     model = tv.load(tiny.hugging_face_model("llama").to(dtype), name="half")
-    assert packing.packs(model)
+    assert packing.packing_is_exact(model)

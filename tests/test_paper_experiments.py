@@ -57,14 +57,14 @@ def test_without_demonstrations_each_query_is_asked_once(model):
 
 def test_encoding_is_decodability_with_maps(model, bits, tmp_path):
     options = dict(shots=(0, 1), n=8, k=3, progress=False)
-    found = task_encoding(model, bits, run=tmp_path / "run", **options)
+    found = task_encoding(model, bits, folder=tmp_path / "run", **options)
     alone = tv.decodability(model, bits, **options)
     np.testing.assert_array_equal(found.decodability.sweep.values, alone.sweep.values)
     assert found.layer == alone.best_layer() and list(found.maps) == [0, 1]
     drawn = tv.representation_map(model, bits, found.layer, shots=1, n=8, progress=False)
     np.testing.assert_array_equal(found.maps[1].points, drawn.points)
     assert found.maps[1].labels == drawn.labels and found.maps[1].explained == drawn.explained
-    again = task_encoding(model, bits, run=tmp_path / "run", **options)
+    again = task_encoding(model, bits, folder=tmp_path / "run", **options)
     np.testing.assert_array_equal(again.maps[1].points, drawn.points)
     assert set(found.table()["shots"]) == {0, 1} and found.pairwise(1).shape == (4, 4)
     assert task_encoding(model, bits, maps=None, **options).maps == {}
@@ -138,9 +138,9 @@ def test_intervals_hold_what_they_promise():
 
 def test_prediction_end_to_end_and_resumed(model, bits, tmp_path):
     options = dict(shots=(1, 2), n=8, k=3, queries=4, progress=False)
-    found = encoding_against_accuracy(model, bits, run=tmp_path / "run", **options)
+    found = encoding_against_accuracy(model, bits, folder=tmp_path / "run", **options)
     assert len(found.points()) == 6 and "Prediction of 3 tasks on tiny" in repr(found)
-    again = encoding_against_accuracy(model, bits, run=tmp_path / "run", **options)
+    again = encoding_against_accuracy(model, bits, folder=tmp_path / "run", **options)
     assert again.points().equals(found.points()) and (tmp_path / "run" / "accuracy" / "manifest.json").exists()
     assert encoding_against_accuracy(model, bits, layer=1, **options).layer == 1
     with pytest.raises(InvalidArgument, match="more points"):
@@ -183,7 +183,7 @@ def test_what_is_written_is_what_exact_match_counts(model):
 
 def test_steering_labels_and_controls(model, bits, tmp_path):
     options = dict(layers=[1, 0], shots=1, queries=3, contexts=4, replicates=2, progress=False)
-    found = steer(model, bits, run=tmp_path / "run", **options)
+    found = steer(model, bits, folder=tmp_path / "run", **options)
     assert found.sweep.values.dims == ("example", "condition", "layer", "task")
     assert found.sweep.values["condition"].values.tolist() == list(CONDITIONS)
     assert found.sweep.values["layer"].values.tolist() == [0, 1] and found.effects().axes == (
@@ -203,7 +203,7 @@ def test_steering_labels_and_controls(model, bits, tmp_path):
         ]
         mine = found.sweep.sel(condition=condition, layer=1, task="AND").values.values
         np.testing.assert_allclose(mine, torch.stack(shares).mean(0).numpy())
-    again = steer(model, bits, run=tmp_path / "run", **options)
+    again = steer(model, bits, folder=tmp_path / "run", **options)
     np.testing.assert_array_equal(again.sweep.values, found.sweep.values)
     assert "Steering at layer" in repr(found)
     with pytest.raises(InvalidArgument, match="two tasks"):
@@ -234,7 +234,7 @@ def test_several_models_and_one_that_is_missing(model, tmp_path):
     other = tiny_folder.save(tmp_path / "checkpoint-30", seed=1)
     bits = family("bitwise", width=2)[:2]
     options = dict(shots=(1, 2), n=6, k=2, queries=3, progress=False)
-    found = across_models([model, tmp_path / "checkpoint-20", other], {"two": bits}, run=tmp_path / "run", **options)
+    found = across_models([model, tmp_path / "checkpoint-20", other], {"two": bits}, folder=tmp_path / "run", **options)
     assert found.sources == ("tiny", str(other)) and list(found.failed) == [str(tmp_path / "checkpoint-20")]
     assert (
         "checkpoint-20" in found.failed[str(tmp_path / "checkpoint-20")]
@@ -274,7 +274,7 @@ def finetuned(tmp_path_factory):
         source,
         options,
         finetune_layers(
-            source, family("bitwise", width=2)[:2], run=folder / "run", checkpoints=folder / "saved", **options
+            source, family("bitwise", width=2)[:2], folder=folder / "run", checkpoints=folder / "saved", **options
         ),
         folder,
     )
@@ -305,7 +305,7 @@ def test_a_training_that_was_stopped_ends_as_if_it_had_not_been(finetuned, tmp_p
     shutil.copytree(folder / "run", run)
     for name in ("first-1-layers", "last-1-layers"):
         (run / name / "training" / "shards" / "00001.npz").unlink()  # killed after the first stretch
-    again = finetune_layers(source, family("bitwise", width=2)[:2], run=run, **options)
+    again = finetune_layers(source, family("bitwise", width=2)[:2], folder=run, **options)
     assert again.losses == found.losses
     states = [np.load(base / "first-1-layers" / "training" / "shards" / "00001.npz") for base in (run, folder / "run")]
     for key in states[0].files:

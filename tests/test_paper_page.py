@@ -47,7 +47,7 @@ def result(folder):
         size=SIZE,
         families=("bitwise",),
         others=[str(folder / "missing"), str(tiny_folder.save(folder / "step-5", 1))],
-        run=folder / "run",
+        folder=folder / "run",
         progress=False,
     )
 
@@ -107,7 +107,7 @@ def test_asked_again_nothing_is_run_twice(result, folder, monkeypatch):
         raise AssertionError("a pass was run again")
 
     monkeypatch.setattr(tv.HookedModel, "forward", refuse)
-    again = paper(folder / "model", size=SIZE, families=("bitwise",), run=folder / "run", progress=False)
+    again = paper(folder / "model", size=SIZE, families=("bitwise",), folder=folder / "run", progress=False)
     assert again.table().drop(columns=["control"])[:8].equals(result.table().drop(columns=["control"])[:8])
 
 

@@ -94,8 +94,8 @@ def test_answers_are_written_in_halves(crowded):
     assert part == whole and said and said[0].startswith("written_answers: cpu had no room for 6 prompts")
 
 
-@pytest.mark.parametrize("plan, room", [("hooks", 3 * 7), ("rows", 3 * 7), ("rows", 8)])
-def test_rows_are_those_of_the_whole_batch(crowded, plan, room):
+@pytest.mark.parametrize("engine, room", [("passes", 3 * 7), ("rows", 3 * 7), ("rows", 8)])
+def test_rows_are_those_of_the_whole_batch(crowded, engine, room):
     model, table = crowded
     places = ((6,), (4,))
     rows = [
@@ -111,8 +111,8 @@ def test_rows_are_those_of_the_whole_batch(crowded, plan, room):
             model.tokens(IDS),
             rows,
             lambda logits, index: logits[:, 5] - logits[:, 7],
-            plan=plan,
-            show_progress=False,
+            engine=engine,
+            progress=False,
         ).values
 
     whole, part, said = halved(work, table, room)
@@ -186,7 +186,7 @@ def test_a_model_that_cannot_be_run_leaves_the_others(crowded, asked, said):
 
 def test_a_folder_of_another_run_is_no_fault_of_the_model(tmp_path):
     model, tasks = tiny_characters.model("gpt2"), tiny_characters.telling(3)
-    options = dict(shots=(1, 2), n=4, k=2, queries=2, layers=[1], progress=False, run=tmp_path)
+    options = dict(shots=(1, 2), n=4, k=2, queries=2, layers=[1], progress=False, folder=tmp_path)
     across_models([model], {"letters": tasks}, **options)
     with pytest.raises(RunMismatch):
         across_models([model], {"letters": tasks}, **{**options, "n": 5})

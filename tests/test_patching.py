@@ -45,8 +45,10 @@ def test_a_full_patch_of_the_stream_is_the_source_run(text_model):
 
 def test_clean_equal_to_corrupted_has_no_effect(text_model):
     same = tv.PromptPairs.from_texts(["ab>ba;cd>"], ["ab>ba;cd>"], answers=["d"], foils=["c"])
-    for plan in ("rows", "hooks"):
-        sweep = tv.patch(text_model(), same, tv.sites("z"), over=("layer", "head", "pos"), plan=plan, progress=False)
+    for engine in ("rows", "passes"):
+        sweep = tv.patch(
+            text_model(), same, tv.sites("z"), over=("layer", "head", "pos"), engine=engine, progress=False
+        )
         np.testing.assert_allclose(sweep.values - sweep.clean, 0, atol=2e-6)  # sums in other orders
 
 
@@ -61,10 +63,10 @@ def test_the_plans_agree_on_every_axis(text_model):
         ("resid_mid", ("layer", "pos")),
     ):
         found = [
-            tv.patch(model, pairs(), tv.sites(component), over=over, plan=plan, progress=False)
-            for plan in ("rows", "hooks")
+            tv.patch(model, pairs(), tv.sites(component), over=over, engine=engine, progress=False)
+            for engine in ("rows", "passes")
         ]
-        assert [sweep.provenance["plan"] for sweep in found] == ["rows", "hooks"]
+        assert [sweep.provenance["engine"] for sweep in found] == ["rows", "passes"]
         assert found[0].values.dims == ("example", *over)
         np.testing.assert_allclose(found[0].values, found[1].values, atol=1e-5)
 
@@ -97,7 +99,7 @@ def test_the_last_token_needs_no_alignment(text_model):
 
 def test_patterns_go_through_whole_passes_and_say_so(text_model):
     sweep = tv.patch(text_model(), pairs(), tv.sites("pattern"), over=("layer", "head"), progress=False)
-    assert sweep.provenance["plan"] == "hooks" and "pattern" in sweep.provenance["plan_why"]
+    assert sweep.provenance["engine"] == "passes" and "pattern" in sweep.provenance["engine_why"]
     with pytest.raises(SiteNotWritable, match="discarded by GPTJForCausalLM"):
         tv.patch(text_model("gptj"), pairs(), tv.sites("pattern"), over=("layer", "head"), progress=False)
 
@@ -185,9 +187,9 @@ def test_named_sets_of_sites_are_patched_together(text_model):
     }
     found = tv.patch(model, asked, sets, progress=False)
     assert found.axes == ("set",) and found.values["set"].values.tolist() == list(sets)
-    assert found.provenance["plan"] == "rows"
+    assert found.provenance["engine"] == "rows"
     np.testing.assert_allclose(
-        tv.patch(model, asked, sets, plan="hooks", progress=False).values, found.values, atol=1e-5
+        tv.patch(model, asked, sets, engine="passes", progress=False).values, found.values, atol=1e-5
     )
     tokens = asked.tokenize(model)
     for name in ("heads", "two layers"):
@@ -202,7 +204,7 @@ def test_adding_the_difference_once_is_replacing_and_scales_are_swept(text_model
     model, asked, sites = text_model("gemma2"), pairs(), tv.sites("resid_pre", layer=[1, 2])
     replaced = tv.patch(model, asked, sites, progress=False)
     added = tv.patch(model, asked, sites, mode="add", scales=(0, 1, 2), over=("layer", "pos", "scale"), progress=False)
-    assert added.values["scale"].values.tolist() == [0.0, 1.0, 2.0] and added.provenance["plan"] == "rows"
+    assert added.values["scale"].values.tolist() == [0.0, 1.0, 2.0] and added.provenance["engine"] == "rows"
     np.testing.assert_allclose(added.sel(scale=1).values, replaced.values, atol=1e-5)
     nothing = np.broadcast_to(added.corrupted.values[:, None, None], (3, 2, 9))
     np.testing.assert_allclose(added.sel(scale=0).values, nothing, atol=1e-5)

@@ -47,7 +47,7 @@ def test_shot_counts_together_hold_what_each_holds_and_run_fewer_tokens(model, s
     together = sum(int(batch.mask.sum()) for batch in ran)
     assert list(found) == [1, 4, 10]
     for shots, points in several.items():
-        plain = model.capture(points.texts, SITES, positions=-1)
+        plain = model.capture(points.texts, SITES, pos=-1)
         for site in SITES:
             flat = plain[site].reshape(len(points.rows), -1)
             torch.testing.assert_close(found[shots][site], flat, atol=1e-5, rtol=1e-5)
@@ -118,7 +118,7 @@ def test_decodability_from_files_is_decodability(model, tmp_path):
 
 def test_a_run_killed_between_shot_counts_goes_on_in_its_run_and_its_files(model, tmp_path, monkeypatch):
     tasks, options = tiny_characters.telling(3), dict(shots=(0, 2), n=12, k=3, progress=False)
-    folders = dict(run=tmp_path / "run", store=tmp_path / "held")
+    folders = dict(folder=tmp_path / "run", store=tmp_path / "held")
     votes, calls = decodability._votes, []
 
     def killed(*arguments, **named):

@@ -128,7 +128,7 @@ def test_differences_of_one_class_add_nothing():
 
 
 def test_an_axis_may_be_cut_and_cells_stay_the_same(regressor, matrix):
-    part = patch_matrix(regressor, positions=("last", "y"), modes=("add",), layers=(1,), scored=("query",), **FEW)
+    part = patch_matrix(regressor, pos=("last", "y"), modes=("add",), layers=(1,), scored=("query",), **FEW)
     whole = matrix.sel(position=["last", "y"], mode=["add"], layer=[1], scored=["query"])
     np.testing.assert_allclose(part.values, whole.values, atol=1e-5)
     assert part.provenance["untouched"]["query"] == pytest.approx(matrix.provenance["untouched"]["query"], abs=1e-5)
@@ -144,7 +144,7 @@ def test_an_axis_may_be_cut_and_cells_stay_the_same(regressor, matrix):
 @pytest.mark.parametrize(
     "wrong, error, said",
     [
-        (dict(positions=("z",)), UnknownName, "position of an episode"),
+        (dict(pos=("z",)), UnknownName, "position of an episode"),
         (dict(modes=("swap",)), UnknownName, "way of patching"),
         (dict(layers=(3,)), UnknownName, "layer"),
         (dict(layers=()), EmptySelection, "one at least"),
@@ -278,7 +278,7 @@ def test_matched_episodes_are_the_tasks_own_and_one_episode_renamed():
 
 def test_circuits_of_latent_tasks(regressor):
     found = latent_circuits(
-        regressor, edges=20, n=4, held_out=6, sizes=(10, 20), random=1, method=CHEAP, progress=False
+        regressor, edges=20, n=4, held_out=6, sizes=(10, 20), n_random=1, method=CHEAP, progress=False
     )
     assert list(found.scores) == list(FAMILY.task_names) and found.curves.axes == ("task", "kind", "size")
     total = len(found.scores["basis 0"].graph)
@@ -302,7 +302,7 @@ def test_circuits_of_latent_tasks(regressor):
         circuits_before_after(
             found,
             latent_circuits(
-                regressor, tasks=(0,), edges=20, n=4, held_out=6, sizes=(), random=1, method=CHEAP, progress=False
+                regressor, tasks=(0,), edges=20, n=4, held_out=6, sizes=(), n_random=1, method=CHEAP, progress=False
             ),
         )
     with pytest.raises(InvalidArgument, match="two tasks or more"):
@@ -315,7 +315,7 @@ def test_decoding_circuits_of_latent_tasks(regressor):
     plain hooked passes give it."""
     contrast, shots, tasks = Injected(0, scale=2.0, contexts=20), 2, latent_tasks(FAMILY)
     found = latent_circuits(
-        regressor, contrast=contrast, shots=shots, n=4, held_out=6, random=1, method=CHEAP, progress=False
+        regressor, contrast=contrast, shots=shots, n=4, held_out=6, n_random=1, method=CHEAP, progress=False
     )
     means = torch.stack(
         [regressor.residual_stream(regressor.encode(task.episodes(20, 0, "train")))[0, :, 3].mean(0) for task in tasks]
@@ -385,7 +385,7 @@ def test_the_own_level_helps_and_the_other_one_hurts(learnt):
     """What theory says of a network that weighs evidence: more of the right kind lowers the loss, of the wrong kind
     raises it, and a level of another task in the place of the answers is worse than the own one."""
     found = patch_matrix(
-        learnt, positions=("x", "y"), modes=("replace", "add-difference"), layers=(0,), n=400, progress=False
+        learnt, pos=("x", "y"), modes=("replace", "add-difference"), layers=(0,), n=400, progress=False
     )
     told = sign_verdicts(found.sel(scored="query", layer=0)).set_index(["position", "mode"])
     assert told.verdict["y", "add-difference"] == "holds"
@@ -399,7 +399,7 @@ def test_embedded_runs_have_the_signs_of_figure_7(seed):
     """At the end of training every basis's own representation helps, and every other one hurts: all sixteen cells."""
     trained = tv.lab.load("bases4", seed=seed)
     found = patch_matrix(
-        trained, positions=("y",), modes=("add-difference",), layers=(1,), scored=("sequence",), n=100, progress=False
+        trained, pos=("y",), modes=("add-difference",), layers=(1,), scored=("sequence",), n=100, progress=False
     )
     own = np.eye(4, dtype=bool)
     cells = found.sel(position="y", mode="add-difference", layer=1, scored="sequence").mean().values

@@ -11,7 +11,7 @@ from tv_lens.errors import RunMismatch
 from tv_lens.experiments import SurveySize, survey
 from tv_lens.patching import paths
 from tv_lens.rows import sharding
-from tv_lens.storage.run_folder import Run, Shards
+from tv_lens.storage.run_folder import RunFolder, Shards
 from tv_lens.task_vectors import mean_activations
 
 SIZE = SurveySize(
@@ -19,7 +19,7 @@ SIZE = SurveySize(
     contexts=3,
     dev=3,
     queries=3,
-    random_vectors=1,
+    n_random=1,
     td_prompts=11,
     td_shots=(0, 2),
     map_shots=1,
@@ -56,29 +56,29 @@ def survey_numbers(found) -> list[np.ndarray]:
 
 VERBS = {
     "ResidualMean": lambda model, tasks, vector, run: vector_numbers(
-        tv.extract(model, tasks[0], method=tv.ResidualMean(shots=2, contexts=4, dev=3), run=run, progress=False)
+        tv.extract(model, tasks[0], method=tv.ResidualMean(shots=2, contexts=4, dev=3), folder=run, progress=False)
     ),
     "FunctionVector": lambda model, tasks, vector, run: vector_numbers(
-        tv.extract(model, tasks[0], method=HEADS, run=run, progress=False)
+        tv.extract(model, tasks[0], method=HEADS, folder=run, progress=False)
     ),
     "effects": lambda model, tasks, vector, run: [
-        HEADS.effects(model, tasks[0], run=run, progress=False).values.values
+        HEADS.effects(model, tasks[0], folder=run, progress=False).values.values
     ],
     "evaluate": lambda model, tasks, vector, run: [
-        tv.evaluate(model, vector, tasks[0], n=3, other=tasks[1], random_seeds=1, run=run, progress=False).values.values
+        tv.evaluate(model, vector, tasks[0], n=3, other=tasks[1], n_random=1, folder=run, progress=False).values.values
     ],
     "decodability": lambda model, tasks, vector, run: [
-        getattr(tv.decodability(model, tasks, shots=(0, 2), n=11, run=run, progress=False), part).values.values
+        getattr(tv.decodability(model, tasks, shots=(0, 2), n=11, folder=run, progress=False), part).values.values
         for part in ("sweep", "controls", "pairs", "shuffles")
     ],
     "node effects": lambda model, tasks, vector, run: [
-        tv.node_effects(model, tasks[0].pairs(shots=2, n=3), run=run, progress=False).values.values
+        tv.node_effects(model, tasks[0].pairs(shots=2, n=3), folder=run, progress=False).values.values
     ],
     "map": lambda model, tasks, vector, run: [
-        tv.representation_map(model, tasks, 1, n=5, run=run, progress=False).points
+        tv.representation_map(model, tasks, 1, n=5, folder=run, progress=False).points
     ],
     "survey": lambda model, tasks, vector, run: survey_numbers(
-        survey(model, tasks, shots=2, size=SIZE, run=run, progress=False)
+        survey(model, tasks, shots=2, size=SIZE, folder=run, progress=False)
     ),
 }
 
@@ -111,14 +111,14 @@ def test_a_stopped_verb_goes_on_to_the_same_bits(verb, model, tasks, vector, tmp
         patched.setattr(tv.HookedModel, "forward", lambda *args, **kwargs: pytest.fail("the model was run"))
         assert [array.tobytes() for array in asked(model, tasks, vector, tmp_path / "run")] == expected
     if verb in ("survey", "ResidualMean", "FunctionVector"):
-        assert Run(tmp_path / "run").verb == ("survey" if verb == "survey" else "extract")
-        assert f"{Run(tmp_path / 'run').verb}: done (1 shards)" in repr(Run(tmp_path / "run"))
+        assert RunFolder(tmp_path / "run").verb == ("survey" if verb == "survey" else "extract")
+        assert f"{RunFolder(tmp_path / 'run').verb}: done (1 shards)" in repr(RunFolder(tmp_path / "run"))
 
 
 def test_stopped_paths_go_on_to_the_same_bits(model, tasks, tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "ROWS_AT_ONCE", 1)  # a prompt a shard
     pairs, own = tasks[0].pairs(shots=2, n=3), Shards.put
-    asked = lambda run: tv.path_effects(model, pairs, receivers=[(2, 0), (2, 1)], run=run, progress=False)  # noqa: E731
+    asked = lambda run: tv.path_effects(model, pairs, receivers=[(2, 0), (2, 1)], folder=run, progress=False)  # noqa: E731
 
     def stop_after_the_first(self, *arguments):
         own(self, *arguments)
@@ -127,14 +127,14 @@ def test_stopped_paths_go_on_to_the_same_bits(model, tasks, tmp_path, monkeypatc
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(Shards, "put", stop_after_the_first)
         asked(tmp_path)
-    assert (Run(tmp_path).done, Run(tmp_path).total) == (1, 3)
+    assert (RunFolder(tmp_path).done, RunFolder(tmp_path).total) == (1, 3)
     assert asked(tmp_path).values.values.tobytes() == asked(None).values.values.tobytes()
     with pytest.raises(RunMismatch, match="receivers"):
-        tv.path_effects(model, pairs, receivers=[(2, 0)], run=tmp_path, progress=False)
+        tv.path_effects(model, pairs, receivers=[(2, 0)], folder=tmp_path, progress=False)
 
 
 def test_a_lens_asked_otherwise_is_refused_before_any_work(model, tasks, tmp_path, monkeypatch):
-    survey(model, tasks, shots=2, size=SIZE, run=tmp_path, progress=False)
+    survey(model, tasks, shots=2, size=SIZE, folder=tmp_path, progress=False)
     monkeypatch.setattr(tv.HookedModel, "forward", lambda *args, **kwargs: pytest.fail("the model was run"))
     for words, asked in {
         "seed: 0 in the folder, 1 asked": dict(seed=1),
@@ -142,4 +142,4 @@ def test_a_lens_asked_otherwise_is_refused_before_any_work(model, tasks, tmp_pat
         "size.queries": dict(n=4),
     }.items():
         with pytest.raises(RunMismatch, match=words):
-            survey(model, tasks, **{"shots": 2, "size": SIZE, "run": tmp_path, "progress": False} | asked)
+            survey(model, tasks, **{"shots": 2, "size": SIZE, "folder": tmp_path, "progress": False} | asked)

@@ -85,16 +85,16 @@ def test_shards_of_rows_are_the_rows(family, tiny_model, monkeypatch, tmp_path):
     plain, largest = run_rows(model, model.tokens(batch()), rows, readout).values, seen.clone()
     asked = dict(verb="zeroing", config={}, who="test", beside={"seen": seen})
     monkeypatch.setattr(sharding, "TOKENS_A_SHARD", 60)
-    without = run_sharded(model, model.tokens(batch()), rows, readout, run=None, **asked)
+    without = run_sharded(model, model.tokens(batch()), rows, readout, folder=None, **asked)
     torch.testing.assert_close(without.values, plain, atol=1e-5, rtol=0)
     torch.testing.assert_close(seen, largest, atol=1e-5, rtol=0)
     bits = without.values.numpy().tobytes(), seen.numpy().tobytes()
     for _ in range(2):  # computed, then read
         seen.zero_()
-        kept = run_sharded(model, model.tokens(batch()), rows, readout, run=tmp_path, **asked)
+        kept = run_sharded(model, model.tokens(batch()), rows, readout, folder=tmp_path, **asked)
         assert (kept.values.numpy().tobytes(), seen.numpy().tobytes()) == bits
-        assert kept.provenance["rows"] == len(rows) and kept.provenance["run"] == str(tmp_path)
-    assert tv.Run(tmp_path).total > 2
+        assert kept.provenance["rows"] == len(rows) and kept.provenance["folder"] == str(tmp_path)
+    assert tv.RunFolder(tmp_path).total > 2
 
 
 def test_a_readout_of_answers_stays_narrow_in_shards(tiny_model, monkeypatch):
@@ -103,15 +103,15 @@ def test_a_readout_of_answers_stays_narrow_in_shards(tiny_model, monkeypatch):
     readout = Readout(tv.logit_diff, Answers(torch.tensor([5, 6, 7, 8]), torch.tensor([9, 10, 11, 12])), owners)
     whole = run_rows(model, model.tokens(batch()), rows, readout).values
     monkeypatch.setattr(sharding, "TOKENS_A_SHARD", 60)
-    found = run_sharded(model, model.tokens(batch()), rows, readout, run=None, verb="x", config={}, who="test")
+    found = run_sharded(model, model.tokens(batch()), rows, readout, folder=None, verb="x", config={}, who="test")
     torch.testing.assert_close(found.values, whole, atol=1e-5, rtol=0)
 
 
 def test_the_provenance_of_shards_adds_up():
-    one = {"plan": "rows", "rows": 3, "walks": 2, "base_runs": 1, "estimated_peak_bytes": 10, "seconds": 0.25}
-    two = {"plan": "rows", "rows": 4, "walks": 1, "base_runs": 1, "estimated_peak_bytes": 7, "seconds": 0.5}
+    one = {"engine": "rows", "rows": 3, "walks": 2, "base_runs": 1, "estimated_peak_bytes": 10, "seconds": 0.25}
+    two = {"engine": "rows", "rows": 4, "walks": 1, "base_runs": 1, "estimated_peak_bytes": 7, "seconds": 0.5}
     assert added(added({}, one), two) == {
-        "plan": "rows",
+        "engine": "rows",
         "rows": 7,
         "walks": 3,
         "base_runs": 2,
@@ -123,7 +123,7 @@ def test_the_provenance_of_shards_adds_up():
 def test_the_plan_is_known_before_anything_runs(tiny_model):
     model = tiny_model("llama")
     assert why_whole_passes(model, [Site("z", 1)]) is None
-    assert why_whole_passes(model, [Site("z", 1)], "hooks") == "asked for"
+    assert why_whole_passes(model, [Site("z", 1)], "passes") == "asked for"
     assert "pattern" in why_whole_passes(model, [Site("z", 1), Site("pattern", 1)])
     with pytest.raises(tv.TVLensError, match="did you mean 'rows'"):
         why_whole_passes(model, [Site("z", 1)], "row")
@@ -132,8 +132,8 @@ def test_the_plan_is_known_before_anything_runs(tiny_model):
 # ------------------------------------------------------------------------------------------------------- bad input
 
 
-@pytest.mark.parametrize("plan", ["rows", "hooks"])
-def test_a_value_that_is_no_number_names_its_row(plan, tiny_model):
+@pytest.mark.parametrize("engine", ["rows", "passes"])
+def test_a_value_that_is_no_number_names_its_row(engine, tiny_model):
     model, rows = tiny_model("llama"), zeroing()
     owners = torch.tensor([row.prompt for row in rows])
 
@@ -142,7 +142,7 @@ def test_a_value_that_is_no_number_names_its_row(plan, tiny_model):
 
     readout = Readout(failing, Answers(torch.tensor([5, 6, 7, 8])), owners)
     with pytest.raises(NonFiniteMetric) as caught:
-        run_rows(model, model.tokens(batch()), rows, readout, plan=plan)
+        run_rows(model, model.tokens(batch()), rows, readout, engine=engine)
     number, prompt, layer, at = re.match(
         r"row (\d+) \(nan\): prompt (\d), Zero\(mlp_out\[(\d)\]\) at position (\d)", caught.value.got
     ).groups()
@@ -152,8 +152,8 @@ def test_a_value_that_is_no_number_names_its_row(plan, tiny_model):
     assert caught.value.what.startswith("Metric failing is not finite for ") and "finite: the metric" in caught.value.do
 
 
-@pytest.mark.parametrize("plan", ["rows", "hooks"])
-def test_so_does_one_of_a_readout_of_ones_own(plan, tiny_model):
+@pytest.mark.parametrize("engine", ["rows", "passes"])
+def test_so_does_one_of_a_readout_of_ones_own(engine, tiny_model):
     model = tiny_model("llama")
     rows = [
         Row(0),
@@ -165,9 +165,9 @@ def test_so_does_one_of_a_readout_of_ones_own(plan, tiny_model):
             "row 1 (inf): prompt 1, Zero(z[1].h2) at positions 1 to 3 and Zero(mlp_out[2]) at positions 0, 4"
         ),
     ):
-        run_rows(model, model.tokens(batch()), rows, lambda logits, index: index / (1.0 - index), plan=plan)
+        run_rows(model, model.tokens(batch()), rows, lambda logits, index: index / (1.0 - index), engine=engine)
     with pytest.raises(NonFiniteMetric, match=re.escape("row 0 (nan): prompt 0, no edit")):
-        run_rows(model, model.tokens(batch()), rows, lambda logits, index: logits[:, 0] * torch.nan, plan=plan)
+        run_rows(model, model.tokens(batch()), rows, lambda logits, index: logits[:, 0] * torch.nan, engine=engine)
 
 
 def test_weights_that_overflow_name_the_row(tiny_model):
@@ -175,19 +175,19 @@ def test_weights_that_overflow_name_the_row(tiny_model):
     model = tiny_model("llama")
     vector = torch.full((tiny.D_MODEL,), 3e38)
     rows = [Row(0), Row(1, (PlacedEdit(tv.Add(Site("resid_pre", 1), vector, 10.0), (2,)),))]
-    for plan in ("rows", "hooks"):
+    for engine in ("rows", "passes"):
         with pytest.raises(NonFiniteMetric, match=r"row 1 \(nan\): prompt 1, Add\(resid_pre\[1\].*\) at position 2"):
-            run_rows(model, model.tokens(batch()), rows, two_logits, plan=plan)
+            run_rows(model, model.tokens(batch()), rows, two_logits, engine=engine)
 
 
-@pytest.mark.parametrize("plan", ["rows", "hooks"])
+@pytest.mark.parametrize("engine", ["rows", "passes"])
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2"])
-def test_a_budget_too_small_says_the_smallest_that_works(family, plan, tiny_model):
+def test_a_budget_too_small_says_the_smallest_that_works(family, engine, tiny_model):
     model = tiny_model(family)
     shorter = [row for row in zeroing() if row.prompt in (1, 3)]
     last = [row for row in zeroing() if row.edits[0].positions[0] != 2]
     for rows in (zeroing(), last) if family == "llama" else (shorter,):
-        run = functools.partial(run_rows, model, model.tokens(batch()), rows, two_logits, plan=plan)
+        run = functools.partial(run_rows, model, model.tokens(batch()), rows, two_logits, engine=engine)
         with pytest.raises(BudgetTooSmall) as caught:
             run(memory_budget=10)
         least = int(re.search(r"at least ([\d,]+) bytes", caught.value.allowed).group(1).replace(",", ""))

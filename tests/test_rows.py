@@ -36,9 +36,9 @@ def two_logits(logits: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
 
 
 def both(model, base, rows, readout=two_logits, **options):
-    found = {plan: run_rows(model, base, rows, readout, plan=plan, **options) for plan in ("rows", "hooks")}
-    assert found["rows"].provenance["plan"] == "rows" and found["hooks"].provenance["plan"] == "hooks"
-    return found["rows"].values, found["hooks"].values
+    found = {engine: run_rows(model, base, rows, readout, engine=engine, **options) for engine in ("rows", "passes")}
+    assert found["rows"].provenance["engine"] == "rows" and found["passes"].provenance["engine"] == "passes"
+    return found["rows"].values, found["passes"].values
 
 
 def replacing_rows(model, base_batch, source_ids, places) -> list[Row]:
@@ -59,7 +59,9 @@ def test_rows_equal_whole_passes_at_every_site(family, dtype):
     places = ((WIDTH - 1,), (4,), (0,), (5, 6, 7), (WIDTH - 2, WIDTH - 1))
     rows = replacing_rows(model, ids(1), ids(2), places)
     with_rows, with_hooks = both(model, model.tokens(ids(1)), rows)
-    effect = (with_hooks - run_rows(model, model.tokens(ids(1)), [Row(0)], two_logits, plan="hooks").values).abs().max()
+    effect = (
+        (with_hooks - run_rows(model, model.tokens(ids(1)), [Row(0)], two_logits, engine="passes").values).abs().max()
+    )
     assert effect > 0.5
     # float32 rounds at 1e-7 of values near 5 over a few hundred additions; bfloat16 keeps eight bits of them.
     tolerance = 1e-5 if dtype == torch.float32 else 0.25
@@ -118,7 +120,7 @@ def test_prompts_that_begin_alike_branch_from_one_prefill(family, tiny_model):
     ]
     with_rows, with_hooks = both(model, base, rows)
     torch.testing.assert_close(with_rows, with_hooks, atol=1e-5, rtol=0)
-    assert base_run.branches(model)
+    assert base_run.prefix_sharing_is_exact(model)
     assert run_rows(model, base, rows, two_logits).provenance["tokens_shared"] == 2 * 2 * 20
     assert (
         run_rows(model, base.select([0, 1, 6]), [Row(i) for i in range(3)], two_logits).provenance["tokens_shared"] == 0
@@ -136,7 +138,7 @@ def test_groups_of_prompts_that_begin_alike():
 def test_a_model_that_cannot_be_continued_runs_its_prompts_whole(tiny_model, monkeypatch):
     model = tv.load(tiny.hugging_face_model("qwen2", seed=4))
     monkeypatch.setattr(base_run, "_joined", lambda one, two: two)  # the prefix's part of the mask is lost
-    assert not base_run.branches(model)
+    assert not base_run.prefix_sharing_is_exact(model)
     base = model.tokens(ids(3, n=1, width=20).repeat(2, 1))
     assert run_rows(model, base, [Row(0), Row(1)], two_logits).provenance["tokens_shared"] == 0
 
@@ -183,8 +185,8 @@ def test_a_readout_of_answers_skips_the_vocabulary_and_changes_no_value(family, 
 def test_small_budgets_change_no_value(tiny_model):
     model = tiny_model("qwen2")
     rows = replacing_rows(model, ids(1), ids(2), ((WIDTH - 1,), (6,)))
-    roomy = run_rows(model, model.tokens(ids(1)), rows, two_logits, plan="rows")
-    tight = run_rows(model, model.tokens(ids(1)), rows, two_logits, plan="rows", memory_budget=200_000)
+    roomy = run_rows(model, model.tokens(ids(1)), rows, two_logits, engine="rows")
+    tight = run_rows(model, model.tokens(ids(1)), rows, two_logits, engine="rows", memory_budget=200_000)
     assert tight.provenance["walks"] > roomy.provenance["walks"]
     torch.testing.assert_close(tight.values, roomy.values, atol=1e-5, rtol=0)
 
@@ -204,16 +206,16 @@ def test_what_rows_cannot_honour_goes_to_the_hook_plan_and_says_why(tiny_model):
     pattern = Row(0, (PlacedEdit(Zero(Site("pattern", 1)), (3,)),))
     base = model.tokens(ids(1))
     found = run_rows(model, base, [row, pattern], two_logits)
-    assert found.provenance["plan_why"] == "edits of pattern need the whole pass"
+    assert found.provenance["engine_why"] == "edits of pattern need the whole pass"
     with model.intervene(Zero(Site("mlp_out", 0))):
         assert (
-            run_rows(model, base, [row], two_logits).provenance["plan_why"]
+            run_rows(model, base, [row], two_logits).provenance["engine_why"]
             == "model.intervene is attached to the model"
         )
     with model.tl.hooks(fwd_hooks=[("blocks.0.hook_in", lambda x, hook: x)]):
-        assert "added to the model by hand" in run_rows(model, base, [row], two_logits).provenance["plan_why"]
-        with pytest.raises(tv.TVLensError, match="The row plan does not apply here"):
-            run_rows(model, base, [row], two_logits, plan="rows")
+        assert "added to the model by hand" in run_rows(model, base, [row], two_logits).provenance["engine_why"]
+        with pytest.raises(tv.TVLensError, match="Rows do not apply here"):
+            run_rows(model, base, [row], two_logits, engine="rows")
 
 
 def test_an_architecture_that_disagrees_falls_back(tiny_model, monkeypatch):
@@ -224,7 +226,7 @@ def test_an_architecture_that_disagrees_falls_back(tiny_model, monkeypatch):
     row = Row(0, (PlacedEdit(Zero(Site("z", 1)), (3,)),))
     assert (
         "rows and whole passes differ"
-        in run_rows(model, model.tokens(ids(1)), [row], two_logits).provenance["plan_why"]
+        in run_rows(model, model.tokens(ids(1)), [row], two_logits).provenance["engine_why"]
     )
 
 
@@ -233,7 +235,7 @@ def test_an_attention_that_masks_by_itself_runs_as_whole_passes(tiny_model, monk
     model = tv.load(tiny.hugging_face_model("gpt_neo"), name="gpt_neo")
     rows = [Row(0, (PlacedEdit(Zero(Site("z", 0)), (WIDTH - 1,)),))] * 8
     found = run_rows(model, model.tokens(ids(1)), rows, two_logits)
-    assert found.provenance["plan_why"] == "layer 1 of this architecture masks by a buffer of its own (bias)"
+    assert found.provenance["engine_why"] == "layer 1 of this architecture masks by a buffer of its own (bias)"
     monkeypatch.setattr(trial, "own_mask", lambda model: None)
     assert "rows and whole passes differ" in trial._disagreement(model)
 
@@ -259,7 +261,7 @@ def test_rows_under_a_device_map(family, where, tiny_model, tmp_path):
         for place in ((WIDTH - 1,), (4,))
     ]
     with_rows, with_hooks = both(model, model.tokens(ids(1)), rows)
-    expected = run_rows(whole, whole.tokens(ids(1)), rows, two_logits, plan="hooks").values
+    expected = run_rows(whole, whole.tokens(ids(1)), rows, two_logits, engine="passes").values
     torch.testing.assert_close(with_rows, expected, atol=1e-5, rtol=0)
     torch.testing.assert_close(with_hooks, expected, atol=1e-5, rtol=0)
 
@@ -280,12 +282,12 @@ def test_errors_say_what_to_do(tiny_model):
             run_rows(model, base, [row], two_logits)
         assert str(caught.value).startswith(message)
     with pytest.raises(tv.TVLensError, match="did you mean 'rows'"):
-        run_rows(model, base, [Row(0)], two_logits, plan="row")
+        run_rows(model, base, [Row(0)], two_logits, engine="row")
     with pytest.raises(tv.TVLensError, match="There is no row to run"):
         run_rows(model, base, [], two_logits)
-    for plan in ("rows", "hooks"):
+    for engine in ("rows", "passes"):
         with pytest.raises(tv.TVLensError, match="at least [0-9,]+ bytes"):
-            run_rows(model, base, [Row(0)], two_logits, plan=plan, memory_budget=1000)
+            run_rows(model, base, [Row(0)], two_logits, engine=engine, memory_budget=1000)
 
 
 def test_edits_of_one_kind_become_one_and_keep_their_places():

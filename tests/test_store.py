@@ -21,7 +21,7 @@ import tv_lens as tv
 from tv_lens.errors import FormatError, InvalidArgument, RunMismatch, StorageError
 from tv_lens.rows import sharding
 from tv_lens.storage import run_folder
-from tv_lens.storage.run_folder import Run, Shards, inside, shards
+from tv_lens.storage.run_folder import RunFolder, Shards, inside, shards
 from tv_lens.storage.shard_file import unpacked
 
 CONFIG = {"model": {"fingerprint": "abc", "dtype": "float32"}, "seed": 0, "metric": tv.logit_diff}
@@ -43,9 +43,9 @@ def small_shards(monkeypatch):
     monkeypatch.setattr(sharding, "TOKENS_A_SHARD", 70)
 
 
-def swept(model, pairs, run=None, **options) -> tv.Sweep:
+def swept(model, pairs, folder=None, **options) -> tv.Sweep:
     asked = dict(sites=tv.sites("z"), over=("layer", "pos"), progress=False) | options
-    return tv.patch(model, pairs, run=run, **asked)
+    return tv.patch(model, pairs, folder=folder, **asked)
 
 
 def bits(sweep: tv.Sweep) -> list[bytes]:
@@ -145,7 +145,7 @@ def check_killed(model, pairs, folder: Path, kills: int) -> None:
         killed += here
         lines = [line.split()[:2] for line in log.read_text().splitlines()]
         put, begun = ([int(i) for word, i in lines if word == kind] for kind in ("put", "begin"))
-        total = Run(run).total
+        total = RunFolder(run).total
         assert total > 10 and len(put) == len(set(put)), "no finished shard was computed twice"
         assert len(begun) <= total + here, "a kill costs the shard in flight and no other"
         assert len(begun) >= total and set(begun) == set(range(total))
@@ -186,7 +186,7 @@ def test_two_processes_share_the_work_and_both_have_all_of_it(model, pairs, tmp_
     both = [child(sweep_in_a_child, model, pairs, run, log) for _ in range(2)]
     assert [os.waitpid(pid, 0)[1] for pid in both] == [0, 0]
     put = [int(line.split()[1]) for line in log.read_text().splitlines() if line.startswith("put")]
-    assert sorted(put) == list(range(Run(run).total)), "each shard was computed by one of them"
+    assert sorted(put) == list(range(RunFolder(run).total)), "each shard was computed by one of them"
     assert bits(swept(model, pairs, run)) == bits(swept(model, pairs))
 
 
@@ -347,7 +347,7 @@ def test_a_sweep_asked_otherwise_is_refused(model, pairs, tmp_path):
         "metric.function": dict(metric=tv.prob),
         "over": dict(over="layer"),
         "memory_budget": dict(memory_budget=10**8),
-        "plan: 'rows' in the folder, 'hooks: asked for'": dict(plan="hooks"),
+        "engine: 'rows' in the folder, 'passes: asked for'": dict(engine="passes"),
         "sites": dict(sites=tv.sites("v")),
     }
     for words, asked in others.items():
@@ -462,19 +462,19 @@ def test_what_is_put_is_a_copy():
 
 
 def test_a_run_tells_what_it_is_and_how_far(tmp_path):
-    assert repr(Run(tmp_path / "new")) == f"Run {tmp_path / 'new'}\n  nothing begun"
+    assert repr(RunFolder(tmp_path / "new")) == f"RunFolder {tmp_path / 'new'}\n  nothing begun"
     run = tmp_path / "run"
     with shards(run, verb="squares", config=CONFIG, total=4) as kept:
         kept.put(0, {})
     square(inside(run, "a <stage>"))
-    found = Run(run)
+    found = RunFolder(run)
     assert (found.verb, found.total, found.done) == ("squares", 4, 1) and found.manifest["config"]["seed"] == 0
     assert [part.path.name for part in found.parts] == ["a--stage-"]
     lines = repr(found).splitlines()
     assert lines[1].startswith("  squares: 1 of 4 shards, begun ") and " ago, last shard " in lines[1]
     assert lines[2].startswith("    a--stage-/ squares: done (4 shards), begun ")
-    assert "<b>Run</b>" in found._repr_html_() and "squares: 1 of 4 shards" in found._repr_html_()
-    square(Run(tmp_path / "by run"))
-    assert Run(tmp_path / "by run").done == 4 and inside(None, "x") is None
+    assert "<b>RunFolder</b>" in found._repr_html_() and "squares: 1 of 4 shards" in found._repr_html_()
+    square(RunFolder(tmp_path / "by run"))
+    assert RunFolder(tmp_path / "by run").done == 4 and inside(None, "x") is None
     manifest = json.loads((run / "manifest.json").read_text())
     assert set(manifest["config"]["versions"]) >= {"tv_lens", "torch"} and manifest["circumstances"]["threads"] == 1

@@ -39,7 +39,7 @@ def make(n: int = 20, layers: int = 4, seed: int = 0, **options) -> Sweep:
         sign="higher: towards the clean answer",
         clean=clean,
         corrupted=corrupted,
-        provenance={"task": "toy", "seed": 0, "plan": "hooks"},
+        provenance={"task": "toy", "seed": 0, "engine": "passes"},
         name="toy",
     )
     return Sweep(array, **{**given, **options})
@@ -326,7 +326,7 @@ def test_concat_keeps_a_common_baseline_once_and_the_differing_provenance():
     both = concat([one, two], "seed", [0, 1])
     assert both.clean.dims == ("example",)
     assert both.provenance["task"] == "toy"
-    assert both.provenance["parts"] == [{"seed": 0, "plan": "hooks"}, {"seed": 1}]
+    assert both.provenance["parts"] == [{"seed": 0, "engine": "passes"}, {"seed": 1}]
     assert both.name == "toy"
 
 
@@ -365,7 +365,7 @@ def test_repr_tells_the_result_at_a_glance():
         "logits",
         "higher: clean",
         clean=np.array([5.0, 5.0]),
-        provenance={"plan": "hooks"},
+        provenance={"engine": "passes"},
         name="toy",
     )
     assert repr(sweep) == (
@@ -376,7 +376,7 @@ def test_repr_tells_the_result_at_a_glance():
         "  n         2 examples\n"
         "  largest   3 [2, 4] at layer=1\n"
         "  clean     5\n"
-        "  plan      hooks"
+        "  engine    passes"
     )
     assert "<b>toy</b>" in sweep._repr_html_()
     assert "&lt;b&gt;" in dataclasses.replace(sweep, name="<b>")._repr_html_()

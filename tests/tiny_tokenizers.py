@@ -30,7 +30,7 @@ def byte_level(bos: bool = False, words: tuple[str, ...] = (), size: int = 400) 
         vocab_size=size,
         special_tokens=["<pad>", "<s>", "</s>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
+        progress=False,
     )
     core.train_from_iterator([*LINES * 4, *(f" {word}" for word in words for _ in range(50))], trainer)
     core.post_processor = processors.ByteLevel(trim_offsets=True)

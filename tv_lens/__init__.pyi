@@ -68,7 +68,7 @@ from .site import COMPONENTS as COMPONENTS
 from .site import Site as Site
 from .site import Sites as Sites
 from .site import sites as sites
-from .storage.run_folder import Run as Run
+from .storage.run_folder import RunFolder as RunFolder
 from .task_vectors.decodability import Decodability as Decodability
 from .task_vectors.decodability import decodability as decodability
 from .task_vectors.evaluation import evaluate as evaluate

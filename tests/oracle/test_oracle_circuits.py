@@ -54,9 +54,7 @@ def peers_scores(model, pair: tv.Contrast) -> list[dict[str, float]]:
 @pytest.mark.parametrize("family", ["gpt2", "gpt_neox"])
 def test_EAP_is_transformer_lenss_edge_attribution_with_its_positions_summed(tiny_model, family):
     model, pair = tiny_model(family), contrast(2, pairs=True)
-    ours = tv.discover(
-        model, pair, method=tv.EAP(gradient_at="corrupted", recheck=0), positions="all"
-    ).at_any_position()
+    ours = tv.discover(model, pair, method=tv.EAP(gradient_at="corrupted", recheck=0), pos="all").at_any_position()
     names = ours.graph.names()
     for example, peer in enumerate(peers_scores(model, pair)):
         assert set(peer) == set(names)
@@ -178,9 +176,9 @@ def test_on_a_linear_model_every_estimate_is_the_exact_effect(method):
     readers = tv.circuits.Graph(model.shape).readers
     bending = ("<q>", "<k>")  # nothing is written to these: the registry would refuse to, since attention cannot change
     exact = tv.discover(
-        model, pair, positions="all", method=tv.ExactEdges(into=tuple(r for r in readers if r[-3:] not in bending))
+        model, pair, pos="all", method=tv.ExactEdges(into=tuple(r for r in readers if r[-3:] not in bending))
     )
-    estimate, some = tv.discover(model, pair, method=method, positions="all"), exact.measured
+    estimate, some = tv.discover(model, pair, method=method, pos="all"), exact.measured
     others = exact.values.isnan().all(0)
     assert exact.values[:, some].abs().max() > 0.05 and float(estimate.values[:, others].abs().max()) < 1e-6
     size = float(exact.values[:, some].abs().max())
@@ -198,7 +196,7 @@ def small_answers() -> tv.Answers:
 
 def test_on_a_nonlinear_model_they_differ(tiny_model):
     """The comparison above can fail."""
-    made = make_passes(tiny_model("gpt2"), contrast(3, pairs=True), tv.circuits.CircuitQuestion(positions="all"))
+    made = make_passes(tiny_model("gpt2"), contrast(3, pairs=True), tv.circuits.CircuitQuestion(pos="all"))
     edges = torch.arange(0, len(made.graph), 9)
     exact, guess = measured_effects(made, edges), tv.EAP().estimate(made)[:, edges]
     assert float((exact - guess).abs().max()) > 0.02 * float(exact.abs().max())

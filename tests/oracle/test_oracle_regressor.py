@@ -77,7 +77,7 @@ def stream_means(network, layer):
 @pytest.mark.parametrize("mode", ["replace", "add", "add-difference"])
 @pytest.mark.parametrize("position", list(COLUMNS))
 def test_a_patch_is_a_plain_hook(regressor, network, position, mode):
-    matrix = patch_matrix(regressor, positions=(position,), modes=(mode,), n=N, contexts=CONTEXTS, progress=False)
+    matrix = patch_matrix(regressor, pos=(position,), modes=(mode,), n=N, contexts=CONTEXTS, progress=False)
     assert matrix.axes == ("source", "target", "position", "mode", "layer", "scored") and matrix.n == N
     columns = COLUMNS[position]
     for layer in range(3):

@@ -143,7 +143,7 @@ def positions_for(contrast: Contrast, source: Site | None, fold: str | None) -> 
     if fold == "last":
         raise InvalidArgument(
             "The clean and the corrupted run differ before their last token, so its edges alone are not a circuit.",
-            got='positions="last"',
+            got='pos="last"',
             allowed='"all", "spans", "kinds", "sum"',
         )
     if not contrast.is_uniform:
@@ -219,14 +219,14 @@ class CircuitQuestion:
         against: the baseline: what the corrupted run has at the same site instead of nothing.
         target: what is read at the end instead of the logits.
         metric: logits and answers to one number per example; the search's default if None.
-        positions: where edges live, as in `discover`.
+        pos: where edges live, as in `discover`.
     """
 
     source: Intervention | None = None
     against: Intervention | None = None
     target: Projection | None = None
     metric: Metric | None = None
-    positions: str | None = None
+    pos: str | None = None
 
     def __post_init__(self) -> None:
         for end, one in (("source", self.source), ("target", self.target)):

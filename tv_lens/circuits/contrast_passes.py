@@ -281,9 +281,7 @@ def make_passes(
     contrast = contrast_of(model, prompts, question.source)
     site = None if question.source is None else question.source.site
     target = None if question.target is None else question.target.site
-    graph = Graph(
-        model.shape, readers_of(model).parallel, positions_for(contrast, site, question.positions), site, target
-    )
+    graph = Graph(model.shape, readers_of(model).parallel, positions_for(contrast, site, question.pos), site, target)
     if len(graph) == 0:
         raise InvalidArgument(
             "The source never reaches the target: no edge leads from one to the other.",

@@ -21,8 +21,9 @@ from tv_lens.errors import InvalidArgument, UnknownName, closest
 from tv_lens.intervention import Intervention
 from tv_lens.metrics import Metric
 from tv_lens.model.hooked_model import HookedModel
+from tv_lens.renamed import renamed_keywords
 from tv_lens.storage.configuration import model_described
-from tv_lens.storage.run_folder import RunLike, shards
+from tv_lens.storage.run_folder import FolderLike, shards
 from tv_lens.tasks.prompts import PromptPairs, Prompts
 
 __all__ = ["ACDC", "EAP", "EAPIG", "ExactEdges", "discover"]
@@ -37,6 +38,7 @@ class Estimate(Protocol):
     def estimate(self, passes: ContrastPasses, progress: bool = True) -> Float[Tensor, "example edge"]: ...
 
 
+@renamed_keywords(run="folder=", positions="pos=")
 def discover(
     model: HookedModel,
     prompts: Prompts | PromptPairs | Contrast,
@@ -46,9 +48,9 @@ def discover(
     target: Projection | None = None,
     metric: Metric | None = None,
     method: ExactEdges | ACDC | Estimate | None = None,
-    positions: str | None = None,
+    pos: str | None = None,
     seed: int = 0,
-    run: RunLike = None,
+    folder: FolderLike = None,
     progress: bool = True,
 ) -> EdgeScores:
     """What each edge of the model is worth for what the clean run does and the corrupted run does not.
@@ -69,10 +71,10 @@ def discover(
         metric: logits and answers to one number per example. None is `logit_diff` where the prompts have foils, and
             `log_prob` where they have none.
         method: `ExactEdges()` measures, `EAP()` and `EAPIG()` estimate by gradients, `ACDC()` prunes.
-        positions: how finely edges are separated by position: "all" tokens, "spans", "kinds" of spans, "sum" (not at
+        pos: how finely edges are separated by position: "all" tokens, "spans", "kinds" of spans, "sum" (not at
             all). None is "spans"; with a source at the last token there is one place, "last".
         seed: draws the left-out edges that are measured beside an estimate's best.
-        run: a folder that keeps what is measured, so that a killed discovery continues there.
+        folder: a folder that keeps what is measured, so that a killed discovery continues there.
         progress: Show a progress bar (only on a terminal or in a notebook).
 
     Returns:
@@ -104,7 +106,7 @@ def discover(
         )
 
     # 1. the clean and the corrupted pass, and what there is between them
-    question = CircuitQuestion(source, against, target, metric, positions)
+    question = CircuitQuestion(source, against, target, metric, pos)
     passes = make_passes(model, prompts, question)
     passes.check_gap()
 
@@ -112,7 +114,7 @@ def discover(
     extra: dict[str, Any] = {}
     if isinstance(method, ExactEdges):
         config = {"model": model_described(model), "question": question, "contrast": passes.contrast, "method": method}
-        values, extra = _exact(passes, method, run, config, progress)
+        values, extra = _exact(passes, method, folder, config, progress)
     elif isinstance(method, ACDC):
         values, extra = method.score_edges(passes, progress)
     else:
@@ -155,7 +157,7 @@ def _described(method: Any) -> dict[str, Any]:
 
 
 def _exact(
-    passes: ContrastPasses, method: ExactEdges, run: RunLike, config: Mapping[str, Any], progress: bool
+    passes: ContrastPasses, method: ExactEdges, folder: FolderLike, config: Mapping[str, Any], progress: bool
 ) -> tuple[Float[Tensor, "example edge"], dict[str, Any]]:
     """The exact effects of the edges that the method names, NaN elsewhere; and what the folder says of them."""
     chosen = torch.ones(len(passes.graph), dtype=torch.bool)
@@ -168,7 +170,7 @@ def _exact(
         edges = edges[best].sort().values
     groups = torch.arange(len(passes.contrast)).split(max(1, ROWS_AT_ONCE // max(1, len(edges))))
     values = torch.full((len(passes.contrast), len(passes.graph)), float("nan"))
-    with shards(run, verb="discover", config=config, total=len(groups)) as kept:
+    with shards(folder, verb="discover", config=config, total=len(groups)) as kept:
         for i in kept.pending():
             effects = measured_effects(passes, edges, groups[i].tolist(), progress=progress)
             kept.put(i, {"effects": effects})

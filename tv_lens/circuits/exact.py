@@ -100,7 +100,7 @@ def _measured(
         return columns, _at_target(passes, chunk, rows).view(-1, len(chunk.rows)).T
     readout = Readout(passes.metric, passes.answers, chunk.rows[owners])
     metrics = run_rows(
-        passes.model, passes.tokens("clean", chunk.rows.tolist()), rows, readout, who="exact edges", show_progress=False
+        passes.model, passes.tokens("clean", chunk.rows.tolist()), rows, readout, who="exact edges", progress=False
     )
     return columns, metrics.values.view(-1, len(chunk.rows)).T
 

@@ -82,7 +82,7 @@ def emergence(
                     size=size,
                     draw=seed,
                     device=device,
-                    run=folder / f"{label} {size} {seed}",
+                    folder=folder / f"{label} {size} {seed}",
                     say=_labelled(say, label),
                 )
                 by_page.setdefault(name, []).append(findings.Findings(result))

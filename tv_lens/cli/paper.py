@@ -76,7 +76,7 @@ def paper(
             sentences=sentences,
             others=also or (),
             seed=seed,
-            run=out / "run",
+            folder=out / "run",
             say=say,
             loading=loading_options(dtype=dtype, device=device),
         )

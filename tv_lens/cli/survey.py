@@ -125,7 +125,7 @@ def _surveyed(
     say = stage_printer()
     say(f"loading {model}")
     found = loaded("tv_lens.model.hooked_model").load(model, **how)
-    result = experiments.survey(found, tasks, size=size, matched=matched, run=folder, say=say, **options)
+    result = experiments.survey(found, tasks, size=size, matched=matched, folder=folder, say=say, **options)
     say("writing the report")
     return replace(result, source=model)
 

@@ -7,7 +7,9 @@ Example:
     >>> tv.decodability(regressor, tasks, shots=(9,), null=False, pos="y")  # doctest: +SKIP
 """
 
-from tv_lens.lab.embedded import config, load, log, pack, runs, steps
+from typing import NoReturn
+
+from tv_lens.lab.embedded import checkpoint_steps, load, networks, pack, training_config, training_log
 from tv_lens.lab.families import (
     FAMILIES,
     Episodes,
@@ -40,6 +42,7 @@ from tv_lens.lab.references import (
 from tv_lens.lab.regressor import Regressor
 from tv_lens.lab.training import train
 from tv_lens.lab.training_run import TrainingRun
+from tv_lens.renamed import renamed as _renamed
 
 __all__ = [
     "FAMILIES",
@@ -70,15 +73,23 @@ __all__ = [
     "TrainingRun",
     "Zero",
     "build_network",
-    "config",
+    "checkpoint_steps",
     "latent_tasks",
     "load",
-    "log",
+    "networks",
     "pack",
     "preset",
     "prompts_of",
     "references",
-    "runs",
-    "steps",
     "train",
+    "training_config",
+    "training_log",
 ]
+
+_RENAMED = {"config": "training_config", "log": "training_log", "runs": "networks", "steps": "checkpoint_steps"}
+
+
+def __getattr__(name: str) -> NoReturn:  # called only for what the module does not have
+    if name in _RENAMED:
+        raise _renamed(f"tv.lab.{name}", f"tv.lab.{_RENAMED[name]}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

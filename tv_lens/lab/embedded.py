@@ -22,7 +22,7 @@ from tv_lens.lab.regressor import Regressor
 from tv_lens.lab.training_run import CONFIG, TrainingRun
 from tv_lens.storage.atomic import atomic_write
 
-RUNS = Path(__file__).parent / "runs"
+PACKED = Path(__file__).parent / "packed"
 FORMAT = "tv_lens.packed"
 
 
@@ -61,13 +61,13 @@ def load(
     return Regressor.of(weights, config.network, family=config.family, step=found, name=folder.name, device=device)
 
 
-def steps(source: str | os.PathLike[str], seed: int = 0) -> tuple[int, ...]:
+def checkpoint_steps(source: str | os.PathLike[str], seed: int = 0) -> tuple[int, ...]:
     """The steps after which `load` has weights of a run, embedded or in a folder."""
     folder = _folder(source)
     return _about(_file(str(source), seed))["steps"] if folder is None else TrainingRun(folder).steps
 
 
-def log(source: str | os.PathLike[str], seed: int = 0) -> pd.DataFrame:
+def training_log(source: str | os.PathLike[str], seed: int = 0) -> pd.DataFrame:
     """A run's losses by step, kind ("training" or "checkpoint") and latent task; see `TrainingRun.log`."""
     folder = _folder(source)
     if folder is not None:
@@ -83,28 +83,28 @@ def log(source: str | os.PathLike[str], seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["step", "kind", "task", "mse"])
 
 
-def config(source: str | os.PathLike[str], seed: int = 0) -> TrainingConfig:
+def training_config(source: str | os.PathLike[str], seed: int = 0) -> TrainingConfig:
     """What made a run, embedded or in a folder."""
     folder = _folder(source)
     return _about(_file(str(source), seed))["config"] if folder is None else TrainingRun(folder).config
 
 
-def mark(source: str | os.PathLike[str], seed: int = 0, step: int | None = None) -> str:
-    """A hash of the file that holds a step's weights: what has another mark may have other weights."""
+def weights_sha256(source: str | os.PathLike[str], seed: int = 0, step: int | None = None) -> str:
+    """A hash of the file that holds a step's weights: files of one hash hold the same weights."""
     folder = _folder(source)
     path = _file(str(source), seed) if folder is None else TrainingRun(folder).file(step)
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
-def runs() -> pd.DataFrame:
-    """The embedded runs: name, seed, latent tasks, steps kept, mean squared error at the end, and the command.
+def networks() -> pd.DataFrame:
+    """The embedded networks: name, seed, latent tasks, steps kept, mean squared error at the end, and the command.
 
     Example:
-        >>> list(runs().columns)
+        >>> list(networks().columns)
         ['name', 'seed', 'tasks', 'steps', 'mse', 'command']
     """
     rows = []
-    for path in sorted(RUNS.glob("*.safetensors")):
+    for path in sorted(PACKED.glob("*.safetensors")):
         about = _about(path)
         name, _, seed = path.stem.rpartition("-")
         rows.append(
@@ -120,7 +120,7 @@ def runs() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["name", "seed", "tasks", "steps", "mse", "command"])
 
 
-def pack(run: TrainingRun, name: str, *, keep: int = 8, since: int = 1, command: str = "", into: Path = RUNS) -> Path:
+def pack(run: TrainingRun, name: str, *, keep: int = 8, since: int = 1, command: str = "", into: Path = PACKED) -> Path:
     """A training run in one file of half-precision weights, with its log beside it: what `load` finds by name.
 
     The weights before the first step are not written: they follow from the config.
@@ -171,12 +171,12 @@ def _folder(source: str | os.PathLike[str]) -> Path | None:
 
 
 def _file(name: str, seed: int) -> Path:
-    names = sorted({path.stem.rpartition("-")[0] for path in RUNS.glob("*.safetensors")})
+    names = sorted({path.stem.rpartition("-")[0] for path in PACKED.glob("*.safetensors")})
     if name not in names:
-        raise unknown("embedded run", name, names)
-    path = RUNS / f"{name}-{seed}.safetensors"
+        raise unknown("embedded network", name, names)
+    path = PACKED / f"{name}-{seed}.safetensors"
     if not path.is_file():
-        seeds = sorted(int(p.stem.rpartition("-")[2]) for p in RUNS.glob(f"{name}-*.safetensors"))
+        seeds = sorted(int(p.stem.rpartition("-")[2]) for p in PACKED.glob(f"{name}-*.safetensors"))
         raise InvalidArgument(
             f"{name!r} was not trained from this seed.", got=f"seed={seed}", allowed=", ".join(map(str, seeds))
         )
@@ -197,7 +197,7 @@ def _about(path: Path) -> dict[str, Any]:
         }
     except Exception as error:
         raise FormatError(
-            "An embedded run cannot be read.",
+            "An embedded network cannot be read.",
             got=f"{path.name} ({type(error).__name__}: {error})",
             do="install tv_lens again.",
         ) from error

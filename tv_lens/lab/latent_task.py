@@ -148,7 +148,7 @@ class LatentTask(Task):
             episodes, shots, self.name, {**self.recipe(template=EPISODE, **drawn), "family": self.family.to_json()}
         )
 
-    def but(self, **changes: Any) -> Task:
+    def replace(self, **changes: Any) -> Task:
         """The same latent task under another name, which is all that can be changed.
 
         Raises:

@@ -53,7 +53,7 @@ def train(
         device: a GPU if there is one.
         stop_after: a step to stop after, before the config's last one; the folder can be taken up again.
         save_seconds: how often the state is saved, beside every checkpoint; more often costs time, not truth.
-        progress: show a bar where somebody looks.
+        progress: Show a progress bar (only on a terminal or in a notebook).
 
     Raises:
         RunMismatch: the folder was begun with another config; names each difference.

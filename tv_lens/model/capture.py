@@ -16,7 +16,7 @@ from torch import Tensor
 from tv_lens.batch import TokenBatch
 from tv_lens.errors import BudgetTooSmall, EmptySelection, FormatError, UnknownName, unknown
 from tv_lens.model.hooked_bridge import HookedBridge
-from tv_lens.model.passes import in_batches, needs_company, prompts_at_once
+from tv_lens.model.passes import in_batches, needs_whole_batch, prompts_at_once
 from tv_lens.site import ModelShape, Site
 from tv_lens.storage.atomic import atomic_write, flush, plain_errors
 
@@ -147,7 +147,13 @@ def captured(
     values: dict[Site, Tensor] = {}
     work = partial(_read, model, tokens, sites, _stop(sites))
     for rows, found in in_batches(
-        model, len(tokens), size, tokens.width, work, who="model.capture", together=needs_company(around, len(tokens))
+        model,
+        len(tokens),
+        size,
+        tokens.width,
+        work,
+        who="model.capture",
+        together=needs_whole_batch(around, len(tokens)),
     ):
         for site in sites:
             part = found.pop(site)

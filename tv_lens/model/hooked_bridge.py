@@ -21,7 +21,7 @@ from tv_lens.errors import ModelLoadError, SiteAbsent
 from tv_lens.intervention import Intervention
 from tv_lens.model.attachment import Attachment
 from tv_lens.model.editing import Edit
-from tv_lens.model.passes import telling_when_full
+from tv_lens.model.passes import raises_out_of_memory
 from tv_lens.model.registry import HookRegistry
 from tv_lens.model.rerouting import BlockCall
 from tv_lens.site import ModelShape, Site
@@ -70,7 +70,7 @@ class HookedBridge:
 
     # ---- one pass -----------------------------------------------------------------------------------------------
 
-    @telling_when_full
+    @raises_out_of_memory
     def forward(
         self,
         batch: TokenBatch,
@@ -117,7 +117,7 @@ class HookedBridge:
             out = out[torch.arange(len(batch), device=out.device)[:, None], logits_at.to(out.device)]
         return out.float(), attachment
 
-    @telling_when_full
+    @raises_out_of_memory
     def gradients(
         self,
         batch: TokenBatch,

@@ -24,7 +24,7 @@ from tv_lens.intervention import Intervention, as_interventions
 from tv_lens.loading import weights
 from tv_lens.model.capture import Capture, captured
 from tv_lens.model.hooked_bridge import HookedBridge, bridge_of, check_unbridged
-from tv_lens.model.passes import in_batches, needs_company
+from tv_lens.model.passes import in_batches, needs_whole_batch
 from tv_lens.site import Site, Sites
 
 Tokens = str | Sequence[str] | Int[Tensor, "*prompts pos"] | TokenBatch
@@ -152,7 +152,7 @@ class HookedModel(HookedBridge):
         if logits not in ("last", "all"):
             raise InvalidArgument("logits= says which positions are wanted.", got=repr(logits), allowed="'last', 'all'")
         batch, edits = self.tokens(prompts), as_interventions(interventions)
-        company = needs_company([*edits, *self.registry.edits_around()], len(batch))
+        company = needs_whole_batch([*edits, *self.registry.edits_around()], len(batch))
         work = partial(_run, self, batch, edits, logits == "last")
         parts = in_batches(self, len(batch), len(batch), batch.width, work, who="model.run", together=company)
         found = [part for _, part in parts]
@@ -162,7 +162,7 @@ class HookedModel(HookedBridge):
         self,
         prompts: Tokens,
         sites: Sites | Site | str | Sequence[Site | str],
-        positions: int | Sequence[int] | None = None,
+        pos: int | Sequence[int] | None = None,
         memory_budget: int | None = None,
         store: str | Path | None = None,
     ) -> Capture:
@@ -171,14 +171,14 @@ class HookedModel(HookedBridge):
         Args:
             prompts: any number of them.
             sites: a selection, an address or several; never everything by accident.
-            positions: where, for the sites that name no position: an int, several, or None for all.
+            pos: where, for the sites that name no position: an int, several, or None for all.
             memory_budget: bytes for activations and captures of one batch; the model's if None.
             store: a folder that takes the numbers, one file a site, as batches end: for more than memory holds.
         """
         if isinstance(sites, Sites):
             sites = sites.expand(self.shape)
         wanted = [Site.parse(site) for site in ([sites] if isinstance(sites, (Site, str)) else sites)]
-        where = tuple(positions) if isinstance(positions, Sequence) else positions
+        where = tuple(pos) if isinstance(pos, Sequence) else pos
         wanted = [site if site.pos is not None or where is None else site.at(where) for site in wanted]
         budget = self.memory_budget if memory_budget is None else memory_budget
         return captured(self, self.tokens(prompts), wanted, budget, None if store is None else Path(store))

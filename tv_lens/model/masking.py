@@ -41,7 +41,7 @@ class _Hiding:
         return own(x, **{**arguments, "attention_mask": mask})
 
 
-def hides(model: HookedModel) -> bool:
+def supports_masking(model: HookedModel) -> bool:
     """Whether the model's attention honours `hiding`, found out on two prompts that differ in hidden tokens alone."""
     if model not in _verdicts:
         ids = torch.randint(3, model.shape.d_vocab, (1, 7), generator=torch.Generator().manual_seed(0)).repeat(3, 1)

@@ -75,7 +75,9 @@ def in_batches(
         if not done:
             half = (rows.stop - rows.start) // 2
             _HELD[model] = half * width
-            tell_halved(model, f"{rows.stop - rows.start} prompts of {width} tokens at once", f"{half} at a time", who)
+            warn_batch_halved(
+                model, f"{rows.stop - rows.start} prompts of {width} tokens at once", f"{half} at a time", who
+            )
             continue
         yield rows, found
         start = rows.stop
@@ -96,7 +98,7 @@ def _tried(work: Callable[[slice], T], rows: slice, together: str | None) -> tup
     return False, None  # said outside of the handler: the error holds every frame of the pass, and their tensors
 
 
-def tell_halved(model: OnDevice, was: str, now: str, who: str) -> None:
+def warn_batch_halved(model: OnDevice, was: str, now: str, who: str) -> None:
     """Gives back the memory of a pass that failed, and warns of how things go on."""
     gc.collect()
     if torch.cuda.is_available():
@@ -104,7 +106,7 @@ def tell_halved(model: OnDevice, was: str, now: str, who: str) -> None:
     warnings.warn(f"{who}: {model.device} had no room for {was}; going on with {now}", stacklevel=2)
 
 
-def needs_company(edits: Sequence[Intervention], n: int) -> str | None:
+def needs_whole_batch(edits: Sequence[Intervention], n: int) -> str | None:
     """The first of the edits that cannot be run on a part of `n` prompts, in words."""
     for edit in edits:
         parts = edit.parts if isinstance(edit, Stack) else (edit,)
@@ -128,7 +130,7 @@ def out_of_memory(error: BaseException) -> bool:
     )
 
 
-def telling_when_full(run: Callable[..., T]) -> Callable[..., T]:
+def raises_out_of_memory(run: Callable[..., T]) -> Callable[..., T]:
     """A pass of a model that raises `OutOfMemory` where its device is full."""
 
     @functools.wraps(run)

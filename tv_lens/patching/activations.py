@@ -24,18 +24,20 @@ from tv_lens.model.hooked_model import HookedModel
 from tv_lens.patching.cells import Cell, SitesLike, array_of, axes_of, cells_of, positions_of, targets_of
 from tv_lens.progress import Bar
 from tv_lens.progress import progress as progress_bar
+from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
 from tv_lens.rows.engine import PlacedEdit, Row, RowValues, run_rows, why_whole_passes
 from tv_lens.rows.sharding import added, cut_rows
 from tv_lens.site import Site
 from tv_lens.storage.configuration import model_described
-from tv_lens.storage.run_folder import RunLike, shards
+from tv_lens.storage.run_folder import FolderLike, shards
 from tv_lens.tasks.prompts import PromptPairs
 from tv_lens.tasks.tokenized import TokenizedPairs
 
 MODES = ("replace", "add")
 
 
+@renamed_keywords(run="folder=", plan="engine=")
 def patch(
     model: HookedModel,
     pairs: PromptPairs,
@@ -46,9 +48,9 @@ def patch(
     direction: str = "denoising",
     mode: str = "replace",
     scales: Sequence[float | int] | None = None,
-    plan: str = "auto",
+    engine: str = "auto",
     memory_budget: int | None = None,
-    run: RunLike = None,
+    folder: FolderLike = None,
     progress: bool = True,
 ) -> Sweep:
     """The metric with activations of the source run written into the base run, one cell at a time.
@@ -67,10 +69,10 @@ def patch(
         mode: "replace" puts the source run's activation in the base run's place, "add" adds the difference of the two
             runs, times a scale: for one site, once is to replace it.
         scales: how often "add" adds the difference: one number, or those of the axis "scale".
-        plan: how the cells are run: "auto", "rows" or "hooks" (see `rows.run_rows`); the values are the same.
+        engine: how the cells are run: "auto", "rows" or "passes" (see `rows.run_rows`); the values are the same.
         memory_budget: bytes one batch may take beside the weights; the model's if None.
-        run: a folder that keeps finished shards, so that a killed sweep continues there; the values are the same.
-        progress: show a bar where somebody looks.
+        folder: a folder that keeps finished shards, so that a killed sweep continues there; the values are the same.
+        progress: Show a progress bar (only on a terminal or in a notebook).
 
     Returns:
         A Sweep `example x over`, with the clean and corrupted runs' values beside it.
@@ -102,7 +104,14 @@ def patch(
     if direction == "noising":
         base, source = source, base
     work = _Work(
-        model, tokens, model.tokens(base), model.tokens(source), cells, mode, plan, memory_budget or model.memory_budget
+        model,
+        tokens,
+        model.tokens(base),
+        model.tokens(source),
+        cells,
+        mode,
+        engine,
+        memory_budget or model.memory_budget,
     )
     parts = work.parts()
 
@@ -120,11 +129,11 @@ def patch(
         "direction": direction,
         "mode": mode,
         "scales": scales,
-        "plan": work.kind,
+        "engine": work.kind,
         "memory_budget": work.budget,
         "shard_sizes": [len(part) for part in parts],
     }
-    with shards(run, verb="patch", config=config, total=1 + len(parts)) as kept:
+    with shards(folder, verb="patch", config=config, total=1 + len(parts)) as kept:
         done = sum(len(parts[i - 1]) for i in kept.done if i > 0)
         with progress_bar("tv.patch", len(values), "patched runs", progress, done) as bar:
             for i in kept.pending():
@@ -247,14 +256,14 @@ class _Work:
     source: TokenBatch
     cells: list[Cell]
     mode: str
-    plan: str
+    engine: str
     budget: int
 
     @cached_property
     def kind(self) -> str:
         """The plan that will run, and why where it is whole passes."""
-        why = why_whole_passes(self.model, [site for cell in self.cells for site in cell.sites], self.plan)
-        return "rows" if why is None else f"hooks: {why}"
+        why = why_whole_passes(self.model, [site for cell in self.cells for site in cell.sites], self.engine)
+        return "rows" if why is None else f"passes: {why}"
 
     @cached_property
     def lengths(self) -> tuple[list[int], list[int]]:
@@ -292,7 +301,7 @@ class _Work:
         places = {i: at for at, i in enumerate(examples)}
         rows = [self._row(self.cells[cell], held, minus, places[i], i) for cell, i in numbers]
         return run_rows(
-            self.model, self.base, rows, readout, plan=self.plan, memory_budget=self.budget, who="tv.patch", bar=bar
+            self.model, self.base, rows, readout, engine=self.engine, memory_budget=self.budget, who="tv.patch", bar=bar
         )
 
     def _tensors(self, numbers: Sequence[tuple[int, int]]) -> list[Site]:
@@ -337,7 +346,5 @@ def last_logits(
             kept[i] = row
         return torch.zeros(len(index))
 
-    run_rows(
-        model, tokens, [Row(i) for i in range(len(tokens))], keep, memory_budget=budget, who=who, show_progress=False
-    )
+    run_rows(model, tokens, [Row(i) for i in range(len(tokens))], keep, memory_budget=budget, who=who, progress=False)
     return torch.stack(kept)

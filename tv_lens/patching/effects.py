@@ -17,13 +17,14 @@ from torch import Tensor
 from tv_lens.errors import EmptySelection, SiteNotWritable, unknown
 from tv_lens.metrics import Answers, Metric, Readout, checked, info_of, logit_diff
 from tv_lens.model.hooked_model import HookedModel
-from tv_lens.model.masking import hides, hiding
+from tv_lens.model.masking import hiding, supports_masking
 from tv_lens.patching.activations import last_logits, patch
 from tv_lens.progress import progress as progress_bar
+from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
 from tv_lens.rows.engine import Row, run_rows
 from tv_lens.site import Sites
-from tv_lens.storage.run_folder import RunLike, inside
+from tv_lens.storage.run_folder import FolderLike, inside
 from tv_lens.tasks.prompt import Prompt
 from tv_lens.tasks.prompts import PromptPairs, Prompts
 from tv_lens.tasks.templates import Pair
@@ -32,6 +33,7 @@ from tv_lens.tasks.tokenized import TokenizedPrompts
 WAYS = ("removing", "hiding")
 
 
+@renamed_keywords(run="folder=", plan="engine=")
 def node_effects(
     model: HookedModel,
     pairs: PromptPairs,
@@ -39,9 +41,9 @@ def node_effects(
     pos: int | None = -1,
     metric: Metric = logit_diff,
     direction: str = "denoising",
-    plan: str = "auto",
+    engine: str = "auto",
     memory_budget: int | None = None,
-    run: RunLike = None,
+    folder: FolderLike = None,
     progress: bool = True,
 ) -> Sweep:
     """What every attention head and every MLP does for the metric, one at a time: a Sweep `example x layer x node`.
@@ -53,10 +55,10 @@ def node_effects(
         metric: logits and answers to one number per example.
         direction: "denoising" writes a node's clean output into the corrupted run, "noising" its corrupted output into
             the clean run.
-        plan: "auto", "rows" or "hooks".
+        engine: "auto", "rows" or "passes".
         memory_budget: bytes one batch may take beside the weights.
-        run: a folder to keep finished shards in, so that a killed call goes on where it was.
-        progress: show a bar where somebody looks.
+        folder: a folder to keep finished shards in, so that a killed call goes on where it was.
+        progress: Show a progress bar (only on a terminal or in a notebook).
 
     Returns:
         The nodes are "h0", "h1", ... and "mlp". The run without a change is at 0, so `recovery()` is the share of the
@@ -77,9 +79,9 @@ def node_effects(
             over=over,
             metric=metric,
             direction=direction,
-            plan=plan,
+            engine=engine,
             memory_budget=memory_budget,
-            run=inside(run, component),
+            folder=inside(folder, component),
             progress=progress,
         )
 
@@ -111,13 +113,14 @@ def as_effects(sweep: Sweep, base: xr.DataArray, provenance: dict[str, object]) 
     )
 
 
+@renamed_keywords(plan="engine=")
 def demonstration_effects(
     model: HookedModel,
     prompts: Prompts | PromptPairs,
     *,
     by: str = "removing",
     metric: Metric = logit_diff,
-    plan: str = "auto",
+    engine: str = "auto",
     memory_budget: int | None = None,
     progress: bool = True,
 ) -> Sweep:
@@ -129,9 +132,9 @@ def demonstration_effects(
         by: "removing" takes the demonstration out of the text, so that later tokens move up; "hiding" leaves the text
             and keeps every later token from attending to it, so that nothing moves.
         metric: logits and answers to one number per example.
-        plan: how the prompts without a demonstration run, where `by` is "removing".
+        engine: how the prompts without a demonstration run, where `by` is "removing".
         memory_budget: bytes one batch may take beside the weights.
-        progress: show a bar where somebody looks.
+        progress: Show a progress bar (only on a terminal or in a notebook).
 
     Returns:
         Demonstrations count from 0, the first one shown. The clean baseline is the metric of the whole prompt.
@@ -158,7 +161,7 @@ def demonstration_effects(
     reference = last_logits(model, whole.tokens, budget) if by == "hiding" or _needs_reference(metric) else None
     answers = replace(whole.answers, reference=reference)
     if by == "removing":
-        found, about = _removed(model, whole, answers, count, metric, plan, budget, progress)
+        found, about = _removed(model, whole, answers, count, metric, engine, budget, progress)
     else:
         found, about = _hidden(model, whole, answers, count, metric, progress)
     full, without = found[:, 0], found[:, 1:]
@@ -192,7 +195,7 @@ def _removed(
     answers: Answers,
     count: int,
     metric: Metric,
-    plan: str,
+    engine: str,
     budget: int,
     progress: bool,
 ) -> tuple[Float[Tensor, "example one_and_demonstration"], dict[str, object]]:
@@ -207,10 +210,10 @@ def _removed(
         base,
         [Row(i) for i in range(len(items))],
         Readout(metric, answers, owners),
-        plan=plan,
+        engine=engine,
         memory_budget=budget,
         who="prompts without a demonstration",
-        show_progress=progress,
+        progress=progress,
     )
     return found.values.view(len(whole), count + 1), found.provenance
 
@@ -225,7 +228,7 @@ def _hidden(
     model: HookedModel, whole: TokenizedPrompts, answers: Answers, count: int, metric: Metric, progress: bool
 ) -> tuple[Float[Tensor, "example one_and_demonstration"], dict[str, object]]:
     """The metric of each whole prompt, and of the same prompt with one demonstration that no later token sees."""
-    if not hides(model):
+    if not supports_masking(model):
         raise SiteNotWritable(
             f"The attention of {model.architecture} cannot be kept from seeing tokens from outside.",
             got='by="hiding"',
@@ -247,7 +250,7 @@ def _hidden(
                 metric, logits[:, 0].cpu(), answers.select(rows), "a hidden run"
             ).cpu()
             bar.advance(len(part))
-    return values.view(len(base), count + 1), {"plan": "hooks", "plan_why": "the mask of every token changes"}
+    return values.view(len(base), count + 1), {"engine": "passes", "engine_why": "the mask of every token changes"}
 
 
 def _blocked(whole: TokenizedPrompts, row: int, demo: int | None, width: int) -> Bool[Tensor, "query key"]:

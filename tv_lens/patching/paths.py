@@ -28,11 +28,12 @@ from tv_lens.model.readers import readers_of
 from tv_lens.patching.activations import last_logits
 from tv_lens.patching.effects import as_effects
 from tv_lens.progress import progress as progress_bar
+from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
 from tv_lens.rows.engine import PlacedEdit, Row, run_rows
 from tv_lens.site import Site
 from tv_lens.storage.configuration import model_described
-from tv_lens.storage.run_folder import RunLike, shards
+from tv_lens.storage.run_folder import FolderLike, shards
 from tv_lens.tasks.prompts import PromptPairs
 
 READS = ("q", "k", "v")
@@ -41,6 +42,7 @@ ROWS_AT_ONCE = 40_000  # rows are objects of Python: so many at a time keep them
 Head = tuple[int, int]
 
 
+@renamed_keywords(run="folder=", plan="engine=")
 def path_effects(
     model: HookedModel,
     pairs: PromptPairs,
@@ -50,9 +52,9 @@ def path_effects(
     reads: str = "q",
     metric: Metric = logit_diff,
     direction: str = "denoising",
-    plan: str = "auto",
+    engine: str = "auto",
     memory_budget: int | None = None,
-    run: RunLike = None,
+    folder: FolderLike = None,
     progress: bool = True,
 ) -> Sweep:
     """What every sender head does for the metric through one reader of every later head, at the last token.
@@ -68,10 +70,10 @@ def path_effects(
             token alone, so "k" and "v" are the part that the receiver's attention to the last token has.
         metric: logits and answers to one number per example.
         direction: "denoising" brings the sender's clean output into the corrupted run, "noising" the other way.
-        plan: "auto", "rows" or "hooks".
+        engine: "auto", "rows" or "passes".
         memory_budget: bytes one batch may take beside the weights.
-        run: a folder to keep finished shards in, so that a killed call goes on where it was.
-        progress: show a bar where somebody looks.
+        folder: a folder to keep finished shards in, so that a killed call goes on where it was.
+        progress: Show a progress bar (only on a terminal or in a notebook).
 
     Returns:
         A Sweep `example x sender x receiver`, with names such as "a3.h1" and "a5.h2<q>"; missing where the receiver does
@@ -106,7 +108,7 @@ def path_effects(
     base, source = model.tokens(tokens.corrupted.tokens), model.tokens(tokens.clean.tokens)
     if direction == "noising":
         base, source = source, base
-    config = {"answers": answers, "metric": metric, "direction": direction, "plan": plan}
+    config = {"answers": answers, "metric": metric, "direction": direction, "engine": engine}
     values, about = _measured(
         model,
         base,
@@ -115,9 +117,9 @@ def path_effects(
         reads,
         partial(Readout, metric, answers),
         config,
-        plan=plan,
+        engine=engine,
         memory_budget=memory_budget,
-        run=run,
+        folder=folder,
         progress=progress,
     )
 
@@ -145,7 +147,7 @@ def path_effects(
             "pos": -1,
             "prompts": pairs.recipe,
             "links": len(links),
-            **{key: about[key] for key in ("plan", "plan_why", "run", "damaged_shards") if key in about},
+            **{key: about[key] for key in ("engine", "engine_why", "folder", "damaged_shards") if key in about},
         },
     )
     return as_effects(sweep, sweep.corrupted if direction == "denoising" else sweep.clean, {})
@@ -160,9 +162,9 @@ def _measured(
     readout_of: Callable[[Tensor], Readout],
     config: Mapping[str, object],
     *,
-    plan: str,
+    engine: str,
     memory_budget: int | None,
-    run: RunLike,
+    folder: FolderLike,
     progress: bool,
 ) -> tuple[Float[Tensor, "example link"], dict[str, object]]:
     """The metric of every example under every path, some examples a shard, and how it was come by."""
@@ -179,7 +181,7 @@ def _measured(
         "reads": reads,
         "memory_budget": memory_budget or model.memory_budget,
     }
-    with shards(run, verb="path_effects", config=config, total=len(parts)) as kept:
+    with shards(folder, verb="path_effects", config=config, total=len(parts)) as kept:
         done = len(links) * sum(len(parts[i]) for i in kept.done)
         with progress_bar("paths between heads", len(links) * len(base), "paths", progress, done) as bar:
             for i in kept.pending():
@@ -191,7 +193,7 @@ def _measured(
                     paths.base,
                     rows,
                     readout,
-                    plan=plan,
+                    engine=engine,
                     memory_budget=memory_budget,
                     who="tv.path_effects",
                     bar=bar,

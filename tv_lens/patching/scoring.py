@@ -75,7 +75,7 @@ def score(
             tokens too.
         memory_budget: bytes one batch may take beside the weights; the model's if None.
         who: what the progress bar and the registry call it.
-        progress: show a bar where somebody looks.
+        progress: Show a progress bar (only on a terminal or in a notebook).
 
     Raises:
         PromptError: a prompt with its answer is longer than the model's context.

@@ -250,4 +250,4 @@ def summary(sweep: Any) -> list[tuple[str, str]]:
     for key, found in sweep.baselines().items():
         lines.append((key, f"{float(found['mean'].mean()):.3g}"))
     origin = sweep.provenance
-    return lines + [(key, str(origin[key])) for key in ("model", "task", "plan") if key in origin]
+    return lines + [(key, str(origin[key])) for key in ("model", "task", "engine", "plan") if key in origin]

@@ -40,7 +40,7 @@ class BaseRun:
 def base_run(model: HookedModel, batch: TokenBatch) -> BaseRun:
     """The unedited run, keeping keys, values and the stream into every block."""
     shared = common_start(batch.ids)
-    if len(batch) > 1 and shared >= WORTH_BRANCHING and branches(model):
+    if len(batch) > 1 and shared >= WORTH_BRANCHING and prefix_sharing_is_exact(model):
         return _branched(model, batch, min(shared, batch.width - 1))
     return _whole(model, batch)
 
@@ -79,7 +79,7 @@ def together(ids: Sequence[Sequence[int]], prompts: Sequence[int], size: int) ->
         yield group
 
 
-def branches(model: HookedModel) -> bool:
+def prefix_sharing_is_exact(model: HookedModel) -> bool:
     """Whether a run that continues a prefix holds what a whole run holds, found out once a model."""
     if model not in _verdicts:
         ids = torch.randint(3, model.shape.d_vocab, (2, 11), generator=torch.Generator().manual_seed(0))

@@ -21,13 +21,14 @@ from tv_lens.intervention import Zero
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.progress import Bar
 from tv_lens.progress import progress as progress_bar
+from tv_lens.renamed import renamed_keywords
 from tv_lens.rows import hook_passes, planning, trial
 from tv_lens.rows.edits import PlacedEdit, Readout, Row, check_rows
 from tv_lens.site import Site
 
-__all__ = ["PLANS", "PlacedEdit", "Readout", "Row", "RowValues", "run_rows"]
+__all__ = ["ENGINES", "PlacedEdit", "Readout", "Row", "RowValues", "run_rows"]
 
-PLANS = ("auto", "rows", "hooks")
+ENGINES = ("auto", "rows", "passes")
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,16 +39,17 @@ class RowValues:
     provenance: dict[str, object] = field(default_factory=dict)
 
 
+@renamed_keywords(plan="engine=", show_progress="progress=")
 def run_rows(
     model: HookedModel,
     base: TokenBatch,
     rows: Sequence[Row],
     readout: Readout,
     *,
-    plan: str = "auto",
+    engine: str = "auto",
     memory_budget: int | None = None,
     who: str = "rows",
-    show_progress: bool = True,
+    progress: bool = True,
     bar: Bar | None = None,
 ) -> RowValues:
     """The readout of every row's logits after its prompt's last token.
@@ -57,11 +59,11 @@ def run_rows(
         base: the prompts that the rows edit.
         rows: what to run.
         readout: takes logits and the indices of their rows, gives one number each.
-        plan: "rows" recomputes only what the edits can change, "hooks" runs every row whole, "auto" takes the first
+        engine: "rows" recomputes only what the edits can change, "passes" runs every row whole, "auto" takes the first
             where it applies and says in the provenance why where it does not.
         memory_budget: bytes one batch may take beside the weights.
         who: the verb that asks.
-        show_progress: show a bar where somebody looks.
+        progress: Show a progress bar (only on a terminal or in a notebook).
         bar: a bar that is shown already, to advance by a step a row instead.
 
     Raises:
@@ -69,30 +71,30 @@ def run_rows(
         InvalidArgument: the row plan was demanded and does not apply.
         BudgetTooSmall: the budget does not hold one row.
     """
-    if plan not in PLANS:
-        raise unknown("plan", plan, PLANS)
+    if engine not in ENGINES:
+        raise unknown("engine", engine, ENGINES)
     if not rows:
         raise EmptySelection("There is no row to run.")
     base = model.tokens(base)
     check_rows(rows, base)
-    why_not = "asked for" if plan == "hooks" else trial.why_not(model, rows)
-    if plan == "rows" and why_not:
-        raise InvalidArgument("The row plan does not apply here.", got=why_not, do='use plan="auto" or plan="hooks".')
+    why_not = "asked for" if engine == "passes" else trial.why_not(model, rows)
+    if engine == "rows" and why_not:
+        raise InvalidArgument("Rows do not apply here.", got=why_not, do='use engine="auto" or engine="passes".')
     budget, started = memory_budget or model.memory_budget, time.perf_counter()
     values = torch.full((len(rows),), float("nan"))
-    with progress_bar(who, len(rows), "rows", show_progress and bar is None) as own:
+    with progress_bar(who, len(rows), "rows", progress and bar is None) as own:
         run = hook_passes.run if why_not else planning.run
         counts = run(model, base, rows, readout, values, budget, who, bar or own)
-    chosen = {"plan": "hooks", "plan_why": why_not} if why_not else {"plan": "rows"}
+    chosen = {"engine": "passes", "engine_why": why_not} if why_not else {"engine": "rows"}
     return RowValues(
         values, {**chosen, **counts, "rows": len(rows), "seconds": round(time.perf_counter() - started, 3)}
     )
 
 
-def why_whole_passes(model: HookedModel, sites: Sequence[Site], plan: str = "auto") -> str | None:
+def why_whole_passes(model: HookedModel, sites: Sequence[Site], engine: str = "auto") -> str | None:
     """Why rows that edit these sites would run as whole passes; None where the row plan would run them."""
-    if plan not in PLANS:
-        raise unknown("plan", plan, PLANS)
+    if engine not in ENGINES:
+        raise unknown("engine", engine, ENGINES)
     kinds = {site.component: site for site in sites}
     rows = [Row(0, tuple(PlacedEdit(Zero(site.at(None)), (0,)) for site in kinds.values()))]
-    return "asked for" if plan == "hooks" else trial.why_not(model, rows)
+    return "asked for" if engine == "passes" else trial.why_not(model, rows)

@@ -195,7 +195,7 @@ class _Branches:
         return by_position.masked_fill(~tree.to(given.device), torch.finfo(given.dtype).min)
 
 
-def packs(model: HookedModel) -> bool:
+def packing_is_exact(model: HookedModel) -> bool:
     """Whether rows in a pack hold what they hold alone, found out once a model."""
     if model not in _verdicts:
         _verdicts[model] = not own_mask(model) and model.shape.n_ctx >= 16 and _agree(model)
@@ -214,7 +214,7 @@ def _agree(model: HookedModel) -> bool:
     except Exception:  # whatever an unknown architecture does with a mask that it is given
         return False
     for place, number in enumerate(pack.rows):
-        alone = model.capture(torch.tensor([rows[number]]), sites, positions=-1)
+        alone = model.capture(torch.tensor([rows[number]]), sites, pos=-1)
         for site in sites:
             gap, size = (found[site][place] - alone[site][0]).abs().max(), alone[site].abs().max().clamp(min=1e-6)
             if not bool(gap <= (1e-4 if model.dtype == torch.float32 else 0.05) * size):

@@ -16,7 +16,7 @@ from tv_lens.intervention import Intervention, Stack
 from tv_lens.model.capture import bytes_per_prompt, prompts_per_batch
 from tv_lens.model.editing import Edit
 from tv_lens.model.hooked_model import HookedModel
-from tv_lens.model.passes import tell_halved
+from tv_lens.model.passes import warn_batch_halved
 from tv_lens.progress import Bar
 from tv_lens.rows.base_run import BaseRun, base_run, together
 from tv_lens.rows.edits import Readout, Row, columns_of, merged, read_out
@@ -57,7 +57,7 @@ def run(
         took = _tried(model, base, part, rows, readout, values, budget, who)
         if took is None:  # the device is full: half as many prompts, or of one prompt half as many rows
             most = size // 2
-            tell_halved(model, f"{size} rows of {len(part)} prompts at once", f"{most} at a time", who)
+            warn_batch_halved(model, f"{size} rows of {len(part)} prompts at once", f"{most} at a time", who)
             waiting = [part, *waiting]
             continue
         for name, count in took.items():

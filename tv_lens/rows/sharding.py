@@ -16,7 +16,7 @@ from tv_lens.progress import progress as progress_bar
 from tv_lens.rows.edits import Readout, Row, columns_of
 from tv_lens.rows.engine import RowValues, run_rows, why_whole_passes
 from tv_lens.storage.configuration import model_described
-from tv_lens.storage.run_folder import RunLike, shards
+from tv_lens.storage.run_folder import FolderLike, shards
 
 TOKENS_A_SHARD = 16384  # a minute of a model of 135M parameters on one CPU thread; a base run more is one part in 160
 
@@ -105,7 +105,7 @@ def run_sharded(
     rows: Sequence[Row],
     readout: Readout,
     *,
-    run: RunLike,
+    folder: FolderLike,
     verb: str,
     config: Mapping[str, Any],
     who: str,
@@ -119,11 +119,11 @@ def run_sharded(
         base: the prompts that the rows edit.
         rows: what to run.
         readout: of all rows.
-        run: the folder.
+        folder: the folder.
         verb: what the run is called.
         config: what the rows and the readout hang on; the model, the prompts and the memory budget join it.
         who: what the bar says.
-        progress: show a bar where somebody looks.
+        progress: Show a progress bar (only on a terminal or in a notebook).
         beside: tensors with an entry a row, which the readout fills on its way; they are kept and filled, too.
     """
     beside, lengths = beside or {}, base.lengths.tolist()
@@ -140,9 +140,9 @@ def run_sharded(
         "tokens": base,
         "rows": len(rows),
         "memory_budget": model.memory_budget,
-        "plan": "rows" if why is None else f"hooks: {why}",
+        "engine": "rows" if why is None else f"passes: {why}",
     }
-    with shards(run, verb=verb, config=config, total=len(parts)) as kept:
+    with shards(folder, verb=verb, config=config, total=len(parts)) as kept:
         done = sum(len(parts[i]) for i in kept.done)
         with progress_bar(who, len(rows), "rows", progress, done) as bar:
             for i in kept.pending():

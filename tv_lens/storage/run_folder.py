@@ -34,7 +34,7 @@ from tv_lens.storage.atomic import atomic_write, leftover_prefix, plain_errors
 from tv_lens.storage.configuration import described, differences
 from tv_lens.storage.shard_file import Shard, packed, unpacked
 
-__all__ = ["Run", "RunLike", "Shard", "Shards", "atomic_write", "inside", "shards", "whole"]
+__all__ = ["FolderLike", "RunFolder", "Shard", "Shards", "atomic_write", "inside", "shards", "whole"]
 
 FORMAT, VERSION = "tv_lens.run", 1
 MANIFEST, SHARDS, CLAIMS = "manifest.json", "shards", "claims"
@@ -43,7 +43,7 @@ _PATIENCE = 0.5  # seconds between looks at shards that another process holds
 
 
 @dataclass(frozen=True, repr=False)
-class Run:
+class RunFolder:
     """A folder of results that can be resumed: what it is of, and how far it is.
 
     Example:
@@ -52,7 +52,7 @@ class Run:
         >>> with shards(folder, verb="squares", config={"of": 3}, total=3) as kept:
         ...     for i in kept.pending():
         ...         kept.put(i, {"square": i * i})
-        >>> Run(folder).done, Run(folder).total, Run(folder).verb
+        >>> RunFolder(folder).done, RunFolder(folder).total, RunFolder(folder).verb
         (3, 3, 'squares')
     """
 
@@ -110,12 +110,12 @@ class Run:
         return len(list((self.path / SHARDS).glob("[0-9]*.npz")))
 
     @property
-    def parts(self) -> tuple[Run, ...]:
+    def parts(self) -> tuple[RunFolder, ...]:
         """The runs inside this one, by name."""
-        found: list[Run] = []
+        found: list[RunFolder] = []
         for path in sorted(self.path.iterdir()) if self.path.is_dir() else []:
             if path.is_dir() and path.name not in (SHARDS, CLAIMS):
-                found += [Run(path)] if (path / MANIFEST).is_file() else Run(path).parts
+                found += [RunFolder(path)] if (path / MANIFEST).is_file() else RunFolder(path).parts
         return tuple(found)
 
     def _lines(self) -> list[str]:
@@ -134,21 +134,23 @@ class Run:
         return lines + inner
 
     def __repr__(self) -> str:
-        return f"Run {self.path}\n" + "\n".join(f"  {line}" for line in self._lines())
+        return f"RunFolder {self.path}\n" + "\n".join(f"  {line}" for line in self._lines())
 
     def _repr_html_(self) -> str:
         lines = "\n".join(html.escape(line) for line in self._lines())
-        return f"<b>Run</b> <code>{html.escape(str(self.path))}</code><pre>{lines}</pre>"
+        return f"<b>RunFolder</b> <code>{html.escape(str(self.path))}</code><pre>{lines}</pre>"
 
 
-RunLike = Run | str | os.PathLike[str] | None
+FolderLike = RunFolder | str | os.PathLike[str] | None
 
 
-def inside(run: RunLike, *names: object) -> Path | None:
+def inside(folder: FolderLike, *names: object) -> Path | None:
     """The folder of a stage within a run, for verbs that work in several; None without a run."""
-    if run is None:
+    if folder is None:
         return None
-    return Path(run).joinpath(*("".join(c if c.isalnum() or c in "-_" else "-" for c in str(name)) for name in names))
+    return Path(folder).joinpath(
+        *("".join(c if c.isalnum() or c in "-_" else "-" for c in str(name)) for name in names)
+    )
 
 
 class Shards:
@@ -159,13 +161,15 @@ class Shards:
         damaged: the pieces that were found damaged and are computed again.
     """
 
-    def __init__(self, run: Run | None, total: int):
-        self.run, self.total = run, total
+    def __init__(self, folder: RunFolder | None, total: int):
+        self.folder, self.total = folder, total
         self.damaged: list[int] = []
         self._held: dict[int, Shard] = {}
         self._mine: dict[int, Any] = {}  # the claims of this process
-        self._leftovers = [] if run is None else sorted((run.path / SHARDS).glob(f"{leftover_prefix(Path('*'))}*"))
-        if run is not None:
+        self._leftovers = (
+            [] if folder is None else sorted((folder.path / SHARDS).glob(f"{leftover_prefix(Path('*'))}*"))
+        )
+        if folder is not None:
             for i in range(total):
                 self._look(i)
             self._sweep_claims()
@@ -181,9 +185,9 @@ class Shards:
     @property
     def provenance(self) -> dict[str, Any]:
         """What a result says of the run that it comes from; nothing where there is no folder."""
-        if self.run is None:
+        if self.folder is None:
             return {}
-        return {"run": str(self.run.path), **({"damaged_shards": self.damaged} if self.damaged else {})}
+        return {"folder": str(self.folder.path), **({"damaged_shards": self.damaged} if self.damaged else {})}
 
     def pending(self) -> Iterator[int]:
         """The pieces that are still to be computed, one at a time, each for this process alone.
@@ -218,7 +222,7 @@ class Shards:
         if not 0 <= i < self.total:
             raise InvalidArgument("There is no such shard.", got=i, allowed=f"0 to {self.total - 1}")
         shard = Shard.of(arrays, about or {})
-        if self.run is not None:
+        if self.folder is not None:
             atomic_write(self._file(i), packed(shard, i))
         self._held[i] = shard
 
@@ -239,11 +243,11 @@ class Shards:
         return [self.get(i) for i in range(self.total)]
 
     def _file(self, i: int) -> Path:
-        return self.run.path / SHARDS / f"{i:05d}.npz"
+        return self.folder.path / SHARDS / f"{i:05d}.npz"
 
     def _look(self, i: int) -> bool:
         """Whether the piece is on the disk, and whole; one that is not is told of, and does not count."""
-        if i in self._held or self.run is None:
+        if i in self._held or self.folder is None:
             return i in self._held
         path = self._file(i)
         try:
@@ -255,18 +259,18 @@ class Shards:
                 self.damaged.append(i)
                 why = error.got if isinstance(error, FormatError) else error.strerror
                 warnings.warn(
-                    f"shard {i} of the run {self.run.path} is damaged ({why}); it is computed again", stacklevel=2
+                    f"shard {i} of the run {self.folder.path} is damaged ({why}); it is computed again", stacklevel=2
                 )
             return False
         return True
 
     def _claim(self, i: int) -> bool:
         """Whether the piece is now this process's to compute."""
-        if self.run is None:
+        if self.folder is None:
             return True
         from filelock import FileLock, Timeout
 
-        path = self.run.path / CLAIMS / f"{i:05d}"
+        path = self.folder.path / CLAIMS / f"{i:05d}"
         with plain_errors(path):
             path.parent.mkdir(exist_ok=True)
             lock = FileLock(path)
@@ -282,7 +286,7 @@ class Shards:
 
     def _sweep_claims(self) -> None:
         """Removes the claims of pieces that are there: a process died between writing one and giving its claim back."""
-        for path in sorted((self.run.path / CLAIMS).glob("[0-9]*")):
+        for path in sorted((self.folder.path / CLAIMS).glob("[0-9]*")):
             i = int(path.name)
             if i in self._held and self._claim(i):
                 self._release(i)
@@ -297,11 +301,11 @@ class Shards:
 
 
 @contextmanager
-def shards(run: RunLike, *, verb: str, config: Mapping[str, Any], total: int) -> Iterator[Shards]:
+def shards(folder: FolderLike, *, verb: str, config: Mapping[str, Any], total: int) -> Iterator[Shards]:
     """The shards of a verb's work: those that are there already, and those to compute.
 
     Args:
-        run: the folder; None keeps everything in memory, by the same calls.
+        folder: the folder; None keeps everything in memory, by the same calls.
         verb: what is run.
         config: everything that the numbers hang on. Values may be tensors, functions and dataclasses: see
             `configuration.described`. The versions of the libraries join them.
@@ -321,7 +325,7 @@ def shards(run: RunLike, *, verb: str, config: Mapping[str, Any], total: int) ->
     """
     if total < 1:
         raise InvalidArgument("A run has at least one shard.", got=total)
-    opened = None if run is None else _open(Run(Path(run)), verb, config, total)
+    opened = None if folder is None else _open(RunFolder(Path(folder)), verb, config, total)
     found = Shards(opened, total)
     try:
         yield found
@@ -331,33 +335,33 @@ def shards(run: RunLike, *, verb: str, config: Mapping[str, Any], total: int) ->
 
 
 @contextmanager
-def whole(run: RunLike, *, verb: str, config: Mapping[str, Any]) -> Iterator[None]:
+def whole(folder: FolderLike, *, verb: str, config: Mapping[str, Any]) -> Iterator[None]:
     """A verb whose stages keep their own shards `inside` the run: its configuration is checked, its end is noted.
 
     Raises:
         RunMismatch: the folder was begun with another configuration.
     """
-    with shards(run, verb=verb, config=config, total=1) as kept:
+    with shards(folder, verb=verb, config=config, total=1) as kept:
         yield
         if not kept.done:
             kept.put(0, {})
 
 
-def _open(run: Run, verb: str, config: Mapping[str, Any], total: int) -> Run:
+def _open(folder: RunFolder, verb: str, config: Mapping[str, Any], total: int) -> RunFolder:
     """The run, its manifest written or found to say the same."""
     from filelock import FileLock
 
     asked = json.loads(
         json.dumps({"verb": verb, "total": total, "config": {**described(config), "versions": _versions()}})
     )
-    with plain_errors(run.path):
-        run.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(run.path / f".{MANIFEST}.lock")
+    with plain_errors(folder.path):
+        folder.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder.path / f".{MANIFEST}.lock")
         lock.acquire()
     try:
-        kept = run.manifest
+        kept = folder.manifest
         if kept is None:
-            _check_own(run.path)
+            _check_own(folder.path)
             held = {
                 "format": FORMAT,
                 "version": VERSION,
@@ -365,27 +369,27 @@ def _open(run: Run, verb: str, config: Mapping[str, Any], total: int) -> Run:
                 "circumstances": _circumstances(),
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
             }
-            atomic_write(run.path / MANIFEST, json.dumps(held, indent=1) + "\n")
-            (run.path / SHARDS).mkdir(exist_ok=True)
-            return run
+            atomic_write(folder.path / MANIFEST, json.dumps(held, indent=1) + "\n")
+            (folder.path / SHARDS).mkdir(exist_ok=True)
+            return folder
     finally:
         lock.release()
     found = differences(*({"verb": one["verb"], **one["config"], "shards": one["total"]} for one in (kept, asked)))
     if found:
         raise RunMismatch(
             f"This folder was begun with another configuration: {len(found)} difference{'s'[: len(found) != 1]}.",
-            got=f"{run.path}\n" + "\n".join(f"           {line}" for line in found[:20]),
+            got=f"{folder.path}\n" + "\n".join(f"           {line}" for line in found[:20]),
             allowed="the configuration that it was begun with",
-            do="name another folder with run=, or ask for the same as before.",
+            do="name another folder with folder=, or ask for the same as before.",
         )
     changed = differences(kept.get("circumstances", {}), _circumstances())
     if changed:
         warnings.warn(
-            f"the run {run.path} goes on under other circumstances ({'; '.join(changed)}): new shards may "
+            f"the run {folder.path} goes on under other circumstances ({'; '.join(changed)}): new shards may "
             "differ from the old ones in the last bits",
             stacklevel=4,
         )
-    return run
+    return folder
 
 
 def _check_own(path: Path) -> None:
@@ -396,7 +400,7 @@ def _check_own(path: Path) -> None:
         if not entry.name.startswith(".")
         and entry.name != SHARDS
         and not (entry / MANIFEST).is_file()
-        and not Run(entry).parts
+        and not RunFolder(entry).parts
     )
     if strange:
         raise InvalidArgument(

@@ -23,7 +23,7 @@ from tv_lens.errors import FormatError, InvalidArgument, OutOfMemory, RunMismatc
 from tv_lens.model.capture import floats_of
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.model.passes import tokens_at_once
-from tv_lens.rows.packing import Pack, fits, packed, packs, read_pack
+from tv_lens.rows.packing import Pack, fits, packed, packing_is_exact, read_pack
 from tv_lens.site import Site
 from tv_lens.storage.atomic import atomic_write, flush, plain_errors
 from tv_lens.storage.configuration import differences, digest, model_described
@@ -130,7 +130,7 @@ def _passes(
         # Rows come shortest first: the last of a batch is its widest.
         size = next((n for n in range(min(steps, len(order)), 1, -1) if n * len(asked[order[n - 1]]) <= most), 1)
         part, order = order[:size], order[size:]
-        found = model.capture(TokenBatch.from_lists([asked[i] for i in part]), sites, positions=-1)
+        found = model.capture(TokenBatch.from_lists([asked[i] for i in part]), sites, pos=-1)
         yield [missing[i] for i in part], {site: found[site] for site in sites}
 
 
@@ -138,7 +138,7 @@ def _planned(model: HookedModel, rows: Sequence[tuple[int, ...]], n_sites: int) 
     """The packs, and the rows that are run on their own: all of them where a pack would not hold what they hold."""
     together, alone = packed(rows, model.shape)
     plain = bool(model.registry.edits_around() or model.registry.foreign_hooks())  # whoever edits counts positions
-    if together and (plain or not packs(model)):
+    if together and (plain or not packing_is_exact(model)):
         return [], list(range(len(rows)))
     fitting: list[Pack] = []
     for pack in together:

@@ -17,10 +17,11 @@ from torch import Tensor
 from tv_lens.errors import InvalidArgument, unknown
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.progress import progress as progress_bar
+from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
 from tv_lens.site import Site
 from tv_lens.storage.configuration import digest, model_described
-from tv_lens.storage.run_folder import RunLike, shards
+from tv_lens.storage.run_folder import FolderLike, shards
 from tv_lens.task_vectors.activation_table import Readings
 from tv_lens.task_vectors.neighbours import DISTANCES, TIE_RULE, leave_one_out, neighbours, prepared, vote
 from tv_lens.task_vectors.representations import Points, Tasks, bag, classes_of, draw, read_together, sites_of
@@ -147,6 +148,7 @@ class Decodability:
         return "\n".join(lines)
 
 
+@renamed_keywords(run="folder=", site="component=")
 def decodability(
     model: HookedModel,
     tasks: Tasks,
@@ -155,14 +157,14 @@ def decodability(
     n: int = 100,
     k: int = 10,
     layers: int | Sequence[int] | None = None,
-    site: str = "resid_post",
+    component: str = "resid_post",
     pos: int | str = -1,
     distance: str = "euclidean",
     null: bool | Task = True,
     split: str = "train",
     template: Template | None = None,
     seed: int = 0,
-    run: RunLike = None,
+    folder: FolderLike = None,
     store: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> Decodability:
@@ -184,7 +186,7 @@ def decodability(
         n: prompts per task.
         k: neighbours that vote.
         layers: all of them if None.
-        site: the component that is read.
+        component: the component that is read.
         pos: a position, -1 being the last token of the prompt; or a kind of span, such as "y": its last token, in the
             last demonstration.
         distance: "euclidean" on raw activations, "cosine", or "standardised" (each coordinate over all points).
@@ -192,10 +194,10 @@ def decodability(
         split: where queries come from; demonstrations are always from train.
         template: instead of the tasks' own.
         seed: the prompts, the Null task, and the draws that break ties.
-        run: a folder that keeps each shot count's votes, so that a killed measurement continues there.
+        folder: a folder that keeps each shot count's votes, so that a killed measurement continues there.
         store: a folder for what the layers hold, written as passes end and looked at layer by layer: for models whose
             points do not fit in memory. A killed reading continues there. Remove it when the result is there.
-        progress: show a bar where somebody looks.
+        progress: Show a progress bar (only on a terminal or in a notebook).
 
     Returns:
         A `Decodability`: `.sweep` (`example layer task shots`), `.controls`, `.pairs`. Limits are a bootstrap over the
@@ -213,7 +215,7 @@ def decodability(
     shots = (shots,) if isinstance(shots, int) else tuple(shots)
     _check(shots, n, k, distance)
     classes, absent = classes_of(tasks, null, seed)
-    sites = sites_of(model, site, layers)
+    sites = sites_of(model, component, layers)
     entry = model.registry.check(Site("resid_pre", 0), write=False)
 
     # 1. the prompts
@@ -237,7 +239,7 @@ def decodability(
         "seed": seed,
         "points": {str(count): digest(drawn[count]) for count in shots},
     }
-    with shards(run, verb="decodability", config=config, total=len(shots)) as kept:
+    with shards(folder, verb="decodability", config=config, total=len(shots)) as kept:
         # A store goes on as it was begun: with every count's prompts, also where the votes of some are there.
         voted = set() if store is not None else {shots[i] for i in kept.done}
         begun = sum(drawn[count].n_tokens for count in voted)
@@ -265,7 +267,7 @@ def decodability(
         "distance": distance,
         "ties": TIE_RULE,
         "chance": 1 / len(classes),
-        "site": site,
+        "component": component,
         "pos": pos,
         "split": split,
         "template": [(template or one.template).name for one in classes.values()],

@@ -17,9 +17,10 @@ from tv_lens.intervention import Intervention
 from tv_lens.metrics import exact_match, info_of
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.patching.scoring import Scores, score
+from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
 from tv_lens.storage.configuration import digest, model_described
-from tv_lens.storage.run_folder import RunLike, inside, shards
+from tv_lens.storage.run_folder import FolderLike, inside, shards
 from tv_lens.task_vectors.extraction import method_alike
 from tv_lens.task_vectors.method import Method
 from tv_lens.task_vectors.vector import TaskVector, audit_words
@@ -33,6 +34,7 @@ ACCURACIES = {"first token": "first_token", "exact match": "exact_match"}
 _OTHERS = ("country-capital", "singular-plural", "present-past", "antonym")
 
 
+@renamed_keywords(run="folder=", random_seeds="n_random=")
 def evaluate(
     model: HookedModel,
     vector: TaskVector,
@@ -44,12 +46,12 @@ def evaluate(
     split: str = "test",
     other: TaskVector | TaskLike | None = None,
     null: TaskVector | TaskLike | None = None,
-    random_seeds: int = 3,
+    n_random: int = 3,
     score_by: str = "accuracy",
     scale: int | float | None = None,
     template: Template | None = None,
     method: Method | None = None,
-    run: RunLike = None,
+    folder: FolderLike = None,
     progress: bool = True,
 ) -> Sweep:
     """How queries are answered without demonstrations, with them, with the vector in their place, and with controls.
@@ -71,14 +73,14 @@ def evaluate(
         split: where queries come from.
         other: another task, or its vector at the same site; a built-in task with other answers if None.
         null: a Null task, or its vector at the same site; `tasks.null(task)` if None.
-        random_seeds: how many random vectors.
+        n_random: how many random vectors.
         score_by: "accuracy" (by first token and by greedy exact match) or "log_prob" of the whole answer.
         scale: None injects as the vector's method does (a residual mean replaces what stands at the site, a function
             vector is added once); a number adds so many times the vector.
         template: the text around the queries; the vector's own if None.
         method: how the controls' vectors are extracted, if not as this vector was.
-        run: a folder that keeps each condition's scores, so that a killed evaluation continues there.
-        progress: show a bar where somebody looks.
+        folder: a folder that keeps each condition's scores, so that a killed evaluation continues there.
+        progress: Show a progress bar (only on a terminal or in a notebook).
 
     Returns:
         A Sweep `example x condition x score`, or `example x condition` for "log_prob". Its baselines are few-shot
@@ -95,19 +97,19 @@ def evaluate(
     """
     if score_by not in ("accuracy", "log_prob"):
         raise unknown("score", score_by, ("accuracy", "log_prob"))
-    if random_seeds < 1:
-        raise InvalidArgument("At least one random vector is needed.", got=f"random_seeds={random_seeds}")
+    if n_random < 1:
+        raise InvalidArgument("At least one random vector is needed.", got=f"n_random={n_random}")
     vector.check(model)
     task = _task(task)
     scale = vector.own_scale if scale is None else scale
     template = template or _template_of(vector) or task.template
 
     # 1. the control vectors
-    maker = _Maker(model, vector, method, template, run, progress)
+    maker = _Maker(model, vector, method, template, folder, progress)
     other_vector = maker.control(other, "other", lambda: _another(task))
     null_vector = maker.control(null, "null", lambda: task_library.null(task, seed=seed))
-    random_vectors = [vector.random_like(seed * random_seeds + i) for i in range(random_seeds)]
-    own = maker.own(task, random_seeds)
+    random_vectors = [vector.random_like(seed * n_random + i) for i in range(n_random)]
+    own = maker.own(task, n_random)
 
     # 2. the prompts: the same queries with and without demonstrations
     if not task.split(split):
@@ -150,7 +152,7 @@ def evaluate(
         "memory_budget": model.memory_budget,
     }
     found: dict[str, list[Scores]] = {label: [] for label, _, _ in asked}
-    with shards(run, verb="evaluate", config=config, total=len(asked)) as kept:
+    with shards(folder, verb="evaluate", config=config, total=len(asked)) as kept:
         for i in kept.pending():
             label, prompts, edit = asked[i]
             kept.put(i, vars(score(model, prompts, edit, who=f"{task.name}: {label}", progress=progress)))
@@ -172,7 +174,7 @@ def evaluate(
         "prompts": shown.prompts.recipe,
         "other_task": other_vector.task,
         "null_task": null_vector.task,
-        "random_seeds": random_seeds,
+        "n_random": n_random,
         "audit": audit,
         **_caution(vector, task),
         **kept.provenance,
@@ -189,7 +191,7 @@ class _Maker:
     vector: TaskVector
     method: Method | None
     template: Template
-    run: RunLike
+    folder: FolderLike
     progress: bool
 
     def control(self, given: TaskVector | TaskLike | None, name: str, default: Callable[[], Task]) -> TaskVector:
@@ -215,7 +217,7 @@ class _Maker:
             )
         method = method.fixed(self.vector.site.layer, self.template)
         return method.extract(
-            self.model, task, seed=_seed_of(self.vector), progress=self.progress, run=inside(self.run, name)
+            self.model, task, seed=_seed_of(self.vector), progress=self.progress, folder=inside(self.folder, name)
         )
 
     def own(self, task: Task, count: int) -> dict[str, list[TaskVector]]:
@@ -230,7 +232,7 @@ class _Maker:
             count,
             seed=_seed_of(self.vector),
             progress=self.progress,
-            run=inside(self.run, "own controls"),
+            folder=inside(self.folder, "own controls"),
         )
 
 

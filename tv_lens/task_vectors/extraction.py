@@ -7,8 +7,9 @@ from typing import Any
 from tv_lens import tasks as task_library
 from tv_lens.errors import InvalidArgument
 from tv_lens.model.hooked_model import HookedModel
+from tv_lens.renamed import renamed_keywords
 from tv_lens.storage.configuration import model_described
-from tv_lens.storage.run_folder import RunLike, whole
+from tv_lens.storage.run_folder import FolderLike, whole
 from tv_lens.task_vectors.function_vector import FunctionVector
 from tv_lens.task_vectors.method import Method
 from tv_lens.task_vectors.residual_mean import ResidualMean
@@ -19,13 +20,14 @@ from tv_lens.tasks.words import TaskLike
 METHODS: dict[str, type[Method]] = {"ResidualMean": ResidualMean, "FunctionVector": FunctionVector}
 
 
+@renamed_keywords(run="folder=")
 def extract(
     model: HookedModel,
     task: TaskLike,
     *,
     method: Method = ResidualMean(),
     seed: int = 0,
-    run: RunLike = None,
+    folder: FolderLike = None,
     progress: bool = True,
 ) -> TaskVector:
     """The task's vector: a direction with its site, method, prompts and model.
@@ -35,8 +37,8 @@ def extract(
         task: a task, the name of a built-in one, or the path of a file of pairs.
         method: how; `ResidualMean()` chooses the layer on dev queries, `ResidualMean(layer=20)` is told it.
         seed: the draw of demonstrations and queries.
-        run: a folder that keeps what is measured on the way, so that a killed extraction continues there.
-        progress: show a bar where somebody looks.
+        folder: a folder that keeps what is measured on the way, so that a killed extraction continues there.
+        progress: Show a progress bar (only on a terminal or in a notebook).
 
     Raises:
         RunMismatch: `run` was begun with another configuration.
@@ -59,8 +61,8 @@ def extract(
         "method": method,
         "seed": seed,
     }
-    with whole(run, verb="extract", config=config):
-        return method.extract(model, found, seed=seed, progress=progress, run=run)
+    with whole(folder, verb="extract", config=config):
+        return method.extract(model, found, seed=seed, progress=progress, folder=folder)
 
 
 def method_of(vector: TaskVector) -> Method | None:

@@ -21,7 +21,7 @@ from tv_lens.results.sweep import Sweep
 from tv_lens.rows.engine import PlacedEdit, Row
 from tv_lens.rows.sharding import run_sharded
 from tv_lens.site import Site
-from tv_lens.storage.run_folder import RunLike, inside
+from tv_lens.storage.run_folder import FolderLike, inside
 from tv_lens.task_vectors.mean_activations import mean_at
 from tv_lens.task_vectors.method import Method
 from tv_lens.task_vectors.ranking import ranked_heads, split_half
@@ -89,9 +89,9 @@ class FunctionVector(Method):
     # ---- the vector ---------------------------------------------------------------------------------------------
 
     def extract(
-        self, model: HookedModel, task: Task, *, seed: int = 0, progress: bool = True, run: RunLike = None
+        self, model: HookedModel, task: Task, *, seed: int = 0, progress: bool = True, folder: FolderLike = None
     ) -> TaskVector:
-        outputs, ranked, about = self._measured(model, task, seed, progress, run)
+        outputs, ranked, about = self._measured(model, task, seed, progress, folder)
         if self.layer is not None and self.heads is not None:
             return self._vectors(model, task, outputs, self._taken(ranked), about)[self.layer]
         template = self.template or task.template
@@ -107,7 +107,7 @@ class FunctionVector(Method):
                 seed=seed,
                 scale=1.0,
                 progress=progress,
-                run=inside(run, f"layers of {count} heads"),
+                folder=inside(folder, f"layers of {count} heads"),
             )
             chosen, layers = sweep.provenance["chosen"], sorted(vectors)
             score = int(sweep.sel(layer=chosen).values.sum()), sweep.provenance["mean_log_prob"][layers.index(chosen)]
@@ -115,7 +115,7 @@ class FunctionVector(Method):
         return max(found, key=lambda pair: pair[0])[1]  # of equals the first: the fewest heads
 
     def at_layers(
-        self, model: HookedModel, task: Task, *, seed: int = 0, progress: bool = True, run: RunLike = None
+        self, model: HookedModel, task: Task, *, seed: int = 0, progress: bool = True, folder: FolderLike = None
     ) -> dict[int, TaskVector]:
         """The vector at every layer (or at `layer`), without choosing: one direction, added at different places.
 
@@ -128,7 +128,7 @@ class FunctionVector(Method):
                 got="heads=None",
                 do="name the number, or use extract().",
             )
-        outputs, ranked, about = self._measured(model, task, seed, progress, run)
+        outputs, ranked, about = self._measured(model, task, seed, progress, folder)
         return self._vectors(model, task, outputs, self._taken(ranked), about)
 
     def fixed(self, layer: int, template: Template) -> FunctionVector:
@@ -150,7 +150,7 @@ class FunctionVector(Method):
         *,
         seed: int = 0,
         progress: bool = True,
-        run: RunLike = None,
+        folder: FolderLike = None,
     ) -> dict[str, list[TaskVector]]:
         """As many heads drawn at random from the others, their sum on the same contexts brought to the vector's norm."""
         summed = {tuple(head) for head in vector.method.get("summed_heads", ())}
@@ -162,7 +162,7 @@ class FunctionVector(Method):
         ]
         if not summed or len(rest) < len(summed):
             return {}
-        means, prompts = self._means(model, task, seed, progress, inside(run, "random heads"))
+        means, prompts = self._means(model, task, seed, progress, inside(folder, "random heads"))
         outputs, drawn = head_outputs(model, means), []
         about: dict[str, Any] = {**prompts.recipe, "contexts": self.contexts}
         for i in range(count):
@@ -175,7 +175,7 @@ class FunctionVector(Method):
     # ---- the effects --------------------------------------------------------------------------------------------
 
     def effects(
-        self, model: HookedModel, task: Task, *, seed: int = 0, progress: bool = True, run: RunLike = None
+        self, model: HookedModel, task: Task, *, seed: int = 0, progress: bool = True, folder: FolderLike = None
     ) -> Sweep:
         """The causal indirect effect of every head on every shuffled prompt, exact: a Sweep `example x layer x head`.
 
@@ -185,8 +185,8 @@ class FunctionVector(Method):
         Sign: above 0, the head's mean output makes the right answer more probable than the shuffled prompt does.
         """
         self._check(model)
-        means, _ = self._means(model, task, seed, progress, run)
-        return self._effects(model, task, means, seed, progress, run)
+        means, _ = self._means(model, task, seed, progress, folder)
+        return self._effects(model, task, means, seed, progress, folder)
 
     def _effects(
         self,
@@ -195,7 +195,7 @@ class FunctionVector(Method):
         means: Float[Tensor, "layer head d_head"],
         seed: int,
         progress: bool,
-        run: RunLike,
+        folder: FolderLike,
     ) -> Sweep:
         pairs = self._shuffled(task, seed)
         tokens = pairs.tokenize(model)
@@ -214,7 +214,7 @@ class FunctionVector(Method):
             base,
             rows,
             Readout(prob, tokens.answers, owners),
-            run=inside(run, "effects"),
+            folder=inside(folder, "effects"),
             verb="effects",
             config=config,
             who=f"{task.name}: effects of heads",
@@ -261,7 +261,7 @@ class FunctionVector(Method):
         )
 
     def _means(
-        self, model: HookedModel, task: Task, seed: int, progress: bool, run: RunLike
+        self, model: HookedModel, task: Task, seed: int, progress: bool, folder: FolderLike
     ) -> tuple[Float[Tensor, "layer head d_head"], Prompts]:
         """Every head's mean output before its projection, at the last token of the contexts."""
         prompts = self._contexts(task, seed)
@@ -272,21 +272,21 @@ class FunctionVector(Method):
             sites,
             who=f"{task.name}: mean outputs of heads",
             progress=progress,
-            run=inside(run, "contexts"),
+            folder=inside(folder, "contexts"),
             config={"prompts": prompts.recipe},
         )
         return means, prompts
 
     def _measured(
-        self, model: HookedModel, task: Task, seed: int, progress: bool, run: RunLike
+        self, model: HookedModel, task: Task, seed: int, progress: bool, folder: FolderLike
     ) -> tuple[Float[Tensor, "layer head d_model"], list[tuple[int, int]], dict[str, Any]]:
         """What each head writes on average, the heads from the best down, and the recipe of the prompts."""
         self._check(model)
-        means, prompts = self._means(model, task, seed, progress, run)
+        means, prompts = self._means(model, task, seed, progress, folder)
         about: dict[str, Any] = {**prompts.recipe, "contexts": self.contexts}
         if isinstance(self.heads, tuple):
             return head_outputs(model, means), list(self.heads), about
-        effects = self._effects(model, task, means, seed, progress, run)
+        effects = self._effects(model, task, means, seed, progress, folder)
         about |= {"effects": effects.provenance["prompts"], "split_half": effects.provenance["split_half"]}
         return head_outputs(model, means), ranked_heads(effects), about
 

@@ -14,11 +14,12 @@ from tv_lens.errors import EmptySelection, InvalidArgument, PositionError, unkno
 from tv_lens.intervention import Add, Intervention, Replace
 from tv_lens.metrics import Answers, Metric, Readout, info_of, log_prob
 from tv_lens.model.hooked_model import HookedModel
+from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
 from tv_lens.rows.engine import PlacedEdit, Row, run_rows
 from tv_lens.rows.sharding import run_sharded
 from tv_lens.site import Site
-from tv_lens.storage.run_folder import RunLike, inside
+from tv_lens.storage.run_folder import FolderLike, inside
 from tv_lens.task_vectors.vector import TaskVector
 from tv_lens.tasks.definition import Task
 from tv_lens.tasks.tokenized import TokenizedPrompts
@@ -30,6 +31,7 @@ MODES = ("replace", "add")
 Vectors = TaskVector | Mapping[int, TaskVector]
 
 
+@renamed_keywords(run="folder=", positions="pos=")
 def vector_sweep(
     model: HookedModel,
     vector: TaskVector | Mapping[int, TaskVector],
@@ -37,14 +39,14 @@ def vector_sweep(
     *,
     over: Sequence[str] = ("layer", "scale"),
     scales: Sequence[float | int] = (0.5, 1.0, 2.0, 4.0),
-    positions: Sequence[int] | None = None,
+    pos: Sequence[int] | None = None,
     mode: str | None = None,
     metric: Metric = log_prob,
     n: int = 50,
     shots: int | None = None,
     split: str = "test",
     seed: int = 0,
-    run: RunLike = None,
+    folder: FolderLike = None,
     progress: bool = True,
 ) -> Sweep:
     """The metric of prompts without demonstrations, with the vector injected at each layer, scale and position.
@@ -56,7 +58,7 @@ def vector_sweep(
         over: the axes, of "layer", "scale", "pos". What is not swept stays as the vector has it: its layer, scale 1, its
             position.
         scales: the vector's multiples.
-        positions: for "pos", counted from the prompt's end: (-1, -2, ...); every one that all prompts have if None.
+        pos: for "pos", counted from the prompt's end: (-1, -2, ...); every one that all prompts have if None.
         mode: "replace" puts the scaled vector in the place of what stands there, "add" adds it; None does as the
             vector's method does.
         metric: logits and answers to one number per example; `tv.logit_diff` needs foils, which queries do not have.
@@ -64,8 +66,8 @@ def vector_sweep(
         shots: demonstrations of the clean baseline; as many as the vector was extracted from if None.
         split: where the queries come from: "dev" to choose, "test" to report.
         seed: the draw of queries and demonstrations.
-        run: a folder that keeps finished shards.
-        progress: show a bar where somebody looks.
+        folder: a folder that keeps finished shards.
+        progress: Show a progress bar (only on a terminal or in a notebook).
 
     Returns:
         A Sweep `example x over`. Its clean run has demonstrations and its corrupted run has none, so `recovery()` is the
@@ -100,7 +102,7 @@ def vector_sweep(
     labels = {
         "layer": list(vectors),
         "scale": [float(scale) for scale in scales] if "scale" in over else [1.0],
-        "pos": _positions(first, positions, min(lengths), over),
+        "pos": _positions(first, pos, min(lengths), over),
     }
     cells = list(itertools.product(*labels.values()))
     edits = [_edit(vectors[layer], layer, scale, mode) for layer, scale, _ in cells]
@@ -125,7 +127,7 @@ def vector_sweep(
         base,
         rows,
         readout,
-        run=inside(run, "cells"),
+        folder=inside(folder, "cells"),
         verb="vector_sweep",
         config=config,
         who=f"{task.name}: sweep of a vector",
@@ -218,7 +220,5 @@ def _shown(model: HookedModel, shown: TokenizedPrompts, metric: Metric) -> np.nd
     readout = Readout(metric, answers, torch.arange(len(shown)))
     rows = [Row(i) for i in range(len(shown))]
     return (
-        run_rows(model, shown.tokens, rows, readout, who="with demonstrations", show_progress=False)
-        .values.double()
-        .numpy()
+        run_rows(model, shown.tokens, rows, readout, who="with demonstrations", progress=False).values.double().numpy()
     )

@@ -13,8 +13,9 @@ from jaxtyping import Float
 from tv_lens.errors import InvalidArgument, unknown
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.progress import progress as progress_bar
+from tv_lens.renamed import renamed_keywords
 from tv_lens.storage.configuration import digest, model_described
-from tv_lens.storage.run_folder import RunLike, shards
+from tv_lens.storage.run_folder import FolderLike, shards
 from tv_lens.task_vectors.representations import Tasks, classes_of, draw, read, sites_of
 from tv_lens.tasks.definition import Task
 from tv_lens.tasks.templates import Template
@@ -67,6 +68,7 @@ class RepresentationMap:
         return f"RepresentationMap({what} at {self.site}, {self.method}{kept})"
 
 
+@renamed_keywords(run="folder=", site="component=")
 def representation_map(
     model: HookedModel,
     tasks: Tasks,
@@ -76,12 +78,12 @@ def representation_map(
     method: str = "pca",
     seed: int = 0,
     *,
-    site: str = "resid_post",
+    component: str = "resid_post",
     pos: int | str = -1,
     null: bool | Task = True,
     split: str = "train",
     template: Template | None = None,
-    run: RunLike = None,
+    folder: FolderLike = None,
     progress: bool = True,
 ) -> RepresentationMap:
     """The prompts that `decodability` looks at with the same arguments, laid out in the plane.
@@ -95,13 +97,13 @@ def representation_map(
         method: "pca" (linear; keeps distances as well as a plane can) or "umap" (keeps neighbourhoods; needs the extra
             `tv_lens[umap]`).
         seed: the prompts, the Null task, and UMAP's start.
-        site: the component that is read.
+        component: the component that is read.
         pos: a position or a kind of span, as in `decodability`.
         null: whether prompts of the Null task are on the map; or a Null task of your own.
         split: where queries come from.
         template: instead of the tasks' own.
-        run: a folder that keeps what was read.
-        progress: show a bar where somebody looks.
+        folder: a folder that keeps what was read.
+        progress: Show a progress bar (only on a terminal or in a notebook).
 
     Source:
         Han et al. 2025 (arXiv 2412.12276), figures 2 and 3: UMAP of 100 prompts a class, 15 neighbours, minimal
@@ -118,12 +120,12 @@ def representation_map(
             allowed=f"{least} or more for {method}",
             do="raise n",
         )
-    (where,) = sites_of(model, site, layer)
+    (where,) = sites_of(model, component, layer)
     if method == "umap":
         _umap()  # absent, it is said before anything runs
     drawn = draw(model, classes, shots=shots, n=n, seed=seed, split=split, pos=pos, template=template)
     config = {"model": model_described(model), "site": str(where), "pos": pos, "seed": seed, "points": digest(drawn)}
-    with shards(run, verb="representation_map", config=config, total=1) as kept:
+    with shards(folder, verb="representation_map", config=config, total=1) as kept:
         for _ in kept.pending():
             with progress_bar("representation map", drawn.n_tokens, "tokens", progress) as bar:
                 kept.put(0, {"vectors": read(model, drawn, [where], bar.advance)[where]})

@@ -14,7 +14,7 @@ from tv_lens.model.hooked_model import HookedModel
 from tv_lens.progress import progress as progress_bar
 from tv_lens.site import Site
 from tv_lens.storage.configuration import model_described
-from tv_lens.storage.run_folder import RunLike, shards
+from tv_lens.storage.run_folder import FolderLike, shards
 
 TOKENS_A_BATCH = 4096  # sums are taken batch by batch, so that many prompts need no more memory
 
@@ -26,7 +26,7 @@ def mean_at(
     *,
     who: str,
     progress: bool,
-    run: RunLike = None,
+    folder: FolderLike = None,
     config: Mapping[str, Any] | None = None,
 ) -> Float[Tensor, "site *axes"]:
     """The mean over prompts of what each site, which names one position, holds there.
@@ -36,8 +36,8 @@ def mean_at(
         tokens: the prompts.
         sites: of one shape.
         who: what the bar says.
-        progress: show a bar where somebody looks.
-        run: a folder that keeps the sums of finished batches.
+        progress: Show a progress bar (only on a terminal or in a notebook).
+        folder: a folder that keeps the sums of finished batches.
         config: what the run is told beside model, prompts and sites.
     """
     batch = model.tokens(tokens)
@@ -51,7 +51,7 @@ def mean_at(
         "memory_budget": model.memory_budget,
         "batch": step,
     }
-    with shards(run, verb="contexts", config=config, total=len(parts)) as kept:
+    with shards(folder, verb="contexts", config=config, total=len(parts)) as kept:
         done = sum(parts[i].stop - parts[i].start for i in kept.done)
         with progress_bar(who, len(batch), "prompts", progress, done) as bar:
             for i in kept.pending():

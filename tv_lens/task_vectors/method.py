@@ -8,7 +8,7 @@ from dataclasses import fields
 from typing import Any
 
 from tv_lens.model.hooked_model import HookedModel
-from tv_lens.storage.run_folder import RunLike
+from tv_lens.storage.run_folder import FolderLike
 from tv_lens.task_vectors.vector import TaskVector
 from tv_lens.tasks.definition import Task
 from tv_lens.tasks.templates import Template
@@ -22,7 +22,7 @@ class Method(ABC):
 
     @abstractmethod
     def extract(
-        self, model: HookedModel, task: Task, *, seed: int = 0, progress: bool = True, run: RunLike = None
+        self, model: HookedModel, task: Task, *, seed: int = 0, progress: bool = True, folder: FolderLike = None
     ) -> TaskVector:
         """The task's vector; `tv.extract` is the way in. Each stage keeps its shards inside `run`."""
 
@@ -43,7 +43,7 @@ class Method(ABC):
         *,
         seed: int = 0,
         progress: bool = True,
-        run: RunLike = None,
+        folder: FolderLike = None,
     ) -> dict[str, list[TaskVector]]:
         """Controls that only this method has, by their condition's name; none as a rule."""
         return {}

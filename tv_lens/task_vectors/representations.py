@@ -19,7 +19,8 @@ from torch import Tensor
 from tv_lens import tasks as task_library
 from tv_lens.errors import EmptySelection, InvalidArgument, SiteError
 from tv_lens.model.hooked_model import HookedModel
-from tv_lens.site import Site, component
+from tv_lens.site import Site
+from tv_lens.site import component as entry_of
 from tv_lens.task_vectors.activation_table import Readings, read_rows
 from tv_lens.tasks.definition import Task
 from tv_lens.tasks.drawing import rng_of
@@ -95,23 +96,23 @@ def classes_of(tasks: Tasks, null: bool | Task, seed: int = 0) -> tuple[dict[str
     return dict(zip(names, members)), absent
 
 
-def sites_of(model: HookedModel, site: str, layers: int | Sequence[int] | None) -> list[Site]:
+def sites_of(model: HookedModel, component: str, layers: int | Sequence[int] | None) -> list[Site]:
     """The sites to read, layer by layer; every layer if None.
 
     Raises:
         SiteError: the component does not live in layers, has no vector at a token, or the model has no such layer.
     """
-    entry = component(site)
+    entry = entry_of(component)
     if not entry.layered or entry.position_axis != "pos":
         raise SiteError(
-            f"{site} is not a vector that every layer holds at a token.",
-            got=f"site={site!r}",
+            f"{component} is not a vector that every layer holds at a token.",
+            got=f"component={component!r}",
             allowed="a component such as resid_post, attn_out, mlp_out or z",
         )
     chosen = range(model.n_layers) if layers is None else [layers] if isinstance(layers, int) else list(layers)
     if not len(chosen) or len(set(chosen)) < len(chosen):
         raise InvalidArgument("Layers are named once each.", got=f"layers={layers}", allowed="one layer or more")
-    return [model.registry.check(Site(site, int(layer)).check(model.shape), write=False) for layer in chosen]
+    return [model.registry.check(Site(component, int(layer)).check(model.shape), write=False) for layer in chosen]
 
 
 def draw(

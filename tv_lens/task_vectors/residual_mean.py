@@ -9,7 +9,7 @@ from typing import Any
 from tv_lens.errors import EmptySelection, InvalidArgument
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.site import Site, component
-from tv_lens.storage.run_folder import RunLike, inside
+from tv_lens.storage.run_folder import FolderLike, inside
 from tv_lens.task_vectors.mean_activations import mean_at
 from tv_lens.task_vectors.method import Method
 from tv_lens.task_vectors.selection import layer_sweep
@@ -75,9 +75,9 @@ class ResidualMean(Method):
                 )
 
     def extract(
-        self, model: HookedModel, task: Task, *, seed: int = 0, progress: bool = True, run: RunLike = None
+        self, model: HookedModel, task: Task, *, seed: int = 0, progress: bool = True, folder: FolderLike = None
     ) -> TaskVector:
-        vectors = self.at_layers(model, task, seed=seed, progress=progress, run=inside(run, "contexts"))
+        vectors = self.at_layers(model, task, seed=seed, progress=progress, folder=inside(folder, "contexts"))
         if self.layer is not None:
             return vectors[self.layer]
         selection = layer_sweep(
@@ -88,12 +88,12 @@ class ResidualMean(Method):
             n=self.dev,
             seed=seed,
             progress=progress,
-            run=inside(run, "layers"),
+            folder=inside(folder, "layers"),
         )
         return replace(vectors[selection.provenance["chosen"]], selection=selection)
 
     def at_layers(
-        self, model: HookedModel, task: Task, *, seed: int = 0, progress: bool = True, run: RunLike = None
+        self, model: HookedModel, task: Task, *, seed: int = 0, progress: bool = True, folder: FolderLike = None
     ) -> dict[int, TaskVector]:
         """The vector of every layer (of `layers`, or `layer`), from one set of passes and without choosing.
 
@@ -108,7 +108,7 @@ class ResidualMean(Method):
             sites,
             who=f"{task.name}: reading contexts",
             progress=progress,
-            run=run,
+            folder=folder,
             config={"prompts": prompts.recipe},
         )
         recipe: dict[str, Any] = {**prompts.recipe, "contexts": self.contexts, "queries": self.queries}

@@ -16,7 +16,7 @@ from tv_lens.model.hooked_model import HookedModel
 from tv_lens.results.sweep import Sweep
 from tv_lens.rows.engine import PlacedEdit, Row
 from tv_lens.rows.sharding import run_sharded
-from tv_lens.storage.run_folder import RunLike
+from tv_lens.storage.run_folder import FolderLike
 from tv_lens.task_vectors.vector import TaskVector, audit_words
 from tv_lens.tasks.definition import Task
 from tv_lens.tasks.templates import Template
@@ -32,7 +32,7 @@ def layer_sweep(
     seed: int = 0,
     split: str = "dev",
     scale: int | float | None = None,
-    run: RunLike = None,
+    folder: FolderLike = None,
     progress: bool = True,
 ) -> Sweep:
     """First-token accuracy of prompts without demonstrations, with one layer's vector injected at a time.
@@ -46,8 +46,8 @@ def layer_sweep(
         seed: the draw of the queries.
         split: "dev" to choose a layer, "test" to report one.
         scale: None replaces what stands there; a number adds so many times the vector.
-        run: a folder that keeps finished shards.
-        progress: show a bar where somebody looks.
+        folder: a folder that keeps finished shards.
+        progress: Show a progress bar (only on a terminal or in a notebook).
 
     Returns:
         A Sweep `example x layer`. Its provenance has "chosen", the layer with the highest accuracy,
@@ -88,7 +88,7 @@ def layer_sweep(
         base,
         rows,
         readout,
-        run=run,
+        folder=folder,
         verb="layer_sweep",
         config=config,
         beside={"nats": nats},

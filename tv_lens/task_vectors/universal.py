@@ -12,8 +12,9 @@ import xarray as xr
 from tv_lens import tasks as task_library
 from tv_lens.errors import InvalidArgument
 from tv_lens.model.hooked_model import HookedModel
+from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
-from tv_lens.storage.run_folder import RunLike, inside
+from tv_lens.storage.run_folder import FolderLike, inside
 from tv_lens.task_vectors.function_vector import FunctionVector
 from tv_lens.task_vectors.ranking import head_ranking, ranked_heads
 from tv_lens.tasks.definition import Task
@@ -60,13 +61,14 @@ class UniversalHeads:
         return f"UniversalHeads(of {len(self.by_task)} tasks: {', '.join(self.by_task)}; first {shown})"
 
 
+@renamed_keywords(run="folder=")
 def universal_heads(
     model: HookedModel,
     tasks: Sequence[TaskLike],
     *,
     method: FunctionVector = FunctionVector(),
     seed: int = 0,
-    run: RunLike = None,
+    folder: FolderLike = None,
     progress: bool = True,
 ) -> UniversalHeads:
     """The heads whose mean outputs cause the right answers of several tasks.
@@ -76,8 +78,8 @@ def universal_heads(
         tasks: two or more; tasks, built-in names or paths.
         method: how effects are measured: its shots, contexts, prompts and template.
         seed: the draw of prompts.
-        run: a folder that keeps finished shards.
-        progress: show a bar where somebody looks.
+        folder: a folder that keeps finished shards.
+        progress: Show a progress bar (only on a terminal or in a notebook).
 
     Source:
         Todd et al. 2024 (arXiv 2310.15213), section 2.3: the mean of the causal indirect effects over tasks, ten heads
@@ -88,7 +90,7 @@ def universal_heads(
     if len(found) < 2 or len(set(names)) < len(names):
         raise InvalidArgument("A universal set of heads needs different tasks, two at least.", got=names)
     by_task = {
-        task.name: method.effects(model, task, seed=seed, run=inside(run, task.name), progress=progress)
+        task.name: method.effects(model, task, seed=seed, folder=inside(folder, task.name), progress=progress)
         for task in found
     }
     means = np.stack([effects.mean().values for effects in by_task.values()])

@@ -187,11 +187,11 @@ class Task(SplitPairs):
                 allowed="a sentence",
                 do='task.instructed("Write the opposite.\\n\\n")',
             )
-        return self.but(template=replace(self.template, prefix=text + self.template.prefix), instruction=text)
+        return self.replace(template=replace(self.template, prefix=text + self.template.prefix), instruction=text)
 
     def rename(self, name: str) -> Task:
         """The same task under another name."""
-        return self.but(name=name)
+        return self.replace(name=name)
 
     def reversed(self, name: str, description: str = "") -> Task:
         """The task that leads back, from answer to input; an answer of several inputs is left out."""
@@ -199,14 +199,14 @@ class Task(SplitPairs):
         for pair in self.items:
             counts[pair.output] = counts.get(pair.output, 0) + 1
         back = [Pair(pair.output, pair.input) for pair in self.items if counts[pair.output] == 1]
-        return self.but(name=name, pairs=back, description=description)
+        return self.replace(name=name, pairs=back, description=description)
 
     def restricted(self, inputs: Iterable[str]) -> Task:
         """The task over some of its inputs, split anew."""
         wanted = set(inputs)
-        return self.but(pairs=[pair for pair in self.items if pair.input in wanted])
+        return self.replace(pairs=[pair for pair in self.items if pair.input in wanted])
 
-    def but(self, **changes: Any) -> Task:
+    def replace(self, **changes: Any) -> Task:
         """The same task with other fields (`pairs=` for the pairs)."""
         now = dict(
             name=self.name,

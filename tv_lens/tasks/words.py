@@ -158,7 +158,7 @@ def family(
 
 
 def _with(one: Task, template: Template | None, seed: int | None) -> Task:
-    return one.but(**({"template": template} if template else {}), **({} if seed is None else {"seed": seed}))
+    return one.replace(**({"template": template} if template else {}), **({} if seed is None else {"seed": seed}))
 
 
 def _shared(members: Sequence[Task]) -> tuple[Task, ...]:

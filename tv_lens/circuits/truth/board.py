@@ -26,7 +26,7 @@ def scoreboard(
     methods: Mapping[str, Any] | Sequence[Any] | None = None,
     truths: Sequence[Truth] | None = None,
     *,
-    positions: str = "all",
+    pos: str = "all",
     progress: bool = False,
 ) -> pd.DataFrame:
     """A table with a row per known circuit and method: how well its scores tell the circuit's edges from others.
@@ -38,7 +38,7 @@ def scoreboard(
     Args:
         methods: values such as `tv.EAP()`, or names to values; exact, EAP, two EAPIGs and ACDC if None.
         truths: known circuits; all of them if None.
-        positions: how finely edges are separated by position during discovery, as `discover` takes it.
+        pos: how finely edges are separated by position during discovery, as `discover` takes it.
         progress: Show a progress bar (only on a terminal or in a notebook).
 
     Returns:
@@ -62,7 +62,7 @@ def scoreboard(
     rows = []
     for known in [make() for make in TRUTHS] if truths is None else truths:
         for name, method in methods.items():
-            where = {} if known.source is not None else {"positions": positions}
+            where = {} if known.source is not None else {"pos": pos}
             found = discover(
                 known.model,
                 known.prompts,

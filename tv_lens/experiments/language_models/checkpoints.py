@@ -17,8 +17,9 @@ from tv_lens.errors import EmptySelection, RunMismatch, StorageError, TVLensErro
 from tv_lens.experiments.language_models.prediction import Prediction, encoding_against_accuracy
 from tv_lens.model.hooked_model import HookedModel, load
 from tv_lens.progress import progress as progress_bar
+from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
-from tv_lens.storage.run_folder import RunLike, inside
+from tv_lens.storage.run_folder import FolderLike, inside
 from tv_lens.task_vectors.representations import Tasks
 
 Source = str | os.PathLike[str] | HookedModel
@@ -148,6 +149,7 @@ class Comparison:
         return "\n".join(lines + [f"failed: {name}: {why}" for name, why in self.failed.items()])
 
 
+@renamed_keywords(run="folder=")
 def across_models(
     sources: Sequence[Source],
     families: Mapping[str, Tasks],
@@ -159,7 +161,7 @@ def across_models(
     layers: Sequence[int] | None = None,
     seed: int = 0,
     loading: Mapping[str, Any] | None = None,
-    run: RunLike = None,
+    folder: FolderLike = None,
     progress: bool = True,
 ) -> Comparison:
     """A `Comparison`: decodability and accuracy of families, model by model; one model is in memory at a time.
@@ -175,7 +177,7 @@ def across_models(
         layers: those to choose from, of the models that have them; all if None.
         seed: every draw.
         loading: further arguments of `tv.load`, such as `dtype`, `device_map`.
-        run: a folder that keeps finished work, model by model.
+        folder: a folder that keeps finished work, model by model.
         progress: Show a progress bar (only on a terminal or in a notebook).
 
     Raises:
@@ -202,7 +204,7 @@ def across_models(
                         k=k,
                         layers=known,
                         seed=seed,
-                        run=inside(run, _folder(label), name),
+                        folder=inside(folder, _folder(label), name),
                         progress=progress,
                     )
                     for name, tasks in families.items()

@@ -10,8 +10,9 @@ import pandas as pd
 
 from tv_lens.experiments.language_models.performance import tasks_of
 from tv_lens.model.hooked_model import HookedModel
+from tv_lens.renamed import renamed_keywords
 from tv_lens.storage.configuration import model_described
-from tv_lens.storage.run_folder import RunLike, inside, shards
+from tv_lens.storage.run_folder import FolderLike, inside, shards
 from tv_lens.task_vectors.decodability import Decodability, decodability
 from tv_lens.task_vectors.maps import RepresentationMap, representation_map
 from tv_lens.task_vectors.representations import Tasks
@@ -48,6 +49,7 @@ class Encoding:
         return f"Encoding at layer {self.layer}, {len(self.maps)} maps\n{self.decodability!r}"
 
 
+@renamed_keywords(run="folder=")
 def task_encoding(
     model: HookedModel,
     tasks: Tasks,
@@ -59,7 +61,7 @@ def task_encoding(
     maps: str | None = "pca",
     seed: int = 0,
     template: Template | None = None,
-    run: RunLike = None,
+    folder: FolderLike = None,
     progress: bool = True,
 ) -> Encoding:
     """An `Encoding`: decodability with its controls at every layer and shot count, and a map a shot count.
@@ -74,7 +76,7 @@ def task_encoding(
         maps: "pca", "umap" or None for no maps.
         seed: every draw.
         template: instead of the tasks' own.
-        run: a folder that keeps each shot count, so that a killed measurement continues there.
+        folder: a folder that keeps each shot count, so that a killed measurement continues there.
         progress: Show a progress bar (only on a terminal or in a notebook).
 
     Source:
@@ -91,7 +93,7 @@ def task_encoding(
         layers=layers,
         seed=seed,
         template=template,
-        run=inside(run, "decodability"),
+        folder=inside(folder, "decodability"),
         progress=progress,
     )
     layer = found.best_layer()
@@ -109,7 +111,7 @@ def task_encoding(
         "shots": list(shots),
         "template": _templates(found),
     }
-    with shards(inside(run, "maps"), verb="maps", config=config, total=len(shots)) as kept:
+    with shards(inside(folder, "maps"), verb="maps", config=config, total=len(shots)) as kept:
         for i in kept.pending():
             one = representation_map(model, members, layer, shots=int(shots[i]), progress=progress, **options)
             kept.put(

@@ -21,7 +21,8 @@ from tv_lens.experiments.language_models.prediction import Prediction, encoding_
 from tv_lens.loading.weights import fingerprint, load_from, locate
 from tv_lens.model.hooked_model import HookedModel, load
 from tv_lens.progress import progress as progress_bar
-from tv_lens.storage.run_folder import RunLike, inside, shards
+from tv_lens.renamed import renamed_keywords
+from tv_lens.storage.run_folder import FolderLike, inside, shards
 from tv_lens.task_vectors.decodability import decodability
 from tv_lens.task_vectors.representations import Tasks
 from tv_lens.tasks.definition import Task
@@ -114,6 +115,7 @@ class Finetuning:
         return f"Finetuning\n{self.table().round(3).to_string(index=False)}"
 
 
+@renamed_keywords(run="folder=")
 def finetune_layers(
     source: str | os.PathLike[str] | HookedModel,
     tasks: Tasks,
@@ -130,7 +132,7 @@ def finetune_layers(
     pretrained: Prediction | None = None,
     checkpoints: str | os.PathLike[str] | None = None,
     loading: Mapping[str, Any] | None = None,
-    run: RunLike = None,
+    folder: FolderLike = None,
     progress: bool = True,
 ) -> Finetuning:
     """A `Finetuning`: the first `first` layers against the last `last` ones, with the same data and budget.
@@ -153,7 +155,7 @@ def finetune_layers(
         checkpoints: a folder where the tuned models are saved every `method.every` steps (`VARIANT/checkpoint-N`), as
             `across_models` takes them.
         loading: further arguments for loading, such as `dtype`.
-        run: a folder that keeps adapters and optimizer, so that a killed training continues as if it had not been.
+        folder: a folder that keeps adapters and optimizer, so that a killed training continues as if it had not been.
         progress: Show a progress bar (only on a terminal or in a notebook).
     """
     _peft()
@@ -186,7 +188,7 @@ def finetune_layers(
                 shots=shots,
                 seed=seed,
                 saved=saved,
-                run=inside(run, name, "training"),
+                folder=inside(folder, name, "training"),
                 progress=progress,
             )
         hooked = load(model, tokenizer=tokenizer, name=f"{Path(str(source)).name} ({name})")
@@ -199,7 +201,7 @@ def finetune_layers(
             k=k,
             layers=layers,
             seed=seed,
-            run=inside(run, name),
+            folder=inside(folder, name),
             progress=progress,
         )
     return Finetuning(predictions, losses, tuned)
@@ -207,10 +209,10 @@ def finetune_layers(
 
 def _measured(hooked: HookedModel, members: Sequence[Task], *, shots: int, **options: Any) -> Prediction:
     # Some points are needed for a line; with few tasks at one shot count there is none, and none is asked for.
-    run, queries, layers = options.pop("run"), options.pop("queries"), options.pop("layers")
+    folder, queries, layers = options.pop("run"), options.pop("queries"), options.pop("layers")
     if len(members) >= 4:
         return encoding_against_accuracy(
-            hooked, members, shots=(shots,), queries=queries, layers=layers, run=run, **options
+            hooked, members, shots=(shots,), queries=queries, layers=layers, folder=folder, **options
         )
     answered = accuracies(
         hooked,
@@ -218,10 +220,12 @@ def _measured(hooked: HookedModel, members: Sequence[Task], *, shots: int, **opt
         shots=(shots,),
         queries=queries,
         seed=options["seed"],
-        run=inside(run, "accuracy"),
+        folder=inside(folder, "accuracy"),
         progress=options["progress"],
     )
-    found = decodability(hooked, members, shots=(shots,), layers=layers, run=inside(run, "decodability"), **options)
+    found = decodability(
+        hooked, members, shots=(shots,), layers=layers, folder=inside(folder, "decodability"), **options
+    )
     return Prediction(found, answered, found.best_layer())
 
 
@@ -258,7 +262,7 @@ def _trained(
     shots: int,
     seed: int,
     saved: Path | None,
-    run: RunLike,
+    folder: FolderLike,
     progress: bool,
 ) -> tuple[torch.nn.Module, list[float]]:
     """The model with its adapters merged in, and the mean loss of every stretch."""
@@ -284,7 +288,7 @@ def _trained(
     weights = [weight for weight in tuned.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=method.lr, weight_decay=0.0)
     stretches = -(-method.steps // method.every)
-    with shards(run, verb="finetune", config=config, total=stretches) as kept:
+    with shards(folder, verb="finetune", config=config, total=stretches) as kept:
         if kept.done:
             _restore(kept.get(max(kept.done)).arrays, weights, optimizer)
         with progress_bar("finetuning", method.steps, "steps", progress, done=len(kept.done) * method.every) as bar:

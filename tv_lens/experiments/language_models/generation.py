@@ -13,7 +13,7 @@ from tv_lens.intervention import Intervention, as_interventions
 from tv_lens.model.capture import prompts_per_pass
 from tv_lens.model.editing import Edit, positions_of
 from tv_lens.model.hooked_model import HookedModel
-from tv_lens.model.passes import in_batches, needs_company
+from tv_lens.model.passes import in_batches, needs_whole_batch
 from tv_lens.tasks.prompts import Prompts
 
 
@@ -41,7 +41,7 @@ def written_answers(
     edits = as_interventions(interventions)
     rows = model.tokens(prompts.tokenize(model).tokens).rows()
     width = max(map(len, rows)) + tokens
-    company = needs_company([*edits, *model.registry.edits_around()], len(rows))
+    company = needs_whole_batch([*edits, *model.registry.edits_around()], len(rows))
     fitting = prompts_per_pass(model, width, 1, model.memory_budget)
     size = len(rows) if company else fitting
     parts = in_batches(

@@ -10,8 +10,9 @@ import pandas as pd
 from tv_lens.experiments.language_models.performance import tasks_of
 from tv_lens.experiments.language_models.prediction import Prediction, encoding_against_accuracy
 from tv_lens.model.hooked_model import HookedModel
+from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep, concat
-from tv_lens.storage.run_folder import RunLike, inside
+from tv_lens.storage.run_folder import FolderLike, inside
 from tv_lens.task_vectors.representations import Tasks
 from tv_lens.tasks.definition import Task
 from tv_lens.tasks.templates import Template
@@ -68,6 +69,7 @@ class Instruction:
         return f"Instruction\n{self.table().round(3).to_string(index=False)}"
 
 
+@renamed_keywords(run="folder=")
 def with_instruction(
     model: HookedModel,
     tasks: Tasks,
@@ -79,7 +81,7 @@ def with_instruction(
     layers: Sequence[int] | None = None,
     seed: int = 0,
     plain: Prediction | None = None,
-    run: RunLike = None,
+    folder: FolderLike = None,
     progress: bool = True,
 ) -> Instruction:
     """An `Instruction`: decodability by layer and accuracy, with and without the tasks' instructions.
@@ -94,7 +96,7 @@ def with_instruction(
         layers: those that are read, the first of which is the control; all of them if None.
         seed: every draw.
         plain: what the prompts without instruction gave, where that was measured already with the same arguments.
-        run: a folder that keeps finished work.
+        folder: a folder that keeps finished work.
         progress: Show a progress bar (only on a terminal or in a notebook).
 
     Raises:
@@ -106,12 +108,14 @@ def with_instruction(
     """
     members = tasks_of(tasks)
     instructed = [one.instructed() if not _told(one) else one for one in members]
-    bare = [one.but(template=_bare(one)) for one in members]
+    bare = [one.replace(template=_bare(one)) for one in members]
     layers = None if layers is None else sorted({0, *layers})
     options = dict(shots=tuple(shots), n=n, queries=queries, k=k, layers=layers, seed=seed, progress=progress)
     if plain is None:
-        plain = encoding_against_accuracy(model, bare, run=inside(run, CONDITIONS[0]), **options)
-    return Instruction(plain, encoding_against_accuracy(model, instructed, run=inside(run, CONDITIONS[1]), **options))
+        plain = encoding_against_accuracy(model, bare, folder=inside(folder, CONDITIONS[0]), **options)
+    return Instruction(
+        plain, encoding_against_accuracy(model, instructed, folder=inside(folder, CONDITIONS[1]), **options)
+    )
 
 
 def _told(task: Task) -> bool:

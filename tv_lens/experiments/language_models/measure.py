@@ -20,7 +20,8 @@ from tv_lens.experiments.language_models.steering import steer
 from tv_lens.experiments.records import model_card, versions
 from tv_lens.experiments.stages import Clock, Say
 from tv_lens.model.hooked_model import HookedModel, load
-from tv_lens.storage.run_folder import RunLike, inside
+from tv_lens.renamed import renamed_keywords
+from tv_lens.storage.run_folder import FolderLike, inside
 from tv_lens.tasks.definition import Task
 
 FAMILIES = ("pos", "bitwise")
@@ -81,6 +82,7 @@ def size_called(name: str, finetune: int | None = None) -> PaperSize:
     return SIZES[name] if finetune is None else replace(SIZES[name], finetune=finetune)
 
 
+@renamed_keywords(run="folder=")
 def paper(
     model: HookedModel | str | os.PathLike[str],
     *,
@@ -90,7 +92,7 @@ def paper(
     others: Sequence[str] = (),
     seed: int = 0,
     loading: Mapping[str, Any] | None = None,
-    run: RunLike = None,
+    folder: FolderLike = None,
     say: Say | None = None,
     progress: bool = True,
 ) -> PaperResult:
@@ -104,7 +106,7 @@ def paper(
         others: further models or checkpoints to measure the same way.
         seed: every draw.
         loading: further arguments of `tv.load`.
-        run: a folder that keeps finished work; asked again, only the rest is run.
+        folder: a folder that keeps finished work; asked again, only the rest is run.
         say: is told in one line what is being done.
         progress: Show a progress bar (only on a terminal or in a notebook).
 
@@ -121,7 +123,7 @@ def paper(
     clock = Clock(say)
     with clock.stage("loading", f"loading {getattr(model, 'name', model)}"):
         hooked = load(model, **(loading or {}))
-    experiments = _PaperRun(hooked, size, seed, run, clock, progress)
+    experiments = _PaperRun(hooked, size, seed, folder, clock, progress)
     for name, tasks in members.items():
         experiments.measure(name, tasks)
     left_out = {}
@@ -135,7 +137,12 @@ def paper(
         with clock.stage("models", f"the same on {', '.join(others)}"):
             options = experiments.reading | dict(queries=size.queries)
             experiments.results["comparison"] = across_models(
-                [hooked, *others], members, shots=size.shots, loading=loading, run=inside(run, "models"), **options
+                [hooked, *others],
+                members,
+                shots=size.shots,
+                loading=loading,
+                folder=inside(folder, "models"),
+                **options,
             )
     else:
         left_out["checkpoints and models (Figs. 5, 6, 21, 22)"] = (
@@ -171,7 +178,7 @@ class _PaperRun:
     model: HookedModel
     size: PaperSize
     seed: int
-    run: RunLike
+    folder: FolderLike
     clock: Clock
     progress: bool
     results: dict[str, Any] = field(
@@ -189,10 +196,10 @@ class _PaperRun:
 
     def measure(self, name: str, tasks: Sequence[Task]) -> None:
         """Experiments 1, 2, 3 and 5."""
-        size, run, shots = self.size, inside(self.run, name), self.size.shots
+        size, folder, shots = self.size, inside(self.folder, name), self.size.shots
         with self.clock.stage("encoding", f"{name}: decodability at {', '.join(map(str, shots))} shots"):
             encoding = task_encoding(
-                self.model, tasks, shots=shots, maps=size.maps, run=inside(run, "encoding"), **self.reading
+                self.model, tasks, shots=shots, maps=size.maps, folder=inside(folder, "encoding"), **self.reading
             )
         with self.clock.stage("accuracy", f"{name}: answers of {size.queries} test prompts per task and shot count"):
             prediction = encoding_against_accuracy(
@@ -201,7 +208,7 @@ class _PaperRun:
                 shots=shots,
                 queries=size.queries,
                 found=encoding.decodability,
-                run=inside(run, "prediction"),
+                folder=inside(folder, "prediction"),
                 **self.reading,
             )
         usual = 4 if 4 in shots else shots[-1]
@@ -216,7 +223,7 @@ class _PaperRun:
                 contexts=size.contexts,
                 replicates=size.replicates,
                 seed=self.seed,
-                run=inside(run, "steering"),
+                folder=inside(folder, "steering"),
                 progress=self.progress,
             )
         with self.clock.stage("instruction", f"{name}: the same prompts with an instruction, {usual} shots"):
@@ -226,7 +233,7 @@ class _PaperRun:
                 shots=(usual,),
                 queries=size.queries,
                 plain=prediction.at_shots(usual),
-                run=inside(run, "instruction"),
+                folder=inside(folder, "instruction"),
                 **self.reading,
             )
         for key, one in dict(encoding=encoding, prediction=prediction, steering=steering, instruction=told).items():
@@ -252,7 +259,7 @@ class _PaperRun:
                     pretrained=self.results["prediction"][name].at_shots(shots),
                     queries=self.size.queries,
                     loading=loading,
-                    run=inside(self.run, name, "finetuning"),
+                    folder=inside(self.folder, name, "finetuning"),
                     **self.reading,
                 )
 

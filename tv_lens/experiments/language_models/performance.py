@@ -13,9 +13,10 @@ from tv_lens.metrics import exact_match, info_of
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.patching.scoring import score
 from tv_lens.progress import progress as progress_bar
+from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
 from tv_lens.storage.configuration import model_described
-from tv_lens.storage.run_folder import RunLike, shards
+from tv_lens.storage.run_folder import FolderLike, shards
 from tv_lens.task_vectors.representations import Tasks, classes_of
 from tv_lens.tasks.definition import Task
 from tv_lens.tasks.templates import Template
@@ -30,6 +31,7 @@ def tasks_of(tasks: Tasks) -> list[Task]:
     return list(classes_of(tasks, null=False)[0].values())
 
 
+@renamed_keywords(run="folder=")
 def accuracies(
     model: HookedModel,
     tasks: Tasks,
@@ -39,7 +41,7 @@ def accuracies(
     seed: int = 0,
     split: str = "test",
     template: Template | None = None,
-    run: RunLike = None,
+    folder: FolderLike = None,
     progress: bool = True,
 ) -> Sweep:
     """A Sweep `example x task x shots` of greedy exact match of whole answers.
@@ -53,7 +55,7 @@ def accuracies(
         seed: the draw.
         split: where queries come from.
         template: instead of the tasks' own.
-        run: a folder that keeps each task's answers, so that a killed measurement continues there.
+        folder: a folder that keeps each task's answers, so that a killed measurement continues there.
         progress: Show a progress bar (only on a terminal or in a notebook).
     """
     shots, members = ((shots,) if isinstance(shots, int) else tuple(shots)), tasks_of(tasks)
@@ -68,7 +70,7 @@ def accuracies(
         "split": split,
         "template": [(template or one.template).to_dict() for one in members],
     }
-    with shards(run, verb="accuracies", config=config, total=len(cells)) as kept:
+    with shards(folder, verb="accuracies", config=config, total=len(cells)) as kept:
         with progress_bar("accuracy", len(cells), "cells", progress, done=len(kept.done)) as bar:
             for i in kept.pending():
                 one, count = cells[i]

@@ -13,8 +13,9 @@ from jaxtyping import Float
 from tv_lens.errors import InvalidArgument, unknown
 from tv_lens.experiments.language_models.performance import accuracies, tasks_of
 from tv_lens.model.hooked_model import HookedModel
+from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
-from tv_lens.storage.run_folder import RunLike, inside
+from tv_lens.storage.run_folder import FolderLike, inside
 from tv_lens.task_vectors.decodability import CHARACTERS, TOKENS, Decodability, decodability
 from tv_lens.task_vectors.representations import Tasks
 from tv_lens.tasks.templates import Template
@@ -180,6 +181,7 @@ class Prediction:
         )
 
 
+@renamed_keywords(run="folder=")
 def encoding_against_accuracy(
     model: HookedModel,
     tasks: Tasks,
@@ -193,7 +195,7 @@ def encoding_against_accuracy(
     seed: int = 0,
     template: Template | None = None,
     found: Decodability | None = None,
-    run: RunLike = None,
+    folder: FolderLike = None,
     progress: bool = True,
 ) -> Prediction:
     """A `Prediction`: decodability at one layer beside greedy exact match, over tasks and shot counts.
@@ -210,7 +212,7 @@ def encoding_against_accuracy(
         seed: every draw.
         template: instead of the tasks' own.
         found: decodability that was measured already, with these tasks and shots.
-        run: a folder that keeps finished work.
+        folder: a folder that keeps finished work.
         progress: Show a progress bar (only on a terminal or in a notebook).
 
     Source:
@@ -235,7 +237,7 @@ def encoding_against_accuracy(
             layers=wanted,
             seed=seed,
             template=template,
-            run=inside(run, "decodability"),
+            folder=inside(folder, "decodability"),
             progress=progress,
         )
     known = found.sweep.values["layer"].values.tolist()
@@ -248,7 +250,7 @@ def encoding_against_accuracy(
         queries=queries,
         seed=seed,
         template=template,
-        run=inside(run, "accuracy"),
+        folder=inside(folder, "accuracy"),
         progress=progress,
     )
     return Prediction(found, answered, found.best_layer() if layer is None else layer)

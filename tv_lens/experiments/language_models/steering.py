@@ -19,10 +19,11 @@ from tv_lens.intervention import Replace
 from tv_lens.metrics import exact_match, info_of
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.progress import progress as progress_bar
+from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
 from tv_lens.rows.engine import PlacedEdit, Row, run_rows
 from tv_lens.storage.configuration import model_described
-from tv_lens.storage.run_folder import RunLike, shards
+from tv_lens.storage.run_folder import FolderLike, shards
 from tv_lens.task_vectors.representations import Tasks
 from tv_lens.task_vectors.residual_mean import ResidualMean
 from tv_lens.task_vectors.vector import TaskVector
@@ -96,6 +97,7 @@ def plot_steering(result: Steering, *, title: str | None = None, height: int = 4
     return plot(found, kind="lines", title=title or "Effect of steering", height=height)
 
 
+@renamed_keywords(run="folder=")
 def steer(
     model: HookedModel,
     tasks: Tasks,
@@ -108,7 +110,7 @@ def steer(
     null: Task | None = None,
     seed: int = 0,
     template: Template | None = None,
-    run: RunLike = None,
+    folder: FolderLike = None,
     progress: bool = True,
 ) -> Steering:
     """A `Steering`: exact match of few-shot prompts whose last token is replaced, by layer, with controls.
@@ -127,7 +129,7 @@ def steer(
         null: a Null task of your own.
         seed: every draw.
         template: instead of the tasks' own.
-        run: a folder that keeps each replicate of each task.
+        folder: a folder that keeps each replicate of each task.
         progress: Show a progress bar (only on a terminal or in a notebook).
 
     Source:
@@ -153,7 +155,7 @@ def steer(
         "replicates": replicates,
         "template": [(template or one.template).to_dict() for one in members],
     }
-    with shards(run, verb="steer", config=config, total=replicates) as kept:
+    with shards(folder, verb="steer", config=config, total=replicates) as kept:
         with progress_bar(
             "steering", replicates * len(members), "tasks", progress, len(kept.done) * len(members)
         ) as bar:
@@ -219,7 +221,7 @@ def steered_exact_match(
             base.append([*row, *answer[:j]])
             ends.append(number)
     found = run_rows(
-        model, TokenBatch.from_lists(base), rows, _TopIs(torch.tensor(asked)), who="steering", show_progress=progress
+        model, TokenBatch.from_lists(base), rows, _TopIs(torch.tensor(asked)), who="steering", progress=progress
     ).values.view(len(base), len(edits) + 1)
     exact = torch.ones(len(prompts), len(edits) + 1)
     for number, right in zip(ends, found):

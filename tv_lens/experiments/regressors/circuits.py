@@ -21,6 +21,7 @@ from tv_lens.experiments.regressors.patches import described, family_of
 from tv_lens.lab.latent_task import latent_tasks
 from tv_lens.lab.regressor import Regressor
 from tv_lens.metrics import Answers, metric, squared_error
+from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep, concat
 
 
@@ -133,6 +134,7 @@ class LatentCircuits:
         return "\n".join(lines)
 
 
+@renamed_keywords(random="n_random=", positions="pos=")
 def latent_circuits(
     regressor: Regressor,
     *,
@@ -143,9 +145,9 @@ def latent_circuits(
     n: int = 64,
     held_out: int = 64,
     method: ExactEdges | ACDC | Estimate | None = None,
-    positions: str = "kinds",
+    pos: str = "kinds",
     sizes: Sequence[int] | None = None,
-    random: int = 3,
+    n_random: int = 3,
     seed: int = 0,
     progress: bool = True,
 ) -> LatentCircuits:
@@ -166,9 +168,9 @@ def latent_circuits(
         held_out: test episodes of each task that circuits are tried on.
         method: `EAPIG(recheck=20)` if None: squared errors have heavy tails, so that many episodes with an estimate
             rank edges better than few with `ExactEdges()` in the same time.
-        positions: where edges are distinguished; "kinds" is inputs, answers, and the input that is asked for.
+        pos: where edges are distinguished; "kinds" is inputs, answers, and the input that is asked for.
         sizes: numbers of edges of the curves, beside `edges` and all of them; the contrast's own choice if None.
-        random: random circuits of each size and kind.
+        n_random: random circuits of each size and kind.
         seed: every draw.
         progress: Show a progress bar (only on a terminal or in a notebook).
 
@@ -197,7 +199,7 @@ def latent_circuits(
             **edits[task.label],
             metric=negative_squared_error,
             method=method,
-            positions=positions,
+            pos=pos,
             seed=seed,
             progress=progress,
         )
@@ -214,7 +216,7 @@ def latent_circuits(
             scores[task.name],
             contrast.prompts(task, shots, held_out, seed, "test"),
             sizes=sorted({edges, most} | asked),
-            n_random=random,
+            n_random=n_random,
             seed=seed,
             progress=progress,
         )
@@ -231,8 +233,8 @@ def latent_circuits(
         "shots": shots,
         "n": n,
         "held_out": held_out,
-        "positions": positions,
-        "random": random,
+        "pos": pos,
+        "n_random": n_random,
         "seed": seed,
     }
     circuits = {name: one.top(edges).prune() for name, one in scores.items()}

@@ -18,6 +18,7 @@ from tv_lens.lab.families import Episodes, Family
 from tv_lens.lab.latent_task import LatentTask, latent_tasks
 from tv_lens.lab.regressor import Regressor
 from tv_lens.progress import progress as progress_bar
+from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
 from tv_lens.site import Site
 
@@ -28,10 +29,11 @@ UNITS = "squared units of y"
 SIGN = "above 0: the loss is higher with the patch (it hurts); 0: no effect; below 0: it helps"
 
 
+@renamed_keywords(positions="pos=")
 def patch_matrix(
     regressor: Regressor,
     *,
-    positions: Sequence[str] = POSITIONS,
+    pos: Sequence[str] = POSITIONS,
     modes: Sequence[str] = MODES,
     layers: Sequence[int] | None = None,
     scored: Sequence[str] = SCORED,
@@ -49,7 +51,7 @@ def patch_matrix(
 
     Args:
         regressor: a network with its family.
-        positions: "x", every input; "y", every answer; "last", the input that is asked for at the end.
+        pos: "x", every input; "y", every answer; "last", the input that is asked for at the end.
         modes: "replace" puts the mean in the stream's place; "add" adds it; "add-difference" adds what tells it from
             the mean over all tasks.
         layers: after which the patch is made; all of them if None. A patch of answers after the last layer does
@@ -76,7 +78,7 @@ def patch_matrix(
     family = family_of(regressor)
     layers = list(range(regressor.n_layers)) if layers is None else [int(layer) for layer in layers]
     for what, given, known in (
-        ("position of an episode", positions, POSITIONS),
+        ("position of an episode", pos, POSITIONS),
         ("way of patching", modes, MODES),
         ("loss", scored, SCORED),
         ("layer", layers, range(regressor.n_layers)),
@@ -94,8 +96,8 @@ def patch_matrix(
     means = class_means(regressor, tasks, layers, contexts, seed)
 
     # 2. every patch, as a branch of the target task's episodes
-    patches = [_Patch(*labels) for labels in np.ndindex(len(tasks), len(positions), len(modes), len(layers))]
-    branches = [one.branch(regressor, means, positions, modes, layers) for one in patches]
+    patches = [_Patch(*labels) for labels in np.ndindex(len(tasks), len(pos), len(modes), len(layers))]
+    branches = [one.branch(regressor, means, pos, modes, layers) for one in patches]
     changes, untouched = [], []
     with progress_bar("patch matrix", len(tasks) * n * len(branches), "patched episodes", progress) as bar:
         for task in tasks:
@@ -105,7 +107,7 @@ def patch_matrix(
             )
             losses = losses_of(found, episodes, scored)
             untouched.append(losses[0])
-            changes.append((losses[1:] - losses[0]).unflatten(0, (len(tasks), len(positions), len(modes), len(layers))))
+            changes.append((losses[1:] - losses[0]).unflatten(0, (len(tasks), len(pos), len(modes), len(layers))))
 
     # 3. the labelled result
     dims = ("example", "source", "target", "position", "mode", "layer", "scored")
@@ -114,7 +116,7 @@ def patch_matrix(
     coords = {
         "source": names,
         "target": names,
-        "position": list(positions),
+        "position": list(pos),
         "mode": list(modes),
         "layer": layers,
         "scored": list(scored),

@@ -15,10 +15,11 @@ from tv_lens.experiments.task_survey.result import TaskSurvey, lifts, unbeaten
 from tv_lens.experiments.vector_circuits.task_circuit import TaskCircuit, circuit_of_task
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.patching.activations import patch
+from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
 from tv_lens.site import sites
 from tv_lens.storage.configuration import model_described
-from tv_lens.storage.run_folder import RunLike, inside, whole
+from tv_lens.storage.run_folder import FolderLike, inside, whole
 from tv_lens.task_vectors.decodability import Decodability, decodability
 from tv_lens.task_vectors.evaluation import evaluate
 from tv_lens.task_vectors.maps import RepresentationMap, representation_map
@@ -30,6 +31,7 @@ from tv_lens.tasks.definition import Task
 from tv_lens.tasks.templates import Template
 
 
+@renamed_keywords(random_vectors="n_random=")
 @dataclass(frozen=True)
 class SurveySize:
     """How much of everything `survey` runs. More prompts make intervals narrower, more layers the curves finer.
@@ -40,7 +42,7 @@ class SurveySize:
         dev: development queries that the vector's layer is chosen on.
         layer_step: every how many-th layer a vector is tried at.
         queries: test queries per task and condition; all of a test split that has fewer.
-        random_vectors: norm-matched random vectors.
+        n_random: norm-matched random vectors.
         td_prompts: prompts per task whose neighbours are looked at.
         td_shots: the shot counts of decodability; those above the survey's own shots are left out.
         map_shots: demonstrations in the prompts of the map, at most the survey's own shots.
@@ -56,7 +58,7 @@ class SurveySize:
     dev: int = 40
     layer_step: int = 1
     queries: int = 100
-    random_vectors: int = 3
+    n_random: int = 3
     td_prompts: int = 100
     td_shots: tuple[int, ...] = (0, 1, 4, 10)
     map_shots: int = 4
@@ -72,7 +74,7 @@ class SurveySize:
             dev=1,
             layer_step=1,
             queries=2,
-            random_vectors=1,
+            n_random=1,
             td_prompts=11,
             patch_pairs=1,
             patch_shots=2,
@@ -87,7 +89,7 @@ class SurveySize:
 
 # On one CPU thread and a model of 135M parameters, four tasks take about three minutes, six, and twenty.
 SIZES = {
-    "demo": SurveySize("demo", contexts=8, dev=16, queries=20, random_vectors=2, td_prompts=15, td_shots=(0, 1, 4),
+    "demo": SurveySize("demo", contexts=8, dev=16, queries=20, n_random=2, td_prompts=15, td_shots=(0, 1, 4),
                      map_shots=1, patch_pairs=3, patch_shots=2, patch_layer_step=3),
     "standard": SurveySize("standard", contexts=30, dev=30, td_prompts=40, td_shots=(0, 1, 4), patch_pairs=4,
                          patch_shots=3, patch_layer_step=2, circuit_queries=8, circuit_screen=400),
@@ -95,6 +97,7 @@ SIZES = {
 }  # fmt: skip
 
 
+@renamed_keywords(run="folder=")
 def survey(
     model: HookedModel,
     tasks: Tasks,
@@ -106,7 +109,7 @@ def survey(
     template: Template | None = None,
     matched: Tasks | None = None,
     say: Say | None = None,
-    run: RunLike = None,
+    folder: FolderLike = None,
     progress: bool = True,
 ) -> TaskSurvey:
     """Where each task is encoded in a model, the vector that carries it, and what patching it does.
@@ -122,7 +125,7 @@ def survey(
         matched: tasks over the same inputs (`tv.tasks.family("verbs")`), whose decodability is read beside that of
             `tasks`: there the queries alone give no task away.
         say: is told in one line what is being done, as each stage begins.
-        run: a folder that keeps what every stage has finished, so that a killed survey continues there.
+        folder: a folder that keeps what every stage has finished, so that a killed survey continues there.
         progress: Show a progress bar (only on a terminal or in a notebook).
 
     Returns:
@@ -155,8 +158,8 @@ def survey(
         "seed": seed,
         "template": template,
     }
-    with whole(run, verb="survey", config=config):
-        stages = _Stages(model, named, shots, size, seed, template, Clock(say), run, progress)
+    with whole(folder, verb="survey", config=config):
+        stages = _Stages(model, named, shots, size, seed, template, Clock(say), folder, progress)
         return _measure(stages, asked, twins)
 
 
@@ -179,7 +182,7 @@ def _measure(stages: _Stages, asked: dict[str, str | None], twins: list[Task] | 
     order = sorted(named, key=lambda name: (bool(unbeaten(lifted[name])), -lifted[name]["zero-shot"]["mean"]))
     with stages.clock.stage("patching", f"patching {counted(size.patch_pairs, 'pair')} of prompts, layer by token"):
         patched, skipped = _patched(
-            model, [named[name] for name in order], size, stages.template, stages.seed, stages.progress, stages.run
+            model, [named[name] for name in order], size, stages.template, stages.seed, stages.progress, stages.folder
         )
 
     # 6. which edges read the best vector
@@ -271,7 +274,7 @@ class _Stages:
     seed: int
     template: Template | None
     clock: Clock
-    run: RunLike
+    folder: FolderLike
     progress: bool
 
     @property
@@ -296,7 +299,7 @@ class _Stages:
             "dev": size.dev,
             "td_prompts": size.td_prompts,
             "td_shots": list(self.td_shots),
-            "random_vectors": size.random_vectors,
+            "n_random": size.n_random,
         }
 
     def vectors(self) -> tuple[dict[str, Mapping[int, TaskVector]], dict[str, TaskVector]]:
@@ -312,7 +315,7 @@ class _Stages:
             )
             with self.clock.stage("vectors", words):
                 candidates[name] = method.at_layers(
-                    self.model, task, run=inside(self.run, f"{name} contexts"), **self.options
+                    self.model, task, folder=inside(self.folder, f"{name} contexts"), **self.options
                 )
                 selection = layer_sweep(
                     self.model,
@@ -320,7 +323,7 @@ class _Stages:
                     candidates[name],
                     template=template or task.template,
                     n=size.dev,
-                    run=inside(self.run, f"{name} layers"),
+                    folder=inside(self.folder, f"{name} layers"),
                     **self.options,
                 )
                 chosen[name] = replace(candidates[name][selection.provenance["chosen"]], selection=selection)
@@ -346,9 +349,9 @@ class _Stages:
                     n=self.size.queries,
                     shots=self.shots,
                     other=other,
-                    random_seeds=self.size.random_vectors,
+                    n_random=self.size.n_random,
                     template=self.template,
-                    run=inside(self.run, f"{name} evaluation"),
+                    folder=inside(self.folder, f"{name} evaluation"),
                     **self.options,
                 )
         return found
@@ -359,7 +362,9 @@ class _Stages:
         read = dict(n=size.td_prompts, template=self.template, **self.options)
         words = f"decodability of the tasks at {listed(self.td_shots)} shots, every layer"
         with self.clock.stage("decodability", words):
-            encoded = decodability(self.model, tasks, shots=self.td_shots, run=inside(self.run, "decodability"), **read)
+            encoded = decodability(
+                self.model, tasks, shots=self.td_shots, folder=inside(self.folder, "decodability"), **read
+            )
         if twins is not None:
             names = listed([task.name for task in twins])
             with self.clock.stage("decodability", f"decodability of tasks over the same inputs ({names})"):
@@ -367,13 +372,18 @@ class _Stages:
                     self.model,
                     twins,
                     shots=self.td_shots,
-                    run=inside(self.run, "decodability of matched tasks"),
+                    folder=inside(self.folder, "decodability of matched tasks"),
                     **read,
                 )
         layer = encoded.best_layer()
         with self.clock.stage("map", f"a map of the prompts at layer {layer}"):
             drawn = representation_map(
-                self.model, tasks, layer, shots=min(size.map_shots, self.shots), run=inside(self.run, "map"), **read
+                self.model,
+                tasks,
+                layer,
+                shots=min(size.map_shots, self.shots),
+                folder=inside(self.folder, "map"),
+                **read,
             )
         return encoded, matched, drawn
 
@@ -392,7 +402,7 @@ def _patched(
     template: Template | None,
     seed: int,
     progress: bool,
-    run: RunLike = None,
+    folder: FolderLike = None,
 ) -> tuple[Sweep | None, dict[str, str]]:
     """The patching sweep of the first task whose prompts line up token by token, and why others were passed over."""
     layers = list(range(size.patch_layer_step - 1, model.n_layers, size.patch_layer_step))
@@ -411,7 +421,7 @@ def _patched(
                 pairs,
                 sites("resid_post", layer=layers),
                 over=("layer", "pos"),
-                run=inside(run, f"{task.name} patching"),
+                folder=inside(folder, f"{task.name} patching"),
                 progress=progress,
             )
             return swept, skipped
@@ -438,7 +448,7 @@ def _decoded(
             vector,
             n=size.circuit_queries,
             held_out=3 * size.circuit_queries // 2,
-            random=2,
+            n_random=2,
             screen=size.circuit_screen,
             template=template,
             **options,

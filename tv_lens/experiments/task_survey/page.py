@@ -349,7 +349,7 @@ def _measured(result: TaskSurvey) -> list[Any]:
         f"- **Layer**: the one with the highest first-token accuracy on up to {asked['dev']} development queries, "
         "ties by log-probability.\n"
         f"- **Test**: up to {asked['queries']} queries of the test pairs. Train, development and test share no pair "
-        f"and no input. The random vector's accuracy is the mean over {asked['random_vectors']} draws.\n"
+        f"and no input. The random vector's accuracy is the mean over {asked['n_random']} draws.\n"
         f"- **Decodability** (Han et al. 2025): {made['n']} prompts per task, {made['k']} nearest neighbours by "
         f"{made['distance']} distance, leave one out; ties: {made['ties']}.\n"
         "- **Intervals**: 95% percentile bootstrap over examples, 1000 resamples.\n"
@@ -364,7 +364,7 @@ def _measured(result: TaskSurvey) -> list[Any]:
         rows += [
             (
                 "patching",
-                f"{result.patching.n} pairs, {how['rows']} patched runs, plan “{how['plan']}”, "
+                f"{result.patching.n} pairs, {how['rows']} patched runs, engine “{how['engine']}”, "
                 f"{how['seconds']:.0f} s{redrawn}",
             )
         ]

@@ -19,7 +19,7 @@ from tv_lens.experiments.stages import Clock
 from tv_lens.experiments.training.result import Emergence
 from tv_lens.lab.regressor import Regressor
 from tv_lens.results.sweep import Sweep
-from tv_lens.storage.run_folder import RunLike, inside, shards
+from tv_lens.storage.run_folder import FolderLike, inside, shards
 
 PATCHED = dict(position="y", mode="add-difference", scored="sequence")  # the way of patching that is told
 _EARLY, _MIDDLE = 0.1, 0.5  # shares of the rise of mean decodability over training
@@ -70,9 +70,9 @@ def causes(
     *,
     n: int,
     circuits: int,
-    draw: int,
+    seed: int,
     config: Mapping[str, Any],
-    run: RunLike,
+    folder: FolderLike,
     clock: Clock,
     progress: bool,
 ) -> dict[str, Any]:
@@ -85,9 +85,9 @@ def causes(
         load: the network after a step.
         n: episodes of each task that are patched; 0 leaves patching and ablation out.
         circuits: episodes of each task that edges are measured on; 0 leaves circuits out.
-        draw: the episodes.
+        seed: the episodes.
         config: what the run's folder is told.
-        run: a folder that keeps patching and ablation.
+        folder: a folder that keeps patching and ablation.
         clock: keeps the time.
         progress: Show a progress bar (only on a terminal or in a notebook).
     """
@@ -99,19 +99,19 @@ def causes(
     ablated: dict[int, Sweep] = {}
     found: dict[int, LatentCircuits] = {}
     decoding: dict[int, LatentCircuits] = {}
-    options = dict(seed=draw, progress=progress)
+    options = dict(seed=seed, progress=progress)
     for step in patching:
         held = {**config, "step": step, "n": n}
         with clock.stage("patching", f"step {step}: patching each task's mean into each task's episodes"):
             patched[step] = _kept(
-                inside(run, f"patching {step}"),
+                inside(folder, f"patching {step}"),
                 "patch_matrix",
                 held,
                 partial(patch_matrix, networks[step], n=n, contexts=4 * n, **options),
             )
         with clock.stage("heads", f"step {step}: taking out each head"):
             ablated[step] = _kept(
-                inside(run, f"heads {step}"),
+                inside(folder, f"heads {step}"),
                 "head_ablation",
                 held,
                 partial(head_ablation, networks[step], n=n, contexts=4 * n, **options),
@@ -134,12 +134,12 @@ def causes(
     }
 
 
-def _kept(run: RunLike, verb: str, config: Mapping[str, Any], make: Callable[[], Sweep]) -> Sweep:
+def _kept(folder: FolderLike, verb: str, config: Mapping[str, Any], make: Callable[[], Sweep]) -> Sweep:
     """A sweep that a folder keeps as one shard: the file that `Sweep.save` writes."""
-    if run is None:
+    if folder is None:
         return make()
-    with tempfile.TemporaryDirectory() as folder, shards(run, verb=verb, config=config, total=1) as kept:
-        path = Path(folder) / "sweep.npz"
+    with tempfile.TemporaryDirectory() as scratch, shards(folder, verb=verb, config=config, total=1) as kept:
+        path = Path(scratch) / "sweep.npz"
         for i in kept.pending():
             kept.put(i, {"sweep": np.frombuffer(make().save(path).read_bytes(), np.uint8)})
         path.write_bytes(kept.get(0)["sweep"].tobytes())

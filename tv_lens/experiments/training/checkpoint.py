@@ -197,7 +197,7 @@ def _read(regressor: Regressor, episodes: Episodes, shots: Sequence[int]) -> Flo
     """The residual stream at the x-token after so many examples, and at the y-token that is the last of them."""
     sites = [Site("resid_post", layer) for layer in range(regressor.n_layers)]
     positions = [at for count in shots for at in (2 * count, 2 * count - 1)]  # in the order of TOKENS
-    found = regressor.capture(regressor.encode(episodes), sites, positions=positions)
+    found = regressor.capture(regressor.encode(episodes), sites, pos=positions)
     stream = torch.stack([found[site] for site in found], dim=2)  # point position layer d
     return stream.unflatten(1, (len(shots), len(TOKENS)))
 

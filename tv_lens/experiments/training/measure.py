@@ -25,7 +25,7 @@ from tv_lens.lab.regressor import Regressor
 from tv_lens.progress import progress as progress_bar
 from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
-from tv_lens.storage.run_folder import RunLike, inside, shards
+from tv_lens.storage.run_folder import FolderLike, inside, shards
 from tv_lens.task_vectors.neighbours import TIE_RULE
 
 
@@ -69,14 +69,14 @@ SIZES = {
 }  # fmt: skip
 
 
-@renamed_keywords(source="network=")
+@renamed_keywords(source="network=", draw="seed= (and network_seed= for the network's)", run="folder=")
 def emergence(
     network: str | os.PathLike[str],
     *,
-    seed: int = 0,
+    network_seed: int = 0,
     size: EmergenceSize | str = "laptop",
-    draw: int = 0,
-    run: RunLike = None,
+    seed: int = 0,
+    folder: FolderLike = None,
     device: str | torch.device | None = None,
     say: Say | None = None,
     progress: bool = True,
@@ -85,10 +85,10 @@ def emergence(
 
     Args:
         network: the name of an embedded one, such as "bases4", or the folder of a training run, finished or not.
-        seed: which network of that name.
+        network_seed: which network of that name.
         size: "tiny" (seconds), "laptop" (minutes for an embedded run), "full", or one's own.
-        draw: the episodes that are measured on; the same at every checkpoint.
-        run: a folder that keeps each checkpoint's measurements, patching and ablation, so that a killed measurement
+        seed: the episodes that are measured on; the same at every checkpoint.
+        folder: a folder that keeps each checkpoint's measurements, patching and ablation, so that a killed measurement
             continues there; circuits are found anew.
         device: a GPU if there is one.
         say: is told in one line what is being done.
@@ -105,12 +105,12 @@ def emergence(
         in training and its position embedding never trained, so it is left out here.
 
     Example:
-        >>> found = emergence("bases4", seed=0)  # doctest: +SKIP
+        >>> found = emergence("bases4", network_seed=0)  # doctest: +SKIP
         >>> found.table()  # doctest: +SKIP
     """
     size = _size(size)
-    told = embedded.config(network, seed)
-    steps = _spread(embedded.steps(network, seed), size.checkpoints)
+    told = embedded.training_config(network, network_seed)
+    steps = _spread(embedded.checkpoint_steps(network, network_seed), size.checkpoints)
     clock = Clock(say)
     with clock.stage("references", f"{told.family.kind}: references on {size.n} episodes of each latent task"):
         episodes = CheckpointEpisodes.of(
@@ -121,13 +121,13 @@ def emergence(
             k=size.k,
             n_label_shuffles=size.n_label_shuffles,
             map_points=size.map_points,
-            seed=draw,
+            seed=seed,
         )
     config = {
         "training": told.to_json(),
-        "weights": [embedded.mark(network, seed, step) for step in steps],
+        "weights": [embedded.weights_sha256(network, network_seed, step) for step in steps],
         "steps": steps,
-        "draw": draw,
+        "draw": seed,
         "n": size.n,
         "train": size.probe_episodes,
         "shots": size.shots,
@@ -137,29 +137,29 @@ def emergence(
     }  # by old names: folders begun then go on
     with (
         clock.stage("checkpoints", f"{len(steps)} checkpoints up to step {steps[-1]}"),
-        shards(inside(run, "checkpoints"), verb="emergence", config=config, total=len(steps)) as kept,
+        shards(inside(folder, "checkpoints"), verb="emergence", config=config, total=len(steps)) as kept,
     ):
         with progress_bar("emergence", len(steps), "checkpoints", progress, len(kept.done)) as bar:
             for i in kept.pending():
-                kept.put(i, measured(embedded.load(network, seed, steps[i], device), episodes))
+                kept.put(i, measured(embedded.load(network, network_seed, steps[i], device), episodes))
                 bar.advance()
         arrays = [one.arrays for one in kept.all()]
-    model = _card(network, seed, told, embedded.mark(network, seed, steps[-1]))
+    model = _card(network, network_seed, told, embedded.weights_sha256(network, network_seed, steps[-1]))
     settings = {
         **asdict(size),
         "size": size.name,
-        "draw": draw,
+        "draw": seed,
         "read after": list(episodes.shots),
         "tokens": list(TOKENS),
     }
-    provenance = {"verb": "emergence", **model, "n": size.n, "draw": draw, **kept.provenance}
+    provenance = {"verb": "emergence", **model, "n": size.n, "draw": seed, **kept.provenance}
     with clock.stage("results", "putting the measurements together"):
         result = Emergence(
             model,
             told.family,
             settings,
             **_Labelled(episodes, steps, arrays, provenance).everything(),
-            log=embedded.log(network, seed),
+            log=embedded.training_log(network, network_seed),
             seconds=clock.seconds,
             versions=versions(),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -167,16 +167,16 @@ def emergence(
         result = replace(result, maps=_maps(result, episodes, arrays))
 
     def load(step: int) -> Regressor:
-        return embedded.load(network, seed, step, device)
+        return embedded.load(network, network_seed, step, device)
 
     found = causes(
         result,
         load,
         n=size.patch_episodes,
         circuits=size.circuits,
-        draw=draw,
+        seed=seed,
         config=config,
-        run=run,
+        folder=folder,
         clock=clock,
         progress=progress,
     )
@@ -210,7 +210,7 @@ def _spread(found: Sequence[int], most: int) -> tuple[int, ...]:
 
 
 def _card(network: str | os.PathLike[str], seed: int, told: Any, mark: str) -> dict[str, Any]:
-    trained, listed = told.network, embedded.runs()
+    trained, listed = told.network, embedded.networks()
     mine = listed[(listed.name == str(network)) & (listed.seed == seed)]
     name = f"{network}-{seed}" if len(mine) else os.path.basename(os.path.abspath(network))
     return {

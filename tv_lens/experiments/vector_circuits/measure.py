@@ -16,6 +16,7 @@ from tv_lens.experiments.stages import Say, named_tasks
 from tv_lens.experiments.vector_circuits.result import DecodingResult
 from tv_lens.experiments.vector_circuits.task_circuit import TaskCircuit, circuit_of_task
 from tv_lens.model.hooked_model import HookedModel
+from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
 from tv_lens.task_vectors.representations import Tasks
 from tv_lens.task_vectors.residual_mean import ResidualMean
@@ -24,6 +25,7 @@ from tv_lens.task_vectors.vector import TaskVector
 from tv_lens.tasks.templates import Template
 
 
+@renamed_keywords(random="n_random=")
 @dataclass(frozen=True)
 class CircuitSize:
     """How much of everything `decoding_circuits` runs.
@@ -35,7 +37,7 @@ class CircuitSize:
         layer_step: every how many-th layer a vector is tried at.
         n: development queries that the edges are measured on.
         held_out: test queries that the circuits are tried on.
-        random: random circuits of each size and kind.
+        n_random: random circuits of each size and kind.
     """
 
     name: str = "custom"
@@ -44,18 +46,18 @@ class CircuitSize:
     layer_step: int = 1
     n: int = 20
     held_out: int = 30
-    random: int = 3
+    n_random: int = 3
 
     def __post_init__(self) -> None:
-        for key in ("contexts", "dev", "layer_step", "n", "held_out", "random"):
+        for key in ("contexts", "dev", "layer_step", "n", "held_out", "n_random"):
             if getattr(self, key) < 1 + (key in ("n", "held_out")):
                 raise InvalidArgument(f"A circuit's {key} is too small.", got=getattr(self, key))
 
 
 CIRCUIT_SIZES = {
-    "demo": CircuitSize("demo", contexts=8, dev=12, layer_step=3, n=6, held_out=10, random=2),
+    "demo": CircuitSize("demo", contexts=8, dev=12, layer_step=3, n=6, held_out=10, n_random=2),
     "standard": CircuitSize("standard"),
-    "full": CircuitSize("full", contexts=100, dev=40, n=40, held_out=100, random=10),
+    "full": CircuitSize("full", contexts=100, dev=40, n=40, held_out=100, n_random=10),
 }
 
 
@@ -140,7 +142,7 @@ def decoding_circuits(
             edges=edges,
             n=size.n,
             held_out=size.held_out,
-            random=size.random,
+            n_random=size.n_random,
             template=template,
             **options,
         )
@@ -160,7 +162,7 @@ def decoding_circuits(
         "dev": size.dev,
         "n": size.n,
         "held_out": size.held_out,
-        "random": size.random,
+        "n_random": size.n_random,
     }
     return DecodingResult(
         model=model_card(model),

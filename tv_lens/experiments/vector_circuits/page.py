@@ -123,6 +123,6 @@ def _measured(result: DecodingResult) -> str:
         f"Vectors: mean residual stream of {asked['contexts']} prompts with {asked['shots']} demonstrations. Layer: tried "
         f"on {asked['dev']} development queries per task. Edges: exact effects on {asked['n']} development queries, by rows. "
         f"Circuits: tried on {asked['held_out']} test queries, or all of a smaller test split, which neither vectors nor "
-        f"edges have seen; {asked['random']} random circuits of each size and kind. Limits are 95% bootstrap intervals "
+        f"edges have seen; {asked['n_random']} random circuits of each size and kind. Limits are 95% bootstrap intervals "
         f"over queries. It took {result.seconds:.0f} seconds."
     )

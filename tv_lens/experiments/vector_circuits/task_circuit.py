@@ -93,7 +93,7 @@ def circuit_of_task(
     edges: int = 100,
     n: int = 20,
     held_out: int = 30,
-    random: int = 3,
+    n_random: int = 3,
     screen: int | None = None,
     seed: int = 0,
     template: Template | None = None,
@@ -108,7 +108,7 @@ def circuit_of_task(
         edges: how many of the strongest edges make the circuit.
         n: development queries; all of a smaller split.
         held_out: test queries; all of a smaller split.
-        random: random circuits of each size and kind.
+        n_random: random circuits of each size and kind.
         screen: measure only so many edges, the best by one gradient; all if None.
         seed: every draw.
         template: the text around the queries, instead of the task's own.
@@ -121,7 +121,7 @@ def circuit_of_task(
     found = scores.top(min(edges, len(scores.measured)))
     most = len(scores.measured)
     sizes: Sequence[int] = sorted({size for size in (*GRID, len(found), most) if size <= most})
-    curve = faithfulness(model, scores, test, sizes=sizes, n_random=random, seed=seed, progress=progress)
+    curve = faithfulness(model, scores, test, sizes=sizes, n_random=n_random, seed=seed, progress=progress)
     circuit = found.prune()
     return TaskCircuit(task.name, scores, circuit, curve, _patterns(model, circuit, vector, test[0].text))
 
