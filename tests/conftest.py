@@ -7,6 +7,8 @@ import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 from jaxtyping import install_import_hook
@@ -20,6 +22,30 @@ import tiny
 import tv_lens as tv
 
 torch.set_num_threads(1)  # two threads on two busy cores ran ten times slower
+
+
+def settings() -> dict[str, object]:
+    """What one test could leave to the next: settings of torch, and threads that still run."""
+    return {
+        "torch threads": torch.get_num_threads(),
+        "default dtype": torch.get_default_dtype(),
+        "default device": torch.get_default_device(),
+        "gradients": torch.is_grad_enabled(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "threads": {one.name for one in threading.enumerate() if one.is_alive() and not one.daemon},
+    }
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """Every test leaves settings and threads as it found them; the one that does not is the one that fails."""
+    before = settings()
+    yield
+    after = settings()
+    torch.set_num_threads(before["torch threads"])
+    torch.set_default_dtype(before["default dtype"])
+    torch.set_grad_enabled(before["gradients"])
+    assert after == before
 
 
 @pytest.fixture(scope="session")

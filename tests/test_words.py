@@ -1,0 +1,51 @@
+"""Plain words: phrases of a private dialect and names that have been replaced occur nowhere a reader looks."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+WHERE = ("tv_lens", "docs", "notebooks", "benchmarks", "tests", "README.md")
+# Where old names are named as such.
+ALLOWED = {
+    "tests/test_words.py",
+    "tests/words/test_renamed.py",
+    "tv_lens/renamed.py",
+}
+
+PHRASES = [
+    r"\bruns? [AB]\b", r"\btold apart\b", r"\btells? \w+ apart\b", r"\bdealt\b", r"\bhangs? on\b", r"\bis none of ours\b",
+    r"where somebody looks", r"where nobody (looks|says|knows|sees)", r"PAPER\.md", r"\bnewborn\b", r"\bonce a model\b",
+    r"\bborn\b", r"\bbirths?\b", r"\bone a (prompt|layer|model|position|task|row)\b", r"\ba number a (row|prompt)\b",
+]  # fmt: skip
+NAMES = [
+    r"\bneeds_company\b", r"\btell_halved\b", r"\btelling_when_full\b", r"\bhides\(", r"\bpacks\(model", r"\btokens_b\b",
+    r"\brow_(plan|walk|base|edits|shards)\b", r"\b(hook|row) plan\b", r"\bshow_progress\b", r"\bRunLike\b", r"\bPLANS\b",
+    r"\bLens(Result|Size)\b", r"\btv\.(lens|Run|Setting)\b", r"\btv-lens lens\b", r"\bpack-run\b", r"--run\b",
+    r"\brandom_(seeds|vectors)\b", r"\bgrad_at\b", r"\brun_[ab]\b", r"\blab\.(runs|steps|log|config)\(",
+]  # fmt: skip
+FILES = sorted(
+    path
+    for where in WHERE
+    for path in ([ROOT / where] if (ROOT / where).is_file() else (ROOT / where).rglob("*"))
+    if path.suffix in (".py", ".pyi", ".md", ".ipynb") and path.relative_to(ROOT).as_posix() not in ALLOWED
+)
+
+
+def test_there_is_something_to_read():
+    assert len(FILES) > 200
+
+
+@pytest.mark.parametrize("phrase", [*PHRASES, *NAMES])
+def test_nobody_meets(phrase):
+    pattern = re.compile(phrase)
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()[:100]}"
+        for path in FILES
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if pattern.search(line) and "renamed" not in line
+    ]
+    assert found == []
