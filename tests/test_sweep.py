@@ -345,7 +345,7 @@ def test_concat_refuses_what_does_not_fit():
     sweep = make()
     with pytest.raises(InvalidArgument, match="different metric"):
         concat([sweep, dataclasses.replace(sweep, metric="prob")], "task", ["a", "b"])
-    with pytest.raises(InvalidArgument, match="needs one label a sweep"):
+    with pytest.raises(InvalidArgument, match="needs one label per sweep"):
         concat([sweep, sweep], "task")
     with pytest.raises(InvalidArgument, match="other axes or coordinates differ"):
         concat([sweep, make(n=7)], "task", ["a", "b"])

@@ -1,7 +1,7 @@
-"""Token rows of different lengths in one rectangle, with the real last token of each row kept.
+"""Prompts of different lengths as one rectangle of token ids, with a mask that marks the real tokens.
 
-Positions mean what a person counts: 0 is the first *real* token of a row and -1 the last one, wherever the
-padding is.
+Positions are counted as a person counts them: 0 is the first *real* token of a row and -1 the last one, on
+whichever side the padding is.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from tv_lens.errors import EmptySelection, InvalidArgument, PositionError, Promp
 
 @dataclass(frozen=True, eq=False)
 class TokenBatch:
-    """Token ids with the mask that tells real tokens from padding.
+    """Token ids with a mask that is True for real tokens and False for padding.
 
-    Right padding is the default of `from_lists`: under causal attention no real token sees what comes after.
+    Right padding is the default of `from_lists`: under causal attention no real token sees what comes after it.
 
     Args:
-        ids: token ids; what stands under a False of the mask has no meaning.
-        mask: True for real tokens; in each row they are one unbroken run.
+        ids: token ids; those where the mask is False have no meaning.
+        mask: True for real tokens; in each row they stand side by side, without a gap.
 
     Example:
         >>> batch = TokenBatch.from_lists([[5, 6, 7], [8]], pad_id=0)
@@ -43,7 +43,7 @@ class TokenBatch:
             raise PromptError(
                 "A prompt has no tokens.",
                 got=f"{len(rows)} of {len(self)} rows are empty: {_few(rows)}",
-                allowed="at least one real token a row",
+                allowed="at least one real token per row",
                 do="leave these prompts out, or let the template prepend BOS (bos='always')",
             )
         torn = (self.last - self.first + 1) != lengths
@@ -52,7 +52,7 @@ class TokenBatch:
             raise InvalidArgument(
                 "The mask of a token batch has a hole.",
                 got=f"rows {_few(rows)} have padding between real tokens",
-                allowed="one unbroken run of real tokens a row",
+                allowed="one unbroken run of real tokens per row",
                 do="pad on one side only; TokenBatch.from_lists(rows, pad_id) does it",
             )
 
@@ -61,8 +61,8 @@ class TokenBatch:
         """A batch of these rows, padded to the longest.
 
         Args:
-            rows: token ids, one sequence a prompt.
-            pad_id: the id written where there is no token (0 if None: the mask is what counts).
+            rows: token ids, one sequence per prompt.
+            pad_id: the id for padding; None writes 0, since the mask alone decides what is real.
             side: where the padding goes, "right" or "left".
         """
         if side not in ("right", "left"):
@@ -105,7 +105,7 @@ class TokenBatch:
 
     @property
     def positions(self) -> Int[Tensor, "batch pos"]:
-        """Position ids for the model: each row's first real token is 0 (padding is 0 too)."""
+        """Position ids for the model: 0 at each row's first real token, and 0 for padding."""
         columns = torch.arange(self.width, device=self.ids.device)
         return (columns[None, :] - self.first[:, None]).clamp(min=0) * self.mask
 
@@ -118,7 +118,7 @@ class TokenBatch:
         """Column of position `pos` in each row, counted over real tokens.
 
         Args:
-            pos: from 0 at each row's first real token, or from -1 at its last.
+            pos: counted from 0 at each row's first real token, or back from -1 at its last.
 
         Raises:
             PositionError: `pos` lies beyond some prompt.
@@ -138,22 +138,22 @@ class TokenBatch:
         return self.first + pos if pos >= 0 else self.last + 1 + pos
 
     def select(self, rows: Sequence[int] | slice | Int[Tensor, " chosen"] | Bool[Tensor, " batch"]) -> TokenBatch:
-        """The batch of these rows, in this order, with columns that hold no real token any more cut off."""
+        """The batch of these rows, in this order, without the columns in which none of them has a real token."""
         chosen = rows if isinstance(rows, (slice, Tensor)) else torch.as_tensor(list(rows), dtype=torch.long)
         ids, mask = self.ids[chosen], self.mask[chosen]
         if ids.shape[0] == 0:
             raise EmptySelection("The selection leaves no prompts.", got="0 rows", allowed=f"1 to {len(self)} rows")
         used = torch.nonzero(mask.any(dim=0)).flatten()
-        keep = slice(int(used[0]), int(used[-1]) + 1)
-        return TokenBatch(ids[:, keep], mask[:, keep])
+        columns = slice(int(used[0]), int(used[-1]) + 1)
+        return TokenBatch(ids[:, columns], mask[:, columns])
 
     def rows_at(self, rows: slice) -> TokenBatch:
-        """The batch of neighbouring rows, at the full width."""
+        """The batch of a slice of the rows, with all columns."""
         return TokenBatch(self.ids[rows], self.mask[rows])
 
     def rows(self) -> list[list[int]]:
         """The real tokens of each row, without padding."""
-        return [row[keep].tolist() for row, keep in zip(self.ids, self.mask)]
+        return [row[real].tolist() for row, real in zip(self.ids, self.mask)]
 
     def to(self, device: str | torch.device) -> TokenBatch:
         """The same batch on another device."""

@@ -1,4 +1,4 @@
-"""What goes wrong, said to a person: what happened, what was got, what is allowed, what to do next.
+"""Errors, as messages to a person: what happened, which value was given, what is allowed, what to do next.
 
 Every error that tv_lens raises on purpose is a `TVLensError`, so one `except` catches them all. Each child also
 derives from the built-in exception a Python programmer would expect (`KeyError`, `ValueError`, ...).
@@ -11,11 +11,11 @@ from collections.abc import Iterable
 
 
 class TVLensError(Exception):
-    """An error with its parts kept apart, so that a notebook, a log and a test can each read them.
+    """An error whose parts are attributes, so that a notebook, a log and a test can each read them.
 
     Args:
         what: one sentence that says what went wrong.
-        got: the offending value, as the user would recognise it.
+        got: the value that was refused, as the user would recognise it.
         allowed: what would have been accepted.
         do: the next step.
     """
@@ -49,15 +49,15 @@ class SiteAbsent(SiteError):
 
 
 class SiteNotWritable(SiteError):
-    """The site can be read, but an edit there would be discarded by the model (law R9)."""
+    """The site can be read, but the model would discard an edit there, so none is attached."""
 
 
 class SiteNotReached(SiteError, RuntimeError):
-    """An attached intervention or capture did not run in a forward pass (law R2)."""
+    """An attached intervention or capture did not run in a forward pass; each must run in every one."""
 
 
 class DuplicateSite(SiteError):
-    """Two interventions at the same site in one call, without being stacked on purpose (law R7)."""
+    """Two interventions at the same site in one call, that are not stacked on purpose with `then`."""
 
 
 class ShapeMismatch(TVLensError, ValueError):
@@ -81,7 +81,7 @@ class TaskFileError(TVLensError, ValueError):
 
 
 class EmptySelection(TVLensError, ValueError):
-    """A selection, split or filter that leaves nothing, or less than was asked for."""
+    """A selection, split or filter that leaves nothing, or less than was requested."""
 
 
 class NonFiniteMetric(TVLensError, ArithmeticError):
@@ -95,7 +95,7 @@ class NonFiniteMetric(TVLensError, ArithmeticError):
 
 
 class ModelLoadError(TVLensError, RuntimeError):
-    """A model that could not be loaded; says which of the ways failed and what to do."""
+    """A model that could not be loaded; says which way of loading failed and what to do."""
 
 
 class ModelMismatch(TVLensError, ValueError):
@@ -107,7 +107,7 @@ class BudgetTooSmall(TVLensError, MemoryError):
 
 
 class OutOfMemory(TVLensError, MemoryError):
-    """A device that has no room for the smallest piece of a pass; larger ones are halved and go on."""
+    """A device without room for the smallest piece of a pass; larger pieces are halved and tried again."""
 
 
 class FormatError(TVLensError, ValueError):
@@ -119,11 +119,11 @@ class RunMismatch(TVLensError, ValueError):
 
 
 class StorageError(TVLensError, OSError):
-    """A file that could not be written: the disk is full, or the folder is not yours to write."""
+    """A file that could not be written: the disk is full, or the user may not write to the folder."""
 
 
 class TrainingDiverged(TVLensError, ArithmeticError):
-    """A training run whose loss is no number any more; names the step, and what was saved before is good."""
+    """A training run whose loss is NaN or infinite; names the step. What was saved before is good."""
 
 
 class InvalidArgument(TVLensError, ValueError):

@@ -1,7 +1,8 @@
 """What may be done at a site: a value put in its place, something added, a direction taken out.
 
-An intervention is a pure function of the tensor it meets. It never edits in place (law R3) and never knows about
-hooks: `registry.py` finds the tensor, cuts out the selected positions and head, and puts the result back.
+An intervention is a pure function of the tensor it meets. It returns a new tensor and leaves the one that it was
+given as it was, so that what was captured cannot change afterwards. It knows nothing of hooks: the room `model`
+finds the tensor, cuts out the selected positions and head, and puts the result back.
 """
 
 from __future__ import annotations
@@ -23,26 +24,26 @@ from tv_lens.site import Site
 class Intervention(ABC):
     """An edit at a site.
 
-    The tensor handed to `edit` is what the site selects, batch first: `batch pos *axes` where the site names no
-    position, `batch *axes` where it names one; a head's axis is gone where the site names a head.
+    `edit` receives what the site selects, batch first: `batch pos *axes` where the site names no position,
+    `batch *axes` where it names one; there is no axis of heads where the site names a head.
     """
 
-    site: Site | str  # a text is parsed; afterwards it is always a Site
+    site: Site | str  # text is parsed, so after __post_init__ it is a Site
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "site", Site.parse(self.site))
 
     @abstractmethod
     def edit(self, x: Float[Tensor, "batch *axes"]) -> Float[Tensor, "batch *axes"]:
-        """A new tensor of the same shape: what the site shall hold instead."""
+        """A new tensor of the same shape: what the site holds instead."""
 
     def then(self, other: Intervention) -> Stack:
-        """Both edits at the same site, this one first: stacking on purpose (law R7)."""
+        """Both edits at the same site, this one first; without `then`, two edits at one site are refused."""
         return Stack(self.site, (self, other))
 
     @property
     def mixes_prompts(self) -> bool:
-        """Whether what a prompt gets depends on the other prompts of its batch."""
+        """Whether the edit of one prompt depends on the other prompts of its batch."""
         return False
 
     @property
@@ -55,7 +56,7 @@ class Intervention(ABC):
 
 
 def _fitted(value: Tensor, x: Tensor, site: Site) -> Tensor:
-    """The value on x's device and dtype, checked to broadcast to x without growing it."""
+    """The value on x's device and in its dtype, if it broadcasts to exactly the shape of x."""
     try:
         fits = torch.broadcast_shapes(value.shape, x.shape) == x.shape
     except RuntimeError:
@@ -86,7 +87,7 @@ class Replace(Intervention):
     """The site holds `value` instead.
 
     Args:
-        value: broadcasts to what the site selects, e.g. `d_model`, or `batch d_model` for a value each prompt.
+        value: broadcasts to what the site selects, e.g. `d_model`, or `batch d_model` for one value per prompt.
     """
 
     value: Float[Tensor, "*axes"]
@@ -126,10 +127,10 @@ class Zero(Intervention):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Mean(Intervention):
-    """The site holds its mean: over a reference set where `value` is given, else over the batch's other prompts.
+    """The site holds a mean: `value` over a reference set, or by default the mean over the batch's other prompts.
 
-    The batch mean needs at least two prompts, and leaves each prompt's own value out, so that the ablated value
-    carries nothing of the prompt it replaces.
+    The mean over the batch needs at least two prompts. It leaves each prompt's own value out, so that the value
+    that a prompt receives holds nothing of that prompt.
     """
 
     value: Float[Tensor, "*axes"] | None = None
@@ -157,9 +158,9 @@ class Mean(Intervention):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Resample(Intervention):
-    """The site holds what it holds on another prompt of the batch (resample ablation).
+    """The site holds the value of another prompt of the batch (resample ablation).
 
-    The other prompt is drawn by the seed, one to one, never the prompt itself.
+    The seed draws the other prompt: each prompt gives its value once, and none receives its own.
     """
 
     seed: int = 0
@@ -169,7 +170,7 @@ class Resample(Intervention):
         return True
 
     def partners(self, batch: int) -> list[int]:
-        """For each prompt the index of the one whose value it gets: a random single cycle, so none keeps its own."""
+        """For each prompt the index of the prompt whose value it receives: one random cycle through all of them."""
         if batch < 2:
             raise InvalidArgument(f"Resample({self.site}) needs at least two prompts.", got=f"{batch}")
         order = torch.randperm(batch, generator=torch.Generator().manual_seed(self.seed)).tolist()
@@ -188,7 +189,7 @@ class Project(Intervention):
 
     Args:
         directions: one direction or several, over the site's last axis; they need not be orthogonal or of unit length.
-        keep: keep the subspace and remove the rest.
+        keep: keeps the subspace and removes the rest.
     """
 
     directions: Float[Tensor, "*n axis"]
@@ -258,14 +259,14 @@ class Stack(Intervention):
         return " then ".join(part.label for part in self.parts)
 
 
-def as_interventions(given: Intervention | Sequence[Intervention]) -> tuple[Intervention, ...]:
+def as_interventions(edits: Intervention | Sequence[Intervention]) -> tuple[Intervention, ...]:
     """One intervention or several, as a tuple; anything else is refused by its type."""
-    found = (given,) if isinstance(given, Intervention) else tuple(given)
-    for one in found:
-        if not isinstance(one, Intervention):
+    interventions = (edits,) if isinstance(edits, Intervention) else tuple(edits)
+    for intervention in interventions:
+        if not isinstance(intervention, Intervention):
             raise InvalidArgument(
                 "This is not an intervention.",
-                got=repr(type(one).__name__),
+                got=repr(type(intervention).__name__),
                 allowed="tv.Replace, Add, Zero, Mean, Resample, Project, or vector.replace()",
             )
-    return found
+    return interventions

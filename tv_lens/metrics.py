@@ -19,11 +19,11 @@ from tv_lens.errors import InvalidArgument, NonFiniteMetric, ShapeMismatch, unkn
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """What each example should be answered with, as the metrics need it.
+    """The right answer of each example, and what else a metric compares with.
 
     Args:
         correct: first token of the clean answer.
-        wrong: first token of the answer it is held against (the corrupted prompt's, or a foil).
+        wrong: first token of the answer it is compared with (the corrupted prompt's, or a foil).
         reference: logits of the clean run, for metrics that compare whole distributions.
         number: the answer itself, where a model predicts numbers (`tv.lab`); `correct` is then the one logit's column.
 
@@ -58,11 +58,11 @@ class Answers:
         return len(self.correct)
 
     def __repr__(self) -> str:
-        held = {name: "no" if getattr(self, name) is None else "yes" for name in ("wrong", "reference")}
-        return f"Answers(n={len(self)}, wrong={held['wrong']}, reference={held['reference']})"
+        present = {name: "no" if getattr(self, name) is None else "yes" for name in ("wrong", "reference")}
+        return f"Answers(n={len(self)}, wrong={present['wrong']}, reference={present['reference']})"
 
     def select(self, index: Tensor | slice | Sequence[int]) -> Answers:
-        """The answers of chosen examples; repeats are allowed, so one example can answer for many rows.
+        """The answers of chosen examples; repeats are allowed, so that many rows can share one example.
 
         Args:
             index: a slice, integer positions, or a boolean mask.
@@ -94,8 +94,8 @@ class MetricInfo:
         name: the metric's name, as figures print it.
         units: what one unit of it is.
         sign: in words, which way is up and where zero is.
-        zero: the value that stands for "neither way"; a diverging colour scale is centred there.
-        answers_only: it reads no logits but the two answers', so that the others need not be computed.
+        zero: the value that means "towards neither answer"; a diverging colour scale is centred there.
+        answers_only: the metric reads only the two answers' logits, so that the others need not be computed.
     """
 
     name: str
@@ -145,7 +145,7 @@ def checked(function: Metric, logits: Float[Tensor, "batch d_vocab"], answers: A
     Args:
         function: any metric.
         logits: one row per example, at the position that predicts the answer.
-        answers: as many as there are rows.
+        answers: one per row of logits.
         where: what was being measured, for the message ("layer=3, pos=7").
     """
     place = f" at {where}" if where else ""
@@ -192,12 +192,12 @@ def checked(function: Metric, logits: Float[Tensor, "batch d_vocab"], answers: A
 
 
 class Readout:
-    """A metric on rows of logits, each row answered by one example.
+    """A metric of rows of logits, where each row belongs to one example.
 
     Args:
         function: any metric.
-        answers: of the examples.
-        owners: the example of each row.
+        answers: the answers of the examples.
+        owners: for each row the index of its example.
     """
 
     def __init__(self, function: Metric, answers: Answers, owners: Int[Tensor, "row"]):
@@ -205,14 +205,14 @@ class Readout:
         self._narrow = info_of(function).answers_only and answers.wrong is not None
 
     def columns(self, rows: Int[Tensor, "n"]) -> Int[Tensor, "n k"] | None:
-        """The only tokens whose logits the metric reads, or None if it reads them all."""
+        """The tokens whose logits the metric reads, or None if it reads all logits."""
         if not self._narrow:
             return None
         chosen = self._answers.select(self._owners[rows])
         return torch.stack([chosen.correct, chosen.wrong], dim=1)
 
     def __call__(self, logits: Float[Tensor, "n columns"], rows: Int[Tensor, "n"]) -> Float[Tensor, "n"]:
-        """The metric of each row; of the two columns only, where `columns` named them."""
+        """The metric of each row, from the logits of the two columns where `columns` names them."""
         chosen = self._answers.select(self._owners[rows])
         if self._narrow:
             first = torch.zeros(len(rows), dtype=torch.long)
@@ -273,7 +273,7 @@ def rank(logits: Float[Tensor, "batch d_vocab"], answers: Answers) -> Float[Tens
     own = _at(logits, answers.correct)[:, None]
     ids = torch.arange(logits.shape[1], device=logits.device)
     before = (logits > own) | ((logits == own) & (ids < answers.correct.to(logits.device)[:, None]))
-    # A NaN compares false with everything: without this a broken row would report the best rank.
+    # Every comparison with NaN is false: without this a row of NaN would report the best rank.
     unreadable = logits.isnan().any(dim=1)
     return before.sum(dim=1).float().masked_fill(unreadable, float("nan"))
 
@@ -296,7 +296,7 @@ def exact_match(logits: Float[Tensor, "batch d_vocab"], answers: Answers) -> Flo
 
 @metric(units="squared units of y", sign="lower is better; 0: the prediction is the answer")
 def squared_error(logits: Float[Tensor, "batch d_vocab"], answers: Answers) -> Float[Tensor, "batch"]:
-    """Square of prediction less answer, of a model whose one logit is a number (`tv.lab`)."""
+    """Square of prediction minus answer, for a model whose single logit is a number (`tv.lab`)."""
     number = _needed(
         answers, "number", "squared_error", "give it a regressor's prompts; a language model predicts no numbers"
     )
@@ -310,7 +310,7 @@ METRICS: dict[str, Metric] = {
 
 
 def named(name: str) -> Metric:
-    """The built-in metric of that name, for callers that have a string (a command line, a saved plan)."""
+    """The built-in metric of that name, for callers that have a string (a command line, a saved configuration)."""
     if name not in METRICS:
         raise unknown("metric", name, METRICS)
     return METRICS[name]

@@ -1,4 +1,4 @@
-"""Progress of anything longer than a few seconds: rate and time left, on a terminal or in a notebook."""
+"""Progress of work that takes longer than a few seconds: rate and time left, on a terminal or in a notebook."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 
 @runtime_checkable
 class Bar(Protocol):
-    """What a caller is given to report its progress."""
+    """Where the caller reports each step that it has done."""
 
     def advance(self, steps: int = 1) -> None: ...
 
@@ -30,9 +30,14 @@ class _Shown:
 
 @contextmanager
 def progress(label: str, total: int, unit: str = "it", show: bool = True, done: int = 0) -> Iterator[Bar]:
-    """A bar for `total` steps, written to stderr; silent where nobody looks (no terminal, no notebook) or asked to be.
+    """A progress bar for `total` steps on stderr, shown on a terminal or in a notebook and silent elsewhere.
 
-    `done` of the steps were done before: they fill the bar and count for no rate.
+    Args:
+        label: what is being done.
+        total: how many steps there are; a single step shows no bar.
+        unit: what a step is.
+        show: False keeps it silent everywhere.
+        done: steps that were done before: they fill the bar and do not count for the rate.
     """
     watched = sys.stderr.isatty() or "ipykernel" in sys.modules
     if not (show and watched and total > 1):

@@ -1,4 +1,4 @@
-"""Names of version 0.1: each raises an error that says what took its place. Gone in version 0.3."""
+"""Names of version 0.1: each raises an error that names its successor. They are gone in version 0.3."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def renamed(old: str, new: str) -> RenamedError:
     """The error for an old name.
 
     Example:
-        >>> print(renamed("tv.lens", "tv.survey"))
-        tv.lens has another name since version 0.2.
-          got:     tv.lens
-          do:      use tv.survey
+        >>> print(renamed("tv.Setting", "tv.circuits.CircuitQuestion"))
+        tv.Setting has another name since version 0.2.
+          got:     tv.Setting
+          do:      use tv.circuits.CircuitQuestion
     """
     return RenamedError(f"{old} has another name since version 0.2.", got=old, do=f"use {new}")
 
@@ -27,17 +27,17 @@ def renamed_keywords(**new_by_old: str) -> Callable[[Decorated], Decorated]:
     """Decorates a function or a class whose keywords have been renamed: an old one raises `RenamedError`.
 
     Args:
-        new_by_old: the old keyword and what to write instead, as in `run="folder="`.
+        new_by_old: the old keyword and what to write instead, as in `old="new="`.
 
     Example:
-        >>> @renamed_keywords(run="folder=")
-        ... def verb(folder=None): ...
-        >>> verb(run="results")
+        >>> @renamed_keywords(show_bar="progress=")
+        ... def verb(progress=True): ...
+        >>> verb(show_bar=False)
         Traceback (most recent call last):
             ...
-        tv_lens.errors.RenamedError: run= has another name since version 0.2.
-          got:     verb(run=...)
-          do:      use folder=
+        tv_lens.errors.RenamedError: show_bar= has another name since version 0.2.
+          got:     verb(show_bar=...)
+          do:      use progress=
     """
 
     def decorate(thing: Decorated) -> Decorated:

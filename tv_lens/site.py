@@ -29,7 +29,7 @@ class ModelShape:
     n_ctx: int
 
     def size(self, axis: str) -> int | None:
-        """The length of a named axis, or None for one that the prompt decides (batch, positions)."""
+        """The length of a named axis, or None for an axis whose length the prompts decide (batch, positions)."""
         sizes = dict(
             layer=self.n_layers,
             head=self.n_heads,
@@ -119,13 +119,13 @@ def component(name: str) -> Component:
 
 
 def _plain(value: SupportsIndex | Iterable[SupportsIndex] | None) -> int | tuple[int, ...] | None:
-    """A number, or several, as plain ints, whoever made them."""
+    """A number, or several, as Python ints; numpy and xarray make others."""
     if value is None:
         return None
     try:
         return operator.index(value)
     except TypeError:
-        return tuple(operator.index(one) for one in value)
+        return tuple(operator.index(number) for number in value)
 
 
 _SHORT = re.compile(r"^(?P<component>[a-z_]+)(\[(?P<layer>\d+)\])?(\.h(?P<head>\d+))?(@(?P<pos>-?\d+(,-?\d+)*))?$")
@@ -135,8 +135,8 @@ _SHORT = re.compile(r"^(?P<component>[a-z_]+)(\[(?P<layer>\d+)\])?(\.h(?P<head>\
 class Site:
     """An address: component, layer, head, position.
 
-    `head` and `pos` left out mean all of them. Layers and heads count from 0; a negative position counts back from
-    each prompt's last real token, a non-negative one from its first.
+    Without `head` or `pos` the site means all of them. Layers and heads count from 0. A negative position counts back
+    from each prompt's last real token, any other from its first.
 
     Example:
         >>> Site("z", layer=5, head=3, pos=-1)
@@ -154,7 +154,7 @@ class Site:
 
     def __post_init__(self) -> None:
         entry = component(self.component)
-        # Numbers that come out of numpy and xarray become plain ones, so that a site prints and is saved alike.
+        # Numbers of numpy and xarray become Python ints, so that equal sites print and are saved in the same way.
         for name in ("layer", "head", "pos"):
             object.__setattr__(self, name, _plain(getattr(self, name)))
         if entry.layered and self.layer is None:
@@ -179,7 +179,7 @@ class Site:
 
     @classmethod
     def parse(cls, text: str | Site) -> Site:
-        """The site that a text names, written our way (`z[5].h3@-1`) or TransformerLens's (`blocks.5.attn.hook_z`)."""
+        """The site that a text names, in our notation (`z[5].h3@-1`) or TransformerLens's (`blocks.5.attn.hook_z`)."""
         if isinstance(text, Site):
             return text
         for entry in COMPONENTS.values():
@@ -223,7 +223,7 @@ class Site:
         return replace(self, pos=pos)
 
     def overlaps(self, other: Site) -> bool:
-        """Whether both address some of the same numbers, as far as can be said before the prompt is known."""
+        """Whether both address some of the same numbers, as far as this follows without the prompt."""
         same = (self.component, self.layer) == (other.component, other.layer)
         heads = self.head is None or other.head is None or self.head == other.head
         if self.pos is None or other.pos is None:
@@ -232,7 +232,7 @@ class Site:
 
     @property
     def positions(self) -> tuple[int, ...]:
-        """The positions named, empty where all are meant."""
+        """The positions that it names; empty where it means all of them."""
         return () if self.pos is None else self.pos if isinstance(self.pos, tuple) else (self.pos,)
 
     def check(self, shape: ModelShape) -> Site:
@@ -278,13 +278,13 @@ class Sites:
     pos: int | tuple[int, ...] | None = None
 
     def expand(self, shape: ModelShape, by_head: bool = False) -> list[Site]:
-        """The sites as addresses in a model, layer by layer; one per head where `by_head` or heads were named.
+        """The sites as addresses in a model, layer by layer; one per head with `by_head` or where heads are named.
 
         Raises:
             SiteError: where a layer or head does not exist.
-            EmptySelection: where nothing is left.
+            EmptySelection: where the selection holds no site.
         """
-        found = []
+        addresses = []
         for name in self.components:
             entry = component(name)
             layers: Sequence[int | None] = [None]
@@ -295,10 +295,10 @@ class Sites:
                 heads = self.heads
             elif by_head and entry.head_axis:
                 heads = range(shape.size(entry.head_axis) or 0)
-            found += [Site(name, layer, head, self.pos).check(shape) for layer in layers for head in heads]
-        if not found:
+            addresses += [Site(name, layer, head, self.pos).check(shape) for layer in layers for head in heads]
+        if not addresses:
             raise EmptySelection("The selection holds no site.", got=repr(self))
-        return found
+        return addresses
 
 
 def _numbers(value: SupportsIndex | Iterable[SupportsIndex] | None) -> tuple[int, ...] | None:
@@ -312,7 +312,7 @@ def sites(
     head: SupportsIndex | Iterable[SupportsIndex] | None = None,
     pos: SupportsIndex | Iterable[SupportsIndex] | None = None,
 ) -> Sites:
-    """A selection of sites, to be swept over: every layer and head unless named.
+    """A selection of sites to sweep over: every layer and every head unless some are named.
 
     Example:
         >>> sites("resid_post", layer=range(10, 12))

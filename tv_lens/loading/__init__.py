@@ -1,1 +1,1 @@
-"""From a name to a module and a tokenizer: embedded models, folders, GGUF files, Hugging Face models."""
+"""From a name to a torch module and a tokenizer: embedded models, folders, GGUF files, Hugging Face models."""

@@ -1,7 +1,7 @@
-"""What tells one model from another in everything that is saved: a fingerprint of its shape and every weight.
+"""The fingerprint that identifies a model in everything that is saved: of its architecture and every weight.
 
-Every bit of every parameter is read, so a fine-tuned copy, a pruned head or a bfloat16 cast is another model,
-while the same weights give the same fingerprint whichever way they were loaded.
+Every bit of every parameter is read. So a fine-tuned copy, a copy without one head or a copy in bfloat16 is another
+model, while the same weights have the same fingerprint however they were loaded.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from torch import Tensor
 
 log = logging.getLogger(__name__)
 
-# The entries of a Hugging Face config that change what the same weights compute. The rest (cache and output
-# switches, paths, version stamps, token ids) differs between load paths of one model and stays out.
+# The entries of a Hugging Face config that change what the same weights compute. The others (cache and output
+# switches, paths, versions, token ids) depend on how a model was loaded and are left out.
 _ESSENTIALS = frozenset(
     """
     model_type hidden_size n_embd d_model num_hidden_layers n_layer num_layers num_attention_heads n_head
@@ -34,18 +34,18 @@ _ESSENTIALS = frozenset(
     num_local_experts num_experts num_experts_per_tok norm_topk_prob tie_word_embeddings
     """.split()
 )
-_BRIDGED = "_original_component."  # TransformerLens wraps submodules in place and puts this into their names
+_BRIDGED = "_original_component."  # TransformerLens wraps submodules in place, which adds this to their names
 
 
 def fingerprint(hf_model: torch.nn.Module) -> str:
     """The 16 hex digits that identify a Hugging Face model: its architecture, dimensions, dtype and weights.
 
-    Take it before the model is bridged: TransformerLens splits the joint query-key-value weights of some
-    architectures (GPT-2, GPT-NeoX), which leaves other tensors to read. Where it only wraps modules (Llama,
+    Compute it before the model is bridged: TransformerLens splits the joint query-key-value weights of some
+    architectures (GPT-2, GPT-NeoX), so that the tensors are others afterwards. Where it only wraps modules (Llama,
     Gemma, Phi, OPT) the fingerprint stays the same.
     """
     config = getattr(hf_model, "config", None)
-    if hasattr(config, "get_text_config"):  # of a model that also sees, the part that reads
+    if hasattr(config, "get_text_config"):  # of a model for images and text, the text part
         config = config.get_text_config()
     entries = config.to_dict() if hasattr(config, "to_dict") else dict(getattr(config, "__dict__", {}))
     return fingerprint_of(entries | {"architectures": [type(hf_model).__name__]}, _tensors(hf_model))
@@ -55,9 +55,9 @@ def fingerprint_of(config: Mapping[str, Any], tensors: Iterable[tuple[str, Tenso
     """The same fingerprint from a config's dictionary and the named weights, in any order.
 
     Args:
-        config: a Hugging Face config as a dictionary; only what changes the computation is read.
-        tensors: names and weights. With `tie_word_embeddings` an unembedding equal to the embedding may be
-            listed or left out, shared or copied: it is counted once.
+        config: a Hugging Face config as a dictionary; only the entries that change the computation are read.
+        tensors: names and weights. With `tie_word_embeddings` an unembedding that equals the embedding counts once,
+            whether it is listed or left out, shared or copied.
 
     Example:
         >>> weights = {"a": torch.zeros(2, 3), "b": torch.ones(4)}
@@ -76,7 +76,7 @@ def fingerprint_of(config: Mapping[str, Any], tensors: Iterable[tuple[str, Tenso
 
 
 def _entries(tensors: Iterable[tuple[str, Tensor]], vocab: Any, tied: bool) -> Iterator[tuple[str, str, str, str]]:
-    """One (name, dtype, shape, digest) a tensor; tied embeddings share a name, so equal ones merge."""
+    """One (name, dtype, shape, digest) per tensor; tied embeddings share a name, so that equal ones merge."""
     for name, tensor in tensors:
         if tensor.shape == (vocab,) and not tensor.is_meta and not tensor.any():
             continue  # TransformerLens gives every unembedding a bias of zeros

@@ -1,8 +1,8 @@
-"""A cache of folders that are made once, appear whole or not at all, and are checked each time they are used.
+"""A cache of folders that are made once, appear whole or not at all, and are checked at each use.
 
 A folder is built beside its final place, every file is flushed to the disk and entered with its SHA-256 into
-`manifest.json`, and one rename publishes it. A reader that finds a folder therefore finds all of it; what can
-still go wrong afterwards (a truncated copy, a flipped bit, a file removed by hand) the manifest tells.
+`manifest.json`, and one rename publishes it. So a folder that exists is whole; later damage (a truncated copy, a
+flipped bit, a file removed by hand) shows in the comparison with the manifest.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ MANIFEST = "manifest.json"
 FORMAT = 1
 
 # Up to this size every check reads every byte (0.4 s for 0.5 GB in the page cache, with SHA instructions).
-# Above it the bytes are read only where a file's time stamp is not the one in the manifest.
+# In a larger folder only files whose time stamp differs from the manifest are read.
 READ_EVERY_BYTE_UP_TO = 2 * 1024**3
 
 log = logging.getLogger(__name__)
 
 
 def cache_root() -> Path:
-    """The folder that holds what tv_lens makes once: `TV_LENS_CACHE`, or a folder in the user's cache."""
+    """The folder for what tv_lens makes once: `TV_LENS_CACHE`, or a folder in the user's cache."""
     if chosen := os.environ.get("TV_LENS_CACHE"):
         return Path(chosen).expanduser().absolute()
     xdg = os.environ.get("XDG_CACHE_HOME", "")
-    if os.path.isabs(xdg):  # the XDG specification asks to ignore a relative path
+    if os.path.isabs(xdg):  # the XDG specification says to ignore a relative path
         return Path(xdg) / "tv_lens"
     if platform.system() == "Windows" and os.environ.get("LOCALAPPDATA"):
         return Path(os.environ["LOCALAPPDATA"]) / "tv_lens" / "cache"
@@ -50,18 +50,18 @@ def cache_root() -> Path:
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file in hex, read as a stream."""
+    """The SHA-256 of a file as hex digits; the file is read as a stream."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)
 class CachedFolder:
-    """One folder of the cache and the source it is made from.
+    """One folder of the cache, and the source from which it is made.
 
     Args:
-        key: the folder's name under the cache root; one key never stands for two sources.
-        source_sha256: the SHA-256 of the file that the folder is made from.
+        key: the folder's name under the cache root; different sources need different keys.
+        source_sha256: the SHA-256 of the file from which the folder is made.
     """
 
     key: str
@@ -72,7 +72,7 @@ class CachedFolder:
         return cache_root() / self.key
 
     def damage(self) -> str | None:
-        """What is wrong with the folder, in words, or None if it is whole ("missing" if there is none)."""
+        """What is wrong with the folder, in words: None if it is whole, "missing" if it does not exist."""
         if not self.path.is_dir():
             return "missing"
         try:
@@ -90,14 +90,14 @@ class CachedFolder:
     def ensure(self, build: Callable[[Path], None], describe: str) -> Path:
         """The path of the whole folder, built now if it is missing or damaged.
 
-        Two processes that ask at the same time build it once: the second waits and takes the first one's.
+        Where two processes need it at the same time, one builds it, and the other waits and uses the result.
 
         Args:
             build: fills an empty folder; called at most once.
-            describe: what the folder is, for messages, such as "the weights of smollm2-135m".
+            describe: what the folder holds, for messages, such as "the weights of smollm2-135m".
 
         Raises:
-            ModelLoadError: the cache cannot be written (disk full, no permission); no half of it stays.
+            ModelLoadError: the cache cannot be written (disk full, no permission); no part of the folder remains.
         """
         if self.damage() is None:
             return self.path
@@ -120,10 +120,10 @@ class CachedFolder:
             os.rename(beside, self.path)
             _flush(self.path.parent)
         finally:
-            shutil.rmtree(beside, ignore_errors=True)  # gone already, unless something above raised
+            shutil.rmtree(beside, ignore_errors=True)  # it exists only if something above raised
 
     def _sweep(self) -> None:
-        """Removes a damaged folder and what killed builders left; the lock is held, so none is alive."""
+        """Removes a damaged folder and the remains of killed builders; under the lock, so no builder is running."""
         for leftover in [self.path, *self.path.parent.glob(f".{self.key}.*.tmp")]:
             if leftover.is_dir() and not leftover.is_symlink():
                 shutil.rmtree(leftover)
@@ -135,12 +135,12 @@ def _first_damaged(folder: Path, entries: dict[str, tuple[int, str, int]]) -> st
     unread = []
     for name, (size, digest, mtime_ns) in entries.items():
         try:
-            found = (folder / name).stat()
+            status = (folder / name).stat()
         except OSError:
             return f"{name} is missing"
-        if found.st_size != size:
-            return f"{name} has {found.st_size} bytes instead of {size}"
-        unread.append((name, digest, found.st_mtime_ns == mtime_ns))
+        if status.st_size != size:
+            return f"{name} has {status.st_size} bytes instead of {size}"
+        unread.append((name, digest, status.st_mtime_ns == mtime_ns))
     read_all = sum(size for size, _, _ in entries.values()) <= READ_EVERY_BYTE_UP_TO
     for name, digest, untouched in unread:
         if untouched and not read_all:
@@ -155,14 +155,14 @@ def _first_damaged(folder: Path, entries: dict[str, tuple[int, str, int]]) -> st
 
 def _seal(folder: Path, source_sha256: str) -> None:
     """Flushes every file of a finished folder to the disk and writes the manifest last."""
-    mode = 0o666 & folder.stat().st_mode  # some writers make private files; the folder follows the umask
+    mode = 0o666 & folder.stat().st_mode  # some writers make private files; the folder's mode follows the umask
     files = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         os.chmod(path, mode)
         _flush(path)
-        found = path.stat()
+        status = path.stat()
         name = path.relative_to(folder).as_posix()
-        files[name] = {"size": found.st_size, "sha256": sha256_of(path), "mtime_ns": found.st_mtime_ns}
+        files[name] = {"size": status.st_size, "sha256": sha256_of(path), "mtime_ns": status.st_mtime_ns}
     manifest = {
         "format": FORMAT,
         "source": {"sha256": source_sha256},
@@ -201,7 +201,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _plain_errors(path: Path, describe: str) -> Iterator[None]:
-    """Turns what a full or read-only disk raises into a `ModelLoadError`."""
+    """Turns the errors of a full or read-only disk into a `ModelLoadError`."""
     elsewhere = "set the environment variable TV_LENS_CACHE to a folder on a disk with room"
     try:
         yield

@@ -1,4 +1,4 @@
-"""A GGUF file read into an ordinary Hugging Face folder: config, dequantised safetensors, tokenizer."""
+"""A GGUF file as an ordinary Hugging Face folder: config, dequantised safetensors, tokenizer."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from tv_lens.progress import progress as progress_bar
 
 log = logging.getLogger(__name__)
 
-# Vocabularies trained with every digit cut off before the byte-level split, by their GGUF name. transformers
-# builds the plain byte-level tokenizer for all of these; the two differ where blanks come before a digit.
+# Vocabularies, by their GGUF name, that were trained with each digit separated before the byte-level split.
+# transformers builds the plain byte-level tokenizer for them; the two differ where blanks come before a digit.
 _DIGITS_FIRST = frozenset({"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"})
 
 
@@ -56,20 +56,20 @@ def _tokenizer(source: Path) -> Any:
         tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
             [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
         )
-    for key in ("is_local", "local_files_only"):  # how it was loaded is no part of the tokenizer
+    for key in ("is_local", "local_files_only"):  # these say how it was loaded
         tokenizer.init_kwargs.pop(key, None)
     return tokenizer
 
 
 def _metadata_text(source: Path, key: str) -> str:
-    """The text under a metadata key, or "": found by its bytes, for parsing the whole header takes seconds."""
-    string = 8  # GGUF's number for the type; an entry is a counted key, a type, and here a counted text
+    """The text under a metadata key, or "": a search for its bytes, since parsing the whole header takes seconds."""
+    string = 8  # GGUF's number for this type; an entry is the key's length, the key, the type, then length and text
     entry = struct.pack("<Q", len(key)) + key.encode() + struct.pack("<I", string)
     with open(source, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        found = data.find(entry)
-        if found < 0:
+        place = data.find(entry)
+        if place < 0:
             return ""
-        start = found + len(entry) + 8
+        start = place + len(entry) + 8
         (length,) = struct.unpack_from("<Q", data, start - 8)
         return data[start : start + length].decode("utf-8", "replace")
 
@@ -77,7 +77,7 @@ def _metadata_text(source: Path, key: str) -> str:
 def _dequantised(source: Path, dtype: torch.dtype) -> torch.nn.Module:
     from transformers import AutoModelForCausalLM, GgufConfig
 
-    # Asked for outright: where a GGUF kernel is installed, transformers would keep the packed blocks instead.
+    # Said explicitly: where a GGUF kernel is installed, transformers would keep the quantised blocks instead.
     model, report = AutoModelForCausalLM.from_pretrained(
         source.parent,
         gguf_file=source.name,
@@ -86,7 +86,7 @@ def _dequantised(source: Path, dtype: torch.dtype) -> torch.nn.Module:
         local_files_only=True,
         output_loading_info=True,
     )
-    if absent := sorted(report["missing_keys"]):  # transformers fills them with random numbers and goes on
+    if absent := sorted(report["missing_keys"]):  # transformers fills them with random numbers and raises nothing
         raise ModelLoadError(
             "The GGUF file is incomplete.",
             got=f"{source.name} lacks {len(absent)} weights, the first is {absent[0]}",
@@ -96,7 +96,7 @@ def _dequantised(source: Path, dtype: torch.dtype) -> torch.nn.Module:
 
 
 def _clean_copy(model: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
-    """The same weights in a model that never heard of quantisation, which transformers agrees to save."""
+    """The same weights in a model whose config names no quantisation, so that transformers saves it."""
     from transformers import AutoModelForCausalLM
 
     config = copy.deepcopy(model.config)
@@ -111,7 +111,7 @@ def _clean_copy(model: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
 
 @contextlib.contextmanager
 def _reading(source: Path) -> Iterator[None]:
-    """Turns whatever the readers raise on a damaged or unknown file into a `ModelLoadError`."""
+    """Turns what the readers raise for a damaged or unknown file into a `ModelLoadError`."""
     try:
         yield
     except (ModelLoadError, MemoryError):
@@ -129,22 +129,22 @@ def _reading(source: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _alone(source: Path) -> Iterator[Path]:
-    """A link to the file in a folder of its own: transformers would mix in what else lies beside it."""
+    """A link to the file in a folder of its own, since transformers also reads other files of its folder."""
     with tempfile.TemporaryDirectory(prefix="tv_lens-") as folder:
         link = Path(folder) / source.name
         try:
             link.symlink_to(source.resolve())
-        except OSError:  # Windows gives the right to link only to some users
+        except OSError:  # on Windows not every user may create links
             link = source
         yield link
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps the readers' own progress bars off the screen, and hands their words to the log."""
-    said = io.StringIO()
+    """Sends what the readers write to stderr, their progress bars too, to the log."""
+    output = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(output):
             yield
     finally:
-        log.debug("%s", said.getvalue())
+        log.debug("%s", output.getvalue())

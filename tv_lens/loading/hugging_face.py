@@ -1,6 +1,6 @@
-"""A Hugging Face model and its tokenizer from a folder or the hub, with every failure said to a person.
+"""A Hugging Face model and its tokenizer from a folder or the hub, with an error that says what to do.
 
-Only `load_hub` may touch the network, whatever HF_HUB_OFFLINE says.
+Only `load_hub` may use the network, whatever HF_HUB_OFFLINE says.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ def load_local(
     device_map: str | Mapping[str, Any] | None = None,
     trust_remote_code: bool = False,
 ) -> tuple[torch.nn.Module, Any]:
-    """The model of a local folder, in evaluation mode with eager attention, and its tokenizer. No network.
+    """The model of a local folder, in evaluation mode with eager attention, and its tokenizer, without network.
 
     Args:
-        dtype: a torch dtype, its name, or "auto" for the one the folder states.
-        device: where the whole model goes; ignored if `device_map` is given.
-        device_map: spreads the model over devices, as in accelerate.
-        trust_remote_code: runs model code that lies in the folder.
+        dtype: a torch dtype, its name, or "auto" for the one that the folder states.
+        device: the device of the whole model; ignored if `device_map` is given.
+        device_map: how the model is distributed over devices, as in accelerate.
+        trust_remote_code: runs model code that the folder holds.
 
     Raises:
         ModelLoadError: config, weights or tokenizer are missing, damaged or incomplete, or not causal.
@@ -63,8 +63,8 @@ def load_hub(
 ) -> tuple[torch.nn.Module, Any]:
     """The model of that name on the Hugging Face hub, or in its local cache, and its tokenizer.
 
-    The arguments are those of `load_local`; `revision` is a branch, a tag or a commit, and `hint` goes before
-    the advice if the name is not found.
+    The arguments are those of `load_local`; `revision` is a branch, a tag or a commit, and `hint` stands
+    before the advice of the error for an unknown name.
 
     Raises:
         ModelLoadError: no network, unknown name or revision, gated, or not a causal language model.
@@ -105,19 +105,19 @@ def _load(
     if device is not None and device_map is None:
         _check_device(device)
     where["trust_remote_code"] = trust_remote_code
-    # The tokenizer first: it is small, so a wrong name or a missing file is found before gigabytes are read.
+    # The tokenizer first: it is small, so that a wrong name or a missing file shows before gigabytes are read.
     tokenizer = AutoTokenizer.from_pretrained(source, **where)
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
-        raise ModelLoadError(  # transformers builds one from a bare tokenizer_config.json and goes on
+        raise ModelLoadError(  # transformers builds one from a tokenizer_config.json alone and raises nothing
             f"The tokenizer of {source} has no vocabulary.",
             got=f"{len(tokenizer)} tokens, all of them special",
             do="save the model's own tokenizer there: tokenizer.save_pretrained(folder)",
         )
-    # Eager attention: the other implementations never form the pattern that hooks read and write.
+    # Eager attention: the other implementations never compute the pattern that hooks read and write.
     where |= dict(attn_implementation="eager", output_loading_info=True)
     model, report = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, device_map=device_map, **where)
     if absent := sorted(report["missing_keys"]):
-        raise ModelLoadError(  # transformers fills them with random numbers and goes on
+        raise ModelLoadError(  # transformers fills them with random numbers and raises nothing
             f"The weights of {source} are incomplete.",
             got=f"{len(absent)} missing, the first is {absent[0]}",
             do="copy or download the weight files again; a base model lacks its language head",
@@ -128,7 +128,7 @@ def _load(
 
 
 def _check_folder(folder: Path) -> None:
-    """Says in one sentence what a folder lacks, before a library says it in a page."""
+    """Raises `ModelLoadError` with what a folder lacks; the error of the library would be a page long."""
     if not folder.is_dir():
         raise ModelLoadError(
             "The model folder cannot be opened.",
@@ -160,7 +160,7 @@ def _check_folder(folder: Path) -> None:
 
 
 def _check_device(device: torch.device | str) -> None:
-    """Tries the device before gigabytes are read for it."""
+    """Raises `ModelLoadError` for a device that cannot be used, before gigabytes are read for it."""
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
@@ -175,7 +175,7 @@ def _check_device(device: torch.device | str) -> None:
 
 @contextmanager
 def _no_bars() -> Iterator[None]:
-    """Loading from a disk takes seconds and needs no progress bar; the caller's setting comes back."""
+    """Without transformers' progress bars: loading from a disk takes seconds. The setting is restored afterwards."""
     from transformers.utils import logging as transformers_logging
 
     were_shown = transformers_logging.is_progress_bar_enabled()
@@ -187,7 +187,7 @@ def _no_bars() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-# ---- failures --------------------------------------------------------------------------------
+# ---- failures ----------------------------------------------------------------------------------
 
 
 class _HubRequest:
@@ -197,7 +197,7 @@ class _HubRequest:
 
 @contextmanager
 def _explained(what: str, hub: _HubRequest | None = None) -> Iterator[None]:
-    """Turns whatever a library raises while loading into one `ModelLoadError` that says what to do."""
+    """Turns what a library raises while it loads into a `ModelLoadError` that says what to do."""
     try:
         yield
     except (ModelLoadError, InvalidArgument):
@@ -240,7 +240,7 @@ def _diagnosis(kinds: set[str], words: str) -> tuple[str, str]:
 
 
 def _chain(error: BaseException | None) -> tuple[set[str], str]:
-    """The class names and the words of an exception and of all that led to it."""
+    """The class names and the messages of an exception and of those that caused it."""
     kinds: set[str] = set()
     words: list[str] = []
     seen: set[int] = set()

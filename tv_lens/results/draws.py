@@ -1,4 +1,4 @@
-"""Sweeps whose examples are draws of the same thing: what is shown of them is their spread."""
+"""Sweeps whose examples are random draws of one quantity: their intervals show the spread of the draws."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from tv_lens.results.sweep import Sweep
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Draws(Sweep):
-    """A Sweep of repeated draws: its intervals hold the stated share of single draws, instead of a mean's uncertainty.
+    """A Sweep of repeated draws: an interval holds the given share of single draws and says nothing of their mean.
 
-    More draws make these limits steadier, not narrower.
+    With more draws these limits become more accurate, not narrower.
     """
 
     counted = "draws"
     bands = "of single draws"
 
     def interval(self, level: float = 0.95, n_boot: int = 1000, seed: int = 0) -> xr.Dataset:
-        """Mean of the draws, and the limits between which the stated share of them lies; nothing is resampled."""
+        """Mean of the draws, and the limits between which the given share of them lies; there is no resampling."""
         if not 0 < level < 1:
             raise InvalidArgument("An interval's level is a share.", got=level, allowed="between 0 and 1")
         mean, tail = self.mean(), (1 - level) / 2
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of cells that no draw has
-            found = self.values.astype(np.float64).quantile([tail, 1 - tail], dim="example")
-        low, high = (mean.copy(data=found.isel(quantile=i).transpose(*self.axes).values) for i in (0, 1))
+            warnings.simplefilter("ignore")  # about cells without any draw
+            limits = self.values.astype(np.float64).quantile([tail, 1 - tail], dim="example")
+        low, high = (mean.copy(data=limits.isel(quantile=i).transpose(*self.axes).values) for i in (0, 1))
         return xr.Dataset({"mean": mean, "low": low, "high": high, "n": self.values.notnull().sum("example")})

@@ -1,4 +1,4 @@
-"""The one labelled result: a number per example and cell, with its axes, units, sign and baselines."""
+"""The labelled result of every verb: a number per example and cell, with axes, units, sign and baselines."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _BASELINES = ("clean", "corrupted", "denominator")
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Sweep:
-    """A metric over named axes, kept per example so that intervals and ratios can be had afterwards.
+    """A metric over named axes, one value per example, so that intervals and ratios can be computed afterwards.
 
     Args:
         values: dims `("example", ...)`; coordinates are the axes' labels. A further coordinate along an axis
@@ -36,11 +36,11 @@ class Sweep:
         clean: the metric per example on the untouched clean run; an array over example, or a labelled one
             over example and some of the axes.
         corrupted: the same on the corrupted run.
-        provenance: where the numbers come from (model fingerprint, task, seed, plan, ...), as JSON holds it.
+        provenance: where the numbers come from (model fingerprint, task, seed, engine, ...), as JSON holds it.
         name: a title.
-        zero: the value a diverging colour scale is centred on; by default the built-in metric's own.
-        denominator: per example, when the mean is `sum(values) / sum(denominator)`; `recovery()` sets it.
-        allow_missing: accept NaN as "not measured".
+        zero: the value on which a diverging colour scale is centred; by default that of the built-in metric.
+        denominator: per example, where the mean is `sum(values) / sum(denominator)`; `recovery()` sets it.
+        allow_missing: accepts NaN, which means "not measured".
 
     Example:
         >>> values = xr.DataArray(np.arange(12.0).reshape(4, 3), dims=("example", "layer"))
@@ -80,7 +80,7 @@ class Sweep:
 
     @property
     def axes(self) -> tuple[str, ...]:
-        """The named axes, without "example"."""
+        """The names of the axes, without "example"."""
         return tuple(str(dim) for dim in self.values.dims[1:])
 
     @property
@@ -94,26 +94,26 @@ class Sweep:
     def sel(self, **labels: Any) -> Sweep:
         """The part at the given labels: `sel(layer=5)`, `sel(layer=[1, 2])`, `sel(layer=slice(3, 8))`.
 
-        A single label drops its axis, a slice includes its end, and a labelling coordinate works too:
-        `sel(token="A")` keeps every such position.
+        A single label removes its axis, a slice includes its end, and a labelling coordinate can be used too:
+        `sel(token="A")` selects every such position.
 
         Raises:
             UnknownName: an axis or label that does not exist; names the nearest.
         """
-        found = self
+        part = self
         for name, label in labels.items():
-            index = found.values.indexes.get(name)
-            if index is None and name in found.values.coords and found.values[name].ndim == 1:
+            index = part.values.indexes.get(name)
+            if index is None and name in part.values.coords and part.values[name].ndim == 1:
                 label = label if isinstance(label, (list, tuple, np.ndarray)) else [label]
-                index = pd.Index(found.values[name].values)
+                index = pd.Index(part.values[name].values)
             if index is None:
-                raise unknown("axis", name, [*found.values.dims])
-            (along,) = found.values[name].dims
-            found = found.isel(**{along: parts.places(name, label, index)})
-        return found
+                raise unknown("axis", name, [*part.values.dims])
+            (along,) = part.values[name].dims
+            part = part.isel(**{along: parts.places(name, label, index)})
+        return part
 
     def isel(self, **places: Any) -> Sweep:
-        """The part at the given places along the axes, counted from 0; negative places count from the end."""
+        """The part at the given indices along the axes, counted from 0; negative indices count back from the end."""
         for name, place in places.items():
             if name not in self.values.dims:
                 raise unknown("axis", name, [*self.values.dims])
@@ -170,13 +170,13 @@ class Sweep:
             return (above.sum(EXAMPLE) / below.sum(EXAMPLE)).transpose(*self.axes).rename(self.metric)
 
     def interval(self, level: float = 0.95, n_boot: int = 1000, seed: int = 0) -> xr.Dataset:
-        """Mean with percentile bootstrap limits over examples: variables `mean`, `low`, `high`, `n`.
+        """The mean with percentile bootstrap limits over examples, as variables `mean`, `low`, `high` and `n`.
 
-        Examples that share a "group" coordinate are resampled together, and so are a ratio's two halves.
+        Examples that share a "group" coordinate are resampled together, and so are numerator and denominator.
 
         Args:
             level: the share of resamples between the limits.
-            n_boot: resamples.
+            n_boot: how many resamples are drawn.
             seed: fixes the resamples; the same seed gives the same limits.
         """
         if not 0 < level < 1:
@@ -201,21 +201,21 @@ class Sweep:
         return xr.Dataset({"mean": mean, "low": low, "high": high, "n": self.values.notnull().sum(EXAMPLE)})
 
     def baselines(self, level: float = 0.95, n_boot: int = 1000, seed: int = 0) -> dict[str, xr.Dataset]:
-        """The clean and corrupted runs' own means with limits; empty where the sweep has none."""
-        found = {}
+        """The means of the clean and the corrupted run with their limits; empty where the sweep has no baselines."""
+        intervals = {}
         for key in ("clean", "corrupted"):
             array = getattr(self, key)
             if array is not None:
                 alone = replace(self, values=array, clean=None, corrupted=None)
-                found[key] = alone.interval(level, n_boot, seed)
-        return found
+                intervals[key] = alone.interval(level, n_boot, seed)
+        return intervals
 
     def recovery(self) -> Sweep:
-        """How far each cell goes from the corrupted run (0) to the clean run (1).
+        """How far each cell is on the way from the corrupted run (0) to the clean run (1).
 
         The mean is the ratio of means, `mean(value - corrupted) / mean(clean - corrupted)`: a mean of
-        per-example ratios would be ruled by the examples whose gap happens to be small. Limits resample both
-        halves together.
+        ratios per example would depend most on the examples whose gap happens to be small. The limits resample
+        both means together.
 
         Sign: 1 as the clean run, 0 as the corrupted run; below 0 and above 1 are possible.
 
@@ -223,7 +223,7 @@ class Sweep:
             InvalidArgument: a baseline is absent, or clean and corrupted do not differ on average.
         """
         if self.denominator is not None:
-            return self  # it is one already
+            return self  # this sweep is a recovery already
         if self.clean is None or self.corrupted is None:
             absent = [key for key in ("clean", "corrupted") if getattr(self, key) is None]
             raise InvalidArgument(
@@ -260,11 +260,11 @@ class Sweep:
         )
 
     def best(self, *axes: str, lowest: bool = False) -> dict[str, Any]:
-        """Where the mean is largest, as labels that `sel` takes; the first such place when several tie.
+        """Where the mean is largest, as labels that `sel` takes; the first such cell where several are equal.
 
         Args:
-            axes: the axes to choose on; the mean is averaged over the others. All of them by default.
-            lowest: the smallest mean instead (for `rank`, `kl`, or noising).
+            axes: the axes to choose on, by default all; the mean is averaged over the others.
+            lowest: chooses the smallest mean instead (for `rank`, `kl`, or noising).
         """
         for axis in axes:
             parts.require_axis(axis, self.axes)
@@ -281,14 +281,14 @@ class Sweep:
     # -------------------------------------------------------------------------------------- leaving python
 
     def to_frame(self, level: float = 0.95, n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:
-        """A tidy table, one row a cell: the axes, their labelling coordinates, mean, low, high, n."""
-        found = self.interval(level, n_boot, seed)
-        labels = [str(name) for name in found.coords if name not in self.axes]
+        """A tidy table with one row per cell: the axes, their labelling coordinates, mean, low, high and n."""
+        interval = self.interval(level, n_boot, seed)
+        labels = [str(name) for name in interval.coords if name not in self.axes]
         numbers = ["mean", "low", "high", "n"]
         if not self.axes:
-            row = {name: found[name].values.item() for name in [*labels, *numbers]}
+            row = {name: interval[name].values.item() for name in [*labels, *numbers]}
             return pd.DataFrame([row])
-        table = found.to_dataframe(dim_order=list(self.axes)).reset_index()
+        table = interval.to_dataframe(dim_order=list(self.axes)).reset_index()
         return table[[*self.axes, *labels, *numbers]]
 
     def save(self, path: str | Path) -> Path:
@@ -306,7 +306,7 @@ class Sweep:
         """The sweep that `save` wrote.
 
         Raises:
-            FormatError: the file is damaged or is something else.
+            FormatError: the file is damaged, or it is not a sweep.
         """
         header, arrays = sweep_file.read(Path(path))
         keys = ("metric", "units", "sign", "provenance", "name", "zero", "allow_missing")
@@ -324,13 +324,13 @@ class Sweep:
 
 
 def concat(sweeps: Sequence[Sweep], dim: str, coord: Sequence[Any] | None = None, name: str | None = None) -> Sweep:
-    """One sweep of several, joined along a new axis or along one they have.
+    """One sweep made of several, joined along a new axis or along one of theirs.
 
     Args:
-        sweeps: of the same metric and the same other axes.
+        sweeps: sweeps of the same metric whose other axes are the same.
         dim: the axis they are joined along; "example" adds their examples together.
-        coord: the label of each sweep on a new axis; needless if each kept one from `sel(dim=label)`.
-        name: a title; by default the common one.
+        coord: the label of each sweep on a new axis; not needed where each has one from `sel(dim=label)`.
+        name: a title; by default the title that all share.
 
     Raises:
         InvalidArgument: they differ in metric, axes, baselines or number of examples.
@@ -340,12 +340,12 @@ def concat(sweeps: Sequence[Sweep], dim: str, coord: Sequence[Any] | None = None
         raise EmptySelection("There is no sweep to join.")
     first = sweeps[0]
     for key in ("metric", "units"):
-        found = sorted({getattr(sweep, key) for sweep in sweeps})
-        if len(found) > 1:
-            raise InvalidArgument(f"Sweeps of different {key} cannot be joined.", got=", ".join(found))
+        values_of_key = sorted({getattr(sweep, key) for sweep in sweeps})
+        if len(values_of_key) > 1:
+            raise InvalidArgument(f"Sweeps of different {key} cannot be joined.", got=", ".join(values_of_key))
     if dim not in first.values.coords and (coord is None or len(coord) != len(sweeps)):
         raise InvalidArgument(
-            f"A new axis {dim!r} needs one label a sweep.", got=coord, allowed=f"{len(sweeps)} labels"
+            f"A new axis {dim!r} needs one label per sweep.", got=coord, allowed=f"{len(sweeps)} labels"
         )
     if dim == EXAMPLE and first.denominator is not None:
         raise InvalidArgument(
@@ -365,13 +365,13 @@ def concat(sweeps: Sequence[Sweep], dim: str, coord: Sequence[Any] | None = None
                 do="give it to all of them, or to none",
             )
         if dim == EXAMPLE or not parts.same(arrays):
-            if dim in first.axes:  # a baseline without the axis holds all along it
+            if dim in first.axes:  # a baseline without the axis is the same all along it
                 arrays = [
                     array if dim in array.dims else array.expand_dims({dim: sweep.values[dim].values})
                     for array, sweep in zip(arrays, sweeps, strict=True)
                 ]
             if dim == EXAMPLE:
-                arrays = [array.drop_vars(EXAMPLE) for array in arrays]  # the values number them afresh
+                arrays = [array.drop_vars(EXAMPLE) for array in arrays]  # the joined values number the examples anew
             return parts.join(arrays, dim, coord)
         return arrays[0]
 

@@ -1,4 +1,4 @@
-"""Sweeps on disk: one file, a JSON header beside plain arrays, written whole or not at all."""
+"""Sweeps on disk: one file with a JSON header and plain arrays, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ ARRAYS = ("values", "clean", "corrupted", "denominator")
 def write(path: Path, header: dict, arrays: dict[str, xr.DataArray | None]) -> None:
     """Writes header and arrays to `path`, whole or not at all."""
     header = {"format": FORMAT, "version": VERSION, **header, "arrays": {}}
-    held = {}
+    contents = {}
     for name in ARRAYS:
         array = arrays.get(name)
         if array is None:
             continue
-        held[name] = np.ascontiguousarray(array.values)
+        contents[name] = np.ascontiguousarray(array.values)
         coords = {key: [list(c.dims), c.values.dtype.str, c.values.tolist()] for key, c in array.coords.items()}
         header["arrays"][name] = {"dims": list(array.dims), "coords": coords}
     text = np.frombuffer(json.dumps(header, ensure_ascii=False).encode(), np.uint8)
-    atomic_write(path, lambda file: np.savez_compressed(file, header=text, **held))
+    atomic_write(path, lambda file: np.savez_compressed(file, header=text, **contents))
 
 
 def read(path: Path) -> tuple[dict, dict[str, xr.DataArray]]:
-    """Header and arrays of a file that `write` wrote.
+    """The header and the arrays of a file that `write` wrote.
 
     Raises:
         FormatError: the file is damaged, is not a sweep, or comes from a later version.
         FileNotFoundError: there is no such file.
     """
     try:
-        with np.load(path, allow_pickle=False) as held:
-            header = json.loads(held["header"].tobytes().decode())
-            raw = {name: held[name] for name in held.files if name in ARRAYS}
+        with np.load(path, allow_pickle=False) as file:
+            header = json.loads(file["header"].tobytes().decode())
+            raw = {name: file[name] for name in file.files if name in ARRAYS}
     except FileNotFoundError:
         raise
     except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:

@@ -1,4 +1,4 @@
-"""What a Sweep is made of: arrays checked on the way in, labels turned into places, arrays joined."""
+"""What a Sweep stands on: arrays are checked, labels become indices, arrays are joined."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EXAMPLE = "example"
 
 
 def labelled(values: xr.DataArray) -> xr.DataArray:
-    """The array with "example" first and a coordinate on every axis."""
+    """The array with "example" as its first axis and a coordinate on every axis."""
     if not isinstance(values, xr.DataArray):
         raise InvalidArgument(
             "A Sweep's values are a labelled array.",
@@ -67,24 +67,24 @@ def labelled(values: xr.DataArray) -> xr.DataArray:
 
 
 def check_finite(values: xr.DataArray, metric: str, allow_missing: bool) -> None:
-    """Raises `NonFiniteMetric` where a value is infinite, or NaN without leave."""
+    """Raises `NonFiniteMetric` where a value is infinite, or where it is NaN and that is not allowed."""
     array = values.values.astype(np.float64)
     bad = np.isinf(array) if allow_missing else ~np.isfinite(array)
     if bad.any():
         place = np.argwhere(bad)[0]
-        found = [f"{axis}={values[axis].values[i]}" for axis, i in zip(values.dims, place, strict=True)]
+        labels = [f"{axis}={values[axis].values[i]}" for axis, i in zip(values.dims, place, strict=True)]
         do = "find out why the metric failed there"
         if np.isnan(array[tuple(place)]):
             do += "; if NaN means not measured, say so with allow_missing=True"
         raise NonFiniteMetric(
             f"{int(bad.sum())} of {bad.size} values of {metric} are not finite.",
-            got=f"{array[tuple(place)]} at {', '.join(found)}",
+            got=f"{array[tuple(place)]} at {', '.join(labels)}",
             do=do,
         )
 
 
 def baseline(name: str, array: Any, values: xr.DataArray) -> xr.DataArray:
-    """A baseline as a labelled array over example and perhaps some of the axes of `values`."""
+    """A baseline as a labelled array over example and, where it has them, some of the axes of `values`."""
     if not isinstance(array, xr.DataArray):
         array = np.asarray(array)
         if array.ndim != 1:
@@ -117,7 +117,7 @@ def baseline(name: str, array: Any, values: xr.DataArray) -> xr.DataArray:
 
 
 def plain(value: Any, where: str) -> Any:
-    """The value as JSON holds it: numpy scalars, tuples and paths are turned, anything else is refused."""
+    """The value as JSON holds it: numpy scalars, sets, tuples and paths are converted, anything else is refused."""
     if value is None or isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, float):
@@ -140,32 +140,31 @@ def plain(value: Any, where: str) -> Any:
 
 
 def places(axis: str, label: Any, index: pd.Index) -> Any:
-    """Where a label, a list of labels or an inclusive slice of labels lies along an axis."""
+    """The indices of a label, a list of labels or an inclusive slice of labels along an axis."""
     if isinstance(label, slice):
         for end in (label.start, label.stop):
             if end is not None and not index.is_monotonic_increasing:
                 _where(axis, end, index)
         try:
-            found = index.slice_indexer(label.start, label.stop, label.step)
+            return index.slice_indexer(label.start, label.stop, label.step)
         except (KeyError, TypeError) as error:
             raise _no_label(axis, label, index) from error
-        return found
     if isinstance(label, (list, tuple, np.ndarray, pd.Index, range)):
         if not len(label):
             raise EmptySelection(f"Nothing is selected along {axis!r}.", got="no label", allowed=_shown(index))
-        return np.concatenate([_where(axis, one, index) for one in label])
+        return np.concatenate([_where(axis, single, index) for single in label])
     return int(_where(axis, label, index)[0])
 
 
 def _where(axis: str, label: Any, index: pd.Index) -> np.ndarray:
     label = label.item() if isinstance(label, (np.generic, np.ndarray)) and np.ndim(label) == 0 else label
     if index.dtype.kind == "f" and isinstance(label, (int, float)):
-        found = np.isclose(index.values, label)
+        matches = np.isclose(index.values, label)
     else:
-        found = np.array([type(one) is type(label) and one == label for one in index.tolist()])
-    if not found.any():
+        matches = np.array([type(known) is type(label) and known == label for known in index.tolist()])
+    if not matches.any():
         raise _no_label(axis, label, index)
-    return np.flatnonzero(found)
+    return np.flatnonzero(matches)
 
 
 def _no_label(axis: str, label: Any, index: pd.Index) -> UnknownName:
@@ -174,7 +173,7 @@ def _no_label(axis: str, label: Any, index: pd.Index) -> UnknownName:
         do = f"the nearest is {nearest}; isel({axis}=-1) is the last"
     else:
         near = closest(label, index)
-        do = "did you mean " + " or ".join(repr(one) for one in near) + "?" if near else None
+        do = "did you mean " + " or ".join(repr(known) for known in near) + "?" if near else None
     what = f"Axis {axis!r} has no label {label!r}."
     return UnknownName(what, got=repr(label), allowed=_shown(index), do=do)
 
@@ -187,7 +186,7 @@ def _shown(index: pd.Index) -> str:
 
 
 def join(arrays: Sequence[xr.DataArray], dim: str, coord: Sequence[Any] | None) -> xr.DataArray:
-    """The arrays one after another along `dim`, a new axis with labels `coord` or one that they have."""
+    """The arrays one after another along `dim`, which is a new axis with labels `coord` or one of theirs."""
     if dim not in arrays[0].dims and coord is not None:
         arrays = [
             array.drop_vars(dim, errors="ignore").expand_dims({dim: [label]})
@@ -204,29 +203,29 @@ def join(arrays: Sequence[xr.DataArray], dim: str, coord: Sequence[Any] | None) 
 
 
 def same(arrays: Sequence[xr.DataArray]) -> bool:
-    """Whether all arrays hold the same numbers under the same axes."""
+    """Whether all arrays have the same axes and the same numbers."""
     first = arrays[0]
-    return all(one.dims == first.dims and np.array_equal(one.values, first.values) for one in arrays[1:])
+    return all(other.dims == first.dims and np.array_equal(other.values, first.values) for other in arrays[1:])
 
 
 def common(parts: Sequence[dict[str, Any]], dim: str, labels: Sequence[Any]) -> dict[str, Any]:
-    """The provenance that all parts share; what differs is kept under "parts", one entry a part."""
+    """The provenance that all parts share; what differs stands under "parts", with one entry per part."""
     texts = [{key: json.dumps(value, sort_keys=True) for key, value in part.items()} for part in parts]
-    shared = {key: parts[0][key] for key, text in texts[0].items() if all(one.get(key) == text for one in texts)}
+    shared = {key: parts[0][key] for key, text in texts[0].items() if all(other.get(key) == text for other in texts)}
     rest = [{key: value for key, value in part.items() if key not in shared} for part in parts]
     if any(rest):
-        shared["parts"] = [{dim: label, **one} for label, one in zip(labels, rest, strict=True)]
+        shared["parts"] = [{dim: label, **entries} for label, entries in zip(labels, rest, strict=True)]
     return shared
 
 
 def require_axis(axis: str, axes: Sequence[str]) -> None:
-    """Raises `UnknownName` for an axis that is not there."""
+    """Raises `UnknownName` for an axis that does not exist."""
     if axis not in axes:
         raise unknown("axis", axis, axes)
 
 
 def summary(sweep: Any) -> list[tuple[str, str]]:
-    """What a person wants to know of a sweep first, as (label, text) lines."""
+    """The first facts about a sweep, as (label, text) lines."""
 
     def ends(axis: str) -> str:
         labels = sweep.values[axis].values
@@ -247,7 +246,7 @@ def summary(sweep: Any) -> list[tuple[str, str]]:
         where = ", ".join(f"{axis}={label}" for axis, label in best.items())
         number = f"{float(cell['mean']):.3g} [{float(cell['low']):.3g}, {float(cell['high']):.3g}]"
         lines.append(("largest" if where else "mean", f"{number} at {where}" if where else number))
-    for key, found in sweep.baselines().items():
-        lines.append((key, f"{float(found['mean'].mean()):.3g}"))
+    for key, interval in sweep.baselines().items():
+        lines.append((key, f"{float(interval['mean'].mean()):.3g}"))
     origin = sweep.provenance
     return lines + [(key, str(origin[key])) for key in ("model", "task", "engine", "plan") if key in origin]

@@ -1,1 +1,1 @@
-"""Files that survive a killed process: whole or not at all, and what was computed goes on where it stopped."""
+"""Files that survive a killed process: each is whole or absent, and an interrupted computation can be resumed."""

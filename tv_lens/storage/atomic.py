@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, on any disk error too."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG}
 
 
 def atomic_write(path: str | os.PathLike[str], content: bytes | str | Callable[[IO[bytes]], Any]) -> Path:
-    """The path, once the whole content is on the disk under it: it never holds a part, whenever the process dies.
+    """The path, once the whole content is on the disk under it; whenever the process dies, it never holds a part.
 
-    The content goes to a temporary file in the same folder (renaming must not copy), which is flushed to the disk and
-    then takes the name, and with it the place of an older file.
+    The content goes to a temporary file in the same folder (so that renaming does not copy). This file is flushed to
+    the disk and then renamed, which replaces an older file of that name.
 
     Args:
-        path: where; folders above it are made.
+        path: where the file is written; folders above it are created.
         content: bytes, text (written as UTF-8), or a function that writes into an open binary file.
 
     Raises:
-        StorageError: the disk is full, or the folder cannot be written; what was there before is untouched.
+        StorageError: the disk is full, or the folder cannot be written; an older file is unchanged.
 
     Example:
         >>> import tempfile
@@ -56,13 +56,13 @@ def atomic_write(path: str | os.PathLike[str], content: bytes | str | Callable[[
 
 
 def leftover_prefix(path: Path) -> str:
-    """How the names of a path's temporary files begin; a killed process leaves one behind."""
+    """How the names of a path's temporary files begin; a process that is killed while it writes leaves one behind."""
     return f".{path.name}.tmp-"
 
 
 @contextmanager
 def plain_errors(path: Path) -> Iterator[None]:
-    """What a full, read-only or broken disk raises, as a `StorageError` that says what to do."""
+    """Turns the errors of a full, read-only or broken disk into a `StorageError` that says what to do."""
     try:
         yield
     except StorageError:
@@ -84,20 +84,20 @@ def plain_errors(path: Path) -> Iterator[None]:
 
 
 def is_disk_full(error: BaseException | None) -> bool:
-    """Whether the disk or the quota was full, also where a library in Rust says it in its own words."""
+    """Whether the disk or the quota was full, also where a library written in Rust says so in its message only."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         if isinstance(error, OSError) and error.errno in _FULL:
             return True
-        if any(sign in str(error) for sign in ("No space left on device", "(os error 28)", "(os error 112)")):
+        if any(words in str(error) for words in ("No space left on device", "(os error 28)", "(os error 112)")):
             return True
         error = error.__cause__ or error.__context__
     return False
 
 
 def free(path: Path) -> str:
-    """The room that is left where a path is, in words."""
+    """The free space where a path lies, in words."""
     try:
         return f"{shutil.disk_usage(path.parent).free / 1e6:.0f} MB"
     except OSError:
@@ -105,7 +105,7 @@ def free(path: Path) -> str:
 
 
 def flush(path: Path) -> None:
-    """Asks the operating system to put a file's bytes (or a folder's entries) on the disk now."""
+    """Makes the operating system write a file's bytes (or a folder's entries) to the disk now."""
     if path.is_dir() and os.name == "nt":
         return  # Windows has no handle to flush for a folder
     handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)

@@ -1,4 +1,4 @@
-"""What a run was asked to do, as JSON holds it: comparable years later, and every difference can be named."""
+"""The configuration of a computation as JSON: comparable years later, and every difference can be named."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 import torch
 
-DEPTH = 8  # of nesting; deeper, a value is told by its type alone
+DEPTH = 8  # levels of nesting; of a deeper value only the type is described
 
 
 def described(value: Any, depth: int = DEPTH) -> Any:
-    """A value as JSON holds it: equal where the value is, and different where it is not.
+    """A description of a value as JSON holds it: descriptions are equal exactly where the values are.
 
-    Plain values stay as they are. Arrays and tensors are told by their shape and a hash of their bits; dataclasses and
-    other objects by their class and their fields; a function by its qualified name with a hash of its source, what it
-    closes over and its defaults. What a function reads from globals, or from code of other modules, is not seen.
+    Plain values describe themselves. Arrays and tensors are described by shape and a hash of their bits; dataclasses
+    and other objects by class and fields; a function by its qualified name, a hash of its source, the values that it
+    closes over and its defaults. What a function reads from globals, or from other modules, is not described.
 
     Example:
         >>> described({"layers": range(2), "scale": np.float32(0.5)})
@@ -64,39 +64,39 @@ def described(value: Any, depth: int = DEPTH) -> Any:
     return _object(value, depth)
 
 
-def differences(kept: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
-    """Each entry that differs between two described configurations, as "key: kept value, asked for asked value".
+def differences(stored: Mapping[str, Any], requested: Mapping[str, Any]) -> list[str]:
+    """Each entry that differs between two described configurations, in words.
 
     Example:
         >>> differences({"seed": 0, "metric": {"name": "kl"}}, {"seed": 1, "metric": {"name": "kl"}})
         ['seed: 0 in the folder, 1 asked for']
     """
-    before, now = _flat(kept), _flat(asked)
+    before, now = _flat(stored), _flat(requested)
     absent = object()
-    found = []
+    lines = []
     for key in dict.fromkeys([*before, *now]):
-        one, other = before.get(key, absent), now.get(key, absent)
-        if one is absent or other is absent or json.dumps(one) != json.dumps(other):  # NaN is itself
-            shown = [("nothing" if part is absent else short) for part, short in zip((one, other), _shown(one, other))]
-            found.append(f"{key}: {shown[0]} in the folder, {shown[1]} asked for")
-    return found
+        old, new = before.get(key, absent), now.get(key, absent)
+        if old is absent or new is absent or json.dumps(old) != json.dumps(new):  # as JSON, NaN equals itself
+            shown = [("nothing" if value is absent else text) for value, text in zip((old, new), _shown(old, new))]
+            lines.append(f"{key}: {shown[0]} in the folder, {shown[1]} asked for")
+    return lines
 
 
 def digest(value: Any) -> str:
-    """A value of any size as 16 hex digits, for a configuration that is to stay readable."""
+    """A value of any size as 16 hex digits, so that a configuration stays readable."""
     return hashlib.sha256(json.dumps(described(value)).encode()).hexdigest()[:16]
 
 
 def model_described(model: Any) -> dict[str, Any]:
-    """What of a `HookedModel` its numbers hang on: its weights, where they are, and what is attached to it now."""
+    """What the numbers of a `HookedModel` depend on: its weights, dtype, device, and what is attached to it now."""
     registry = model.registry
     with registry.lock:
-        around = [(one.who, [edit.intervention for edit in one.edits]) for one in registry.attached]
+        attached = [(owner.who, [edit.intervention for edit in owner.edits]) for owner in registry.attached]
     return {
         "fingerprint": model.fingerprint,
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": model.device.type,
-        "attached": described(around),
+        "attached": described(attached),
         "hooks_by_hand": registry.foreign_hooks(),
     }
 
@@ -115,37 +115,37 @@ def _function(function: FunctionType, depth: int) -> dict[str, Any]:
     code = inner.__code__
     try:
         source = inspect.getsource(inner)
-    except (OSError, TypeError):  # written at a prompt
+    except (OSError, TypeError):  # the function was typed at a prompt, so no file holds its source
         source = _bytecode(code)
-    found: dict[str, Any] = {
+    description: dict[str, Any] = {
         "function": f"{inner.__module__}.{inner.__qualname__}",
         "source": hashlib.sha256(source.encode()).hexdigest()[:16],
     }
     if inner.__closure__:
-        held = {}
+        values: dict[str, Any] = {}
         for name, cell in zip(code.co_freevars, inner.__closure__):
             try:
-                held[name] = described(cell.cell_contents, min(depth, 3) - 1)
-            except ValueError:  # not filled yet
-                held[name] = None
-        found["closes_over"] = held
+                values[name] = described(cell.cell_contents, min(depth, 3) - 1)
+            except ValueError:  # the variable has no value yet
+                values[name] = None
+        description["closes_over"] = values
     if inner.__defaults__ or inner.__kwdefaults__:
-        found["defaults"] = described([inner.__defaults__, inner.__kwdefaults__], min(depth, 3) - 1)
-    return found
+        description["defaults"] = described([inner.__defaults__, inner.__kwdefaults__], min(depth, 3) - 1)
+    return description
 
 
 def _bytecode(code: CodeType) -> str:
-    """A function's code where its text is unknown: instructions, names and constants, without addresses."""
+    """A function's compiled code, where its source is unknown: instructions, names and constants, no addresses."""
     constants = [_bytecode(part) if isinstance(part, CodeType) else repr(part) for part in code.co_consts]
     return repr((code.co_code.hex(), code.co_names, code.co_varnames, constants))
 
 
 def _object(value: Any, depth: int) -> dict[str, Any]:
     if is_dataclass(value):
-        held = {field.name: getattr(value, field.name) for field in fields(value)}
+        parts = {field.name: getattr(value, field.name) for field in fields(value)}
     else:
-        held = getattr(value, "__dict__", {})
-    about = {"class": _name_of(type(value)), **{name: described(part, depth - 1) for name, part in held.items()}}
+        parts = getattr(value, "__dict__", {})
+    about = {"class": _name_of(type(value)), **{name: described(part, depth - 1) for name, part in parts.items()}}
     if callable(value) and isinstance(call := getattr(type(value), "__call__", None), FunctionType):  # noqa: B004
         about["call"] = _function(call, depth)
     return about
@@ -159,22 +159,22 @@ def _name_of(value: Any) -> str:
 
 def _flat(nested: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     """The entries of nested dictionaries under dotted keys."""
-    found: dict[str, Any] = {}
+    entries: dict[str, Any] = {}
     for key, value in nested.items():
         if isinstance(value, Mapping) and value:
-            found |= _flat(value, f"{before}{key}.")
+            entries |= _flat(value, f"{before}{key}.")
         else:
-            found[f"{before}{key}"] = value
-    return found
+            entries[f"{before}{key}"] = value
+    return entries
 
 
-def _shown(one: Any, other: Any) -> tuple[str, str]:
-    """Two values in words; of long lists their lengths and the first entry that differs."""
-    if isinstance(one, list) and isinstance(other, list) and len(repr(one)) + len(repr(other)) > 120:
-        at = next((i for i, (a, b) in enumerate(zip(one, other)) if a != b), min(len(one), len(other)))
-        first, second = (f"{part[at]!r}" if at < len(part) else "nothing" for part in (one, other))
-        return f"{len(one)} entries with {_cut(first)} at {at}", f"{len(other)} entries with {_cut(second)} there"
-    return _cut(repr(one)), _cut(repr(other))
+def _shown(old: Any, new: Any) -> tuple[str, str]:
+    """Two values in words; of long lists the lengths and the first entry that differs."""
+    if isinstance(old, list) and isinstance(new, list) and len(repr(old)) + len(repr(new)) > 120:
+        at = next((i for i, (a, b) in enumerate(zip(old, new)) if a != b), min(len(old), len(new)))
+        first, second = (f"{entries[at]!r}" if at < len(entries) else "nothing" for entries in (old, new))
+        return f"{len(old)} entries with {_cut(first)} at {at}", f"{len(new)} entries with {_cut(second)} there"
+    return _cut(repr(old)), _cut(repr(new))
 
 
 def _cut(text: str, most: int = 100) -> str:

@@ -1,4 +1,4 @@
-"""Shards on disk: plain .npz files whose JSON header has a checksum over everything the shard says."""
+"""Shards on disk: plain .npz files whose JSON header holds a checksum of all that the shard holds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HEADER = "header"
 
 @dataclass(frozen=True, eq=False)
 class Shard:
-    """One piece of finished work: its arrays, and what else is known of it, as JSON holds it."""
+    """One piece of finished work: its arrays, and further facts about it, as JSON holds them."""
 
     arrays: dict[str, np.ndarray]
     about: dict[str, Any] = field(default_factory=dict)
@@ -29,12 +29,12 @@ class Shard:
 
     @classmethod
     def of(cls, arrays: Mapping[str, Any], about: Mapping[str, Any]) -> Shard:
-        """Copies of arrays, tensors or numbers, with what is known of them as JSON gives it back."""
-        held = {
+        """A shard of copies of these arrays, tensors or numbers, with the facts about them as JSON returns them."""
+        on_cpu = {
             name: array.detach().cpu().numpy() if isinstance(array, torch.Tensor) else array
             for name, array in arrays.items()
         }
-        arrays = {name: np.array(array) for name, array in held.items()}
+        arrays = {name: np.array(array) for name, array in on_cpu.items()}
         if objects := [name for name, array in arrays.items() if array.dtype == object or name == HEADER]:
             raise InvalidArgument(
                 "A shard holds arrays of numbers or texts, each under a name of its own.", got=", ".join(objects)
@@ -43,6 +43,7 @@ class Shard:
 
 
 def packed(shard: Shard, i: int) -> bytes:
+    """The bytes of the file of shard `i`."""
     header = {"shard": i, "about": shard.about, "sha256": _digest(shard, i)}
     file = io.BytesIO()
     np.savez(file, **shard.arrays, **{HEADER: np.frombuffer(json.dumps(header).encode(), np.uint8)})
@@ -50,24 +51,24 @@ def packed(shard: Shard, i: int) -> bytes:
 
 
 def unpacked(content: bytes, i: int) -> Shard:
-    """The shard that `packed` wrote.
+    """The shard `i` that `packed` wrote.
 
     Raises:
-        FormatError: it is cut short, a bit of it has changed, or it is another shard.
+        FormatError: the file is cut short, a bit of it has changed, or it holds another shard.
     """
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as held:
-            header = json.loads(held[HEADER].tobytes())
-            shard = Shard({name: held[name] for name in held.files if name != HEADER}, header["about"])
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+            header = json.loads(file[HEADER].tobytes())
+            shard = Shard({name: file[name] for name in file.files if name != HEADER}, header["about"])
         if header["sha256"] != _digest(shard, i):
             raise ValueError("its checksum does not fit")
-    except Exception as error:  # one changed bit can make the reader of an archive raise anything
+    except Exception as error:  # a changed bit can make the reader of an archive raise any exception
         raise FormatError("This shard is damaged.", got=str(error) or type(error).__name__) from error
     return shard
 
 
 def _digest(shard: Shard, i: int) -> str:
-    """A checksum over everything a shard says, its place included."""
+    """A checksum over the index, the facts and the arrays of a shard."""
     whole = hashlib.sha256(json.dumps([i, shard.about], sort_keys=True).encode())
     for name in sorted(shard.arrays):
         array = shard.arrays[name]
