@@ -20,7 +20,7 @@ import tiny_characters
 import tv_lens as tv
 from tv_lens.errors import FormatError, InvalidArgument, RunMismatch, StorageError
 from tv_lens.rows import sharding
-from tv_lens.storage import run_folder
+from tv_lens.storage import manifest
 from tv_lens.storage.run_folder import RunFolder, Shards, inside, shards
 from tv_lens.storage.shard_file import unpacked
 
@@ -328,7 +328,7 @@ def test_another_configuration_is_refused_and_every_difference_is_named(tmp_path
 
 def test_the_versions_are_part_of_the_configuration(tmp_path, monkeypatch):
     square(tmp_path)
-    monkeypatch.setattr(run_folder, "_versions", lambda: {"torch": "0.1"})
+    monkeypatch.setattr(manifest, "_versions", lambda: {"torch": "0.1"})
     with pytest.raises(RunMismatch, match="versions.torch: .* in the folder, '0.1' asked for"):
         square(tmp_path)
 
