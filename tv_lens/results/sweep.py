@@ -13,14 +13,17 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from tv_lens.errors import EmptySelection, InvalidArgument, PositionError, unknown
+from tv_lens.errors import EmptySelection, InvalidArgument, unknown
 from tv_lens.metrics import METRICS, info_of
-from tv_lens.results import sweep_file
+from tv_lens.results import joining, sweep_file
 from tv_lens.results import sweep_parts as parts
 from tv_lens.results.bootstrap import ratio_interval
+from tv_lens.results.recovery import baseline_gap
+from tv_lens.results.selection import indices, places, require_axis
 from tv_lens.results.sweep_parts import EXAMPLE
 
 _BASELINES = ("clean", "corrupted", "denominator")
+_HEADER = ("metric", "units", "sign", "provenance", "name", "zero", "allow_missing")  # in a file, beside the arrays
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -109,40 +112,27 @@ class Sweep:
             if index is None:
                 raise unknown("axis", name, [*part.values.dims])
             (along,) = part.values[name].dims
-            part = part.isel(**{along: parts.places(name, label, index)})
+            part = part.isel(**{along: places(name, label, index)})
         return part
 
     def isel(self, **places: Any) -> Sweep:
         """The part at the given indices along the axes, counted from 0; negative indices count back from the end."""
+        chosen: dict[str, Any] = {}
         for name, place in places.items():
             if name not in self.values.dims:
                 raise unknown("axis", name, [*self.values.dims])
-            size = self.values.sizes[name]
-            if isinstance(place, slice):
-                chosen = np.arange(size)[place]
-            else:
-                chosen = np.asarray(place)
-                if chosen.dtype == bool:
-                    chosen = np.flatnonzero(chosen)
-                if chosen.size and (chosen.max() >= size or chosen.min() < -size):
-                    what = f"Axis {name!r} has no such place."
-                    raise PositionError(what, got=place, allowed=f"0 to {size - 1}")
-            if not chosen.size:
-                what = f"Nothing is selected along {name!r}."
-                raise EmptySelection(what, got=place, allowed=f"{size} places")
-            places[name] = np.atleast_1d(chosen) if name == EXAMPLE else chosen
-            if places[name].ndim == 0:
-                places[name] = int(places[name])
+            index = indices(name, place, self.values.sizes[name])
+            chosen[name] = np.atleast_1d(index) if name == EXAMPLE else int(index) if index.ndim == 0 else index
 
         def cut(array: xr.DataArray | None) -> xr.DataArray | None:
-            return None if array is None else array.isel({k: v for k, v in places.items() if k in array.dims})
+            return None if array is None else array.isel({k: v for k, v in chosen.items() if k in array.dims})
 
         return replace(self, values=cut(self.values), **{key: cut(getattr(self, key)) for key in _BASELINES})
 
     def average(self, *axes: str) -> Sweep:
         """The sweep averaged over axes, example by example, so that intervals stay paired."""
         for axis in axes:
-            parts.require_axis(axis, self.axes)
+            require_axis(axis, self.axes)
 
         def pool(array: xr.DataArray | None) -> xr.DataArray | None:
             return None if array is None else array.mean([axis for axis in axes if axis in array.dims])
@@ -224,23 +214,8 @@ class Sweep:
         """
         if self.denominator is not None:
             return self  # this sweep is a recovery already
-        if self.clean is None or self.corrupted is None:
-            absent = [key for key in ("clean", "corrupted") if getattr(self, key) is None]
-            raise InvalidArgument(
-                "Recovery needs the clean and the corrupted run.",
-                got=f"no {' and no '.join(absent)} baseline",
-                do="use a sweep made by tv.patch, or pass clean= and corrupted=",
-            )
-        gap = self.clean - self.corrupted
+        gap = baseline_gap(self.clean, self.corrupted)
         mean_gap = gap.mean(EXAMPLE)
-        scale = np.maximum(abs(self.clean).mean(EXAMPLE), abs(self.corrupted).mean(EXAMPLE))
-        if bool((abs(mean_gap) <= 1e-6 * scale).any()):
-            clean, corrupted = float(self.clean.mean()), float(self.corrupted.mean())
-            raise InvalidArgument(
-                "Recovery is undefined: clean and corrupted runs do not differ on average.",
-                got=f"mean clean {clean:.4g}, mean corrupted {corrupted:.4g}",
-                do="read the sweep in its own units, or choose a corruption that changes the metric",
-            )
         limits = replace(self, values=gap, clean=None, corrupted=None).interval()
         if bool(((limits["low"] <= 0) & (limits["high"] >= 0)).any()):
             warnings.warn(
@@ -267,7 +242,7 @@ class Sweep:
             lowest: chooses the smallest mean instead (for `rank`, `kl`, or noising).
         """
         for axis in axes:
-            parts.require_axis(axis, self.axes)
+            require_axis(axis, self.axes)
         mean = self.mean()
         chosen = axes or self.axes
         mean = mean.mean([axis for axis in self.axes if axis not in chosen]).transpose(*chosen)
@@ -293,10 +268,7 @@ class Sweep:
 
     def save(self, path: str | Path) -> Path:
         """Writes the sweep to one file, whole or not at all, and returns its path."""
-        header = {
-            key: getattr(self, key)
-            for key in ("metric", "units", "sign", "provenance", "name", "zero", "allow_missing")
-        }
+        header = {key: getattr(self, key) for key in _HEADER}
         arrays = {key: getattr(self, key) for key in sweep_file.ARRAYS}
         sweep_file.write(Path(path), header, arrays)
         return Path(path)
@@ -309,8 +281,7 @@ class Sweep:
             FormatError: the file is damaged, or it is not a sweep.
         """
         header, arrays = sweep_file.read(Path(path))
-        keys = ("metric", "units", "sign", "provenance", "name", "zero", "allow_missing")
-        return cls(**arrays, **{key: header[key] for key in keys})
+        return cls(**arrays, **{key: header[key] for key in _HEADER})
 
     def __repr__(self) -> str:
         lines = [f"  {key:<10}{text}" for key, text in parts.summary(self)]
@@ -351,38 +322,24 @@ def concat(sweeps: Sequence[Sweep], dim: str, coord: Sequence[Any] | None = None
         raise InvalidArgument(
             "Recoveries of different examples have different units.", do="join the sweeps first, then call .recovery()"
         )
-    values = parts.join([sweep.values for sweep in sweeps], dim, coord)
+    values = joining.join([sweep.values for sweep in sweeps], dim, coord)
     if dim == EXAMPLE:
         values = values.assign_coords({EXAMPLE: np.arange(values.sizes[EXAMPLE])})
 
-    def joined(key: str) -> xr.DataArray | None:
-        arrays = [getattr(sweep, key) for sweep in sweeps]
-        if all(array is None for array in arrays):
-            return None
-        if any(array is None for array in arrays):
-            raise InvalidArgument(
-                f"Some of these sweeps have a {key} baseline and some have none.",
-                do="give it to all of them, or to none",
-            )
-        if dim == EXAMPLE or not parts.same(arrays):
-            if dim in first.axes:  # a baseline without the axis is the same all along it
-                arrays = [
-                    array if dim in array.dims else array.expand_dims({dim: sweep.values[dim].values})
-                    for array, sweep in zip(arrays, sweeps, strict=True)
-                ]
-            if dim == EXAMPLE:
-                arrays = [array.drop_vars(EXAMPLE) for array in arrays]  # the joined values number the examples anew
-            return parts.join(arrays, dim, coord)
-        return arrays[0]
-
+    baselines = {
+        key: joining.join_baselines(
+            key, [getattr(sweep, key) for sweep in sweeps], [sweep.values for sweep in sweeps], dim, coord
+        )
+        for key in _BASELINES
+    }
     names = {sweep.name for sweep in sweeps}
     labels = range(len(sweeps)) if dim in first.values.dims else values[dim].values.tolist()
     title = name if name is not None else (names.pop() if len(names) == 1 else f"{first.metric} by {dim}")
     return replace(
         first,
         values=values,
-        **{key: joined(key) for key in _BASELINES},
-        provenance=parts.common([sweep.provenance for sweep in sweeps], dim, labels),
+        **baselines,
+        provenance=joining.common([sweep.provenance for sweep in sweeps], dim, labels),
         name=title,
         allow_missing=any(sweep.allow_missing for sweep in sweeps),
     )

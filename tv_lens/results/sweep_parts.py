@@ -1,26 +1,16 @@
-"""What a Sweep stands on: arrays are checked, labels become indices, arrays are joined."""
+"""What a Sweep is made of: arrays that are checked, a provenance that JSON can hold, a summary in words."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
-from tv_lens.errors import (
-    EmptySelection,
-    InvalidArgument,
-    NonFiniteMetric,
-    ShapeMismatch,
-    UnknownName,
-    closest,
-    unknown,
-)
+from tv_lens.errors import EmptySelection, InvalidArgument, NonFiniteMetric, ShapeMismatch
 
 EXAMPLE = "example"
 
@@ -137,91 +127,6 @@ def plain(value: Any, where: str) -> Any:
         allowed="numbers, strings, lists and dictionaries of them",
         do="pass str(value)",
     )
-
-
-def places(axis: str, label: Any, index: pd.Index) -> Any:
-    """The indices of a label, a list of labels or an inclusive slice of labels along an axis."""
-    if isinstance(label, slice):
-        for end in (label.start, label.stop):
-            if end is not None and not index.is_monotonic_increasing:
-                _where(axis, end, index)
-        try:
-            return index.slice_indexer(label.start, label.stop, label.step)
-        except (KeyError, TypeError) as error:
-            raise _no_label(axis, label, index) from error
-    if isinstance(label, (list, tuple, np.ndarray, pd.Index, range)):
-        if not len(label):
-            raise EmptySelection(f"Nothing is selected along {axis!r}.", got="no label", allowed=_shown(index))
-        return np.concatenate([_where(axis, single, index) for single in label])
-    return int(_where(axis, label, index)[0])
-
-
-def _where(axis: str, label: Any, index: pd.Index) -> np.ndarray:
-    label = label.item() if isinstance(label, (np.generic, np.ndarray)) and np.ndim(label) == 0 else label
-    if index.dtype.kind == "f" and isinstance(label, (int, float)):
-        matches = np.isclose(index.values, label)
-    else:
-        matches = np.array([type(known) is type(label) and known == label for known in index.tolist()])
-    if not matches.any():
-        raise _no_label(axis, label, index)
-    return np.flatnonzero(matches)
-
-
-def _no_label(axis: str, label: Any, index: pd.Index) -> UnknownName:
-    if index.dtype.kind in "iuf" and isinstance(label, (int, float)):
-        nearest = index[np.argmin(np.abs(index.values - label))]
-        do = f"the nearest is {nearest}; isel({axis}=-1) is the last"
-    else:
-        near = closest(label, index)
-        do = "did you mean " + " or ".join(repr(known) for known in near) + "?" if near else None
-    what = f"Axis {axis!r} has no label {label!r}."
-    return UnknownName(what, got=repr(label), allowed=_shown(index), do=do)
-
-
-def _shown(index: pd.Index) -> str:
-    labels = index.tolist()
-    if len(labels) > 12 and index.dtype.kind in "iu":
-        return f"{labels[0]} to {labels[-1]}"
-    return ", ".join(map(str, labels[:40])) + (f", and {len(labels) - 40} more" if len(labels) > 40 else "")
-
-
-def join(arrays: Sequence[xr.DataArray], dim: str, coord: Sequence[Any] | None) -> xr.DataArray:
-    """The arrays one after another along `dim`, which is a new axis with labels `coord` or one of theirs."""
-    if dim not in arrays[0].dims and coord is not None:
-        arrays = [
-            array.drop_vars(dim, errors="ignore").expand_dims({dim: [label]})
-            for array, label in zip(arrays, coord, strict=True)
-        ]
-    try:
-        return xr.concat(arrays, dim, join="exact", coords="different", compat="equals", combine_attrs="drop")
-    except ValueError as error:
-        raise InvalidArgument(
-            f"These sweeps cannot be joined along {dim!r}: their other axes or coordinates differ.",
-            got=str(error),
-            do="select the common part of each with .sel() first",
-        ) from error
-
-
-def same(arrays: Sequence[xr.DataArray]) -> bool:
-    """Whether all arrays have the same axes and the same numbers."""
-    first = arrays[0]
-    return all(other.dims == first.dims and np.array_equal(other.values, first.values) for other in arrays[1:])
-
-
-def common(parts: Sequence[dict[str, Any]], dim: str, labels: Sequence[Any]) -> dict[str, Any]:
-    """The provenance that all parts share; what differs stands under "parts", with one entry per part."""
-    texts = [{key: json.dumps(value, sort_keys=True) for key, value in part.items()} for part in parts]
-    shared = {key: parts[0][key] for key, text in texts[0].items() if all(other.get(key) == text for other in texts)}
-    rest = [{key: value for key, value in part.items() if key not in shared} for part in parts]
-    if any(rest):
-        shared["parts"] = [{dim: label, **entries} for label, entries in zip(labels, rest, strict=True)]
-    return shared
-
-
-def require_axis(axis: str, axes: Sequence[str]) -> None:
-    """Raises `UnknownName` for an axis that does not exist."""
-    if axis not in axes:
-        raise unknown("axis", axis, axes)
 
 
 def summary(sweep: Any) -> list[tuple[str, str]]:
