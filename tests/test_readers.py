@@ -14,7 +14,7 @@ from tv_lens.site import Site
 
 def test_every_part_of_every_family_is_read_by_its_own_modules(tiny_model, family):
     readers = readers_of(tiny_model(family))
-    assert set(readers.plan.values()) == {"modules"}
+    assert set(readers.computed_by.values()) == {"modules"}
     assert readers.parallel == (family in ("gpt_neox", "gptj", "phi"))
     assert readers.post_norm == (family in ("gemma2", "gemma3", "olmo2"))
 
@@ -55,14 +55,14 @@ def test_a_block_run_alone_reads_the_same(tiny_model, family):
     each = torch.randn(4, readers.n_heads("k"), 32, generator=torch.Generator().manual_seed(2))
     plain = {part: readers.value(1, part, stream) for part in PARTS}
     plain_each = readers.value_each(1, "k", each)
-    before = dict(readers.plan)
+    before = dict(readers.computed_by)
     try:
-        readers.plan.update(dict.fromkeys(PARTS, "blocks"))
+        readers.computed_by.update(dict.fromkeys(PARTS, "blocks"))
         for part in PARTS:
             torch.testing.assert_close(readers.value(1, part, stream), plain[part], atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(readers.value_each(1, "k", each), plain_each, atol=1e-5, rtol=1e-4)
     finally:
-        readers.plan.update(before)
+        readers.computed_by.update(before)
 
 
 def test_heads_writes_sum_to_what_attention_adds(tiny_model, family):
@@ -90,7 +90,7 @@ def test_a_part_whose_modules_lie_is_read_through_its_block(monkeypatch):
     own = Readers.mlp
     monkeypatch.setattr(Readers, "mlp", lambda self, layer, stream: 2 * own(self, layer, stream))
     readers = Readers(model)
-    assert readers.plan == {"q": "modules", "k": "modules", "v": "modules", "mlp": "blocks"}
+    assert readers.computed_by == {"q": "modules", "k": "modules", "v": "modules", "mlp": "blocks"}
     stream = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(readers.value(0, "mlp", stream), own(readers, 0, stream))
 

@@ -221,8 +221,8 @@ def test_what_rows_cannot_honour_goes_to_the_hook_plan_and_says_why(tiny_model):
 def test_an_architecture_that_disagrees_falls_back(tiny_model, monkeypatch):
     """The check that guards unknown architectures catches a walk that is wrong."""
     model = tv.load(tiny.hugging_face_model("llama", seed=3))
-    newborn = planning.Walk._newborn
-    monkeypatch.setattr(planning.Walk, "_newborn", lambda self, *args: newborn(self, *args) * 1.5)
+    entering = planning.Walk._rows_entering
+    monkeypatch.setattr(planning.Walk, "_rows_entering", lambda self, *args: entering(self, *args) * 1.5)
     row = Row(0, (PlacedEdit(Zero(Site("z", 1)), (3,)),))
     assert (
         "rows and whole passes differ"

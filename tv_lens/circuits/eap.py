@@ -159,10 +159,10 @@ def _estimated(
     passes: ContrastPasses, point_of: Callable[[Chunk], _PointOnPath], progress: bool
 ) -> Float[Tensor, "example edge"]:
     out = torch.zeros(len(passes.contrast), len(passes.graph))
-    if "blocks" in passes.readers.plan.values():
+    if "blocks" in passes.readers.computed_by.values():
         raise InvalidArgument(
             "This architecture's modules cannot be called alone, so gradients cannot be pulled back through them.",
-            got=str(passes.readers.plan),
+            got=str(passes.readers.computed_by),
             do="use tv.ExactEdges(): it measures.",
         )
     with progress_bar("edge attribution", len(passes.contrast), "prompts", progress) as bar:

@@ -1,6 +1,6 @@
 """What is attached to a model, and what that does to each tensor on its way.
 
-Plain functions of tensors: the registry alone hands them to TransformerLens as hooks (law R1).
+Plain functions of tensors: only the registry gives them to TransformerLens as hooks (docs/registry-laws.md, R1).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tv_lens.model.editing import Edit, edited, position_second, positions_of
 from tv_lens.model.rerouting import BlockCall, gathered
 from tv_lens.site import Site
 
-UNEMBED = "unembed.hook_in"  # where positions that nobody will read are dropped, before the vocabulary's product
+UNEMBED = "unembed.hook_in"  # here positions whose logits nobody wants are dropped, before the unembedding
 
 
 @dataclass(eq=False)
@@ -47,7 +47,7 @@ class Attachment:
         self.live.clear()
 
     def check_reached(self) -> None:
-        """Raises `SiteNotReached` if some site did not run since `start_pass` (law R2)."""
+        """Raises `SiteNotReached` if some site did not run since `start_pass`: an edit never fails silently."""
         missed = [str(site) for site in self.sites if not self.fired.get(site.tensor)]
         if missed:
             raise SiteNotReached(
@@ -76,7 +76,7 @@ class Attachments:
 
     Attributes:
         active: what is attached, in entry order.
-        batch: the tokens of the pass that runs; None where somebody calls the TransformerLens model directly.
+        batch: the tokens of the pass that runs; None where the TransformerLens model is called directly.
     """
 
     def __init__(self) -> None:
@@ -85,7 +85,7 @@ class Attachments:
         self._stream_before: dict[int | None, Tensor] = {}
 
     def hook_functions(self) -> list[tuple[str, Hook]]:
-        """TransformerLens's name of each tensor that somebody edits, reads or traces, and what is to happen there."""
+        """TransformerLens's name of each tensor that is edited, read or traced, with the function that runs there."""
         edits: dict[Site, list[tuple[Attachment, Edit]]] = {}
         reads: dict[Site, list[tuple[Attachment, Site]]] = {}
         traces = {site.tensor for attachment in self.active for site in attachment.traced}
@@ -123,7 +123,7 @@ class Attachments:
         for attachment, edit in edits:
             x = self._apply(edit, x, attachment)
         for attachment, site in reads:
-            # Cut out and copied here, so that a read keeps what it asked for and nothing can change it (law R3).
+            # Only what the site names is copied, and it is a copy: no later edit changes what was read.
             attachment.values[site] = self._selected(x, site).detach().clone()
             attachment.fired[tensor] = attachment.fired.get(tensor, 0) + 1
         if detour and tensor.component == "resid_pre":
@@ -131,10 +131,10 @@ class Attachments:
         if detour and tensor.component == "attn_out":
             before = self._stream_before.pop(tensor.layer)
             middle = before + x
-            wanted = middle
+            edited_middle = middle
             for attachment, edit in detour:
-                wanted = self._apply(edit, wanted, attachment)
-            x = torch.where(wanted == middle, x, wanted - before)
+                edited_middle = self._apply(edit, edited_middle, attachment)
+            x = torch.where(edited_middle == middle, x, edited_middle - before)
         for attachment in self.active:
             if tensor in attachment.traced:
                 x = x if x.requires_grad else x.detach().requires_grad_()
@@ -165,5 +165,5 @@ class Attachments:
                 got=f"{list(shape)}",
                 allowed=f"{list(self.batch.ids.shape)}",
             )
-        # Somebody calls the TransformerLens model directly: without a mask every token counts as real.
+        # The TransformerLens model was called directly: without a mask every token counts as real.
         return TokenBatch(torch.zeros(shape, dtype=torch.long), torch.ones(shape, dtype=torch.bool))

@@ -17,7 +17,7 @@ from tv_lens.site import Site
 
 @dataclass(frozen=True, eq=False)
 class AttentionPatterns:
-    """How much each token attends to each, for every head of a layer.
+    """How much each token attends to each other token, for every head of one layer.
 
     Args:
         tokens: the text of each position.

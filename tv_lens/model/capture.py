@@ -1,4 +1,4 @@
-"""Activations, brought to the host in batches that fit a memory budget."""
+"""Captures: activations of chosen sites, brought to the host in batches that fit a memory budget."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Capture(Mapping[Site, Tensor]):
     """Activations keyed by `Site`: float32 on the host, `batch (pos) *axes`, NaN where a prompt has no token.
 
     Attributes:
-        tokens: the right-padded prompts they were read on.
-        peak_bytes: the estimate, per batch, of what the pass and its captures took beside the weights.
+        tokens: the right-padded prompts on which they were read.
+        peak_bytes: an estimate of the bytes that one batch took for its pass and captures, beside the weights.
     """
 
     def __init__(self, values: dict[Site, Tensor], tokens: TokenBatch, peak_bytes: int):
@@ -58,18 +58,18 @@ class Capture(Mapping[Site, Tensor]):
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> Capture:
-        """What `model.capture(..., store=folder)` wrote; a site's numbers come from the disk as they are used.
+        """The capture that `model.capture(..., store=folder)` wrote; numbers are read from disk when they are used.
 
         Raises:
             FormatError: the folder holds no whole capture.
         """
         folder = Path(folder)
         try:
-            told = json.loads((folder / CONTENTS).read_text(encoding="utf-8"))
-            tokens = TokenBatch(torch.tensor(told["ids"]), torch.tensor(told["mask"], dtype=torch.bool))
+            contents = json.loads((folder / CONTENTS).read_text(encoding="utf-8"))
+            tokens = TokenBatch(torch.tensor(contents["ids"]), torch.tensor(contents["mask"], dtype=torch.bool))
             values = {
                 Site.parse(site): torch.from_numpy(np.load(folder / f"{site}.npy", mmap_mode="r+"))
-                for site in told["sites"]
+                for site in contents["sites"]
             }
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise FormatError(
@@ -77,7 +77,7 @@ class Capture(Mapping[Site, Tensor]):
                 got=f"{folder}: {error}",
                 do="capture again: one that was stopped leaves no contents.",
             ) from error
-        return cls(values, tokens, told["peak_bytes"])
+        return cls(values, tokens, contents["peak_bytes"])
 
     @property
     def nbytes(self) -> int:
@@ -90,10 +90,10 @@ class Capture(Mapping[Site, Tensor]):
 
 
 def bytes_per_prompt(shape: ModelShape, width: int, n_logits: int = 1, itemsize: int = 4, captured: int = 0) -> int:
-    """What one prompt takes in a pass beside the weights: an estimate, from the largest tensors alive at once.
+    """How many bytes one prompt takes in a pass beside the weights: an estimate from the largest tensors at one time.
 
     Of one layer: the stream and its normed copy with attention's and the MLP's inputs and outputs, the gated neurons,
-    the scores and the pattern in float32; of the whole pass: the logits asked for, and what is captured.
+    the scores and the pattern in float32; of the whole pass: the logits that are wanted, and what is captured.
     """
     stream = width * (10 * shape.d_model + 4 * shape.d_mlp) * itemsize
     attention = 3 * shape.n_heads * width * width * 4
@@ -117,7 +117,7 @@ def prompts_per_batch(budget: int, per_prompt: int, what: str) -> int:
 
 
 def prompts_per_pass(model: HookedBridge, width: int, n_logits: int, budget: int) -> int:
-    """How many prompts of so many tokens the budget holds, and no more than make a pass faster."""
+    """How many prompts of `width` tokens the budget holds; no more than one pass can use to run faster."""
     needed = bytes_per_prompt(model.shape, width, n_logits, model.dtype.itemsize)
     return min(prompts_per_batch(budget, needed, f"{width} tokens"), prompts_at_once(model, width))
 
@@ -125,7 +125,7 @@ def prompts_per_pass(model: HookedBridge, width: int, n_logits: int, budget: int
 def captured(
     model: HookedBridge, tokens: TokenBatch, sites: Sequence[Site], budget: int, store: Path | None = None
 ) -> Capture:
-    """The sites' activations on every prompt, run in as many batches as the budget asks for."""
+    """The sites' activations on every prompt, run in as many batches as the budget requires."""
     sites = list(dict.fromkeys(sites))
     if not sites:
         raise EmptySelection("No site was asked for.", do='name them: tv.sites("resid_post")')
@@ -146,7 +146,7 @@ def captured(
         size = min(size, prompts_at_once(model, tokens.width))
     values: dict[Site, Tensor] = {}
     work = partial(_read, model, tokens, sites, _stop(sites))
-    for rows, found in in_batches(
+    for rows, by_site in in_batches(
         model,
         len(tokens),
         size,
@@ -156,34 +156,39 @@ def captured(
         together=needs_whole_batch(around, len(tokens)),
     ):
         for site in sites:
-            part = found.pop(site)
+            part = by_site.pop(site)
             if site not in values:
                 values[site] = _table(store, site, (len(tokens), *part.shape[1:]))
             values[site][rows] = part
-    held = Capture(values, tokens.to("cpu"), fitting * per_prompt)
+    capture = Capture(values, tokens.to("cpu"), fitting * per_prompt)
     if store is not None:
-        _close(store, held)
-    return held
+        _close(store, capture)
+    return capture
 
 
 def _table(store: Path | None, site: Site, shape: tuple[int, ...]) -> Tensor:
-    """Room for what a site holds on every prompt: in memory, or in a file of the folder."""
+    """An empty tensor for a site's values on every prompt: in memory, or in a file of the folder."""
     if store is None:
         return torch.empty(shape)
     with plain_errors(store):
         store.mkdir(parents=True, exist_ok=True)
-        (store / CONTENTS).unlink(missing_ok=True)  # until all of it is there
+        (store / CONTENTS).unlink(missing_ok=True)  # written again at the end, when every file is whole
         file = np.lib.format.open_memmap(store / f"{site}.npy", mode="w+", dtype=np.float32, shape=shape)
         return torch.from_numpy(file)
 
 
-def _close(store: Path, held: Capture) -> None:
-    """Brings the files to the disk, and says last what they are."""
+def _close(store: Path, capture: Capture) -> None:
+    """Flushes the files to the disk, and writes the list of contents last."""
     with plain_errors(store):
-        for site in held:
+        for site in capture:
             flush(store / f"{site}.npy")
-        ids, mask = held.tokens.ids.tolist(), held.tokens.mask.int().tolist()
-        contents = {"sites": [str(site) for site in held], "ids": ids, "mask": mask, "peak_bytes": held.peak_bytes}
+        ids, mask = capture.tokens.ids.tolist(), capture.tokens.mask.int().tolist()
+        contents = {
+            "sites": [str(site) for site in capture],
+            "ids": ids,
+            "mask": mask,
+            "peak_bytes": capture.peak_bytes,
+        }
         atomic_write(store / CONTENTS, json.dumps(contents) + "\n")
 
 
@@ -198,20 +203,20 @@ def _stop(sites: Sequence[Site]) -> int | None:
 def _read(
     model: HookedBridge, tokens: TokenBatch, sites: Sequence[Site], stop: int | None, rows: slice
 ) -> dict[Site, Tensor]:
-    """What the sites hold on some of the prompts, on the host."""
-    # Without positions, parts must stack at the full width.
+    """The sites' values on some of the prompts, on the host."""
+    # Parts can only be cut to their own width if every site names its positions; otherwise they stack at full width.
     placed = all(site.pos is not None and "key_pos" not in site.entry.axes for site in sites)
     batch = tokens.select(rows) if placed else tokens.rows_at(rows)
     _, attachment = model.forward(
         batch, reads=sites, logits_at=batch.last[:, None], stop_after=stop, who="model.capture"
     )
-    found = {}
+    values = {}
     for site in sites:
         value = attachment.values.pop(site).float()
         if site.pos is None and batch.is_padded:
             value = value.masked_fill(_missing(batch, site, value), float("nan"))
-        found[site] = value.cpu()
-    return found
+        values[site] = value.cpu()
+    return values
 
 
 def _missing(batch: TokenBatch, site: Site, value: Tensor) -> Tensor:

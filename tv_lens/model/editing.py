@@ -1,4 +1,4 @@
-"""Where in a tensor an intervention acts, and the new tensor that it leaves: no hooks here, only indexing."""
+"""Where in a tensor an intervention acts, and the new tensor that results: no hooks here, only indexing."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ class Edit:
 
 
 def refuse_duplicates(edits: Sequence[Edit], batch: TokenBatch | None = None) -> None:
-    """Raises `DuplicateSite` if two edits that are not placed on rows share a site (law R7).
+    """Raises `DuplicateSite` if two edits that are not placed on rows share a site: they must be stacked on purpose.
 
-    Once the prompts are known, two spellings of one position (6 and -1 of seven tokens) are found too.
+    Once the prompts are known, two spellings of one position (6 and -1 of seven tokens) count as one, too.
     """
-    met: dict[Site, list[Site]] = {}
+    by_tensor: dict[Site, list[Site]] = {}
     for site in (edit.site for edit in edits if edit.rows is None):
-        earlier = met.setdefault(site.tensor, [])
+        earlier = by_tensor.setdefault(site.tensor, [])
         twin = next((other for other in earlier if other.overlaps(site) or _meet(other, site, batch)), None)
         if twin is not None:
             raise DuplicateSite(
@@ -99,7 +99,7 @@ def edited(x: Tensor, intervention: Intervention, rows: Tensor | None, cols: Ten
     where = (...,) if rows is None else (rows.to(x.device), cols.to(x.device))
     selected = by_position(x, site)[where]
     untouched = None if x.is_inference() else x._version  # tensors of inference mode do not count their edits
-    # What the causal mask hides stays hidden, whatever an edit of the scores writes; it is shown to the edit as 0.
+    # Scores that the causal mask hides stay hidden, whatever an edit writes there; the edit is given 0 in their place.
     hidden = selected <= torch.finfo(x.dtype).min / 2 if site.component == "scores" else None
     value = intervention.edit(selected if hidden is None else selected.masked_fill(hidden, 0.0))
     if untouched is not None and x._version != untouched:

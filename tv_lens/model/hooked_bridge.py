@@ -1,7 +1,7 @@
 """A TransformerLens bridge with its registry, and one hooked pass through it, with gradients or without.
 
-`HookedBridge` is what `capture.py` runs; `HookedModel` in `hooked_model.py` stands on both and adds texts and verbs, so
-that no file of this room imports one that is drawn above it.
+`model/capture.py` runs a `HookedBridge`; `HookedModel` in `model/hooked_model.py` builds on both and adds texts and
+verbs. So imports run one way: bridge, capture, model.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class HookedBridge:
 
     @property
     def n_ids(self) -> int:
-        """How many token ids there are: the vocabulary, where what is read and what is predicted are the same."""
+        """How many token ids the model reads: its vocabulary, where it reads and predicts the same tokens."""
         return self.shape.d_vocab
 
     @property
@@ -87,13 +87,13 @@ class HookedBridge:
 
         Args:
             batch: right-padded tokens.
-            edits: interventions, or ones placed on rows and columns of this batch.
-            reads: what to capture.
+            edits: interventions, or edits placed on rows and columns of this batch.
+            reads: the sites to capture.
             logits_at: columns of each row whose logits are wanted; every position if None.
             stop_after: the last layer to run; no logits are computed then.
-            who: the verb that asks.
-            logit_columns: the only tokens whose logits are wanted at each of `logits_at`.
-            block_call: runs the blocks in the model's place.
+            who: the verb that calls, for the registry.
+            logit_columns: the only tokens whose logits are wanted, at each of `logits_at`.
+            block_call: called instead of each block, with the block's own forward among its arguments.
             model_arguments: passed to the model as they are (a mask, position ids, a cache).
         """
         gathers = logits_at is not None and self.registry.can_gather
@@ -134,21 +134,21 @@ class HookedBridge:
 
         Args:
             batch: right-padded tokens.
-            sites: where gradients are wanted. That at `resid_mid` is taken at `attn_out`, which is the same and exact.
-            score: the logits after each prompt's last token, or what `at` holds, to one number per prompt; prompts
-                must not mix in it.
+            sites: where gradients are wanted. That of `resid_mid` is taken at `attn_out`, where it is the same.
+            score: takes the logits after each prompt's last token, or the value of `at`, and gives one number per
+                prompt, which must depend on that prompt alone.
             edits: interventions, as `forward` takes them.
-            reads: what to capture in the same pass.
+            reads: the sites to capture in the same pass.
             at: a tensor to score instead of the logits; the pass stops after its layer.
-            who: the verb that asks.
+            who: the verb that calls, for the registry.
         """
-        wanted = {
+        places = {
             site: Site("attn_out", site.layer) if site.component == "resid_mid" else site.tensor for site in sites
         }
-        traced = dict.fromkeys([*wanted.values(), *([] if at is None else [at.tensor])])
+        traced = dict.fromkeys([*places.values(), *([] if at is None else [at.tensor])])
         gathers = at is None and self.registry.can_gather
         arguments = dict(self.registry.pass_arguments)
-        if at is not None and (stop := max([at, *wanted], key=lambda site: site.layer or 0).layer) < self.n_layers - 1:
+        if at is not None and (stop := max([at, *places], key=lambda site: site.layer or 0).layer) < self.n_layers - 1:
             arguments["stop_at_layer"] = stop + 1
         with (
             self.registry.attach(
@@ -170,23 +170,23 @@ class HookedBridge:
             else:
                 out = out[:, 0]
             values = score(out.float())
-            kept = [attachment.live[site] for site in wanted.values()]
-            found = torch.autograd.grad(values.sum(), kept, allow_unused=True)
+            tensors = [attachment.live[place] for place in places.values()]
+            slopes = torch.autograd.grad(values.sum(), tensors, allow_unused=True)
         attachment.live.clear()
-        gradients = {site: torch.zeros_like(x) if g is None else g for site, x, g in zip(wanted, kept, found)}
+        gradients = {site: torch.zeros_like(x) if g is None else g for site, x, g in zip(places, tensors, slopes)}
         return values.detach(), gradients, attachment
 
 
 @contextmanager
 def _frozen(module: torch.nn.Module) -> Iterator[None]:
-    """A context in which no weight asks for a gradient, so that no pass keeps what only weights' gradients need."""
-    asking = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    for parameter in asking:
+    """A context in which no weight requires a gradient, so that a pass keeps no tensor for such gradients."""
+    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in trainable:
         parameter.requires_grad_(False)
     try:
         yield
     finally:
-        for parameter in asking:
+        for parameter in trainable:
             parameter.requires_grad_(True)
 
 

@@ -1,8 +1,8 @@
 """A TransformerLens model that is given texts, and the one function that loads it from anywhere.
 
 `HookedModel` adds a tokenizer and the verbs to `HookedBridge`, whose TransformerBridge has raw weights (`.tl`); nothing
-is folded or centred. Token batches are padded on the right: under causal attention a real token never sees what stands
-after it, so no mask is needed and a padded row computes what it computes alone.
+is folded or centred. Token batches are padded on the right: under causal attention a real token never sees the tokens
+after it, so no mask is needed and a padded prompt computes what it computes alone.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class HookedModel(HookedBridge):
     Args:
         bridge: the TransformerLens model, without folded weights.
         tokenizer: the model's own tokenizer, or None for a model that is only given token ids.
-        name: what it is called in figures and files.
-        fingerprint: identifies config and weights in everything saved.
+        name: the model's name in figures and files.
+        fingerprint: identifies config and weights in everything that is saved.
         memory_budget: bytes that one pass may take for activations and captures, beside the weights.
 
     Example:
@@ -152,11 +152,13 @@ class HookedModel(HookedBridge):
         if logits not in ("last", "all"):
             raise InvalidArgument("logits= says which positions are wanted.", got=repr(logits), allowed="'last', 'all'")
         batch, edits = self.tokens(prompts), as_interventions(interventions)
-        company = needs_whole_batch([*edits, *self.registry.edits_around()], len(batch))
+        together = needs_whole_batch([*edits, *self.registry.edits_around()], len(batch))
         work = partial(_run, self, batch, edits, logits == "last")
-        parts = in_batches(self, len(batch), len(batch), batch.width, work, who="model.run", together=company)
-        found = [part for _, part in parts]
-        return found[0] if len(found) == 1 else torch.cat(found)  # logits are large: a single part is not copied
+        parts = in_batches(self, len(batch), len(batch), batch.width, work, who="model.run", together=together)
+        logits_of_parts = [part for _, part in parts]
+        return (
+            torch.cat(logits_of_parts) if len(logits_of_parts) > 1 else logits_of_parts[0]
+        )  # logits are large: a single part is not copied
 
     def capture(
         self,
@@ -166,14 +168,14 @@ class HookedModel(HookedBridge):
         memory_budget: int | None = None,
         store: str | Path | None = None,
     ) -> Capture:
-        """What chosen sites hold, on the host in float32, keyed by `Site`; run in batches that fit the budget.
+        """The values of chosen sites, on the host in float32, keyed by `Site`; run in batches that fit the budget.
 
         Args:
             prompts: any number of them.
-            sites: a selection, an address or several; never everything by accident.
-            pos: where, for the sites that name no position: an int, several, or None for all.
+            sites: a selection, one address or several.
+            pos: the position, several, or None for all; for the sites that name no position themselves.
             memory_budget: bytes for activations and captures of one batch; the model's if None.
-            store: a folder that takes the numbers, one file a site, as batches end: for more than memory holds.
+            store: a folder that takes the numbers batch by batch, one file per site: for more than memory holds.
         """
         if isinstance(sites, Sites):
             sites = sites.expand(self.shape)
@@ -185,8 +187,8 @@ class HookedModel(HookedBridge):
 
     def residual_stream(self, prompts: Tokens) -> Float[Tensor, "layer batch pos d_model"]:
         """The residual stream after every layer (`resid_post`), NaN where a shorter prompt has no token."""
-        found = self.capture(prompts, Sites(("resid_post",)))
-        return torch.stack([found[Site("resid_post", layer)] for layer in range(self.n_layers)])
+        capture = self.capture(prompts, Sites(("resid_post",)))
+        return torch.stack([capture[Site("resid_post", layer)] for layer in range(self.n_layers)])
 
     @contextmanager
     def intervene(self, *interventions: Intervention) -> Iterator[HookedModel]:
@@ -219,30 +221,30 @@ def load(
     trust_remote_code: bool = False,
     memory_budget: int = GIB,
 ) -> HookedModel:
-    """A `HookedModel` from whatever holds one.
+    """A `HookedModel`, loaded from an embedded model, a folder, a file, a hub name or a model in memory.
 
     Args:
         source: an embedded model ("smollm2-135m"), a local folder, a .gguf file, a hub name, a Hugging Face model, or
-            a TransformerBridge. Only a hub name touches the network.
+            a TransformerBridge. Only a hub name uses the network.
         tokenizer: for a Hugging Face model or a bridge; its own otherwise. A Hugging Face model is consumed:
             TransformerLens puts its parts in place of the model's own.
-        name: what to call it; derived from the source otherwise.
+        name: the model's name in figures and files; derived from the source if None.
         revision: a branch, tag or commit of a hub name.
         dtype: of the weights: a torch dtype or its name.
-        device: where to put it; a GPU if there is one.
+        device: where to put it; if None, a GPU where there is one.
         device_map: as accelerate takes it, for models larger than one device.
         trust_remote_code: run model code that comes with the weights.
         memory_budget: bytes one pass may take beside the weights.
 
     Raises:
-        ModelLoadError: with what failed and what to do.
+        ModelLoadError: the source cannot be loaded; says what failed and what to do.
     """
     if isinstance(source, HookedModel):
         return source
     if isinstance(source, TransformerBridge):
-        own = tokenizer if tokenizer is not None else getattr(source, "tokenizer", None)
+        tokenizer = tokenizer if tokenizer is not None else getattr(source, "tokenizer", None)
         mark = weights.fingerprint(source.original_model)
-        return HookedModel(source, own, name or source.cfg.model_name or "bridge", mark, memory_budget)
+        return HookedModel(source, tokenizer, name or source.cfg.model_name or "bridge", mark, memory_budget)
     if isinstance(source, torch.nn.Module):
         check_unbridged(source)
         model = source

@@ -1,7 +1,7 @@
 """Tokens that later ones may not attend to: a block's own mask with more hidden.
 
-Each block is run by itself with the mask that the model gave it, in which more is blocked. Whether a model honours that
-is tried once: what stands at a hidden token must make no difference to those that may not see it.
+Each block is run with the mask that the model gave it, in which more is blocked. Whether a model honours that is tried
+once per model: a change of a hidden token must change nothing for the tokens that may not see it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class _Hiding:
     def __call__(self, layer: int, own: Callable[..., Any], x: Tensor, arguments: dict[str, Any]) -> Any:
         blocked = self.blocked[:, None].to(x.device)
         mask = arguments.get("attention_mask")
-        if mask is None:  # the block would mask the future by itself, and may not once it is given a mask
+        if mask is None:  # the block would mask the future by itself, but perhaps not once it is given a mask
             blocked = blocked | torch.ones_like(blocked[:1]).triu(1)
             mask = torch.zeros(blocked.shape, dtype=x.dtype, device=x.device)
         mask = mask & ~blocked if mask.dtype == torch.bool else mask.masked_fill(blocked, torch.finfo(mask.dtype).min)
@@ -42,7 +42,7 @@ class _Hiding:
 
 
 def supports_masking(model: HookedModel) -> bool:
-    """Whether the model's attention honours `hiding`, found out on two prompts that differ in hidden tokens alone."""
+    """Whether the model's attention honours `hiding`; tried on prompts that differ only in hidden tokens."""
     if model not in _verdicts:
         ids = torch.randint(3, model.shape.d_vocab, (1, 7), generator=torch.Generator().manual_seed(0)).repeat(3, 1)
         ids[1:, 2:4] = (ids[1:, 2:4] + 1) % model.shape.d_vocab

@@ -1,8 +1,8 @@
-"""Batches that fit: how many prompts run at once, and what happens when a device turns out to be full.
+"""Batches that fit: how many prompts run at once, and what happens when a device is full.
 
-Every pass of the library says `OutOfMemory` where a device has no room for it, and every loop over prompts that may
-be cut anywhere takes its batches from `in_batches`: it goes on with half as many, says so, and remembers for the model
-what the device held.
+Every pass of the library raises `OutOfMemory` where a device has no room for it, and every loop over prompts that may
+be cut anywhere takes its batches from `in_batches`: it continues with half as many, warns, and remembers for the model
+how many tokens the device held.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ MOST_TOKENS = 8192  # they keep any device busy; more at once would only delay t
 
 @runtime_checkable
 class OnDevice(Protocol):
-    """All that batches need to know of a model: where it runs. A `HookedModel` is one."""
+    """All that batches need to know of a model: its device. A `HookedModel` is one."""
 
     @property
     def device(self) -> torch.device: ...
 
 
 _HELD: WeakKeyDictionary[OnDevice, int] = WeakKeyDictionary()
-"""Tokens that a model's device was found to hold at once, where it was full once."""
+"""Tokens that a model's device can hold at once, for models whose device was full before."""
 
 
 def tokens_at_once(device: torch.device) -> int:
@@ -43,35 +43,35 @@ def tokens_at_once(device: torch.device) -> int:
 
 
 def prompts_at_once(model: OnDevice, width: int) -> int:
-    """Prompts of so many tokens beyond which a larger batch is no faster; one at least."""
+    """How many prompts of `width` tokens to run at once: a larger batch would be no faster. At least one."""
     return max(1, tokens_at_once(model.device) // width)
 
 
 def in_batches(
     model: OnDevice, n: int, size: int, width: int, work: Callable[[slice], T], *, who: str, together: str | None = None
 ) -> Iterator[tuple[slice, T]]:
-    """Which prompts were run, and what `work` made of them, batch after batch.
+    """Batch after batch: which prompts were run, and what `work` returned for them.
 
-    A batch for which the device has no room is halved, with a warning; so are the later ones, of this loop and of the
-    next. What `work` gives must not depend on how prompts are cut.
+    A batch for which the device has no room is halved, with a warning; so are later ones, of this loop and of the next.
+    What `work` returns must not depend on how the prompts are cut into batches.
 
     Args:
         model: the model that runs.
         n: how many prompts there are.
         size: how many to run at once.
-        width: tokens of the longest.
+        width: how many tokens the longest prompt has.
         work: runs prompts `rows.start` to `rows.stop`.
-        who: the verb that asks, for the warning.
-        together: what needs all prompts in one batch, if something does.
+        who: the verb that calls, for the warning.
+        together: the label of an edit that needs all prompts in one batch, if there is one.
 
     Raises:
         OutOfMemory: the device has no room for one prompt, or for all of those that must stay together.
     """
     start = 0
     while start < n:
-        held = size if together else min(size, max(1, _HELD.get(model, size * width) // width))
-        rows = slice(start, min(start + held, n))
-        done, found = _tried(work, rows, together)
+        at_once = size if together else min(size, max(1, _HELD.get(model, size * width) // width))
+        rows = slice(start, min(start + at_once, n))
+        done, result = _tried(work, rows, together)
         if not done:
             half = (rows.stop - rows.start) // 2
             _HELD[model] = half * width
@@ -79,7 +79,7 @@ def in_batches(
                 model, f"{rows.stop - rows.start} prompts of {width} tokens at once", f"{half} at a time", who
             )
             continue
-        yield rows, found
+        yield rows, result
         start = rows.stop
 
 
@@ -95,11 +95,14 @@ def _tried(work: Callable[[slice], T], rows: slice, together: str | None) -> tup
             ) from error
         if rows.stop - rows.start == 1:
             raise
-    return False, None  # said outside of the handler: the error holds every frame of the pass, and their tensors
+    return (
+        False,
+        None,
+    )  # returned outside of the handler: the error keeps every frame of the pass alive, with its tensors
 
 
 def warn_batch_halved(model: OnDevice, was: str, now: str, who: str) -> None:
-    """Gives back the memory of a pass that failed, and warns of how things go on."""
+    """Frees the memory of a pass that failed, and warns that smaller batches follow."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -107,21 +110,21 @@ def warn_batch_halved(model: OnDevice, was: str, now: str, who: str) -> None:
 
 
 def needs_whole_batch(edits: Sequence[Intervention], n: int) -> str | None:
-    """The first of the edits that cannot be run on a part of `n` prompts, in words."""
+    """The label of the first edit that needs all `n` prompts in one batch; None if there is none."""
     for edit in edits:
         parts = edit.parts if isinstance(edit, Stack) else (edit,)
-        if edit.mixes_prompts or any(_one_a_prompt(part, n) for part in parts):
+        if edit.mixes_prompts or any(_has_one_value_per_prompt(part, n) for part in parts):
             return edit.label
     return None
 
 
-def _one_a_prompt(edit: Intervention, n: int) -> bool:
+def _has_one_value_per_prompt(edit: Intervention, n: int) -> bool:
     values = (getattr(edit, name, None) for name in ("value", "vector"))
     return n > 1 and any(isinstance(value, torch.Tensor) and value.ndim > 1 and len(value) == n for value in values)
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether a device said that it is full, in whichever way it says so."""
+    """Whether an error says that a device is full; each kind of device has its own words for it."""
     if isinstance(error, TVLensError):
         return False
     signs = ("out of memory", "can't allocate memory", "not enough memory")
@@ -141,10 +144,10 @@ def raises_out_of_memory(run: Callable[..., T]) -> Callable[..., T]:
             if not out_of_memory(error):
                 raise
             what = "one prompt" if len(batch) == 1 else f"{len(batch)} prompts"
-            said = str(error).strip().splitlines() or [type(error).__name__]
+            message = str(error).strip().splitlines() or [type(error).__name__]
             raise OutOfMemory(
                 f"{model.device} has no room for a pass over {what} of {batch.width} tokens.",
-                got=said[0][:200],
+                got=message[0][:200],
                 do="use shorter prompts or fewer sites and positions; a smaller memory_budget= runs fewer at once; "
                 "tv.load(..., dtype='bfloat16') or device_map='auto' leaves more room beside the weights.",
             ) from error

@@ -1,10 +1,10 @@
-"""What a reader would hold if another residual stream entered it: the primitive under every edge.
+"""What a reader computes if another residual stream enters it: every edge of a circuit is measured with this.
 
-An edge from a writer into a reader is measured by changing the stream that this one reader sees. So one must be able
-to ask, of any layer: which queries, keys, values, and which MLP output follow from a stream X? And the other way round:
-what does each head add to the stream? Both are answered with the model's own modules (its norm, its projections), and
-the answers are held once against a plain forward pass. Where they disagree, or an architecture hides its modules, the
-block itself is run on sequences of one token, which is slower and right by construction; `Readers.plan` says which.
+An edge from a writer into a reader is measured by changing the stream that this one reader sees. That needs, of any
+layer, the queries, keys, values and MLP output that follow from a stream X, and the other way round what each head adds
+to the stream. Both are computed with the model's own modules (its norm, its projections), and checked once per model
+against a plain forward pass. Where they disagree, or an architecture hides its modules, the block itself is run on
+sequences of one token, which is slower and right by construction; `Readers.computed_by` says which.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tv_lens.model.hooked_model import HookedModel
 from tv_lens.site import Site
 
 PARTS = ("q", "k", "v", "mlp")
-SITES = {"q": "q", "k": "k", "v": "v", "mlp": "mlp_out"}  # where each part's value stands in the model
+SITES = {"q": "q", "k": "k", "v": "v", "mlp": "mlp_out"}  # the component that is each part's value
 _KNOWN: WeakKeyDictionary[HookedModel, Readers] = WeakKeyDictionary()
 _MAKING = threading.RLock()
 
@@ -42,7 +42,7 @@ class Affine:
 
     @classmethod
     def of(cls, module: nn.Module, d_in: int, like: Tensor) -> Affine:
-        """The map of a module; of one that is neither a Linear nor a Conv1D it is found by asking it."""
+        """The map of a module; if it is neither a Linear nor a Conv1D, computed from its outputs on a basis."""
         if type(module) is nn.Linear and module.weight.device.type != "meta":
             return cls(module.weight.T, module.bias)
         if type(module) is Conv1D and module.weight.device.type != "meta":
@@ -58,7 +58,7 @@ class Affine:
 
 
 def readers_of(model: HookedModel) -> Readers:
-    """The model's readers and writers, made and checked once a model."""
+    """The model's readers and writers, made and checked once per model."""
     with _MAKING:
         if model not in _KNOWN:
             _KNOWN[model] = Readers(model)
@@ -70,7 +70,7 @@ class Readers:
 
     Attributes:
         parallel: attention and MLP of a layer read the same stream.
-        plan: by part, "modules" (the norm and projection are called) or "blocks" (the whole block is run).
+        computed_by: by part, "modules" (its norm and projection are called) or "blocks" (the whole block is run).
         post_norm: a norm stands between the heads and the stream.
 
     Example:
@@ -82,7 +82,7 @@ class Readers:
     def __init__(self, model: HookedModel):
         self._model, self._tl, self._shape = ref(model), model.tl, model.shape  # weak: the model is this object's key
         self._device, self._dtype = model.device, model.dtype
-        self.plan = dict.fromkeys(PARTS, "modules")
+        self.computed_by = dict.fromkeys(PARTS, "modules")
         self.parallel = not model.registry.support(Site("resid_mid", 0)).read
         self.post_norm = any(self._child(layer, "ln1_post") is not None for layer in range(self._shape.n_layers))
         with model.registry.lock:
@@ -92,16 +92,16 @@ class Readers:
 
     @torch.no_grad()
     def value(self, layer: int, part: str, stream: Float[Tensor, "n d_model"]) -> Float[Tensor, "n *heads d"]:
-        """What a part of a layer holds if the stream that enters it is this: its site's value, before rotation.
+        """The value of a part of a layer if this stream enters it: that of the part's site, before rotation.
 
         Args:
             layer: the layer.
             part: "q", "k", "v" (all heads: `n head d_head`) or "mlp" (what it adds to the stream: `n d_model`).
-            stream: at the moment the part reads: before the layer, or after attention for a sequential block's MLP.
+            stream: the stream that the part reads: before the layer, or after attention for a sequential block's MLP.
         """
         if part not in PARTS:
             raise unknown("reader", part, PARTS)
-        if self.plan[part] == "blocks":
+        if self.computed_by[part] == "blocks":
             return self._by_block(layer, part, stream)
         stream = self._own(stream)
         if part == "mlp":
@@ -113,8 +113,8 @@ class Readers:
     def value_each(
         self, layer: int, part: str, streams: Float[Tensor, "n head d_model"]
     ) -> Float[Tensor, "n head d_head"]:
-        """What each head holds if a stream of its own enters it; "q", "k" or "v"."""
-        if self.plan[part] == "blocks":
+        """Each head's "q", "k" or "v" if a stream of its own enters every head."""
+        if self.computed_by[part] == "blocks":
             n = len(streams)
             flat = self._by_block(layer, part, streams.flatten(0, 1)).unflatten(0, (n, -1))
             return torch.diagonal(flat, dim1=1, dim2=2).transpose(1, 2)
@@ -136,9 +136,9 @@ class Readers:
     def mlp(self, layer: int, stream: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n d_model"]:
         """What the MLP adds to the stream that it reads, through its norms before and after."""
         before = self._child(layer, "ln2") or (self._child(layer, "ln1") if self.parallel else None)
-        found = self._mlp_module(layer)(self._through(before, stream))
-        found = found[0] if isinstance(found, tuple) else found
-        return self._through(self._child(layer, "ln2_post"), found)
+        out = self._mlp_module(layer)(self._through(before, stream))
+        out = out[0] if isinstance(out, tuple) else out
+        return self._through(self._child(layer, "ln2_post"), out)
 
     # ---- writing ------------------------------------------------------------------------------------------------
 
@@ -148,9 +148,9 @@ class Readers:
     ) -> Float[Tensor, "*n head d_model"]:
         """What each head adds to the stream; over heads it sums to `attn_out`.
 
-        The projection's bias is shared out evenly. Where a norm stands after attention, it is held fixed at the scale
-        it had in this very run, which makes the heads' parts additive: an exact account of this run's sum, and a
-        linearisation of the norm where one head alone is exchanged.
+        The projection's bias is divided evenly among the heads. Where a norm stands after attention, its scale is fixed
+        at that of this run, which makes the heads' parts additive: exact for the sum of this run, and a linearisation
+        of the norm where one head alone is exchanged.
 
         Args:
             layer: the layer.
@@ -178,8 +178,8 @@ class Readers:
         return stream.to(self._device, self._dtype)
 
     def _child(self, layer: int, name: str) -> nn.Module | None:
-        found = dict(self._tl.blocks[layer].named_children()).get(name)
-        return None if found is None else _bare(found)
+        child = dict(self._tl.blocks[layer].named_children()).get(name)
+        return None if child is None else _bare(child)
 
     def _part(self, layer: int, name: str) -> nn.Module:
         return _bare(dict(self._tl.blocks[layer].attn.named_children())[name])
@@ -198,16 +198,16 @@ class Readers:
         return lambda x: second(original.activation_fn(first(x)))
 
     def passing(self, stream: Float[Tensor, "n pos d_model"], layer: int | None = None) -> Alone:
-        """A `block_call` under which only one block runs, on this stream; or none: the stream comes out as it is."""
+        """A `block_call` under which one block alone runs, on this stream; if `layer` is None, no block runs."""
         return Alone(self._own(stream), layer, self._returns)
 
     # ---- the block itself -----------------------------------------------------------------------------------------
 
     def _by_block(self, layer: int, part: str, stream: Float[Tensor, "n d_model"]) -> Tensor:
-        """The part's value in a run of its block, alone, on sequences of one token each."""
+        """The part's value in a run of its block alone, on sequences of one token each."""
         ids = torch.zeros((len(stream), 1), dtype=torch.long, device=self._device)
         site = Site(SITES[part], layer)
-        # A sequential block's MLP reads the stream after attention: without attention that is what goes in.
+        # A sequential block's MLP reads the stream after attention: with attention's output at zero, the one given.
         edits = [Edit(Zero(Site("attn_out", layer)))] if part == "mlp" and not self.parallel else []
         call = self.passing(stream[:, None], layer)
         _, attachment = self._model().forward(
@@ -226,7 +226,7 @@ class Readers:
         """Compares every part of every layer with a plain pass; a part that differs is read through its block.
 
         Raises:
-            SiteAbsent: what the heads and MLPs write does not add up to the stream, so there are no edges to speak of.
+            SiteAbsent: what heads and MLPs write does not add up to the stream, so this model has no edges.
         """
         names = ("resid_pre", "q", "k", "v", "z", "attn_out", "mlp_out", "resid_post")
         layers = range(self._shape.n_layers)
@@ -240,25 +240,25 @@ class Readers:
 
         model.forward(model.tokens(ids[:1]), block_call=record, who="readers")
         self._returns = tuple(returns)
-        held = model.capture(ids, [Site(name, layer) for layer in layers for name in names])
+        values = model.capture(ids, [Site(name, layer) for layer in layers for name in names])
         for layer in layers:
-            x, attn, mlp = (held[Site(name, layer)] for name in ("resid_pre", "attn_out", "mlp_out"))
+            x, attn, mlp = (values[Site(name, layer)] for name in ("resid_pre", "attn_out", "mlp_out"))
             x, attn, mlp = x.flatten(0, 1), attn.flatten(0, 1), mlp.flatten(0, 1)
-            self._must_agree(x + attn + mlp, held[Site("resid_post", layer)].flatten(0, 1), layer, "The writes")
-            z = held[Site("z", layer)].flatten(0, 1)
+            self._must_agree(x + attn + mlp, values[Site("resid_post", layer)].flatten(0, 1), layer, "The writes")
+            z = values[Site("z", layer)].flatten(0, 1)
             writes = self._tried(lambda: self.head_writes(layer, z, attn).sum(-2))
             self._must_agree(writes, attn, layer, "The heads' writes")
             for part in ("q", "k", "v"):
-                wanted = held[Site(part, layer)].flatten(0, 1)
-                if not self._close(self._tried(lambda: self.value(layer, part, x)), wanted):
-                    self.plan[part] = "blocks"
+                expected = values[Site(part, layer)].flatten(0, 1)
+                if not self._close(self._tried(lambda: self.value(layer, part, x)), expected):
+                    self.computed_by[part] = "blocks"
             middle = x if self.parallel else x + attn
             if not self._close(self._tried(lambda: self.value(layer, "mlp", middle)), mlp):
-                self.plan["mlp"] = "blocks"
-        if self.parallel and "blocks" in self.plan.values():
+                self.computed_by["mlp"] = "blocks"
+        if self.parallel and "blocks" in self.computed_by.values():
             self._must_agree(
-                self._by_block(0, "mlp", held[Site("resid_pre", 0)].flatten(0, 1)),
-                held[Site("mlp_out", 0)].flatten(0, 1),
+                self._by_block(0, "mlp", values[Site("resid_pre", 0)].flatten(0, 1)),
+                values[Site("mlp_out", 0)].flatten(0, 1),
                 0,
                 "Parallel attention and MLP",
             )
@@ -266,17 +266,17 @@ class Readers:
     def _tried(self, compute: Callable[[], Tensor]) -> Tensor | None:
         try:
             return compute()
-        except Exception:  # whatever an unknown architecture's modules do when they are called alone
+        except Exception:  # whatever an unknown architecture's modules raise when they are called alone
             return None
 
-    def _close(self, found: Tensor | None, wanted: Tensor) -> bool:
-        if found is None or found.shape != wanted.shape:
+    def _close(self, computed: Tensor | None, expected: Tensor) -> bool:
+        if computed is None or computed.shape != expected.shape:
             return False
         allowed = 1e-4 if self._dtype == torch.float32 else 0.05
-        return bool((found.cpu() - wanted).abs().max() <= allowed * wanted.abs().max().clamp(min=1e-6))
+        return bool((computed.cpu() - expected).abs().max() <= allowed * expected.abs().max().clamp(min=1e-6))
 
-    def _must_agree(self, found: Tensor | None, wanted: Tensor, layer: int, what: str) -> None:
-        if not self._close(found, wanted):
+    def _must_agree(self, computed: Tensor | None, expected: Tensor, layer: int, what: str) -> None:
+        if not self._close(computed, expected):
             raise SiteAbsent(
                 f"{what} of layer {layer} do not add up to what enters the residual stream, so this "
                 "architecture has no edges between them.",
@@ -286,17 +286,17 @@ class Readers:
 
 
 def _bare(module: nn.Module) -> nn.Module:
-    """The model's own module inside TransformerLens's, so that no hook sees what is only asked."""
+    """The model's own module inside TransformerLens's, so that no hook sees calls that are no pass of the model."""
     return getattr(module, "original_component", None) or module
 
 
 @dataclass(frozen=True, eq=False)
 class Alone:
-    """A way to call the blocks: one of them on a given stream, the others not at all.
+    """A `block_call` that runs one block on a given stream, and the others not at all.
 
     Args:
-        stream: what enters the one block, and what all others hand on.
-        layer: the one that runs; None for none, so that the stream comes out at the end.
+        stream: what enters the one block, and what all others return.
+        layer: the block that runs; None if none does, so that the stream itself comes out at the end.
         returns: the length of the tuple that each block returns, None for a bare tensor.
     """
 

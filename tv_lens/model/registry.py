@@ -1,10 +1,10 @@
 """Who is attached where: the only code that adds hooks to a model or sets a TransformerLens flag.
 
 Every verb of the library reaches into a model through `HookRegistry.attach`, so the laws that make a result
-trustworthy are kept in one place: what is attached runs or raises (R2), edits are out of place (R3), the model is
-left as it was found (R4), results are keyed by `Site` and not by TransformerLens's aliased names (R5), nested
-contexts compose in the order they were entered (R7), a write that the model would discard is refused (R9), and two
-threads never share a hooked pass (R10).
+trustworthy are enforced in one place: what is attached runs or raises, edits are out of place, the model is left as it
+was found, results are keyed by `Site` and not by TransformerLens's aliased names, nested contexts compose in the order
+in which they were entered, a write that the model would discard is refused, and two threads never share a hooked pass.
+docs/registry-laws.md states all ten.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tv_lens.site import COMPONENTS, ModelShape, Site
 
 
 def _perturbed(values: dict[Site, Tensor], site: Site, row: int, x: Tensor) -> Tensor:
-    """The probe's hook: keeps what it sees and disturbs one row of it."""
+    """The probe's hook: records the tensor and perturbs one row of it."""
     values[site] = x.detach()
     if site.component == "resid_mid":  # never written at its own hook
         return x
@@ -42,7 +42,7 @@ def _perturbed(values: dict[Site, Tensor], site: Site, row: int, x: Tensor) -> T
 
 
 _LOCKS: WeakKeyDictionary[TransformerBridge, Any] = WeakKeyDictionary()
-"""One lock a bridge, also where several `HookedModel`s were made of it (law R10)."""
+"""One lock per bridge, even if several `HookedModel`s were made of it: two threads never share a hooked pass."""
 
 
 class HookRegistry:
@@ -60,24 +60,24 @@ class HookRegistry:
         self._attachments = Attachments()
         self._installed = ExitStack()
         self._support: dict[tuple[str, int | None], Support] = {}
-        self._born_with = set(bridge.list_hooks())  # some adapters (OPT's) carry hooks of their own
+        self._hooks_at_load = set(bridge.list_hooks())  # some adapters (OPT's) carry hooks of their own
         self.pass_arguments: dict[str, object] = {}
         self.lock = _LOCKS.setdefault(bridge, threading.RLock())
 
     # ---- what the model has -------------------------------------------------------------------------------------
 
     def support(self, site: Site) -> Support:
-        """Whether the model lets a component at a layer be read and written, as found by the probe (law R9)."""
+        """Whether a component of a layer can be read and written, by the probe: a hook alone proves neither."""
         return self._support[site.component, site.layer]
 
     def probe(self, n_ids: int) -> None:
-        """Finds out, with one small forward pass, what can be read and what can be written.
+        """Finds, with one small forward pass, which components can be read and which can be written.
 
         Every component of one layer of each kind is perturbed in a batch row of its own, and row 0 is left alone: a
         component is writable if its row's logits differ from row 0's.
         """
         with self.lock, self._nothing_of_ours():
-            # Tokens that differ, where there are so many: among equal ones no pattern of attention matters.
+            # Different tokens, if the vocabulary has them: among equal ones the attention pattern makes no difference.
             length = 3 if self._shape.d_vocab > 1 else min(8, int(self._bridge.cfg.n_ctx))
             tokens = torch.arange(1, 1 + length, device=self.device)[None] % n_ids
             self.pass_arguments = self._arguments_that_run(tokens)
@@ -88,14 +88,14 @@ class HookRegistry:
                 for name, entry in COMPONENTS.items()
                 for layer in (sorted(set(kinds)) if entry.layered else [None])
             ]
-            found = verdicts(candidates, *self._perturbed_pass(candidates, tokens), self._shape)
+            supports = verdicts(candidates, *self._perturbed_pass(candidates, tokens), self._shape)
         for name, entry in COMPONENTS.items():
             for layer in range(self._shape.n_layers) if entry.layered else [None]:
                 representative = None if layer is None else kinds[layer]
-                self._support[name, layer] = found[Site(name, representative)]
+                self._support[name, layer] = supports[Site(name, representative)]
 
     def _arguments_that_run(self, tokens: Int[Tensor, "1 pos"]) -> dict[str, object]:
-        """What every pass is given: no cache, unless the model only runs with one.
+        """The arguments of every pass: no cache, unless the model only runs with one.
 
         TransformerLens 4.3 rotates OLMo-2's queries into float32; in bfloat16 the product with the values then fails,
         except that a cache happens to turn the values into float32 too.
@@ -116,14 +116,14 @@ class HookRegistry:
     def _perturbed_pass(
         self, candidates: list[Site], tokens: Int[Tensor, "1 pos"]
     ) -> tuple[set[Site], dict[Site, Tensor], Tensor]:
-        """The candidates that have a hook, what those that ran held, and the logits of row 0 and of each one's row."""
+        """The candidates that have a hook, the values of those that ran, and the logits of row 0 and of their rows."""
         values: dict[Site, Tensor] = {}
         hooked = {site for site in candidates if self._bridge.get_hook_point(site.hook_name) is not None}
         if any(parameter.device.type == "meta" for parameter in self._bridge.parameters()):
-            # What accelerate keeps elsewhere is brought for a module's own forward; flagged sites read weights past it.
+            # accelerate brings offloaded weights for a module's own forward; flagged sites read weights without it.
             hooked -= {site for site in hooked if site.entry.flag}
         with ExitStack() as stack, torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # TransformerLens warns of discarded edits: that is what is asked here
+            warnings.simplefilter("ignore")  # TransformerLens warns of discarded edits, which is what the probe tests
             for flag in {site.entry.flag for site in hooked if site.entry.flag}:
                 try:
                     stack.enter_context(raised_flag(self._bridge, flag))
@@ -148,7 +148,7 @@ class HookRegistry:
         site.check(self._shape)
         support = self.support(site)
         if not support.read:
-            have = [
+            readable = [
                 name
                 for name, entry in COMPONENTS.items()
                 if self._support[name, site.layer if entry.layered else None].read
@@ -156,7 +156,7 @@ class HookRegistry:
             raise SiteAbsent(
                 f"This {self.architecture} has no {site.component}.",
                 got=str(site),
-                allowed=", ".join(have),
+                allowed=", ".join(readable),
                 do=support.reason,
             )
         if write and not support.write:
@@ -167,7 +167,7 @@ class HookRegistry:
 
     @property
     def device(self) -> torch.device:
-        """Where tokens go in: the first device that holds weights; what accelerate keeps elsewhere is on none."""
+        """Where tokens go in: the first device that holds weights; weights that accelerate offloads count for none."""
         devices = (parameter.device for parameter in self._bridge.parameters())
         return next((device for device in devices if device.type != "meta"), torch.device("cpu"))
 
@@ -181,7 +181,7 @@ class HookRegistry:
         return tuple(self._attachments.active)
 
     def edits_around(self) -> list[Intervention]:
-        """Every edit that is active now, whoever attached it; another thread's are waited out."""
+        """Every edit that is active now, whoever attached it; waits until another thread's pass is over."""
         with self.lock:
             return [edit.intervention for attachment in self.attached for edit in attachment.edits]
 
@@ -197,9 +197,9 @@ class HookRegistry:
         return self._bridge.get_hook_point(UNEMBED) is not None
 
     def foreign_hooks(self) -> list[str]:
-        """Names of the hooks that somebody else has put on the model by hand."""
+        """Names of the hooks on the model that this registry did not add."""
         with self.lock, self._nothing_of_ours():
-            return sorted(set(self._bridge.list_hooks()) - self._born_with)
+            return sorted(set(self._bridge.list_hooks()) - self._hooks_at_load)
 
     # ---- attaching ----------------------------------------------------------------------------------------------
 
@@ -217,16 +217,16 @@ class HookRegistry:
         """An attachment that lasts as long as the context, with the model's lock held.
 
         Args:
-            who: the verb that asks, for `print(model.registry)`.
-            edits: interventions, in the order they act; two at one site are refused unless they are placed on
-                named rows, or stacked with `Intervention.then`.
-            reads: what to capture, after all edits; each value is `batch (pos) *axes`, the head's axis gone where a
-                site names a head.
+            who: the verb that calls, for `print(model.registry)`.
+            edits: interventions, in the order in which they act; two at one site are refused unless they are placed
+                on named rows, or stacked with `Intervention.then`.
+            reads: the sites to capture, after all edits; each value is `batch (pos) *axes`, without the head's axis
+                where a site names a head.
             logits_at: columns of each row whose logits are wanted; the other positions skip the unembedding.
             logit_columns: for each of those, the only tokens whose logits are wanted.
-            block_call: runs each block instead of the model itself (the row engine's way to leave work out).
-            traced: whole tensors kept as they flow on, after all edits, so that a gradient can be taken at them; the
-                first ones that need no gradient yet are where the graph begins.
+            block_call: called instead of each block (this is how the row engine computes fewer rows).
+            traced: whole tensors, after all edits, at which a gradient can be taken afterwards; the graph begins at
+                the first of them.
         """
         placed = tuple(edit if isinstance(edit, Edit) else Edit(edit) for edit in edits)
         refuse_duplicates(placed)
@@ -257,7 +257,7 @@ class HookRegistry:
             self._attachments.batch = before
 
     def last_edited_layer(self) -> int:
-        """The deepest layer that an active attachment edits or reads; -1 if none does, the count past the last."""
+        """The deepest layer that an active attachment edits or reads: -1 if none does, `n_layers` for final_norm."""
         unlayered = {"embed": -1, "final_norm": self._shape.n_layers}
         sites = (site for attachment in self.attached for site in attachment.sites)
         return max((unlayered.get(site.component, site.layer) for site in sites), default=-1)

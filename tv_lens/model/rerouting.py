@@ -1,6 +1,6 @@
-"""How a forward pass is made to do less: fewer positions, fewer vocabulary columns, blocks run by somebody else.
+"""How a forward pass is made to do less: fewer positions, fewer vocabulary columns, blocks that other code runs.
 
-Only the registry installs these, and takes them away again (laws R1 and R4).
+Only the registry installs these, and it removes them again (docs/registry-laws.md, R1 and R4).
 """
 
 from __future__ import annotations

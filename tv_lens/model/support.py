@@ -1,7 +1,8 @@
-"""What a model lets us read and write: the findings of the registry's probe, and their description.
+"""Which components of a model can be read and written: the verdicts of the registry's probe, and their description.
 
-Presence is not enough. Some hooks fire and their edits are thrown away (the attention patterns of GPT-J, GPT-Neo and
-OPT in TransformerLens 4.3), so each component is perturbed once and believed writable only if the logits moved.
+A hook that exists is not enough. Some hooks fire and their edits are discarded (the attention patterns of GPT-J,
+GPT-Neo and OPT in TransformerLens 4.3), so each component is perturbed once, and counts as writable only if the logits
+moved.
 """
 
 from __future__ import annotations
@@ -47,13 +48,13 @@ NOT_SCORES = Support(
 WRITABLE = Support(True, True)
 
 
-def wrong_shape(found: tuple[int, ...], entry: Component) -> Support:
-    return Support(False, False, f"its tensor has the shape {list(found)}, which is not {' '.join(entry.axes)}.")
+def wrong_shape(shape: tuple[int, ...], entry: Component) -> Support:
+    return Support(False, False, f"its tensor has the shape {list(shape)}, which is not {' '.join(entry.axes)}.")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Perturb(Intervention):
-    """Noise of the size of what is there: the probe's edit. Masked attention scores stay masked."""
+    """Noise of the size of the values: the probe's edit. Masked attention scores stay masked."""
 
     def edit(self, x: Float[Tensor, "batch *axes"]) -> Float[Tensor, "batch *axes"]:
         live = x.abs() < 1e30
@@ -63,7 +64,7 @@ class Perturb(Intervention):
 
 
 def layer_kinds(blocks: list, layer_types: list | None) -> list[int]:
-    """One representative layer for each: layers built of the same classes behave alike and are probed once."""
+    """Each layer's representative: layers built of the same classes behave alike, so one of them is probed."""
     first: dict[object, int] = {}
     chosen = []
     for i, block in enumerate(blocks):
@@ -80,30 +81,30 @@ def verdicts(
     logits: Float[Tensor, "row n"],
     shape: ModelShape,
 ) -> dict[Site, Support]:
-    """What the probe's pass says of each candidate; candidate i was perturbed in row i + 1, row 0 not at all."""
+    """Each candidate's verdict from the probe's pass; candidate i was perturbed in row i + 1, and row 0 not at all."""
     spread = logits[0].std()
     moved = (logits - logits[0]).abs().amax(-1) > 1e-4 * spread
-    found = {}
+    by_site = {}
     for row, site in enumerate(candidates, start=1):
         value = values.get(site)
         if site not in hooked:
-            found[site] = NO_HOOK
+            by_site[site] = NO_HOOK
         elif value is None:
-            found[site] = NEVER_FIRES
+            by_site[site] = NEVER_FIRES
         elif not _has_axes(value, site.entry, len(logits), shape):
-            found[site] = wrong_shape(tuple(value.shape), site.entry)
+            by_site[site] = wrong_shape(tuple(value.shape), site.entry)
         elif site.component == "scores" and _equal(value, values.get(Site("pattern", site.layer))):
-            found[site] = NOT_SCORES
+            by_site[site] = NOT_SCORES
         elif site.component == "resid_mid":
             parts = [values.get(Site(name, site.layer)) for name in ("resid_pre", "attn_out")]
             if any(part is None or part.shape != value.shape for part in parts):
-                found[site] = MIDDLE_NOT_A_SUM
+                by_site[site] = MIDDLE_NOT_A_SUM
                 continue
             gap = (parts[0][0] + parts[1][0] - value[0]).abs().max()  # row 0: the others were perturbed in between
-            found[site] = WRITABLE if gap <= 1e-2 * value[0].abs().max() else MIDDLE_NOT_A_SUM
+            by_site[site] = WRITABLE if gap <= 1e-2 * value[0].abs().max() else MIDDLE_NOT_A_SUM
         else:
-            found[site] = WRITABLE if moved[row] else DISCARDED
-    return found
+            by_site[site] = WRITABLE if moved[row] else DISCARDED
+    return by_site
 
 
 def _equal(value: Tensor, other: Tensor | None) -> bool:
@@ -111,7 +112,7 @@ def _equal(value: Tensor, other: Tensor | None) -> bool:
 
 
 def _has_axes(value: Tensor, entry: Component, batch: int, shape: ModelShape) -> bool:
-    """Whether a tensor has the table's axes (law R6); the number of neurons is the model's to decide."""
+    """Whether a tensor has the axes of the table of components; the number of neurons may be any."""
     pos = value.shape[entry.axes.index(entry.position_axis)] if value.ndim == len(entry.axes) else 0
     known = dict(batch=batch, pos=pos, query_pos=pos, key_pos=pos)
     wanted = [known.get(axis) or (None if axis == "d_mlp" else shape.size(axis)) for axis in entry.axes]

@@ -1,7 +1,7 @@
 """Activation patching: what does an activation of one run do in another?
 
-`patch` reads as four steps: name the cells of the sweep, take the activations of the source run, write each cell's
-into the base run, and read the metric.
+`patch` reads as three phases: name the cells of the sweep, write each cell's activations of the source run into the
+base run and read the metric, and label the result.
 """
 
 from __future__ import annotations
@@ -56,31 +56,31 @@ def patch(
     """The metric with activations of the source run written into the base run, one cell at a time.
 
     Args:
-        model: the model to look into.
+        model: the model to patch.
         pairs: clean and corrupted prompts. Where a sweep over positions needs prompts of one structure and these
             are not, they are drawn again from words of one token shape (`pairs.uniform`), and the provenance says so.
         sites: what is patched; what `over` does not name is patched together. Named sets of sites, such as
             `{"movers": ["z[9].h1", "z[9].h6"], "both layers": ["mlp_out[3]", "mlp_out[7]"]}`, are patched set by set.
-        over: the sweep's axes, of "set", "component", "layer", "head", "pos", "span", "scale"; layers and positions if
-            None, or the sets where sites come in sets.
-        metric: logits and answers to one number per example.
+        over: the sweep's axes, of "set", "component", "layer", "head", "pos", "span", "scale"; if None, the sets where
+            sites come in sets, else layers and positions.
+        metric: takes logits and answers, gives one number per example.
         direction: "denoising" writes clean activations into the corrupted run (does this restore the answer?),
             "noising" corrupted ones into the clean run (does this break it?).
         mode: "replace" puts the source run's activation in the base run's place, "add" adds the difference of the two
-            runs, times a scale: for one site, once is to replace it.
-        scales: how often "add" adds the difference: one number, or those of the axis "scale".
-        engine: how the cells are run: "auto", "rows" or "passes" (see `rows.run_rows`); the values are the same.
+            runs, times a scale: at one site, scale 1 is the same as to replace.
+        scales: the factors of the difference that "add" adds: one number, or those of the axis "scale".
+        engine: how the cells are run: "auto", "rows" or "passes" (see `run_rows`); the values are the same.
         memory_budget: bytes one batch may take beside the weights; the model's if None.
-        folder: a folder that keeps finished shards, so that a killed sweep continues there; the values are the same.
+        folder: a folder that keeps finished shards, so that a killed sweep can continue; the values are the same.
         progress: Show a progress bar (only on a terminal or in a notebook).
 
     Returns:
-        A Sweep `example x over`, with the clean and corrupted runs' values beside it.
+        A Sweep `example x over`, with the values of the clean and the corrupted run beside it.
 
     Raises:
         MisalignedPrompts: clean and corrupted do not line up where the sweep needs it.
-        SiteNotWritable: the model would discard the edit.
-        RunMismatch: `run` was begun with another configuration.
+        SiteNotWritable: the model would discard an edit at one of the sites.
+        RunMismatch: `folder` was begun with another configuration.
 
     Sign:
         The metric's own. `sweep.recovery()` is 0 at the corrupted run and 1 at the clean one, in both directions.
@@ -175,7 +175,7 @@ def patch(
 
 
 def _scales(mode: str, scales: Sequence[float | int] | None, over: Sequence[str]) -> list[float]:
-    """How strongly each cell is patched."""
+    """The factors by which each difference is added; 1 where it is not scaled."""
     if mode not in MODES:
         raise unknown("way of patching", mode, MODES)
     if mode == "replace" and (scales is not None or "scale" in over):
@@ -184,14 +184,14 @@ def _scales(mode: str, scales: Sequence[float | int] | None, over: Sequence[str]
             got=f"scales={scales}, over={tuple(over)}",
             do='mode="add" adds the difference of the two runs, scaled.',
         )
-    found = [1.0] if scales is None else [float(scale) for scale in scales]
-    if not found or ("scale" not in over and len(found) > 1):
+    factors = [1.0] if scales is None else [float(scale) for scale in scales]
+    if not factors or ("scale" not in over and len(factors) > 1):
         raise InvalidArgument(
             "Several scales are swept over.",
             got=f"scales={scales}, over={tuple(over)}",
             do='name the axis: over=("layer", "scale").',
         )
-    return found
+    return factors
 
 
 def _tokenized(
@@ -231,7 +231,7 @@ def _check_positions(targets: Sequence[Site], *sides: TokenBatch) -> None:
 
 @dataclass(frozen=True, eq=False)
 class _Runs:
-    """The runs without a patch: the metric on each, and the answers with what the clean run says."""
+    """The runs without a patch: the metric of each, and the answers with the clean run's logits as their reference."""
 
     answers: Answers
     clean: Float[Tensor, "example"]
@@ -248,7 +248,7 @@ class _Runs:
 
 @dataclass(frozen=True, eq=False)
 class _Work:
-    """Every cell in every example, numbered `cell * examples + example`."""
+    """Every cell in every example; cell c in example e has the number `c * examples + e`."""
 
     model: HookedModel
     tokens: TokenizedPairs
@@ -261,17 +261,17 @@ class _Work:
 
     @cached_property
     def kind(self) -> str:
-        """The plan that will run, and why where it is whole passes."""
+        """The engine that will run, and why where it is whole passes."""
         why = why_whole_passes(self.model, [site for cell in self.cells for site in cell.sites], self.engine)
         return "rows" if why is None else f"passes: {why}"
 
     @cached_property
     def lengths(self) -> tuple[list[int], list[int]]:
-        """Of the source and the base prompts."""
+        """How many tokens each source prompt and each base prompt has."""
         return self.source.lengths.tolist(), self.base.lengths.tolist()
 
     def parts(self) -> list[list[int]]:
-        """The numbers in shards; the source run's activations of one fit the budget (one example's at least)."""
+        """The numbers in shards; the source run's activations of one shard fit the budget (at least one example's)."""
         n = len(self.base)
         starts = [
             min(min(self._places(cell, site, i)[1]) for site in cell.sites) for cell in self.cells for i in range(n)
@@ -291,15 +291,15 @@ class _Work:
         return torch.tensor(part) % len(self.base)
 
     def run(self, part: Sequence[int], readout: Readout, bar: Bar) -> RowValues:
-        """A shard's values: the activations of its examples' source runs, written cell by cell into their base runs."""
+        """A shard's values: its examples' source activations, written cell by cell into their base runs."""
         numbers = [divmod(number, len(self.base)) for number in part]
         examples = sorted({i for _, i in numbers})
-        held = self.model.capture(self.source.select(examples), self._tensors(numbers), memory_budget=self.budget)
-        minus = None
+        sources = self.model.capture(self.source.select(examples), self._tensors(numbers), memory_budget=self.budget)
+        bases = None
         if self.mode == "add":
-            minus = self.model.capture(self.base.select(examples), self._tensors(numbers), memory_budget=self.budget)
+            bases = self.model.capture(self.base.select(examples), self._tensors(numbers), memory_budget=self.budget)
         places = {i: at for at, i in enumerate(examples)}
-        rows = [self._row(self.cells[cell], held, minus, places[i], i) for cell, i in numbers]
+        rows = [self._row(self.cells[cell], sources, bases, places[i], i) for cell, i in numbers]
         return run_rows(
             self.model, self.base, rows, readout, engine=self.engine, memory_budget=self.budget, who="tv.patch", bar=bar
         )
@@ -313,21 +313,21 @@ class _Work:
         spans = self.tokens.clean.token_spans[i]
         return [positions_of(cell, site, spans, lengths[i]) for lengths in self.lengths]
 
-    def _row(self, cell: Cell, held: Capture, minus: Capture | None, at: int, i: int) -> Row:
-        """An example's base run with the cell's activations of its source run, which are entry `at` of what is held."""
+    def _row(self, cell: Cell, sources: Capture, bases: Capture | None, at: int, i: int) -> Row:
+        """Example i's base run with the cell's source activations, which are entry `at` of the captures."""
         edits = []
         for site in cell.sites:
             source, base = self._places(cell, site, i)
-            place, value = replace(site, pos=None), _value(held, site, at, source)
-            if minus is None:
+            place, value = replace(site, pos=None), _value(sources, site, at, source)
+            if bases is None:
                 edits.append(PlacedEdit(Replace(place, value), base))
             else:
-                edits.append(PlacedEdit(Add(place, cell.scale * (value - _value(minus, site, at, base))), base))
+                edits.append(PlacedEdit(Add(place, cell.scale * (value - _value(bases, site, at, base))), base))
         return Row(i, tuple(edits))
 
 
-def _value(held: Capture, site: Site, at: int, positions: Sequence[int]) -> Float[Tensor, "pos *axes"]:
-    value = held[site.tensor][at]  # pos *axes, or head query_pos key_pos
+def _value(capture: Capture, site: Site, at: int, positions: Sequence[int]) -> Float[Tensor, "pos *axes"]:
+    value = capture[site.tensor][at]  # pos *axes, or head query_pos key_pos
     if site.entry.position_axis == "query_pos":
         value = value.transpose(0, 1)
     if site.head is not None:
@@ -339,12 +339,12 @@ def last_logits(
     model: HookedModel, tokens: TokenBatch, budget: int | None = None, who: str = "plain runs"
 ) -> Float[Tensor, "batch d_vocab"]:
     """Every prompt's logits after its last token, run without any edit; on the host."""
-    tokens, kept = model.tokens(tokens), [torch.empty(0)] * len(tokens)
+    tokens, by_prompt = model.tokens(tokens), [torch.empty(0)] * len(tokens)
 
     def keep(logits: Tensor, index: Tensor) -> Tensor:
         for i, row in zip(index.tolist(), logits.cpu()):
-            kept[i] = row
+            by_prompt[i] = row
         return torch.zeros(len(index))
 
     run_rows(model, tokens, [Row(i) for i in range(len(tokens))], keep, memory_budget=budget, who=who, progress=False)
-    return torch.stack(kept)
+    return torch.stack(by_prompt)

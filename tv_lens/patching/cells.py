@@ -38,7 +38,7 @@ class Cell:
 
 
 def axes_of(over: Sequence[str] | None, sites: object) -> tuple[str, ...]:
-    """The axes that were asked for; by default layers and positions, or the sets where sites come in sets."""
+    """The sweep's axes; by default the sets where sites come in sets, else layers and positions."""
     if over is None:
         over = ("set",) if isinstance(sites, Mapping) else ("layer", "pos")
     over = (over,) if isinstance(over, str) else tuple(over)
@@ -62,23 +62,23 @@ def targets_of(model: HookedModel, sites: SitesLike | Mapping[str, SitesLike], o
     """The sites as addresses, one per head where heads are swept, each checked to be writable."""
     sets = sites if isinstance(sites, Mapping) else {None: sites}
     targets = [Target(site, name) for name, one in sets.items() for site in dict.fromkeys(_addresses(model, one, over))]
-    found = [target.site for target in targets]
-    if not found:
+    addresses = [target.site for target in targets]
+    if not addresses:
         raise EmptySelection("No site was named.", do='tv.sites("resid_post")')
-    if "head" in over and any(site.entry.head_axis is None for site in found):
-        flat = sorted({site.component for site in found if site.entry.head_axis is None})
+    if "head" in over and any(site.entry.head_axis is None for site in addresses):
+        flat = sorted({site.component for site in addresses if site.entry.head_axis is None})
         raise InvalidArgument(
             "A component without heads cannot be swept over heads.",
             got=", ".join(flat),
             allowed="q, k, v, z, result, pattern, scores",
         )
-    if {"pos", "span"} & set(over) and any(site.pos is not None for site in found):
+    if {"pos", "span"} & set(over) and any(site.pos is not None for site in addresses):
         raise InvalidArgument(
             "The sites name a position and the sweep runs over positions.",
             got=f"over={over}",
             do="leave pos= out of the sites, or 'pos' out of over=.",
         )
-    for site in found:
+    for site in addresses:
         model.registry.check(site, write=True)
     return targets
 
@@ -86,10 +86,10 @@ def targets_of(model: HookedModel, sites: SitesLike | Mapping[str, SitesLike], o
 def _addresses(model: HookedModel, sites: SitesLike, over: Sequence[str]) -> list[Site]:
     if isinstance(sites, Sites):
         return sites.expand(model.shape, by_head="head" in over)
-    found = [Site.parse(site) for site in ([sites] if isinstance(sites, (Site, str)) else sites)]
-    if not found:
+    addresses = [Site.parse(site) for site in ([sites] if isinstance(sites, (Site, str)) else sites)]
+    if not addresses:
         raise EmptySelection("No site was named.", do='tv.sites("resid_post")')
-    return found
+    return addresses
 
 
 def cells_of(
@@ -121,14 +121,14 @@ def cells_of(
             "span": label,
             "scale": scale,
         }
-        kept = {name: labels[name] for name in over}
-        if any(value is None for value in kept.values()):
-            missing = ", ".join(name for name, value in kept.items() if value is None)
+        swept = {name: labels[name] for name in over}
+        if any(value is None for value in swept.values()):
+            missing = ", ".join(name for name, value in swept.items() if value is None)
             raise InvalidArgument(f"{site} has no {missing} to sweep over.", got=f"over={tuple(over)}")
         placed = site if axis != "pos" else site.at(int(place))
-        key = tuple(kept.values())
+        key = tuple(swept.values())
         before = cells[key].sites if key in cells else ()
-        cells[key] = Cell(kept, (*before, placed), scale)
+        cells[key] = Cell(swept, (*before, placed), scale)
     size = np.prod([len({key[i] for key in cells}) for i in range(len(over))], dtype=int)
     if size != len(cells):
         raise InvalidArgument(
@@ -140,7 +140,7 @@ def cells_of(
 
 
 def positions_of(cell: Cell, site: Site, spans: Sequence[TokenSpan], length: int) -> tuple[int, ...]:
-    """Where a cell's site lies in one prompt, counted from its first token."""
+    """A site's positions in one prompt under a cell's labels, counted from the prompt's first token."""
     if "span" in cell.labels:
         span = next(span for span in spans if span.label == cell.labels["span"])
         return tuple(range(span.start, span.end))
@@ -154,7 +154,7 @@ def array_of(
 ) -> xr.DataArray:
     """The values `example cell` with the cells unfolded into the sweep's axes."""
     labels = {axis: list(dict.fromkeys(cell.labels[axis] for cell in cells)) for axis in over}
-    grid = np.full((len(values), *(len(found) for found in labels.values())), np.nan)
+    grid = np.full((len(values), *(len(of_axis) for of_axis in labels.values())), np.nan)
     for column, cell in zip(values.T, cells):
         grid[(slice(None), *(labels[axis].index(cell.labels[axis]) for axis in over))] = column
     coords: dict[str, object] = {"example": range(len(values)), **labels}

@@ -1,7 +1,7 @@
-"""What each part of a model, and each demonstration of a prompt, does for the answer: exact effects as verbs.
+"""What each node of a model, and each demonstration of a prompt, does for the answer: exact effects.
 
-An effect is a difference of two runs: the metric with one thing changed, less the metric of the run it was changed in.
-Effects of heads and MLPs come from `patch`; those of paths between heads are in `paths.py`.
+An effect is a difference of two runs: the metric with one thing changed, minus the metric of the run in which it was
+changed. Effects of heads and MLPs come from `patch`; those of paths between heads are in `patching/paths.py`.
 """
 
 from __future__ import annotations
@@ -49,20 +49,20 @@ def node_effects(
     """What every attention head and every MLP does for the metric, one at a time: a Sweep `example x layer x node`.
 
     Args:
-        model: the model to look into.
+        model: the model to patch.
         pairs: clean and corrupted prompts.
-        pos: where a node's output is exchanged: -1 the last token (needs no alignment), None every token.
-        metric: logits and answers to one number per example.
+        pos: where a node's output is exchanged: -1 is the last token (needs no alignment), None every token.
+        metric: takes logits and answers, gives one number per example.
         direction: "denoising" writes a node's clean output into the corrupted run, "noising" its corrupted output into
             the clean run.
-        engine: "auto", "rows" or "passes".
-        memory_budget: bytes one batch may take beside the weights.
-        folder: a folder to keep finished shards in, so that a killed call goes on where it was.
+        engine: "auto", "rows" or "passes" (see `run_rows`); the values are the same.
+        memory_budget: bytes one batch may take beside the weights; the model's if None.
+        folder: a folder that keeps finished shards, so that a killed call can continue; the values are the same.
         progress: Show a progress bar (only on a terminal or in a notebook).
 
     Returns:
         The nodes are "h0", "h1", ... and "mlp". The run without a change is at 0, so `recovery()` is the share of the
-        gap between the runs that a node alone makes good.
+        gap between the runs that one node alone closes.
 
     Sign:
         The metric's, as a difference from the run that is changed; 0 where the node makes no difference.
@@ -91,7 +91,7 @@ def node_effects(
     values = xr.concat([of_heads, mlps.values.expand_dims(node=names[-1:])], dim="node")
     values = values.assign_coords(node=np.array(names)).transpose("example", "layer", "node")
     base = heads.corrupted if direction == "denoising" else heads.clean
-    # The two sweeps run the same baselines; rounding apart they are one number.
+    # The two sweeps run the same baselines, so except for rounding they are the same numbers.
     return as_effects(
         replace(heads, values=values, name=f"{pairs.task}: effect of every head and MLP ({direction})"),
         base,
@@ -124,16 +124,16 @@ def demonstration_effects(
     memory_budget: int | None = None,
     progress: bool = True,
 ) -> Sweep:
-    """How much each demonstration of a prompt does for the metric: leave one out, a Sweep `example x demonstration`.
+    """What each demonstration of a prompt does for the metric: one left out at a time, `example x demonstration`.
 
     Args:
         model: the model that answers.
-        prompts: prompts with as many demonstrations each; of pairs, the clean ones.
+        prompts: prompts that all have the same number of demonstrations; of pairs, the clean ones are taken.
         by: "removing" takes the demonstration out of the text, so that later tokens move up; "hiding" leaves the text
             and keeps every later token from attending to it, so that nothing moves.
-        metric: logits and answers to one number per example.
-        engine: how the prompts without a demonstration run, where `by` is "removing".
-        memory_budget: bytes one batch may take beside the weights.
+        metric: takes logits and answers, gives one number per example.
+        engine: how the prompts run where `by` is "removing": "auto", "rows" or "passes".
+        memory_budget: bytes one batch may take beside the weights; the model's if None.
         progress: Show a progress bar (only on a terminal or in a notebook).
 
     Returns:
@@ -141,7 +141,7 @@ def demonstration_effects(
 
     Raises:
         EmptySelection: the prompts show no demonstration.
-        SiteNotWritable: by hiding, on a model whose attention does not take its mask from outside.
+        SiteNotWritable: `by` is "hiding" and the model's attention ignores a mask that it is given.
 
     Sign:
         Above 0, the metric is higher with the demonstration than without it.
@@ -161,10 +161,10 @@ def demonstration_effects(
     reference = last_logits(model, whole.tokens, budget) if by == "hiding" or _needs_reference(metric) else None
     answers = replace(whole.answers, reference=reference)
     if by == "removing":
-        found, about = _removed(model, whole, answers, count, metric, engine, budget, progress)
+        values, about = _removed(model, whole, answers, count, metric, engine, budget, progress)
     else:
-        found, about = _hidden(model, whole, answers, count, metric, progress)
-    full, without = found[:, 0], found[:, 1:]
+        values, about = _hidden(model, whole, answers, count, metric, progress)
+    full, without = values[:, 0], values[:, 1:]
     info = info_of(metric)
     return Sweep(
         xr.DataArray((full[:, None] - without).numpy(), dims=("example", "demonstration")),
@@ -199,13 +199,13 @@ def _removed(
     budget: int,
     progress: bool,
 ) -> tuple[Float[Tensor, "example one_and_demonstration"], dict[str, object]]:
-    """The metric of each whole prompt, and of its texts without one demonstration."""
+    """The metric of each whole prompt, and of the same prompt without each one of its demonstrations."""
     items = [
         one for prompt in whole.prompts for one in (prompt, *(_without(whole.prompts, prompt, i) for i in range(count)))
     ]
     tokens = replace(whole.prompts, items=tuple(items)).tokenize(model)
     base, owners = model.tokens(tokens.tokens), torch.arange(len(whole)).repeat_interleave(count + 1)
-    found = run_rows(
+    result = run_rows(
         model,
         base,
         [Row(i) for i in range(len(items))],
@@ -215,12 +215,12 @@ def _removed(
         who="prompts without a demonstration",
         progress=progress,
     )
-    return found.values.view(len(whole), count + 1), found.provenance
+    return result.values.view(len(whole), count + 1), result.provenance
 
 
 def _without(prompts: Prompts, prompt: Prompt, i: int) -> Prompt:
-    kept = [pair for at, pair in enumerate(prompt.demonstrations) if at != i]
-    built = Prompt.build(prompts.template, kept, Pair(prompt.input, prompt.output))
+    others = [pair for at, pair in enumerate(prompt.demonstrations) if at != i]
+    built = Prompt.build(prompts.template, others, Pair(prompt.input, prompt.output))
     return replace(built, answer=prompt.answer, foil=prompt.foil, spares=prompt.spares)
 
 
@@ -254,7 +254,7 @@ def _hidden(
 
 
 def _blocked(whole: TokenizedPrompts, row: int, demo: int | None, width: int) -> Bool[Tensor, "query key"]:
-    """Who may not see whom: the tokens after a demonstration, those of it."""
+    """Which queries may not see which keys: the tokens after a demonstration do not see those of it."""
     blocked = torch.zeros(width, width, dtype=torch.bool)
     spans = [span for span in whole.token_spans[row] if demo is not None and span.demo == demo]
     if spans:

@@ -1,8 +1,9 @@
-"""Path patching between heads, exactly: what does a sender do for the answer through one reader alone?
+"""Exact path patching between heads: what does a sender do for the answer through one reader alone?
 
-The sender's other output is put into the stream that one reader of a later head sees, and into nothing else. What that
-reader then holds is computed by the model's own norm and projection (`readers.py`); written in its place, it is a row
-like any other. So every pair of heads at the last token costs a row, born at the receiver's layer.
+The sender's output in the source run is put into the stream that one reader of a later head sees, and into nothing
+else. The reader's new value is computed by the model's own norm and projection (`model/readers.py`); written in place
+of the old one, it is a row like any other. So every pair of heads at the last token costs one row, which enters at the
+receiver's layer.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from tv_lens.storage.run_folder import FolderLike, shards
 from tv_lens.tasks.prompts import PromptPairs
 
 READS = ("q", "k", "v")
-ROWS_AT_ONCE = 40_000  # rows are objects of Python: so many at a time keep them small beside the model
+ROWS_AT_ONCE = 40_000  # rows are Python objects: no more than this at a time keeps them small beside the model
 
 Head = tuple[int, int]
 
@@ -59,32 +60,32 @@ def path_effects(
 ) -> Sweep:
     """What every sender head does for the metric through one reader of every later head, at the last token.
 
-    Everything else is held as in the base run: other heads, and the MLPs between the two. So it is the direct path.
+    Everything else is as in the base run: other heads, and the MLPs between the two. So it is the direct path.
 
     Args:
-        model: the model to look into.
+        model: the model to patch.
         pairs: clean and corrupted prompts.
-        senders: heads as (layer, head) whose output is exchanged; all of them if None.
-        receivers: heads that read it, with `reads` "k" or "v" key-value heads; all of them if None.
+        senders: the heads, as (layer, head), whose output is exchanged; all of them if None.
+        receivers: the heads that read it, key-value heads where `reads` is "k" or "v"; all of them if None.
         reads: which input of the receiver changes: "q", "k" or "v". At the last token a key or value is seen by that
-            token alone, so "k" and "v" are the part that the receiver's attention to the last token has.
-        metric: logits and answers to one number per example.
+            token alone, so "k" and "v" act through the receiver's attention to the last token only.
+        metric: takes logits and answers, gives one number per example.
         direction: "denoising" brings the sender's clean output into the corrupted run, "noising" the other way.
-        engine: "auto", "rows" or "passes".
-        memory_budget: bytes one batch may take beside the weights.
-        folder: a folder to keep finished shards in, so that a killed call goes on where it was.
+        engine: "auto", "rows" or "passes" (see `run_rows`); the values are the same.
+        memory_budget: bytes one batch may take beside the weights; the model's if None.
+        folder: a folder that keeps finished shards, so that a killed call can continue; the values are the same.
         progress: Show a progress bar (only on a terminal or in a notebook).
 
     Returns:
-        A Sweep `example x sender x receiver`, with names such as "a3.h1" and "a5.h2<q>"; missing where the receiver does
-        not come after the sender.
+        A Sweep `example x sender x receiver`, with names such as "a3.h1" and "a5.h2<q>"; a value is missing where the
+        receiver is not in a later layer than the sender.
 
     Sign:
-        The metric's, as a difference from the base run; 0 where the path carries nothing.
+        The metric's, as a difference from the base run; 0 where the path makes no difference.
 
     Source:
         Wang et al. 2022 (arXiv 2211.00593), path patching; Goldowsky-Dill et al. 2023 (arXiv 2304.05969). Wang et al.
-        let the MLPs between sender and receiver follow the change; here they are held, as in the latter.
+        let the MLPs between sender and receiver follow the change; here they keep their values, as in the latter.
     """
     if reads not in READS:
         raise unknown("reader", reads, READS)
@@ -167,7 +168,7 @@ def _measured(
     folder: FolderLike,
     progress: bool,
 ) -> tuple[Float[Tensor, "example link"], dict[str, object]]:
-    """The metric of every example under every path, some examples a shard, and how it was come by."""
+    """The metric of every example under every path, in shards of some examples, with its provenance."""
     size = max(1, ROWS_AT_ONCE // len(links))
     parts = [list(range(start, min(start + size, len(base)))) for start in range(0, len(base), size)]
     senders, receivers = (list(dict.fromkeys(heads)) for heads in zip(*links))
@@ -225,12 +226,12 @@ def _heads(model: HookedModel, given: Iterable[Sequence[int]] | None, like: Site
 
 @dataclass(frozen=True, eq=False)
 class _Paths:
-    """What each receiver of some examples would hold, by its layer."""
+    """The new values of the receivers of some examples: by layer, for each sender before it and each head."""
 
     base: TokenBatch
     reads: str
     senders: dict[Head, int]
-    held: dict[int, Float[Tensor, "example sender head d_head"]]
+    values: dict[int, Float[Tensor, "example sender head d_head"]]
 
     @classmethod
     def of(
@@ -246,18 +247,18 @@ class _Paths:
         senders = sorted(head for head in senders if head[0] < receiving[-1])
         changes = _changes(model, base, source, senders)
         streams = model.capture(base, [Site("resid_pre", layer, pos=-1) for layer in receiving])
-        readers, held = readers_of(model), {}
+        readers, values = readers_of(model), {}
         for layer in receiving:
             before = [at for at, head in enumerate(senders) if head[0] < layer]
             if before:
                 seen = streams[Site("resid_pre", layer, pos=-1)][:, None] + changes[:, before]
-                held[layer] = readers.value(layer, reads, seen.flatten(0, 1)).cpu().unflatten(0, seen.shape[:2])
-        return cls(base, reads, {head: at for at, head in enumerate(senders)}, held)
+                values[layer] = readers.value(layer, reads, seen.flatten(0, 1)).cpu().unflatten(0, seen.shape[:2])
+        return cls(base, reads, {head: at for at, head in enumerate(senders)}, values)
 
     def rows(self, sender: Head, receiver: Head) -> list[Row]:
-        """One row an example."""
+        """One row per example."""
         layer, head = receiver
-        values = self.held[layer][:, self.senders[sender], head]
+        values = self.values[layer][:, self.senders[sender], head]
         site, lengths = Site(self.reads, layer, head), self.base.lengths.tolist()
         return [
             Row(i, (PlacedEdit(Replace(site, value[None]), (length - 1,)),))
@@ -268,22 +269,22 @@ class _Paths:
 def _changes(
     model: HookedModel, base: TokenBatch, source: TokenBatch, senders: Sequence[Head]
 ) -> Float[Tensor, "example sender d_model"]:
-    """By how much the stream changes where one sender's output is exchanged: through the model's own projection.
+    """By how much the stream changes if one sender's output is exchanged, through the model's own projection.
 
     Attention's output follows from its heads' outputs alone, so its layer is run on sequences of one token whose heads'
-    outputs are all given. A norm after attention (Gemma-2, OLMo-2) is then exact, too.
+    outputs are all given. So a norm after attention (Gemma-2, OLMo-2) is exact, too.
     """
     layers = sorted({layer for layer, _ in senders})
     here, there = (model.capture(batch, [Site("z", layer, pos=-1) for layer in layers]) for batch in (base, source))
-    found: dict[Head, Tensor] = {}
+    changes: dict[Head, Tensor] = {}
     for layer in layers:
         site, heads = Site("z", layer, pos=-1), [head for at, head in senders if at == layer]
         z = here[site][None].repeat(1 + len(heads), 1, 1, 1)  # the untouched outputs first
         for at, head in enumerate(heads, start=1):
             z[at, :, head] = there[site][:, head]
         written = _attention_out(model, layer, z.flatten(0, 1)).unflatten(0, z.shape[:2])
-        found |= {(layer, head): written[at] - written[0] for at, head in enumerate(heads, start=1)}
-    return torch.stack([found[head] for head in senders], dim=1)
+        changes |= {(layer, head): written[at] - written[0] for at, head in enumerate(heads, start=1)}
+    return torch.stack([changes[head] for head in senders], dim=1)
 
 
 def _attention_out(model: HookedModel, layer: int, z: Float[Tensor, "n head d_head"]) -> Float[Tensor, "n d_model"]:
@@ -305,5 +306,5 @@ def _attention_out(model: HookedModel, layer: int, z: Float[Tensor, "n head d_he
 def _one_block(
     wanted: int, stream: Tensor, layer: int, own: Callable[..., Any], x: Tensor, arguments: dict[str, Any]
 ) -> Any:
-    """Runs one block, on a given stream, and passes the others by."""
+    """Runs one block, on a given stream, and skips the others."""
     return own(stream, **arguments) if layer == wanted else stream

@@ -30,12 +30,12 @@ from tv_lens.tasks.tokenized import TokenizedPrompts
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Scores:
-    """How each prompt was answered.
+    """How each prompt was answered, by three measures.
 
     Args:
         first_token: 1 where the top prediction is the answer's first token, else 0.
-        exact_match: 1 where greedy decoding begins with the whole answer, else 0; what it would write after the
-            answer is not looked at.
+        exact_match: 1 where greedy decoding begins with the whole answer, else 0, whatever it would write after
+            the answer.
         log_prob: log-probability of the whole answer, in nats, summed over its tokens.
         top: the token predicted right after the prompt.
     """
@@ -69,12 +69,12 @@ def score(
 
     Args:
         model: the model that answers.
-        prompts: with their answers.
+        prompts: prompts with their answers.
         interventions: edits during the pass. Their positions count within the prompt: -1 is the prompt's last
             token and stays there while the answer's tokens follow. An edit without a position acts on the answer's
             tokens too.
         memory_budget: bytes one batch may take beside the weights; the model's if None.
-        who: what the progress bar and the registry call it.
+        who: the verb that calls, for the progress bar and the registry.
         progress: Show a progress bar (only on a terminal or in a notebook).
 
     Raises:
@@ -99,19 +99,19 @@ def score(
     # The answer's last token is predicted, never read.
     whole = [row + answer[:-1] for row, answer in zip(tokens.tokens.rows(), tokens.answer_ids)]
     batch = model.tokens(TokenBatch.from_lists(whole))
-    found: list[Scores] = []
+    parts: list[Scores] = []
     size = prompts_per_pass(model, batch.width, most, memory_budget or model.memory_budget)
     work = partial(_scored, model, batch, lengths, tokens.answer_ids, edits, who)
     with progress_bar(who, len(batch), "prompts", progress) as bar:
         for rows, part in in_batches(model, len(batch), size, batch.width, work, who=who):
-            found.append(part)
+            parts.append(part)
             bar.advance(rows.stop - rows.start)
     fields = ("first_token", "exact_match", "log_prob", "top")
-    return Scores(**{name: torch.cat([getattr(part, name) for part in found]) for name in fields})
+    return Scores(**{name: torch.cat([getattr(part, name) for part in parts]) for name in fields})
 
 
 def _refuse(model: HookedModel, edits: Sequence[Intervention], most: int) -> None:
-    """Raises for edits whose meaning would hang on how prompts are batched, or on answers that follow them."""
+    """Raises for edits whose meaning would depend on how prompts are batched, or on the answers after them."""
     for edit in edits:
         if edit.mixes_prompts:
             raise InvalidArgument(
@@ -149,20 +149,20 @@ def _scored(
     counts = torch.tensor([len(answer) for answer in answer_ids], device=device)
     answers = torch.tensor([[*answer, *[0] * (n - len(answer))] for answer in answer_ids], device=device)
     within = torch.arange(n, device=device)
-    asked = within[None, :] < counts[:, None]  # batch n: where an answer has a token
+    is_answer = within[None, :] < counts[:, None]  # batch n: where an answer has a token
     predicts = torch.minimum(prompt_ends[:, None] - 1 + within, batch.last[:, None])
 
     logits, _ = model.forward(batch, placed, logits_at=predicts, who=who)
-    flat, targets = logits[asked], Answers(answers[asked])
-    right = torch.ones(asked.shape, device=device)
-    right[asked] = checked(exact_match, flat, targets, "an answer's tokens").to(device)
-    nats = torch.zeros(asked.shape, device=device)
-    nats[asked] = checked(log_prob, flat, targets, "an answer's tokens").to(device)
+    flat, targets = logits[is_answer], Answers(answers[is_answer])
+    right = torch.ones(is_answer.shape, device=device)
+    right[is_answer] = checked(exact_match, flat, targets, "an answer's tokens").to(device)
+    nats = torch.zeros(is_answer.shape, device=device)
+    nats[is_answer] = checked(log_prob, flat, targets, "an answer's tokens").to(device)
     return Scores(right[:, 0].cpu(), right.prod(1).cpu(), nats.sum(1).cpu(), logits[:, 0].argmax(-1).cpu())
 
 
 def _placed(edit: Intervention, prompts: TokenBatch) -> Edit:
-    """The edit at its positions within the prompts, whatever follows them in the batch."""
+    """The edit at its positions within the prompts, whatever tokens follow them in the batch."""
     if edit.site.pos is None:
         return Edit(edit)
     rows, columns = positions_of(prompts, edit.site.pos, prompts.ids.device)

@@ -1,8 +1,8 @@
 """The unedited run that rows inherit from; prompts that begin alike are prefilled once and branch.
 
-Many queries after one context share all but their last tokens. The context then runs once, alone, and the rest of every
-prompt continues from its keys and values: what it holds is what each prompt's own run would hold. Whether a model can be
-continued in this way is tried once, on a few tokens.
+Many queries after one context share all but their last tokens. The context then runs once, alone, and the rest of each
+prompt continues from its keys and values, which gives the same values as a run of each whole prompt. Whether a model
+can be continued in this way is tried once per model, on a few tokens.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from transformers import DynamicCache
 from tv_lens.batch import TokenBatch
 from tv_lens.model.hooked_model import HookedModel
 
-WORTH_BRANCHING = 16  # tokens in common below which a pass more costs as much as it saves
+WORTH_BRANCHING = 16  # tokens in common, below which the additional pass costs as much as it saves
 _verdicts: WeakKeyDictionary[HookedModel, bool] = WeakKeyDictionary()
 
 
@@ -32,7 +32,7 @@ class BaseRun:
     keys: list[Float[Tensor, "prompt kv_head pos d_head"]]
     values: list[Float[Tensor, "prompt kv_head pos d_head"]]
     stream: list[Float[Tensor, "prompt pos d_model"]]  # what enters each block
-    masks: list[Tensor | None]  # what each block's attention was told to see: additive, boolean, or nothing
+    masks: list[Tensor | None]  # the mask that each block was given: additive, boolean, or none
     returns: list[int | None]  # the length of the tuple that each block returns; None for a bare tensor
     branched_at: int = 0  # how many tokens were run once for all prompts
 
@@ -52,12 +52,12 @@ def common_start(ids: Int[Tensor, "batch pos"]) -> int:
 
 
 def together(ids: Sequence[Sequence[int]], prompts: Sequence[int], size: int) -> Iterator[list[int]]:
-    """Prompts of one length in groups of at most so many, those that begin alike in groups of their own.
+    """Prompts of one length in groups of at most `size`; those that begin alike are in groups of their own.
 
     Args:
         ids: the tokens of every prompt.
-        prompts: which of them.
-        size: how many fit.
+        prompts: the prompts to group, by number.
+        size: how many one group may have.
     """
 
     def shared(one: int, other: int) -> int:
@@ -80,7 +80,7 @@ def together(ids: Sequence[Sequence[int]], prompts: Sequence[int], size: int) ->
 
 
 def prefix_sharing_is_exact(model: HookedModel) -> bool:
-    """Whether a run that continues a prefix holds what a whole run holds, found out once a model."""
+    """Whether a run that continues a prefix computes what a whole run computes; tried once per model."""
     if model not in _verdicts:
         ids = torch.randint(3, model.shape.d_vocab, (2, 11), generator=torch.Generator().manual_seed(0))
         ids[1, :8] = ids[0, :8]
@@ -88,14 +88,14 @@ def prefix_sharing_is_exact(model: HookedModel) -> bool:
         try:
             one, other = _whole(model, batch), _branched(model, batch, 8)
             _verdicts[model] = _alike(one, other, 1e-4 if model.dtype == torch.float32 else 0.05)
-        except Exception:  # whatever an unknown architecture does with a cache that is given
+        except Exception:  # whatever an unknown architecture raises when it is given a cache
             _verdicts[model] = False
     return _verdicts[model]
 
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """What a run of some of a prompt's tokens leaves: the cache grown by them, and what entered their blocks."""
+    """The record of a run of some of a prompt's tokens: the cache grown by them, and what entered each block."""
 
     cache: DynamicCache
     stream: list[Tensor]
@@ -148,14 +148,14 @@ def _branched(model: HookedModel, batch: TokenBatch, shared: int) -> BaseRun:
         cache.update(keys.expand(n, -1, -1, -1), values.expand(n, -1, -1, -1), layer)
     rest = TokenBatch(ids[:, shared:], batch.mask[:, shared:])
     positions = torch.arange(shared, width, device=ids.device)[None]
-    found = _recorded(model, rest, cache, position_ids=positions)
+    suffix = _recorded(model, rest, cache, position_ids=positions)
     return BaseRun(
         width,
-        found.keys,
-        found.values,
-        [torch.cat([one.expand(n, -1, -1), two], dim=1) for one, two in zip(prefix.stream, found.stream)],
-        [_joined(one, two) for one, two in zip(prefix.masks, found.masks)],
-        found.returns,
+        suffix.keys,
+        suffix.values,
+        [torch.cat([one.expand(n, -1, -1), two], dim=1) for one, two in zip(prefix.stream, suffix.stream)],
+        [_joined(one, two) for one, two in zip(prefix.masks, suffix.masks)],
+        suffix.returns,
         shared,
     )
 
@@ -167,13 +167,9 @@ def _joined(one: Tensor | None, two: Tensor | None) -> Tensor | None:
     if one is None:  # a model that hides the future by itself in a run from the beginning
         length = two.shape[-1] - two.shape[-2]
         one = torch.ones(1, 1, length, length, dtype=torch.bool, device=two.device).tril()
-        one = (
-            one
-            if two.dtype == torch.bool
-            else torch.zeros(one.shape, dtype=two.dtype, device=two.device).masked_fill(
-                ~one, torch.finfo(two.dtype).min
-            )
-        )
+        if two.dtype != torch.bool:
+            nothing = torch.zeros(one.shape, dtype=two.dtype, device=two.device)
+            one = nothing.masked_fill(~one, torch.finfo(two.dtype).min)
     hidden = False if two.dtype == torch.bool else torch.finfo(two.dtype).min
     above = torch.full((*one.shape[:-1], two.shape[-1]), hidden, dtype=two.dtype, device=two.device)
     above[..., : one.shape[-1]] = one

@@ -37,10 +37,10 @@ class Row:
 
 @runtime_checkable
 class Readout(Protocol):
-    """Logits of rows, after each one's last token, to one number a row (`metrics.Readout` is one).
+    """Logits of rows, after each one's last token, to one number per row (`metrics.Readout` is one).
 
     A readout may have `columns(rows) -> Int["n k"] | None`: the only tokens whose logits it reads. It is then given
-    `n k` logits instead of `n d_vocab`, and the rest of the vocabulary's product is saved.
+    `n k` logits instead of `n d_vocab`, and no other logit is computed.
     """
 
     def __call__(self, logits: Float[Tensor, "n columns"], rows: Int[Tensor, "n"]) -> Float[Tensor, "n"]: ...
@@ -81,13 +81,13 @@ def read_out(
 def _non_finite(
     what: str, places: Sequence[tuple[int, float]], index: Int[Tensor, "n"], rows: Sequence[Row], do: str | None
 ) -> NonFiniteMetric:
-    told = []
+    descriptions = []
     for at, value in places[:3]:
         number = int(index[at])
         edits = " and ".join(f"{edit.intervention.label} at {_span(edit.positions)}" for edit in rows[number].edits)
-        told.append(f"row {number} ({value}): prompt {rows[number].prompt}, {edits or 'no edit'}")
+        descriptions.append(f"row {number} ({value}): prompt {rows[number].prompt}, {edits or 'no edit'}")
     more = [f"and {len(places) - 3} more"] if len(places) > 3 else []
-    return NonFiniteMetric(what, got="; ".join(told + more), do=do)
+    return NonFiniteMetric(what, got="; ".join(descriptions + more), do=do)
 
 
 def _span(positions: Sequence[int]) -> str:
@@ -121,7 +121,7 @@ def check_rows(rows: Sequence[Row], base: TokenBatch) -> None:
 
 
 def merged(placed: Iterable[tuple[Intervention, Int[Tensor, "n"], Int[Tensor, "n"]]]) -> list[Edit]:
-    """Edits of a batch with those of one kind at one site made one, in the order they first come.
+    """A batch's edits, those of one kind at one site merged into one, in the order of their first members.
 
     A hook copies its tensor once for each edit, so a thousand rows at a site must not be a thousand edits. Order
     matters only between edits of one row at one site, which are never merged.

@@ -1,8 +1,8 @@
 """Many interventions in one pass: each row is one prompt under one set of edits.
 
-A caller lists its rows and a readout and gets one number a row. Two plans, one meaning: the row plan recomputes only
-what an edit can change (`planning.py`, `row_walk.py`); the hook plan runs every row as a full forward pass of its
-prompt, and is the oracle. Which one ran, and why, is in the result's provenance.
+A caller lists its rows and a readout and gets one number per row. Two engines give the same numbers: "rows" recomputes
+only what an edit can change (`rows/planning.py`, `rows/walk.py`); "passes" runs every row as a full forward pass of its
+prompt (`rows/hook_passes.py`), and is the oracle. Which one ran, and why, is in the result's provenance.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ENGINES = ("auto", "rows", "passes")
 
 @dataclass(frozen=True, eq=False)
 class RowValues:
-    """One number a row, and how they were come by."""
+    """One number per row, and how they were computed: the engine, its passes or walks, seconds and bytes."""
 
     values: Float[Tensor, "row"]
     provenance: dict[str, object] = field(default_factory=dict)
@@ -61,14 +61,14 @@ def run_rows(
         readout: takes logits and the indices of their rows, gives one number each.
         engine: "rows" recomputes only what the edits can change, "passes" runs every row whole, "auto" takes the first
             where it applies and says in the provenance why where it does not.
-        memory_budget: bytes one batch may take beside the weights.
-        who: the verb that asks.
+        memory_budget: bytes one batch may take beside the weights; the model's if None.
+        who: the verb that calls, for the progress bar and the registry.
         progress: Show a progress bar (only on a terminal or in a notebook).
-        bar: a bar that is shown already, to advance by a step a row instead.
+        bar: a bar that is shown already, to advance by one step per row instead.
 
     Raises:
         NonFiniteMetric: a row's value is NaN or infinite; names the row, its prompt and its edits.
-        InvalidArgument: the row plan was demanded and does not apply.
+        InvalidArgument: engine="rows" was demanded and does not apply.
         BudgetTooSmall: the budget does not hold one row.
     """
     if engine not in ENGINES:
@@ -92,7 +92,7 @@ def run_rows(
 
 
 def why_whole_passes(model: HookedModel, sites: Sequence[Site], engine: str = "auto") -> str | None:
-    """Why rows that edit these sites would run as whole passes; None where the row plan would run them."""
+    """Why rows that edit these sites would run as whole passes; None where the engine "rows" would run them."""
     if engine not in ENGINES:
         raise unknown("engine", engine, ENGINES)
     kinds = {site.component: site for site in sites}

@@ -1,4 +1,4 @@
-"""Every row as a whole forward pass of its prompt through plain hooks: the engine for every model, and the oracle."""
+"""The engine "passes": every row is a whole forward pass of its prompt through plain hooks. The oracle of "rows"."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def run(
     who: str,
     bar: Bar,
 ) -> dict[str, int]:
-    """Fills `values` by passes over whole prompts, in batches of prompts of similar length; returns what it took."""
+    """Fills `values` by passes over prompts of similar length; returns their number and estimated peak."""
     passes, peak = 0, 0
     for chunk in _chunks(model, base, rows, budget):
         width = int(base.lengths[[rows[i].prompt for i in chunk]].max())
@@ -77,10 +77,12 @@ def _bytes(model: HookedModel, width: int) -> int:
 
 
 def _chunks(model: HookedModel, base: TokenBatch, rows: Sequence[Row], budget: int) -> Iterator[list[int]]:
-    """Rows of like length in batches that fit the budget: the longest decides, since shorter ones are padded to it."""
+    """Rows of similar length in batches that fit the budget: the longest decides, since the others are padded to it."""
     lengths = base.lengths.tolist()
     longest = max(lengths[row.prompt] for row in rows)
-    prompts_per_batch(budget, _bytes(model, longest), f"{longest} tokens")  # refuses now what the last batch would need
+    prompts_per_batch(
+        budget, _bytes(model, longest), f"{longest} tokens"
+    )  # a budget too small for the last batch is refused now
     chunk: list[int] = []
     for i in sorted(range(len(rows)), key=lambda i: lengths[rows[i].prompt]):
         width = lengths[rows[i].prompt]

@@ -1,9 +1,10 @@
-"""Prompts that begin alike in one sequence, where what they share stands once.
+"""Prompts that begin alike, packed into one sequence in which the tokens that they share stand once.
 
 A prompt with four demonstrations begins as the same prompt with one; queries after one context, or prompts under one
 instruction, share more still. Their tokens form a tree. Its branches stand side by side in one sequence, each token at
-its own position and seeing only those that lead to it, so that one ordinary pass of the stock model holds at each
-prompt's last token what the prompt's own run would hold. Whether a model can be run in this way is tried once.
+its own position and seeing only those that lead to it, so that one ordinary pass of the stock model computes at each
+prompt's last token what a run of that prompt alone would compute. Whether a model can be run in this way is tried once
+per model.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from tv_lens.model.hooked_model import HookedModel
 from tv_lens.rows.trial import own_mask
 from tv_lens.site import ModelShape, Site
 
-TOKENS_A_PACK = 1024  # branches attend to one another's hidden tokens: beyond this that costs more than it saves
+TOKENS_A_PACK = 1024  # branches also compute scores of each other's masked tokens: beyond this that costs more
 _WORTH = 8  # a tree that saves less than an eighth of its tokens is not worth a mask of its own
 _verdicts: WeakKeyDictionary[HookedModel, bool] = WeakKeyDictionary()
 
@@ -84,12 +85,12 @@ class Pack:
 def packed(
     rows: Sequence[tuple[int, ...]], shape: ModelShape, most: int = TOKENS_A_PACK
 ) -> tuple[list[Pack], list[int]]:
-    """The rows that are worth running together, and the numbers of those that are run on their own.
+    """Packs of the rows that are worth running together, and the numbers of the rows that are run on their own.
 
     Args:
-        rows: tokens, each row unlike all others.
-        shape: of the model: what is shared saves whole layers, what stands beside it costs attention.
-        most: tokens of a pack.
+        rows: the tokens of each row; no two rows are equal.
+        shape: of the model: a shared token saves whole layers, two branches side by side cost attention.
+        most: tokens of one pack.
 
     Example:
         >>> shape = ModelShape(1, 1, 1, 64, 64, 64, 10, 99)
@@ -97,14 +98,14 @@ def packed(
         >>> packs[0].ids, packs[0].positions, packs[0].ends, alone
         ([1, 2, 3, 4, 5], [0, 1, 2, 2, 3], [2, 4], [2])
     """
-    most = min(most, shape.n_ctx or most)  # no model is made for longer sequences, wherever their tokens stand
+    most = min(most, shape.n_ctx or most)  # no model takes longer sequences, whatever the positions of their tokens
     trees: list[Pack] = []
     for number, row, shared in _in_order(rows):
-        held = len(trees[-1]) if trees else 0
-        # A shared token saves the layer's products, about 12 d_model^2; each hidden pair costs its scores and its share
-        # of the sum, 4 d_model, and the passes over the scores as much again.
-        saves, costs = 12 * shape.d_model * shared, 8 * held * (len(row) - shared)
-        if not trees or held + len(row) - shared > most or saves <= costs:
+        size = len(trees[-1]) if trees else 0
+        # A shared token saves the layer's products, about 12 d_model^2 operations; each masked pair of tokens costs its
+        # score and its part of the weighted sum, 4 d_model, and softmax and masking as much again.
+        saves, costs = 12 * shape.d_model * shared, 8 * size * (len(row) - shared)
+        if not trees or size + len(row) - shared > most or saves <= costs:
             trees.append(Pack())
             shared = 0
         trees[-1].add(number, row, shared)
@@ -116,18 +117,18 @@ def packed(
 
 
 def _filled(trees: Sequence[Pack], most: int) -> list[Pack]:
-    """Small trees side by side, so that a pass has work enough."""
-    found: list[Pack] = []
+    """Small trees side by side, so that one pass has enough work."""
+    packs: list[Pack] = []
     for tree in trees:
-        if found and len(found[-1]) + len(tree) <= most:
-            found[-1].join(tree)
+        if packs and len(packs[-1]) + len(tree) <= most:
+            packs[-1].join(tree)
         else:
-            found.append(tree)
-    return found
+            packs.append(tree)
+    return packs
 
 
 def _in_order(rows: Sequence[tuple[int, ...]]) -> Iterator[tuple[int, tuple[int, ...], int]]:
-    """Each row's number, its tokens and how many it shares with the row before: rows that begin alike are neighbours."""
+    """Each row's number, its tokens, and how many it shares with the one before; equal beginnings are neighbours."""
     last: tuple[int, ...] = ()
     for number in sorted(range(len(rows)), key=lambda i: rows[i]):
         yield number, rows[number], _common(last, rows[number])
@@ -141,14 +142,14 @@ def _common(one: Sequence[int], other: Sequence[int]) -> int:
 
 def fits(model: HookedModel, pack: Pack, n_sites: int) -> bool:
     """Whether the model's memory budget holds a pass over the pack."""
-    kept = 4 * n_sites * len(pack.rows) * model.shape.d_model
-    return bytes_per_prompt(model.shape, len(pack), 1, model.dtype.itemsize, kept) <= model.memory_budget
+    captured = 4 * n_sites * len(pack.rows) * model.shape.d_model
+    return bytes_per_prompt(model.shape, len(pack), 1, model.dtype.itemsize, captured) <= model.memory_budget
 
 
 def read_pack(
     model: HookedModel, pack: Pack, sites: Sequence[Site], who: str = "packing"
 ) -> dict[Site, Float[Tensor, "row *axes"]]:
-    """What each site holds at the last token of each of the pack's rows, in their order, on the host in float32."""
+    """Each site's values at the last token of each of the pack's rows, in their order, on the host in float32."""
     ids = torch.tensor([pack.ids], device=model.device)
     batch = TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool))
     placed = {site: site.at(tuple(pack.ends)) for site in sites}
@@ -169,7 +170,7 @@ def read_pack(
 
 
 class _Branches:
-    """Calls the blocks with masks under which no branch sees another."""
+    """Calls each block with a mask under which no branch sees another."""
 
     def __init__(self, seen: Bool[Tensor, "query key"], positions: Tensor):
         self._seen, self._positions = seen, positions
@@ -183,7 +184,7 @@ class _Branches:
         return own(x, **{**arguments, "attention_mask": self._made[key]})
 
     def _mask(self, given: Tensor | None, x: Tensor) -> Tensor:
-        """What the layer's own mask shows by position (a window may be narrower than the past), along the tree only."""
+        """The layer's own mask by position (a window may be narrower than the past), along the tree's branches only."""
         tree = self._seen[None, None].to(x.device)
         if given is None:
             hidden = torch.finfo(x.dtype).min
@@ -196,7 +197,7 @@ class _Branches:
 
 
 def packing_is_exact(model: HookedModel) -> bool:
-    """Whether rows in a pack hold what they hold alone, found out once a model."""
+    """Whether rows in a pack compute what they compute alone; tried once per model."""
     if model not in _verdicts:
         _verdicts[model] = not own_mask(model) and model.shape.n_ctx >= 16 and _agree(model)
     return _verdicts[model]
@@ -210,13 +211,13 @@ def _agree(model: HookedModel) -> bool:
         pack.add(number, row, shared)
     sites = [Site("resid_post", layer) for layer in range(model.n_layers)]
     try:
-        found = read_pack(model, pack, sites)
-    except Exception:  # whatever an unknown architecture does with a mask that it is given
+        in_pack = read_pack(model, pack, sites)
+    except Exception:  # whatever an unknown architecture raises when it is given a mask
         return False
     for place, number in enumerate(pack.rows):
         alone = model.capture(torch.tensor([rows[number]]), sites, pos=-1)
         for site in sites:
-            gap, size = (found[site][place] - alone[site][0]).abs().max(), alone[site].abs().max().clamp(min=1e-6)
+            gap, size = (in_pack[site][place] - alone[site][0]).abs().max(), alone[site].abs().max().clamp(min=1e-6)
             if not bool(gap <= (1e-4 if model.dtype == torch.float32 else 0.05) * size):
                 return False
     return True

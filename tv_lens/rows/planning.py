@@ -1,4 +1,4 @@
-"""Which rows walk together: their groups and batches."""
+"""The engine "rows": which rows walk together, in groups of prompts and in batches that fit the memory budget."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tv_lens.rows.edits import Readout, Row, columns_of, merged, read_out
 from tv_lens.rows.walk import Walk
 from tv_lens.site import Site
 
-TOKENS_PER_WALK = 768  # rows beside one another attend to each other's masked keys: beyond this that costs more
+TOKENS_PER_WALK = 768  # rows side by side also compute scores of each other's masked keys: beyond this that costs more
 TOKENS_WORTH_A_WALK = 384  # below this a pass costs its overhead, not its tokens
 
 
@@ -37,14 +37,14 @@ def run(
     who: str,
     bar: Bar,
 ) -> dict[str, int]:
-    """Fills `values` by walks, prompts of one length at a time; returns what it took."""
+    """Fills `values` by walks, prompts of one length at a time; returns how many runs and bytes that took."""
     planned: dict[int, list[_Planned]] = defaultdict(list)
     lengths = base.lengths.tolist()
     for i, row in enumerate(rows):
         planned[row.prompt].append(_plan(i, row, lengths[row.prompt], model.n_layers))
     counts = {"base_runs": 0, "tokens_shared": 0, "walks": 0, "estimated_peak_bytes": 0}
-    needs = {prompt: _needed(model, lengths[prompt], found) for prompt, found in planned.items()}
-    worst = max(needs, key=lambda prompt: needs[prompt])  # what the last batch would need is refused now
+    needs = {prompt: _needed(model, lengths[prompt], its_rows) for prompt, its_rows in planned.items()}
+    worst = max(needs, key=lambda prompt: needs[prompt])  # a budget too small for the last batch is refused now
     prompts_per_batch(budget, needs[worst], f"{lengths[worst]} tokens and its rows")
     waiting = [{prompt: planned[prompt] for prompt in prompts} for prompts in _alike(base, needs, budget)]
     most = len(rows)
@@ -54,13 +54,13 @@ def run(
         if size > most:
             waiting = [*_halves(part), *waiting]
             continue
-        took = _tried(model, base, part, rows, readout, values, budget, who)
-        if took is None:  # the device is full: half as many prompts, or of one prompt half as many rows
+        part_counts = _tried(model, base, part, rows, readout, values, budget, who)
+        if part_counts is None:  # the device is full: half as many prompts, or of one prompt half as many rows
             most = size // 2
             warn_batch_halved(model, f"{size} rows of {len(part)} prompts at once", f"{most} at a time", who)
             waiting = [part, *waiting]
             continue
-        for name, count in took.items():
+        for name, count in part_counts.items():
             counts[name] = max(counts[name], count) if name == "estimated_peak_bytes" else counts[name] + count
         bar.advance(size)
     return counts
@@ -110,23 +110,23 @@ def _halves(part: Mapping[int, list[_Planned]]) -> list[dict[int, list[_Planned]
 
 @dataclass(frozen=True)
 class _Planned:
-    """A row's number, the layer and position where it begins to differ from the base run."""
+    """A row's number, and the layer and position at which it begins to differ from the base run."""
 
     row: int
-    birth: int
+    entry_layer: int
     start: int
 
 
 def _plan(number: int, row: Row, length: int, n_layers: int) -> _Planned:
     last = n_layers - 1
-    births = [
+    entry_layers = [
         min(last, _entered(edit.intervention, n_layers).site.layer or 0)
         if edit.intervention.site.layer is not None
         else last
         for edit in row.edits
     ]
     starts = [min(edit.positions) for edit in row.edits]
-    return _Planned(number, min(births, default=last), min(starts, default=length - 1))
+    return _Planned(number, min(entry_layers, default=last), min(starts, default=length - 1))
 
 
 def _entered(intervention: Intervention, n_layers: int) -> Intervention:
@@ -143,9 +143,9 @@ def _entered(intervention: Intervention, n_layers: int) -> Intervention:
 def _needed(model: HookedModel, width: int, planned: Sequence[_Planned]) -> int:
     """The smallest budget that holds a prompt's base run, and after it any one of its rows."""
     shape, itemsize = model.shape, model.dtype.itemsize
-    kept = model.n_layers * width * (2 * shape.n_kv_heads * shape.d_head + shape.d_model) * itemsize
+    of_base_run = model.n_layers * width * (2 * shape.n_kv_heads * shape.d_head + shape.d_model) * itemsize
     starts = {p.start for p in planned}
-    needs = [kept + bytes_per_prompt(shape, width, 1, itemsize)]
+    needs = [of_base_run + bytes_per_prompt(shape, width, 1, itemsize)]
     if width - 1 in starts:
         needs.append(_per_row(model, 1, width + TOKENS_PER_WALK))
     if min(starts) < width - 1:
@@ -165,7 +165,7 @@ def _alike(base: TokenBatch, needs: Mapping[int, int], budget: int) -> Iterator[
 
 @dataclass(frozen=True, eq=False)
 class _Group:
-    """Rows that walk together, in the order of the walk's logits: prompt by prompt, born first to last."""
+    """Rows that walk together, in the order of the walk's logits: prompt by prompt, and in a prompt by entry layer."""
 
     walk: Walk
     planned: tuple[_Planned, ...]
@@ -199,36 +199,33 @@ class _Group:
 def _walks(by_prompt: Sequence[list[_Planned]], base: BaseRun, model: HookedModel, budget: int) -> Iterator[_Group]:
     """The rows of prompts of one length in walks: those of the last token as tokens, the others in the batch."""
     last = base.length - 1
-    born = [sorted((p for p in planned if p.start == last), key=lambda p: p.birth) for planned in by_prompt]
-    if len({tuple(p.birth for p in planned) for planned in born}) == 1:  # every prompt has the same rows: one walk
-        yield from _side_by_side(born, base, budget, model)
+    single = [sorted((p for p in planned if p.start == last), key=lambda p: p.entry_layer) for planned in by_prompt]
+    if len({tuple(p.entry_layer for p in planned) for planned in single}) == 1:  # the same rows: one walk for all
+        yield from _side_by_side(single, base, budget, model)
     else:
-        for prompt, planned in enumerate(born):
+        for prompt, planned in enumerate(single):
             yield from _side_by_side([planned], _only(base, prompt), budget, model)
     longer = [(p, prompt) for prompt, planned in enumerate(by_prompt) for p in planned if p.start != last]
-    for start, found in _by_start(longer, base.length):
-        found.sort(key=lambda pair: pair[0].birth)
+    for start, neighbours in _by_start(longer, base.length):
+        neighbours.sort(key=lambda pair: pair[0].entry_layer)
         size = _fit(model, 1, base.length - start, base.length, budget)
         size = max(1, min(size, 8192 // (base.length - start)))
-        for at in range(0, len(found), size):
-            part = found[at : at + size]
+        for at in range(0, len(neighbours), size):
+            part = neighbours[at : at + size]
             owners = torch.tensor([prompt for _, prompt in part])
-            births = tuple(p.birth for p, _ in part)
-            yield _Group(Walk(base, births, 0, start, owners), tuple(p for p, _ in part))
+            entry_layers = tuple(p.entry_layer for p, _ in part)
+            yield _Group(Walk(base, entry_layers, 0, start, owners), tuple(p for p, _ in part))
 
 
 def _by_start(longer: Sequence[tuple[_Planned, int]], length: int) -> Iterator[tuple[int, list[tuple[_Planned, int]]]]:
     """Rows by the position where they begin; neighbours join until a walk has work enough to fill a pass.
 
-    A row may begin earlier than it must: it then recomputes what the base run knows, which costs tokens and no truth.
+    A row may begin earlier than it must: it then recomputes some tokens, which changes no value.
     """
     group: list[tuple[_Planned, int]] = []
     for pair in sorted(longer, key=lambda pair: pair[0].start):
-        if (
-            group
-            and pair[0].start != group[-1][0].start
-            and len(group) * (length - group[0][0].start) >= TOKENS_WORTH_A_WALK
-        ):
+        enough = bool(group) and len(group) * (length - group[0][0].start) >= TOKENS_WORTH_A_WALK
+        if enough and pair[0].start != group[-1][0].start:
             yield group[0][0].start, group
             group = []
         group.append(pair)
@@ -236,17 +233,20 @@ def _by_start(longer: Sequence[tuple[_Planned, int]], length: int) -> Iterator[t
         yield group[0][0].start, group
 
 
-def _side_by_side(born: Sequence[list[_Planned]], base: BaseRun, budget: int, model: HookedModel) -> Iterator[_Group]:
-    n_prompts, n_rows, last = len(born), len(born[0]), base.length - 1
+def _side_by_side(
+    by_prompt: Sequence[list[_Planned]], base: BaseRun, budget: int, model: HookedModel
+) -> Iterator[_Group]:
+    """Rows of the last token as tokens of one sequence per prompt; all prompts have the same entry layers."""
+    n_prompts, n_rows, last = len(by_prompt), len(by_prompt[0]), base.length - 1
     size = max(1, min(TOKENS_PER_WALK, _fit(model, n_prompts, 1, base.length + TOKENS_PER_WALK, budget)))
     for at in range(0, n_rows, size):
-        part = [planned[at : at + size] for planned in born]
-        births = tuple(p.birth for p in part[0])
-        yield _Group(Walk(base, births, 1, last), tuple(p for planned in part for p in planned))
+        part = [planned[at : at + size] for planned in by_prompt]
+        entry_layers = tuple(p.entry_layer for p in part[0])
+        yield _Group(Walk(base, entry_layers, 1, last), tuple(p for planned in part for p in planned))
 
 
 def _fit(model: HookedModel, n_prompts: int, n_tokens: int, seen: int, budget: int) -> int:
-    """How many rows of so many tokens a budget holds."""
+    """How many rows of `n_tokens` tokens, each attending to `seen` keys, a budget holds."""
     what = f"{n_tokens} tokens in each of {n_prompts} prompts"
     return prompts_per_batch(budget, n_prompts * _per_row(model, n_tokens, seen), what)
 

@@ -1,4 +1,8 @@
-"""Rows in shards that a run keeps: cut by prompts and positions alone, so that it never hangs on what is done already."""
+"""Rows in shards that a folder keeps.
+
+The cut depends on prompts and positions alone, never on the shards that are finished already, so that a killed run
+continues with the same shards.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ from tv_lens.rows.engine import RowValues, run_rows, why_whole_passes
 from tv_lens.storage.configuration import model_described
 from tv_lens.storage.run_folder import FolderLike, shards
 
-TOKENS_A_SHARD = 16384  # a minute of a model of 135M parameters on one CPU thread; a base run more is one part in 160
+TOKENS_A_SHARD = 16384  # a minute of a 135M-parameter model on one CPU thread; one more base run is 1/160 of it
 
 
 def cut_rows(
@@ -30,18 +34,18 @@ def cut_rows(
     most_prompts: int | None = None,
     tokens: int | None = None,
 ) -> list[list[int]]:
-    """Rows by number, in shards of about as many tokens to compute; every row is in one of them.
+    """The numbers of the rows in shards that compute about equally many tokens; every row is in exactly one.
 
-    Prompts of like length stay together, and a prompt's rows are parted only where they are a shard's work by
-    themselves: then those that begin at one position stay together, since they walk together.
+    Prompts of similar length stay together, and a prompt's rows are split only where they fill a shard by themselves:
+    then those that begin at one position stay together, since they walk together.
 
     Args:
         prompts: the prompt of each row.
         starts: the first position that each row edits.
-        lengths: of each prompt.
-        whole: rows run as whole passes of their prompts.
-        most_prompts: how many prompts a shard may have.
-        tokens: to compute in a shard, `TOKENS_A_SHARD` if None; one row at least, whatever it takes.
+        lengths: how many tokens each prompt has.
+        whole: whether rows run as whole passes of their prompts.
+        most_prompts: how many prompts a shard may have; as many as fit if None.
+        tokens: how many tokens to compute in a shard, `TOKENS_A_SHARD` if None; a shard has at least one row.
 
     Example:
         >>> cut_rows([0, 0, 1, 1, 2, 2], [2, 0, 2, 0, 2, 0], [3, 3, 3], tokens=16)
@@ -53,41 +57,41 @@ def cut_rows(
     rows_of: dict[int, list[int]] = {}
     for row, prompt in enumerate(prompts):
         rows_of.setdefault(prompt, []).append(row)
-    found: list[list[int]] = []
+    parts: list[list[int]] = []
     current: list[int] = []
-    spent, held = 0, 0
+    spent, n_prompts = 0, 0
     for prompt in sorted(rows_of, key=lambda prompt: (lengths[prompt], prompt)):
         own = sorted(rows_of[prompt], key=lambda row: (starts[row], row))
         costs = [lengths[prompt] if whole else lengths[prompt] - starts[row] for row in own]
         base = 0 if whole else lengths[prompt]  # its unedited run, once in every shard
         total = base + sum(costs)
-        if current and (spent + total > tokens or (most_prompts is not None and held >= most_prompts)):
-            found.append(current)
-            current, spent, held = [], 0, 0
+        if current and (spent + total > tokens or (most_prompts is not None and n_prompts >= most_prompts)):
+            parts.append(current)
+            current, spent, n_prompts = [], 0, 0
         if total > tokens:
-            found += _parted(own, costs, tokens - base)
+            parts += _parted(own, costs, tokens - base)
             continue
-        current, spent, held = current + own, spent + total, held + 1
-    return [*found, current] if current else found
+        current, spent, n_prompts = current + own, spent + total, n_prompts + 1
+    return [*parts, current] if current else parts
 
 
 def _parted(rows: Sequence[int], costs: Sequence[int], tokens: int) -> list[list[int]]:
     """One prompt's rows in shards of nearly equal work."""
     share = sum(costs) / max(1, -(-sum(costs) // max(1, tokens)))
-    found: list[list[int]] = [[]]
+    parts: list[list[int]] = [[]]
     spent = 0.0
     for row, cost in zip(rows, costs):
-        if found[-1] and spent + cost / 2 > share:
-            found.append([])
+        if parts[-1] and spent + cost / 2 > share:
+            parts.append([])
             spent = 0.0
-        found[-1].append(row)
+        parts[-1].append(row)
         spent += cost
-    return found
+    return parts
 
 
 @dataclass(frozen=True, eq=False)
 class _Renumbered:
-    """A readout of all rows for some of them, which are numbered afresh."""
+    """A readout of all rows, applied to some of them, which the engine numbers from 0."""
 
     readout: Readout
     part: Int[Tensor, "row"]
@@ -112,19 +116,19 @@ def run_sharded(
     progress: bool = True,
     beside: Mapping[str, Tensor] | None = None,
 ) -> RowValues:
-    """What `run_rows` gives for rows that are cut into shards and kept in a run's folder, if there is one.
+    """What `run_rows` gives, for rows that are cut into shards and kept in a folder, if there is one.
 
     Args:
         model: any hooked model.
         base: the prompts that the rows edit.
         rows: what to run.
-        readout: of all rows.
-        folder: the folder.
-        verb: what the run is called.
-        config: what the rows and the readout hang on; the model, the prompts and the memory budget join it.
-        who: what the bar says.
+        readout: takes logits and the numbers of their rows among all rows, gives one number each.
+        folder: a folder that keeps finished shards; None keeps nothing.
+        verb: the verb's name in the folder's manifest.
+        config: what the rows and the readout depend on; the model, the prompts and the memory budget are added.
+        who: the verb that calls, for the progress bar and the registry.
         progress: Show a progress bar (only on a terminal or in a notebook).
-        beside: tensors with an entry a row, which the readout fills on its way; they are kept and filled, too.
+        beside: tensors with one entry per row that the readout fills as it goes; the folder keeps them, too.
     """
     beside, lengths = beside or {}, base.lengths.tolist()
     starts = [min((min(edit.positions) for edit in row.edits), default=lengths[row.prompt] - 1) for row in rows]
@@ -142,30 +146,30 @@ def run_sharded(
         "memory_budget": model.memory_budget,
         "engine": "rows" if why is None else f"passes: {why}",
     }
-    with shards(folder, verb=verb, config=config, total=len(parts)) as kept:
-        done = sum(len(parts[i]) for i in kept.done)
+    with shards(folder, verb=verb, config=config, total=len(parts)) as stored:
+        done = sum(len(parts[i]) for i in stored.done)
         with progress_bar(who, len(rows), "rows", progress, done) as bar:
-            for i in kept.pending():
-                found = run_rows(
+            for i in stored.pending():
+                result = run_rows(
                     model, base, [rows[row] for row in parts[i]], _Renumbered(readout, parts[i]), who=who, bar=bar
                 )
-                kept.put(
+                stored.put(
                     i,
-                    {"values": found.values, **{name: one[parts[i]] for name, one in beside.items()}},
-                    found.provenance,
+                    {"values": result.values, **{name: one[parts[i]] for name, one in beside.items()}},
+                    result.provenance,
                 )
-        for part, shard in zip(parts, kept.all()):
+        for part, shard in zip(parts, stored.all()):
             values[part] = torch.from_numpy(shard["values"])
             for name, one in beside.items():
                 one[part] = torch.from_numpy(shard[name])
             provenance = added(provenance, shard.about)
-    return RowValues(values, {**provenance, **kept.provenance})
+    return RowValues(values, {**provenance, **stored.provenance})
 
 
 def added(total: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
-    """The provenance of several runs of rows as one: counts and seconds add up, peaks do not."""
-    most = "estimated_peak_bytes"
-    found = {key: value + total.get(key, 0) if type(value) is int else value for key, value in part.items()}
-    if most in part:
-        found[most] = max(part[most], total.get(most, 0))
-    return {**found, "seconds": round(part["seconds"] + total.get("seconds", 0), 3)}
+    """The provenance of several calls of `run_rows` as one: counts and seconds add up, of peaks the largest counts."""
+    peak = "estimated_peak_bytes"
+    both = {key: value + total.get(key, 0) if type(value) is int else value for key, value in part.items()}
+    if peak in part:
+        both[peak] = max(part[peak], total.get(peak, 0))
+    return {**both, "seconds": round(part["seconds"] + total.get("seconds", 0), 3)}

@@ -1,7 +1,7 @@
-"""Whether rows may stand for whole passes on a model: tried once, and why not in words.
+"""Whether the engine "rows" is exact on a model: tried once per model, and why not, in words.
 
-A model whose blocks cannot be stepped, or whose attention masks more than it was told to, runs whole passes instead of
-being wrong.
+A model whose blocks cannot be run one by one, or whose attention masks more than the mask that it is given, runs whole
+passes instead of giving wrong numbers.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _verdicts: weakref.WeakKeyDictionary[HookedModel, str | None] = weakref.WeakKeyD
 
 
 def why_not(model: HookedModel, rows: Sequence[Row]) -> str | None:
-    """Why the row plan does not apply, in words; None where it does."""
+    """Why the engine "rows" does not apply, in words; None where it does."""
     whole = {edit.intervention.site.component for row in rows for edit in row.edits} & set(WHOLE_PASSES)
     if whole:
         return f"edits of {', '.join(sorted(whole))} need the whole pass"
@@ -42,8 +42,8 @@ def why_not(model: HookedModel, rows: Sequence[Row]) -> str | None:
 def _disagreement(model: HookedModel) -> str | None:
     """None if rows and whole passes agree on this model; else how they differ.
 
-    A few rows of a short random prompt are tried. In every layer some rows stand beside others with their attention
-    untouched.
+    A few rows of a short random prompt are tried. In every layer some rows whose attention is not edited stand beside
+    others.
     """
     if masked := own_mask(model):
         return masked
@@ -54,9 +54,9 @@ def _disagreement(model: HookedModel) -> str | None:
     whole = _logits(hook_passes.run, model, base, rows)
     try:
         stepped = _logits(planning.run, model, base, rows)
-    except Exception as error:  # whatever an unknown architecture does when it is stepped
-        said = str(error).strip().splitlines() or [""]
-        return f"this architecture cannot be stepped block by block ({type(error).__name__}: {said[0][:200]})"
+    except Exception as error:  # whatever an unknown architecture raises when its blocks are run one by one
+        message = str(error).strip().splitlines() or [""]
+        return f"this architecture cannot be stepped block by block ({type(error).__name__}: {message[0][:200]})"
     gap = (stepped - whole).abs().max() / whole.std()
     allowed = 1e-3 if model.dtype == torch.float32 else 0.1
     return None if gap <= allowed else f"rows and whole passes differ by {gap:.1e} of the logits' spread"
@@ -94,8 +94,9 @@ def _logits(
 def own_mask(model: HookedModel) -> str | None:
     """Which layer's attention hides more than the future by a buffer of its own; None if none does.
 
-    Rows are told apart by the mask that a block is given. A window cut out of a buffer counts rows as if they were later
-    tokens, and shows only where it is shorter than the rows beside one another: no short trial would find it.
+    Rows are kept from seeing each other by the mask that a block is given. A window that is cut out of a buffer counts
+    the rows beside one another as if they were later tokens, and makes a difference only where it is shorter than they
+    are: no short trial would find it.
     """
     for layer, block in enumerate(model.tl.blocks):
         for name, buffer in block.named_buffers():

@@ -1,11 +1,11 @@
-"""The row plan: many edited copies of a prompt's last tokens walk through the model's own blocks together.
+"""The engine "rows": many edited copies of a prompt's last tokens walk through the model's own blocks together.
 
 A causal transformer allows exact savings. An edit at position p changes nothing before p, so a row recomputes only
 the tokens from p on and attends to the base run's keys and values for the rest; an edit at layer l changes nothing
-below l, so a row joins the walk at the layer where it is born; and only the last token's logits are read.
+below l, so a row joins the walk at its entry layer, the first that it edits; and only the last token's logits are read.
 
 Two layouts, one walk. Rows that edit the last token alone are single tokens: all rows of a prompt stand side by side
-as one sequence, each seeing the shared prefix and itself. Longer rows stand in the batch, one row an entry. In both,
+as one sequence, each seeing the shared prefix and itself. Longer rows stand in the batch, one row per entry. In both,
 the model's own forward pass builds positions, masks and norms; only its blocks are called with fewer rows.
 """
 
@@ -49,8 +49,8 @@ class PrefixCache(DynamicCache):
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        held = self.layers[layer_idx]
-        keys, values = held.keys, held.values
+        prefix = self.layers[layer_idx]
+        keys, values = prefix.keys, prefix.values
         if self._owners is not None:
             rows = self._owners[: len(key_states)].to(keys.device)
             keys, values = keys[rows], values[rows]
@@ -59,18 +59,18 @@ class PrefixCache(DynamicCache):
 
 @dataclass(frozen=True, eq=False)
 class Walk:
-    """Rows on their way through the blocks, sorted by the layer where they are born.
+    """Rows on their way through the blocks, sorted by the layer at which they enter.
 
     Args:
         base: the run they are copies of.
-        births: the layer of each row, ascending.
+        entry_layers: the layer at which each row enters, ascending.
         axis: 1 where rows are tokens of one sequence, 0 where they are entries of the batch.
         start: the first position that the rows recompute.
         owners: with axis 0, the prompt of each row.
     """
 
     base: BaseRun
-    births: tuple[int, ...]
+    entry_layers: tuple[int, ...]
     axis: int
     start: int
     owners: Int[Tensor, "row"] | None = None
@@ -79,11 +79,11 @@ class Walk:
     def shape(self) -> tuple[int, int]:
         """Batch entries and tokens of the walk."""
         prompts, tokens = len(self.base.stream[0]), self.base.length - self.start
-        return (prompts, len(self.births)) if self.axis == 1 else (len(self.births), tokens)
+        return (prompts, len(self.entry_layers)) if self.axis == 1 else (len(self.entry_layers), tokens)
 
-    def alive(self, layer: int) -> int:
-        """How many rows have been born by a layer."""
-        return sum(birth <= layer for birth in self.births)
+    def active_rows(self, layer: int) -> int:
+        """How many rows have entered by a layer; they come first, since rows are sorted by their entry layer."""
+        return sum(entry_layer <= layer for entry_layer in self.entry_layers)
 
     def run(
         self, model: HookedModel, edits: Sequence[Edit], columns: Int[Tensor, "batch n k"] | None, who: str
@@ -101,13 +101,13 @@ class Walk:
         masks: dict[int, Tensor] = {}  # layers of one kind share a mask
 
         def call(layer: int, own: Callable[..., Any], x: Tensor, arguments: dict[str, Any]) -> Any:
-            n, before = self.alive(layer), self.alive(layer - 1)
+            n, before = self.active_rows(layer), self.active_rows(layer - 1)
             if n == 0:
                 return self._like(layer, x)
             arguments = {name: self._cut(value, n, n_batch, n_tokens) for name, value in arguments.items()}
             arguments["attention_mask"] = self._mask(layer, n, masks)
-            grown = torch.cat([x.narrow(self.axis, 0, before), self._newborn(layer, before, n, x.device)], self.axis)
-            out = own(grown, **arguments)
+            entering = self._rows_entering(layer, before, n, x.device)
+            out = own(torch.cat([x.narrow(self.axis, 0, before), entering], self.axis), **arguments)
             y = out[0] if isinstance(out, tuple) else out
             waiting = x.narrow(self.axis, n, x.shape[self.axis] - n)
             return self._like(layer, torch.cat([y, waiting], self.axis))
@@ -121,7 +121,7 @@ class Walk:
             past_key_values=PrefixCache(self.base, self.start, self.owners),
             use_cache=True,
             position_ids=positions,
-            attention_mask=self._mask(0, len(self.births), masks),
+            attention_mask=self._mask(0, len(self.entry_layers), masks),
             who=who,
         )
         return logits
@@ -161,8 +161,8 @@ class Walk:
         size = self.base.returns[layer]
         return x if size is None else (x, *(None,) * (size - 1))
 
-    def _newborn(self, layer: int, first: int, end: int, device: torch.device) -> Tensor:
-        """The base run's stream into a layer, for the rows born there."""
+    def _rows_entering(self, layer: int, first: int, end: int, device: torch.device) -> Tensor:
+        """The base run's stream into a layer, for the rows that enter there: rows `first` to `end` of the walk."""
         stream = self.base.stream[layer].to(device)
         if self.axis == 1:
             return repeat(stream[:, self.start], "prompt d -> prompt row d", row=end - first)
@@ -189,7 +189,7 @@ class Walk:
             return mask if len(mask) == 1 else mask[self.owners[:n].to(mask.device)]
         key = id(self.base.masks[layer])
         if key not in made:
-            made[key] = _beside(seen, self.start, len(self.births))
+            made[key] = _beside(seen, self.start, len(self.entry_layers))
         return made[key][..., :n, : self.start + n]
 
 
