@@ -18,10 +18,11 @@ from torch import Tensor
 from tv_lens.batch import TokenBatch
 from tv_lens.errors import InvalidArgument, MisalignedPrompts, unknown
 from tv_lens.intervention import Add, Replace
-from tv_lens.metrics import Answers, Metric, Readout, checked, info_of, logit_diff
+from tv_lens.metrics import Metric, Readout, info_of, logit_diff
 from tv_lens.model.capture import Capture, floats_of
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.patching.cells import Cell, SitesLike, array_of, axes_of, cells_of, positions_of, targets_of
+from tv_lens.patching.plain_runs import DIRECTIONS, PlainRuns, base_and_source
 from tv_lens.progress import Bar
 from tv_lens.progress import progress as progress_bar
 from tv_lens.renamed import renamed_keywords
@@ -30,7 +31,7 @@ from tv_lens.rows.engine import PlacedEdit, Row, RowValues, run_rows, why_whole_
 from tv_lens.rows.sharding import added, cut_rows
 from tv_lens.site import Site
 from tv_lens.storage.configuration import model_described
-from tv_lens.storage.run_folder import FolderLike, shards
+from tv_lens.storage.run_folder import FolderLike, Shard, shards
 from tv_lens.tasks.prompts import PromptPairs
 from tv_lens.tasks.tokenized import TokenizedPairs
 
@@ -88,77 +89,37 @@ def patch(
     Source:
         Meng et al. 2022 (arXiv 2202.05262), causal tracing; Heimersheim and Nanda 2024 (arXiv 2404.15255), names.
     """
-    if direction not in ("denoising", "noising"):
-        raise unknown("patching direction", direction, ("denoising", "noising"))
+    if direction not in DIRECTIONS:
+        raise unknown("patching direction", direction, DIRECTIONS)
+
+    # 1. the cells of the sweep, in every example
     over = axes_of(over, sites)
     scales = _scales(mode, scales, over)
     targets = targets_of(model, sites, over)
-    addresses = [target.site for target in targets]
-    tokens, note = _tokenized(model, pairs, addresses, over)
-
-    _check_positions(addresses, tokens.clean.tokens, tokens.corrupted.tokens)
-
-    # 1. the cells of the sweep, in every example, in shards
+    tokens, alignment = _tokenized(model, pairs, [target.site for target in targets], over)
     cells = cells_of(tokens, targets, over, scales)
-    base, source = tokens.corrupted.tokens, tokens.clean.tokens
-    if direction == "noising":
-        base, source = source, base
-    work = _Work(
-        model,
-        tokens,
-        model.tokens(base),
-        model.tokens(source),
-        cells,
-        mode,
-        engine,
-        memory_budget or model.memory_budget,
-    )
-    parts = work.parts()
+    runs = _PatchedRuns.of(model, tokens, cells, direction, mode, engine, memory_budget)
 
-    # 2. the runs without a patch, then shard by shard the source run's activations written into the base run
-    values, runs = np.full(len(cells) * len(pairs), np.nan), None
+    # 2. the metric of the two runs without a patch, and with the source run's activations in each cell
     config = {
-        "model": model_described(model),
         "prompts": pairs.recipe,
-        "clean": tokens.clean.tokens,
-        "corrupted": tokens.corrupted.tokens,
-        "answers": tokens.answers,
         "over": over,
-        "metric": metric,
         "sites": [[target.set, str(target.site)] for target in targets],
         "direction": direction,
-        "mode": mode,
         "scales": scales,
-        "engine": work.kind,
-        "memory_budget": work.budget,
-        "shard_sizes": [len(part) for part in parts],
     }
-    with shards(folder, verb="patch", config=config, total=1 + len(parts)) as kept:
-        done = sum(len(parts[i - 1]) for i in kept.done if i > 0)
-        with progress_bar("tv.patch", len(values), "patched runs", progress, done) as bar:
-            for i in kept.pending():
-                runs = runs or _Runs.of(model, tokens, metric, memory_budget)
-                if i == 0:
-                    kept.put(0, {"clean": runs.clean, "corrupted": runs.corrupted})
-                    continue
-                found = work.run(parts[i - 1], Readout(metric, runs.answers, work.owners(parts[i - 1])), bar)
-                kept.put(i, {"values": found.values}, found.provenance)
-        plain, *found = kept.all()
-    provenance = {}
-    for part, shard in zip(parts, found):
-        values[part] = shard["values"]
-        provenance = added(provenance, shard.about)
+    values, plain, provenance = _measured(runs, metric, config, folder, progress)
 
     # 3. the labelled result
     info = info_of(metric)
     return Sweep(
-        values=array_of(values.reshape(len(cells), -1).T, cells, over, tokens),
+        values=array_of(values, cells, over, tokens),
         metric=info.name,
         units=info.units,
         sign=info.sign,
         clean=plain["clean"],
         corrupted=plain["corrupted"],
-        name=f"{direction} {', '.join(sorted({site.component for site in addresses}))} of {pairs.task}",
+        name=f"{direction} {', '.join(sorted({target.site.component for target in targets}))} of {pairs.task}",
         provenance={
             "verb": "patch",
             "model": model.name,
@@ -166,9 +127,8 @@ def patch(
             "direction": direction,
             "mode": mode,
             "prompts": pairs.recipe,
-            **note,
+            **alignment,
             **provenance,
-            **kept.provenance,
             "zero": info.zero,
         },
     )
@@ -197,7 +157,23 @@ def _scales(mode: str, scales: Sequence[float | int] | None, over: Sequence[str]
 def _tokenized(
     model: HookedModel, pairs: PromptPairs, targets: Sequence[Site], over: Sequence[str]
 ) -> tuple[TokenizedPairs, dict[str, object]]:
-    """The pairs as tokens, aligned as far as the sweep needs it, and what was done to align them."""
+    """The pairs as tokens, aligned as far as the sweep needs it, and what was done to align them.
+
+    Raises:
+        MisalignedPrompts: they do not line up.
+        PositionError: a site names a position beyond some prompt.
+    """
+    tokens, note = _drawn(model, pairs, targets, over)
+    for position in sorted({p for site in targets for p in site.positions}):
+        for side in (tokens.clean, tokens.corrupted):
+            side.tokens.index(position)
+    return tokens, note
+
+
+def _drawn(
+    model: HookedModel, pairs: PromptPairs, targets: Sequence[Site], over: Sequence[str]
+) -> tuple[TokenizedPairs, dict[str, object]]:
+    """The pairs as tokens of one structure where the sweep needs it, drawn again if they have to be."""
     tokens = pairs.tokenize(model)
     # An attention pattern's keys are positions too, so it can only be carried between prompts of one structure.
     by_position = "pos" in over or any(site.entry.position_axis == "query_pos" for site in targets)
@@ -222,32 +198,33 @@ def _tokenized(
     return tokens, {"redrawn": False}
 
 
-def _check_positions(targets: Sequence[Site], *sides: TokenBatch) -> None:
-    """Raises `PositionError` where the sites name a position beyond some prompt."""
-    for position in sorted({p for site in targets for p in site.positions}):
-        for tokens in sides:
-            tokens.index(position)
+def _measured(
+    runs: _PatchedRuns, metric: Metric, config: Mapping[str, object], folder: FolderLike, progress: bool
+) -> tuple[Float[np.ndarray, "example cell"], Shard, dict[str, object]]:
+    """The metric under every patch, the shard with that of the runs without one, and how they were computed."""
+    parts, plain, n = runs.parts(), None, len(runs.cells) * len(runs.base)
+    config = {**runs.config, **config, "metric": metric, "shard_sizes": [len(part) for part in parts]}
+    with shards(folder, verb="patch", config=config, total=1 + len(parts)) as stored:
+        done = sum(len(parts[i - 1]) for i in stored.done if i > 0)
+        with progress_bar("tv.patch", n, "patched runs", progress, done) as bar:
+            for i in stored.pending():
+                plain = plain or PlainRuns.of(runs.model, runs.tokens, metric, runs.budget, "tv.patch")
+                if i == 0:
+                    stored.put(0, {"clean": plain.clean, "corrupted": plain.corrupted})
+                    continue
+                part = parts[i - 1]
+                result = runs.run(part, Readout(metric, plain.answers, runs.owners(part)), bar)
+                stored.put(i, {"values": result.values}, result.provenance)
+        first, *others = stored.all()
+    values, provenance = np.full(n, np.nan), {}
+    for part, shard in zip(parts, others):
+        values[part] = shard["values"]
+        provenance = added(provenance, shard.about)
+    return values.reshape(len(runs.cells), -1).T, first, {**provenance, **stored.provenance}
 
 
 @dataclass(frozen=True, eq=False)
-class _Runs:
-    """The runs without a patch: the metric of each, and the answers with the clean run's logits as their reference."""
-
-    answers: Answers
-    clean: Float[Tensor, "example"]
-    corrupted: Float[Tensor, "example"]
-
-    @classmethod
-    def of(cls, model: HookedModel, tokens: TokenizedPairs, metric: Metric, budget: int | None) -> _Runs:
-        logits = last_logits(model, tokens.clean.tokens, budget, "tv.patch clean run")
-        answers = replace(tokens.answers, reference=logits)
-        clean = checked(metric, logits, answers, "the clean run").cpu()
-        logits = last_logits(model, tokens.corrupted.tokens, budget, "tv.patch corrupted run")
-        return cls(answers, clean, checked(metric, logits, answers, "the corrupted run").cpu())
-
-
-@dataclass(frozen=True, eq=False)
-class _Work:
+class _PatchedRuns:
     """Every cell in every example; cell c in example e has the number `c * examples + e`."""
 
     model: HookedModel
@@ -258,6 +235,33 @@ class _Work:
     mode: str
     engine: str
     budget: int
+
+    @classmethod
+    def of(
+        cls,
+        model: HookedModel,
+        tokens: TokenizedPairs,
+        cells: list[Cell],
+        direction: str,
+        mode: str,
+        engine: str,
+        memory_budget: int | None,
+    ) -> _PatchedRuns:
+        base, source = base_and_source(model, tokens, direction)
+        return cls(model, tokens, base, source, cells, mode, engine, memory_budget or model.memory_budget)
+
+    @property
+    def config(self) -> dict[str, object]:
+        """What the values depend on, as far as these runs know it."""
+        return {
+            "model": model_described(self.model),
+            "clean": self.tokens.clean.tokens,
+            "corrupted": self.tokens.corrupted.tokens,
+            "answers": self.tokens.answers,
+            "mode": self.mode,
+            "engine": self.kind,
+            "memory_budget": self.budget,
+        }
 
     @cached_property
     def kind(self) -> str:
@@ -333,18 +337,3 @@ def _value(capture: Capture, site: Site, at: int, positions: Sequence[int]) -> F
     if site.head is not None:
         value = value[:, site.head]
     return value[list(positions)]
-
-
-def last_logits(
-    model: HookedModel, tokens: TokenBatch, budget: int | None = None, who: str = "plain runs"
-) -> Float[Tensor, "batch d_vocab"]:
-    """Every prompt's logits after its last token, run without any edit; on the host."""
-    tokens, by_prompt = model.tokens(tokens), [torch.empty(0)] * len(tokens)
-
-    def keep(logits: Tensor, index: Tensor) -> Tensor:
-        for i, row in zip(index.tolist(), logits.cpu()):
-            by_prompt[i] = row
-        return torch.zeros(len(index))
-
-    run_rows(model, tokens, [Row(i) for i in range(len(tokens))], keep, memory_budget=budget, who=who, progress=False)
-    return torch.stack(by_prompt)

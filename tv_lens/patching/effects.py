@@ -18,7 +18,8 @@ from tv_lens.errors import EmptySelection, SiteNotWritable, unknown
 from tv_lens.metrics import Answers, Metric, Readout, checked, info_of, logit_diff
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.model.masking import hiding, supports_masking
-from tv_lens.patching.activations import last_logits, patch
+from tv_lens.patching.activations import patch
+from tv_lens.patching.plain_runs import last_logits
 from tv_lens.progress import progress as progress_bar
 from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep

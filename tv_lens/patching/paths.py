@@ -9,7 +9,7 @@ receiver's layer.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -22,12 +22,12 @@ from torch import Tensor
 from tv_lens.batch import TokenBatch
 from tv_lens.errors import EmptySelection, unknown
 from tv_lens.intervention import Replace
-from tv_lens.metrics import Metric, Readout, checked, info_of, logit_diff
+from tv_lens.metrics import Metric, Readout, info_of, logit_diff
 from tv_lens.model.editing import Edit
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.model.readers import readers_of
-from tv_lens.patching.activations import last_logits
 from tv_lens.patching.effects import as_effects
+from tv_lens.patching.plain_runs import DIRECTIONS, PlainRuns, base_and_source
 from tv_lens.progress import progress as progress_bar
 from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
@@ -38,6 +38,7 @@ from tv_lens.storage.run_folder import FolderLike, shards
 from tv_lens.tasks.prompts import PromptPairs
 
 READS = ("q", "k", "v")
+REPORTED = ("engine", "engine_why", "folder", "damaged_shards")  # what the result says of how its shards were run
 ROWS_AT_ONCE = 40_000  # rows are Python objects: no more than this at a time keeps them small beside the model
 
 Head = tuple[int, int]
@@ -87,56 +88,29 @@ def path_effects(
         Wang et al. 2022 (arXiv 2211.00593), path patching; Goldowsky-Dill et al. 2023 (arXiv 2304.05969). Wang et al.
         let the MLPs between sender and receiver follow the change; here they keep their values, as in the latter.
     """
-    if reads not in READS:
-        raise unknown("reader", reads, READS)
-    if direction not in ("denoising", "noising"):
-        raise unknown("patching direction", direction, ("denoising", "noising"))
-    senders = _heads(model, senders, Site("z", 0))
-    receivers = _heads(model, receivers, Site(reads, 0))
-    links = [(s, r) for r in receivers for s in senders if s[0] < r[0]]
-    if not links:
-        raise EmptySelection("No receiver comes after a sender.", got=f"senders {senders}, receivers {receivers}")
-    sending, receiving = (set(heads) for heads in zip(*links))
-    senders, receivers = [s for s in senders if s in sending], [r for r in receivers if r in receiving]
+    if direction not in DIRECTIONS:
+        raise unknown("patching direction", direction, DIRECTIONS)
+
+    # 1. the paths: every sender with one reader of every later head
+    paths = _Paths.of(model, senders, receivers, reads)
+
+    # 2. the metric of the two runs without a patch, and with each path's change in the base run
     tokens = pairs.tokenize(model)
-
-    # 1. the runs without a patch
-    logits = [last_logits(model, side.tokens, memory_budget) for side in (tokens.clean, tokens.corrupted)]
-    answers = replace(tokens.answers, reference=logits[0])
-    clean, corrupted = (checked(metric, found, answers, "a plain run").cpu() for found in logits)
-
-    # 2. each path as a row: the receiver holds what it would read, had only it seen the sender's other output
-    base, source = model.tokens(tokens.corrupted.tokens), model.tokens(tokens.clean.tokens)
-    if direction == "noising":
-        base, source = source, base
-    config = {"answers": answers, "metric": metric, "direction": direction, "engine": engine}
-    values, about = _measured(
-        model,
-        base,
-        source,
-        links,
-        reads,
-        partial(Readout, metric, answers),
-        config,
-        engine=engine,
-        memory_budget=memory_budget,
-        folder=folder,
-        progress=progress,
-    )
+    base, source = base_and_source(model, tokens, direction)
+    plain = PlainRuns.of(model, tokens, metric, memory_budget, "tv.path_effects")
+    config = {"answers": plain.answers, "metric": metric, "direction": direction, "engine": engine}
+    readout_of = partial(Readout, metric, plain.answers)
+    values, about = _measured(model, base, source, paths, readout_of, config, engine, memory_budget, folder, progress)
 
     # 3. the labelled result
-    names = [name(head) for head in senders], [f"{name(head)}<{reads}>" for head in receivers]
-    grid = np.full((len(base), len(senders), len(receivers)), np.nan)
-    where = np.array([(senders.index(s), receivers.index(r)) for s, r in links])
-    grid[:, where[:, 0], where[:, 1]] = values.numpy()
     info = info_of(metric)
     sweep = Sweep(
-        xr.DataArray(grid, dims=("example", "sender", "receiver"), coords={"sender": names[0], "receiver": names[1]}),
+        paths.array(values),
         metric=info.name,
         units=info.units,
         sign=info.sign,
-        clean=clean.numpy(),
-        corrupted=corrupted.numpy(),
+        clean=plain.clean.numpy(),
+        corrupted=plain.corrupted.numpy(),
         name=f"{pairs.task}: effect of heads through later heads' {reads} ({direction})",
         allow_missing=True,
         provenance={
@@ -147,62 +121,104 @@ def path_effects(
             "reads": reads,
             "pos": -1,
             "prompts": pairs.recipe,
-            "links": len(links),
-            **{key: about[key] for key in ("engine", "engine_why", "folder", "damaged_shards") if key in about},
+            "links": len(paths.links),
+            **{key: about[key] for key in REPORTED if key in about},
         },
     )
     return as_effects(sweep, sweep.corrupted if direction == "denoising" else sweep.clean, {})
+
+
+@dataclass(frozen=True, eq=False)
+class _Paths:
+    """Every path from a sender to one reader of a later head."""
+
+    links: list[tuple[Head, Head]]
+    senders: list[Head]
+    receivers: list[Head]
+    reads: str
+
+    @classmethod
+    def of(
+        cls,
+        model: HookedModel,
+        senders: Iterable[Sequence[int]] | None,
+        receivers: Iterable[Sequence[int]] | None,
+        reads: str,
+    ) -> _Paths:
+        """The paths between the heads that are named; a head on none of them is left out."""
+        if reads not in READS:
+            raise unknown("reader", reads, READS)
+        senders = _heads(model, senders, Site("z", 0))
+        receivers = _heads(model, receivers, Site(reads, 0))
+        links = [(s, r) for r in receivers for s in senders if s[0] < r[0]]
+        if not links:
+            raise EmptySelection("No receiver comes after a sender.", got=f"senders {senders}, receivers {receivers}")
+        sending, receiving = (set(heads) for heads in zip(*links))
+        return cls(links, [s for s in senders if s in sending], [r for r in receivers if r in receiving], reads)
+
+    def array(self, values: Float[Tensor, "example link"]) -> xr.DataArray:
+        """The values as `example x sender x receiver`; NaN where there is no path."""
+        grid = np.full((len(values), len(self.senders), len(self.receivers)), np.nan)
+        where = np.array([(self.senders.index(s), self.receivers.index(r)) for s, r in self.links])
+        grid[:, where[:, 0], where[:, 1]] = values.numpy()
+        coords = {
+            "sender": [name(head) for head in self.senders],
+            "receiver": [f"{name(head)}<{self.reads}>" for head in self.receivers],
+        }
+        return xr.DataArray(grid, dims=("example", "sender", "receiver"), coords=coords)
 
 
 def _measured(
     model: HookedModel,
     base: TokenBatch,
     source: TokenBatch,
-    links: Sequence[tuple[Head, Head]],
-    reads: str,
+    paths: _Paths,
     readout_of: Callable[[Tensor], Readout],
     config: Mapping[str, object],
-    *,
     engine: str,
     memory_budget: int | None,
     folder: FolderLike,
     progress: bool,
 ) -> tuple[Float[Tensor, "example link"], dict[str, object]]:
     """The metric of every example under every path, in shards of some examples, with its provenance."""
+    links, config = paths.links, {**config, **_described(model, base, source, paths, memory_budget)}
     size = max(1, ROWS_AT_ONCE // len(links))
     parts = [list(range(start, min(start + size, len(base)))) for start in range(0, len(base), size)]
-    senders, receivers = (list(dict.fromkeys(heads)) for heads in zip(*links))
-    config = {
-        "model": model_described(model),
-        **config,
-        "base": base,
-        "source": source,
-        "senders": senders,
-        "receivers": receivers,
-        "reads": reads,
-        "memory_budget": memory_budget or model.memory_budget,
-    }
-    with shards(folder, verb="path_effects", config=config, total=len(parts)) as kept:
-        done = len(links) * sum(len(parts[i]) for i in kept.done)
+    with shards(folder, verb="path_effects", config=config, total=len(parts)) as stored:
+        done = len(links) * sum(len(parts[i]) for i in stored.done)
         with progress_bar("paths between heads", len(links) * len(base), "paths", progress, done) as bar:
-            for i in kept.pending():
-                paths = _Paths.of(model, base.select(parts[i]), source.select(parts[i]), senders, receivers, reads)
-                rows = [row for link in links for row in paths.rows(*link)]
-                readout = readout_of(torch.tensor(parts[i]).repeat(len(links)))
-                found = run_rows(
+            for i in stored.pending():
+                changed = _Receivers.of(model, base.select(parts[i]), source.select(parts[i]), paths)
+                result = run_rows(
                     model,
-                    paths.base,
-                    rows,
-                    readout,
+                    changed.base,
+                    [row for link in links for row in changed.rows(*link)],
+                    readout_of(torch.tensor(parts[i]).repeat(len(links))),
                     engine=engine,
                     memory_budget=memory_budget,
                     who="tv.path_effects",
                     bar=bar,
                 )
-                kept.put(i, {"values": found.values.view(len(links), len(parts[i])).T}, found.provenance)
-        held = kept.all()
-    values = torch.cat([torch.from_numpy(shard["values"]) for shard in held])
-    return values, {**held[-1].about, **kept.provenance}
+                stored.put(i, {"values": result.values.view(len(links), len(parts[i])).T}, result.provenance)
+        every = stored.all()
+    values = torch.cat([torch.from_numpy(shard["values"]) for shard in every])
+    return values, {**every[-1].about, **stored.provenance}
+
+
+def _described(
+    model: HookedModel, base: TokenBatch, source: TokenBatch, paths: _Paths, memory_budget: int | None
+) -> dict[str, object]:
+    """What the values depend on beside the metric, for the folder that keeps them."""
+    senders, receivers = (list(dict.fromkeys(heads)) for heads in zip(*paths.links))
+    return {
+        "model": model_described(model),
+        "base": base,
+        "source": source,
+        "senders": senders,
+        "receivers": receivers,
+        "reads": paths.reads,
+        "memory_budget": memory_budget or model.memory_budget,
+    }
 
 
 def name(head: Head) -> str:
@@ -225,7 +241,7 @@ def _heads(model: HookedModel, given: Iterable[Sequence[int]] | None, like: Site
 
 
 @dataclass(frozen=True, eq=False)
-class _Paths:
+class _Receivers:
     """The new values of the receivers of some examples: by layer, for each sender before it and each head."""
 
     base: TokenBatch
@@ -234,17 +250,9 @@ class _Paths:
     values: dict[int, Float[Tensor, "example sender head d_head"]]
 
     @classmethod
-    def of(
-        cls,
-        model: HookedModel,
-        base: TokenBatch,
-        source: TokenBatch,
-        senders: Sequence[Head],
-        receivers: Sequence[Head],
-        reads: str,
-    ) -> _Paths:
-        receiving = sorted({layer for layer, _ in receivers})
-        senders = sorted(head for head in senders if head[0] < receiving[-1])
+    def of(cls, model: HookedModel, base: TokenBatch, source: TokenBatch, paths: _Paths) -> _Receivers:
+        receiving = sorted({layer for layer, _ in paths.receivers})
+        senders = sorted(head for head in paths.senders if head[0] < receiving[-1])
         changes = _changes(model, base, source, senders)
         streams = model.capture(base, [Site("resid_pre", layer, pos=-1) for layer in receiving])
         readers, values = readers_of(model), {}
@@ -252,8 +260,8 @@ class _Paths:
             before = [at for at, head in enumerate(senders) if head[0] < layer]
             if before:
                 seen = streams[Site("resid_pre", layer, pos=-1)][:, None] + changes[:, before]
-                values[layer] = readers.value(layer, reads, seen.flatten(0, 1)).cpu().unflatten(0, seen.shape[:2])
-        return cls(base, reads, {head: at for at, head in enumerate(senders)}, values)
+                values[layer] = readers.value(layer, paths.reads, seen.flatten(0, 1)).cpu().unflatten(0, seen.shape[:2])
+        return cls(base, paths.reads, {head: at for at, head in enumerate(senders)}, values)
 
     def rows(self, sender: Head, receiver: Head) -> list[Row]:
         """One row per example."""
