@@ -275,7 +275,7 @@ def test_pairs_know_what_draws_them_again_under_its_new_name_alone():
     with pytest.raises(RenamedError, match="PromptPairs.plan has another name"):
         drawn.plan  # noqa: B018
     with pytest.raises(RenamedError, match="use drawn_by="):
-        PromptPairs(drawn.clean, drawn.corrupted, engine=None)
+        PromptPairs(drawn.clean, drawn.corrupted, plan=None)
     again = pickle.loads(pickle.dumps(drawn))
     assert again == drawn and again.drawn_by.draw() == drawn
 

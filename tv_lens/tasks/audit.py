@@ -1,4 +1,4 @@
-"""What an accuracy on a task is worth: how a tokenizer cuts the answers, and what guessing would score."""
+"""What an accuracy on a task is worth: how a tokenizer splits the answers, and what guessing would score."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from tv_lens.tasks.tokenizing import continuations, encode, tokenizer_of
 
 @dataclass(frozen=True)
 class TaskAudit:
-    """Numbers to print beside every accuracy on a task, all shares of its pairs.
+    """Numbers to print beside every accuracy on a task; rates are shares of its pairs.
 
     Args:
         task: the task's name.
         template: the template's name.
-        n: pairs.
-        single_token_share: answers of one token; for the others the first token is not the whole answer.
+        n: number of pairs.
+        single_token_share: answers of one token; of the others, the first token is not the whole answer.
         ambiguous_first_token_share: answers whose first token also begins a different answer of the task.
         majority_rate: what always guessing the commonest first token scores by first token.
-        majority_answer: the commonest answer among those that begin with it.
+        majority_answer: the commonest answer among those that begin with that token.
         copy_rate: what repeating the input scores by first token.
         exact_majority_rate: what always giving the commonest whole answer scores by exact match.
         exact_copy_rate: what repeating the input scores by exact match.
@@ -41,18 +41,18 @@ class TaskAudit:
 
     @property
     def cautions(self) -> list[str]:
-        """What a reader of accuracies must know, in sentences; empty if there is nothing to add."""
-        found = []
+        """Sentences that a reader of accuracies must know; empty if there are none."""
+        cautions = []
         if self.majority_rate >= 0.2:
-            found.append(f"always guessing {self.majority_answer!r} scores {self.majority_rate:.2f} by first token")
+            cautions.append(f"always guessing {self.majority_answer!r} scores {self.majority_rate:.2f} by first token")
         if self.copy_rate >= 0.1:
-            found.append(f"repeating the input scores {self.copy_rate:.2f} by first token")
+            cautions.append(f"repeating the input scores {self.copy_rate:.2f} by first token")
         if self.ambiguous_first_token_share >= 0.2:
-            found.append(
+            cautions.append(
                 f"{self.ambiguous_first_token_share:.0%} of answers share their first token with another "
                 "answer: score whole answers"
             )
-        return found
+        return cautions
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers as a plain dictionary."""
@@ -70,7 +70,7 @@ class TaskAudit:
 
 
 def audit(task: SplitPairs, model_or_tokenizer: Any, template: Template) -> TaskAudit:
-    """What a tokenizer makes of a task's answers; `Task.audit` is the way in."""
+    """How a tokenizer splits a task's answers, and what guessing would score; see `Task.audit`."""
     tokenizer = tokenizer_of(model_or_tokenizer)
     texts = [template.render((), pair.input)[0] for pair in task]
     ids, _ = encode(tokenizer, texts)

@@ -1,4 +1,4 @@
-"""Bitwise tasks: two binary numbers -> what a logical operation makes of them, bit by bit."""
+"""Bitwise tasks: two binary numbers -> the result of a logical operation on them, bit by bit."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ OPERATIONS: dict[str, Callable[[int, int], int]] = {
     "XOR": lambda a, b: a ^ b,
     "XNOR": lambda a, b: ~(a ^ b),
 }
-# How one number is written, and what stands between two.
+# What stands before a number, between its bits, and between two numbers.
 FORMATS = {"plain": ("", "", " "), "comma": ("", "", ", "), "spaced": ("", " ", " , "), "prefixed": ("0b", "", " ")}
-MOST = 2048  # inputs, where the operands are so wide that there are more
+MOST = 2048  # inputs of a family, where the operands are so wide that there are more
 
 
 def written(number: int, width: int, style: str = "plain") -> str:
@@ -36,7 +36,7 @@ def written(number: int, width: int, style: str = "plain") -> str:
 
 @dataclass(frozen=True)
 class RandomBits:
-    """The Null task of binary numbers: as many random bits as an operand has."""
+    """The Null rule of binary numbers: as many random bits as an operand has."""
 
     width: int
     style: str = "plain"
@@ -56,14 +56,14 @@ def bitwise_family(
         width: bits of an operand and of the answer.
         style: "plain" (`10110 01101`), "comma" (`10110, 01101`), "spaced" (`1 0 1 1 0 , 0 1 1 0 1`) or "prefixed"
             (`0b10110 0b01101`).
-        n: how many pairs of operands; all of them if None, or 2048 of them where there are more.
+        n: number of pairs of operands; all of them if None, or 2048 of them where there are more.
         template: the text around operands and answers.
         seed: the choice of operands where not all are taken, and how they are split.
 
     Source:
         Han et al. 2025 (arXiv 2412.12276), section 4: 5-digit binary numbers; Null is random digits. The share of ones
-        in the answers tells {AND, NOR}, {OR, NAND} and {XOR, XNOR, Null} apart without any rule: read decodability
-        beside its surface controls.
+        in the answers distinguishes {AND, NOR}, {OR, NAND} and {XOR, XNOR, Null} without any rule: compare
+        decodability with its surface controls.
 
     Example:
         >>> bitwise_family(2)[0].lookup["11 01"]
@@ -89,10 +89,10 @@ def _operands(width: int, n: int, seed: int) -> list[tuple[int, int]]:
     if 4**width <= 2**16:
         every = [(a, b) for a in range(2**width) for b in range(2**width)]
         return every if n == len(every) else take(every, n, rng_of("bitwise", width, seed))
-    rng, found = rng_of("bitwise", width, seed), {}
-    while len(found) < n:
-        found[rng.getrandbits(width), rng.getrandbits(width)] = None
-    return list(found)
+    rng, operands = rng_of("bitwise", width, seed), {}
+    while len(operands) < n:
+        operands[rng.getrandbits(width), rng.getrandbits(width)] = None
+    return list(operands)
 
 
 def _task(

@@ -1,7 +1,7 @@
-"""The task of a name or of a file, for modules below the one that knows them all.
+"""The task that a name or a file stands for, for modules that cannot import the one that knows all tasks.
 
-`Task.pairs(other="past-present")` needs a built-in task, and built-in tasks are made of `Task`: a circle, were it not
-that `words.py`, which stands above, registers its `task` here and `corruption.py`, which stands below, asks here.
+`Task.pairs(other="past-present")` needs a built-in task, and built-in tasks are made of `Task`. To avoid this circle,
+`words.py` registers its function `task` here, and `corruption.py`, which `words.py` imports, calls it from here.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ _finders: list[Callable[..., SplitPairs]] = []
 
 
 def finds_tasks(find: Finder) -> Finder:
-    """Decorates the one function that knows every name and reads every file."""
+    """Registers the one function that knows every name and reads every file; used as a decorator."""
     _finders[:] = [find]
     return find
 
 
 def task_by_name(name_or_path: str | PathLike[str]) -> SplitPairs:
-    """The task that `tv_lens.tasks.task` gives for a name or a path; it raises what that raises."""
+    """What `tv_lens.tasks.task` returns for a name or a path; the errors are those of `tv_lens.tasks.task`."""
     (find,) = _finders
     return find(name_or_path)

@@ -27,8 +27,8 @@ class TaggedSentence:
     """A sentence with the part of speech of each of its words.
 
     Args:
-        text: as a prompt shows it.
-        words: its words as they stand in `text`.
+        text: the sentence as a prompt shows it.
+        words: its words as they are in `text`.
         upos: universal tags, "_" where there is none.
         xpos: the treebank's own tags, "_" where there is none.
     """
@@ -54,7 +54,7 @@ def read_conllu(path: str | PathLike[str]) -> tuple[TaggedSentence, ...]:
     return _parsed(path, read_bytes(path))
 
 
-@lru_cache(maxsize=2)  # a family and its tasks ask for one treebank again and again
+@lru_cache(maxsize=2)  # the tasks of a family read one treebank again and again
 def _parsed(path: Path, data: bytes) -> tuple[TaggedSentence, ...]:
     where = str(path)
     if path.suffix.lower() == ".gz":
@@ -67,21 +67,21 @@ def _parsed(path: Path, data: bytes) -> tuple[TaggedSentence, ...]:
     except UnicodeDecodeError as error:
         number = data[: error.start].count(b"\n") + 1
         raise _bad(where, number, "the file is not UTF-8", f"byte 0x{data[error.start]:02x}") from None
-    found = tuple(_sentence(block, first, where) for first, block in _blocks(text, where))
-    if not found:
+    sentences = tuple(_sentence(block, first, where) for first, block in _blocks(text, where))
+    if not sentences:
         raise TaskFileError(f"{where} holds no sentences.", got=f"{len(text)} characters", allowed=FORM)
-    return found
+    return sentences
 
 
 def _blocks(text: str, where: str) -> Iterator[tuple[int, list[str]]]:
-    """The lines of each sentence, every one of them looked at, and the number of the first."""
+    """The lines of each sentence, every one of them checked, and the number of the first."""
     block: list[str] = []
     first = 1
     for number, line in enumerate([*text.replace("\r\n", "\n").split("\n"), ""], start=1):
         if line.strip():
             if not block:
                 first = number
-            # Not a function of its own: it would be called for every word of a treebank.
+            # Written here and not as a function, which would be called for every word of a treebank.
             cells = line.split("\t")
             if line[0] != "#" and (len(cells) != 10 or not cells[1] or not _ID.fullmatch(cells[0])):
                 raise _fault(line, cells, number, where)
@@ -94,8 +94,8 @@ def _blocks(text: str, where: str) -> Iterator[tuple[int, list[str]]]:
 
 def _fault(line: str, cells: list[str], number: int, where: str) -> TaskFileError:
     if len(cells) != 10:
-        said = f"{len(cells)} column{'s' * (len(cells) != 1)} where there should be 10"
-        return _bad(where, number, said, repr(clip(line)))
+        wrong = f"{len(cells)} column{'s' * (len(cells) != 1)} where there should be 10"
+        return _bad(where, number, wrong, repr(clip(line)))
     if not _ID.fullmatch(cells[0]):
         return _bad(where, number, "the ID is not a number", repr(clip(cells[0])))
     return _bad(where, number, "the word is empty", repr(clip(line)))
@@ -107,7 +107,7 @@ def _sentence(block: list[str], first: int, where: str) -> TaggedSentence:
     try:
         (tokens,) = conllu.parse("\n".join(block) + "\n\n")
     except (conllu.exceptions.ParseException, ValueError) as error:
-        for number, line in enumerate(block, start=first):  # which of its lines?
+        for number, line in enumerate(block, start=first):  # finds the line at fault
             try:
                 conllu.parse(f"{line}\n\n")
             except (conllu.exceptions.ParseException, ValueError) as fault:
@@ -117,7 +117,7 @@ def _sentence(block: list[str], first: int, where: str) -> TaggedSentence:
     pieces, words, upos, xpos = [], [], [], []
     for token in tokens:
         whole = token["id"]
-        if isinstance(whole, tuple) and whole[1] == "-":  # a written word of several: none of them stands in the text
+        if isinstance(whole, tuple) and whole[1] == "-":  # one written word for several that are not in the text
             covered |= set(range(whole[0], whole[2] + 1))
         elif isinstance(whole, tuple) or whole in covered:
             continue
@@ -129,7 +129,7 @@ def _sentence(block: list[str], first: int, where: str) -> TaggedSentence:
 
 
 def treebank_sample() -> tuple[TaggedSentence, ...]:
-    """The Penn Treebank sentences that NLTK distributes, where the user has them; traces left out.
+    """The Penn Treebank sentences that NLTK distributes, without traces.
 
     Raises:
         InvalidArgument: NLTK or its corpus is not installed.
@@ -151,7 +151,7 @@ def treebank_sample() -> tuple[TaggedSentence, ...]:
             do="python -c \"import nltk; nltk.download('treebank')\", once.",
             **absent,
         ) from error
-    kept = [[(word, tag) for word, tag in sentence if tag != "-NONE-"] for sentence in tagged]
+    sentences = [[(word, tag) for word, tag in sentence if tag != "-NONE-"] for sentence in tagged]
     return tuple(
         TaggedSentence(
             " ".join(word for word, _ in one),
@@ -159,7 +159,7 @@ def treebank_sample() -> tuple[TaggedSentence, ...]:
             ("_",) * len(one),
             tuple(tag for _, tag in one),
         )
-        for one in kept
+        for one in sentences
         if one
     )
 

@@ -1,4 +1,4 @@
-"""Clean prompts beside corrupted twins: what is drawn, and how a demonstration stops showing the task."""
+"""Clean prompts and their corrupted twins: what is drawn, and how the demonstrations of a twin are corrupted."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ class Pools:
     """What a set of pairs is drawn from.
 
     Args:
-        shown: pairs to demonstrate.
-        asked: pairs to ask.
+        shown: pairs for demonstrations.
+        queries: pairs for queries.
         labels: what foils are taken from.
-        relabel: the other task's answer to each input, where the two tasks share their inputs.
-        foreign: the other task's demonstrations, where they do not.
-        words: what stands in for answers under "random_words".
+        relabel: the other task's answer to each input, if the two tasks share their inputs.
+        foreign: the other task's demonstrations, if they do not.
+        words: what takes the place of answers under "random_words".
     """
 
     shown: tuple[Pair, ...]
-    asked: tuple[Pair, ...]
+    queries: tuple[Pair, ...]
     labels: tuple[str, ...]
     relabel: dict[str, str] | None = None
     foreign: tuple[Pair, ...] = ()
@@ -45,7 +45,7 @@ class Pools:
 
 @dataclass(frozen=True)
 class PairRecipe:
-    """How a set of pairs was asked for, so that it can be drawn, and drawn again from fewer words."""
+    """The options of a set of pairs, from which it is drawn, and drawn again from fewer words."""
 
     task: SplitPairs
     other: SplitPairs | None
@@ -73,10 +73,10 @@ class PairRecipe:
                 do="raise shots" + (", or use corrupt='random_words'" if shots == 1 else ""),
             )
         if (corrupt == "other_task") != (other is not None):
-            given = None if other is None else str(getattr(other, "name", other))
+            other_name = None if other is None else str(getattr(other, "name", other))
             raise InvalidArgument(
                 "The corruption 'other_task' needs another task, and no other corruption does.",
-                got=f"corrupt={corrupt!r}, other={given!r}",
+                got=f"corrupt={corrupt!r}, other={other_name!r}",
                 allowed="corrupt='other_task' together with other=<a task, its name or its file>",
             )
         if other is not None and not isinstance(other, SplitPairs):
@@ -95,7 +95,7 @@ class PairRecipe:
         tokens = pairs.tokenize(tokenizer)
         matched = tokens.clean.is_uniform and tokens.corrupted.is_uniform
         if not matched or (self.corrupt != "no_demonstrations" and not tokens.is_aligned):
-            # A word's shape is measured between like neighbours; a tokenizer that looks further breaks that.
+            # A word's shape is measured between words like it; it may differ with a tokenizer that looks further.
             raise MisalignedPrompts(
                 "This tokenizer cuts words differently depending on their neighbours.",
                 got=repr(tokens),
@@ -106,24 +106,30 @@ class PairRecipe:
 
     def pools(self) -> Pools:
         """Everything that may be drawn."""
-        shown, asked, labels = self.task.split("train"), self.task.split(self.split), self.task.labels
+        shown, queries, labels = self.task.split("train"), self.task.split(self.split), self.task.labels
         if self.corrupt == "random_words":
             words = tuple(word for word in common_words() if word not in set(labels))
-            return Pools(shown, asked, labels, words=words)
+            return Pools(shown, queries, labels, words=words)
         if self.other is None:
-            return Pools(shown, asked, labels)
+            return Pools(shown, queries, labels)
         known = self.other.lookup
         if 2 * sum(pair.input in known for pair in self.task) < len(self.task):
-            return Pools(shown, asked, self.other.labels, foreign=self.other.split("train"))
+            return Pools(shown, queries, self.other.labels, foreign=self.other.split("train"))
 
         def differing(pairs: Iterable[Pair]) -> tuple[Pair, ...]:
             return tuple(pair for pair in pairs if known.get(pair.input, pair.output) != pair.output)
 
-        return Pools(differing(shown), differing(asked), self.other.labels, relabel=known)
+        return Pools(differing(shown), differing(queries), self.other.labels, relabel=known)
 
     def _draw(self, pools: Pools) -> PromptPairs:
         draws = draw(
-            pools.shown, pools.asked, shots=self.shots, n=self.n, seed=self.seed, split=self.split, task=self.task.name
+            pools.shown,
+            pools.queries,
+            shots=self.shots,
+            n=self.n,
+            seed=self.seed,
+            split=self.split,
+            task=self.task.name,
         )
         clean, corrupted = [], []
         for i, one in enumerate(draws):
@@ -189,28 +195,28 @@ def shapes(pairs: Iterable[Pair], template: Template, tokenizer: Any) -> dict[Pa
 
 
 def alike(recipe: PairRecipe, pools: Pools, tokenizer: Any) -> Pools:
-    """The pools, cut down to the commonest shape that still has enough pairs.
+    """The pools, reduced to the pairs of the commonest token shape that has enough of them.
 
     Raises:
         EmptySelection: no shape has enough pairs to show and to ask.
     """
-    both = tuple(dict.fromkeys((*pools.shown, *pools.asked)))
+    both = tuple(dict.fromkeys((*pools.shown, *pools.queries)))
     twins = {}
     if pools.relabel is not None:
         twins = {pair: Pair(pair.input, pools.relabel[pair.input]) for pair in both}
-    shape = shapes((*both, *twins.values(), *pools.foreign), recipe.template, tokenizer)
-    matched = {pair: shape[pair] for pair in both if shape[pair] == shape[twins.get(pair, pair)]}
-    matched |= {pair: shape[pair] for pair in pools.foreign}
+    shape_of = shapes((*both, *twins.values(), *pools.foreign), recipe.template, tokenizer)
+    matched = {pair: shape_of[pair] for pair in both if shape_of[pair] == shape_of[twins.get(pair, pair)]}
+    matched |= {pair: shape_of[pair] for pair in pools.foreign}
     most = 0
     for key, _ in sorted(Counter(matched[pair] for pair in both if pair in matched).items(), key=_commonest):
-        kept = _only(pools, {pair for pair, found in matched.items() if found == key})
-        if pools.words and kept.shown:
-            stand_ins = [Pair(kept.shown[0].input, word) for word in pools.words]
+        smaller = _only(pools, {pair for pair, shape in matched.items() if shape == key})
+        if pools.words and smaller.shown:
+            stand_ins = [Pair(smaller.shown[0].input, word) for word in pools.words]
             cut = shapes(stand_ins, recipe.template, tokenizer)
-            kept = replace(kept, words=tuple(pair.output for pair in stand_ins if cut[pair] == key))
-        room = _room(recipe, pools, kept)
+            smaller = replace(smaller, words=tuple(pair.output for pair in stand_ins if cut[pair] == key))
+        room = _room(recipe, pools, smaller)
         if room >= recipe.shots:
-            return kept
+            return smaller
         most = max(most, room)
     raise EmptySelection(
         f"No token shape of {recipe.task.name!r} has enough pairs for uniform prompts.",
@@ -221,22 +227,22 @@ def alike(recipe: PairRecipe, pools: Pools, tokenizer: Any) -> Pools:
 
 
 def _commonest(entry: tuple[Shape, int]) -> tuple[int, str]:
-    return -entry[1], str(entry[0])  # ties by name, so that the choice is the same everywhere
+    return -entry[1], str(entry[0])  # ties are broken by name, so that the choice is the same everywhere
 
 
 def _only(pools: Pools, pairs: set[Pair]) -> Pools:
-    """The pools with nothing but these pairs in them."""
-    shown, asked, foreign = (
-        tuple(pair for pair in pool if pair in pairs) for pool in (pools.shown, pools.asked, pools.foreign)
+    """The pools without any other pairs."""
+    shown, queries, foreign = (
+        tuple(pair for pair in pool if pair in pairs) for pool in (pools.shown, pools.queries, pools.foreign)
     )
-    return replace(pools, shown=shown, asked=asked, foreign=foreign)
+    return replace(pools, shown=shown, queries=queries, foreign=foreign)
 
 
-def _room(recipe: PairRecipe, pools: Pools, kept: Pools) -> int:
-    """The most demonstrations that the pools which are left can give to a query."""
-    if not kept.asked:
+def _room(recipe: PairRecipe, pools: Pools, smaller: Pools) -> int:
+    """The largest number of demonstrations that the smaller pools can give to a query."""
+    if not smaller.queries:
         return 0
-    limits = [len(kept.shown) - (recipe.split == "train")]
-    limits += [len(kept.foreign) - 1] if pools.foreign else []
-    limits += [len(kept.words)] if pools.words else []
+    limits = [len(smaller.shown) - (recipe.split == "train")]
+    limits += [len(smaller.foreign) - 1] if pools.foreign else []
+    limits += [len(smaller.words)] if pools.words else []
     return max(0, min(limits))

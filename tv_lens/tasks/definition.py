@@ -24,17 +24,17 @@ class Task(SplitPairs):
 
     The pairs are split 60/20/20 into train, dev and test by a hash of the input and the task's seed: no two
     splits share a pair or an input, and tasks over the same inputs are split alike. Demonstrations are always
-    shown from train; queries come from the split that is asked for.
+    shown from train; queries come from the split that is named.
 
     Args:
         name: what results call it.
         pairs: `Pair`s or (input, answer) tuples; repeats of a pair are dropped.
         template: the text around inputs and answers.
-        description: one line on what the rule is.
+        description: the rule in one line.
         source: where the pairs come from.
         seed: the split.
-        instruction: what `instructed` puts before everything, such as "Find the first noun in the sentence.".
-        null_rule: what a Null task of the same family answers, where the family has one of its own.
+        instruction: what `instructed` puts first the whole prompt, such as "Find the first noun in the sentence.".
+        null_rule: how the Null task of the same family answers, where the family has a rule of its own for it.
 
     Example:
         >>> numbers = Task("successor", [(str(i), str(i + 1)) for i in range(20)])
@@ -94,14 +94,14 @@ class Task(SplitPairs):
 
         Args:
             shots: demonstrations per prompt.
-            n: prompts; None asks every pair of the split once.
+            n: number of prompts; None asks every pair of the split once.
             seed: the draw; more shots or prompts under one seed only add to fewer.
-            split: where queries come from.
-            template: instead of the task's own.
-            foils: whether each prompt brings another label of the task to hold the answer against.
+            split: the split that queries come from.
+            template: used instead of the task's own.
+            foils: whether each prompt has a foil, another label of the task that the answer is compared with.
 
         Raises:
-            EmptySelection: more is asked for than the split holds.
+            EmptySelection: the split holds fewer pairs than the prompts need.
         """
         template = template or self.template
         draws = draw(self.split("train"), self.split(split), shots=shots, n=n, seed=seed, split=split, task=self.name)
@@ -137,21 +137,21 @@ class Task(SplitPairs):
 
         Args:
             shots: demonstrations per clean prompt.
-            n: pairs of prompts; None asks every pair of the split once.
+            n: number of pairs of prompts; None asks every pair of the split once.
             corrupt: "shuffle_labels" shuffles the answers of the demonstrations, so that as few as
                 possible stay where they belong; "other_task" shows another task's answers for the same
                 inputs, or its whole demonstrations when it shares less than half of the inputs;
-                "random_words" puts common words in the answers' place; "no_demonstrations" leaves the query
+                "random_words" puts common words in the place of the answers; "no_demonstrations" shows the query
                 alone.
             other: the other task, or its name or file, for "other_task".
             seed: the draw.
-            split: where queries come from.
-            template: instead of the task's own.
+            split: the split that queries come from.
+            template: used instead of the task's own.
 
         The foil is another label of the task; under "other_task" it is the other task's answer.
 
         Raises:
-            EmptySelection: more is asked for than the split holds.
+            EmptySelection: the split holds fewer pairs than the prompts need.
             InvalidArgument: the corruption does not fit the shots or lacks its other task.
         """
         recipe = PairRecipe.checked(
@@ -167,14 +167,14 @@ class Task(SplitPairs):
         return recipe.draw()
 
     def audit(self, model_or_tokenizer: Any, template: Template | None = None) -> TaskAudit:
-        """What a tokenizer makes of the answers: what a constant guess or a copied input would score."""
+        """How a tokenizer splits the answers, and what a constant guess or a copied input would score."""
         return audit(self, model_or_tokenizer, template or self.template)
 
     def instructed(self, instruction: str | None = None) -> Task:
-        """The same task whose prompts begin with what is to be done.
+        """The same task, with prompts that begin with an instruction.
 
         Args:
-            instruction: instead of the task's own.
+            instruction: used instead of the task's own.
 
         Raises:
             InvalidArgument: there is no instruction.
@@ -194,7 +194,7 @@ class Task(SplitPairs):
         return self.replace(name=name)
 
     def reversed(self, name: str, description: str = "") -> Task:
-        """The task that leads back, from answer to input; an answer of several inputs is left out."""
+        """The inverse task, from answer to input; an answer that several inputs share is left out."""
         counts: dict[str, int] = {}
         for pair in self.items:
             counts[pair.output] = counts.get(pair.output, 0) + 1
@@ -202,13 +202,13 @@ class Task(SplitPairs):
         return self.replace(name=name, pairs=back, description=description)
 
     def restricted(self, inputs: Iterable[str]) -> Task:
-        """The task over some of its inputs, split anew."""
+        """The task over some of its inputs, split into train, dev and test again."""
         wanted = set(inputs)
         return self.replace(pairs=[pair for pair in self.items if pair.input in wanted])
 
     def replace(self, **changes: Any) -> Task:
         """The same task with other fields (`pairs=` for the pairs)."""
-        now = dict(
+        fields = dict(
             name=self.name,
             pairs=self.items,
             template=self.template,
@@ -218,7 +218,7 @@ class Task(SplitPairs):
             instruction=self.instruction,
             null_rule=self.null_rule,
         )
-        return Task(**{**now, **changes})
+        return Task(**{**fields, **changes})
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{pair.input!r} -> {pair.output!r}" for pair in self.items[:2])
@@ -229,15 +229,15 @@ class Task(SplitPairs):
 
 
 def _unique(name: str, pairs: Iterable[Pair | tuple[str, str]]) -> tuple[Pair, ...]:
-    kept: dict[str, Pair] = {}
+    by_input: dict[str, Pair] = {}
     for pair in pairs:
         pair = pair if isinstance(pair, Pair) else Pair(*pair)
-        before = kept.setdefault(pair.input, pair)
-        if before.output != pair.output:
+        first = by_input.setdefault(pair.input, pair)
+        if first.output != pair.output:
             raise InvalidArgument(
                 f"The task {name!r} gives one input two answers.",
-                got=f"{pair.input!r} -> {before.output!r} and {pair.output!r}",
+                got=f"{pair.input!r} -> {first.output!r} and {pair.output!r}",
                 allowed="one answer for each input",
                 do="keep one of the two pairs",
             )
-    return tuple(kept.values())
+    return tuple(by_input.values())

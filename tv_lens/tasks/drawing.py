@@ -1,8 +1,8 @@
-"""Which pairs a prompt shows and asks: seeded draws that come out the same in every process.
+"""Which pairs a prompt shows and asks: seeded draws that are the same in every process.
 
 Draws are nested. With one seed, the first queries of a larger `n` are those of a smaller one, and the first
-demonstrations of more shots are those of fewer: what is compared differs in nothing else. Tasks over the same
-inputs draw the same inputs.
+demonstrations of more shots are those of fewer, so that prompts that are compared differ in nothing else. Tasks
+over the same inputs draw the same inputs.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ class Draw(NamedTuple):
 
 
 def rng_of(*key: Any) -> random.Random:
-    """A generator seeded by a key alone (never by `hash`, which changes from process to process)."""
+    """A generator seeded by a key alone (not by `hash`, which changes from process to process)."""
     return random.Random("tv_lens|" + "|".join(str(part) for part in key))
 
 
 def take(items: Sequence[T], k: int, rng: random.Random) -> list[T]:
-    """The first `k` of a random order; a smaller `k` gives the beginning of a larger one's list."""
+    """The first `k` items of a random order; the list for a smaller `k` begins the list for a larger one."""
     deck = list(items)
     for i in range(min(k, len(deck))):
         j = rng.randrange(i, len(deck))
@@ -41,36 +41,36 @@ def take(items: Sequence[T], k: int, rng: random.Random) -> list[T]:
 
 
 def draw(
-    shown: Sequence[Pair], asked: Sequence[Pair], *, shots: int, n: int | None, seed: int, split: str, task: str
+    shown: Sequence[Pair], queries: Sequence[Pair], *, shots: int, n: int | None, seed: int, split: str, task: str
 ) -> list[Draw]:
     """The demonstrations and the query of each prompt.
 
     Args:
         shown: pairs to take demonstrations from.
-        asked: pairs to take queries from.
+        queries: pairs to take queries from.
         shots: demonstrations per prompt, without replacement and never the query's own pair.
-        n: prompts; None asks every pair once. Beyond the pairs there are, queries come round again with other
+        n: number of prompts; None asks every pair once. If there are fewer pairs, queries are repeated with other
             demonstrations.
         seed: the draw.
-        split: which split `asked` is, for messages.
+        split: the name of the split that queries are from, for messages.
         task: the task's name, for messages.
     """
     check_counts(shots, n)
-    if not asked:
+    if not queries:
         raise EmptySelection(
             f"The {split} split of {task!r} has no pairs to ask.",
             got=f"{len(shown)} pairs to show, 0 to ask",
             do="give the task more pairs (five at least), or choose another split",
         )
-    n = len(asked) if n is None else n
-    if n > len(asked) and shots == 0:
+    n = len(queries) if n is None else n
+    if n > len(queries) and shots == 0:
         raise EmptySelection(
             f"The {split} split of {task!r} has fewer pairs than were asked for.",
             got=f"n={n} without demonstrations",
-            allowed=f"at most {len(asked)}",
-            do=f"n={len(asked)} asks each pair once; with shots, queries may come round again",
+            allowed=f"at most {len(queries)}",
+            do=f"n={len(queries)} asks each pair once; with shots, queries may come round again",
         )
-    order = take(asked, len(asked), rng_of(seed, split, "queries"))
+    order = take(queries, len(queries), rng_of(seed, split, "queries"))
     draws = []
     for i in range(n):
         query = order[i % len(order)]
@@ -86,7 +86,7 @@ def draw(
 
 
 def check_counts(shots: int, n: int | None) -> None:
-    """Nothing, where the counts make sense."""
+    """Raises `InvalidArgument` where a count is too small."""
     if shots < 0:
         raise InvalidArgument(
             "A prompt cannot show fewer than no demonstrations.", got=f"shots={shots}", allowed="0 or more"
@@ -103,10 +103,10 @@ def other_labels(labels: Sequence[str], right: str, rng: random.Random) -> tuple
 
 
 def shuffled_labels(pairs: Sequence[Pair], rng: random.Random) -> tuple[Pair, ...]:
-    """The same inputs, the same labels, as few of them as possible where they belong.
+    """The same inputs with the same labels, shuffled so that as few labels as possible stay with their input.
 
-    Equal labels are brought side by side in a random order and all move on by the size of the largest group:
-    nobody keeps a label unless one label fills more than half of the places.
+    The pairs are put in a random order in which equal labels stand side by side, and every label moves on by the size
+    of the largest group: no input keeps its label unless one label fills more than half of the places.
     """
     if not pairs:
         return ()

@@ -1,4 +1,4 @@
-"""Pairs read from files: JSON, JSON Lines, CSV and TSV; whatever is wrong is said with its line."""
+"""Pairs read from files: JSON, JSON Lines, CSV and TSV; errors name the line at fault."""
 
 from __future__ import annotations
 
@@ -56,41 +56,43 @@ def read_pairs(path: str | PathLike[str], conflicts: str = "error") -> PairFile:
 
 
 def parse_pairs(text: str, suffix: str, where: str, conflicts: str = "error") -> PairFile:
-    """The pairs of a text in the form that a suffix stands for; `where` is what errors call it."""
+    """The pairs of a text in the form that a suffix names; `where` is what errors call the text."""
     header, body, first = _header(text) if suffix in (".csv", ".tsv") else ({}, text, 1)
     read = {".json": _json, ".jsonl": _json_lines, ".csv": _table, ".tsv": _table}[suffix]
-    kept: dict[str, Line] = {}
-    torn: set[str] = set()
+    by_input: dict[str, Line] = {}
+    conflicting: set[str] = set()
     for number, source, answer in read(body, first, suffix, where):
         if not source or not answer:
             part = "output" if source else "input"
             raise _bad(where, number, suffix, f"the {part} is empty", f"input={source!r}, output={answer!r}")
-        before = kept.setdefault(source, (number, source, answer))
-        if before[2] == answer:
+        earlier = by_input.setdefault(source, (number, source, answer))
+        if earlier[2] == answer:
             continue
         if conflicts == "error":
             raise TaskFileError(
-                f"{where}, lines {before[0]} and {number}: one input has two answers.",
-                got=f"{source!r} -> {before[2]!r} on line {before[0]}, {answer!r} on line {number}",
+                f"{where}, lines {earlier[0]} and {number}: one input has two answers.",
+                got=f"{source!r} -> {earlier[2]!r} on line {earlier[0]}, {answer!r} on line {number}",
                 allowed="one answer for each input",
                 do="keep one of the two lines, or leave both out with tv.task(path, conflicts='drop')",
             )
-        torn.add(source)
-    pairs = tuple(Pair(source, answer) for source, (_, _, answer) in kept.items() if source not in torn)
+        conflicting.add(source)
+    pairs = tuple(Pair(source, answer) for source, (_, _, answer) in by_input.items() if source not in conflicting)
     if not pairs:
-        got = f"{len(torn)} inputs, each with two answers" if torn else "no line with an input and an output"
+        got = "no line with an input and an output"
+        if conflicting:
+            got = f"{len(conflicting)} inputs, each with two answers"
         raise TaskFileError(f"{where} holds no pairs.", got=got, allowed=FORM[suffix])
     return PairFile(pairs, header.get("description", ""), header.get("source", ""))
 
 
 def read_column(text: str) -> tuple[str, ...]:
-    """The lines of a one-column list, without comments at its top."""
+    """The lines of a one-column list, without the comments at its top."""
     _, body, _ = _header(text)
     return tuple(line.strip() for line in body.split("\n") if line.strip())
 
 
 def read_bytes(path: Path) -> bytes:
-    """What a file holds.
+    """The bytes of a file.
 
     Raises:
         TaskFileError: there is no such file, or it cannot be read.
@@ -98,8 +100,8 @@ def read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        beside = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
-        near = closest(path.name, beside)
+        siblings = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
+        near = closest(path.name, siblings)
         raise TaskFileError(
             f"There is no file {str(path)!r}.",
             got=repr(str(path)),
@@ -124,7 +126,7 @@ def _text(path: Path) -> str:
 
 def _header(text: str) -> tuple[dict[str, str], str, int]:
     """The comment lines at the top as a dictionary, the rest, and the number of its first line."""
-    # Not splitlines: it also breaks at characters that editors do not count as line ends.
+    # Not `splitlines`, which also breaks lines at characters that editors do not count as line ends.
     lines, header = text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), {}
     count = 0
     for line in lines:
@@ -138,7 +140,7 @@ def _header(text: str) -> tuple[dict[str, str], str, int]:
 
 
 def _json(text: str, first: int, suffix: str, where: str) -> Iterator[Line]:
-    """Object by object, so that a wrong one is named by the line it begins on."""
+    """The pairs object by object, so that an error can name the line that the wrong object begins on."""
 
     def line(at: int) -> int:
         return text.count("\n", 0, at) + 1
@@ -234,8 +236,8 @@ def _table(text: str, first: int, suffix: str, where: str) -> Iterator[Line]:
 def _malformed(where: str, number: int, suffix: str, error: json.JSONDecodeError) -> TaskFileError:
     lines = error.doc.split("\n")
     got = lines[error.lineno - 1].strip() if error.lineno <= len(lines) else ""
-    said = error.msg[:1].lower() + error.msg[1:]
-    return _bad(where, number, suffix, f"malformed JSON, {said} (column {error.colno})", repr(clip(got)))
+    reason = error.msg[:1].lower() + error.msg[1:]
+    return _bad(where, number, suffix, f"malformed JSON, {reason} (column {error.colno})", repr(clip(got)))
 
 
 def _bad(where: str, number: int, suffix: str, wrong: str, got: str) -> TaskFileError:
@@ -243,6 +245,6 @@ def _bad(where: str, number: int, suffix: str, wrong: str, got: str) -> TaskFile
 
 
 def clip(text: str, most: int = 60) -> str:
-    """The beginning of a text's first line, for messages."""
+    """The beginning of the first line of a text, for messages."""
     text = text.split("\n")[0]
     return text if len(text) <= most else text[:most] + "..."

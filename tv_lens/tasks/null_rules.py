@@ -1,4 +1,4 @@
-"""What a family may say of its own Null task: answers of the right form that no rule leads to."""
+"""The Null rule of a family that has one of its own: answers of the right form that follow from no input."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Protocol, runtime_checkable
 
 @runtime_checkable
 class NullRule(Protocol):
-    """The answer of a Null task to an input, by a seed.
+    """A function from an input and a seed to the answer of the Null task.
 
     Attributes:
-        description: what it answers, in a few words.
-        instruction: what stands before its prompts where the other tasks are told what to do.
+        description: what the answers are, in a few words.
+        instruction: what the Null task's prompts begin with where those of the other tasks begin with an instruction.
     """
 
     @property

@@ -16,21 +16,22 @@ from tv_lens.tasks.pos_grammar import grammar_sentences
 from tv_lens.tasks.templates import IO, Template
 
 CLASSES = ("noun", "adjective", "verb", "adverb", "preposition", "pronoun")
-# Treebank tags begin so: IN holds subordinators ("because") that the universal ADP leaves out, and VB auxiliaries.
+# Treebank tags are matched by their beginning; IN includes subordinators ("because"), which ADP does not, and VB
+# includes auxiliaries.
 TAGS = {
     "upos": {"noun": ("NOUN", "PROPN"), "adjective": ("ADJ",), "verb": ("VERB",), "adverb": ("ADV",),
              "preposition": ("ADP",), "pronoun": ("PRON",)},
     "xpos": {"noun": ("NN",), "adjective": ("JJ",), "verb": ("VB",), "adverb": ("RB",), "preposition": ("IN",),
              "pronoun": ("PRP",)},
 }  # fmt: skip
-WORDS = (5, 20)  # how many words a sentence of a file may have
-# A word with what is inside it: "well-known", "U.S", "n't"; commas, quotes and full stops stand outside.
+WORDS = (5, 20)  # the fewest and the most words of a sentence from a file
+# A word with the marks inside it: "well-known", "U.S", "n't"; commas, quotes and full stops are not part of it.
 _WORD = re.compile(r"\w+(?:['’.\-]\w+)*")
 
 
 @dataclass(frozen=True)
 class RandomWord:
-    """The Null task of sentences: a random word, which can be one that a task answers with."""
+    """The Null rule of sentences: a random word, which may be the answer of one of the tasks."""
 
     description: str = "a random word of the sentence"
     instruction: str = "Find a random word in the sentence.\n\n"
@@ -52,29 +53,29 @@ def pos_family(
     Args:
         source: a CoNLL-U file, plain or gzipped; "ptb" for NLTK's Penn Treebank sample; None for the sentences of the
             library's own grammar, in which no part of speech has a place of its own.
-        words: the fewest and the most words of a sentence from a file, punctuation counted.
-        tags: "upos" or "xpos" (Penn tags); what the source has if None.
+        words: the fewest and the most words of a sentence from a file, punctuation included.
+        tags: "upos" or "xpos" (Penn tags); those that the source has if None.
         template: the text around sentences and words.
         seed: how the sentences are split.
 
     Raises:
-        EmptySelection: too few sentences have all six; says how many have each.
+        EmptySelection: too few sentences have all six; the message says how many have each.
 
     Source:
         Han et al. 2025 (arXiv 2412.12276), section 4: sentences with all six tags; Null is a random word.
     """
     sentences, kind = _sentences(source, words, tags)
-    kept = {one.text: one for one in sentences if all(_first(one, kind, name) for name in CLASSES)}
-    if len(kept) < 5:
-        found = {name: sum(_first(one, kind, name) is not None for one in sentences) for name in CLASSES}
-        counts = ", ".join(f"{n} {name}" for name, n in found.items())
+    usable = {one.text: one for one in sentences if all(_first(one, kind, name) for name in CLASSES)}
+    if len(usable) < 5:
+        having = {name: sum(_first(one, kind, name) is not None for one in sentences) for name in CLASSES}
+        counts = ", ".join(f"{n} {name}" for name, n in having.items())
         raise EmptySelection(
             "Too few sentences have all six parts of speech.",
-            got=f"{len(kept)} of {len(sentences)} of {words[0]} to {words[1]} words; with one: {counts}",
+            got=f"{len(usable)} of {len(sentences)} of {words[0]} to {words[1]} words; with one: {counts}",
             allowed="5 or more",
             do=f"raise words=, or choose other tags (now {kind}: upos or xpos).",
         )
-    return tuple(_task(name, name, list(kept.values()), kind, source, template, seed) for name in CLASSES)
+    return tuple(_task(name, name, list(usable.values()), kind, source, template, seed) for name in CLASSES)
 
 
 def pos_task(
@@ -96,14 +97,14 @@ def pos_task(
     if word_class not in CLASSES:
         raise unknown("part of speech", word_class, CLASSES)
     sentences, kind = _sentences(source, WORDS, None)
-    kept = {one.text: one for one in sentences if _first(one, kind, word_class)}
-    if not kept:
+    usable = {one.text: one for one in sentences if _first(one, kind, word_class)}
+    if not usable:
         raise EmptySelection(
             f"No sentence has a word of the class {word_class!r}.",
             got=f"{len(sentences)} sentences",
             allowed=f"{kind} tags {', '.join(TAGS[kind][word_class])}",
         )
-    return _task(name, word_class, list(kept.values()), kind, source, template, seed)
+    return _task(name, word_class, list(usable.values()), kind, source, template, seed)
 
 
 def _sentences(
@@ -124,10 +125,10 @@ def _sentences(
     if source == "ptb":
         if tags == "upos":
             raise InvalidArgument("The Penn Treebank has its own tags.", got="tags='upos'", allowed="xpos")
-        found, kind = treebank_sample(), "xpos"
+        sentences, kind = treebank_sample(), "xpos"
     elif is_conllu(source):
-        found = read_conllu(source)
-        universal = any(tag != "_" for one in found for tag in one.upos)
+        sentences = read_conllu(source)
+        universal = any(tag != "_" for one in sentences for tag in one.upos)
         kind = tags or ("upos" if universal else "xpos")
     else:
         raise InvalidArgument(
@@ -135,7 +136,7 @@ def _sentences(
             got=repr(str(source)),
             allowed="a .conllu or .conllu.gz file, 'ptb', or None",
         )
-    return [one for one in found if least <= len(one.words) <= most], kind
+    return [one for one in sentences if least <= len(one.words) <= most], kind
 
 
 def _first(sentence: TaggedSentence, kind: str, word_class: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Sentences made from a grammar: every word's part of speech is known, and no part of speech has a place of its own.
+"""Sentences of a grammar: the part of speech of every word is known, and none has a typical place in the sentence.
 
 A pattern is a row of slots; each slot is filled with a word of its list. How many sentences each pattern makes is
 chosen so that the first noun stands at the first word as often as the first verb, at the second as often, and so on for
@@ -13,7 +13,7 @@ from importlib.resources import files
 from tv_lens.tasks.conllu_files import TaggedSentence
 from tv_lens.tasks.drawing import rng_of
 
-# What a word of each slot is; "the" and "this" are determiners.
+# The universal tag of the words of each slot.
 TAGS = {
     "person": "NOUN", "thing": "NOUN", "place": "NOUN", "adjective": "ADJ", "mood": "ADJ", "acted": "VERB",
     "handled": "VERB", "order": "VERB", "seemed": "VERB", "adverb": "ADV", "around": "ADP", "towards": "ADP",
@@ -24,31 +24,31 @@ TAGS = {
 @cache
 def slots() -> dict[str, tuple[str, ...]]:
     """The words of each slot."""
-    found: dict[str, list[str]] = {}
+    words: dict[str, list[str]] = {}
     for slot, word in _rows("words"):
-        found.setdefault(slot, []).append(word)
-    return {slot: tuple(words) for slot, words in found.items()}
+        words.setdefault(slot, []).append(word)
+    return {slot: tuple(fillers) for slot, fillers in words.items()}
 
 
 @cache
 def patterns() -> tuple[tuple[int, tuple[str, ...]], ...]:
-    """How many sentences each pattern makes, and its slots."""
+    """Each pattern: how many sentences it makes, and its slots."""
     return tuple((int(count), tuple(pattern.split())) for count, pattern in _rows("patterns"))
 
 
 @cache
 def grammar_sentences() -> tuple[TaggedSentence, ...]:
     """The sentences, the same in every process, no two alike."""
-    found: dict[str, TaggedSentence] = {}
+    sentences: dict[str, TaggedSentence] = {}
     for number, (count, pattern) in enumerate(patterns()):
         made = tried = 0
         while made < count:
             sentence = _filled(pattern, f"{number}|{tried}")
             tried += 1
-            if sentence.text not in found:
-                found[sentence.text] = sentence
+            if sentence.text not in sentences:
+                sentences[sentence.text] = sentence
                 made += 1
-    return tuple(found.values())
+    return tuple(sentences.values())
 
 
 def _filled(pattern: tuple[str, ...], key: str) -> TaggedSentence:

@@ -16,10 +16,10 @@ class Prompt:
         text: what the model reads.
         spans: the parts that tile `text`.
         input: the query.
-        output: the right answer, bare.
+        output: the right answer without its space.
         answer: the right answer as it would be appended to `text`, with its space.
-        foil: an answer to hold the right one against, as it would be appended; None if there is none.
-        spares: foils to fall back on, in order, where a tokenizer begins `foil` and `answer` with one token.
+        foil: a wrong answer to compare the right one with, as it would be appended; None if there is none.
+        spares: further foils, in order, for tokenizers by which `foil` and `answer` begin with the same token.
         demonstrations: the pairs shown before the query.
     """
 
@@ -40,9 +40,9 @@ class Prompt:
 
         Args:
             template: the text around inputs and answers.
-            demonstrations: what is shown, in order.
-            query: what is asked, and its answer.
-            foils: bare wrong answers, the best first.
+            demonstrations: the pairs that are shown, in order.
+            query: the input that is asked, and its answer.
+            foils: wrong answers without their space, the best first.
         """
         text, spans = template.render(demonstrations, query.input)
         wrong = tuple(template.answer_text(foil) for foil in foils)

@@ -21,7 +21,7 @@ class Prompts(Sequence[Prompt]):
         items: the prompts.
         task: the task's name.
         template: the text around inputs and answers, and the BOS policy.
-        recipe: what reproduces them (shots, seed, split, the task's fingerprint); JSON-able.
+        recipe: what reproduces them (shots, seed, split, the task's fingerprint), as JSON holds it.
     """
 
     items: tuple[Prompt, ...]
@@ -43,7 +43,7 @@ class Prompts(Sequence[Prompt]):
         bos: str = "model",
         task: str = "texts",
     ) -> Prompts:
-        """Prompts written by hand; the answers are appended as they stand, so they bring their own space.
+        """Prompts written by hand; the answers are appended as they are, so they begin with their own space.
 
         Args:
             texts: what the model reads, each ending where its answer begins.
@@ -65,7 +65,7 @@ class Prompts(Sequence[Prompt]):
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """What the model reads, prompt by prompt."""
+        """The text of each prompt."""
         return tuple(prompt.text for prompt in self.items)
 
     @property
@@ -75,12 +75,12 @@ class Prompts(Sequence[Prompt]):
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """The right answer of each prompt, bare."""
+        """The right answer of each prompt, without its space."""
         return tuple(prompt.output for prompt in self.items)
 
     @property
     def shots(self) -> int:
-        """The most demonstrations that any prompt shows."""
+        """The largest number of demonstrations in a prompt."""
         return max(len(prompt.demonstrations) for prompt in self.items)
 
     def select(self, rows: Sequence[int]) -> Prompts:
@@ -122,7 +122,7 @@ class Prompts(Sequence[Prompt]):
 
 @runtime_checkable
 class Redraw(Protocol):
-    """What remembers how a set of pairs was drawn, so that it can be drawn again from fewer words."""
+    """A record of how a set of pairs was drawn, which can draw it again from words of one token shape."""
 
     def uniform(self, model_or_tokenizer: Any) -> PromptPairs: ...
 
@@ -130,13 +130,13 @@ class Redraw(Protocol):
 @renamed_keywords(plan="drawn_by=")
 @dataclass(frozen=True)
 class PromptPairs:
-    """Clean prompts, each beside its corrupted twin; both ask for the same answer against the same foil.
+    """Clean prompts, each with its corrupted twin; both have the same query, answer and foil.
 
     Args:
         clean: prompts that show the task.
-        corrupted: the same prompts without what shows it.
+        corrupted: the same prompts, whose demonstrations do not show it.
         corrupt: the corruption's name.
-        drawn_by: what draws them again; None if they were written by hand.
+        drawn_by: draws them again; None if they were written by hand.
 
     Example:
         >>> pairs = PromptPairs.from_texts(["2 plus 2 is"], ["3 plus 4 is"], [" four"], foils=[" seven"])
@@ -164,13 +164,13 @@ class PromptPairs:
         bos: str = "model",
         task: str = "texts",
     ) -> PromptPairs:
-        """Pairs written by hand; answers and foils are appended as they stand, so they bring their own space.
+        """Pairs written by hand; answers and foils are appended as they are, so they begin with their own space.
 
         Args:
-            clean: texts that bring the answer about.
-            corrupted: their twins that do not.
+            clean: texts after which the model gives the answer.
+            corrupted: their twins, after which it does not.
             answers: the answer of each clean text.
-            foils: what the answer is held against, as a rule the answer of the corrupted text.
+            foils: what the answer is compared with, usually the answer to the corrupted text.
             bos: "model", "always" or "never": whether the beginning-of-sequence token is prepended.
             task: what results call them.
         """
@@ -185,7 +185,7 @@ class PromptPairs:
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """What reproduces the pairs; JSON-able."""
+        """What reproduces the pairs, as JSON holds it."""
         return {**self.clean.recipe, "corrupt": self.corrupt, "corrupted": self.corrupted.recipe}
 
     def select(self, rows: Sequence[int]) -> PromptPairs:
@@ -193,7 +193,7 @@ class PromptPairs:
         return replace(self, clean=self.clean.select(rows), corrupted=self.corrupted.select(rows))
 
     def tokenize(self, model_or_tokenizer: Any) -> TokenizedPairs:
-        """Both sides as tokens, with one set of answers; see `Prompts.tokenize` for what is refused."""
+        """Both sides as tokens, with one set of answers; see `Prompts.tokenize` for the errors."""
         return tokenize_pairs(self.clean, self.corrupted, model_or_tokenizer)
 
     def uniform(self, model_or_tokenizer: Any) -> PromptPairs:

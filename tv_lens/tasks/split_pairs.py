@@ -1,7 +1,7 @@
-"""Pairs under one rule, split once and for all: what `corruption.py` and `audit.py` need of a task.
+"""Pairs under one rule with their fixed split: what `corruption.py` and `audit.py` need of a task.
 
-`Task`, in `definition.py`, stands on these three and adds the template, `prompts`, `pairs` and `audit`, so that none of
-them imports the class that calls it.
+`Task`, in `definition.py`, builds on these three modules and adds the template, `prompts`, `pairs` and `audit`, so that
+none of them imports the class that calls it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class SplitPairs:
 
     Attributes:
         name: what results call them.
-        items: the pairs; no two have one input.
+        items: the pairs; no two have the same input.
         seed: the split.
     """
 
@@ -41,7 +41,7 @@ class SplitPairs:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Sixteen hex digits that change when a pair or the split changes, whatever the task is called."""
+        """Sixteen hex digits that change when a pair or the split changes, and not with the task's name."""
         lines = [f"seed={self.seed}", *sorted(f"{pair.input}\t{pair.output}" for pair in self.items)]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
@@ -51,11 +51,11 @@ class SplitPairs:
             return hashlib.sha256(f"split|{self.seed}|{pair.input}".encode()).digest()
 
         ranked = sorted(self.items, key=rank)
-        held = max(1, round(0.2 * len(ranked))) if len(ranked) >= 3 else 0
+        n_held_out = max(1, round(0.2 * len(ranked))) if len(ranked) >= 3 else 0
         return {
-            "train": tuple(ranked[: len(ranked) - 2 * held]),
-            "dev": tuple(ranked[len(ranked) - 2 * held : len(ranked) - held]),
-            "test": tuple(ranked[len(ranked) - held :]),
+            "train": tuple(ranked[: len(ranked) - 2 * n_held_out]),
+            "dev": tuple(ranked[len(ranked) - 2 * n_held_out : len(ranked) - n_held_out]),
+            "test": tuple(ranked[len(ranked) - n_held_out :]),
         }
 
     def split(self, which: str) -> tuple[Pair, ...]:

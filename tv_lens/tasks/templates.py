@@ -1,4 +1,4 @@
-"""How demonstrations and a query become one text, with every character accounted for by a span."""
+"""How demonstrations and a query become one text, every character of which belongs to a span."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Span:
-    """A stretch of a prompt's characters and the part it plays.
+    """A stretch of a prompt's characters and its kind.
 
     Args:
         kind: "x", "separator" and "y" belong to a demonstration, "query_x" and "query_separator" to the
@@ -59,10 +59,10 @@ class Template:
 
     Args:
         name: what results call it.
-        demo: an input in its surroundings; holds `{x}` once. What follows `{x}` is the separator.
-        answer: an answer in its surroundings; holds `{y}` once.
-        between: what parts a demonstration from what follows.
-        prefix: an instruction, or nothing, before everything.
+        demo: the text around an input; it has `{x}` once. What follows `{x}` is the separator.
+        answer: the text around an answer; it has `{y}` once.
+        between: what separates a demonstration from what follows.
+        prefix: an instruction at the beginning of the prompt, or nothing.
         bos: whether the beginning-of-sequence token is prepended: "always", "never", or as the "model"'s own
             tokenizer does.
 
@@ -92,7 +92,7 @@ class Template:
             raise unknown("BOS policy", self.bos, ("model", "always", "never"))
 
     def answer_text(self, output: str) -> str:
-        """The answer as it would stand after the prompt, with its space."""
+        """The answer as it would be appended to the prompt, with its space."""
         return self.answer.replace("{y}", output)
 
     def render(self, demonstrations: Sequence[Pair], query: str) -> tuple[str, tuple[Span, ...]]:
@@ -118,5 +118,5 @@ class Template:
 QA = Template("qa", demo="Q: {x}\nA:", answer=" {y}", between="\n\n")
 ARROW = Template("arrow", demo="{x}→", answer="{y}", between="\n")
 IO = Template("io", demo="Input: {x}\nOutput:", answer=" {y}", between="\n\n")
-# A text that is already whole: the query is all of it, the answer is appended as it stands.
+# For whole texts: the query is the text, and the answer is appended as it is.
 VERBATIM = Template("verbatim", demo="{x}", answer="{y}", between="")

@@ -1,6 +1,6 @@
 """Prompts as a tokenizer sees them: ids, the ids of their answers, and each span in tokens.
 
-What is tokenized is any `PromptSet`, so that `Prompts.tokenize` can stand on this module.
+Everything here takes a `PromptSet`, a protocol, because `Prompts` calls this module and cannot be imported here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SHORT = {"separator": "sep", "between": "gap", "query_x": "query", "query_separ
 
 @runtime_checkable
 class PromptSet(Collection[Prompt], Protocol):
-    """Prompts of one task under one template, as far as their tokens are concerned; `Prompts` is one."""
+    """What tokenizing needs of the prompts of one task under one template; `Prompts` is such a set."""
 
     @property
     def items(self) -> tuple[Prompt, ...]: ...
@@ -58,15 +58,15 @@ class TokenSpan(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class TokenizedPrompts:
-    """Prompts as tokens, with what it takes to score them.
+    """Prompts as tokens, with what is needed to score them.
 
     Args:
-        prompts: the prompts, each with the foil that is really used.
+        prompts: the prompts, each with the foil that is used with this tokenizer.
         tokens: the ids that the model reads.
-        answers: first tokens of right answers, and of foils where there are any.
+        answers: the first token of each right answer, and of each foil where there are any.
         answer_ids: every token of each right answer.
         foil_ids: every token of each foil, or None.
-        token_spans: the spans of each prompt in tokens; a span that got no token of its own is absent.
+        token_spans: the spans of each prompt in tokens; a span without a token of its own is absent.
         pieces: the text of each token that occurs.
     """
 
@@ -107,7 +107,7 @@ class TokenizedPrompts:
         """
         if end not in ("first", "last"):
             raise unknown("end of a span", end, ("first", "last"))
-        found = []
+        positions = []
         for row, spans in enumerate(self.token_spans):
             match = next((span for span in spans if span.kind == kind and span.demo == demo), None)
             if match is None:
@@ -118,8 +118,8 @@ class TokenizedPrompts:
                     allowed=", ".join(span.label for span in spans),
                     do="choose a span that every prompt has; demonstrations count from 0",
                 )
-            found.append(match.start if end == "first" else match.end - 1)
-        return torch.tensor(found)
+            positions.append(match.start if end == "first" else match.end - 1)
+        return torch.tensor(positions)
 
     def select(self, rows: Sequence[int]) -> TokenizedPrompts:
         """The prompts of these rows, in this order."""
@@ -148,7 +148,7 @@ class TokenizedPairs:
 
     @property
     def answers(self) -> Answers:
-        """The clean answers and the foils they are held against."""
+        """The answers of the clean prompts and the foils that they are compared with."""
         return self.clean.answers
 
     def __len__(self) -> int:
@@ -165,10 +165,10 @@ class TokenizedPairs:
         return self.is_aligned and self.clean.is_uniform
 
     def check_aligned(self) -> None:
-        """Nothing, where clean and corrupted line up token by token.
+        """Raises an error unless clean and corrupted prompts line up token by token.
 
         Raises:
-            MisalignedPrompts: they do not; names the first pair and the first span that differ.
+            MisalignedPrompts: they do not; the message names the first pair and the first span that differ.
         """
         for row, (clean, corrupted) in enumerate(zip(self.clean.token_spans, self.corrupted.token_spans)):
             if clean == corrupted:
@@ -198,7 +198,7 @@ class TokenizedPairs:
 
 
 def tokenize_prompts(prompts: PromptSet, model_or_tokenizer: Any) -> TokenizedPrompts:
-    """The prompts as tokens; `Prompts.tokenize` is the way in."""
+    """The prompts as tokens; see `Prompts.tokenize`."""
     tokenizer = tokenizer_of(model_or_tokenizer)
     bos = bos_ids(tokenizer, prompts.template.bos)
     ids, offsets = encode(tokenizer, prompts.texts)
@@ -227,16 +227,16 @@ def tokenize_prompts(prompts: PromptSet, model_or_tokenizer: Any) -> TokenizedPr
 
 def _answers(tokenizer: Any, answer_ids: Sequence[Ids], foil_ids: Sequence[Ids] | None) -> Answers:
     first = [row[0] for row in answer_ids]
-    if hasattr(tokenizer, "numbers"):  # of a model whose one logit is a number: answers are what tokens say
+    if hasattr(tokenizer, "numbers"):  # of a model whose one logit is a number: a token stands for a number
         return Answers(torch.zeros(len(first), dtype=torch.long), number=tokenizer.numbers(first))
     return Answers(torch.tensor(first), None if foil_ids is None else torch.tensor([row[0] for row in foil_ids]))
 
 
 def tokenize_pairs(clean: PromptSet, corrupted: PromptSet, model_or_tokenizer: Any) -> TokenizedPairs:
-    """Both sides as tokens; `PromptPairs.tokenize` is the way in."""
+    """Both sides as tokens; see `PromptPairs.tokenize`."""
     tokenizer = tokenizer_of(model_or_tokenizer)
     tokenized = tokenize_prompts(clean, tokenizer)
-    # A foil replaced on the clean side is replaced on the corrupted side too: one question, one scale.
+    # A foil replaced on the clean side is replaced on the corrupted side too: both sides are scored alike.
     items = [replace(twin, foil=prompt.foil, spares=()) for twin, prompt in zip(corrupted, tokenized.prompts)]
     return TokenizedPairs(tokenized, tokenize_prompts(corrupted.with_items(items), tokenizer))
 
@@ -244,7 +244,7 @@ def tokenize_pairs(clean: PromptSet, corrupted: PromptSet, model_or_tokenizer: A
 def _choose_foils(
     tokenizer: Any, prompts: PromptSet, ids: Sequence[Ids], answer_ids: Sequence[Ids]
 ) -> tuple[PromptSet, list[Ids] | None]:
-    """Per prompt the first foil whose first token is not the answer's."""
+    """The first foil of each prompt whose first token is not that of the answer."""
     without = [row for row, prompt in enumerate(prompts) if prompt.foil is None]
     if len(without) == len(prompts):
         return prompts, None
@@ -258,16 +258,16 @@ def _choose_foils(
     waiting, turn = list(range(len(items))), 0
     while waiting:
         tried = [(prompts.items[row].foil, *prompts.items[row].spares)[turn] for row in waiting]
-        found = continuations(tokenizer, [items[r].text for r in waiting], [ids[r] for r in waiting], tried)
-        left = []
-        for row, foil, tokens in zip(waiting, tried, found):
+        tokenized = continuations(tokenizer, [items[r].text for r in waiting], [ids[r] for r in waiting], tried)
+        unsettled = []
+        for row, foil, tokens in zip(waiting, tried, tokenized):
             if tokens[0] != answer_ids[row][0]:
                 chosen[row], items[row] = tokens, replace(items[row], foil=foil, spares=())
             elif turn < len(prompts.items[row].spares):
-                left.append(row)
+                unsettled.append(row)
             else:
                 _refuse_foil(tokenizer, row, prompts.items[row], tokens[0])
-        waiting, turn = left, turn + 1
+        waiting, turn = unsettled, turn + 1
     return prompts.with_items(items), chosen
 
 
@@ -284,7 +284,7 @@ def _refuse_foil(tokenizer: Any, row: int, prompt: Prompt, token: int) -> None:
 
 
 def _token_spans(prompt: Prompt, offsets: Sequence[tuple[int, int]], shift: int) -> tuple[TokenSpan, ...]:
-    """Each token belongs to the span of its last character: " go" is the word, not the space before it."""
+    """The spans in tokens. A token belongs to the span of its last character: " go" to the word, not to the space."""
     starts = [span.start for span in prompt.spans]
     owners = [bisect_right(starts, max(end - 1, 0)) - 1 for _, end in offsets]
     spans = [TokenSpan("bos", None, 0, shift)] if shift else []

@@ -1,4 +1,4 @@
-"""What is asked of a tokenizer, and what is refused when it cannot answer."""
+"""Texts to tokens: the few calls of a tokenizer that the library makes, and the errors where it cannot serve."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Ids = list[int]
 
 
 def tokenizer_of(model_or_tokenizer: Any) -> Any:
-    """The tokenizer of a model, or the tokenizer itself; it must know which characters a token covers."""
+    """The tokenizer of a model, or the tokenizer itself; refused if it cannot say which characters a token covers."""
     tokenizer = getattr(model_or_tokenizer, "tokenizer", model_or_tokenizer)
     if tokenizer is None:
         raise PromptError(
@@ -67,7 +67,7 @@ def bos_ids(tokenizer: Any, policy: str) -> Ids:
 
 
 def pad_id(tokenizer: Any) -> int:
-    """An id to write where there is no token."""
+    """The id that padding is written with."""
     return next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
 
 

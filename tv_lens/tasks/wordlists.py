@@ -11,8 +11,8 @@ from tv_lens.tasks.files import PairFile, parse_pairs, read_column
 @cache
 def _texts() -> dict[str, str]:
     folder = files("tv_lens.tasks") / "data"
-    found = {item.name: item for item in folder.iterdir() if item.name.endswith(".tsv")}
-    return {name.removesuffix(".tsv"): found[name].read_text(encoding="utf-8") for name in sorted(found)}
+    by_name = {item.name: item for item in folder.iterdir() if item.name.endswith(".tsv")}
+    return {name.removesuffix(".tsv"): by_name[name].read_text(encoding="utf-8") for name in sorted(by_name)}
 
 
 def _is_pairs(text: str) -> bool:

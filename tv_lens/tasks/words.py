@@ -1,4 +1,4 @@
-"""The built-in word tasks: the lists that come with the library, and what code derives from them."""
+"""Every task by its name or file: the lists that come with the library, what is derived from them, and Null."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tv_lens.tasks.wordlists import common_words, pair_list, pair_lists, words_o
 TaskLike = Task | str | os.PathLike[str]
 SOURCE = "tv_lens"
 
-# derived name -> (the list that is read backwards, what the task is)
+# name of the inverse task -> (the list that it inverts, its description)
 _REVERSED = {
     "past-present": ("present-past", "past tense -> verb, present-past read backwards"),
     "plural-singular": ("singular-plural", "plural -> noun, singular-plural read backwards"),
@@ -41,7 +41,7 @@ _FAMILIES = {
     "letters": ("capitalize", "uppercase", "first-letter", "last-letter"),
     "lists": ("first-of-three", "second-of-three", "last-of-three"),
 }
-# Families with a Null task of their own, and what makes them.
+# Families with a Null task of their own: the function that makes each, and its template.
 _MADE: dict[str, tuple[Callable[..., tuple[Task, ...]], Template]] = {
     "pos": (pos_family, IO),
     "bitwise": (bitwise_family, ARROW),
@@ -73,11 +73,11 @@ def task(
 
     Args:
         name_or_path: one of `names()`, or a path: it has a separator, or ends in .json, .jsonl, .csv, .tsv, .conllu or
-            .conllu.gz. Of tagged sentences the task is the first noun; `ewt.conllu#verb` is the first verb.
+            .conllu.gz. A file of tagged sentences asks for the first noun; `ewt.conllu#verb` asks for the first verb.
         template: the text around inputs and answers; None: `QA`, `IO` for sentences, `ARROW` for binary numbers.
         seed: how the pairs are split into train, dev and test.
-        name: what results call it; otherwise the built-in name, or the file's name without its ending.
-        conflicts: for files that give one input two answers: "error", or "drop" to leave such inputs out.
+        name: what results call it; the built-in name, or the file's name without its ending, if None.
+        conflicts: what to do where a file gives one input two answers: "error", or "drop" to leave such inputs out.
 
     Raises:
         UnknownName: there is no such task; names the nearest ones.
@@ -96,13 +96,13 @@ def task(
         return pos_task(name or f"{stem}-first-{word_class}", word_class, path, template=template or IO, seed=seed)
     if is_path(name_or_path):
         path = Path(name_or_path)
-        found = read_pairs(path, conflicts)
+        file = read_pairs(path, conflicts)
         return Task(
             name or path.stem,
-            found.pairs,
+            file.pairs,
             template=template or QA,
-            description=found.description,
-            source=found.source or path.name,
+            description=file.description,
+            source=file.source or path.name,
             seed=seed,
         )
     known = str(name_or_path).strip().lower().replace("_", "-").replace(" ", "-")
@@ -116,19 +116,24 @@ def task(
     return Task(name or known, pairs, template=template or QA, description=description, source=SOURCE, seed=seed)
 
 
+def as_task(task_like: TaskLike) -> Task:
+    """The task itself, or what `task` returns for a name or a path."""
+    return task_like if isinstance(task_like, Task) else task(task_like)
+
+
 def family(
     name: str | Iterable[TaskLike], *, template: Template | None = None, seed: int | None = None, **options: Any
 ) -> tuple[Task, ...]:
-    """Tasks that answer the same inputs differently, cut down to the inputs that they share.
+    """Tasks that answer the same inputs differently, restricted to the inputs that they share.
 
-    Only the demonstrations' answers tell such tasks apart, so a probe cannot name the task by its inputs.
+    Only the answers of the demonstrations distinguish such tasks, so a probe cannot name the task by its inputs.
 
     Args:
-        name: one of `families()`, such as "pos", "bitwise" or "verbs"; or tasks of your own, their names or files.
+        name: one of `families()`, such as "pos", "bitwise" or "verbs"; or several tasks, their names or files.
         template: the text around inputs and answers; the tasks' own if None.
-        seed: how the pairs are split; 0, or for tasks of your own theirs, if None.
-        options: of "pos": `source=` (a CoNLL-U file, "ptb"), `words=`, `tags=`; of "bitwise": `width=`, `style=`, `n=`.
-            See `tv_lens.tasks.pos.pos_family` and `tv_lens.tasks.bitwise.bitwise_family`.
+        seed: how the pairs are split; if None, 0 for built-in families, and their own for the tasks that are passed.
+        options: for "pos", `source=` (a CoNLL-U file, "ptb"), `words=` and `tags=`; for "bitwise", `width=`, `style=`
+            and `n=`. See `tv_lens.tasks.pos.pos_family` and `tv_lens.tasks.bitwise.bitwise_family`.
 
     Raises:
         UnknownName: there is no such family.
@@ -148,8 +153,7 @@ def family(
             "Only the families pos and bitwise have options.", got=", ".join(options), allowed="template=, seed="
         )
     if not isinstance(name, str):
-        given = [one if isinstance(one, Task) else task(one) for one in name]
-        members = [_with(one, template, seed) for one in given]
+        members = [_with(as_task(one), template, seed) for one in name]
     elif name in _FAMILIES:
         members = [task(member, template=template, seed=seed or 0) for member in _FAMILIES[name]]
     else:
@@ -162,7 +166,7 @@ def _with(one: Task, template: Template | None, seed: int | None) -> Task:
 
 
 def _shared(members: Sequence[Task]) -> tuple[Task, ...]:
-    """The tasks over the inputs that all of them have."""
+    """The tasks, each restricted to the inputs that all of them have."""
     if len(members) < 2 or len({one.name for one in members}) < len(members):
         raise InvalidArgument(
             "A family has two tasks or more, each with a name of its own.",
@@ -182,8 +186,8 @@ def _shared(members: Sequence[Task]) -> tuple[Task, ...]:
 def null(tasks: TaskLike | Sequence[TaskLike], seed: int = 0, name: str = "null") -> Task:
     """The task without a rule: the same inputs, each with an answer drawn at random from the tasks' answers.
 
-    No input keeps an answer that one of the tasks gives to it, nor is it its own answer. The families "pos" and
-    "bitwise" have Null tasks of their own: a random word of the sentence, and random bits.
+    No input gets itself or an answer that one of the tasks gives to it. The families "pos" and "bitwise" have Null
+    tasks of their own: a random word of the sentence, and random bits.
 
     Args:
         tasks: one task or several.
@@ -191,7 +195,7 @@ def null(tasks: TaskLike | Sequence[TaskLike], seed: int = 0, name: str = "null"
         name: what results call it.
 
     Raises:
-        InvalidArgument: what it drew is one of the tasks.
+        InvalidArgument: the answers that were drawn are those of one of the tasks.
 
     Example:
         >>> nothing = null("country-capital")
@@ -199,7 +203,7 @@ def null(tasks: TaskLike | Sequence[TaskLike], seed: int = 0, name: str = "null"
         False
     """
     several = [tasks] if isinstance(tasks, (Task, str, os.PathLike)) else list(tasks)
-    several = [one if isinstance(one, Task) else task(one) for one in several]
+    several = [as_task(one) for one in several]
     if not several:
         raise EmptySelection("The Null task needs a task whose inputs it takes.", got="0 tasks")
     right: dict[str, set[str]] = {}
@@ -208,28 +212,29 @@ def null(tasks: TaskLike | Sequence[TaskLike], seed: int = 0, name: str = "null"
             right.setdefault(pair.input, {pair.input}).add(pair.output)
     rule = several[0].null_rule if len({one.null_rule for one in several}) == 1 else None
     if rule is None:
-        answers = [pair.output for one in several for pair in one]  # with repeats: frequent answers stay frequent
-        pairs = [(source, _wrong(source, answers, taken, seed)) for source, taken in right.items()]
+        # With repeats, so that frequent answers stay frequent.
+        answers = [pair.output for one in several for pair in one]
+        pairs = [(source, _wrong(source, answers, right_answers, seed)) for source, right_answers in right.items()]
     else:
         pairs = [(source, rule(source, seed)) for source in right]
     titles = ", ".join(one.name for one in several)
-    said = "answers drawn at random from theirs" if rule is None else rule.description
-    found = Task(
+    answers_are = "answers drawn at random from theirs" if rule is None else rule.description
+    nothing = Task(
         name,
         pairs,
         template=_null_template(several, rule),
-        description=f"no rule: inputs of {titles}, {said}",
+        description=f"no rule: inputs of {titles}, {answers_are}",
         source=several[0].source,
         seed=several[0].seed,
         instruction="" if rule is None else rule.instruction,
         null_rule=rule,
     )
-    check_null(several, found)
-    return found
+    check_null(several, nothing)
+    return nothing
 
 
 def check_null(tasks: Iterable[Task], nothing: Task) -> None:
-    """Raises `InvalidArgument` where a Null task is one of the tasks it stands beside."""
+    """Raises `InvalidArgument` where a Null task answers as one of these tasks does."""
     for one in tasks:
         shared = [source for source in nothing.lookup if source in one.lookup]
         if shared and all(nothing.lookup[source] == one.lookup[source] for source in shared):
@@ -242,17 +247,17 @@ def check_null(tasks: Iterable[Task], nothing: Task) -> None:
 
 
 def _null_template(tasks: Sequence[Task], rule: NullRule | None) -> Template:
-    """The tasks' template; where they say what is to be done, it says so for Null, or says nothing."""
+    """The tasks' template; where it begins with an instruction, with that of the Null rule, or with none, instead."""
     first = tasks[0]
-    before = first.template.prefix
-    if not first.instruction or not before.startswith(first.instruction):
+    prefix = first.template.prefix
+    if not first.instruction or not prefix.startswith(first.instruction):
         return first.template
     instruction = "" if rule is None else rule.instruction
-    return replace(first.template, prefix=instruction + before.removeprefix(first.instruction))
+    return replace(first.template, prefix=instruction + prefix.removeprefix(first.instruction))
 
 
 def is_path(name_or_path: str | os.PathLike[str]) -> bool:
-    """Whether a task is asked for by its file rather than by its name."""
+    """Whether this is the path of a file rather than the name of a built-in task."""
     if not isinstance(name_or_path, str):
         return True
     separated = any(mark in name_or_path for mark in (os.sep, os.altsep, "/") if mark)
@@ -260,8 +265,8 @@ def is_path(name_or_path: str | os.PathLike[str]) -> bool:
     return separated or is_conllu(name_or_path) or path.suffix.lower() in SUFFIXES or path.is_file()
 
 
-def _wrong(source: str, answers: Sequence[str], taken: set[str], seed: int) -> str:
-    free = [answer for answer in answers if answer not in taken]
+def _wrong(source: str, answers: Sequence[str], right: set[str], seed: int) -> str:
+    free = [answer for answer in answers if answer not in right]
     if not free:
         raise EmptySelection(
             "The Null task needs more answers to draw from.",
@@ -276,13 +281,13 @@ def _builtin(name: str) -> tuple[tuple[tuple[str, str], ...], str]:
     """The pairs and the description of a built-in task."""
     if name in _REVERSED:
         forward, description = _REVERSED[name]
-        back = Task(forward, pair_list(forward).pairs).reversed(name)
-        return tuple((pair.input, pair.output) for pair in back), description
+        inverse = Task(forward, pair_list(forward).pairs).reversed(name)
+        return tuple((pair.input, pair.output) for pair in inverse), description
     if name in _DERIVED:
         build, description = _DERIVED[name]
         return tuple(build()), description
-    found = pair_list(name)
-    return tuple((pair.input, pair.output) for pair in found.pairs), found.description
+    listed = pair_list(name)
+    return tuple((pair.input, pair.output) for pair in listed.pairs), listed.description
 
 
 def _of_words(rule: Callable[[str], str]) -> Callable[[], Iterable[tuple[str, str]]]:
@@ -299,7 +304,7 @@ def _along_alphabet(step: int) -> Callable[[], Iterable[tuple[str, str]]]:
 
 
 def _of_three(place: int, n: int = 300) -> Callable[[], Iterable[tuple[str, str]]]:
-    """Lists of three common words, the same for every place: only the answers tell the tasks apart."""
+    """Lists of three common words, the same for every place: only the answers distinguish the tasks."""
 
     def build() -> Iterable[tuple[str, str]]:
         lists = [take(common_words(), 3, rng_of("of-three", i)) for i in range(n)]
