@@ -13,7 +13,7 @@ import time
 import torch
 
 import tv_lens as tv
-from tv_lens.task_vectors.decodability import CONTROLS
+from tv_lens.task_vectors.decodability_result import CONTROLS
 
 
 def main() -> None:

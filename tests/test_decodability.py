@@ -11,7 +11,8 @@ from tv_lens.errors import EmptySelection, InvalidArgument, PositionError, SiteE
 from tv_lens.results.sweep import Sweep
 from tv_lens.site import Site
 from tv_lens.task_vectors import activation_table
-from tv_lens.task_vectors.decodability import CONTROLS, decodability
+from tv_lens.task_vectors.decodability import decodability
+from tv_lens.task_vectors.decodability_result import CONTROLS
 from tv_lens.task_vectors.neighbours import leave_one_out
 from tv_lens.task_vectors.representations import bag, classes_of, draw, read, sites_of
 from tv_lens.tasks import Task, family
@@ -179,7 +180,9 @@ def test_equal_prompts_run_once_and_are_one_point(model, monkeypatch):
         ran.extend(batch.rows())
         return forward(batch, *args, **kwargs)
 
-    monkeypatch.setattr(activation_table, "packs", lambda model: False)  # packs run even less: test_packing.py
+    monkeypatch.setattr(
+        activation_table, "packing_is_exact", lambda model: False
+    )  # packs run even less: test_packing.py
     monkeypatch.setattr(model, "forward", counting)
     counted = []
     site = Site("resid_post", 2)
@@ -288,7 +291,7 @@ def test_bad_arguments_before_anything_runs(model, monkeypatch):
         decodability(model, two, n=10)
     assert str(error.value) == (
         "A task's own points must be able to fill the neighbourhood.\n"
-        "  got:     k=10, n=10 prompts a task\n"
+        "  got:     k=10, n=10 prompts per task\n"
         "  allowed: k from 1 to n - 1\n"
         "  do:      draw more prompts, or let fewer neighbours vote"
     )

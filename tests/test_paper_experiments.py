@@ -22,7 +22,7 @@ from tv_lens.experiments.language_models.performance import accuracies
 from tv_lens.experiments.language_models.prediction import Prediction, _without, encoding_against_accuracy
 from tv_lens.experiments.language_models.steering import CONDITIONS, steer, steered_exact_match
 from tv_lens.results.sweep import Sweep
-from tv_lens.task_vectors.decodability import CONTROLS, Decodability
+from tv_lens.task_vectors.decodability_result import CONTROLS, Decodability
 from tv_lens.tasks import family, task
 
 

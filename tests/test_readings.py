@@ -62,14 +62,14 @@ def test_files_hold_what_memory_holds(model, several, tmp_path):
         assert torch.equal(plain[site], stored[site])
         assert np.load(tmp_path / "held" / f"{site}.npy").nbytes == plain[site].nbytes  # every point is another prompt
     assert {path.name for path in (tmp_path / "held").iterdir()} >= {"readings.json", "done.npy", "z[1].npy"}
-    assert repr(stored) == "Readings(4 sites, 18 points)" and len(stored) == 4
+    assert repr(stored) == "ActivationTable(4 sites, 18 points)" and len(stored) == 4
     with pytest.raises(tv.TVLensError, match="site that was read"):
         stored["resid_pre[0]"]
 
 
 def test_a_killed_reading_goes_on_where_it_was(model, several, tmp_path, monkeypatch):
     monkeypatch.setattr(activation_table, "_FLUSH", 0.0)
-    monkeypatch.setattr(activation_table, "packs", lambda model: False)
+    monkeypatch.setattr(activation_table, "packing_is_exact", lambda model: False)
     monkeypatch.setattr(activation_table, "tokens_at_once", lambda device: 16)
     whole, folder = read(model, several[4], SITES), tmp_path / "held"
     ran, forward = [], model.forward
@@ -119,7 +119,7 @@ def test_decodability_from_files_is_decodability(model, tmp_path):
 def test_a_run_killed_between_shot_counts_goes_on_in_its_run_and_its_files(model, tmp_path, monkeypatch):
     tasks, options = tiny_characters.telling(3), dict(shots=(0, 2), n=12, k=3, progress=False)
     folders = dict(folder=tmp_path / "run", store=tmp_path / "held")
-    votes, calls = decodability._votes, []
+    votes, calls = decodability.votes_of, []
 
     def killed(*arguments, **named):
         calls.append(arguments)
@@ -127,7 +127,7 @@ def test_a_run_killed_between_shot_counts_goes_on_in_its_run_and_its_files(model
             raise KeyboardInterrupt
         return votes(*arguments, **named)
 
-    monkeypatch.setattr(decodability, "_votes", killed)
+    monkeypatch.setattr(decodability, "votes_of", killed)
     with pytest.raises(KeyboardInterrupt):
         tv.decodability(model, tasks, **folders, **options)
     ran = counting(model, monkeypatch)

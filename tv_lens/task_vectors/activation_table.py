@@ -1,7 +1,8 @@
-"""What chosen sites hold at the last token of many prompts: each prompt run once, what prompts share run once.
+"""Activation tables: what chosen sites hold at the last token of many prompts, one table per site.
 
-Numbers go to a table a site as the passes end. In memory or, for models whose layers do not fit beside one another, in
-files of a folder: a killed reading goes on there, and what comes after looks at one layer at a time.
+Every different prompt is run once, and tokens that prompts have in common are run once. The tables are filled as the
+passes end, in memory or, for models whose layers do not fit in memory together, in the files of a folder. A killed
+process continues there, and what uses the table then has one layer in memory at a time.
 """
 
 from __future__ import annotations
@@ -29,16 +30,16 @@ from tv_lens.storage.atomic import atomic_write, flush, plain_errors
 from tv_lens.storage.configuration import differences, digest, model_described
 
 MANIFEST, DONE = "readings.json", "done.npy"
-_FLUSH = 10.0  # seconds between two moments at which what is on the disk is sure
-_STEPS = 50  # how often progress moves in one reading, where prompts are many
+_FLUSH = 10.0  # seconds between two flushes, each of which marks rows as safe on the disk
+_STEPS = 50  # about how often the progress bar moves while a large table is filled
 
 
-class Readings(Mapping[Site, Tensor]):
-    """Points by site: `point d` on the host in float32; from files, one site's are in memory while they are used.
+class ActivationTable(Mapping[Site, Tensor]):
+    """What each site holds at each point: `point d` on the host in float32, loaded site by site where it is in files.
 
     Args:
-        tables: what each site holds on each prompt that was run, or the file that holds it.
-        owners: the prompt that each point is.
+        tables: by site, one row per prompt that was run; or the file that holds them.
+        owners: the row of each point.
     """
 
     def __init__(self, tables: Mapping[Site, np.ndarray | Path], owners: Int[Tensor, " point"]):
@@ -48,8 +49,9 @@ class Readings(Mapping[Site, Tensor]):
         site = Site.parse(site)
         if site not in self._tables:
             raise unknown("site that was read", str(site), self._tables)
-        held = self._tables[site]
-        table = np.load(held, mmap_mode="r") if isinstance(held, Path) else held
+        table = self._tables[site]
+        if isinstance(table, Path):
+            table = np.load(table, mmap_mode="r")
         return torch.from_numpy(table[self._owners.numpy()])
 
     def __iter__(self) -> Iterator[Site]:
@@ -58,12 +60,12 @@ class Readings(Mapping[Site, Tensor]):
     def __len__(self) -> int:
         return len(self._tables)
 
-    def of(self, points: Int[Tensor, " chosen"]) -> Readings:
-        """The same of some of the points."""
-        return Readings(self._tables, self._owners[points])
+    def of(self, points: Int[Tensor, " chosen"]) -> ActivationTable:
+        """The same table for some of the points."""
+        return ActivationTable(self._tables, self._owners[points])
 
     def __repr__(self) -> str:
-        return f"Readings({len(self)} sites, {len(self._owners)} points)"
+        return f"ActivationTable({len(self)} sites, {len(self._owners)} points)"
 
 
 def read_rows(
@@ -73,22 +75,22 @@ def read_rows(
     *,
     advance: Callable[[int], object] = lambda steps: None,
     store: str | os.PathLike[str] | None = None,
-) -> Readings:
-    """What each site holds at the last token of every row, heads laid side by side.
+) -> ActivationTable:
+    """What each site holds at the last token of every row, with the heads of a site concatenated.
 
-    Rows that begin alike share a pass, and their common tokens are run once; others run in batches of like length.
-    Equal rows run once, so that they are one point exactly (rounding differs from batch to batch, and near enough
-    neighbours would tell batches apart).
+    Rows that begin alike share a pass, in which their common tokens are run once; other rows run in batches of similar
+    length. Equal rows are run once and so give exactly the same point: rounding differs from batch to batch, and
+    nearest neighbours could otherwise depend on the batch.
 
     Args:
-        model: to be read.
-        rows: the tokens of every point; one that is cut off at another place is another row.
-        sites: what is read, each in a layer.
-        advance: told how many tokens have been run; over all of them, each different row's.
-        store: a folder that keeps the numbers, one file a site, as they come; named again, a reading goes on there.
+        model: the model that is run.
+        rows: the tokens of every point; a row that ends earlier or later than another is a different row.
+        sites: the sites to record, each in a layer.
+        advance: called with the number of tokens of the rows that a pass has finished; each different row counts once.
+        store: a folder that keeps the table, one file per site; if it is given again, the work continues there.
 
     Raises:
-        RunMismatch: the folder holds another reading.
+        RunMismatch: the folder holds another table.
     """
     places: dict[tuple[int, ...], int] = {}
     owners = torch.tensor([places.setdefault(tuple(row), len(places)) for row in rows])
@@ -97,7 +99,7 @@ def read_rows(
     tables: _Tables = (
         _Tables(len(unique), sizes)
         if store is None
-        else _Files(
+        else _TablesInFiles(
             Path(store),
             len(unique),
             sizes,
@@ -105,39 +107,41 @@ def read_rows(
         )
     )
     advance(sum(len(unique[i]) for i in np.flatnonzero(tables.done)))
-    for rows_of, found in _passes(model, unique, sites, np.flatnonzero(~tables.done).tolist()):
-        tables.put(rows_of, found)
-        advance(sum(len(unique[i]) for i in rows_of))
+    for indices, values in _passes(model, unique, sites, np.flatnonzero(~tables.done).tolist()):
+        tables.put(indices, values)
+        advance(sum(len(unique[i]) for i in indices))
     tables.close()
-    return Readings(tables.tables, owners)
+    return ActivationTable(tables.tables, owners)
 
 
 def _passes(
     model: HookedModel, rows: Sequence[tuple[int, ...]], sites: Sequence[Site], missing: Sequence[int]
 ) -> Iterator[tuple[list[int], dict[Site, Tensor]]]:
-    """Which rows were run, and what each site holds at their last tokens, pass after pass."""
-    asked = [rows[i] for i in missing]
-    together, alone = _planned(model, asked, len(sites))
+    """The rows of each pass, and what each site holds at their last tokens."""
+    waiting = [rows[i] for i in missing]
+    together, alone = _planned(model, waiting, len(sites))
     for pack in sorted(together, key=len):
         try:
-            yield [missing[i] for i in pack.rows], read_pack(model, pack, sites, who="readings")
+            yield [missing[i] for i in pack.rows], read_pack(model, pack, sites, who="activation table")
         except OutOfMemory:
             alone += pack.rows
-    mixed = np.random.default_rng(0).permutation(len(alone))  # a batch holds prompts of all classes
-    order = sorted((alone[i] for i in mixed.tolist()), key=lambda i: len(asked[i]))
+    mixed = np.random.default_rng(0).permutation(len(alone))  # so that a batch has prompts of all classes
+    order = sorted((alone[i] for i in mixed.tolist()), key=lambda i: len(waiting[i]))
     most, steps = tokens_at_once(model.device), max(16, -(-len(order) // _STEPS))
     while order:
-        # Rows come shortest first: the last of a batch is its widest.
-        size = next((n for n in range(min(steps, len(order)), 1, -1) if n * len(asked[order[n - 1]]) <= most), 1)
+        # Rows come shortest first, so the last row of a batch is its longest.
+        size = next((n for n in range(min(steps, len(order)), 1, -1) if n * len(waiting[order[n - 1]]) <= most), 1)
         part, order = order[:size], order[size:]
-        found = model.capture(TokenBatch.from_lists([asked[i] for i in part]), sites, pos=-1)
-        yield [missing[i] for i in part], {site: found[site] for site in sites}
+        values = model.capture(TokenBatch.from_lists([waiting[i] for i in part]), sites, pos=-1)
+        yield [missing[i] for i in part], {site: values[site] for site in sites}
 
 
 def _planned(model: HookedModel, rows: Sequence[tuple[int, ...]], n_sites: int) -> tuple[list[Pack], list[int]]:
-    """The packs, and the rows that are run on their own: all of them where a pack would not hold what they hold."""
+    """The packs, and the rows that are run on their own; no packs where packing would not be exact."""
     together, alone = packed(rows, model.shape)
-    plain = bool(model.registry.edits_around() or model.registry.foreign_hooks())  # whoever edits counts positions
+    plain = bool(
+        model.registry.edits_around() or model.registry.foreign_hooks()
+    )  # edits count positions in whole prompts
     if together and (plain or not packing_is_exact(model)):
         return [], list(range(len(rows)))
     fitting: list[Pack] = []
@@ -150,7 +154,7 @@ def _planned(model: HookedModel, rows: Sequence[tuple[int, ...]], n_sites: int) 
 
 
 class _Tables:
-    """A table a site, filled row by row."""
+    """One table per site, in memory, filled as rows are run."""
 
     def __init__(self, n: int, sizes: Mapping[Site, int]):
         self.done = np.zeros(n, dtype=bool)
@@ -159,17 +163,17 @@ class _Tables:
     def _made(self, n: int, sizes: Mapping[Site, int]) -> dict[Site, np.ndarray] | dict[Site, Path]:
         return {site: np.empty((n, size), np.float32) for site, size in sizes.items()}
 
-    def put(self, rows: list[int], found: Mapping[Site, Tensor]) -> None:
+    def put(self, rows: list[int], values: Mapping[Site, Tensor]) -> None:
         for site, table in self.tables.items():
-            table[rows] = found[site].reshape(len(rows), -1).numpy()
+            table[rows] = values[site].reshape(len(rows), -1).numpy()
         self.done[rows] = True
 
     def close(self) -> None:
         pass
 
 
-class _Files(_Tables):
-    """Tables in the files of a folder, marked as done only once they are sure to be on the disk."""
+class _TablesInFiles(_Tables):
+    """Tables in the files of a folder; a row is marked as done only once it is safe on the disk."""
 
     def __init__(self, folder: Path, n: int, sizes: Mapping[Site, int], config: dict[str, Any]):
         self._folder, self._known = folder, _holds(folder, config)
@@ -192,7 +196,7 @@ class _Files(_Tables):
         for site, table in tables.items():
             if table.shape != (n, sizes[site]) or table.dtype != np.float32:
                 raise FormatError(
-                    "A file of these readings is damaged.",
+                    "A file of this activation table is damaged.",
                     got=f"{paths[site]}: {table.dtype} {table.shape}",
                     allowed=f"float32 {(n, sizes[site])}",
                     do="remove the folder, or name another.",
@@ -200,13 +204,13 @@ class _Files(_Tables):
         self._begins = {site: table.offset for site, table in tables.items()}
         return paths
 
-    def put(self, rows: list[int], found: Mapping[Site, Tensor]) -> None:
-        """Written at their places, not through a map of the file, whose pages would stay in memory."""
+    def put(self, rows: list[int], values: Mapping[Site, Tensor]) -> None:
+        """Writes the rows at their places; a map of the file would keep its pages in memory."""
         with plain_errors(self._folder / DONE):
             for site, path in self.tables.items():
-                values = found[site].reshape(len(rows), -1).numpy()
+                table = values[site].reshape(len(rows), -1).numpy()
                 with open(path, "r+b") as file:
-                    for row, value in zip(rows, values):
+                    for row, value in zip(rows, table):
                         file.seek(self._begins[site] + row * value.nbytes)
                         file.write(value.tobytes())
         self._pending += rows
@@ -214,7 +218,7 @@ class _Files(_Tables):
             self.close()
 
     def close(self) -> None:
-        """Brings everything to the disk, then says so."""
+        """Flushes every file to the disk, then marks its rows as done."""
         with plain_errors(self._folder / DONE):
             for path in self.tables.values():
                 flush(path)
@@ -225,30 +229,30 @@ class _Files(_Tables):
 
 
 def _holds(folder: Path, config: dict[str, Any]) -> bool:
-    """Whether the folder holds this reading already; False if it holds nothing."""
-    held = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    if MANIFEST not in held:
-        if any(not name.endswith(".npy") for name in held):
+    """Whether the folder holds this table already; False if it is empty."""
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    if MANIFEST not in names:
+        if any(not name.endswith(".npy") for name in names):
             raise InvalidArgument(
-                "The folder for readings holds other files.",
-                got=f"{folder}: {', '.join(held[:5])}",
-                allowed="an empty folder, a new one, or one that a reading was begun in",
+                "The folder for an activation table holds other files.",
+                got=f"{folder}: {', '.join(names[:5])}",
+                allowed="an empty folder, a new one, or one in which an activation table was begun",
             )
         return False
     try:
-        kept = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        recorded = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except ValueError as error:
         raise FormatError(
-            "The manifest of these readings is damaged.",
+            "The manifest of this activation table is damaged.",
             got=str(folder / MANIFEST),
             do="remove the folder, or name another.",
         ) from error
-    found = differences(kept, json.loads(json.dumps(config)))
-    if found:
+    changed = differences(recorded, json.loads(json.dumps(config)))
+    if changed:
         raise RunMismatch(
-            "This folder holds another reading.",
-            got=f"{folder}: {'; '.join(found[:5])}",
-            allowed="the reading that it was begun with",
+            "This folder holds another activation table.",
+            got=f"{folder}: {'; '.join(changed[:5])}",
+            allowed="the table that it was begun with",
             do="name another folder with store=.",
         )
     return True

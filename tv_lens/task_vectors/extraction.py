@@ -1,10 +1,9 @@
-"""From demonstrations to a task vector: the verb, and the methods it knows."""
+"""From demonstrations to a task vector: the verb `extract`, and the methods by name."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from tv_lens import tasks as task_library
 from tv_lens.errors import InvalidArgument
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.renamed import renamed_keywords
@@ -14,8 +13,7 @@ from tv_lens.task_vectors.function_vector import FunctionVector
 from tv_lens.task_vectors.method import Method
 from tv_lens.task_vectors.residual_mean import ResidualMean
 from tv_lens.task_vectors.vector import TaskVector
-from tv_lens.tasks.definition import Task
-from tv_lens.tasks.words import TaskLike
+from tv_lens.tasks.words import TaskLike, as_task
 
 METHODS: dict[str, type[Method]] = {"ResidualMean": ResidualMean, "FunctionVector": FunctionVector}
 
@@ -30,18 +28,18 @@ def extract(
     folder: FolderLike = None,
     progress: bool = True,
 ) -> TaskVector:
-    """The task's vector: a direction with its site, method, prompts and model.
+    """The task vector: a direction with its site, method, prompts and model.
 
     Args:
-        model: the model to look into; it is left as it was.
+        model: the model that is read; it is not changed.
         task: a task, the name of a built-in one, or the path of a file of pairs.
-        method: how; `ResidualMean()` chooses the layer on dev queries, `ResidualMean(layer=20)` is told it.
+        method: `ResidualMean()` chooses the layer on dev queries, `ResidualMean(layer=20)` names it.
         seed: the draw of demonstrations and queries.
-        folder: a folder that keeps what is measured on the way, so that a killed extraction continues there.
+        folder: a folder that keeps intermediate results, so that a killed extraction continues there.
         progress: Show a progress bar (only on a terminal or in a notebook).
 
     Raises:
-        RunMismatch: `run` was begun with another configuration.
+        RunMismatch: `folder` was begun with another configuration.
         EmptySelection: the task has too few pairs for the method.
         SiteError: the model has no such layer.
 
@@ -53,29 +51,29 @@ def extract(
         raise InvalidArgument(
             "A method is a value.", got=repr(method), allowed=", ".join(METHODS), do="method=tv.ResidualMean(layer=20)"
         )
-    found = task if isinstance(task, Task) else task_library.task(task)
+    task = as_task(task)
     config = {
         "model": model_described(model),
-        "task": found.name,
-        "pairs": found.fingerprint,
+        "task": task.name,
+        "pairs": task.fingerprint,
         "method": method,
         "seed": seed,
     }
     with whole(folder, verb="extract", config=config):
-        return method.extract(model, found, seed=seed, progress=progress, folder=folder)
+        return method.extract(model, task, seed=seed, progress=progress, folder=folder)
 
 
 def method_of(vector: TaskVector) -> Method | None:
-    """The method that a vector was extracted with; of a sum of vectors, its first term's; None if it was none."""
+    """The method of a vector (of a sum of vectors: of its first term); None if it was not extracted by a method."""
     description = _description(vector)
     kind = METHODS.get(description.get("name", ""))
     return None if kind is None else kind.from_dict(description)
 
 
 def method_alike(vector: TaskVector) -> Method | None:
-    """The method that makes a vector's controls: the same, with what it chose for this vector (its heads) kept."""
-    found = method_of(vector)
-    return None if found is None else found.alike(_description(vector))
+    """The method that makes a vector's controls: the same method, with the heads that it chose for this vector."""
+    method = method_of(vector)
+    return None if method is None else method.alike(_description(vector))
 
 
 def _description(vector: TaskVector) -> dict[str, Any]:

@@ -29,12 +29,12 @@ class RepresentationMap:
     """Prompts as points in the plane.
 
     Args:
-        points: one row a prompt.
-        labels: each prompt's task.
+        points: one row per prompt.
+        labels: the task of each prompt.
         method: "pca" or "umap".
         site: where the representations were read, such as `resid_post[20]@-1`.
-        texts: each prompt.
-        explained: the share of variance along each axis (PCA), else None.
+        texts: the text of each prompt.
+        explained: the share of variance along each axis (PCA); None otherwise.
         provenance: where the points come from, as JSON would hold it.
 
     Sign:
@@ -55,7 +55,7 @@ class RepresentationMap:
         return tuple(dict.fromkeys(self.labels))
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a prompt: x, y, task, text."""
+        """One row per prompt: x, y, task, text."""
         x, y = self.points.T
         return pd.DataFrame({"x": x, "y": y, "task": self.labels, "text": self.texts})
 
@@ -63,9 +63,9 @@ class RepresentationMap:
         return len(self.points)
 
     def __repr__(self) -> str:
-        kept = "" if self.explained is None else f", {sum(self.explained):.0%} of variance"
+        variance = "" if self.explained is None else f", {sum(self.explained):.0%} of variance"
         what = f"{len(self)} prompts of {len(self.classes)} tasks"
-        return f"RepresentationMap({what} at {self.site}, {self.method}{kept})"
+        return f"RepresentationMap({what} at {self.site}, {self.method}{variance})"
 
 
 @renamed_keywords(run="folder=", site="component=")
@@ -86,27 +86,27 @@ def representation_map(
     folder: FolderLike = None,
     progress: bool = True,
 ) -> RepresentationMap:
-    """The prompts that `decodability` looks at with the same arguments, laid out in the plane.
+    """The prompts that `decodability` uses with the same arguments, as points in the plane.
 
     Args:
-        model: the model to look into.
+        model: the model that is read.
         tasks: tasks, their names or files; a mapping gives them other names.
-        layer: where to read.
+        layer: the layer that is read.
         shots: demonstrations per prompt.
         n: prompts per task.
-        method: "pca" (linear; keeps distances as well as a plane can) or "umap" (keeps neighbourhoods; needs the extra
-            `tv_lens[umap]`).
-        seed: the prompts, the Null task, and UMAP's start.
+        method: "pca" (linear; preserves distances as well as a plane can) or "umap" (preserves neighbourhoods; needs
+            the extra `tv_lens[umap]`).
+        seed: the draws of prompts and of the Null task, and the start of UMAP.
         component: the component that is read.
         pos: a position or a kind of span, as in `decodability`.
-        null: whether prompts of the Null task are on the map; or a Null task of your own.
-        split: where queries come from.
-        template: instead of the tasks' own.
+        null: whether prompts of the Null task are on the map; or a Null task.
+        split: the split that queries come from.
+        template: used instead of the tasks' own.
         folder: a folder that keeps what was read.
         progress: Show a progress bar (only on a terminal or in a notebook).
 
     Source:
-        Han et al. 2025 (arXiv 2412.12276), figures 2 and 3: UMAP of 100 prompts a class, 15 neighbours, minimal
+        Han et al. 2025 (arXiv 2412.12276), figures 2 and 3: UMAP of 100 prompts per class, 15 neighbours, minimal
         distance 0.1.
     """
     if method not in METHODS:
@@ -122,14 +122,14 @@ def representation_map(
         )
     (where,) = sites_of(model, component, layer)
     if method == "umap":
-        _umap()  # absent, it is said before anything runs
+        _umap()  # where it is missing, the error comes before anything runs
     drawn = draw(model, classes, shots=shots, n=n, seed=seed, split=split, pos=pos, template=template)
     config = {"model": model_described(model), "site": str(where), "pos": pos, "seed": seed, "points": digest(drawn)}
-    with shards(folder, verb="representation_map", config=config, total=1) as kept:
-        for _ in kept.pending():
+    with shards(folder, verb="representation_map", config=config, total=1) as pieces:
+        for _ in pieces.pending():
             with progress_bar("representation map", drawn.n_tokens, "tokens", progress) as bar:
-                kept.put(0, {"vectors": read(model, drawn, [where], bar.advance)[where]})
-        vectors = kept.get(0)["vectors"]
+                pieces.put(0, {"vectors": read(model, drawn, [where], bar.advance)[where]})
+        vectors = pieces.get(0)["vectors"]
     points, explained = _pca(vectors) if method == "pca" else (_reduced_by_umap(vectors, seed), None)
     provenance = {
         "verb": "representation_map",
@@ -154,14 +154,14 @@ def _pca(vectors: Float[np.ndarray, "n d"]) -> tuple[Float[np.ndarray, "n 2"], t
     from sklearn.decomposition import PCA
 
     vectors = vectors.astype(np.float64)
-    if np.ptp(vectors, axis=0).max() == 0:  # every prompt is one point: no direction is better than another
+    if np.ptp(vectors, axis=0).max() == 0:  # all prompts are one point, so no direction is better than another
         return np.zeros((len(vectors), 2)), (0.0, 0.0)
     pca = PCA(n_components=2, svd_solver="full")
     return pca.fit_transform(vectors), tuple(float(share) for share in pca.explained_variance_ratio_)
 
 
 def _umap() -> Any:
-    """The UMAP library, or an error that says how to get it."""
+    """The UMAP library, or an error that says how to install it."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -179,5 +179,5 @@ def _umap() -> Any:
 def _reduced_by_umap(vectors: Float[np.ndarray, "n d"], seed: int) -> Float[np.ndarray, "n 2"]:
     reducer = _umap().UMAP(n_neighbors=N_NEIGHBOURS, min_dist=MIN_DIST, random_state=seed, n_jobs=1)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of one thread, which a fixed seed needs
+        warnings.simplefilter("ignore")  # a warning about the single thread that a fixed seed needs
         return reducer.fit_transform(vectors).astype(np.float64)

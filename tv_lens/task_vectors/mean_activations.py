@@ -1,4 +1,4 @@
-"""Sums of activations over prompts, read in batches that a run keeps."""
+"""Mean activations: the mean over prompts of what chosen sites hold, summed in batches that a folder keeps."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ def mean_at(
     folder: FolderLike = None,
     config: Mapping[str, Any] | None = None,
 ) -> Float[Tensor, "site *axes"]:
-    """The mean over prompts of what each site, which names one position, holds there.
+    """The mean over prompts of what each site holds at its one position.
 
     Args:
-        model: to be read.
+        model: the model that is run.
         tokens: the prompts.
-        sites: of one shape.
-        who: what the bar says.
+        sites: sites of one shape, each with one position.
+        who: the label of the progress bar.
         progress: Show a progress bar (only on a terminal or in a notebook).
         folder: a folder that keeps the sums of finished batches.
-        config: what the run is told beside model, prompts and sites.
+        config: what else the folder records, beside model, prompts and sites.
     """
     batch = model.tokens(tokens)
     step = max(1, TOKENS_A_BATCH // batch.width)
-    parts = [slice(start, min(start + step, len(batch))) for start in range(0, len(batch), step)]
+    batches = [slice(start, min(start + step, len(batch))) for start in range(0, len(batch), step)]
     config = {
         "model": model_described(model),
         **(config or {}),
@@ -51,13 +51,13 @@ def mean_at(
         "memory_budget": model.memory_budget,
         "batch": step,
     }
-    with shards(folder, verb="contexts", config=config, total=len(parts)) as kept:
-        done = sum(parts[i].stop - parts[i].start for i in kept.done)
+    with shards(folder, verb="contexts", config=config, total=len(batches)) as pieces:
+        done = sum(batches[i].stop - batches[i].start for i in pieces.done)
         with progress_bar(who, len(batch), "prompts", progress, done) as bar:
-            for i in kept.pending():
-                part = batch.select(parts[i])
-                held = model.capture(part, sites)
-                kept.put(i, {"sum": torch.stack([held[site].double().sum(0) for site in sites])})
+            for i in pieces.pending():
+                part = batch.select(batches[i])
+                values = model.capture(part, sites)
+                pieces.put(i, {"sum": torch.stack([values[site].double().sum(0) for site in sites])})
                 bar.advance(len(part))
-        total = sum(torch.from_numpy(one["sum"]) for one in kept.all())
+        total = sum(torch.from_numpy(one["sum"]) for one in pieces.all())
     return (total / len(batch)).float()

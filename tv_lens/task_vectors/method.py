@@ -1,4 +1,4 @@
-"""What an extraction method is."""
+"""The class of extraction methods: a method is a frozen dataclass, and a new one is a new file."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class Method(ABC):
     def extract(
         self, model: HookedModel, task: Task, *, seed: int = 0, progress: bool = True, folder: FolderLike = None
     ) -> TaskVector:
-        """The task's vector; `tv.extract` is the way in. Each stage keeps its shards inside `run`."""
+        """The task vector; called by `tv.extract`. Each stage keeps its shards inside `folder`."""
 
     @abstractmethod
     def fixed(self, layer: int, template: Template) -> Method:
-        """The same method at one layer and under one template: what control vectors are extracted with."""
+        """The same method at one layer and under one template, with which control vectors are extracted."""
 
     def alike(self, description: Mapping[str, Any]) -> Method:
-        """The method that makes controls of a vector which is so described: one that chose parts keeps its choice."""
+        """The method that makes the controls of a vector with this description, with the parts chosen for it."""
         return self
 
     def own_controls(
@@ -45,7 +45,7 @@ class Method(ABC):
         progress: bool = True,
         folder: FolderLike = None,
     ) -> dict[str, list[TaskVector]]:
-        """Controls that only this method has, by their condition's name; none as a rule."""
+        """Controls that only this method has, by the name of their condition; most methods have none."""
         return {}
 
     def to_dict(self) -> dict[str, Any]:
@@ -57,7 +57,7 @@ class Method(ABC):
 
     @classmethod
     def from_dict(cls, options: dict[str, Any]) -> Method:
-        """The method that `to_dict` describes, an object of this class."""
+        """The method that `to_dict` describes, as an object of this class."""
         names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
         known = {name: options[name] for name in names if name in options}
         if known.get("template") is not None:

@@ -1,9 +1,9 @@
 """Leave-one-out nearest neighbours on plain tensors, with every tie broken so that no class is favoured.
 
-Two kinds of ties exist. Points at equal distance compete for the last places among the neighbours (at the embedding of
-a common last token *all* points coincide), and classes with equal votes compete for the answer. Whatever is decided by
-index goes to the same class every time: an untrained network then scores far above chance in one class and far below
-it in another.
+There are two kinds of ties. Points at equal distance compete for the last places among the neighbours (at the embedding
+of a common last token *all* points coincide), and classes with equal votes compete for the answer. A tie decided by
+index goes to the same class every time: an untrained network then scores far above chance in one class and far below it
+in another.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ TIE_RULE = (
     "equal votes: the class with the smallest summed distance, then at random by seed; "
     "equal distances at the k-th place: at random by seed, anew for every point"
 )
-_SAME = 1e-6  # points closer than this share of their norms are one: passes in other batches already differ so
-_BLOCK = 2**24  # distances held at once
+_SAME = 1e-6  # points closer than this share of their norms coincide: batches alone make such differences
+_BLOCK = 2**24  # distances in memory at once
 
 
 def prepared(points: Float[Tensor, "point d"], distance: str = "euclidean") -> Float[Tensor, "point d"]:
-    """The points moved to where Euclidean distance is the distance asked for, in float64.
+    """The points in float64, transformed so that their Euclidean distance is the distance that is named.
 
     Args:
-        points: one row a point.
-        distance: "euclidean" on the numbers as they are; "cosine": rows at length 1, where Euclidean distance is
-            `sqrt(2 (1 - cos))` and orders neighbours as cosine distance does; "standardised": every coordinate at mean
-            0 and standard deviation 1 over all points given (a constant coordinate at 0).
+        points: one row per point.
+        distance: "euclidean" on the numbers as they are; "cosine": rows scaled to length 1, where Euclidean distance is
+            `sqrt(2 (1 - cos))` and orders neighbours as cosine distance does; "standardised": every coordinate with
+            mean 0 and standard deviation 1 over all points (a constant coordinate becomes 0).
     """
     if distance not in DISTANCES:
         raise unknown("distance", distance, DISTANCES)
@@ -53,11 +53,11 @@ def prepared(points: Float[Tensor, "point d"], distance: str = "euclidean") -> F
 
 
 def distances(ones: Float[Tensor, "one d"], others: Float[Tensor, "other d"]) -> Float[Tensor, "one other"]:
-    """Euclidean distances, equal where they are equal in truth.
+    """Euclidean distances, computed so that distances which are equal in exact arithmetic are equal.
 
-    Sums in another order differ in their last bits, and such bits would break ties by where a point stands. So the
-    distances are computed in float64 and rounded to float32, and what is closer than a millionth of the two norms is
-    0: float32 activations of one prompt in two batches already differ by that.
+    Sums in another order differ in their last bits, and such bits would break ties by the place of a point. So the
+    distances are computed in float64 and rounded to float32, and a distance below a millionth of the two norms becomes
+    0: float32 activations of the same prompt in two batches differ by as much.
     """
     ones, others = ones.double(), others.double()
     size = ones.pow(2).sum(dim=1)[:, None] + others.pow(2).sum(dim=1)[None, :]
@@ -68,13 +68,13 @@ def distances(ones: Float[Tensor, "one d"], others: Float[Tensor, "other d"]) ->
 def neighbours(
     points: Float[Tensor, "point d"], k: int = 10, seed: int = 0
 ) -> tuple[Int[Tensor, "point k"], Float[Tensor, "point k"]]:
-    """The k nearest other points of each point, and how far they are.
+    """The k nearest other points of each point, and their distances.
 
-    Where several points at the same distance compete for the last places, each point draws among them anew.
+    Where several points at the same distance compete for the last places, a draw for each point decides.
 
     Args:
-        points: one row a point, as `prepared` returns them.
-        k: how many.
+        points: one row per point, as `prepared` returns them.
+        k: number of neighbours.
         seed: the draws among points at equal distance.
 
     Example:
@@ -88,7 +88,7 @@ def neighbours(
             "There must be more points than neighbours.", got=f"k={k}, {n} points", allowed=f"k from 1 to {n - 1}"
         )
     random = np.random.default_rng(seed)
-    found, how_far = [], []
+    indices, far = [], []
     for rows in torch.arange(n).split(max(1, _BLOCK // n)):
         table = distances(points[rows], points)
         table[torch.arange(len(rows)), rows] = torch.inf  # leave one out
@@ -99,9 +99,9 @@ def neighbours(
             drawn = torch.from_numpy(random.random((int(crowded.sum()), n)))
             rank = torch.where(table < last, -1.0, torch.where(table == last, 0.0, 2.0))[crowded].double()
             index[crowded] = (rank + drawn).topk(k, dim=1, largest=False).indices
-        found.append(index)
-        how_far.append(table.gather(1, index))
-    return torch.cat(found), torch.cat(how_far)
+        indices.append(index)
+        far.append(table.gather(1, index))
+    return torch.cat(indices), torch.cat(far)
 
 
 def vote(
@@ -114,7 +114,7 @@ def vote(
     Args:
         labels: the class of every point that can be a neighbour, from 0.
         index: each point's neighbours.
-        distance: how far they are.
+        distance: their distances.
         seed: the draw among classes with equal votes and equal distances.
 
     Example:
@@ -144,11 +144,11 @@ def leave_one_out(
     The mean of `leave_one_out(points, labels) == labels` over a class's points is its task decodability.
 
     Args:
-        points: representations, one row a point.
+        points: representations, one row per point.
         labels: their classes, from 0.
-        k: neighbours that vote.
+        k: number of neighbours that vote.
         distance: see `prepared`.
-        seed: the draws where distance and votes decide nothing.
+        seed: the draws where distance and votes are tied.
 
     Source:
         Han et al. 2025 (arXiv 2412.12276), section 4.1 and appendix B: k = 10, majority vote, the point itself left
@@ -161,5 +161,5 @@ def leave_one_out(
     """
     if len(labels) != len(points):
         raise ShapeMismatch("Every point needs one label.", got=f"{len(points)} points, {len(labels)} labels")
-    index, how_far = neighbours(prepared(points, distance), k, seed)
-    return vote(labels, index, how_far, seed)
+    index, far = neighbours(prepared(points, distance), k, seed)
+    return vote(labels, index, far, seed)

@@ -1,4 +1,4 @@
-"""Which heads come first by their effects, how sure that is, and how it settles as prompts are added."""
+"""The ranking of heads by their effects: how certain it is, and how it settles as prompts are added."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from tv_lens.results.draws import Draws
 from tv_lens.results.sweep import Sweep
 
 SPLITS = 100  # random halvings behind the split-half reliability
-SIZES = (1, 2, 3, 5, 8, 12, 16, 25, 40, 60, 100)  # numbers of queries that a curve goes through
+SIZES = (1, 2, 3, 5, 8, 12, 16, 25, 40, 60, 100)  # numbers of queries in a curve
 SCORES = ("all: rank correlation", "all: top heads shared", "halves: rank correlation", "halves: top heads shared")
 
 
 def head_ranking(
     effects: Sweep, *, top: int = 10, level: float = 0.95, n_boot: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
-    """The heads from the largest mean effect down, with limits and how sure their place is.
+    """The heads from the largest mean effect down, with limits and how certain their rank is.
 
     Args:
         effects: what `FunctionVector.effects` returns.
-        top: how many heads count as selected.
+        top: number of heads that count as selected.
         level: the share of resamples between the limits.
         n_boot: bootstrap resamples over queries.
         seed: fixes the resamples.
 
     Returns:
         A table with the columns layer, head, effect, low, high, rank (from 1) and selected, the share of resamples in
-        which the head is among the first `top`. Limits are each head's own: that of the largest of many is
-        optimistic, and `selected` shows by how much the ranking moves.
+        which the head is among the first `top`. Limits are those of each head by itself: the estimate of the
+        largest of many is optimistic, and `selected` shows how much the ranking varies.
     """
     if tuple(effects.axes) != ("layer", "head"):
         raise InvalidArgument("A ranking of heads needs effects over layer and head.", got=", ".join(effects.axes))
-    found = effects.interval(level, n_boot, seed)
+    limits = effects.interval(level, n_boot, seed)
     layers, heads = (effects.values[axis].values for axis in ("layer", "head"))
     sums, counts = _by_query(effects)
     if not 1 <= top <= sums.shape[1]:
@@ -49,7 +49,7 @@ def head_ranking(
         {
             "layer": np.repeat(layers, len(heads)),
             "head": np.tile(heads, len(layers)),
-            **{new: found[old].values.reshape(-1) for new, old in dict(effect="mean", low="low", high="high").items()},
+            **{new: limits[old].values.reshape(-1) for new, old in dict(effect="mean", low="low", high="high").items()},
             "selected": np.bincount(first.reshape(-1), minlength=sums.shape[1]) / n_boot,
         }
     )
@@ -61,8 +61,8 @@ def head_ranking(
 def split_half(effects: Sweep, *, splits: int = SPLITS, seed: int = 0) -> float | None:
     """Spearman's correlation of the heads' effects on two random halves of the queries, averaged over halvings.
 
-    A half has half the prompts, so this understates how well the ranking on all of them would come again. None where
-    there is one query, or where no head differs from another.
+    A half has half the prompts, so this understates how well the ranking on all of them would replicate. None if there
+    is one query, or if no head differs from another.
     """
     sums, counts = _by_query(effects)
     if len(counts) < 2:
@@ -71,8 +71,8 @@ def split_half(effects: Sweep, *, splits: int = SPLITS, seed: int = 0) -> float 
     for _ in range(splits):
         order = random.permutation(len(counts))
         halves += [sums[half].sum(0) / counts[half].sum() for half in np.array_split(order, 2)]
-    found = _spearman(np.stack(halves[::2]), np.stack(halves[1::2]))
-    return float(found.mean()) if bool(np.isfinite(found).all()) else None
+    correlations = _spearman(np.stack(halves[::2]), np.stack(halves[1::2]))
+    return float(correlations.mean()) if bool(np.isfinite(correlations).all()) else None
 
 
 def ranking_stability(
@@ -80,16 +80,16 @@ def ranking_stability(
 ) -> Draws:
     """How the ranking of heads settles as queries are added: a sample-size curve `draw x prompts x score`.
 
-    Every draw takes queries at random, without putting back. "all" compares their ranking with that of all queries,
-    of which they are a part, so it ends at 1 by construction. "halves" compares two draws that share no query: how
-    well a ranking on so many queries comes again; it needs twice the queries. Of a ranking, "rank correlation" is
-    Spearman's over all heads, "top heads shared" the share of the first `top` that both have.
+    Every draw takes queries at random, without replacement. "all" compares their ranking with that of all queries, of
+    which they are a part, so it ends at 1 by construction. "halves" compares two draws that share no query: how well a
+    ranking on that many queries replicates; it needs twice the queries. "rank correlation" is Spearman's over all
+    heads, "top heads shared" the share of the first `top` heads that two rankings have in common.
 
     Args:
         effects: what `FunctionVector.effects` returns.
         sizes: numbers of queries; 1, 2, 3, 5, 8, ... and all of them if None. Prompts that ask one query count once.
-        draws: how often queries are drawn for each size.
-        top: how many heads count as selected.
+        draws: number of draws for each size.
+        top: number of heads that count as selected.
         seed: fixes the draws.
 
     Returns:
@@ -111,7 +111,7 @@ def ranking_stability(
         )
     if not 1 <= top <= n_heads or draws < 1:
         raise InvalidArgument(
-            "So many heads or draws are not to be had.",
+            "There are not so many heads or draws.",
             got=f"top={top}, draws={draws}",
             allowed=f"top 1 to {n_heads}, draws 1 or more",
         )
@@ -165,10 +165,10 @@ def _shared(
 
 
 def _by_query(effects: Sweep) -> tuple[Float[np.ndarray, "query head"], Float[np.ndarray, "query"]]:
-    """Sums over the prompts that ask each query, and how many those are."""
+    """The sum over the prompts of each query, and the number of these prompts."""
     flat = effects.values.values.reshape(effects.n, -1).astype(np.float64)
-    given = effects.values.coords["group"].values if "group" in effects.values.coords else np.arange(effects.n)
-    groups = np.unique(given, return_inverse=True)[1]
+    names = effects.values.coords["group"].values if "group" in effects.values.coords else np.arange(effects.n)
+    groups = np.unique(names, return_inverse=True)[1]
     sums = np.zeros((groups.max() + 1, flat.shape[1]))
     np.add.at(sums, groups, flat)
     return sums, np.bincount(groups).astype(np.float64)

@@ -1,9 +1,10 @@
 """Prompts of several tasks, each drawn on its own, and what a model holds at one token of each.
 
-Decodability and the maps look at such points. Every prompt is an independent draw from its task. The tasks' own draws
-would not do: tasks over the same inputs draw the same inputs under one seed, so each point would have a twin in every
-other class, its nearest neighbour wherever inputs outweigh the task; and queries that come round in turn are spread
-more evenly over the other classes than over the point's own. Either pushes a network that encodes nothing below chance.
+Decodability and the maps use such points. Every prompt is an independent draw from its task. `Task.prompts` with one
+seed does not serve, for two reasons. Tasks over the same inputs draw the same inputs under one seed, so each point
+would have a twin in every other class, which is its nearest neighbour wherever inputs outweigh the task. And queries
+that are repeated in turn are spread more evenly over the other classes than over the point's own. Either would push a
+network that encodes nothing below chance.
 """
 
 from __future__ import annotations
@@ -21,28 +22,28 @@ from tv_lens.errors import EmptySelection, InvalidArgument, SiteError
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.site import Site
 from tv_lens.site import component as entry_of
-from tv_lens.task_vectors.activation_table import Readings, read_rows
+from tv_lens.task_vectors.activation_table import ActivationTable, read_rows
 from tv_lens.tasks.definition import Task
 from tv_lens.tasks.drawing import rng_of
 from tv_lens.tasks.prompts import Prompts
 from tv_lens.tasks.templates import Template
 from tv_lens.tasks.tokenized import TokenizedPrompts
+from tv_lens.tasks.words import TaskLike, as_task
 
-TaskLike = Task | str | os.PathLike[str]
 Tasks = TaskLike | Sequence[TaskLike] | Mapping[str, TaskLike]
 
 
 @dataclass(frozen=True, eq=False)
 class Points:
-    """Prompts of every class, cut off after the token that is read; class after class.
+    """Prompts of every class, each cut off after the token that is read, class after class.
 
     Args:
         classes: their names.
         labels: the class of each point.
         rows: the tokens of each point.
-        texts: the whole prompt of each.
-        shown_tokens: the tokens of its demonstrations' answers.
-        shown_text: the text of its demonstrations' answers.
+        texts: the whole prompt of each point.
+        shown_tokens: the tokens of the answers in its demonstrations.
+        shown_text: the text of the answers in its demonstrations.
     """
 
     classes: tuple[str, ...]
@@ -54,22 +55,22 @@ class Points:
 
     @property
     def n_tokens(self) -> int:
-        """Tokens to run: a prompt that occurs twice runs once."""
+        """How many tokens are run, where a prompt that occurs twice is run once."""
         return sum(map(len, {tuple(row) for row in self.rows}))
 
 
 def classes_of(tasks: Tasks, null: bool | Task, seed: int = 0) -> tuple[dict[str, Task], str | None]:
-    """The classes by name, the Null task last where it is wanted, and the Null task's name.
+    """The classes by name, with the Null task last if there is one, and the name of the Null task.
 
     Args:
         tasks: tasks, their names or files; a mapping gives them other names.
-        null: whether the Null task over all their inputs joins them; or a Null task of your own.
-        seed: of the Null task's answers.
+        null: whether the Null task over all their inputs is added; or a Null task to add.
+        seed: the draw of the Null task's answers.
     """
     if isinstance(tasks, (Task, str, os.PathLike)):
         tasks = [tasks]
     named = tasks.items() if isinstance(tasks, Mapping) else ((None, one) for one in tasks)
-    members = [(name, one if isinstance(one, Task) else task_library.task(one)) for name, one in named]
+    members = [(name, as_task(one)) for name, one in named]
     members = [one if name is None else one.rename(name) for name, one in members]
     absent = None
     if null and members:
@@ -128,19 +129,19 @@ def draw(
 ) -> Points:
     """`n` prompts of every class as points, cut off after the position that is read.
 
-    A prompt's draw hangs on the seed, the class's name and its number only: more prompts, shots or classes add to
-    fewer, and change nothing of them. What stands after a position cannot change it, so it is not run.
+    A prompt's draw depends on the seed, the name of the class and the prompt's number only: more prompts, shots or
+    classes add to fewer and leave those as they are. Tokens after the position cannot change it, so they are not run.
 
     Args:
-        model: whose tokens.
+        model: the model whose tokenizer is used.
         classes: the tasks by name.
         shots: demonstrations per prompt.
         n: prompts per class.
         seed: the draws.
-        split: where queries come from.
+        split: the split that queries come from.
         pos: a position of each prompt, -1 being its last token; or a kind of span ("y", "separator", "x" of the last
             demonstration, "query_x", "query_separator"), whose last token is meant.
-        template: instead of the tasks' own.
+        template: used instead of the tasks' own.
     """
     rows, texts, shown_tokens, shown_text = [], [], [], []
     for name, one in classes.items():
@@ -178,15 +179,15 @@ def read(
     sites: Sequence[Site],
     advance: Callable[[int], object] = lambda steps: None,
     store: str | os.PathLike[str] | None = None,
-) -> Readings:
-    """What each site holds at the last token of every point, on the host in float32, heads laid side by side.
+) -> ActivationTable:
+    """What each site holds at the last token of every point, on the host in float32, with its heads concatenated.
 
     Args:
-        model: to be read.
-        points: where.
-        sites: what.
-        advance: told how many tokens have been run.
-        store: a folder for the numbers of models whose layers do not fit in memory; see `readings`.
+        model: the model that is run.
+        points: the prompts.
+        sites: the sites to record.
+        advance: called with the number of tokens that a pass has finished.
+        store: a folder for the table, for models whose layers do not fit in memory; see `activation_table.read_rows`.
     """
     return read_rows(model, points.rows, sites, advance=advance, store=store)
 
@@ -197,24 +198,24 @@ def read_together(
     sites: Sequence[Site],
     advance: Callable[[int], object] = lambda steps: None,
     store: str | os.PathLike[str] | None = None,
-) -> dict[int, Readings]:
-    """The same of the points of several shot counts, whose prompts begin alike: what they share is run once.
+) -> dict[int, ActivationTable]:
+    """The table of each shot count; prompts of several shot counts begin alike, and what they share is run once.
 
     Args:
-        model: to be read.
+        model: the model that is run.
         several: the points by shot count.
-        sites: what.
-        advance: told how many tokens have been run, of each count's rows.
-        store: a folder for the numbers.
+        sites: the sites to record.
+        advance: called with the number of tokens that a pass has finished.
+        store: a folder for the table.
     """
     rows = [row for points in several.values() for row in points.rows]
-    found = read_rows(model, rows, sites, advance=advance, store=store)
+    table = read_rows(model, rows, sites, advance=advance, store=store)
     sizes = [len(points.rows) for points in several.values()]
-    return {count: found.of(part) for count, part in zip(several, torch.arange(sum(sizes)).split(sizes))}
+    return {count: table.of(part) for count, part in zip(several, torch.arange(sum(sizes)).split(sizes))}
 
 
 def bag(rows: Sequence[Sequence[object]]) -> Float[Tensor, "point item"]:
-    """How often each item occurs in each row; one column of zeros where no row has any.
+    """How often each item occurs in each row; one column of zeros where no row has any item.
 
     Example:
         >>> bag(["ab", "bb", ""]).tolist()

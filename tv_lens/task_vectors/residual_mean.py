@@ -1,4 +1,4 @@
-"""The residual stream's mean after demonstrations of a task: Hendel et al.'s task vector."""
+"""The mean of the residual stream after demonstrations of a task: the task vector of Hendel et al."""
 
 from __future__ import annotations
 
@@ -25,25 +25,26 @@ from tv_lens.tasks.templates import Template
 class ResidualMean(Method):
     """The mean residual stream at the last token of prompts that show the task and ask a dummy query.
 
-    A context is a set of demonstrations with a dummy query: another input, which only makes the prompt whole. Dummies
-    are drawn from the train split like the demonstrations, so no dev or test input has any part in the vector; they
+    A context is a set of demonstrations with a dummy query: another input, which only completes the prompt. Dummies
+    are drawn from the train split like the demonstrations, so no dev or test input contributes to the vector; they
     differ from context to context. The vector is injected by replacement at the last token of a prompt without
     demonstrations.
 
     Args:
-        layer: where; None chooses it by the accuracy of injected dev queries (ties: the higher log-probability).
-        shots: demonstrations in a context.
-        contexts: how many contexts the mean is over; 1 is the vector of one demonstration set.
-        queries: dummy queries in each context.
-        component: what is read and replaced.
-        template: instead of the task's own.
+        layer: the layer that is read and replaced; None chooses it by the accuracy of injected dev queries (ties: the
+            higher log-probability).
+        shots: demonstrations per context.
+        contexts: number of contexts that the mean is over; 1 gives the vector of one set of demonstrations.
+        queries: dummy queries per context.
+        component: the component that is read and replaced.
+        template: used instead of the task's own.
         layers: the layers to choose from; None for all.
-        dev: how many dev queries the layer is chosen on; all of the split if it has fewer.
+        dev: number of dev queries for the choice of the layer; all of the split if it has fewer.
 
     Source:
         Hendel, Geva and Globerson 2023 (arXiv 2310.15916). Theirs is `ResidualMean(shots=5, contexts=1, queries=2)`
-        for every demonstration set anew, with dummies from the test inputs and the layer chosen on a dev set. The
-        mean over contexts is their `multi_context` variant and Han et al. 2025 (arXiv 2412.12276), appendix C.
+        separately for every set of demonstrations, with dummies from the test inputs and the layer chosen on a dev
+        set. The mean over contexts is their `multi_context` variant and Han et al. 2025 (arXiv 2412.12276), appendix C.
     """
 
     layer: int | None = None
@@ -95,7 +96,7 @@ class ResidualMean(Method):
     def at_layers(
         self, model: HookedModel, task: Task, *, seed: int = 0, progress: bool = True, folder: FolderLike = None
     ) -> dict[int, TaskVector]:
-        """The vector of every layer (of `layers`, or `layer`), from one set of passes and without choosing.
+        """The vector of every layer (or of `layers`, or `layer`), from one set of passes, without a choice of layer.
 
         Raises:
             SiteError: the model has no such layer.
@@ -137,7 +138,7 @@ class ResidualMean(Method):
         return [model.registry.check(Site(self.component, layer, pos=-1), write=True) for layer in layers]
 
     def _contexts(self, task: Task, seed: int) -> Prompts:
-        """The contexts, each with its dummy queries; all of them from the train split."""
+        """The contexts with their dummy queries, all of them from the train split."""
         drawn = task.prompts(self.shots, self.contexts, seed=seed, split="train", template=self.template)
         if self.queries == 1:
             return drawn

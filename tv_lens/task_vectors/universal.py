@@ -1,4 +1,4 @@
-"""Heads that carry tasks in general: effects averaged over tasks, as Todd et al. choose theirs."""
+"""Heads that matter in many tasks: effects averaged over tasks, by which Todd et al. choose theirs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from tv_lens import tasks as task_library
 from tv_lens.errors import InvalidArgument
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.renamed import renamed_keywords
@@ -17,8 +16,7 @@ from tv_lens.results.sweep import Sweep
 from tv_lens.storage.run_folder import FolderLike, inside
 from tv_lens.task_vectors.function_vector import FunctionVector
 from tv_lens.task_vectors.ranking import head_ranking, ranked_heads
-from tv_lens.tasks.definition import Task
-from tv_lens.tasks.words import TaskLike
+from tv_lens.tasks.words import TaskLike, as_task
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -26,8 +24,9 @@ class UniversalHeads:
     """The effects of every head in several tasks, and the heads that lead on average.
 
     Attributes:
-        by_task: what `FunctionVector.effects` found in each task.
-        over_tasks: each task's mean effects as one example: a Sweep `example x layer x head`, whose limits resample tasks.
+        by_task: what `FunctionVector.effects` returns for each task.
+        over_tasks: a Sweep `example x layer x head` in which an example is the mean effects of one task, so that its
+            limits resample tasks.
         measured_with: the method.
     """
 
@@ -36,18 +35,18 @@ class UniversalHeads:
     measured_with: FunctionVector
 
     def heads(self, top: int = 10) -> list[tuple[int, int]]:
-        """(layer, head) of the largest mean effects over tasks, each task counted alike."""
-        found = ranked_heads(self.over_tasks)
-        if not 1 <= top <= len(found):
-            raise InvalidArgument("So many heads cannot be chosen.", got=f"top={top}", allowed=f"1 to {len(found)}")
-        return found[:top]
+        """(layer, head) of the largest mean effects over tasks, all tasks with equal weight."""
+        ranked = ranked_heads(self.over_tasks)
+        if not 1 <= top <= len(ranked):
+            raise InvalidArgument("So many heads cannot be chosen.", got=f"top={top}", allowed=f"1 to {len(ranked)}")
+        return ranked[:top]
 
     def method(self, top: int = 10, layer: int | None = None) -> FunctionVector:
         """The method that sums these heads, for `tv.extract` on any task."""
         return replace(self.measured_with, heads=self.heads(top), layer=layer)
 
     def ranking(self, *, top: int = 10, level: float = 0.95, n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:
-        """`head_ranking` over tasks, with "tasks": in how many of them the head is among the first `top`."""
+        """`head_ranking` over tasks, with a column "tasks": in how many the head is among the first `top`."""
         table = head_ranking(self.over_tasks, top=top, level=level, n_boot=n_boot, seed=seed)
         firsts = [set(ranked_heads(effects)[:top]) for effects in self.by_task.values()]
         return table.assign(
@@ -74,7 +73,7 @@ def universal_heads(
     """The heads whose mean outputs cause the right answers of several tasks.
 
     Args:
-        model: the model to look into.
+        model: the model that is run.
         tasks: two or more; tasks, built-in names or paths.
         method: how effects are measured: its shots, contexts, prompts and template.
         seed: the draw of prompts.
@@ -83,15 +82,15 @@ def universal_heads(
 
     Source:
         Todd et al. 2024 (arXiv 2310.15213), section 2.3: the mean of the causal indirect effects over tasks, ten heads
-        (more in larger models), from 100 clean and 25 shuffled ten-shot prompts a task, which are the defaults here.
+        (more in larger models), from 100 clean and 25 shuffled ten-shot prompts per task, which are the defaults here.
     """
-    found = [task if isinstance(task, Task) else task_library.task(task) for task in tasks]
-    names = [task.name for task in found]
-    if len(found) < 2 or len(set(names)) < len(names):
+    members = [as_task(one) for one in tasks]
+    names = [task.name for task in members]
+    if len(members) < 2 or len(set(names)) < len(names):
         raise InvalidArgument("A universal set of heads needs different tasks, two at least.", got=names)
     by_task = {
         task.name: method.effects(model, task, seed=seed, folder=inside(folder, task.name), progress=progress)
-        for task in found
+        for task in members
     }
     means = np.stack([effects.mean().values for effects in by_task.values()])
     first = next(iter(by_task.values()))

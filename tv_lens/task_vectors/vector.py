@@ -1,4 +1,4 @@
-"""A direction with a birthplace: what it is, where it acts, and which model, task and prompts it comes from."""
+"""`TaskVector`: a direction, the site where it acts, and the model, task and prompts that it comes from."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from tv_lens.task_vectors import vector_file
 class TaskVector:
     """A vector of the residual stream that stands for a task.
 
-    Vectors of one model and site can be added, subtracted and scaled. `replace()` and `add()` make an Intervention of
-    one; both act where the vector was read.
+    Vectors of one model and site can be added, subtracted and scaled. `replace()` and `add()` return interventions that
+    act where the vector was read.
 
     Args:
-        direction: the numbers; kept in float32 on the host.
+        direction: the numbers, in float32 on the host.
         site: where it was read and where it acts.
-        task: the task's name; algebra writes its formula here.
+        task: the task's name; of a sum or another combination, its formula.
         method: how it was extracted.
         prompts: the recipe of the prompts it was extracted from.
         model: the model's name.
-        fingerprint: of the model's config and weights.
+        fingerprint: the fingerprint of the model's config and weights.
         tokenizer: the fingerprint of the tokenizer's vocabulary.
-        selection: how the layer was chosen, where it was.
+        selection: the sweep by which the layer was chosen, if it was.
 
     Example:
         >>> a = TaskVector(torch.tensor([3.0, 0.0]), "resid_post[1]@-1", task="a")
@@ -61,7 +61,7 @@ class TaskVector:
     tokenizer: str = ""
     selection: Sweep | None = None
 
-    __array_ufunc__ = None  # so that a numpy number times a vector is a vector, not an array of vectors
+    __array_ufunc__ = None  # so that a numpy number times a vector is a vector and not an array of vectors
 
     def __post_init__(self) -> None:
         site = Site.parse(self.site)
@@ -84,7 +84,7 @@ class TaskVector:
     # ---- what it does -------------------------------------------------------------------------------------------
 
     def replace(self) -> Replace:
-        """The intervention that puts the vector in the place of what its site holds (Hendel et al. 2023)."""
+        """The intervention that replaces what its site holds by the vector (Hendel et al. 2023)."""
         return Replace(self.site, self.direction)
 
     def add(self, scale: int | float = 1.0) -> Add:
@@ -93,14 +93,14 @@ class TaskVector:
 
     @property
     def own_scale(self) -> float | None:
-        """How its method injects it: None replaces what its site holds, a number adds it so many times."""
+        """How its method injects it: None replaces what its site holds, a number adds that multiple of the vector."""
         description = self.method
         while "injected_by" not in description and description.get("of"):
             description = description["of"][0]
         return 1.0 if description.get("injected_by") == "adding" else None
 
     def inject(self, scale: int | float | None = None) -> Replace | Add:
-        """The intervention that its method is used with, or `scale` times the vector added."""
+        """The intervention of its method; with a scale, the one that adds `scale` times the vector."""
         scale = self.own_scale if scale is None else scale
         return self.replace() if scale is None else self.add(scale)
 
@@ -113,7 +113,7 @@ class TaskVector:
         return self._derived(self.direction + other.direction, f"{self.task} + {other.task}", other)
 
     def __radd__(self, other: object) -> TaskVector:
-        # sum() starts from 0, so that sum(vectors) / len(vectors) is their mean.
+        # sum() starts from 0; with this, sum(vectors) / len(vectors) is their mean.
         return self if isinstance(other, Real) and other == 0 else NotImplemented
 
     def __sub__(self, other: TaskVector) -> TaskVector:
@@ -145,7 +145,7 @@ class TaskVector:
         return float(self.direction.norm())
 
     def cosine(self, other: TaskVector) -> float:
-        """The cosine of the angle to a vector of the same model, also one of another layer."""
+        """The cosine of the angle to a vector of the same model, which may be of another layer."""
         self._require_kin(other, same_site=False)
         for vector in (self, other):
             if vector.norm == 0:
@@ -153,11 +153,11 @@ class TaskVector:
         return float(self.direction.double() @ other.direction.double() / (self.norm * other.norm))
 
     def random_like(self, seed: int = 0) -> TaskVector:
-        """A vector of the same length and site in a random direction: the control for "any push of this size"."""
+        """A vector of the same length and site in a random direction: the control for the size of the change alone."""
         drawn = torch.randn(len(self.direction), generator=torch.Generator().manual_seed(seed))
         drawn = drawn * (self.norm / float(drawn.norm()))
-        found = self._derived(drawn, f"random vector (seed {seed}, norm of {self.task})")
-        return replace(found, method={"random_like": seed, "of": [self.method]})
+        vector = self._derived(drawn, f"random vector (seed {seed}, norm of {self.task})")
+        return replace(vector, method={"random_like": seed, "of": [self.method]})
 
     def _scaled(self, scale: float, label: str) -> TaskVector:
         if not math.isfinite(scale):
@@ -193,7 +193,7 @@ class TaskVector:
 
     @property
     def birthplace(self) -> str:
-        """The model it was made on, in words."""
+        """The model that it was extracted from, in words."""
         return _named(self.model, self.fingerprint, len(self.direction))
 
     def check(self, model: HookedModel) -> TaskVector:
@@ -232,7 +232,7 @@ class TaskVector:
     # ---- on disk ------------------------------------------------------------------------------------------------
 
     def save(self, path: str | Path) -> Path:
-        """Writes the vector with its birthplace to a safetensors file, whole or not at all, and returns the path."""
+        """Writes the vector with its origin to a safetensors file, whole or not at all, and returns the path."""
         texts = {name: getattr(self, name) for name in ("task", "model", "fingerprint", "tokenizer")}
         about = {**texts, "site": str(self.site), "method": self.method, "prompts": self.prompts}
         vector_file.write(Path(path), self.direction, about, self.selection)
@@ -244,7 +244,7 @@ class TaskVector:
 
         Args:
             path: the file.
-            model: refuses a vector that was made on another model.
+            model: if given, a vector of another model is refused.
 
         Raises:
             FormatError: the file is damaged or is something else.
@@ -256,10 +256,10 @@ class TaskVector:
 
     def __repr__(self) -> str:
         how = self.method.get("name") or ("algebra" if "algebra" in self.method else "by hand")
-        shown = [f"{self.prompts[key]} {key}" for key in ("contexts", "shots") if key in self.prompts]
+        counts = [f"{self.prompts[key]} {key}" for key in ("contexts", "shots") if key in self.prompts]
         lines = [
             f"TaskVector {self.task!r} at {self.site}",
-            f"  norm {self.norm:.4g}; {', '.join([how, *shown])}",
+            f"  norm {self.norm:.4g}; {', '.join([how, *counts])}",
             f"  made on {self.birthplace}",
         ]
         if self.selection is not None:
@@ -270,7 +270,7 @@ class TaskVector:
 
 
 def tokenizer_fingerprint(tokenizer: Any) -> str:
-    """Sixteen hex digits of a tokenizer's sorted vocabulary; empty for a model without one."""
+    """Sixteen hex digits of a tokenizer's sorted vocabulary; empty for a model without a tokenizer."""
     vocabulary: Mapping[str, int] = tokenizer.get_vocab() if tokenizer is not None else {}
     if not vocabulary:
         return ""
@@ -278,7 +278,7 @@ def tokenizer_fingerprint(tokenizer: Any) -> str:
 
 
 def check_component(entry: Component) -> Component:
-    """The component, if one vector of the residual stream's width stands at each of its tokens."""
+    """The component, if it holds one vector of the residual stream's width at each token."""
     if entry.axes != ("batch", "pos", "d_model"):
         fitting = [name for name, known in COMPONENTS.items() if known.axes == ("batch", "pos", "d_model")]
         raise SiteError(
@@ -290,7 +290,7 @@ def check_component(entry: Component) -> Component:
 
 
 def audit_words(audit: Mapping[str, Any]) -> str:
-    """What stands beside every accuracy: what needs no task to be scored; empty if there was no audit."""
+    """What guessing scores, in words that follow an accuracy; empty if there was no audit."""
     if not audit:
         return ""
     return (

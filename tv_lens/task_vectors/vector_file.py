@@ -1,4 +1,4 @@
-"""Task vectors on disk: a safetensors file whose header says everything that is known of the vector."""
+"""Task vectors on disk: a safetensors file whose header holds everything but the numbers."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def write(path: Path, direction: Float[Tensor, "d_model"], about: dict[str, Any]
 
 
 def read(path: Path) -> tuple[Float[Tensor, "d_model"], dict[str, Any], Sweep | None]:
-    """The numbers, what is known of them, and the layer sweep of a file that `write` wrote.
+    """The numbers, the fields of the header, and the layer sweep of a file that `write` wrote.
 
     Raises:
         FormatError: the file is damaged, is not a task vector, or comes from a later version.
@@ -55,9 +55,9 @@ def read(path: Path) -> tuple[Float[Tensor, "d_model"], dict[str, Any], Sweep | 
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     try:
-        with safe_open(path, framework="pt") as held:
-            header = held.metadata() or {}
-            tensors = {name: held.get_tensor(name) for name in held.keys()}
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError, ValueError, TypeError, MemoryError) as error:
         raise FormatError(
             "This file is not a task vector, or it is damaged.",
@@ -97,13 +97,13 @@ def read(path: Path) -> tuple[Float[Tensor, "d_model"], dict[str, Any], Sweep | 
 def _selection(tensors: dict[str, Tensor], header: dict[str, str]) -> Sweep | None:
     if "selection" not in tensors:
         return None
-    kept = json.loads(header["selection"])
-    axes = kept.pop("axes")
-    return Sweep(xr.DataArray(tensors["selection"].numpy(), dims=tuple(axes), coords=axes), **kept)
+    fields = json.loads(header["selection"])
+    axes = fields.pop("axes")
+    return Sweep(xr.DataArray(tensors["selection"].numpy(), dims=tuple(axes), coords=axes), **fields)
 
 
 def _digest(tensors: dict[str, Tensor], header: dict[str, str]) -> str:
-    """A checksum over numbers and header: safetensors itself notices a short file, not a flipped bit."""
+    """A checksum over numbers and header; safetensors itself detects a short file but not a changed bit."""
     whole = hashlib.sha256(json.dumps(sorted(header.items())).encode())
     for name in sorted(tensors):
         whole.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tv_lens.task_vectors.decodability import Decodability
+from tv_lens.task_vectors.decodability_result import Decodability
 from tv_lens.viz.dispatch import plot
 from tv_lens.viz.figure import Figure
 

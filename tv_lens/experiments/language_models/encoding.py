@@ -13,7 +13,8 @@ from tv_lens.model.hooked_model import HookedModel
 from tv_lens.renamed import renamed_keywords
 from tv_lens.storage.configuration import model_described
 from tv_lens.storage.run_folder import FolderLike, inside, shards
-from tv_lens.task_vectors.decodability import Decodability, decodability
+from tv_lens.task_vectors.decodability import decodability
+from tv_lens.task_vectors.decodability_result import Decodability
 from tv_lens.task_vectors.maps import RepresentationMap, representation_map
 from tv_lens.task_vectors.representations import Tasks
 from tv_lens.tasks.templates import Template

@@ -16,7 +16,8 @@ from tv_lens.model.hooked_model import HookedModel
 from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
 from tv_lens.storage.run_folder import FolderLike, inside
-from tv_lens.task_vectors.decodability import CHARACTERS, TOKENS, Decodability, decodability
+from tv_lens.task_vectors.decodability import decodability
+from tv_lens.task_vectors.decodability_result import CHARACTERS, TOKENS, Decodability
 from tv_lens.task_vectors.representations import Tasks
 from tv_lens.tasks.templates import Template
 from tv_lens.viz.dispatch import plot

@@ -24,7 +24,7 @@ from tv_lens.renamed import renamed_attributes
 from tv_lens.results.sweep import Sweep
 from tv_lens.results.sweep_parts import plain
 from tv_lens.storage.atomic import atomic_write
-from tv_lens.task_vectors.decodability import CHARACTERS, EMBEDDING, TOKENS
+from tv_lens.task_vectors.decodability_result import CHARACTERS, EMBEDDING, TOKENS
 
 # What the paper reports for Llama-3.1-8B (Han et al. 2025, section 4 and appendices).
 PAPER_R2 = {"pos": 0.781, "bitwise": 0.528}

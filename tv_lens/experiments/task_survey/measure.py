@@ -20,7 +20,8 @@ from tv_lens.results.sweep import Sweep
 from tv_lens.site import sites
 from tv_lens.storage.configuration import model_described
 from tv_lens.storage.run_folder import FolderLike, inside, whole
-from tv_lens.task_vectors.decodability import Decodability, decodability
+from tv_lens.task_vectors.decodability import decodability
+from tv_lens.task_vectors.decodability_result import Decodability
 from tv_lens.task_vectors.evaluation import evaluate
 from tv_lens.task_vectors.maps import RepresentationMap, representation_map
 from tv_lens.task_vectors.representations import Tasks

@@ -17,7 +17,7 @@ from tv_lens.experiments.task_survey.code import lines_of_code
 from tv_lens.experiments.task_survey.result import TaskSurvey
 from tv_lens.experiments.vector_circuits.page import circuit_parts
 from tv_lens.results.sweep import Sweep
-from tv_lens.task_vectors.decodability import Decodability
+from tv_lens.task_vectors.decodability_result import Decodability
 from tv_lens.viz.dispatch import plot
 from tv_lens.viz.html import Facts, Note, Page, Section, Table, page
 from tv_lens.viz.theme import number

@@ -18,7 +18,7 @@ from tv_lens.experiments.vector_circuits.task_circuit import TaskCircuit
 from tv_lens.renamed import renamed_attributes
 from tv_lens.results.sweep import Sweep
 from tv_lens.results.sweep_parts import plain
-from tv_lens.task_vectors.decodability import Decodability
+from tv_lens.task_vectors.decodability_result import Decodability
 from tv_lens.task_vectors.maps import RepresentationMap
 from tv_lens.task_vectors.vector import TaskVector
 from tv_lens.tasks.audit import TaskAudit
