@@ -11,7 +11,8 @@ import tv_lens as tv
 from tv_lens.errors import EmptySelection, InvalidArgument, SiteError
 from tv_lens.task_vectors.evaluation import evaluate
 from tv_lens.task_vectors.extraction import extract, method_of
-from tv_lens.task_vectors.function_vector import FunctionVector, head_outputs
+from tv_lens.task_vectors.function_vector import FunctionVector
+from tv_lens.task_vectors.head_effects import head_outputs
 from tv_lens.task_vectors.ranking import head_ranking, split_half
 from tv_lens.task_vectors.vector import TaskVector
 from tv_lens.tasks import Task

@@ -1,4 +1,4 @@
-"""The sum of what a few causal heads write after demonstrations of a task: Todd et al.'s function vector."""
+"""The sum of what a few causal heads write after demonstrations of a task: the function vector of Todd et al."""
 
 from __future__ import annotations
 
@@ -6,25 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import einops
-import numpy as np
 import torch
-import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from tv_lens.errors import EmptySelection, InvalidArgument, SiteError
-from tv_lens.intervention import Replace
-from tv_lens.metrics import Readout, info_of, prob
+from tv_lens.errors import EmptySelection, InvalidArgument
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.results.sweep import Sweep
-from tv_lens.rows.engine import PlacedEdit, Row
-from tv_lens.rows.sharding import run_sharded
 from tv_lens.site import Site
 from tv_lens.storage.run_folder import FolderLike, inside
+from tv_lens.task_vectors.head_effects import head_effects, head_outputs
 from tv_lens.task_vectors.mean_activations import mean_at
 from tv_lens.task_vectors.method import Method
-from tv_lens.task_vectors.ranking import ranked_heads, split_half
+from tv_lens.task_vectors.ranking import ranked_heads
 from tv_lens.task_vectors.selection import layer_sweep
 from tv_lens.task_vectors.vector import TaskVector, tokenizer_fingerprint
 from tv_lens.tasks.definition import Task
@@ -32,7 +26,7 @@ from tv_lens.tasks.drawing import rng_of
 from tv_lens.tasks.prompts import PromptPairs, Prompts
 from tv_lens.tasks.templates import Template
 
-COUNTS = (1, 2, 3, 5, 10, 20, 40)  # numbers of heads that heads=None chooses from
+COUNTS = (1, 2, 3, 5, 10, 20, 40)  # the numbers of heads that heads=None chooses from
 
 
 @dataclass(frozen=True)
@@ -42,18 +36,18 @@ class FunctionVector(Method):
     Every head's mean output at the last token is taken over clean prompts of the task. Put in the place of the
     head's output on prompts whose demonstrations have shuffled labels, it changes the probability of the right
     answer: the head's causal indirect effect. The vector is the sum, over the heads with the largest mean effect, of
-    their mean outputs, each taken through its part of the attention's output projection; that projection's bias
-    belongs to no head and is left out. All prompts ask train pairs, so no dev or test query has any part in it.
+    their mean outputs, each multiplied by its part of the attention's output projection. The bias of the projection
+    belongs to no head and is left out. All prompts ask train pairs, so no dev or test query contributes to the vector.
 
     Args:
-        layer: after which layer it is added to the residual stream; None chooses it by the accuracy of dev queries.
-        heads: how many heads; None chooses on dev queries, of 1, 2, 3, 5, 10, 20, 40 (ties: fewer); or the heads
-            themselves as (layer, head), which measures no effects.
-        shots: demonstrations in a prompt.
-        contexts: clean prompts that the mean outputs are over.
-        prompts: prompts with shuffled labels that the effects are measured on.
-        template: instead of the task's own.
-        dev: how many dev queries choose; all of the split if it has fewer.
+        layer: the layer after which it is added to the residual stream; None chooses it by the accuracy of dev queries.
+        heads: the number of heads; None chooses from 1, 2, 3, 5, 10, 20, 40 on dev queries (ties: fewer); or the heads
+            themselves as (layer, head), and then no effects are measured.
+        shots: demonstrations per prompt.
+        contexts: number of clean prompts that the mean outputs are over.
+        prompts: number of prompts with shuffled labels that the effects are measured on.
+        template: used instead of the task's own.
+        dev: number of dev queries for these choices; all of the split if it has fewer.
 
     Source:
         Todd et al. 2024 (arXiv 2310.15213), section 2; the numbers are theirs. They also average effects over tasks,
@@ -95,7 +89,7 @@ class FunctionVector(Method):
         if self.layer is not None and self.heads is not None:
             return self._vectors(model, task, outputs, self._taken(ranked), about)[self.layer]
         template = self.template or task.template
-        found = []
+        candidates = []
         for count in [len(self._taken(ranked))] if self.heads is not None else _counts(len(ranked)):
             vectors = self._vectors(model, task, outputs, ranked[:count], about)
             sweep = layer_sweep(
@@ -111,13 +105,13 @@ class FunctionVector(Method):
             )
             chosen, layers = sweep.provenance["chosen"], sorted(vectors)
             score = int(sweep.sel(layer=chosen).values.sum()), sweep.provenance["mean_log_prob"][layers.index(chosen)]
-            found.append((score, replace(vectors[chosen], selection=sweep)))
-        return max(found, key=lambda pair: pair[0])[1]  # of equals the first: the fewest heads
+            candidates.append((score, replace(vectors[chosen], selection=sweep)))
+        return max(candidates, key=lambda pair: pair[0])[1]  # of equal scores the first, with the fewest heads
 
     def at_layers(
         self, model: HookedModel, task: Task, *, seed: int = 0, progress: bool = True, folder: FolderLike = None
     ) -> dict[int, TaskVector]:
-        """The vector at every layer (or at `layer`), without choosing: one direction, added at different places.
+        """The vector at every layer (or at `layer`), without a choice of layer: one direction at several sites.
 
         Raises:
             InvalidArgument: `heads` is None, which only dev queries can decide.
@@ -137,7 +131,7 @@ class FunctionVector(Method):
     # ---- its controls -------------------------------------------------------------------------------------------
 
     def alike(self, description: Mapping[str, Any]) -> FunctionVector:
-        """The same heads, summed without another ranking: a control shall differ in its task alone."""
+        """The same heads without another ranking, so that a control differs in its task alone."""
         heads = description.get("summed_heads")
         return self if heads is None else replace(self, heads=heads)
 
@@ -152,7 +146,7 @@ class FunctionVector(Method):
         progress: bool = True,
         folder: FolderLike = None,
     ) -> dict[str, list[TaskVector]]:
-        """As many heads drawn at random from the others, their sum on the same contexts brought to the vector's norm."""
+        """As many other heads at random: their sum on the same contexts, scaled to the vector's norm."""
         summed = {tuple(head) for head in vector.method.get("summed_heads", ())}
         rest = [
             (layer, head)
@@ -197,56 +191,15 @@ class FunctionVector(Method):
         progress: bool,
         folder: FolderLike,
     ) -> Sweep:
-        pairs = self._shuffled(task, seed)
-        tokens = pairs.tokenize(model)
-        base = model.tokens(tokens.corrupted.tokens)
-        n, (layers, heads) = len(pairs), means.shape[:2]
-        last = [int(length) - 1 for length in base.lengths]
-        edits = [
-            Replace(Site("z", layer, head), means[layer, head]) for layer in range(layers) for head in range(heads)
-        ]
-        rows = [Row(i) for i in range(n)]
-        rows += [Row(i, (PlacedEdit(edit, (last[i],)),)) for edit in edits for i in range(n)]
-        owners = torch.arange(n).repeat(1 + len(edits))
-        config = {"prompts": pairs.recipe, "answers": tokens.answers, "means": means}
-        found = run_sharded(
+        return head_effects(
             model,
-            base,
-            rows,
-            Readout(prob, tokens.answers, owners),
-            folder=inside(folder, "effects"),
-            verb="effects",
-            config=config,
-            who=f"{task.name}: effects of heads",
+            self._shuffled(task, seed),
+            means,
+            seed=seed,
+            method=self.to_dict(),
             progress=progress,
+            folder=inside(folder, "effects"),
         )
-        plain, edited = found.values[:n].double(), found.values[n:].double()
-        values = einops.rearrange(edited, "(layer head n) -> n layer head", layer=layers, head=heads)
-        groups = np.unique(pairs.clean.inputs, return_inverse=True)[1]  # a query that comes again is no new evidence
-        sweep = Sweep(
-            xr.DataArray(
-                (values - plain[:, None, None]).numpy(),
-                dims=("example", "layer", "head"),
-                coords={"layer": range(layers), "head": range(heads), "group": ("example", groups)},
-            ),
-            metric="indirect_effect",
-            units=info_of(prob).units,
-            zero=0.0,
-            sign="above 0: the head's mean output makes the right answer more probable; 0: no effect",
-            name=f"{task.name}: causal indirect effect of every head",
-            provenance={
-                "verb": "effects",
-                "model": model.name,
-                "fingerprint": model.fingerprint,
-                "task": task.name,
-                "method": self.to_dict(),
-                "seed": seed,
-                "prompts": pairs.recipe,
-                "shuffled_prob": float(plain.mean()),
-                **found.provenance,
-            },
-        )
-        return replace(sweep, provenance={**sweep.provenance, "split_half": split_half(sweep, seed=seed)})
 
     # ---- parts --------------------------------------------------------------------------------------------------
 
@@ -254,16 +207,16 @@ class FunctionVector(Method):
         return task.prompts(self.shots, self.contexts, seed=seed, split="train", template=self.template)
 
     def _shuffled(self, task: Task, seed: int) -> PromptPairs:
-        """The shuffled prompts, drawn apart from the contexts, whose own demonstrations they would else repeat."""
-        apart = rng_of(seed, "effects").randrange(2**31)
+        """The shuffled prompts, drawn with another seed, since they would repeat the demonstrations of the contexts."""
+        own_seed = rng_of(seed, "effects").randrange(2**31)
         return task.pairs(
-            self.shots, self.prompts, corrupt="shuffle_labels", seed=apart, split="train", template=self.template
+            self.shots, self.prompts, corrupt="shuffle_labels", seed=own_seed, split="train", template=self.template
         )
 
     def _means(
         self, model: HookedModel, task: Task, seed: int, progress: bool, folder: FolderLike
     ) -> tuple[Float[Tensor, "layer head d_head"], Prompts]:
-        """Every head's mean output before its projection, at the last token of the contexts."""
+        """The mean output of every head before its projection, at the last token of the contexts, and the contexts."""
         prompts = self._contexts(task, seed)
         sites = [Site("z", layer, pos=-1) for layer in range(model.n_layers)]
         means = mean_at(
@@ -280,7 +233,7 @@ class FunctionVector(Method):
     def _measured(
         self, model: HookedModel, task: Task, seed: int, progress: bool, folder: FolderLike
     ) -> tuple[Float[Tensor, "layer head d_model"], list[tuple[int, int]], dict[str, Any]]:
-        """What each head writes on average, the heads from the best down, and the recipe of the prompts."""
+        """The mean of what each head writes, the heads from the best down, and the recipe of the prompts."""
         self._check(model)
         means, prompts = self._means(model, task, seed, progress, folder)
         about: dict[str, Any] = {**prompts.recipe, "contexts": self.contexts}
@@ -294,7 +247,7 @@ class FunctionVector(Method):
         return ranked[: self.heads] if isinstance(self.heads, int) else ranked
 
     def _check(self, model: HookedModel) -> None:
-        """Raises where the model has no such layer or heads."""
+        """Raises an error where the model has no such layer or heads."""
         model.registry.check(Site("z", 0), write=True)
         if self.layer is not None:
             model.registry.check(Site("resid_post", self.layer, pos=-1), write=True)
@@ -318,7 +271,7 @@ class FunctionVector(Method):
     ) -> dict[int, TaskVector]:
         total = torch.stack([outputs[layer, head] for layer, head in heads]).double().sum(0).float()
         template = self.template or task.template
-        kept = self if isinstance(self.heads, tuple) else replace(self, heads=len(heads))
+        method = self if isinstance(self.heads, tuple) else replace(self, heads=len(heads))
         return {
             layer: TaskVector(
                 total,
@@ -326,31 +279,12 @@ class FunctionVector(Method):
                 task=task.name,
                 prompts=about,
                 model=model.name,
-                method={**kept.fixed(layer, template).to_dict(), "injected_by": "adding", "summed_heads": heads},
+                method={**method.fixed(layer, template).to_dict(), "injected_by": "adding", "summed_heads": heads},
                 fingerprint=model.fingerprint,
                 tokenizer=tokenizer_fingerprint(model.tokenizer),
             )
             for layer in (range(model.n_layers) if self.layer is None else [self.layer])
         }
-
-
-def head_outputs(model: HookedModel, means: Float[Tensor, "layer head d_head"]) -> Float[Tensor, "layer head d_model"]:
-    """What heads add to their attention's output, from their outputs before it is projected; without the bias.
-
-    Where the model has `result` sites, this is what they would hold. A norm that a model applies after attention
-    (Gemma-2, OLMo-2) is not linear, so no head has a share of it, and it is left out.
-    """
-    written = []
-    for layer, mean in enumerate(means):
-        weight = model.tl.blocks[layer].attn.W_O.detach()
-        if tuple(weight.shape) != (*mean.shape, model.shape.d_model):
-            raise SiteError(
-                "This model's output projection cannot be split by head.",
-                got=list(weight.shape),
-                allowed=[*mean.shape, model.shape.d_model],
-            )
-        written.append(einops.einsum(mean, weight.float().cpu(), "head d_head, head d_head d_model -> head d_model"))
-    return torch.stack(written)
 
 
 def _counts(available: int) -> list[int]:
