@@ -113,14 +113,14 @@ def test_controls_may_be_given_as_vectors_tasks_or_names(model, vector):
 
 
 def test_without_a_named_task_another_with_other_answers_is_taken(model):
-    from tv_lens.task_vectors.evaluation import _another
+    from tv_lens.task_vectors.control_vectors import another_task
 
     for name in ("country-capital", "present-past", "capitalize", "past-present"):
         task = tasks.task(name)
-        chosen = _another(task)
+        chosen = another_task(task)
         assert chosen.name != name and not set(chosen.labels) & set(task.labels)
-    assert _another(tasks.task("present-past")).name == "country-capital"
-    assert _another(tasks.task("country-capital")).name == "singular-plural"
+    assert another_task(tasks.task("present-past")).name == "country-capital"
+    assert another_task(tasks.task("country-capital")).name == "singular-plural"
 
 
 def test_a_control_of_another_site_is_refused(model, vector):

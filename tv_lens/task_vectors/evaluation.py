@@ -1,18 +1,16 @@
-"""What a task vector does to prompts without demonstrations, beside what other vectors do there."""
+"""What a task vector does to prompts without demonstrations, compared with its control vectors."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import xarray as xr
 from jaxtyping import Float
 
-from tv_lens import tasks as task_library
-from tv_lens.errors import EmptySelection, InvalidArgument, SiteError, unknown
+from tv_lens.errors import EmptySelection, InvalidArgument, unknown
 from tv_lens.intervention import Intervention
 from tv_lens.metrics import exact_match, info_of
 from tv_lens.model.hooked_model import HookedModel
@@ -20,18 +18,17 @@ from tv_lens.patching.scoring import Scores, score
 from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
 from tv_lens.storage.configuration import digest, model_described
-from tv_lens.storage.run_folder import FolderLike, inside, shards
-from tv_lens.task_vectors.extraction import method_alike
+from tv_lens.storage.run_folder import FolderLike, shards
+from tv_lens.task_vectors.control_vectors import ControlMaker, ControlVectors, template_of
 from tv_lens.task_vectors.method import Method
 from tv_lens.task_vectors.vector import TaskVector, audit_words
 from tv_lens.tasks.definition import Task
 from tv_lens.tasks.templates import Template
-from tv_lens.tasks.words import TaskLike
+from tv_lens.tasks.tokenized import TokenizedPrompts
+from tv_lens.tasks.words import TaskLike, as_task
 
 CONDITIONS = ("zero-shot", "few-shot", "vector", "random vector", "other task's vector", "Null vector")
 ACCURACIES = {"first token": "first_token", "exact match": "exact_match"}
-# Tasks whose vectors serve as "another task's", in this order; the first that shares the fewest answers is taken.
-_OTHERS = ("country-capital", "singular-plural", "present-past", "antonym")
 
 
 @renamed_keywords(run="folder=", random_seeds="n_random=")
@@ -56,60 +53,58 @@ def evaluate(
 ) -> Sweep:
     """How queries are answered without demonstrations, with them, with the vector in their place, and with controls.
 
-    The conditions: "zero-shot" is the template with no demonstration; "few-shot" shows them; in the others a vector
-    is injected at the zero-shot prompt's last token: this one, random ones of its length (each example's mean over
-    several), another task's, and the Null task's. All ask the same queries, and the controls' vectors are extracted
-    with this vector's method, layer and seed (a function vector's with its heads, too, which are not ranked again, and
-    with one condition more: "random heads", as many of the others, at its length). The Null task shows the task's own answers beside the wrong inputs, so
-    its vector may still say what kind of word answers: the rule is what the vector has beyond it.
+    The conditions: "zero-shot" is the template without demonstrations; "few-shot" has them; in the others a vector is
+    injected at the last token of the zero-shot prompt: this one, random ones of its length (the mean over several, per
+    example), another task's, and the Null task's. All ask the same queries, and the controls' vectors are extracted
+    with this vector's method, layer and seed. The controls of a function vector also have its heads, which are not
+    ranked again, and there is one condition more: "random heads", as many other heads, scaled to its length. The Null
+    task shows the task's own answers with the wrong inputs, so its vector may still say what kind of word answers: the
+    rule is what the vector has beyond it.
 
     Args:
         model: the model that the vector was made on.
-        vector: what is tested.
-        task: what is asked; a task, a built-in name or a path.
-        n: queries; all of the split if it has fewer.
-        shots: demonstrations in "few-shot"; as many as the vector was extracted from if None.
+        vector: the vector that is tested.
+        task: the task of the queries; a task, a built-in name or a path.
+        n: number of queries; all of the split if it has fewer.
+        shots: demonstrations in "few-shot"; as many as in the prompts of the vector if None.
         seed: the draw of queries, demonstrations and random vectors.
-        split: where queries come from.
+        split: the split that queries come from.
         other: another task, or its vector at the same site; a built-in task with other answers if None.
         null: a Null task, or its vector at the same site; `tasks.null(task)` if None.
-        n_random: how many random vectors.
+        n_random: number of random vectors.
         score_by: "accuracy" (by first token and by greedy exact match) or "log_prob" of the whole answer.
-        scale: None injects as the vector's method does (a residual mean replaces what stands at the site, a function
-            vector is added once); a number adds so many times the vector.
+        scale: None injects as the vector's method does (a residual mean replaces what the site holds, a function vector
+            is added once); a number adds that multiple of the vector.
         template: the text around the queries; the vector's own if None.
         method: how the controls' vectors are extracted, if not as this vector was.
-        folder: a folder that keeps each condition's scores, so that a killed evaluation continues there.
+        folder: a folder that keeps the scores of each condition, so that a killed evaluation continues there.
         progress: Show a progress bar (only on a terminal or in a notebook).
 
     Returns:
         A Sweep `example x condition x score`, or `example x condition` for "log_prob". Its baselines are few-shot
-        (clean) and zero-shot (corrupted), so `recovery()` is the share of the demonstrations' effect that the
-        vector has. What guessing scores stands in its title, the whole audit in its provenance.
+        (clean) and zero-shot (corrupted), so `recovery()` is the share of the demonstrations' effect that the vector
+        has. Its title says what guessing scores, and its provenance has the whole audit.
 
     Raises:
         ModelMismatch: the vector was made on another model.
-        RunMismatch: `run` was begun with another configuration.
+        RunMismatch: `folder` was begun with another configuration.
         SiteError: a control's vector has another site.
 
     Source:
-        Hendel et al. 2023 (arXiv 2310.15916), section 3; the controls are ours (PAPER.md 3.11 names the last three).
+        Hendel et al. 2023 (arXiv 2310.15916), section 3; the controls are ours.
     """
     if score_by not in ("accuracy", "log_prob"):
         raise unknown("score", score_by, ("accuracy", "log_prob"))
     if n_random < 1:
         raise InvalidArgument("At least one random vector is needed.", got=f"n_random={n_random}")
     vector.check(model)
-    task = _task(task)
+    task = as_task(task)
     scale = vector.own_scale if scale is None else scale
-    template = template or _template_of(vector) or task.template
+    template = template or template_of(vector) or task.template
 
     # 1. the control vectors
-    maker = _Maker(model, vector, method, template, folder, progress)
-    other_vector = maker.control(other, "other", lambda: _another(task))
-    null_vector = maker.control(null, "null", lambda: task_library.null(task, seed=seed))
-    random_vectors = [vector.random_like(seed * n_random + i) for i in range(n_random)]
-    own = maker.own(task, n_random)
+    maker = ControlMaker(model, vector, method, template, folder, progress)
+    controls = maker.controls(task, other, null, n_random, seed)
 
     # 2. the prompts: the same queries with and without demonstrations
     if not task.split(split):
@@ -119,25 +114,59 @@ def evaluate(
     plain = task.queries(n, seed=seed, split=split, template=template).tokenize(model)
     shown = task.prompts(shots, n, seed=seed, split=split, template=template).tokenize(model)
 
-    # 3. every condition
-    def injected(one: TaskVector) -> Intervention:
-        return one.replace() if scale is None else one.add(scale)
+    # 3. the scores under every condition
+    conditions = _conditions(plain, shown, vector, controls)
+    scores, record = _scored(model, task, vector, conditions, scale, seed=seed, folder=folder, progress=progress)
 
-    asked = [
-        ("zero-shot", plain, ()),
-        ("few-shot", shown, ()),
-        ("vector", plain, injected(vector)),
-        *(("random vector", plain, injected(one)) for one in random_vectors),
-        *((label, plain, injected(one)) for label, ones in own.items() for one in ones),
-        ("other task's vector", plain, injected(other_vector)),
-        ("Null vector", plain, injected(null_vector)),
+    # 4. the labelled result
+    audit = task.audit(model, template).to_dict()
+    provenance = {**_provenance(model, task, vector, controls, scale, shown, audit), **record}
+    title = f"{task.name}: the vector of {vector.task} and its controls{audit_words(audit)}"
+    return _labelled(scores, score_by, title, provenance)
+
+
+class _Condition(NamedTuple):
+    """A set of prompts, with the vector that is injected into them, or none."""
+
+    label: str
+    prompts: TokenizedPrompts
+    vector: TaskVector | None = None
+
+    def edits(self, scale: int | float | None) -> Intervention | tuple[()]:
+        """The intervention that injects the vector: a replacement if `scale` is None, else `scale` times it added."""
+        if self.vector is None:
+            return ()
+        return self.vector.replace() if scale is None else self.vector.add(scale)
+
+
+def _conditions(
+    plain: TokenizedPrompts, shown: TokenizedPrompts, vector: TaskVector, controls: ControlVectors
+) -> list[_Condition]:
+    """Every condition in order; a condition of several vectors comes once for each of them."""
+    return [
+        _Condition("zero-shot", plain),
+        _Condition("few-shot", shown),
+        _Condition("vector", plain, vector),
+        *(_Condition("random vector", plain, one) for one in controls.random),
+        *(_Condition(label, plain, one) for label, ones in controls.own.items() for one in ones),
+        _Condition("other task's vector", plain, controls.other),
+        _Condition("Null vector", plain, controls.null),
     ]
-    vectors = [
-        vector.direction,
-        *(one.direction for ones in (random_vectors, *own.values()) for one in ones),
-        other_vector.direction,
-        null_vector.direction,
-    ]
+
+
+def _scored(
+    model: HookedModel,
+    task: Task,
+    vector: TaskVector,
+    conditions: Sequence[_Condition],
+    scale: int | float | None,
+    *,
+    seed: int,
+    folder: FolderLike,
+    progress: bool,
+) -> tuple[dict[str, list[Scores]], dict[str, Any]]:
+    """The scores by condition, and what the provenance says of the folder that keeps them."""
+    plain, shown = conditions[0].prompts, conditions[1].prompts
     config = {
         "model": model_described(model),
         "task": task.name,
@@ -148,20 +177,32 @@ def evaluate(
         "plain_tokens": plain.tokens,
         "shown_tokens": shown.tokens,
         "answers": digest(plain.answer_ids),
-        "vectors": vectors,
+        "vectors": [one.vector.direction for one in conditions if one.vector is not None],
         "memory_budget": model.memory_budget,
     }
-    found: dict[str, list[Scores]] = {label: [] for label, _, _ in asked}
-    with shards(folder, verb="evaluate", config=config, total=len(asked)) as kept:
-        for i in kept.pending():
-            label, prompts, edit = asked[i]
-            kept.put(i, vars(score(model, prompts, edit, who=f"{task.name}: {label}", progress=progress)))
-        for (label, _, _), one in zip(asked, kept.all()):
-            found[label].append(Scores(**{name: torch.from_numpy(array) for name, array in one.arrays.items()}))
+    scores: dict[str, list[Scores]] = {one.label: [] for one in conditions}
+    with shards(folder, verb="evaluate", config=config, total=len(conditions)) as pieces:
+        for i in pieces.pending():
+            one = conditions[i]
+            who = f"{task.name}: {one.label}"
+            pieces.put(i, vars(score(model, one.prompts, one.edits(scale), who=who, progress=progress)))
+        for one, piece in zip(conditions, pieces.all()):
+            arrays = {name: torch.from_numpy(array) for name, array in piece.arrays.items()}
+            scores[one.label].append(Scores(**arrays))
+    return scores, pieces.provenance
 
-    # 4. the labelled result
-    audit = task.audit(model, template).to_dict()
-    provenance = {
+
+def _provenance(
+    model: HookedModel,
+    task: Task,
+    vector: TaskVector,
+    controls: ControlVectors,
+    scale: int | float | None,
+    shown: TokenizedPrompts,
+    audit: dict[str, Any],
+) -> dict[str, Any]:
+    """Where the tested vector and its controls come from, and how they were injected."""
+    return {
         "verb": "evaluate",
         "model": model.name,
         "fingerprint": model.fingerprint,
@@ -172,122 +213,38 @@ def evaluate(
         "vector_prompts": vector.prompts,
         "injected_by": "replacement" if scale is None else f"adding {scale:g} times",
         "prompts": shown.prompts.recipe,
-        "other_task": other_vector.task,
-        "null_task": null_vector.task,
-        "n_random": n_random,
+        "other_task": controls.other.task,
+        "null_task": controls.null.task,
+        "n_random": len(controls.random),
         "audit": audit,
         **_caution(vector, task),
-        **kept.provenance,
     }
-    title = f"{task.name}: the vector of {vector.task} and its controls{audit_words(audit)}"
-    return _labelled(found, score_by, title, provenance)
 
 
-@dataclass(frozen=True)
-class _Maker:
-    """Extracts control vectors as the tested vector was extracted."""
-
-    model: HookedModel
-    vector: TaskVector
-    method: Method | None
-    template: Template
-    folder: FolderLike
-    progress: bool
-
-    def control(self, given: TaskVector | TaskLike | None, name: str, default: Callable[[], Task]) -> TaskVector:
-        """The vector that was given, or that of the task that was given, or of the default task."""
-        if isinstance(given, TaskVector):
-            given.check(self.model)
-            if given.site != self.vector.site:
-                raise SiteError(
-                    "A control's vector must have the site of the vector that is tested.",
-                    got=f"{name}: {given.site}",
-                    allowed=str(self.vector.site),
-                    do=f"pass {name}=<its task> to have it extracted there, or take it from "
-                    f"method.at_layers(model, task)[{self.vector.site.layer}].",
-                )
-            return given
-        task = default() if given is None else _task(given)
-        method = self.method or method_alike(self.vector)
-        if method is None:
-            raise InvalidArgument(
-                f"The vector does not say how it was extracted, so no control can be extracted alike ({name}=).",
-                got=repr(self.vector),
-                do=f"pass method=tv.ResidualMean(), or {name}=<a TaskVector>.",
-            )
-        method = method.fixed(self.vector.site.layer, self.template)
-        return method.extract(
-            self.model, task, seed=_seed_of(self.vector), progress=self.progress, folder=inside(self.folder, name)
-        )
-
-    def own(self, task: Task, count: int) -> dict[str, list[TaskVector]]:
-        """The controls that only the vector's method has, of its own length: random heads beside chosen ones."""
-        method = self.method or method_alike(self.vector)
-        if method is None:
-            return {}
-        return method.own_controls(
-            self.model,
-            task,
-            self.vector,
-            count,
-            seed=_seed_of(self.vector),
-            progress=self.progress,
-            folder=inside(self.folder, "own controls"),
-        )
-
-
-def _labelled(found: dict[str, list[Scores]], score_by: str, name: str, provenance: dict[str, Any]) -> Sweep:
-    """The scores as a Sweep, repeated conditions averaged example by example."""
+def _labelled(scores: Mapping[str, Sequence[Scores]], score_by: str, name: str, provenance: dict[str, Any]) -> Sweep:
+    """The scores as a Sweep; a condition of several vectors is their mean per example."""
 
     def column(field: str) -> Float[np.ndarray, "example condition"]:
-        means = [torch.stack([getattr(one, field) for one in runs]).double().mean(0) for runs in found.values()]
+        means = [torch.stack([getattr(one, field) for one in ones]).double().mean(0) for ones in scores.values()]
         return torch.stack(means, dim=1).numpy()
 
     if score_by == "log_prob":
         metric, units, sign = "answer_log_prob", "nats", "higher: the whole answer is more probable; 0 is certainty"
-        values = xr.DataArray(column("log_prob"), dims=("example", "condition"), coords={"condition": list(found)})
+        values = xr.DataArray(column("log_prob"), dims=("example", "condition"), coords={"condition": list(scores)})
     else:
         metric, units, sign = "accuracy", info_of(exact_match).units, "higher is better; 1: every query answered"
         grid = np.stack([column(field) for field in ACCURACIES.values()], axis=-1)
         values = xr.DataArray(
-            grid, dims=("example", "condition", "score"), coords={"condition": list(found), "score": list(ACCURACIES)}
+            grid, dims=("example", "condition", "score"), coords={"condition": list(scores), "score": list(ACCURACIES)}
         )
     clean, corrupted = (values.sel(condition=label, drop=True) for label in ("few-shot", "zero-shot"))
     return Sweep(values, metric, units, sign, clean=clean, corrupted=corrupted, name=name, provenance=provenance)
 
 
-def _task(given: TaskLike) -> Task:
-    return given if isinstance(given, Task) else task_library.task(given)
-
-
-def _another(task: Task) -> Task:
-    """A built-in task that shares the fewest answers with this one."""
-    answers = set(task.labels)
-    candidates = [task_library.task(name) for name in _OTHERS if name != task.name]
-    return min(candidates, key=lambda one: len(answers & set(one.labels)))
-
-
-def _first_prompts(vector: TaskVector) -> dict[str, Any]:
-    """The recipe of a vector's prompts; of a sum of vectors, its first term's."""
-    recipe = vector.prompts
-    while recipe.get("of"):
-        recipe = recipe["of"][0]
-    return recipe
-
-
-def _template_of(vector: TaskVector) -> Template | None:
-    kept = _first_prompts(vector).get("template")
-    return None if kept is None else Template(**kept)
-
-
-def _seed_of(vector: TaskVector) -> int:
-    return int(_first_prompts(vector).get("seed", 0))
-
-
 def _caution(vector: TaskVector, task: Task) -> dict[str, str]:
-    """A word of warning where the vector's task has the same name and other pairs or splits."""
-    mark = vector.prompts.get("fingerprint")
-    if mark is None or vector.task != task.name or mark == task.fingerprint:
+    """A warning where the vector's task has the same name but other pairs or splits."""
+    fingerprint = vector.prompts.get("fingerprint")
+    if fingerprint is None or vector.task != task.name or fingerprint == task.fingerprint:
         return {}
     return {
         "caution": f"the vector was extracted from another version of {task.name!r} (other pairs or another "

@@ -1,15 +1,17 @@
-"""Where, how strongly and how a task vector is best injected: sweeps over layer, scale and position, by rows."""
+"""Where and how strongly a task vector is best injected: sweeps over layer, scale and position."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
+from jaxtyping import Float
 
-from tv_lens import tasks as task_library
 from tv_lens.errors import EmptySelection, InvalidArgument, PositionError, unknown
 from tv_lens.intervention import Add, Intervention, Replace
 from tv_lens.metrics import Answers, Metric, Readout, info_of, log_prob
@@ -22,13 +24,14 @@ from tv_lens.site import Site
 from tv_lens.storage.run_folder import FolderLike, inside
 from tv_lens.task_vectors.vector import TaskVector
 from tv_lens.tasks.definition import Task
+from tv_lens.tasks.prompts import Prompts
 from tv_lens.tasks.tokenized import TokenizedPrompts
-from tv_lens.tasks.words import TaskLike
+from tv_lens.tasks.words import TaskLike, as_task
 
 AXES = ("layer", "scale", "pos")
 MODES = ("replace", "add")
 
-Vectors = TaskVector | Mapping[int, TaskVector]
+Position = int | tuple[int, ...] | None
 
 
 @renamed_keywords(run="folder=", positions="pos=")
@@ -53,99 +56,51 @@ def vector_sweep(
 
     Args:
         model: the model that answers.
-        vector: one direction, put at every layer swept over; or a vector for each layer (`method.at_layers(...)`).
-        task: what is asked.
-        over: the axes, of "layer", "scale", "pos". What is not swept stays as the vector has it: its layer, scale 1, its
+        vector: one direction, injected at every layer swept over; or a vector per layer (`method.at_layers(...)`).
+        task: the task of the queries.
+        over: the axes, of "layer", "scale", "pos". What is not swept is as the vector has it: its layer, scale 1, its
             position.
-        scales: the vector's multiples.
-        pos: for "pos", counted from the prompt's end: (-1, -2, ...); every one that all prompts have if None.
-        mode: "replace" puts the scaled vector in the place of what stands there, "add" adds it; None does as the
-            vector's method does.
+        scales: the multiples of the vector.
+        pos: the positions for "pos", counted from the prompt's end: (-1, -2, ...); all that every prompt has if None.
+        mode: "replace" replaces what the site holds by the scaled vector, "add" adds it; None does as the vector's
+            method does.
         metric: logits and answers to one number per example; `tv.logit_diff` needs foils, which queries do not have.
-        n: queries; all of the split if it has fewer.
-        shots: demonstrations of the clean baseline; as many as the vector was extracted from if None.
-        split: where the queries come from: "dev" to choose, "test" to report.
+        n: number of queries; all of the split if it has fewer.
+        shots: demonstrations of the clean baseline; as many as in the prompts of the vector if None.
+        split: the split that queries come from: "dev" to choose, "test" to report.
         seed: the draw of queries and demonstrations.
         folder: a folder that keeps finished shards.
         progress: Show a progress bar (only on a terminal or in a notebook).
 
     Returns:
-        A Sweep `example x over`. Its clean run has demonstrations and its corrupted run has none, so `recovery()` is the
-        share of the demonstrations' effect.
+        A Sweep `example x over`. Its clean baseline has demonstrations and its corrupted baseline has none, so
+        `recovery()` is the share of the demonstrations' effect.
 
     Sign:
-        The metric's own.
+        That of the metric.
     """
-    over = _axes(over)
-    task = task if isinstance(task, Task) else task_library.task(task)
-    vectors = dict(vector) if isinstance(vector, Mapping) else dict.fromkeys(_layers(model, vector, over), vector)
-    if not vectors or ("layer" not in over and len(vectors) > 1):
-        raise InvalidArgument(
-            "Vectors of several layers are swept over the layer.", got=f"{len(vectors)} vectors, over={over}"
-        )
+    over, task = _axes(over), as_task(task)
+    vectors = _by_layer(model, vector, over)
     first = next(iter(vectors.values()))
-    for one in vectors.values():
-        one.check(model)
-    mode = mode or ("replace" if first.own_scale is None else "add")
-    if mode not in MODES:
-        raise unknown("way of injecting", mode, MODES)
+    mode = _mode(mode, first)
 
     # 1. the queries, without demonstrations and with them
-    available = len(task.split(split))
-    if not available:
-        raise EmptySelection(f"The {split} split of {task.name!r} has no pairs to ask.", got=repr(task))
     shots = first.prompts.get("shots", 10) if shots is None else shots
-    plain, shown = (task.prompts(k, min(n, available), seed=seed, split=split).tokenize(model) for k in (0, shots))
-    base, lengths = model.tokens(plain.tokens), plain.tokens.lengths.tolist()
+    plain, shown = (_queries(task, count, n, seed, split).tokenize(model) for count in (0, shots))
 
-    # 2. a row for every cell and query
+    # 2. the metric of every query, unedited and in every cell
     labels = {
         "layer": list(vectors),
-        "scale": [float(scale) for scale in scales] if "scale" in over else [1.0],
-        "pos": _positions(first, pos, min(lengths), over),
+        "scale": list(map(float, scales)) if "scale" in over else [1.0],
+        "pos": _positions(first, pos, min(plain.tokens.lengths.tolist()), over),
     }
-    cells = list(itertools.product(*labels.values()))
-    edits = [_edit(vectors[layer], layer, scale, mode) for layer, scale, _ in cells]
-    rows = [Row(i) for i in range(len(base))]
-    rows += [
-        Row(i, (PlacedEdit(edit, _placed(pos, length)),))
-        for edit, (_, _, pos) in zip(edits, cells)
-        for i, length in enumerate(lengths)
-    ]
-    readout = Readout(metric, plain.answers, torch.arange(len(base)).repeat(1 + len(cells)))
-    config = {
-        "prompts": plain.prompts.recipe,
-        "answers": plain.answers,
-        "metric": metric,
-        "over": over,
-        "mode": mode,
-        "cells": [list(map(str, cell)) for cell in cells],
-        "vectors": {str(layer): one.direction for layer, one in vectors.items()},
-    }
-    found = run_sharded(
-        model,
-        base,
-        rows,
-        readout,
-        folder=inside(folder, "cells"),
-        verb="vector_sweep",
-        config=config,
-        who=f"{task.name}: sweep of a vector",
-        progress=progress,
-    )
+    grid = _Grid(vectors, mode, over, labels)
+    values, record = _swept(model, grid, plain, metric, folder=folder, who=task.name, progress=progress)
 
     # 3. the labelled result
-    values = found.values.view(1 + len(cells), len(base)).double().numpy()
-    grid = values[1:].T.reshape(len(base), *(len(part) for part in labels.values()))
-    array = xr.DataArray(
-        grid,
-        dims=("example", *AXES),
-        coords=labels if all(_single(p) for p in labels["pos"]) else {**labels, "pos": range(len(labels["pos"]))},
-    )
-    array = array.isel({axis: 0 for axis in AXES if axis not in over}, drop=True).transpose("example", *over)
     info = info_of(metric)
     return Sweep(
-        array,
+        grid.array(values[1:]),
         metric=info.name,
         units=info.units,
         sign=info.sign,
@@ -164,9 +119,84 @@ def vector_sweep(
             "shots": shots,
             "component": first.site.component,
             "prompts": plain.prompts.recipe,
-            **found.provenance,
+            **record,
         },
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Grid:
+    """Every combination of layer, scale and position at which vectors are injected.
+
+    Args:
+        vectors: the vector of each layer.
+        mode: "replace" or "add".
+        over: the axes that are swept.
+        labels: the layers, scales and positions; one label where an axis is not swept.
+    """
+
+    vectors: dict[int, TaskVector]
+    mode: str
+    over: tuple[str, ...]
+    labels: dict[str, list[Any]]
+
+    @property
+    def cells(self) -> list[tuple[int, float, Position]]:
+        """Layer, scale and position of every cell."""
+        return list(itertools.product(*self.labels.values()))
+
+    def rows(self, lengths: Sequence[int]) -> list[Row]:
+        """A row for every cell and query, cell by cell."""
+        rows = []
+        for layer, scale, pos in self.cells:
+            edit = _edit(self.vectors[layer], layer, scale, self.mode)
+            rows += [Row(i, (PlacedEdit(edit, _placed(pos, length)),)) for i, length in enumerate(lengths)]
+        return rows
+
+    def array(self, values: Float[np.ndarray, "cell example"]) -> xr.DataArray:
+        """The values of all cells with their labels, `example x over`."""
+        grid = values.T.reshape(values.shape[1], *(len(part) for part in self.labels.values()))
+        coords = dict(self.labels)
+        if not all(isinstance(pos, int) for pos in self.labels["pos"]):
+            coords["pos"] = range(len(self.labels["pos"]))
+        array = xr.DataArray(grid, dims=("example", *AXES), coords=coords)
+        fixed = {axis: 0 for axis in AXES if axis not in self.over}
+        return array.isel(fixed, drop=True).transpose("example", *self.over)
+
+
+def _swept(
+    model: HookedModel,
+    grid: _Grid,
+    plain: TokenizedPrompts,
+    metric: Metric,
+    *,
+    folder: FolderLike,
+    who: str,
+    progress: bool,
+) -> tuple[Float[np.ndarray, "run example"], dict[str, Any]]:
+    """The metric of the unedited queries, then of every cell; and what the provenance says of the runs."""
+    base, cells = model.tokens(plain.tokens), grid.cells
+    config = {
+        "prompts": plain.prompts.recipe,
+        "answers": plain.answers,
+        "metric": metric,
+        "over": grid.over,
+        "mode": grid.mode,
+        "cells": [list(map(str, cell)) for cell in cells],
+        "vectors": {str(layer): one.direction for layer, one in grid.vectors.items()},
+    }
+    result = run_sharded(
+        model,
+        base,
+        [Row(i) for i in range(len(base))] + grid.rows(plain.tokens.lengths.tolist()),
+        Readout(metric, plain.answers, torch.arange(len(base)).repeat(1 + len(cells))),
+        folder=inside(folder, "cells"),
+        verb="vector_sweep",
+        config=config,
+        who=f"{who}: sweep of a vector",
+        progress=progress,
+    )
+    return result.values.view(1 + len(cells), len(base)).double().numpy(), result.provenance
 
 
 def _axes(over: Sequence[str]) -> tuple[str, ...]:
@@ -179,31 +209,56 @@ def _axes(over: Sequence[str]) -> tuple[str, ...]:
     return over
 
 
-def _layers(model: HookedModel, vector: TaskVector, over: Sequence[str]) -> list[int]:
-    return list(range(model.n_layers)) if "layer" in over else [vector.site.layer]
+def _mode(mode: str | None, vector: TaskVector) -> str:
+    mode = mode or ("replace" if vector.own_scale is None else "add")
+    if mode not in MODES:
+        raise unknown("way of injecting", mode, MODES)
+    return mode
+
+
+def _by_layer(
+    model: HookedModel, vector: TaskVector | Mapping[int, TaskVector], over: Sequence[str]
+) -> dict[int, TaskVector]:
+    """The vector of every layer that is swept over, each checked against the model."""
+    if isinstance(vector, Mapping):
+        vectors = dict(vector)
+    else:
+        vectors = dict.fromkeys(range(model.n_layers) if "layer" in over else [vector.site.layer], vector)
+    if not vectors or ("layer" not in over and len(vectors) > 1):
+        raise InvalidArgument(
+            "Vectors of several layers are swept over the layer.", got=f"{len(vectors)} vectors, over={over}"
+        )
+    for one in vectors.values():
+        one.check(model)
+    return vectors
+
+
+def _queries(task: Task, shots: int, n: int, seed: int, split: str) -> Prompts:
+    """At most `n` queries with so many demonstrations."""
+    available = len(task.split(split))
+    if not available:
+        raise EmptySelection(f"The {split} split of {task.name!r} has no pairs to ask.", got=repr(task))
+    return task.prompts(shots, min(n, available), seed=seed, split=split)
 
 
 def _positions(
-    vector: TaskVector, given: Sequence[int] | None, shortest: int, over: Sequence[str]
-) -> list[int | tuple[int, ...] | None]:
-    """Positions to sweep, counted from the end; without that axis the vector's own."""
+    vector: TaskVector, positions: Sequence[int] | None, shortest: int, over: Sequence[str]
+) -> list[Position]:
+    """The positions to sweep, counted from the end; without that axis the position of the vector."""
     if "pos" not in over:
         return [vector.site.pos]
-    found = list(range(-shortest, 0)) if given is None else [int(pos) for pos in given]
-    if not found or min(found) < -shortest or max(found) >= 0:
+    swept = list(range(-shortest, 0)) if positions is None else [int(pos) for pos in positions]
+    if not swept or min(swept) < -shortest or max(swept) >= 0:
         raise PositionError(
             "Positions are counted from the end of prompts that differ in length.",
-            got=found,
+            got=swept,
             allowed=f"{-shortest} to -1",
         )
-    return found
+    return swept
 
 
-def _single(pos: int | tuple[int, ...] | None) -> bool:
-    return isinstance(pos, int)
-
-
-def _placed(pos: int | tuple[int, ...] | None, length: int) -> tuple[int, ...]:
+def _placed(pos: Position, length: int) -> tuple[int, ...]:
+    """The positions in one prompt, counted from its first token; all of them if None."""
     if pos is None:
         return tuple(range(length))
     return tuple(p if p >= 0 else length + p for p in (pos if isinstance(pos, tuple) else (pos,)))
@@ -215,7 +270,7 @@ def _edit(vector: TaskVector, layer: int, scale: float, mode: str) -> Interventi
 
 
 def _shown(model: HookedModel, shown: TokenizedPrompts, metric: Metric) -> np.ndarray:
-    """The metric of the prompts with demonstrations, run as they are."""
+    """The metric of the prompts with demonstrations, without any edit."""
     answers = Answers(shown.answers.correct, shown.answers.wrong)
     readout = Readout(metric, answers, torch.arange(len(shown)))
     rows = [Row(i) for i in range(len(shown))]

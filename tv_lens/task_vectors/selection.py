@@ -1,8 +1,9 @@
-"""Which layer a task vector works at: chosen on development queries, so that test queries stay untouched."""
+"""The layer at which a task vector is injected, chosen on dev queries so that no choice depends on test queries."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 import xarray as xr
@@ -19,7 +20,9 @@ from tv_lens.rows.sharding import run_sharded
 from tv_lens.storage.run_folder import FolderLike
 from tv_lens.task_vectors.vector import TaskVector, audit_words
 from tv_lens.tasks.definition import Task
+from tv_lens.tasks.prompts import Prompts
 from tv_lens.tasks.templates import Template
+from tv_lens.tasks.tokenized import TokenizedPrompts
 
 
 def layer_sweep(
@@ -35,23 +38,23 @@ def layer_sweep(
     folder: FolderLike = None,
     progress: bool = True,
 ) -> Sweep:
-    """First-token accuracy of prompts without demonstrations, with one layer's vector injected at a time.
+    """First-token accuracy of prompts without demonstrations, with the vector of one layer injected at a time.
 
     Args:
         model: the model that answers.
-        task: where the queries come from.
-        vectors: one vector a layer.
+        task: the task of the queries.
+        vectors: one vector per layer.
         template: the text around the queries.
-        n: queries; all of the split if it has fewer.
+        n: number of queries; all of the split if it has fewer.
         seed: the draw of the queries.
         split: "dev" to choose a layer, "test" to report one.
-        scale: None replaces what stands there; a number adds so many times the vector.
+        scale: None replaces what the site holds; a number adds that multiple of the vector.
         folder: a folder that keeps finished shards.
         progress: Show a progress bar (only on a terminal or in a notebook).
 
     Returns:
         A Sweep `example x layer`. Its provenance has "chosen", the layer with the highest accuracy,
-        "mean_log_prob", by which layers of equal accuracy are told apart, and the task's audit.
+        "mean_log_prob", which decides between layers of equal accuracy, and the task's audit.
     """
     available = len(task.split(split))
     if not available:
@@ -62,42 +65,10 @@ def layer_sweep(
         )
     layers = sorted(vectors)
     prompts = task.queries(min(n, available), seed=seed, split=split, template=template)
-    tokens = prompts.tokenize(model)
-    base, lengths = model.tokens(tokens.tokens), tokens.tokens.lengths.tolist()
-    rows = []
-    for layer in layers:
-        site, direction = vectors[layer].site.at(None), vectors[layer].direction
-        edit = Replace(site, direction) if scale is None else Add(site, direction, float(scale))
-        rows += [Row(i, (PlacedEdit(edit, _places(vectors[layer], n)),)) for i, n in enumerate(lengths)]
-    owners = torch.arange(len(prompts)).repeat(len(layers))
-    nats = torch.zeros(len(rows))
-
-    def readout(logits: Float[Tensor, "row d_vocab"], index: Int[Tensor, "row"]) -> Float[Tensor, "row"]:
-        answers = tokens.answers.select(owners[index])
-        nats[index] = checked(log_prob, logits, answers, "an injected run").cpu()
-        return checked(exact_match, logits, answers, "an injected run")
-
-    config = {
-        "prompts": prompts.recipe,
-        "answers": tokens.answers,
-        "scale": scale,
-        "vectors": {str(vectors[layer].site): vectors[layer].direction for layer in layers},
-    }
-    found = run_sharded(
-        model,
-        base,
-        rows,
-        readout,
-        folder=folder,
-        verb="layer_sweep",
-        config=config,
-        beside={"nats": nats},
-        who=f"{task.name}: which layer",
-        progress=progress,
+    hits, log_probs, record = _answered(
+        model, prompts, [vectors[layer] for layer in layers], scale, folder=folder, who=task.name, progress=progress
     )
-    hits = found.values.view(len(layers), len(prompts))
-    log_probs = nats.view(len(layers), len(prompts)).double().mean(1).tolist()
-    # Counts of hits, not their means: ties must be exact. The lower layer wins where even the log-probabilities tie.
+    # Counts of hits and not their means, so that ties are exact; the lowest layer where the log-probabilities tie too.
     chosen = max(range(len(layers)), key=lambda i: (int(hits[i].sum()), log_probs[i], -i))
     info, audit = info_of(exact_match), task.audit(model, template).to_dict()
     return Sweep(
@@ -118,11 +89,71 @@ def layer_sweep(
             "chosen": layers[chosen],
             "mean_log_prob": log_probs,
             "audit": audit,
-            **found.provenance,
+            **record,
         },
     )
 
 
+def _answered(
+    model: HookedModel,
+    prompts: Prompts,
+    vectors: Sequence[TaskVector],
+    scale: int | float | None,
+    *,
+    folder: FolderLike,
+    who: str,
+    progress: bool,
+) -> tuple[Float[Tensor, "vector prompt"], list[float], dict[str, Any]]:
+    """Hits of each vector, its mean log-probability of the answer, and what the provenance says of the runs."""
+    tokens = prompts.tokenize(model)
+    rows = _rows(vectors, tokens, scale)
+    nats = torch.zeros(len(rows))
+    result = run_sharded(
+        model,
+        model.tokens(tokens.tokens),
+        rows,
+        _readout(tokens, len(vectors), nats),
+        folder=folder,
+        verb="layer_sweep",
+        config={
+            "prompts": prompts.recipe,
+            "answers": tokens.answers,
+            "scale": scale,
+            "vectors": {str(vector.site): vector.direction for vector in vectors},
+        },
+        beside={"nats": nats},
+        who=f"{who}: which layer",
+        progress=progress,
+    )
+    shape = len(vectors), len(prompts)
+    return result.values.view(shape), nats.view(shape).double().mean(1).tolist(), result.provenance
+
+
+def _rows(vectors: Sequence[TaskVector], tokens: TokenizedPrompts, scale: int | float | None) -> list[Row]:
+    """A row for every vector and query, vector by vector."""
+    rows = []
+    for vector in vectors:
+        site, direction = vector.site.at(None), vector.direction
+        edit = Replace(site, direction) if scale is None else Add(site, direction, float(scale))
+        lengths = tokens.tokens.lengths.tolist()
+        rows += [Row(i, (PlacedEdit(edit, _places(vector, length)),)) for i, length in enumerate(lengths)]
+    return rows
+
+
+def _readout(
+    tokens: TokenizedPrompts, n_vectors: int, nats: Float[Tensor, "row"]
+) -> Callable[[Float[Tensor, "row d_vocab"], Int[Tensor, "row"]], Float[Tensor, "row"]]:
+    """Whether the first token of each row's answer is right; its log-probability is written into `nats`."""
+    owners = torch.arange(len(tokens)).repeat(n_vectors)
+
+    def readout(logits: Float[Tensor, "row d_vocab"], index: Int[Tensor, "row"]) -> Float[Tensor, "row"]:
+        answers = tokens.answers.select(owners[index])
+        nats[index] = checked(log_prob, logits, answers, "an injected run").cpu()
+        return checked(exact_match, logits, answers, "an injected run")
+
+    return readout
+
+
 def _places(vector: TaskVector, length: int) -> tuple[int, ...]:
-    """The vector's positions in one prompt, counted from the prompt's first token."""
+    """The vector's positions in one prompt, counted from its first token."""
     return tuple(pos if pos >= 0 else length + pos for pos in vector.site.positions) or tuple(range(length))
