@@ -17,7 +17,7 @@ from tv_lens.experiments.training.causal import turning_points
 from tv_lens.experiments.training.checkpoint import CheckpointEpisodes, _of_points, measured, silhouettes
 from tv_lens.experiments.training.map import TrainingMap
 from tv_lens.lab import NetworkConfig, Regressor, SparseMixture, build_network
-from tv_lens.lab.posterior_probe import PosteriorProbe, nats_between
+from tv_lens.lab.posterior_probe import PosteriorProbe, kl_divergence
 from tv_lens.lab.predictive import Predictive
 from tv_lens.task_vectors.neighbours import leave_one_out
 
@@ -175,14 +175,14 @@ def test_a_posterior_that_is_linear_is_read_and_one_that_is_not_there_is_not():
     points = torch.randn(800, 5, generator=random, dtype=torch.float64)
     truth = (points @ torch.randn(5, 3, generator=random, dtype=torch.float64) + 0.3).softmax(-1)
     probe = PosteriorProbe.fit(points[:400], truth[:400], penalty=1e-3)
-    assert float(nats_between(truth[400:], probe.log_probabilities(points[400:])).max()) < 1e-4
+    assert float(kl_divergence(truth[400:], probe.log_probabilities(points[400:])).max()) < 1e-4
     moved = points @ torch.randn(5, 5, generator=random, dtype=torch.float64) + 7
     twin = PosteriorProbe.fit(moved[:400], truth[:400], penalty=1e-3)
     torch.testing.assert_close(twin.log_probabilities(moved), probe.log_probabilities(points), atol=1e-2, rtol=1e-2)
     one, other = (torch.randn(400, 5, generator=random) for _ in range(2))
     nothing = PosteriorProbe.fit(one, truth[:400]).log_probabilities(other)
     mean = truth[:400].mean(0).log().expand(400, -1)
-    assert float(nats_between(truth[400:], nothing).mean()) >= float(nats_between(truth[400:], mean).mean()) - 0.01
+    assert float(kl_divergence(truth[400:], nothing).mean()) >= float(kl_divergence(truth[400:], mean).mean()) - 0.01
 
 
 # ---------------------------------------------------------------------------------------------------------- the maps

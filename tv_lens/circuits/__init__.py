@@ -1,4 +1,4 @@
-"""Circuits: which edges of a model carry what it does, found, verified and compared."""
+"""Circuits: which edges of a model carry a behaviour; they are discovered, tested and compared here."""
 
 from tv_lens.circuits import truth
 from tv_lens.circuits.acdc import ACDC

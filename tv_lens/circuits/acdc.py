@@ -1,4 +1,4 @@
-"""Automatic circuit discovery by pruning: from the end to the start, edges that are not missed are left out."""
+"""Automatic circuit discovery: prune, from the end to the start, the edges whose removal changes the metric little."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from tv_lens.renamed import renamed_attributes
 
 @dataclass(frozen=True)
 class ACDC:
-    """Prune from the end: an edge goes whose removal, beside all earlier ones, changes the metric too little.
+    """Prune from the end: an edge is left out if removing it, on top of earlier ones, changes the metric too little.
 
     All edges into the readers of one stream time (a layer's queries, keys and values; its MLP; the end) are tried in
-    one batch, each on top of what was pruned downstream, and leave together. The change that each edge's removal made
-    when its turn came is its score, so `scores.above(other)` reads off the circuits of other thresholds from one
-    discovery; at thresholds above this one they are the edges that were missed more.
+    one batch, each on top of what was pruned downstream, and are removed together. The score of an edge is the change
+    that its removal made when it was tried, so `scores.above(other)` gives the circuit of another threshold from the
+    same discovery; at a threshold above this one it holds the edges whose removal changed the metric more.
 
     Args:
         threshold: in the metric's units, of the mean change.
@@ -46,10 +46,10 @@ class ACDC:
     def score_edges(
         self, passes: ContrastPasses, progress: bool = True
     ) -> tuple[Float[Tensor, "example edge"], dict[str, Any]]:
-        """What each edge's removal cost when its turn came, and how many edges are left."""
+        """What each edge's removal cost when it was tried, and how many edges are left."""
         graph = passes.graph
-        values = torch.zeros(len(passes.contrast), len(graph))
-        kept = torch.ones(len(graph), dtype=torch.bool)
+        effects = torch.zeros(len(passes.contrast), len(graph))
+        remaining = torch.ones(len(graph), dtype=torch.bool)
         current = passes.baselines[0][:, None]
         with progress_bar("ACDC", len(graph), "edges", progress) as bar:
             for time in sorted(set(graph.read_times.tolist()), reverse=True):
@@ -57,28 +57,28 @@ class ACDC:
                 if not len(tried):
                     continue
                 layer = min(time // 2, graph.shape.n_layers - 1)
-                values[:, tried] = current - self._without_each(passes, kept, tried, layer)
-                kept[tried] = values[:, tried].double().mean(0).abs() >= self.threshold
-                current = run_circuits(passes, kept[None], first_layer=layer, progress=False)
+                effects[:, tried] = current - self._without_each(passes, remaining, tried, layer)
+                remaining[tried] = effects[:, tried].double().mean(0).abs() >= self.threshold
+                current = run_circuits(passes, remaining[None], first_layer=layer, progress=False)
                 bar.advance(len(tried))
-        about = {
-            "kept": int(kept.sum()),
-            "effective": int(_on_paths(graph, kept).sum()),
+        summary = {
+            "kept": int(remaining.sum()),
+            "effective": int(_on_paths(graph, remaining).sum()),
             "metric_left": float(current.mean()),
         }
-        return values, {"acdc": about}
+        return effects, {"acdc": summary}
 
     def _without_each(
-        self, passes: ContrastPasses, kept: Bool[Tensor, "edge"], tried: Int[Tensor, "m"], layer: int
+        self, passes: ContrastPasses, remaining: Bool[Tensor, "edge"], tried: Int[Tensor, "m"], layer: int
     ) -> Float[Tensor, "example m"]:
         """The metric with each of these edges left out beside what is left out already."""
         metrics = []
         for part in tried.split(256):
-            masks = kept.repeat(len(part), 1)
+            masks = remaining.repeat(len(part), 1)
             masks[torch.arange(len(part)), part] = False
             metrics.append(run_circuits(passes, masks, first_layer=layer, progress=False))
         return torch.cat(metrics, dim=1)
 
 
-def _on_paths(graph: Graph, kept: Bool[Tensor, "edge"]) -> Bool[Tensor, "edge"]:
-    return graph.sparse(graph.on_paths(graph.dense(kept)))
+def _on_paths(graph: Graph, remaining: Bool[Tensor, "edge"]) -> Bool[Tensor, "edge"]:
+    return graph.sparse(graph.on_paths(graph.dense(remaining)))

@@ -31,9 +31,9 @@ class Circuit:
     Args:
         graph: all edges there are.
         mask: which of them are in, in the order of `graph.edges`.
-        scores: what each edge is worth; None for a circuit written by hand.
+        scores: the effect of each edge; None for a circuit written by hand.
         requested: how many edges were requested, before pruning.
-        provenance: how the edges were chosen, as JSON holds it.
+        provenance: how the edges were chosen, as values that JSON can hold.
 
     Example:
         >>> from tv_lens.site import ModelShape
@@ -126,9 +126,9 @@ class Circuit:
 
         `requested` keeps the number from before, so that both sizes can be reported.
         """
-        kept = self.graph.sparse(self.graph.on_paths(self.graph.dense(self.mask)))
+        mask = self.graph.sparse(self.graph.on_paths(self.graph.dense(self.mask)))
         requested = len(self) if self.requested is None else self.requested
-        return replace(self, mask=kept, requested=requested, provenance={**self.provenance, "pruned": True})
+        return replace(self, mask=mask, requested=requested, provenance={**self.provenance, "pruned": True})
 
     # ---- algebra ----------------------------------------------------------------------------------------------------
 
@@ -147,8 +147,8 @@ class Circuit:
 
     def _joined(self, other: Circuit, join: Callable[[Tensor, Tensor], Tensor], how: str) -> Circuit:
         check_same_graph(self.graph, other.graph)
-        about = {"chosen": how, "of": [self.provenance, other.provenance]}
-        return Circuit(self.graph, join(self.mask, other.mask), self.scores, provenance=about)
+        provenance = {"chosen": how, "of": [self.provenance, other.provenance]}
+        return Circuit(self.graph, join(self.mask, other.mask), self.scores, provenance=provenance)
 
     def same_edges(self, other: Circuit) -> bool:
         """Whether both hold the same edges of the same graph."""
@@ -160,8 +160,8 @@ class Circuit:
         Raises:
             ModelMismatch: it was not.
         """
-        about = self.provenance if self.scores is None else {**self.scores.provenance, **self.provenance}
-        check_model(self.graph, about, model)
+        provenance = self.provenance if self.scores is None else {**self.scores.provenance, **self.provenance}
+        check_model(self.graph, provenance, model)
         return self
 
     # ---- on disk --------------------------------------------------------------------------------------------------
@@ -219,7 +219,7 @@ class EdgeScores(EdgeTable):
         gradient_at: where gradients were taken, "clean", "corrupted" or, between them, "path"; None for measured
             effects.
         approximate: whether the values are estimates of the effects rather than the effects.
-        provenance: where the numbers come from, as JSON holds it; `fingerprint` is the model's.
+        provenance: where the numbers come from, as values that JSON can hold; `fingerprint` is the model's.
         direction: what is written where; only "noising" (corrupted values into the clean run) exists.
         sign: in words, which way is up and where zero is.
         question: what the scores answer, for testing circuits on other prompts; not saved.

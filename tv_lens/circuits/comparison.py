@@ -21,13 +21,13 @@ from tv_lens.results.sweep import Sweep
 class Comparison:
     """How alike the edges of several tasks are.
 
-    The diagonal of both sweeps compares a task with itself, on the other half of its prompts: what noise leaves of a
-    perfect agreement. Their "example" axis is the draw of the halves.
+    The diagonal of both sweeps compares a task with itself, on the other half of its prompts: the agreement that noise
+    leaves between two equal tasks. Their "example" axis is the draw of the halves.
 
     Args:
         overlap: the Jaccard index of the tasks' top edges, task x task.
         correlation: the correlation of the tasks' mean effects over edges.
-        shared: the chance of an overlap this large if, the edges of every reader were shuffled.
+        shared: the chance of an overlap this large if the edges of every reader were shuffled.
         specific: the chance of an agreement this low if both tasks had the same effects (their prompts mixed).
         size: how many top edges were compared.
         scores: the tasks' scores.
@@ -73,14 +73,14 @@ def compare(
     permutations: int = 200,
     seed: int = 0,
 ) -> Comparison:
-    """How alike tasks are in the edges that matter: overlap and correlation, task by task, against noise and chance.
+    """How alike the edges of several tasks are: overlap and correlation per pair of tasks, against noise and chance.
 
     Args:
         scores: by the tasks' names; of one graph.
         size: top edges of each task.
         by: how they are ranked.
-        splits: draws of two halves of every task's prompts.
-        permutations: draws of both tests.
+        splits: how often every task's prompts are split into two halves.
+        permutations: how many permutations each of the two tests draws.
         seed: fixes all draws.
 
     Raises:
@@ -187,7 +187,7 @@ def _chance_of_overlap(
     permutations: int,
     rng: np.random.Generator,
 ) -> float:
-    """How often as large an overlap comes about if each reader's edges keep their number and lose their identity."""
+    """How often an overlap this large comes about if the other task's edges are permuted within every reader."""
     a, b = _top(one.mean(0), size, by), _top(other.mean(0), size, by)
     observed, hits = _jaccard(a, b), 0
     order = torch.sort(into, stable=True).indices
@@ -204,7 +204,7 @@ def _chance_of_overlap(
 def _chance_of_difference(
     one: Float[Tensor, "n edge"], other: Float[Tensor, "m edge"], permutations: int, rng: np.random.Generator
 ) -> float:
-    """How often as low a correlation comes about if the two tasks' prompts are mixed and divided again."""
+    """How often a correlation this low comes about if the two tasks' prompts are mixed and divided again."""
     both, observed, hits = torch.cat([one, other]), _correlation(one.mean(0), other.mean(0)), 0
     for _ in range(permutations):
         order = torch.tensor(rng.permutation(len(both)))

@@ -32,7 +32,7 @@ FOLDS = ("last", "all", "spans", "kinds", "sum")
 @renamed_keywords(tokens_a="clean=", tokens_b="corrupted=")
 @dataclass(frozen=True, eq=False, repr=False)
 class Contrast:
-    """Clean prompts beside corrupted ones, as tokens; what `discover` makes of prompts, or a caller by hand.
+    """Clean prompts beside corrupted ones, as tokens. `discover` makes one from prompts; a caller may make one by hand.
 
     Args:
         clean: what the clean run reads.
@@ -40,7 +40,7 @@ class Contrast:
             difference.
         answers: of each example, for the metric.
         spans: where the prompts have named spans, those of each prompt.
-        about: what reproduces the prompts, as JSON holds it.
+        about: what reproduces the prompts, as values that JSON can hold.
     """
 
     clean: TokenBatch
@@ -95,13 +95,13 @@ def contrast_of(model: HookedModel, prompts: Prompts | PromptPairs | Contrast, s
                 got="pairs and source=",
                 do="use task.queries(...) with source=, or pairs without.",
             )
-        both = prompts.tokenize(model)
-        both.check_aligned()
+        tokenized = prompts.tokenize(model)
+        tokenized.check_aligned()
         return Contrast(
-            both.clean.tokens,
-            both.corrupted.tokens,
-            both.answers,
-            both.clean.token_spans,
+            tokenized.clean.tokens,
+            tokenized.corrupted.tokens,
+            tokenized.answers,
+            tokenized.clean.token_spans,
             {"task": prompts.task, "prompts": prompts.recipe},
         )
     if isinstance(prompts, Contrast):
@@ -112,9 +112,13 @@ def contrast_of(model: HookedModel, prompts: Prompts | PromptPairs | Contrast, s
             got="prompts without source=",
             do="give source=vector.replace(), or pairs: task.pairs(...).",
         )
-    one: TokenizedPrompts = prompts.tokenize(model)
+    tokenized: TokenizedPrompts = prompts.tokenize(model)
     return Contrast(
-        one.tokens, one.tokens, one.answers, one.token_spans, {"task": prompts.task, "prompts": prompts.recipe}
+        tokenized.tokens,
+        tokenized.tokens,
+        tokenized.answers,
+        tokenized.token_spans,
+        {"task": prompts.task, "prompts": prompts.recipe},
     )
 
 
@@ -133,13 +137,13 @@ def positions_for(contrast: Contrast, source: Site | None, fold: str | None) -> 
         PositionError: the source lies beyond some prompt.
     """
     if source is not None:
-        contrast.clean.index(int(source.pos))  # every prompt has it, or this says which has not
+        contrast.clean.index(int(source.pos))  # an error names the prompt that has no such position
     at_last = source is not None and source.pos == -1
     fold = fold or ("last" if at_last else "spans")
     if fold not in FOLDS:
         raise unknown("way to treat positions", fold, FOLDS)
     if at_last:
-        return LAST  # whichever was requested: nothing else differs
+        return LAST  # whatever was requested: no other position differs
     if fold == "last":
         raise InvalidArgument(
             "The clean and the corrupted run differ before their last token, so its edges alone are not a circuit.",
@@ -182,7 +186,7 @@ def _first_odd(contrast: Contrast) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Projection:
-    """What is read instead of the logits: how far the stream at a site lies along a direction.
+    """A readout in place of the logits: how far the stream at a site lies along a direction.
 
     The number is the dot product with the direction divided by its squared length: 1 means "one whole vector".
 

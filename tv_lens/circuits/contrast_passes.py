@@ -28,7 +28,7 @@ from tv_lens.tasks.prompts import PromptPairs, Prompts
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """What one pass held at the graph's tokens ("slots"), per layer."""
+    """The activations of one pass at the graph's tokens ("slots"), per layer."""
 
     pre: Float[Tensor, "layer example slot d_model"]
     attn: Float[Tensor, "layer example slot d_model"]
@@ -38,7 +38,7 @@ class Trace:
     post: Float[Tensor, "example slot d_model"]
 
     def at(self, site: Site) -> Float[Tensor, "example slot d_model"]:
-        """What a place in the stream held."""
+        """The activations at a place in the stream."""
         layer = int(site.layer)
         if site.component in ("attn_out", "mlp_out", "resid_pre", "resid_mid"):
             by_component = {"attn_out": self.attn, "mlp_out": self.mlp, "resid_pre": self.pre, "resid_mid": self.mid}
@@ -57,7 +57,7 @@ class Chunk:
     rows: Int[Tensor, "example"]
     clean: Trace
     corrupted: Trace
-    derived: dict[object, Any] = field(default_factory=dict)  # what was computed from them and is needed again
+    derived: dict[object, Any] = field(default_factory=dict)  # intermediate results that several methods use
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,8 +113,8 @@ class ContrastPasses:
         )
 
     @cached_property
-    def _kept(self) -> dict[tuple[int, ...], Chunk]:
-        """The examples that were traced last."""
+    def _last_chunk(self) -> dict[tuple[int, ...], Chunk]:
+        """The chunk that was traced last, by its examples."""
         return {}
 
     # ---- tracing --------------------------------------------------------------------------------------------------
@@ -133,10 +133,12 @@ class ContrastPasses:
         rows = list(range(len(self.contrast)) if rows is None else rows)
         for start in range(0, len(rows), size):
             part = tuple(rows[start : start + size])
-            if part not in self._kept:  # what fits whole is traced once, however often a method comes back to it
-                self._kept.clear()
-                self._kept[part] = Chunk(torch.tensor(part), self.trace("clean", part), self.trace("corrupted", part))
-            yield self._kept[part]
+            if part not in self._last_chunk:  # if all examples fit into one chunk, they are traced once
+                self._last_chunk.clear()
+                self._last_chunk[part] = Chunk(
+                    torch.tensor(part), self.trace("clean", part), self.trace("corrupted", part)
+                )
+            yield self._last_chunk[part]
 
     def tokens(self, side: str, rows: Sequence[int]) -> TokenBatch:
         """What the "clean" or the "corrupted" pass reads in some examples."""
@@ -148,7 +150,7 @@ class ContrastPasses:
         return self.clean_edits if side == "clean" else self.corrupted_edits
 
     def trace(self, side: str, rows: Sequence[int]) -> Trace:
-        """What the "clean" or the "corrupted" pass held in some examples."""
+        """The activations of the "clean" or the "corrupted" pass in some examples."""
         layers = range(self.model.n_layers)
         names = ["resid_pre", "attn_out", "mlp_out", "z"] + ([] if self.graph.parallel else ["resid_mid"])
         last = Site("resid_post", self.model.n_layers - 1, pos=self.slots)
@@ -167,7 +169,7 @@ class ContrastPasses:
 
     @cached_property
     def _live(self) -> Float[Tensor, "slot writer"]:
-        """1 where a writer has edges at a slot; what the source cut off makes no difference."""
+        """1 where a writer has edges at a slot, and 0 where the source cuts it off."""
         return self.graph.valid.any(2)[self.slot_place].float()
 
     def difference(self, chunk: Chunk) -> Float[Tensor, "example slot writer d_model"]:
@@ -266,7 +268,7 @@ class ContrastPasses:
 def make_passes(
     model: HookedModel, prompts: Prompts | PromptPairs | Contrast, question: CircuitQuestion
 ) -> ContrastPasses:
-    """The clean and the corrupted pass that a search asks for.
+    """The clean and the corrupted pass of a search.
 
     Raises:
         InvalidArgument: something is attached to the model, or the source never reaches the target.

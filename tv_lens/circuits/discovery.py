@@ -31,7 +31,7 @@ __all__ = ["ACDC", "EAP", "EAPIG", "ExactEdges", "discover"]
 
 @runtime_checkable
 class Estimate(Protocol):
-    """A way to score all edges without measuring each."""
+    """A method that estimates the effects of all edges instead of measuring each."""
 
     recheck: int
 
@@ -53,7 +53,7 @@ def discover(
     folder: FolderLike = None,
     progress: bool = True,
 ) -> EdgeScores:
-    """What each edge of the model is worth for what the clean run does and the corrupted run does not.
+    """The effect of each edge of the model on what the clean run does and the corrupted run does not.
 
     The clean run holds what is traced: it reads the clean prompt of a pair, or a prompt with the source injected. The
     corrupted run lacks it: it reads the corrupted prompt, or the prompt without the source (or with `against` in its
@@ -74,8 +74,8 @@ def discover(
         pos: how finely edges are separated by position: "all" tokens, "spans", "kinds" of spans, "sum" (not at
             all). None is "spans"; with a source at the last token there is one place, "last".
         seed: draws the left-out edges that are measured beside an estimate's best.
-        folder: a folder that keeps what is measured, so that a killed discovery continues there.
-        progress: Show a progress bar (only on a terminal or in a notebook).
+        folder: a folder that keeps the measured effects, so that a killed discovery continues there.
+        progress: show a progress bar on a terminal or in a notebook.
 
     Returns:
         Scores per example and edge. Estimates carry `provenance["recheck"]`: their rank agreement with the exact
@@ -83,7 +83,7 @@ def discover(
 
     Raises:
         MisalignedPrompts: prompts of unequal structure, where positions matter.
-        RunMismatch: `run` was begun with another configuration.
+        RunMismatch: `folder` was begun with another configuration.
         InvalidArgument: the clean and the corrupted run do not differ, or the source never reaches the target.
 
     Sign:
@@ -159,7 +159,7 @@ def _described(method: Any) -> dict[str, Any]:
 def _exact(
     passes: ContrastPasses, method: ExactEdges, folder: FolderLike, config: Mapping[str, Any], progress: bool
 ) -> tuple[Float[Tensor, "example edge"], dict[str, Any]]:
-    """The exact effects of the edges that the method names, NaN elsewhere; and what the folder says of them."""
+    """The exact effects of the edges that the method names, NaN elsewhere; and the provenance of the folder."""
     chosen = torch.ones(len(passes.graph), dtype=torch.bool)
     if method.into is not None:
         chosen = torch.isin(passes.graph.edges[:, 2], _readers_named(passes, method.into))
@@ -170,12 +170,12 @@ def _exact(
         edges = edges[best].sort().values
     groups = torch.arange(len(passes.contrast)).split(max(1, ROWS_AT_ONCE // max(1, len(edges))))
     values = torch.full((len(passes.contrast), len(passes.graph)), float("nan"))
-    with shards(folder, verb="discover", config=config, total=len(groups)) as kept:
-        for i in kept.pending():
+    with shards(folder, verb="discover", config=config, total=len(groups)) as effects_by_group:
+        for i in effects_by_group.pending():
             effects = measured_effects(passes, edges, groups[i].tolist(), progress=progress)
-            kept.put(i, {"effects": effects})
-        values[:, edges] = torch.cat([torch.as_tensor(part["effects"]) for part in kept.all()])
-    return values, kept.provenance
+            effects_by_group.put(i, {"effects": effects})
+        values[:, edges] = torch.cat([torch.as_tensor(part["effects"]) for part in effects_by_group.all()])
+    return values, effects_by_group.provenance
 
 
 def _readers_named(passes: ContrastPasses, names: tuple[str, ...]) -> Int[Tensor, "reader"]:
@@ -197,7 +197,7 @@ def _readers_named(passes: ContrastPasses, names: tuple[str, ...]) -> Int[Tensor
 def _rechecked(
     passes: ContrastPasses, values: Float[Tensor, "example edge"], n: int, seed: int, progress: bool
 ) -> dict[str, Any]:
-    """How far the estimate can be trusted: its best edges and a random sample of the others, measured."""
+    """How far the estimate can be trusted: its best edges and a random sample of the others are measured."""
     mean = values.double().mean(0)
     clean, corrupted = (metric.double().mean() for metric in passes.baselines)
     recheck: dict[str, Any] = {"completeness_gap": float(_from_start(passes, mean) - (clean - corrupted))}

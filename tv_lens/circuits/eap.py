@@ -53,8 +53,8 @@ class EAP:
 
     def estimate(self, passes: ContrastPasses, progress: bool = True) -> Float[Tensor, "example edge"]:
         """The estimated effect of every edge."""
-        along = {"clean": 0.0, "corrupted": 1.0}[self.gradient_at]
-        return _estimated(passes, lambda chunk: _PointOnPath(passes, chunk, (along,)), progress)
+        alpha = {"clean": 0.0, "corrupted": 1.0}[self.gradient_at]
+        return _estimated(passes, lambda chunk: _PointOnPath(passes, chunk, (alpha,)), progress)
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class EAPIG:
 
     Args:
         steps: points on the path, at the midpoints of as many equal parts.
-        where: "inputs" moves what they differ in (the embedding, or the injected vector) and lets the model follow;
+        where: "inputs" moves what the runs differ in (the embedding, or the injected vector) and lets the model follow;
             "activations" moves one layer's attention or MLP output at a time and leaves the rest of the
             clean run, which is `2 layers + 1` times the work.
         recheck: as in `EAP`.
@@ -116,7 +116,7 @@ class _PointOnPath:
     Args:
         passes: the clean and the corrupted pass.
         chunk: the examples.
-        alphas: the points.
+        alphas: the points; 0 is the clean run, 1 the corrupted one.
         writers: move only these writers' outputs (one layer's attention, one MLP, the input or the source).
     """
 
@@ -130,7 +130,8 @@ class _PointOnPath:
         passes, graph = self.passes, self.passes.graph
         start = graph.source_writer if graph.source is not None else 0
         moved = (start,) if self.writers is None else self.writers
-        kept: list[Edit | Intervention] = list(passes.clean_edits) if start not in moved or graph.source is None else []
+        keeps_source = start not in moved or graph.source is None
+        before: list[Edit | Intervention] = list(passes.clean_edits) if keeps_source else []
         site = self._site(moved[0])
         clean, corrupted = self.chunk.clean.at(site)[rows], self.chunk.corrupted.at(site)[rows]
         slots = [passes.start_slot] if moved[0] == start and graph.source is not None else range(len(passes.slots))
@@ -138,9 +139,9 @@ class _PointOnPath:
         lengths = passes.contrast.clean.lengths[self.chunk.rows[rows]].tolist()
         columns = torch.tensor([[passes.slots[slot] % length for slot in slots] for length in lengths])
         if site.component == "resid_pre" and site.layer == 0 and graph.source is None and not bool(alphas.any()):
-            return kept
+            return before
         at = torch.arange(len(rows))[:, None].expand_as(columns)
-        return [*kept, Edit(Replace(site, value[:, list(slots)].flatten(0, 1)), at.flatten(), columns.flatten())]
+        return [*before, Edit(Replace(site, value[:, list(slots)].flatten(0, 1)), at.flatten(), columns.flatten())]
 
     def _site(self, writer: int) -> Site:
         graph = self.passes.graph
@@ -180,7 +181,7 @@ def _estimated(
 
 
 def _rows_at_once(passes: ContrastPasses) -> int:
-    """How many graphs fit into a quarter of the memory budget; more than some thousand tokens gain nothing."""
+    """How many rows' gradients fit into a quarter of the memory budget; more than 4096 tokens at once gain nothing."""
     width, shape = passes.contrast.clean.width, passes.model.shape
     per_row = bytes_per_prompt(shape, width, 1, passes.model.dtype.itemsize) * shape.n_layers
     return max(1, min(passes.model.memory_budget // 4 // per_row, 4096 // width))
@@ -255,14 +256,14 @@ def _scored(passes: ContrastPasses, out: Tensor, examples: Int[Tensor, "row"]) -
 def pulled_back(
     readers: Readers, layer: int, part: str, stream: Float[Tensor, "n slot d_model"], gradient: Tensor
 ) -> Float[Tensor, "n slot reader d_model"]:
-    """The gradient at each reader's own input, from that at what it computes.
+    """The gradient at each reader's own input, from the gradient at its output.
 
     Args:
-        readers: the model's.
-        layer: of the readers.
+        readers: the model's readers.
+        layer: the layer of the readers.
         part: "q", "k", "v" (a reader per head) or "mlp".
-        stream: what they read.
-        gradient: at the part's site, `n slot head d_head` or `n slot d_model`.
+        stream: the stream that they read.
+        gradient: the gradient at the part's site, `n slot head d_head` or `n slot d_model`.
     """
     stream = stream.to(gradient.device, gradient.dtype)
     if part == "mlp":

@@ -1,4 +1,4 @@
-"""A number per example and edge, and what may be concluded from it."""
+"""A number per example and edge, with its summaries, intervals and file."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Table = TypeVar("Table", bound="EdgeTable")
 
 @dataclass(frozen=True, eq=False, repr=False)
 class EdgeTable:
-    """Numbers and what is known of them; their meaning is written in `EdgeScores`, which chooses circuits by them."""
+    """Numbers with their labels; `EdgeScores`, which chooses circuits by them, documents the fields."""
 
     graph: Graph
     values: Float[Tensor, "example edge"]
@@ -79,7 +79,7 @@ class EdgeTable:
 
     @property
     def gap(self) -> Float[Tensor, "example"] | None:
-        """What there is to explain: the metric of the clean run minus that of the corrupted run."""
+        """The gap that edges explain: the metric of the clean run minus that of the corrupted run."""
         return None if self.clean is None or self.corrupted is None else self.clean - self.corrupted
 
     def mean(self) -> Float[Tensor, "edge"]:
@@ -110,22 +110,24 @@ class EdgeTable:
     def selection_frequency(
         self, n: int, by: str = "magnitude", n_boot: int = 200, seed: int = 0
     ) -> Float[Tensor, "edge"]:
-        """How often each edge is among the `n` best when the examples are drawn again: a ranking's own error bar."""
+        """How often each edge is among the `n` best when examples are drawn again: how certain the ranking is."""
         self._check_size(n)
         generator = np.random.default_rng(seed)
         counts, measured = torch.zeros(len(self.graph)), self.measured
         values = self.values[:, measured].float()
-        everyone = torch.arange(len(measured))
-        for times in generator.multinomial(self.n, np.full(self.n, 1 / self.n), size=n_boot):
-            mean = torch.tensor(times / self.n, dtype=torch.float32) @ values
-            counts[measured[_order(mean, everyone, by)[:n]]] += 1
+        columns = torch.arange(len(measured))
+        for repeats in generator.multinomial(self.n, np.full(self.n, 1 / self.n), size=n_boot):
+            mean = torch.tensor(repeats / self.n, dtype=torch.float32) @ values
+            counts[measured[_order(mean, columns, by)[:n]]] += 1
         return counts / n_boot
 
     def _check_size(self, n: int) -> None:
-        have = len(self.measured)
-        if not 1 <= n <= have:
-            why = "" if have == len(self.graph) else f" of {len(self.graph):,}: the others were screened out"
-            raise EmptySelection("There are not that many edges.", got=f"n={n}", allowed=f"1 to {have:,} measured{why}")
+        n_measured = len(self.measured)
+        if not 1 <= n <= n_measured:
+            why = "" if n_measured == len(self.graph) else f" of {len(self.graph):,}: the others were screened out"
+            raise EmptySelection(
+                "There are not that many edges.", got=f"n={n}", allowed=f"1 to {n_measured:,} measured{why}"
+            )
 
     # ---- sums ---------------------------------------------------------------------------------------------------
 
@@ -212,7 +214,7 @@ class EdgeTable:
         return cls(Graph.from_dict(header["graph"]), **tensors, **{name: header[name] for name in _TEXTS})
 
     def to_dict(self) -> dict[str, Any]:
-        """The scores without their graph, as JSON holds them, to the last bit."""
+        """The scores without their graph, as values that JSON can hold, to the last bit."""
         columns = self.measured  # the others are NaN
         baselines = {name: getattr(self, name) for name in _BASELINES}
         return {

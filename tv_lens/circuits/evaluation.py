@@ -1,8 +1,8 @@
-"""Is a circuit enough, is all of it needed, and is anything else needed, on prompts that it was not found on?
+"""Is a circuit sufficient, is each of its edges necessary, and is anything outside it needed, on other prompts?
 
-Every verb here runs circuits (patched.py): edges in the circuit carry what their writers write now, all others what
-they wrote in the corrupted run. The full circuit is the clean run and the empty one the corrupted run, exactly, so
-`sweep.recovery()` is the share of the gap that a circuit carries.
+Every verb here runs circuits (`patched.py`): edges in the circuit carry what their writers write in this run, all
+others what they wrote in the corrupted run. The full circuit is the clean run and the empty one the corrupted run,
+exactly, so `sweep.recovery()` is the share of the gap that a circuit carries.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ def faithfulness(
     Args:
         model: the model that the edges were found on.
         circuit: a circuit, or scores whose best edges make one of each size.
-        prompts: to test on: others than those the edges were found on.
+        prompts: the prompts to test on, other than those the edges were found on.
         question: source, baseline, target, metric and positions of the search; the scores' own if None.
         sizes: numbers of edges. For scores ten shares of all edges (`SHARES`) if None, for a circuit its own number.
         by: how the edges are ranked (`EdgeScores.order`).
         grow: grow each circuit from the end (`EdgeScores.grow`) instead of taking the best edges wherever they are.
         n_random: how many random circuits of each size and kind are averaged.
-        seed: draws them.
-        progress: Show a progress bar (only on a terminal or in a notebook).
+        seed: fixes the draws.
+        progress: show a progress bar on a terminal or in a notebook.
 
     Returns:
         A Sweep over kind ("circuit", "random", "degree-matched") and size, with the clean and the corrupted
@@ -138,12 +138,12 @@ def completeness(
     Args:
         model: the model that the circuit was found on.
         circuit: the circuit.
-        prompts: to test on.
+        prompts: the prompts to test on.
         question: source, baseline, target, metric and positions of the search; the scores' own if None.
         subsets: how many random sets of the circuit's edges are taken out, beside all of them.
-        share: how much of the circuit each of them holds.
-        seed: draws them.
-        progress: Show a progress bar (only on a terminal or in a notebook).
+        share: the share of the circuit's edges in each set.
+        seed: fixes the draws.
+        progress: show a progress bar on a terminal or in a notebook.
 
     Returns:
         A Sweep over run ("circuit", "model") and removed ("nothing", "all", then "0", "1", ...). A complete circuit
@@ -184,14 +184,14 @@ def minimality(
     question: CircuitQuestion | None = None,
     progress: bool = True,
 ) -> Sweep:
-    """What each edge of a circuit is worth inside it: the circuit's metric less its metric without the edge.
+    """The effect of each edge within a circuit: the circuit's metric less its metric without the edge.
 
     Args:
         model: the model that the circuit was found on.
         circuit: the circuit.
-        prompts: to test on.
+        prompts: the prompts to test on.
         question: source, baseline, target, metric and positions of the search; the scores' own if None.
-        progress: Show a progress bar (only on a terminal or in a notebook).
+        progress: show a progress bar on a terminal or in a notebook.
 
     Returns:
         A Sweep over edge, in the graph's order. An edge whose interval holds 0 could be left out.
@@ -300,7 +300,7 @@ def _degree_matched(graph: Graph, mask: Bool[Tensor, "edge"], generator: torch.G
     return torch.zeros_like(mask).index_fill_(0, drawn, True)
 
 
-def _sweep(passes: ContrastPasses, values: xr.DataArray, name: str, about: dict[str, Any]) -> Sweep:
+def _sweep(passes: ContrastPasses, values: xr.DataArray, name: str, provenance: dict[str, Any]) -> Sweep:
     info = passes.info
     clean, corrupted = (metric.numpy() for metric in passes.baselines)
     task = passes.contrast.about.get("task", "the prompts")
@@ -318,6 +318,6 @@ def _sweep(passes: ContrastPasses, values: xr.DataArray, name: str, about: dict[
             "model": passes.model.name,
             "fingerprint": passes.model.fingerprint,
             **passes.contrast.about,
-            **about,
+            **provenance,
         },
     )

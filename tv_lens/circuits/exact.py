@@ -19,7 +19,7 @@ from tv_lens.rows.edits import PlacedEdit, Row, merged
 from tv_lens.rows.engine import run_rows
 from tv_lens.site import Site
 
-ROWS_AT_ONCE = 40_000  # each is a few Python objects; beyond this their making shows in memory
+ROWS_AT_ONCE = 40_000  # each row is a few Python objects; beyond this number they need noticeable memory
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def measured_effects(
         passes: the clean and the corrupted pass.
         edges: which of the graph's edges.
         examples: on which examples; all if None.
-        progress: Show a progress bar (only on a terminal or in a notebook).
+        progress: show a progress bar on a terminal or in a notebook.
 
     Source:
         Wang et al. 2022 (arXiv 2211.00593) and Goldowsky-Dill et al. 2023 (arXiv 2304.05969), path patching of one
@@ -58,15 +58,15 @@ def measured_effects(
     with progress_bar("exact edges", len(chosen) * len(edges), "edges", progress) as bar:
         for start in range(0, len(chosen), group):
             for chunk in passes.chunks(rows=chosen[start : start + group]):
-                at = torch.tensor([place[row] for row in chunk.rows.tolist()])
-                difference, here = passes.difference(chunk), clean[chunk.rows]
+                where = torch.tensor([place[row] for row in chunk.rows.tolist()])
+                difference, baseline = passes.difference(chunk), clean[chunk.rows]
                 for column, writer in at_end:
                     changed = passes.end_stream(chunk.clean) + difference[:, passes.end_slot, writer]
-                    out[at, column] = here - passes.result(changed, chunk.rows)
+                    out[where, column] = baseline - passes.result(changed, chunk.rows)
                 if readings:
                     columns, values = _measured(passes, chunk, difference, readings)
-                    out[at[:, None], columns[None]] = here[:, None] - values
-                bar.advance(len(at) * len(edges))
+                    out[where[:, None], columns[None]] = baseline[:, None] - values
+                bar.advance(len(where) * len(edges))
     return out
 
 
@@ -108,7 +108,7 @@ def _measured(
 def _rows(
     passes: ContrastPasses, chunk: Chunk, difference: Float[Tensor, "example slot writer d_model"], reading: _Reading
 ) -> list[Row]:
-    """One row per edge and example, edges first: what the reader holds once the one writer's part is exchanged."""
+    """One row per edge and example, edges first: the reader's value once the one writer's part is exchanged."""
     layer, part, n = reading.layer, reading.part, len(chunk.rows)
     slots = (passes.slot_place == reading.place).nonzero()[:, 0]
     writers, which = reading.writers.unique(return_inverse=True)
@@ -131,7 +131,7 @@ def _rows(
 
 
 def _before(passes: ContrastPasses, chunk: Chunk, layer: int, i: int, width: int) -> tuple[PlacedEdit, ...]:
-    """What makes a row the clean run, beside its own edit.
+    """The edits that make a row the clean run, apart from its own edit.
 
     At the last token nothing but its own stream distinguishes the clean from the corrupted run, so a row can enter at
     the reader's layer with the clean stream instead of at the source's layer with the source.
@@ -160,7 +160,7 @@ def _at_target(passes: ContrastPasses, chunk: Chunk, rows: Sequence[Row]) -> Flo
 
 @dataclass(frozen=True)
 class ExactEdges:
-    """Every edge is measured, none estimated.
+    """Measure every edge; estimate none.
 
     For a vector injected at the last token this is cheap: only what lies downstream of it differs, and one row of one
     token per edge is all there is to run. For pairs of prompts use `screen`: the edges are ranked by EAP first, and the
@@ -171,7 +171,8 @@ class ExactEdges:
         into: only edges into these readers or nodes, such as ("logits", "a5.h2<q>", "m3"); all if None.
 
     Source:
-        Path patching of single edges (Goldowsky-Dill et al. 2023, arXiv 2304.05969); how it is run is ours (`tv_lens.rows`).
+        Path patching of single edges (Goldowsky-Dill et al. 2023, arXiv 2304.05969), run by the row engine
+        (`tv_lens.rows`).
     """
 
     screen: int | None = None

@@ -1,6 +1,6 @@
 """The table that circuits are masks over: which writer's output enters which reader's input, and where.
 
-Edges are three columns of integers (position, writer, reader); a name is made only when it is needed.
+Edges are three columns of integers (position, writer, reader); names are made on demand.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Graph(Nodes):
     def valid(self) -> Bool[Tensor, "position writer reader"]:
         """Which edges lie on some path from the input (or the source) to the logits (or the target)."""
         allowed = self.write_times[:, None] <= self.read_times[None, :]
-        if self.source is not None:  # what entered the stream before it was replaced differs in nothing
+        if self.source is not None:  # what entered the stream before the source replaced it is the same in both runs
             allowed = allowed & (self.write_times[:, None] > self.stream_time(self.source))
             allowed[-1] = self.read_times >= self.stream_time(self.source)
         return self.on_paths(allowed[None].repeat(len(self.positions), 1, 1))
@@ -83,8 +83,7 @@ class Graph(Nodes):
         return table[tuple(self.edges.T)]
 
     def on_paths(self, table: Bool[Tensor, "position writer reader"]) -> Bool[Tensor, "position writer reader"]:
-        """The edges of a table that lie on a path from where the clean and the corrupted run differ to where the
-        result is read."""
+        """The edges of a table that lie on a path from where the two runs differ to where the result is read."""
         return edge_paths.on_paths(self, table)
 
     # ---- names --------------------------------------------------------------------------------------------------
@@ -141,10 +140,10 @@ class Graph(Nodes):
             )
         return int((self.edges == torch.tensor([p, w, r])).all(1).nonzero())
 
-    # ---- leaving python -----------------------------------------------------------------------------------------
+    # ---- as JSON ------------------------------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:
-        """What makes the graph again, as JSON holds it."""
+        """What makes the graph again, as values that JSON can hold."""
         return {
             "shape": asdict(self.shape),
             "parallel": self.parallel,

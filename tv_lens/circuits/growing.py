@@ -12,7 +12,7 @@ from tv_lens.circuits.graph import Graph
 
 
 def grown(graph: Graph, value: Float[Tensor, "edge"], n: int) -> Bool[Tensor, "edge"]:
-    """A mask of up to `n` edges: always the best edge that enters what is in already, NaN never.
+    """A mask of up to `n` edges: always the best edge into a node that is connected already, never one of NaN.
 
     Source:
         Hanna et al. 2024 (arXiv 2403.17806), the greedy search of section 3, on edges into readers.
@@ -21,21 +21,21 @@ def grown(graph: Graph, value: Float[Tensor, "edge"], n: int) -> Bool[Tensor, "e
     for edge, (place, _, reader) in enumerate(graph.edges.tolist()):
         entering.setdefault((place, reader), []).append(edge)
     mask, waiting = torch.zeros(len(graph), dtype=torch.bool), []
-    values, seen, met = value.tolist(), set(), set()
+    values, chosen, entered = value.tolist(), set(), set()
 
     def enter(place: int, reader: int) -> None:
-        if (place, reader) not in met:
-            met.add((place, reader))
+        if (place, reader) not in entered:
+            entered.add((place, reader))
             for edge in entering.get((place, reader), ()):
                 if values[edge] == values[edge]:
-                    heapq.heappush(waiting, (-values[edge], edge))  # of equal ones the first in the graph's order
+                    heapq.heappush(waiting, (-values[edge], edge))  # of equal values the first in the graph's order
 
     enter(graph.end, graph.end_reader)
-    while waiting and len(seen) < n:
+    while waiting and len(chosen) < n:
         _, edge = heapq.heappop(waiting)
-        seen.add(edge)
+        chosen.add(edge)
         place, writer, _ = graph.edges[edge].tolist()
         for where, reader in graph.readers_for(place, writer):
             enter(where, reader)
-    mask[list(seen)] = True
+    mask[list(chosen)] = True
     return mask

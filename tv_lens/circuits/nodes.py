@@ -1,4 +1,4 @@
-"""The writers and readers of a model: what they are called, what each feeds, and when each takes its turn.
+"""The writers and readers of a model: what they are called, what each feeds, and when it writes or reads.
 
 A writer adds to the residual stream: the embedding (`input`), a head (`a5.h2`), an MLP (`m5`), an injected vector
 (`source`). A reader takes from it: a head's query (`a5.h2<q>`), a key-value head's key and value (`a5.kv0<k>`; written
@@ -50,7 +50,7 @@ def check_place(end: str, site: Site) -> None:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Nodes:
-    """Writers, readers and positions of one model; what they mean is written in `Graph`, which adds the edges."""
+    """Writers, readers and positions of one model; `Graph`, which adds the edges, documents the fields."""
 
     shape: ModelShape
     parallel: bool = False

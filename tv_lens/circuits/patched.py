@@ -1,8 +1,8 @@
-"""A model that runs only a circuit: an edge in it carries what its writer writes now, any other the corrupted value.
+"""A model that runs only a circuit: its edges carry what their writers write in this run, all others corrupted values.
 
 Many circuits run side by side, a row for each example and circuit. Per layer the stream that each reader would see is
-put together from the writers upstream, the reader's own value follows from it (readers.py), the model's own block
-turns queries, keys and values into head outputs, and so on to the end. The stream inside the model plays no part.
+put together from the writers upstream, the reader's own value follows from it (`model/readers.py`), the model's own
+block turns queries, keys and values into head outputs, and so on to the end. The model's own stream is not used.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def run_circuits(
     Args:
         passes: the clean and the corrupted pass.
         masks: the circuits, over `passes.graph.edges`.
-        first_layer: below it every circuit holds all edges, so its writers write what they do in the clean run.
-        progress: Show a progress bar (only on a terminal or in a notebook).
+        first_layer: below it every circuit holds all edges, so their writers do what they do in the clean run.
+        progress: show a progress bar on a terminal or in a notebook.
 
     Source:
         Conmy et al. 2023 (arXiv 2304.14997), section 2: edges outside the circuit carry the corrupted run's values.
@@ -152,7 +152,7 @@ class _Patched:
         return passes.result(end.flatten(0, 1), self.chunk.rows[list(examples)].repeat_interleave(c)).view(n, c)
 
     def _corrupted_heads(self, layer: int) -> Float[Tensor, "example slot head d_model"]:
-        """What the heads write in the corrupted run, worked out once for all circuits."""
+        """What the heads write in the corrupted run, computed once for all circuits."""
         if ("corrupted heads", layer) not in self.chunk.derived:
             trace = self.chunk.corrupted
             self.chunk.derived["corrupted heads", layer] = self.passes.readers.head_writes(

@@ -1,4 +1,4 @@
-"""Edge scores on disk: a safetensors file whose header says everything that is known of them."""
+"""Edge scores on disk: a safetensors file whose header holds their labels and provenance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A circuit as dots and lines: one dot a node and position, one line wherever an edge leads."""
+"""A circuit as dots and lines: one dot per node and position, one line to every node that an edge enters."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Node:
         place: which of the graph's positions.
         position: that position's label.
         kind: "input", "source", "head", "mlp", "logits" or "target".
-        layer: of a head or an MLP; of the source the layer it is injected at; else None.
-        head: of a head.
+        layer: the layer of a head or an MLP, or the layer at which the source is injected; else None.
+        head: the number of a head; else None.
     """
 
     name: str
@@ -42,8 +42,7 @@ class Wire:
         name: the edge's name.
         part: what it enters a head through, "q", "k" or "v"; "" elsewhere.
         effect: the mean score over examples; None for a circuit without scores, or an edge without one.
-        low: the effect's 95% interval.
-        high: its upper end.
+        low, high: limits of the effect's 95 % bootstrap interval.
         rank: 0 for the edge of the largest effect; the wires of one edge share it.
     """
 
@@ -68,7 +67,7 @@ class Wiring:
         nodes: in the order of the computation, then of positions.
         wires: the strongest first.
         positions: the labels of the graph's positions.
-        n_edges: of the circuit; `wires` may be more.
+        n_edges: how many edges the circuit has; `wires` may be more.
 
     Example:
         >>> from tv_lens.site import ModelShape
@@ -92,7 +91,7 @@ class Wiring:
         ends = [(graph.writers[w], p, _ends(graph, triples, p, r)) for p, w, r in triples]
         ranks, effects = _ranked(circuit)
         order = {name: i for i, name in enumerate(dict.fromkeys([*graph.writers, graph.readers[-1]]))}
-        if graph.source is not None:  # it enters the stream where it is injected, not after the last layer
+        if graph.source is not None:  # the source enters the stream where it is injected, not after the last layer
             order["source"] = graph.mlp_writer(graph.source.layer or 0) + 0.5
         spots = sorted(
             {(w, p) for w, p, _ in ends} | {spot for _, _, reached in ends for spot in reached},

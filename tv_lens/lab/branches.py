@@ -26,8 +26,8 @@ from tv_lens.model.capture import bytes_per_prompt, prompts_per_batch
 from tv_lens.model.editing import Edit
 from tv_lens.progress import Bar
 
-TOKENS_AT_ONCE = 32_768  # beyond this a larger pass is no faster on a CPU
-_VALUES = {Replace: "value", Add: "vector"}  # edits that hold a value for each column
+TOKENS_AT_ONCE = 32_768  # a larger pass is no faster on a CPU
+_VALUES = {Replace: "value", Add: "vector"}  # edits that carry a value for each column
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,8 +35,8 @@ class Branch:
     """One edit of every episode.
 
     Args:
-        edit: at a layer's site that names no position; its value is what the columns get, `pos *axes` or what
-            broadcasts to it.
+        edit: an edit at a layer's site that names no position; its value is written to the columns, as `pos *axes` or
+            as something that broadcasts to it.
         columns: the tokens that it acts on.
     """
 
@@ -53,8 +53,8 @@ class Branch:
             )
 
     @property
-    def birth(self) -> int:
-        """The layer where it leaves the plain run."""
+    def entry_layer(self) -> int:
+        """The layer where it leaves the plain run, and where its row is added to the pass."""
         return int(self.edit.site.layer)
 
 
@@ -71,37 +71,37 @@ def branched_predictions(
 
     Args:
         regressor: the network.
-        episodes: what it predicts.
-        branches: edits, each of all episodes.
+        episodes: the episodes that it predicts.
+        branches: edits, each applied to all episodes.
         memory_budget: bytes one pass may take beside the weights; the regressor's if None.
-        who: the verb that asks.
-        bar: is advanced by a step a branch and episode.
+        who: the verb that runs the passes, for error messages.
+        bar: a progress bar, advanced by one step per branch and episode.
 
     Raises:
         BudgetTooSmall: the budget does not hold one episode with one branch.
     """
     tokens = regressor.tokens(regressor.encode(episodes))
-    found = torch.zeros(1 + len(branches), len(episodes), episodes.y.shape[1])
-    order = sorted(range(len(branches)), key=lambda i: branches[i].birth)
+    predictions = torch.zeros(1 + len(branches), len(episodes), episodes.y.shape[1])
+    order = sorted(range(len(branches)), key=lambda i: branches[i].entry_layer)
     at_once = _rows_at_once(regressor, tokens.width, memory_budget or regressor.memory_budget)
     for rows, part in _passes(len(tokens), order, at_once):
         out = _pass(regressor, tokens.select(rows), [branches[i] for i in part], who)
-        found[0, rows] = out[0]
-        found[1 + torch.tensor(part, dtype=torch.long)[:, None], torch.tensor(rows)] = out[1:]
+        predictions[0, rows] = out[0]
+        predictions[1 + torch.tensor(part, dtype=torch.long)[:, None], torch.tensor(rows)] = out[1:]
         if bar is not None:
             bar.advance(len(rows) * len(part))
-    return found
+    return predictions
 
 
 def _rows_at_once(regressor: Regressor, width: int, budget: int) -> int:
-    """How many rows, plain ones among them, a pass holds."""
+    """How many rows, plain ones included, fit into a pass."""
     per_row = bytes_per_prompt(regressor.shape, width, (width + 1) // 2, regressor.dtype.itemsize)
     prompts_per_batch(budget, 2 * per_row, f"{width} tokens and a branch of it")
     return max(2, min(prompts_per_batch(budget, per_row, f"{width} tokens"), TOKENS_AT_ONCE // width))
 
 
 def _passes(n: int, order: Sequence[int], at_once: int) -> Iterator[tuple[list[int], list[int]]]:
-    """Which episodes go with which branches: as many branches as there are, then episodes as room is left."""
+    """Which episodes go with which branches: as many branches as there are, then as many episodes as fit."""
     each = min(max(1, len(order)), at_once - 1)
     size = max(1, at_once // (1 + each))
     for first in range(0, max(1, len(order)), each):
@@ -110,65 +110,65 @@ def _passes(n: int, order: Sequence[int], at_once: int) -> Iterator[tuple[list[i
 
 
 def _pass(regressor: Regressor, batch: TokenBatch, branches: Sequence[Branch], who: str) -> Float[Tensor, "run n K"]:
-    """One pass: the episodes go in, and come out once plain and once for each branch."""
+    """One pass: predictions of the episodes, first plain, then under each branch."""
     n, total = len(batch), len(batch) * (1 + len(branches))
-    asked = torch.arange(0, batch.width, 2).expand(total, -1)
+    x_columns = torch.arange(0, batch.width, 2).expand(total, -1)
     out, _ = regressor.forward(
         batch,
         _edits(branches, n),
-        logits_at=asked,
+        logits_at=x_columns,
         who=who,
-        block_call=_Growing(n, tuple(branch.birth for branch in branches)),
+        block_call=_Growing(n, tuple(branch.entry_layer for branch in branches)),
     )
     return out[..., 0].unflatten(0, (1 + len(branches), n)).cpu()
 
 
 def _edits(branches: Sequence[Branch], n: int) -> list[Edit]:
-    """The branches' edits on the rows where they stand, those of one kind at one site in one."""
+    """The branches' edits at their rows; edits of one kind at one site are merged into one."""
     alike: dict[object, list[tuple[int, Branch]]] = defaultdict(list)
     for number, branch in enumerate(branches, start=1):
         edit = branch.edit
         kind = type(edit), edit.site, getattr(edit, "scale", None)
         alike[kind if kind[0] in _VALUES else number].append((number, branch))
-    return [_together(found, n) for found in alike.values()]
+    return [_together(group, n) for group in alike.values()]
 
 
-def _together(found: Sequence[tuple[int, Branch]], n: int) -> Edit:
+def _together(group: Sequence[tuple[int, Branch]], n: int) -> Edit:
     """One edit of many rows: branch by branch, episode by episode, column by column."""
     episodes = torch.arange(n)
-    rows = torch.cat([(number * n + episodes).repeat_interleave(len(one.columns)) for number, one in found])
-    cols = torch.cat([torch.tensor(one.columns).repeat(n) for _, one in found])
-    first = found[0][1].edit
-    held = _VALUES.get(type(first))
-    if held is None:
+    rows = torch.cat([(number * n + episodes).repeat_interleave(len(one.columns)) for number, one in group])
+    cols = torch.cat([torch.tensor(one.columns).repeat(n) for _, one in group])
+    first = group[0][1].edit
+    attribute = _VALUES.get(type(first))
+    if attribute is None:
         return Edit(first, rows, cols)
     parts = []
-    for _, one in found:
-        value = getattr(one.edit, held)
+    for _, one in group:
+        value = getattr(one.edit, attribute)
         value = value if value.ndim > 1 else value[None]
         parts.append(value.expand(len(one.columns), *value.shape[1:]).repeat(n, 1))
-    return Edit(replace(first, **{held: torch.cat(parts)}), rows, cols)
+    return Edit(replace(first, **{attribute: torch.cat(parts)}), rows, cols)
 
 
 @dataclass(frozen=True)
 class _Growing:
-    """Runs every block with the rows that have been born by then, which are copies of the plain ones.
+    """Runs every block with the rows whose branches have entered by then; a new row starts as a copy of a plain one.
 
     Args:
-        n: plain rows.
-        births: the layer of each branch, ascending.
+        n: how many plain rows there are.
+        entry_layers: the entry layer of each branch, ascending.
     """
 
     n: int
-    births: tuple[int, ...]
+    entry_layers: tuple[int, ...]
 
     def __call__(
         self, layer: int, own: Callable[..., Any], x: Float[Tensor, "row pos d_model"], arguments: dict[str, Any]
     ) -> Any:
-        born = self.births.count(layer)
-        # Episodes are of one length: whatever a block is told of each row, it is told of all of them alike.
-        told = {
+        n_entering = self.entry_layers.count(layer)
+        # Episodes are of one length, so an argument with a value per row has the same value for every row.
+        shared = {
             name: value[:1] if isinstance(value, Tensor) and value.ndim and len(value) == self.n else value
             for name, value in arguments.items()
         }
-        return own(torch.cat([x, x[: self.n].repeat(born, 1, 1)]) if born else x, **told)
+        return own(torch.cat([x, x[: self.n].repeat(n_entering, 1, 1)]) if n_entering else x, **shared)

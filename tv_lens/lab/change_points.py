@@ -1,7 +1,7 @@
 """When a curve over training changes: two definitions, both on the axis of the logarithm of the step.
 
-Training is watched at checkpoints that are evenly spaced in the logarithm of the step, so each checkpoint counts the
-same here, and a place is told as log2 of a step: a difference of 1 is a doubling of training.
+Checkpoints are evenly spaced in the logarithm of the step, so each checkpoint counts the same here, and a place is
+given as log2 of a step: a difference of 1 is a doubling of training.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ def log_steps(steps: Sequence[int]) -> Float[np.ndarray, " step"]:
             got=f"{len(steps)} steps: {steps.tolist()[:6]}",
             allowed="3 or more",
         )
-    found = np.log2(np.maximum(steps, 1e-9))
+    logs = np.log2(np.maximum(steps, 1e-9))
     if steps[0] == 0:
-        found[0] = 2 * found[1] - found[2]
-    return found
+        logs[0] = 2 * logs[1] - logs[2]
+    return logs
 
 
 def crossings(
@@ -55,21 +55,21 @@ def crossings(
     level: Float[np.ndarray, "*curve"],
     rising: bool = True,
 ) -> Changes:
-    """Where each curve crosses a level for good.
+    """Where each curve crosses a level and stays on the other side.
 
     The split is the one that puts the curve on the wrong side of the level as little as can be: it maximises the sum of
     (value - level) after it less the same sum before it. That is where the curve's isotonic regression crosses the
-    level, so a single checkpoint that strays moves it only as far as its error weighs. Between the two checkpoints at
+    level, so a single outlying checkpoint moves it only as far as its error weighs. Between the two checkpoints at
     the split the curve is a straight line in log2 of the step.
 
     Args:
         curves: values by step, the last axis.
         steps: the checkpoints.
-        level: of each curve.
+        level: the level for each curve.
         rising: whether the curve ends above the level; a falling one ends below it.
 
     Returns:
-        NaN as the place where a curve is never, or already at the first checkpoint, on the far side.
+        The place is NaN for a curve that never crosses the level or is beyond it at the first checkpoint already.
 
     Source:
         Robertson, Wright & Dykstra 1988, Order Restricted Statistical Inference, chapter 1: the level sets of an
@@ -98,8 +98,8 @@ def two_levels(
     Args:
         curves: values by step, the last axis.
         steps: the checkpoints.
-        least: the smallest jump that counts as a change, with its sign: a curve whose best jump is smaller, or goes the
-            other way, has no place.
+        least: the smallest jump that counts as a change, with its sign: the place is NaN for a curve whose best jump
+            is smaller or goes the other way.
 
     Source:
         Hinkley 1970 (Biometrika 57): the least-squares estimate of one change in a mean. The place is half-way, in the
@@ -115,12 +115,12 @@ def two_levels(
     total, count = values.sum(-1, keepdims=True), np.arange(1, n)
     # what two means explain of the sum of squares, up to a constant
     split = (first**2 / count + (total - first) ** 2 / (n - count)).argmax(-1) + 1
-    found = _shaped((at[split - 1] + at[split]) / 2, values, split, np.ones(len(split), bool), np.shape(least))
-    jump = (found.after - found.before).reshape(-1) * np.where(smallest < 0, -1, 1)
+    changes = _shaped((at[split - 1] + at[split]) / 2, values, split, np.ones(len(split), bool), np.shape(least))
+    jump = (changes.after - changes.before).reshape(-1) * np.where(smallest < 0, -1, 1)
     return Changes(
-        np.where(jump >= np.abs(smallest), found.place.reshape(-1), np.nan).reshape(np.shape(least)),
-        found.before,
-        found.after,
+        np.where(jump >= np.abs(smallest), changes.place.reshape(-1), np.nan).reshape(np.shape(least)),
+        changes.before,
+        changes.after,
     )
 
 
@@ -137,7 +137,7 @@ def _shaped(
     inside: Bool[np.ndarray, " curve"],
     shape: tuple[int, ...],
 ) -> Changes:
-    """Changes in the shape they were asked for, with both means; of the whole curve where nothing changes."""
+    """Changes in the requested shape, with both means; the mean of the whole curve where nothing changes."""
     first = np.where(inside[:, None], np.arange(values.shape[1]) < split[:, None], True)
     second = np.where(inside[:, None], ~first, True)
     before, after = ((values * part).sum(-1) / part.sum(-1) for part in (first, second))

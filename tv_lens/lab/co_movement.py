@@ -1,6 +1,7 @@
 """Do two sets of curves over training move together? Two permutation tests, each with its null and its power.
 
-Both take one array `step curve` a run, such as the losses and the decodabilities of the latent tasks, and pool runs.
+Both take one array `step curve` per training run, such as the losses and the decodabilities of the latent tasks, and
+pool the runs.
 """
 
 from __future__ import annotations
@@ -15,23 +16,23 @@ from jaxtyping import Float
 
 from tv_lens.errors import InvalidArgument, ShapeMismatch
 
-_MOST = 20_000  # rearrangements that are all tried
-_DRAWN = 10_000  # so many are drawn where there are more
+_MOST = 20_000  # up to this many rearrangements, all of them are tried
+_DRAWN = 10_000  # of more, this many are drawn
 _SAME = 1e-12
 Curves = Sequence[Float[np.ndarray, "_step _curve"]]  # runs may have different numbers of both
 
 
 @dataclass(frozen=True)
 class PermutationTest:
-    """What a permutation test found.
+    """The result of a permutation test.
 
     Args:
         statistic: a correlation, from -1 to 1.
         p: share of rearrangements with a statistic at least as large, the observed one among them.
         n: rearrangements tried.
-        smallest: the smallest p that there can be: no evidence could give a smaller one.
-        null: what is rearranged, so what a small p speaks against.
-        power: what the test cannot see.
+        smallest: the smallest p that this many rearrangements can give.
+        null: the null hypothesis: what is rearranged.
+        power: what the test cannot detect.
     """
 
     statistic: float
@@ -51,14 +52,14 @@ class PermutationTest:
 def pairing_test(ones: Curves, others: Curves, seed: int = 0) -> PermutationTest:
     """Whether each curve goes with its own partner rather than with another curve's.
 
-    Every curve is taken as its change since the first step, less the mean change of all curves of its run: what all
-    have in common is gone, and what is left is who is early and who late. The statistic is the correlation of the two
-    sets of what is left; the partners are dealt out again within each run.
+    Every curve is taken as its change since the first step, less the mean change of all curves of its run: what the
+    curves have in common is removed, and what remains is which curve is early and which is late. The statistic is the
+    correlation of the two sets of remainders; the partners are permuted within each run.
 
     Args:
-        ones: `step curve`, one array a run.
+        ones: `step curve`, one array per run.
         others: the same shapes; the same curve stands in the same column.
-        seed: the draws, where there are too many rearrangements to try them all.
+        seed: fixes the draws, where there are too many rearrangements to try them all.
     """
     _check(ones, others)
     left, right = [_own(one) for one in ones], [_own(other) for other in others]
@@ -101,9 +102,9 @@ def shift_test(ones: Curves, others: Curves, seed: int = 0) -> PermutationTest:
     of a run.
 
     Args:
-        ones: `step curve`, one array a run.
+        ones: `step curve`, one array per run.
         others: the same shapes.
-        seed: the draws, where there are too many rearrangements to try them all.
+        seed: fixes the draws, where there are too many rearrangements to try them all.
     """
     _check(ones, others)
     tables, n_curves = [], sum(one.shape[1] for one in ones)
@@ -139,7 +140,7 @@ def _judged(
     null: str,
     power: str,
 ) -> PermutationTest:
-    """The observed sum over runs against every sum of one entry a run, or against as many as there is time for."""
+    """The observed sum over runs against every sum of one entry per run, or against drawn sums."""
     slack = _SAME * max(size, _SAME)
     if count <= _MOST:
         sums = np.zeros(1)
@@ -154,7 +155,7 @@ def _judged(
 
 
 def _own(curves: np.ndarray) -> np.ndarray:
-    """Each curve's change since the first step, less the mean change of all."""
+    """Each curve's change since the first step, less the mean change of all curves."""
     moved = curves - curves[:1]
     return moved - moved.mean(axis=1, keepdims=True)
 

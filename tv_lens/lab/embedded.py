@@ -1,4 +1,4 @@
-"""Trained networks: those that come with the package, and those in folders of one's own."""
+"""Trained networks: those embedded in the package, and those in folders of one's own."""
 
 from __future__ import annotations
 
@@ -32,15 +32,16 @@ def load(
     """A trained network, after a step of its training.
 
     Args:
-        source: the name of an embedded run, such as "bases4" (see `runs`), or the folder of a training run or of a
-            saved regressor.
-        seed: which run of that name.
-        step: after which step; the last one that was kept if None. `steps` lists them.
+        source: the name of an embedded network, such as "bases4" (see `networks`), or the folder of a training run or
+            of a saved regressor.
+        seed: the seed that the network of that name was trained from.
+        step: the step of training after which the weights are taken; the last one if None. `checkpoint_steps` lists
+            them.
         device: a GPU if there is one.
 
     Raises:
-        UnknownName: no embedded run is called so.
-        InvalidArgument: no weights were kept after that step.
+        UnknownName: there is no embedded network of that name.
+        InvalidArgument: there are no weights after that step.
 
     Example:
         >>> load("bases4", seed=0, step=0).family.n_tasks
@@ -56,19 +57,24 @@ def load(
             )
         return Regressor.load(folder, device)
     run = TrainingRun(folder)
-    weights, found = run.checkpoint(step)
+    weights, loaded_step = run.checkpoint(step)
     config = run.config
-    return Regressor.of(weights, config.network, family=config.family, step=found, name=folder.name, device=device)
+    return Regressor.of(
+        weights, config.network, family=config.family, step=loaded_step, name=folder.name, device=device
+    )
 
 
 def checkpoint_steps(source: str | os.PathLike[str], seed: int = 0) -> tuple[int, ...]:
-    """The steps after which `load` has weights of a run, embedded or in a folder."""
+    """The steps after which there are weights of a network, embedded or in a folder."""
     folder = _folder(source)
     return _about(_file(str(source), seed))["steps"] if folder is None else TrainingRun(folder).steps
 
 
 def training_log(source: str | os.PathLike[str], seed: int = 0) -> pd.DataFrame:
-    """A run's losses by step, kind ("training" or "checkpoint") and latent task; see `TrainingRun.log`."""
+    """The losses of a network's training by step, kind ("training" or "checkpoint") and latent task.
+
+    See `TrainingRun.log`.
+    """
     folder = _folder(source)
     if folder is not None:
         return TrainingRun(folder).log()
@@ -84,20 +90,20 @@ def training_log(source: str | os.PathLike[str], seed: int = 0) -> pd.DataFrame:
 
 
 def training_config(source: str | os.PathLike[str], seed: int = 0) -> TrainingConfig:
-    """What made a run, embedded or in a folder."""
+    """The config that a network, embedded or in a folder, was trained with."""
     folder = _folder(source)
     return _about(_file(str(source), seed))["config"] if folder is None else TrainingRun(folder).config
 
 
 def weights_sha256(source: str | os.PathLike[str], seed: int = 0, step: int | None = None) -> str:
-    """A hash of the file that holds a step's weights: files of one hash hold the same weights."""
+    """A hash of the file with a network's weights after a step: files of one hash hold the same weights."""
     folder = _folder(source)
     path = _file(str(source), seed) if folder is None else TrainingRun(folder).file(step)
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def networks() -> pd.DataFrame:
-    """The embedded networks: name, seed, latent tasks, steps kept, mean squared error at the end, and the command.
+    """The embedded networks: name, seed, latent tasks, steps, mean squared error at the end, and the command.
 
     Example:
         >>> list(networks().columns)
@@ -121,47 +127,49 @@ def networks() -> pd.DataFrame:
 
 
 def pack(run: TrainingRun, name: str, *, keep: int = 8, since: int = 1, command: str = "", into: Path = PACKED) -> Path:
-    """A training run in one file of half-precision weights, with its log beside it: what `load` finds by name.
+    """A training run packed as an embedded network: a file of half-precision weights, with the log beside it.
 
     The weights before the first step are not written: they follow from the config.
 
     Args:
-        run: finished or not.
-        name: what it is called; the seed is put behind.
-        keep: how many checkpoints: the first, the last, and as evenly in between, by the logarithm of the step, as
-            there are.
+        run: the training run, finished or not.
+        name: the name of the network, which `load` takes; the seed is appended to the file's name.
+        keep: how many checkpoints: the first, the last, and others in between, as even in the logarithm of the step as
+            the run has them.
         since: the earliest step of those in between.
-        command: what made it, as typed.
-        into: the folder of embedded runs.
+        command: the command that trained it, as typed.
+        into: the folder of the embedded networks.
     """
-    kept = spread(run.steps, keep, since)
-    told = run.config
-    tensors = {f"{step}/{key}": value.half() for step in kept if step for key, value in run.checkpoint(step)[0].items()}
+    steps = spread(run.steps, keep, since)
+    config = run.config
+    tensors = {
+        f"{step}/{key}": value.half() for step in steps if step for key, value in run.checkpoint(step)[0].items()
+    }
     log = run.log()
-    final = log[(log.kind == "checkpoint") & (log.step == kept[-1])].mse.tolist()
+    final = log[(log.kind == "checkpoint") & (log.step == steps[-1])].mse.tolist()
     about = {
         "format": FORMAT,
-        "config": json.dumps(told.to_json()),
-        "steps": json.dumps(kept),
+        "config": json.dumps(config.to_json()),
+        "steps": json.dumps(steps),
         "command": command,
         "mse": json.dumps(final),
         "reached": str(run.step),
     }
-    path = into / f"{name}-{told.seed}.safetensors"
+    path = into / f"{name}-{config.seed}.safetensors"
     atomic_write(path.with_suffix(".jsonl"), (run.path / "log.jsonl").read_text(encoding="utf-8"))
     return atomic_write(path, save(tensors, metadata=about))
 
 
-def spread(found: tuple[int, ...], keep: int, since: int = 1) -> list[int]:
-    """At most so many of the steps, the first and the last among them, evenly in the logarithm from `since` on."""
-    if keep < 2 or len(found) < 2:
-        raise InvalidArgument("A packed run keeps two checkpoints at least.", got=f"keep={keep} of {len(found)}")
-    later = [step for step in found[1:] if step >= since]
+def spread(steps: tuple[int, ...], keep: int, since: int = 1) -> list[int]:
+    """At most `keep` of the steps, the first and the last among them, evenly in the logarithm from `since` on."""
+    if keep < 2 or len(steps) < 2:
+        raise InvalidArgument("A packed run keeps two checkpoints at least.", got=f"keep={keep} of {len(steps)}")
+    later = [step for step in steps[1:] if step >= since]
     if not later:
-        raise InvalidArgument("No checkpoint is as late as that.", got=f"since={since}", allowed=f"up to {found[-1]}")
+        raise InvalidArgument("No checkpoint is as late as that.", got=f"since={since}", allowed=f"up to {steps[-1]}")
     logs = np.log(later)
     nearest = [later[int(np.abs(logs - one).argmin())] for one in np.linspace(logs[-1], logs[0], keep - 1)]
-    return sorted({found[0], found[-1], *nearest})
+    return sorted({steps[0], steps[-1], *nearest})
 
 
 def _folder(source: str | os.PathLike[str]) -> Path | None:
@@ -187,13 +195,13 @@ def _file(name: str, seed: int) -> Path:
 def _about(path: Path) -> dict[str, Any]:
     try:
         with safe_open(path, framework="pt") as file:
-            told = file.metadata()
+            metadata = file.metadata()
         return {
-            "config": TrainingConfig.from_json(json.loads(told["config"])),
-            "steps": tuple(json.loads(told["steps"])),
-            "mse": json.loads(told["mse"]),
-            "command": told["command"],
-            "reached": int(told["reached"]),
+            "config": TrainingConfig.from_json(json.loads(metadata["config"])),
+            "steps": tuple(json.loads(metadata["steps"])),
+            "mse": json.loads(metadata["mse"]),
+            "command": metadata["command"],
+            "reached": int(metadata["reached"]),
         }
     except Exception as error:
         raise FormatError(
@@ -208,17 +216,17 @@ def _embedded(name: str, seed: int, step: int | None, device: str | torch.device
     about = _about(path)
     step = about["steps"][-1] if step is None else step
     if step not in about["steps"]:
-        near = min(about["steps"], key=lambda kept: abs(kept - step))
+        near = min(about["steps"], key=lambda other: abs(other - step))
         raise InvalidArgument(
             "No weights were kept after this step.",
             got=f"step={step}",
             do=f"the nearest is {near}.",
             allowed=", ".join(map(str, about["steps"])),
         )
-    made: TrainingConfig = about["config"]
+    config: TrainingConfig = about["config"]
     if step == 0:
-        weights = dict(build_network(made.network, made.seed).state_dict())
+        weights = dict(build_network(config.network, config.seed).state_dict())
     else:
         with safe_open(path, framework="pt") as file:
             weights = {key.partition("/")[2]: file.get_tensor(key) for key in file.keys() if key.startswith(f"{step}/")}
-    return Regressor.of(weights, made.network, family=made.family, step=step, name=path.stem, device=device)
+    return Regressor.of(weights, config.network, family=config.family, step=step, name=path.stem, device=device)

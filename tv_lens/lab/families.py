@@ -77,8 +77,8 @@ class SparseMixture(Family):
             n: how many bases.
             rank: r, the coordinates of each.
             points: K, the examples of an episode.
-            noise: standard deviation.
-            dim: D; n*r if None. Coordinates beyond the bases never matter.
+            noise: standard deviation of the noise.
+            dim: D; n*r if None. Coordinates beyond the bases have no effect.
         """
         at_least_one("n", n, "basis")
         at_least_one("rank", rank, "coordinate in a basis")
@@ -111,9 +111,9 @@ class SparseMixture(Family):
             each: bases in a group.
             size: coordinates of a group.
             rank: coordinates of a basis.
-            points: K.
-            noise: standard deviation.
-            seed: which subsets are drawn; every coordinate of a group is used as equally often as can be.
+            points: K, the examples of an episode.
+            noise: standard deviation of the noise.
+            seed: fixes the subsets; all coordinates of a group are used as equally often as possible.
 
         Source:
             Han et al. 2025, appendix E: eight bases in 16 dimensions, four in each half; subsets not stated there.
@@ -122,24 +122,24 @@ class SparseMixture(Family):
             raise InvalidArgument(
                 "A basis does not fit into its group.", got=f"rank {rank} of {size} coordinates", allowed=f"1 to {size}"
             )
-        random, found = np.random.default_rng(seed), []
+        random, bases = np.random.default_rng(seed), []
         for group in range(groups):
             used = np.zeros(size)
-            mine: list[tuple[int, ...]] = []
-            for _ in range(1000 * each):  # few subsets exist where rank is near size: tried, then refused
-                if len(mine) == each:
+            group_bases: list[tuple[int, ...]] = []
+            for _ in range(1000 * each):  # few subsets exist if the rank is near the size: try, then refuse
+                if len(group_bases) == each:
                     break
                 chosen = np.lexsort((random.random(size), used))[:rank]
                 basis = tuple(sorted(int(c) + group * size for c in chosen))
                 used[chosen] += 1
-                if basis not in mine:
-                    mine.append(basis)
-            if len(mine) < each:
+                if basis not in group_bases:
+                    group_bases.append(basis)
+            if len(group_bases) < each:
                 raise InvalidArgument(
                     "There are not so many different bases.", got=f"each={each}, rank={rank}, size={size}"
                 )
-            found += mine
-        return cls(dim=groups * size, points=points, noise=noise, bases=tuple(found))
+            bases += group_bases
+        return cls(dim=groups * size, points=points, noise=noise, bases=tuple(bases))
 
     @property
     def task_names(self) -> tuple[str, ...]:
@@ -185,17 +185,17 @@ _SLOPE = 0.5
 class FunctionMixture(Family):
     """Mixture of regression families: linear, sparse linear, leaky ReLU and quadratic functions of x.
 
-    Every family's answers have the same expected square, so that none weighs more in the loss. Of a sparse function
-    the coordinates are drawn anew for each episode.
+    The answers of every family have the same expected square, so that none weighs more in the loss. The coordinates
+    of a sparse function are drawn anew for each episode.
 
     Args:
-        functions: which families, of `FUNCTIONS`.
+        functions: the regression families, from `FUNCTIONS`.
         rank: coordinates of a sparse function.
         size: expected square of an answer without noise.
 
     Source:
         Han et al. 2025, figure 16; Garg et al. 2022 (arXiv 2208.01066): 3 of 20 coordinates, quadratic
-        sum_j w_j x_j^2 / sqrt(3); leaky ReLU with slope 0.5. Scales are not stated in the first, and are ours.
+        sum_j w_j x_j^2 / sqrt(3); leaky ReLU with slope 0.5. Han et al. state no scales; these are ours.
     """
 
     kind = "function mixture"
@@ -282,11 +282,11 @@ class NoisyLinear(Family):
 
 @dataclass(frozen=True, kw_only=True)
 class FiniteTasks(Family):
-    """Linear regression with one of M fixed vectors: how many tasks a model was shown (task diversity).
+    """Linear regression with one of M fixed vectors: how many tasks a network was trained on (task diversity).
 
     Args:
         n_vectors: M, each a latent task.
-        vectors_seed: which M vectors.
+        vectors_seed: fixes the M vectors.
 
     Source:
         Raventos et al. 2023 (arXiv 2306.15063).
@@ -322,10 +322,10 @@ class FixedRepresentation(Family):
     """Linear regression on fixed random features of x: y = w·phi(x), with w ~ N(0, I) anew for each episode.
 
     Args:
-        features: F, how many; y has expected square `size`.
+        features: F, how many features; y has expected square `size`.
         representations: how many different phi there are; each is one latent task.
         size: expected square of an answer without noise.
-        features_seed: which phi.
+        features_seed: fixes the phi.
 
     Source:
         Guo et al. 2023 (arXiv 2310.10616): phi a fixed random network, here of one layer with leaky ReLU.

@@ -1,7 +1,7 @@
 """Families of in-context regression tasks: what an episode is drawn from, with the latent task as its label.
 
-An episode is K examples (x_i, y_i) of one function. Which function it is, is drawn anew for each episode; which *kind*
-of function it is, is the episode's latent task, and the family says how many there are.
+An episode is K examples (x_i, y_i) of one function. The function is drawn anew for each episode; the *kind* of function
+is the episode's latent task, and the family says how many there are.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Episodes:
         x: inputs.
         y: answers, noise included.
         task: the latent task of each, from 0.
-        weights: the coefficients of each episode's function, where it has such.
+        weights: the coefficients of each episode's function, if it has any.
     """
 
     x: Float[Tensor, "n K D"]
@@ -48,7 +48,7 @@ class Episodes:
         )
 
     def first(self, points: int) -> Episodes:
-        """The same episodes, cut off after so many examples."""
+        """The same episodes, cut off after `points` examples."""
         return Episodes(self.x[:, :points], self.y[:, :points], self.task, self.weights)
 
     def __repr__(self) -> str:
@@ -57,7 +57,7 @@ class Episodes:
 
 
 def generator_of(*seed: int) -> torch.Generator:
-    """A generator of its own for every tuple of seeds: (0, 12) has nothing to do with (1, 11)."""
+    """A random generator for a tuple of seeds; different tuples, such as (0, 12) and (1, 11), give independent ones."""
     state = np.random.SeedSequence([part & 0xFFFFFFFFFFFFFFFF for part in seed]).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 
@@ -72,7 +72,7 @@ class Family(ABC):
     Args:
         dim: D, the coordinates of x.
         points: K, the examples of an episode.
-        noise: standard deviation of what is added to every answer.
+        noise: standard deviation of the noise that is added to every answer.
     """
 
     dim: int
@@ -103,7 +103,7 @@ class Family(ABC):
 
     @property
     def groups(self) -> tuple[int, ...]:
-        """The group of each latent task; tasks that share no coordinate are in groups of their own."""
+        """The group of each latent task; tasks without a common coordinate are in different groups."""
         return tuple(range(self.n_tasks))
 
     @property
@@ -117,7 +117,7 @@ class Family(ABC):
         """`n` episodes; the same seeds give the same ones, on any device and in any process.
 
         Args:
-            n: how many.
+            n: how many episodes.
             seed: a number, or several (a seed and a step).
             task: the latent task of all of them; drawn uniformly if None.
         """
@@ -130,7 +130,7 @@ class Family(ABC):
             )
         generator = generator_of(*((seed,) if isinstance(seed, int) else seed))
         labels = torch.randint(self.n_tasks, (n,), generator=generator)
-        if task is not None:  # drawn nevertheless, so that the rest of the draws is the same
+        if task is not None:  # the labels are drawn nevertheless, so that all later draws are the same
             labels = torch.full((n,), task)
         x = torch.randn(n, self.points, self.dim, generator=generator)
         clean, weights = self._answers(x, labels, generator)
@@ -166,23 +166,23 @@ class Family(ABC):
     # ---- files --------------------------------------------------------------------------------------------------
 
     def to_json(self) -> dict[str, Any]:
-        """The family as JSON-able values; `Family.from_json` is the way back."""
-        held = {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
-        return {"family": self.kind, **json.loads(json.dumps(held))}
+        """The family as values that JSON can hold; `Family.from_json` reads them."""
+        fields = {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
+        return {"family": self.kind, **json.loads(json.dumps(fields))}
 
     @staticmethod
-    def from_json(held: Mapping[str, Any]) -> Family:
+    def from_json(data: Mapping[str, Any]) -> Family:
         """The family that `to_json` wrote.
 
         Raises:
-            UnknownName: no family is called so.
-            FormatError: its fields are not this family's.
+            UnknownName: there is no family of that kind.
+            FormatError: the fields are not those of the family.
         """
-        kind = held.get("family")
+        kind = data.get("family")
         if kind not in FAMILIES:
             raise unknown("family of regression tasks", kind, FAMILIES)
         try:
-            return FAMILIES[kind](**{name: _tuples(value) for name, value in held.items() if name != "family"})
+            return FAMILIES[kind](**{name: _tuples(value) for name, value in data.items() if name != "family"})
         except TypeError as error:
             raise FormatError(f"These are not the fields of a {kind!r} family.", got=str(error)) from error
 
@@ -192,6 +192,6 @@ def _tuples(value: Any) -> Any:
 
 
 def at_least_one(name: str, value: int, what: str) -> None:
-    """Raises where there is none."""
+    """Raises `InvalidArgument` if there is none."""
     if value < 1:
         raise InvalidArgument(f"There must be at least one {what}.", got=f"{name}={value}", allowed="1 or more")

@@ -1,4 +1,4 @@
-"""A family's latent task as a `Task`: what `tv.patch`, `tv.extract`, `tv.decodability` and `tv.discover` are given."""
+"""A family's latent task as a `Task`, for `tv.patch`, `tv.extract`, `tv.decodability` and `tv.discover`."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from tv_lens.tasks.prompts import PromptPairs, Prompts
 from tv_lens.tasks.templates import Pair, Template
 
 EPISODE = Template("episode", demo="{x}", answer="={y}", between=" ", bos="never")
-_SHOWN = 10  # pairs that stand for the task where a list of pairs is wanted; prompts are drawn from the family
+_SHOWN = 10  # pairs that represent the task where a `Task` lists pairs; prompts are drawn from the family
 
 
 class LatentTask(Task):
-    """One latent task of a family; a prompt is an episode, its demonstrations the examples before the last.
+    """One latent task of a family; a prompt is an episode, and its demonstrations are the examples before the last.
 
-    Unlike pairs of words, the demonstrations of each prompt follow a function of their own: what its prompts share is
-    the kind of function (the basis), which is what decodability and task vectors are about here.
+    Unlike with pairs of words, the demonstrations of each prompt follow a function of their own: the prompts of a task
+    share the kind of function (the basis), which decodability and task vectors are about here.
 
     Args:
-        family: where episodes come from.
-        task: which latent task, from 0.
+        family: the family that episodes are drawn from.
+        task: the number of the latent task, from 0.
 
     Example:
         >>> from tv_lens.lab.families import SparseMixture
-        >>> one = LatentTask(SparseMixture.disjoint(2, rank=1, points=5), 1)
-        >>> one.name, one.prompts(shots=4, n=3).shots
+        >>> task = LatentTask(SparseMixture.disjoint(2, rank=1, points=5), 1)
+        >>> task.name, task.prompts(shots=4, n=3).shots
         ('basis 1', 4)
     """
 
@@ -67,11 +67,11 @@ class LatentTask(Task):
 
     @cached_property
     def fingerprint(self) -> str:
-        told = json.dumps([self.family.to_json(), self.label], sort_keys=True)
-        return hashlib.sha256(told.encode()).hexdigest()[:16]
+        identity = json.dumps([self.family.to_json(), self.label], sort_keys=True)
+        return hashlib.sha256(identity.encode()).hexdigest()[:16]
 
     def episodes(self, n: int, seed: int = 0, split: str = "test") -> Episodes:
-        """`n` episodes of this latent task; splits never share one."""
+        """`n` episodes of this latent task; no two splits share one."""
         if split not in SPLITS:
             raise unknown("split", split, SPLITS)
         return self.family.sample(n, (seed, 1 + SPLITS.index(split), self.label), self.label)
@@ -85,7 +85,7 @@ class LatentTask(Task):
         template: Template | None = None,
         foils: bool = False,
     ) -> Prompts:
-        """Episodes of `shots` examples and a query; 100 if `n` is None. Templates and foils are not for numbers."""
+        """Episodes of `shots` examples and a query; 100 if `n` is None. Numbers have one template and no foils."""
         n = 100 if n is None else n
         self._check(shots, template)
         return self._prompts(self.episodes(n, seed, split), shots, dict(shots=shots, n=n, seed=seed, split=split))
@@ -104,12 +104,12 @@ class LatentTask(Task):
 
         Args:
             shots: examples before the query.
-            n: pairs; 100 if None.
-            corrupt: "other_task" is what there is.
+            n: how many pairs; 100 if None.
+            corrupt: "other_task", the only one.
             other: the other latent task, a `LatentTask` of the same family; the next one if None.
-            seed: the draw.
-            split: "train", "dev" or "test": none shares an episode with another.
-            template: not for numbers.
+            seed: fixes the draw.
+            split: "train", "dev" or "test"; no two share an episode.
+            template: None; numbers have one template.
         """
         if corrupt != "other_task":
             raise unknown("corruption of episodes", corrupt, ("other_task",))
@@ -149,25 +149,25 @@ class LatentTask(Task):
         )
 
     def replace(self, **changes: Any) -> Task:
-        """The same latent task under another name, which is all that can be changed.
+        """The same latent task under another name; nothing else can be changed.
 
         Raises:
-            InvalidArgument: something else was to be changed.
+            InvalidArgument: something other than the name is to change.
         """
         if set(changes) - {"name"}:
             raise InvalidArgument(
                 "A latent task has a name of its own and nothing else.", got=", ".join(sorted(changes)), allowed="name"
             )
-        found = LatentTask(self.family, self.label)
-        object.__setattr__(found, "name", changes.get("name", self.name))
-        return found
+        renamed = LatentTask(self.family, self.label)
+        object.__setattr__(renamed, "name", changes.get("name", self.name))
+        return renamed
 
     def __repr__(self) -> str:
         return f"LatentTask({self.name!r} of a {self.family.kind})"
 
 
 def latent_tasks(family: Family) -> list[LatentTask]:
-    """Every latent task of a family, in the order of their labels: `tv.decodability(model, latent_tasks(family), ...)`."""
+    """Every latent task of a family, in the order of their labels, as `tv.decodability` takes them."""
     return [LatentTask(family, task) for task in range(family.n_tasks)]
 
 

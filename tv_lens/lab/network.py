@@ -2,8 +2,8 @@
 
 An episode enters as x_1, y_1, x_2, y_2, ..., each a vector: x in `dim` coordinates, y in one of its own (or in the
 first of x's, as in Garg et al. 2022), zeros elsewhere. A linear map reads the vectors in, another reads the prediction
-of y_i out after x_i. In between stands the body of
-`transformers`' GPT-2 as it is, so that TransformerLens bridges it like any other.
+of y_i out after x_i. In between is the unchanged body of `transformers`' GPT-2, so that TransformerLens bridges it like
+any other.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tv_lens.errors import InvalidArgument, ShapeMismatch, unknown
 from tv_lens.lab.families import generator_of
 
 ANSWERS = ("apart", "first")
-N_TRIAL_VECTORS = 64  # ids that exist before any episode came: what probes and trials are run on
+N_TRIAL_VECTORS = 64  # ids that exist before any episode is entered; the registry tries its hooks on them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +34,11 @@ class NetworkConfig:
         n_layers: blocks.
         n_heads: attention heads of a block.
         d_model: width of the residual stream; the MLP is four times as wide.
-        init: standard deviation of the weights at the beginning; GPT-2's 0.02 is made for d_model 768, and at 64 it
-            keeps a network on the plateau of predicting zero for thousands of steps.
-        activation: of the MLP, as `transformers` names it. "gelu_pytorch_tanh" is GPT-2's own function, "gelu" the
+        init: standard deviation of the weights at the beginning. GPT-2's 0.02 is meant for d_model 768; with d_model 64
+            and 0.02, a network stays on the plateau of predicting zero for thousands of steps.
+        activation: the function of the MLP, as `transformers` names it. "gelu_pytorch_tanh" is GPT-2's own, "gelu" the
             exact one, which differs by less than 0.001 and takes a third of the time on a CPU.
-        answers: where y stands in its vector: "apart", in a coordinate of its own; "first", in x's first one.
+        answers: the place of y in its vector: "apart", in a coordinate of its own; "first", in x's first one.
     """
 
     dim: int
@@ -73,7 +73,7 @@ class NetworkConfig:
 
     @property
     def answer_at(self) -> int:
-        """The coordinate that y stands in."""
+        """The coordinate of y."""
         return self.dim if self.answers == "apart" else 0
 
     @property
@@ -87,8 +87,8 @@ class NetworkConfig:
 class VectorTable(nn.Module):
     """The embedding of a network that reads vectors: a token id is the number of a vector in a table.
 
-    Everything else in the library names what a model reads by token ids. So do we: vectors are entered into the table
-    once and keep their number for as long as the table lives.
+    The rest of the library refers to a model's inputs by token ids. A vector is therefore entered into the table once
+    and keeps its number for as long as the table exists.
     """
 
     vectors: Tensor
@@ -119,7 +119,7 @@ class VectorTable(nn.Module):
         return first
 
     def shorten(self, length: int) -> None:
-        """Forgets every vector from this number on."""
+        """Removes every vector from this number on."""
         self.vectors = self.vectors[:length]
 
 
@@ -127,8 +127,8 @@ def build_network(config: NetworkConfig, seed: int = 0, attention: str = "sdpa")
     """A network with weights drawn from the seed; the global random state stays as it was.
 
     Args:
-        config: its sizes.
-        seed: the weights.
+        config: the sizes.
+        seed: fixes the weights.
         attention: "sdpa" to train fast, "eager" to be bridged (its patterns can then be read and written).
     """
     body = GPT2Config(
@@ -177,8 +177,8 @@ def interleaved(
 
 
 def predictions(network: GPT2LMHeadModel, x: Float[Tensor, "n K D"], y: Float[Tensor, "n K"]) -> Float[Tensor, "n K"]:
-    """What the network says of each y_i, from the examples before it and x_i. With gradients, where they are on."""
+    """The network's prediction of each y_i, from the examples before it and x_i; with gradients if they are enabled."""
     table: VectorTable = network.transformer.wte
-    vectors = table.interleaved(x, y)[:, :-1]  # nothing is asked after the last answer
+    vectors = table.interleaved(x, y)[:, :-1]  # nothing is predicted after the last answer
     out = network.transformer(inputs_embeds=table.read_in(vectors)).last_hidden_state
     return network.lm_head(out[:, ::2])[..., 0]

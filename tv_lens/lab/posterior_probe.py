@@ -11,7 +11,7 @@ from torch import Tensor
 from tv_lens.errors import InvalidArgument, ShapeMismatch
 
 _ITERATIONS = 100
-_FLAT = 1e-8  # a direction with less than this share of the largest variance is rounding
+_FLAT = 1e-8  # a direction with less than this share of the largest variance is rounding error
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,17 +19,17 @@ class PosteriorProbe:
     """log p(task | episode) as a linear function of a representation, up to a constant.
 
     The log of a posterior is additive in the evidence of each example, so a linear map into its logits is the natural
-    read-out: no more than one matrix and a softmax may be needed to act on it.
+    read-out: a network may need no more than one matrix and a softmax to use it.
 
     Args:
-        centre: of the points that it was fitted on.
+        centre: the mean of the points that it was fitted on.
         whitening: from centred points to coordinates that are uncorrelated and of variance 1 over them.
-        weights: one column a task, on those coordinates.
-        bias: one number a task.
+        weights: one column per task, on those coordinates.
+        bias: one number per task.
 
     Source:
         Alain & Bengio 2016 (arXiv 1610.01644) for linear probes. Fitted to the posterior itself and not to the drawn
-        task: with soft targets, no accuracy is asked of it that the episodes do not hold. Whitened, so that a probe
+        task: with soft targets, it is not fitted to more certainty than the episodes support. Whitened, so that a probe
         cannot gain or lose by an invertible linear map of the representation; the penalty is on the logits' variance.
     """
 
@@ -60,8 +60,8 @@ class PosteriorProbe:
         points, targets = points.double(), targets.double()
         centre = points.mean(0)
         variance, directions = torch.linalg.eigh((points - centre).mT @ (points - centre) / len(points))
-        kept = variance > _FLAT * variance.max().clamp(min=1e-300)
-        whitening = directions[:, kept] / variance[kept].sqrt()
+        varies = variance > _FLAT * variance.max().clamp(min=1e-300)
+        whitening = directions[:, varies] / variance[varies].sqrt()
         weights, bias = _descended((points - centre) @ whitening, targets, penalty)
         return cls(centre, whitening, weights, bias)
 
@@ -85,16 +85,21 @@ def _descended(placed: Tensor, targets: Tensor, penalty: float) -> tuple[Tensor,
     )
 
     def closure() -> Tensor:
-        said = (placed @ weights + bias).log_softmax(-1)
-        wrong = (said.exp() - targets) / n
-        weights.grad, bias.grad = placed.mT @ wrong + penalty / n * weights, wrong.sum(0)
-        return -(targets * said).sum() / n + 0.5 * penalty / n * weights.square().sum()
+        predicted = (placed @ weights + bias).log_softmax(-1)
+        residual = (predicted.exp() - targets) / n
+        weights.grad, bias.grad = placed.mT @ residual + penalty / n * weights, residual.sum(0)
+        return -(targets * predicted).sum() / n + 0.5 * penalty / n * weights.square().sum()
 
     with torch.no_grad():
         optimizer.step(closure)
     return weights.detach(), bias.detach()
 
 
-def nats_between(targets: Float[Tensor, "n task"], log_probabilities: Float[Tensor, "n task"]) -> Float[Tensor, " n"]:
-    """KL(target || said) of each point."""
-    return (torch.special.xlogy(targets, targets) - targets * log_probabilities).sum(-1).clamp(min=0)
+def kl_divergence(target: Float[Tensor, "n task"], predicted: Float[Tensor, "n task"]) -> Float[Tensor, " n"]:
+    """KL(target || predicted) of each point, in nats.
+
+    Args:
+        target: probabilities.
+        predicted: log-probabilities.
+    """
+    return (torch.special.xlogy(target, target) - target * predicted).sum(-1).clamp(min=0)

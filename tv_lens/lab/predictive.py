@@ -1,4 +1,4 @@
-"""The distribution that the next answer has for a Bayesian, and what a point prediction loses against it."""
+"""The Bayesian predictive distribution of the next answer, and what a point prediction loses against it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tv_lens.errors import ShapeMismatch
 from tv_lens.lab.families import Episodes
 from tv_lens.lab.references import Posterior
 
-_NODES = 256  # of the quadrature: near enough to see a component of variance 0.01 inside one of variance 4
+_NODES = 256  # of the quadrature: close enough to resolve a component of variance 0.01 inside one of variance 4
 _CHUNK = 2**23  # numbers in the largest tensor
 
 
@@ -23,15 +23,15 @@ class Predictive:
 
     Args:
         weights: the posterior over latent tasks.
-        means: of y_i under each task.
-        variances: of y_i under each task, its noise included.
+        means: the mean of y_i under each task.
+        variances: the variance of y_i under each task, its noise included.
 
     Example:
         >>> from tv_lens.lab.families import SparseMixture
         >>> from tv_lens.lab.references import BayesMixture
         >>> family = SparseMixture.disjoint(2, rank=1, points=5)
-        >>> found = Predictive.of(BayesMixture(family), family.sample(3))
-        >>> found.mean.shape, float(found.extra_nats(found.mean).max())
+        >>> predictive = Predictive.of(BayesMixture(family), family.sample(3))
+        >>> predictive.mean.shape, float(predictive.extra_nats(predictive.mean).max())
         (torch.Size([3, 5]), 0.0)
     """
 
@@ -41,7 +41,7 @@ class Predictive:
 
     @classmethod
     def of(cls, reference: Posterior, episodes: Episodes) -> Predictive:
-        """What a reference with a posterior over tasks says of every answer of these episodes."""
+        """The predictive distribution of every answer of these episodes, by a reference with a posterior over tasks."""
         return cls(*reference.components(episodes.x, episodes.y))
 
     @property
@@ -54,14 +54,16 @@ class Predictive:
         return (self.weights * (self.variances + (self.means - self.mean[..., None]) ** 2)).sum(-1)
 
     def extra_nats(self, prediction: Float[Tensor, "n K"]) -> Float[Tensor, "n K"]:
-        """What a wrong mean adds to the KL divergence from this distribution to a Gaussian, (prediction - mean)^2 / (2
-        variance).
+        """What a wrong mean adds to the KL divergence from this distribution to a Gaussian, in nats.
 
-        A point prediction says nothing of its spread. It is given the right one: KL(p || N(prediction, v)) with v the
-        variance of p. Since the expectation under p of (y - prediction)^2 is v + (mean - prediction)^2, this is exactly
+        It is (prediction - mean)^2 / (2 variance).
+
+        A point prediction has no spread, so it is given the right one: KL(p || N(prediction, v)) with v the variance of
+        p. Since the expectation under p of (y - prediction)^2 is v + (mean - prediction)^2, this is exactly the sum of
         KL(p || N(mean, v)), which `gaussian_gap` returns and no point prediction can avoid, and the term returned here.
 
-        Sign: 0 is the Bayesian's own mean; nats.
+        Sign:
+            Zero: the prediction is the Bayesian mean. It is never negative.
         """
         if prediction.shape != self.mean.shape:
             raise ShapeMismatch(
@@ -72,11 +74,11 @@ class Predictive:
     def gaussian_gap(self) -> Float[Tensor, "n K"]:
         """KL(p || N(mean, variance)) in nats: what the best Gaussian misses of the mixture.
 
-        Each component is told by equally likely places, so that a narrow one within a wide one is not stepped over.
+        Each component is represented by equally likely places, so that a narrow one within a wide one is not missed.
         """
         share = (torch.arange(_NODES, dtype=torch.float64) + 0.5) / _NODES
         places = torch.special.ndtri(share)
-        places = places / places.square().mean().sqrt()  # so that what is quadratic is exact
+        places = places / places.square().mean().sqrt()  # so that quadratic functions are integrated exactly
         size = max(1, _CHUNK // (_NODES * self.weights.shape[1] * self.weights.shape[2]))
         parts = zip(*(one.split(size) for one in (self.weights, self.means, self.variances)))
         return torch.cat([_gap(*part, places) for part in parts])
@@ -85,13 +87,13 @@ class Predictive:
 def _gap(weights: Tensor, means: Tensor, variances: Tensor, places: Tensor) -> Float[Tensor, "n K"]:
     whole = Predictive(weights, means, variances)
     mean, variance, logs = whole.mean[..., None], whole.variance[..., None], weights.log()[..., None, :]
-    found = torch.zeros_like(whole.mean)
+    gap = torch.zeros_like(whole.mean)
     for task in range(weights.shape[-1]):
         y = means[..., task, None] + variances[..., task, None].sqrt() * places  # n K node
         each = logs + _log_normal(y[..., None], means[..., None, :], variances[..., None, :])
         outside = _log_normal(y, mean, variance)
-        found += weights[..., task] * (torch.logsumexp(each, -1) - outside).mean(-1)
-    return found.clamp(min=0)
+        gap += weights[..., task] * (torch.logsumexp(each, -1) - outside).mean(-1)
+    return gap.clamp(min=0)
 
 
 def _log_normal(y: Tensor, mean: Tensor, variance: Tensor) -> Tensor:

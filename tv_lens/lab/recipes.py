@@ -1,4 +1,4 @@
-"""What a training run hangs on: the family, the network and the recipe, with presets for three sizes."""
+"""What a training run depends on: the family, the network and the recipe, with presets for three sizes."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ OPTIMIZERS = ("adam", "soap")
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """Everything that a run's weights hang on: two runs of one config are the same bit by bit on one kind of machine.
+    """Everything that a run's weights depend on: two runs of one config have the same bits on one kind of machine.
 
     Args:
-        family: where episodes come from.
+        family: the family that episodes are drawn from.
         network: the sizes; its `dim` is the family's, its `points` at least the family's.
-        steps: how many.
-        batch: episodes in a step, drawn anew for each from (seed, step).
+        steps: how many steps.
+        batch: episodes per step, drawn from (seed, step).
         optimizer: "adam", or "soap" for the blocks' matrices with Adam for the rest.
         lr: Adam's learning rate after the warm-up.
-        soap_lr: SOAP's.
-        warmup: steps over which they rise from zero.
-        decay: the share of the steps, at the end, over which they fall to zero.
-        betas: Adam's.
+        soap_lr: SOAP's learning rate after the warm-up.
+        warmup: steps over which the learning rates rise from zero.
+        decay: the share of the steps, at the end, over which the learning rates fall to zero.
+        betas: Adam's betas.
         clip: the largest norm of a gradient.
-        seed: weights and episodes.
-        checkpoints: how many are kept, see `checkpoint_steps`.
+        seed: fixes the weights and the episodes.
+        checkpoints: how many checkpoints are saved, see `checkpoint_steps`.
         evaluation: episodes of every latent task on which the checkpoints' losses are computed.
         precision: "float32", or "bfloat16" for automatic mixed precision.
     """
@@ -80,14 +80,16 @@ class TrainingConfig:
             raise unknown("precision", self.precision, PRECISIONS)
 
     def pace(self, step: int) -> float:
-        """What the learning rates are multiplied by at a step, counted from 0."""
+        """The factor of the learning rates at a step, counted from 0."""
         rise = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
         falling = self.decay * self.steps
         fall = min(1.0, (self.steps - step) / falling) if falling else 1.0
         return rise * fall
 
     def checkpoint_steps(self) -> tuple[int, ...]:
-        """The steps after which weights are kept: 0, then evenly in the logarithm from a 250th of all steps to the last.
+        """The steps after which weights are saved.
+
+        Step 0 is the first; the others are even in the logarithm, from a 250th of all steps to the last.
 
         Example:
             >>> preset("tiny").checkpoint_steps()
@@ -97,23 +99,28 @@ class TrainingConfig:
         return tuple(sorted({0, *spaced.tolist(), self.steps}))
 
     def to_json(self) -> dict[str, Any]:
-        """The config as JSON-able values; `TrainingConfig.from_json` is the way back."""
-        held = {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
-        return {**held, "family": self.family.to_json(), "network": self.network.to_json(), "betas": list(self.betas)}
+        """The config as values that JSON can hold; `TrainingConfig.from_json` reads them."""
+        entries = {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
+        return {
+            **entries,
+            "family": self.family.to_json(),
+            "network": self.network.to_json(),
+            "betas": list(self.betas),
+        }
 
     @classmethod
-    def from_json(cls, held: Mapping[str, Any]) -> TrainingConfig:
+    def from_json(cls, data: Mapping[str, Any]) -> TrainingConfig:
         """The config that `to_json` wrote.
 
         Raises:
-            FormatError: its entries are not a config's.
+            FormatError: the entries are not those of a config.
         """
         try:
-            rest = {name: value for name, value in held.items() if name not in ("family", "network", "betas")}
+            rest = {name: value for name, value in data.items() if name not in ("family", "network", "betas")}
             return cls(
-                family=Family.from_json(held["family"]),
-                network=NetworkConfig(**held["network"]),
-                betas=tuple(held["betas"]),
+                family=Family.from_json(data["family"]),
+                network=NetworkConfig(**data["network"]),
+                betas=tuple(data["betas"]),
                 **rest,
             )
         except (KeyError, TypeError) as error:
@@ -136,7 +143,8 @@ def _tiny() -> TrainingConfig:
 
 def _small(family: Family, **changes: Any) -> TrainingConfig:
     # The initialisation matters most at this width: see the pitfalls in docs/how-to/lab.md.
-    # What is lost after bases are told apart is mostly noise of the steps: so the rates fall for most of the run.
+    # After the network separates the bases, its excess loss is mostly noise of the steps: so the rates fall for most
+    # of the run.
     recipe = dict(steps=36_000, batch=64, optimizer="soap", lr=2e-3, warmup=200, decay=0.8, checkpoints=96)
     return TrainingConfig(family=family, network=_network(family), **{**recipe, **changes})
 
@@ -162,7 +170,8 @@ def _paper() -> TrainingConfig:
 PRESETS: dict[str, Callable[[], TrainingConfig]] = {
     "tiny": _tiny,
     "small": lambda: _small(SparseMixture.disjoint(4, rank=2, points=10)),
-    # Of one coordinate each: six bases of two kept a network on its first plateau for as long as was waited.
+    # Bases of one coordinate: with six of two, a network did not get below regression over all coordinates within
+    # 16,000 steps (docs/reproduction.md).
     "bases6": lambda: _small(SparseMixture.disjoint(6, rank=1, points=10), steps=24_000),
     "overlapping": lambda: _small(SparseMixture.overlapping(groups=2, each=4, size=4, rank=2, points=10), steps=24_000),
     "functions": lambda: _small(FunctionMixture(dim=8, points=16, rank=2), steps=8_000, decay=0.5, checkpoints=48),
@@ -174,9 +183,9 @@ def preset(name: str, **changes: Any) -> TrainingConfig:
     """A recipe by name, with some of its entries changed.
 
     Args:
-        name: "tiny" (seconds, for tests); "small" (a laptop: D = 8, r = 2, four bases, K = 10, four layers, d_model 64);
-            "bases6", "overlapping", "functions" (the paper's variants at the size of `small`); "paper" (a GPU: D = 16,
-            r = 4, K = 20, 12 layers, d_model 256, 80,000 steps).
+        name: "tiny" (seconds, for tests); "small" (a laptop: D = 8, r = 2, four bases, K = 10, four layers,
+            d_model 64); "bases6", "overlapping", "functions" (the paper's variants at the size of `small`); "paper" (a
+            GPU: D = 16, r = 4, K = 20, 12 layers, d_model 256, 80,000 steps).
         changes: entries of `TrainingConfig`.
 
     Example:

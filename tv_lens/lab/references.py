@@ -1,6 +1,6 @@
-"""What other predictors make of the same episodes: from predicting zero to the Bayes-optimal mixture.
+"""Reference predictors of the same episodes: from predicting zero to the Bayes-optimal mixture.
 
-Each predicts every y_i from the examples before it and x_i. All compute in float64 and for all prefixes at once.
+Each predicts every y_i from the examples before it and x_i, in float64 and for all prefixes at once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _CHUNK = 2**23  # numbers in the largest tensor of one chunk of episodes
 
 
 class Reference(ABC):
-    """A predictor that a trained network is held against; `name` is what tables call it."""
+    """A predictor that a trained network is compared with; tables show its `name`."""
 
     name: str
 
@@ -48,7 +48,7 @@ class Posterior(Reference):
     def components(
         self, x: Float[Tensor, "n K D"], y: Float[Tensor, "n K"]
     ) -> tuple[Float[Tensor, "n K task"], Float[Tensor, "n K task"], Float[Tensor, "n K task"]]:
-        """What y_i is drawn from, given the examples before it and x_i: each task's probability, mean and variance."""
+        """The distribution of y_i, given the examples before it and x_i: each task's probability, mean and variance."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Ridge(Reference):
     """Ridge regression: Bayes-optimal for w ~ N(0, noise^2 / penalty) in every coordinate.
 
     Args:
-        penalty: what is added to the diagonal of the inputs' second moments, summed over examples.
+        penalty: the number added to the diagonal of the inputs' second moments, summed over examples.
     """
 
     penalty: float
@@ -107,7 +107,7 @@ class Ridge(Reference):
 
     @classmethod
     def blind(cls, family: SparseMixture) -> Ridge:
-        """Ridge over all coordinates, which knows how large weights are and nothing of bases."""
+        """Ridge over all coordinates, which knows the size of the weights but not the bases."""
         spread = family.rank / family.dim
         return cls(_variance(family) / spread, "blind ridge")
 
@@ -121,8 +121,8 @@ class Lasso(Reference):
     """Least squares with a penalty on the sum of absolute weights, without intercept: (1/2n)|y - Xw|^2 + weight |w|.
 
     Args:
-        weight: of the penalty. `best` tries several, as Garg et al. do.
-        rounds: of coordinate descent.
+        weight: the weight of the penalty. `best` tries several, as Garg et al. do.
+        rounds: how many rounds of coordinate descent.
     """
 
     weight: float = 0.01
@@ -154,7 +154,7 @@ class Lasso(Reference):
 
 @dataclass(frozen=True)
 class NearestNeighbours(Reference):
-    """The mean answer of the k nearest examples before; of all where there are fewer; zero without any."""
+    """The mean answer of the k nearest earlier examples; of all of them if there are fewer; zero if there are none."""
 
     k: int = 3
     name: str = "nearest neighbours"
@@ -172,11 +172,11 @@ class NearestNeighbours(Reference):
 
 @dataclass(frozen=True)
 class OracleRidge(Reference):
-    """Ridge on the coordinates of the right basis: what is left to lose where the latent task is known.
+    """Ridge on the coordinates of the right basis: the least loss of a predictor that knows the latent task.
 
     Args:
         family: the mixture.
-        task: the right basis of each episode that will be asked for.
+        task: the right basis of each episode that will be predicted.
     """
 
     family: SparseMixture
@@ -199,7 +199,7 @@ class OracleRidge(Reference):
 
 @dataclass(frozen=True)
 class BayesMixture(Posterior):
-    """The best there is on a mixture of sparse regressions: each basis's ridge, weighted by the basis's posterior.
+    """Bayes-optimal on a mixture of sparse regressions: each basis's ridge, weighted by the basis's posterior.
 
     Source:
         y given X is Gaussian under each basis: log p(y | X, B_k) = log N(y; 0, X_k X_k^T + noise^2 I), here as the sum
@@ -240,7 +240,7 @@ class BayesMixture(Posterior):
 
 @dataclass(frozen=True)
 class DiscretePrior(Posterior):
-    """The best there is where w is one of finitely many vectors: their mean under the posterior.
+    """Bayes-optimal if w is one of finitely many vectors: their mean under the posterior.
 
     Source:
         Raventos et al. 2023 (arXiv 2306.15063), the discrete minimum-mean-squared-error estimator.
@@ -251,24 +251,24 @@ class DiscretePrior(Posterior):
 
     def posterior(self, x: Float[Tensor, "n K D"], y: Float[Tensor, "n K"]) -> Float[Tensor, "n prefix task"]:
         x, y = x.double(), y.double()
-        said = torch.einsum("nkd,td->nkt", x, self.family.vectors.double())
-        evidence = (-0.5 * (y[..., None] - said) ** 2 / _variance(self.family)).cumsum(1)
+        predicted = torch.einsum("nkd,td->nkt", x, self.family.vectors.double())
+        evidence = (-0.5 * (y[..., None] - predicted) ** 2 / _variance(self.family)).cumsum(1)
         return torch.cat([torch.zeros_like(evidence[:, :1]), evidence], 1).softmax(-1)
 
     def components(
         self, x: Float[Tensor, "n K D"], y: Float[Tensor, "n K"]
     ) -> tuple[Float[Tensor, "n K task"], Float[Tensor, "n K task"], Float[Tensor, "n K task"]]:
-        said = torch.einsum("nkd,td->nkt", x.double(), self.family.vectors.double())
-        return self.posterior(x, y)[:, :-1], said, torch.full_like(said, _variance(self.family))
+        predicted = torch.einsum("nkd,td->nkt", x.double(), self.family.vectors.double())
+        return self.posterior(x, y)[:, :-1], predicted, torch.full_like(predicted, _variance(self.family))
 
     def _predict(self, x: Tensor, y: Tensor) -> Tensor:
-        said = torch.einsum("nkd,td->nkt", x, self.family.vectors.double())
-        return (self.posterior(x, y)[:, :-1] * said).sum(-1)
+        predicted = torch.einsum("nkd,td->nkt", x, self.family.vectors.double())
+        return (self.posterior(x, y)[:, :-1] * predicted).sum(-1)
 
 
 def references(episodes: Episodes, family: Family) -> dict[str, Reference]:
-    """Every reference that makes sense for a family, by name, from the worst to the best as a rule."""
-    found: list[Reference] = [
+    """Every reference that makes sense for a family, by name, usually from the worst to the best."""
+    predictors: list[Reference] = [
         Zero(),
         Averaging(),
         NearestNeighbours(),
@@ -276,12 +276,12 @@ def references(episodes: Episodes, family: Family) -> dict[str, Reference]:
         Lasso.best(episodes.select(slice(0, 200))),
     ]
     if isinstance(family, SparseMixture):
-        found += [Ridge.blind(family), BayesMixture(family), OracleRidge(family, episodes.task)]
+        predictors += [Ridge.blind(family), BayesMixture(family), OracleRidge(family, episodes.task)]
     elif isinstance(family, FiniteTasks):
-        found += [Ridge(_variance(family)), DiscretePrior(family)]
+        predictors += [Ridge(_variance(family)), DiscretePrior(family)]
     else:
-        found.append(Ridge(max(_variance(family), 0.01)))
-    return {one.name: one for one in found}
+        predictors.append(Ridge(max(_variance(family), 0.01)))
+    return {one.name: one for one in predictors}
 
 
 def _mse(reference: Reference, episodes: Episodes) -> Tensor:
@@ -289,7 +289,7 @@ def _mse(reference: Reference, episodes: Episodes) -> Tensor:
 
 
 def _variance(family: Family) -> float:
-    """Of the noise; kept above zero, where the predictors have their limits."""
+    """The variance of the noise, kept above zero, where the predictors are not defined."""
     return max(family.noise**2, 1e-8)
 
 

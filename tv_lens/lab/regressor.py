@@ -1,4 +1,4 @@
-"""A trained network as a `HookedModel`: every verb reads it, edits it and runs rows on it as on a language model."""
+"""A network of the laboratory as a `HookedModel`: every verb treats it like a language model."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ _CONFIG, _WEIGHTS = "config.json", "weights.safetensors"
 class Regressor(HookedModel):
     """A network that predicts y_i from the examples before it and x_i, with its registry.
 
-    Its vocabulary are vectors: `encode` enters those of episodes into a table and gives token ids, which every other
-    method and verb takes. Its only logit is the prediction of the y that comes next, so `d_vocab` is 1.
+    Its vocabulary consists of vectors: `encode` enters the vectors of episodes into a table and returns token ids, as
+    all other methods and verbs take them. Its only logit is the prediction of the next y, so `d_vocab` is 1.
 
     Args:
-        network: as `build_network` makes it; it is consumed, like every Hugging Face model that is bridged.
+        network: a network from `build_network`; it is consumed, like every Hugging Face model that is bridged.
         config: its sizes.
-        family: what it was trained on, if that is known.
-        step: after which step of training.
-        name: what figures and files call it.
+        family: the family that it was trained on, if known.
+        step: the step of training after which its weights were saved, if known.
+        name: its name in figures and files.
         memory_budget: bytes that one pass may take.
 
     Example:
@@ -67,7 +67,8 @@ class Regressor(HookedModel):
         network.eval()
         self.config, self.family, self.step = config, family, step
         self._table: VectorTable = network.transformer.wte
-        self._weights = {key: value.detach() for key, value in network.state_dict().items()}  # by their names before
+        # The weights by the names that they have before bridging.
+        self._weights = {key: value.detach() for key, value in network.state_dict().items()}
         self._entered: dict[str, int] = {}
         mark = fingerprint(network)  # before TransformerLens splits the joint queries, keys and values
         super().__init__(bridge_of(network, name), VectorTokenizer(self._table), name, mark, memory_budget)
@@ -85,18 +86,18 @@ class Regressor(HookedModel):
         trained = "" if self.family is None else f" on a {self.family.kind} of {self.family.n_tasks} latent tasks{at}"
         return (
             f"Regressor {self.name}: {self.config.dim} coordinates, up to {self.config.points} examples{trained}\n"
-            f"  {s.n_layers} layers, {s.n_heads} heads, d_model {s.d_model}; {self.config.n_parameters / 1e6:.2f}M parameters "
-            f"on {self.device}; fingerprint {self.fingerprint}"
+            f"  {s.n_layers} layers, {s.n_heads} heads, d_model {s.d_model}; "
+            f"{self.config.n_parameters / 1e6:.2f}M parameters on {self.device}; fingerprint {self.fingerprint}"
         )
 
     # ---- episodes as tokens -------------------------------------------------------------------------------------
 
     def encode(self, episodes: Episodes, ends: str = "x") -> TokenBatch:
-        """Token ids of episodes, x_1, y_1, ..., x_K: the same ids whenever the same episodes come again.
+        """Token ids of episodes, x_1, y_1, ..., x_K; the same episodes always get the same ids.
 
         Args:
             episodes: any number of them.
-            ends: "x" stops where the last answer is asked for, "y" after it.
+            ends: "x" ends with the last input, whose answer is predicted; "y" with the last answer.
         """
         if ends not in ENDS:
             raise unknown("end of an episode", ends, ENDS)
@@ -109,34 +110,34 @@ class Regressor(HookedModel):
         return _whole(ids if ends == "y" else ids[:, :-1])
 
     def vectors_of(self, batch: TokenBatch) -> Float[Tensor, "batch pos width"]:
-        """What stands at each token."""
+        """The vector at each token."""
         return self._table.vectors[batch.ids.to(self._table.vectors.device)].cpu()
 
     def predict(
         self, x: Float[Tensor, "n K D"], y: Float[Tensor, "n K"], memory_budget: int | None = None
     ) -> Float[Tensor, "n K"]:
-        """The prediction of every y_i from the examples before it and x_i, under whatever `intervene` is open.
+        """The prediction of every y_i from the examples before it and x_i, under the interventions that are attached.
 
         Args:
             x: inputs.
-            y: answers; the last one is not looked at.
+            y: answers; the last one has no effect.
             memory_budget: bytes one pass may take; the model's if None.
         """
         vectors = self._vectors(x, y)[:, :-1]
         width, points = vectors.shape[1], x.shape[1]
         per_prompt = bytes_per_prompt(self.shape, width, points, self.dtype.itemsize)
         size = prompts_per_batch(memory_budget or self.memory_budget, per_prompt, f"{width} tokens")
-        asked = torch.arange(0, width, 2)
-        found = []
+        x_columns = torch.arange(0, width, 2)
+        predictions = []
         for part in vectors.split(max(1, min(size, 16384 // width))):
             with self._lent(part) as batch:
-                out, _ = self.forward(batch, logits_at=asked.expand(len(part), -1), who="regressor.predict")
-            found.append(out[..., 0].cpu())
-        return torch.cat(found)
+                out, _ = self.forward(batch, logits_at=x_columns.expand(len(part), -1), who="regressor.predict")
+            predictions.append(out[..., 0].cpu())
+        return torch.cat(predictions)
 
     @contextmanager
     def _lent(self, vectors: Float[Tensor, "n pos width"]) -> Iterator[TokenBatch]:
-        """Vectors that are in the table for one pass only."""
+        """Tokens for vectors that are in the table for one pass only."""
         with self.registry.lock:
             first = self._table.enter(vectors.flatten(0, 1))
             try:
@@ -154,7 +155,7 @@ class Regressor(HookedModel):
     # ---- files --------------------------------------------------------------------------------------------------
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
-        """The folder, with the weights and what they are; `Regressor.load` is the way back."""
+        """Writes the weights and their description to a folder, which `Regressor.load` reads; returns the folder."""
         folder = Path(folder)
         about = {
             "format": "tv_lens.regressor",
@@ -172,7 +173,7 @@ class Regressor(HookedModel):
         """The regressor that `save` wrote.
 
         Raises:
-            FormatError: there is none in the folder, or its files are damaged.
+            FormatError: the folder holds no regressor, or its files are damaged.
         """
         path = Path(folder)
         try:

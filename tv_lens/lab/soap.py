@@ -1,6 +1,7 @@
 """SOAP: Adam in the directions in which a matrix's gradients vary.
 
-Torch has none. What a step costs beside Adam's is in `benchmarks/training.py`; why it is worth it, in docs/how-to/lab.md.
+Torch has no implementation. `benchmarks/training.py` compares the cost of a step with Adam's; docs/how-to/lab.md says
+why it is used.
 """
 
 from __future__ import annotations
@@ -15,17 +16,17 @@ from torch import Tensor
 class SOAP(torch.optim.Optimizer):
     """Adam on matrices, in the eigenbases of the running second moments of their rows and columns.
 
-    The first step only measures those moments and moves nothing.
+    The first step only measures those moments and does not change the weights.
 
     Args:
         parameters: matrices.
-        lr: learning rate, of Adam's size.
-        betas: of the running mean, and of the running squares and second moments.
+        lr: learning rate, comparable to Adam's.
+        betas: decay rates of the running mean, and of the running squares and second moments.
         every: steps between two corrections of the eigenbases.
         eps: added to the root of the squares.
 
     Source:
-        Vyas et al. 2024 (arXiv 2409.11321); the bases are followed by one step of orthogonal iteration.
+        Vyas et al. 2024 (arXiv 2409.11321); the eigenbases are updated by one step of orthogonal iteration.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ def _eigenbasis(moment: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
 
 
 def _descent(state: dict[str, Tensor], gradient: Float[Tensor, "rows columns"], group: dict[str, object]) -> Tensor:
-    """What a step takes away, before the learning rate; the state is brought up to date."""
+    """The amount that a step subtracts, before the learning rate; updates the state."""
     (slow, fast), eps, every = group["betas"], group["eps"], group["every"]
     state["step"] += 1
     step = int(state["step"])
@@ -90,7 +91,7 @@ def _descent(state: dict[str, Tensor], gradient: Float[Tensor, "rows columns"], 
 
 
 def _followed(moment: Float[Tensor, "d d"], basis: Float[Tensor, "d d"]) -> tuple[Float[Tensor, "d d"], Tensor]:
-    """The basis after a step of orthogonal iteration, largest direction first; and where each one stood before."""
+    """The basis after a step of orthogonal iteration, largest direction first, and the order that sorted it."""
     moved = moment @ basis
     order = (basis * moved).sum(0).argsort(descending=True, stable=True)
     return torch.linalg.qr(moved[:, order])[0].contiguous(), order

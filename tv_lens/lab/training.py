@@ -1,12 +1,12 @@
-"""Training a network on a family of tasks, so that a run that was stopped ends as if it never had been.
+"""Training a network on a family of tasks; a run that was stopped and resumed ends as if it had not been stopped.
 
-Episodes of a step are drawn from (seed, step), so there is no random state to carry over; weights, Adam's moments and
-the running losses are saved together in one file that is replaced whole. What a run leaves behind is a folder:
+Episodes of a step are drawn from (seed, step), so there is no random state to save; weights, the optimizers' moments
+and the running losses are saved together in one file that is replaced whole. A run writes a folder:
 
-    folder/config.json                      everything the weights hang on; written once
+    folder/config.json                      everything the weights depend on; written once
     folder/checkpoints/00001234.safetensors the weights after a step, float32
-    folder/state.safetensors                where to go on: weights, moments, running losses
-    folder/log.jsonl                        losses by latent task, in training and at every checkpoint
+    folder/state.safetensors                what resuming needs: weights, moments, running losses
+    folder/log.jsonl                        losses per latent task, in training and at every checkpoint
 """
 
 from __future__ import annotations
@@ -43,22 +43,22 @@ def train(
     save_seconds: float = 60.0,
     progress: bool = True,
 ) -> TrainingRun:
-    """The run in `folder`, trained to the end of its config: begun there, or taken up where it was left.
+    """Trains to the end of a config in `folder`, from the start or from where an earlier call stopped.
 
-    On one thread a run that was stopped and resumed, however often, has the same weights as one that was not.
+    On one thread, a run that was stopped and resumed, however often, has the same weights as one that was not.
 
     Args:
-        config: what is trained, and how.
-        folder: an empty or new one, or one that this config was begun in.
+        config: the family, the network and the recipe.
+        folder: an empty or new folder, or one in which this config was begun.
         device: a GPU if there is one.
-        stop_after: a step to stop after, before the config's last one; the folder can be taken up again.
-        save_seconds: how often the state is saved, beside every checkpoint; more often costs time, not truth.
-        progress: Show a progress bar (only on a terminal or in a notebook).
+        stop_after: a step to stop after, before the config's last one; another call resumes in the folder.
+        save_seconds: how often the state is saved, besides at every checkpoint; it does not change the result.
+        progress: show a progress bar on a terminal or in a notebook.
 
     Raises:
         RunMismatch: the folder was begun with another config; names each difference.
-        TrainingDiverged: the loss or the gradient is no number any more; names the step. What was saved before is good.
-        StorageError: the disk is full; what was saved before is whole.
+        TrainingDiverged: the loss or the gradient is no longer a number; names the step. Files saved before are good.
+        StorageError: the disk is full; files saved before are whole.
 
     Example:
         >>> import tempfile
@@ -73,35 +73,35 @@ def train(
         trainer.restore(run)
         last = config.steps if stop_after is None else min(stop_after, config.steps)
         with progress_bar(f"training {config.family.kind}", max(last - trainer.step, 0), "steps", progress) as bar:
-            _go_on(trainer, run, last, save_seconds, bar.advance)
+            _run_steps(trainer, run, last, save_seconds, bar.advance)
     return run
 
 
-def _go_on(trainer: _Trainer, run: TrainingRun, last: int, save_seconds: float, advance: Any) -> None:
-    kept = set(trainer.config.checkpoint_steps())
+def _run_steps(trainer: _Trainer, run: TrainingRun, last: int, save_seconds: float, advance: Any) -> None:
+    checkpoint_steps = set(trainer.config.checkpoint_steps())
     if trainer.step == 0:
-        _keep(trainer, run)
+        _save_checkpoint(trainer, run)
     saved = time.monotonic()
     while trainer.step < last:
         trainer.advance()
         advance(1)
         if trainer.step % LOG_EVERY == 0:
             run.log_line(trainer.running())
-        if trainer.step in kept:
-            _keep(trainer, run)
-        if trainer.step in kept or trainer.step == last or time.monotonic() - saved > save_seconds:
+        if trainer.step in checkpoint_steps:
+            _save_checkpoint(trainer, run)
+        if trainer.step in checkpoint_steps or trainer.step == last or time.monotonic() - saved > save_seconds:
             run.save_state(trainer.state(), trainer.step)
             saved = time.monotonic()
 
 
-def _keep(trainer: _Trainer, run: TrainingRun) -> None:
-    """A checkpoint, with its losses in the log."""
+def _save_checkpoint(trainer: _Trainer, run: TrainingRun) -> None:
+    """Saves a checkpoint, and its losses in the log."""
     run.save_checkpoint(trainer.network.state_dict(), trainer.step)
     run.log_line({"step": trainer.step, "kind": "checkpoint", "mse": trainer.evaluate()})
 
 
 class _Trainer:
-    """A network in training: what one step does, and what it takes to go on."""
+    """A network in training: what one step does, and what resuming needs."""
 
     def __init__(self, config: TrainingConfig, device: torch.device):
         self.config, self.device, self.step = config, device, 0
@@ -130,7 +130,8 @@ class _Trainer:
             raise TrainingDiverged(
                 f"The training diverged at step {self.step}: its loss or its gradient is no number.",
                 got=f"loss {float(loss.detach())}, gradient norm {float(norm)}",
-                do="the last good state and every checkpoint are in the folder; begin a new one with a smaller lr or clip.",
+                do="the last good state and every checkpoint are in the folder; "
+                "begin a new one with a smaller lr or clip.",
             )
         for optimizer, _ in self.optimizers:
             optimizer.step()
@@ -156,7 +157,7 @@ class _Trainer:
         return {"step": self.step, "kind": "training", "mse": [round(loss, 6) for loss in losses]}
 
     def evaluate(self) -> list[float]:
-        """Mean squared error of each latent task, over the positions of episodes that no step ever saw."""
+        """Mean squared error of each latent task, over the positions of episodes that training does not use."""
         config = self.config
         if self._held_out is None:
             self._held_out = config.family.sample_each(config.evaluation, (_EVALUATION_SEED, config.seed))
@@ -167,46 +168,48 @@ class _Trainer:
             ]
         return [round(loss, 6) for loss in torch.cat(parts).view(config.family.n_tasks, -1).float().mean(1).tolist()]
 
-    # ---- what it takes to go on ---------------------------------------------------------------------------------
+    # ---- saving and resuming ------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Tensor]:
-        held = {f"weights.{name}": value.detach() for name, value in self.parameters.items()}
+        tensors = {f"weights.{name}": value.detach() for name, value in self.parameters.items()}
         for name, value, state in self._moments():
-            held |= {f"moments.{name}/{moment}": kept for moment, kept in state.get(value, {}).items()}
-        return held | {"running.errors": self.errors, "running.counts": self.counts}
+            tensors |= {f"moments.{name}/{key}": moment for key, moment in state.get(value, {}).items()}
+        return tensors | {"running.errors": self.errors, "running.counts": self.counts}
 
     def _moments(self) -> Iterator[tuple[str, Tensor, dict[Tensor, Any]]]:
-        """Each parameter with the state of the optimizer that moves it."""
+        """Each parameter with the state of its optimizer."""
         for optimizer, _ in self.optimizers:
-            mine = {id(value) for group in optimizer.param_groups for value in group["params"]}
-            yield from ((name, value, optimizer.state) for name, value in self.parameters.items() if id(value) in mine)
+            own_ids = {id(value) for group in optimizer.param_groups for value in group["params"]}
+            yield from (
+                (name, value, optimizer.state) for name, value in self.parameters.items() if id(value) in own_ids
+            )
 
     def restore(self, run: TrainingRun) -> None:
-        """Takes up the state in the folder; does nothing where there is none."""
-        found = run.saved_state()
-        if found is None:
+        """Resumes from the state in the folder; does nothing if there is none."""
+        saved = run.saved_state()
+        if saved is None:
             return
-        held, self.step = found
+        tensors, self.step = saved
         with torch.no_grad():
             for name, value in self.parameters.items():
-                value.copy_(held[f"weights.{name}"])
+                value.copy_(tensors[f"weights.{name}"])
             for name, value, state in self._moments():
-                kept = {key: moment for key, moment in held.items() if key.startswith(f"moments.{name}/")}
-                if kept:
-                    state[value] = {key.rpartition("/")[2]: moment.to(self.device) for key, moment in kept.items()}
-            self.errors.copy_(held["running.errors"])
-            self.counts.copy_(held["running.counts"])
+                moments = {key: moment for key, moment in tensors.items() if key.startswith(f"moments.{name}/")}
+                if moments:
+                    state[value] = {key.rpartition("/")[2]: moment.to(self.device) for key, moment in moments.items()}
+            self.errors.copy_(tensors["running.errors"])
+            self.counts.copy_(tensors["running.counts"])
         run.forget_after(self.step)
 
 
 def _optimizers(config: TrainingConfig, parameters: dict[str, Tensor]) -> list[tuple[torch.optim.Optimizer, float]]:
-    """The optimizers, each with its learning rate: SOAP for the blocks' matrices where it is asked for, Adam else."""
+    """The optimizers, each with its learning rate: SOAP for the blocks' matrices if the config says so, else Adam."""
     matrices = [value for name, value in parameters.items() if ".h." in name and value.ndim == 2]
     if config.optimizer == "adam":
         matrices = []
-    mine = {id(value) for value in matrices}
-    rest = [value for value in parameters.values() if id(value) not in mine]
-    found: list[tuple[torch.optim.Optimizer, float]] = [
+    matrix_ids = {id(value) for value in matrices}
+    rest = [value for value in parameters.values() if id(value) not in matrix_ids]
+    optimizers: list[tuple[torch.optim.Optimizer, float]] = [
         (torch.optim.Adam(rest, lr=config.lr, betas=config.betas, fused=True), config.lr)
     ]
-    return found + ([(SOAP(matrices, lr=config.soap_lr), config.soap_lr)] if matrices else [])
+    return optimizers + ([(SOAP(matrices, lr=config.soap_lr), config.soap_lr)] if matrices else [])

@@ -1,4 +1,4 @@
-"""The folder of a training run: written piece by piece, each whole or not at all, and read back."""
+"""The folder of a training run: its files are written one by one, each whole or not at all, and read back."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CONFIG, STATE, LOG, CHECKPOINTS = "config.json", "state.safetensors", "log.jsonl
 
 
 class TrainingRun:
-    """What a training run left in its folder, finished or not.
+    """The folder of a training run, finished or not.
 
     Args:
         path: the folder.
@@ -42,45 +42,45 @@ class TrainingRun:
 
     @property
     def config(self) -> TrainingConfig:
-        """What is trained here.
+        """The config that is trained in this folder.
 
         Raises:
-            FormatError: the folder holds no training run, or one that a later tv_lens wrote.
+            FormatError: the folder holds no training run, or one of a later tv_lens.
         """
-        held = self._manifest()
-        if held is None:
+        manifest = self._manifest()
+        if manifest is None:
             raise FormatError(
                 "There is no training run in this folder.", got=str(self.path), do="tv-lens train --out names one."
             )
-        return TrainingConfig.from_json(held["config"])
+        return TrainingConfig.from_json(manifest["config"])
 
     @property
     def steps(self) -> tuple[int, ...]:
-        """The steps whose weights were kept."""
+        """The steps after which weights were saved."""
         return tuple(sorted(int(path.stem) for path in (self.path / CHECKPOINTS).glob("[0-9]*.safetensors")))
 
     @property
     def step(self) -> int:
-        """The step that the run would go on from."""
-        found = self.saved_state(tensors=False)
-        return 0 if found is None else found[1]
+        """The step that training would resume from."""
+        saved = self.saved_state(tensors=False)
+        return 0 if saved is None else saved[1]
 
     @property
     def is_done(self) -> bool:
         return self.step >= self.config.steps
 
     def checkpoint(self, step: int | None = None) -> tuple[dict[str, Tensor], int]:
-        """The weights after a step (the last one kept if None), and the step.
+        """The weights after a step (the last saved one if None), and the step.
 
         Raises:
-            InvalidArgument: no weights were kept after that step.
+            InvalidArgument: no weights were saved after that step.
         """
         steps = self.steps
         if not steps:
             raise FormatError("The run has no checkpoint yet.", got=str(self.path), do="let it train.")
         step = steps[-1] if step is None else step
         if step not in steps:
-            near = min(steps, key=lambda kept: abs(kept - step))
+            near = min(steps, key=lambda other: abs(other - step))
             raise InvalidArgument(
                 "No weights were kept after this step.",
                 got=f"step={step}",
@@ -91,7 +91,7 @@ class TrainingRun:
         return tensors, step
 
     def log(self) -> pd.DataFrame:
-        """One row a line of the log and latent task: `step`, `kind` ("training" or "checkpoint"), `task`, `mse`."""
+        """One row per line of the log and latent task: `step`, `kind` ("training" or "checkpoint"), `task`, `mse`."""
         names = self.config.family.task_names
         rows = [
             {"step": line["step"], "kind": line["kind"], "task": name, "mse": mse}
@@ -111,7 +111,7 @@ class TrainingRun:
 
     @contextmanager
     def held(self, config: TrainingConfig) -> Iterator[None]:
-        """A context in which this process alone trains here, and the folder is this config's.
+        """A context in which this process alone trains in the folder, with this config.
 
         Raises:
             RunMismatch: the folder was begun with another config, or another process trains here.
@@ -134,27 +134,27 @@ class TrainingRun:
         finally:
             lock.release()
 
-    def _begin(self, asked: dict[str, Any]) -> None:
-        kept = self._manifest()
-        if kept is None:
-            strange = sorted(
+    def _begin(self, config: dict[str, Any]) -> None:
+        manifest = self._manifest()
+        if manifest is None:
+            other_files = sorted(
                 p.name for p in self.path.iterdir() if not p.name.startswith(".") and p.name != CHECKPOINTS
             )
-            if strange:
+            if other_files:
                 raise InvalidArgument(
                     "The folder for a training run holds other files.",
-                    got=f"{self.path}: {', '.join(strange[:5])}",
+                    got=f"{self.path}: {', '.join(other_files[:5])}",
                     allowed="an empty folder, a new one, or one that a run was begun in",
                 )
             libraries = {name: version(name) for name in ("torch", "transformers", "numpy")}
-            held = {"format": FORMAT, "version": VERSION, "config": asked, "begun_with": libraries}
-            atomic_write(self.path / CONFIG, json.dumps(held, indent=1) + "\n")
+            content = {"format": FORMAT, "version": VERSION, "config": config, "begun_with": libraries}
+            atomic_write(self.path / CONFIG, json.dumps(content, indent=1) + "\n")
             return
-        found = differences(kept["config"], asked)
-        if found:
+        changes = differences(manifest["config"], config)
+        if changes:
             raise RunMismatch(
-                f"This folder was begun with another config: {len(found)} difference{'s'[: len(found) != 1]}.",
-                got=f"{self.path}\n" + "\n".join(f"           {line}" for line in found[:20]),
+                f"This folder was begun with another config: {len(changes)} difference{'s'[: len(changes) != 1]}.",
+                got=f"{self.path}\n" + "\n".join(f"           {line}" for line in changes[:20]),
                 allowed="the config that it was begun with",
                 do="name another folder.",
             )
@@ -162,11 +162,11 @@ class TrainingRun:
     def save_checkpoint(self, weights: Mapping[str, Tensor], step: int) -> None:
         atomic_write(self.file(step), _packed(weights, step))
 
-    def save_state(self, held: Mapping[str, Tensor], step: int) -> None:
-        atomic_write(self.path / STATE, _packed(held, step))
+    def save_state(self, tensors: Mapping[str, Tensor], step: int) -> None:
+        atomic_write(self.path / STATE, _packed(tensors, step))
 
     def saved_state(self, tensors: bool = True) -> tuple[dict[str, Tensor], int] | None:
-        """Where to go on, and the step; None where nothing was saved."""
+        """The state to resume from, and its step; None if nothing was saved."""
         path = self.path / STATE
         return _read(path, tensors) if path.exists() else None
 
@@ -175,22 +175,22 @@ class TrainingRun:
             file.write(json.dumps(dict(line)) + "\n")
 
     def forget_after(self, step: int) -> None:
-        """Takes out of the log what a killed process wrote after its last saved state; it is computed again."""
+        """Removes from the log what a killed process wrote after its last saved state; it is computed again."""
         lines = [line for line in self._lines() if line["step"] <= step]
         atomic_write(self.path / LOG, "".join(json.dumps(line) + "\n" for line in lines))
 
     # ---- files --------------------------------------------------------------------------------------------------
 
     def file(self, step: int | None = None) -> Path:
-        """Where the weights after a step are, or would be; after the last one kept if None."""
+        """The path of the weights after a step; after the last saved one if None."""
         return self.path / CHECKPOINTS / f"{self.steps[-1] if step is None else step:08d}.safetensors"
 
     def _manifest(self) -> dict[str, Any] | None:
         path = self.path / CONFIG
         try:
-            held = json.loads(path.read_text(encoding="utf-8"))
-            if held["format"] != FORMAT or int(held["version"]) > VERSION:
-                raise ValueError(f"format {held['format']!r}, version {held['version']!r}")
+            manifest = json.loads(path.read_text(encoding="utf-8"))
+            if manifest["format"] != FORMAT or int(manifest["version"]) > VERSION:
+                raise ValueError(f"format {manifest['format']!r}, version {manifest['version']!r}")
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (ValueError, KeyError, TypeError) as error:
@@ -200,20 +200,20 @@ class TrainingRun:
                 allowed=f"{FORMAT}, up to version {VERSION}",
                 do="name another folder.",
             ) from error
-        return held
+        return manifest
 
     def _lines(self) -> list[dict[str, Any]]:
-        """The log's lines by step, without what a killed process left of a last one."""
+        """The log's lines by step, without an incomplete last line of a killed process."""
         if not (self.path / LOG).exists():
             return []
-        found: dict[tuple[int, str], dict[str, Any]] = {}
+        lines: dict[tuple[int, str], dict[str, Any]] = {}
         for text in (self.path / LOG).read_text(encoding="utf-8").splitlines():
             try:
                 line = json.loads(text)
             except json.JSONDecodeError:
                 continue
-            found[line["step"], line["kind"]] = line
-        return [found[key] for key in sorted(found)]
+            lines[line["step"], line["kind"]] = line
+        return [lines[key] for key in sorted(lines)]
 
 
 def _packed(tensors: Mapping[str, Tensor], step: int) -> bytes:

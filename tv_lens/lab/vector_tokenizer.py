@@ -1,7 +1,7 @@
-"""Vectors as text and as token ids, so that a regressor is asked as a language model is.
+"""Vectors as text and as token ids, so that a regressor takes prompts as a language model does.
 
 An input is written "(0.5 -1.25)" and an answer "=0.75"; an episode is a text of these. Numbers are written with as many
-digits as float32 needs to come back bit by bit, and each different vector has one id, given when it is first met.
+digits as float32 needs to keep every bit, and each different vector gets an id when it first occurs.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ def _digits(value: float) -> str:
 
 
 class VectorTokenizer:
-    """The tokenizer of a regressor: what `transformers` calls one, as far as this library asks.
+    """The tokenizer of a regressor, with the part of the `transformers` interface that this library uses.
 
     Args:
-        table: where vectors get their ids.
+        table: the table that gives vectors their ids.
     """
 
     is_fast = True
@@ -65,8 +65,8 @@ class VectorTokenizer:
         """Ids of each text; with `return_offsets_mapping`, the characters that each covers."""
         if isinstance(texts, str):
             return SimpleNamespace(input_ids=self._encoded(texts)[0])
-        found = [self._encoded(text) for text in texts]
-        return {"input_ids": [ids for ids, _ in found], "offset_mapping": [offsets for _, offsets in found]}
+        encoded = [self._encoded(text) for text in texts]
+        return {"input_ids": [ids for ids, _ in encoded], "offset_mapping": [offsets for _, offsets in encoded]}
 
     def decode(self, ids: Sequence[int]) -> str:
         return " ".join(self._texts.get(int(token), f"<{int(token)}>") for token in ids)
@@ -75,11 +75,11 @@ class VectorTokenizer:
         return [self.decode(row) for row in rows]
 
     def get_vocab(self) -> dict[str, int]:
-        """Nothing: ids are given as vectors come, and say nothing of the model."""
+        """Empty: ids are given to vectors as they occur, and are no property of the model."""
         return {}
 
     def numbers(self, ids: Sequence[int]) -> Float[Tensor, " n"]:
-        """What answers say, by their ids."""
+        """The values of answers, by their ids."""
         return self._table.vectors[torch.as_tensor(list(ids)), self._table.answer_at].float().cpu()
 
     def _encoded(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
@@ -109,18 +109,18 @@ class VectorTokenizer:
     def _vector(self, text: str) -> Float[Tensor, " width"]:
         is_answer = text.startswith("=")
         parts = [text[1:]] if is_answer else text[1:-1].replace(",", " ").split()
-        wanted = 1 if is_answer else self._table.dim
+        n_numbers = 1 if is_answer else self._table.dim
         try:
             values = [float(part) for part in parts]
         except ValueError as error:
             raise PromptError("A coordinate is not a number.", got=repr(text)) from error
-        if len(values) != wanted:
+        if len(values) != n_numbers:
             raise PromptError(
                 "An input has another number of coordinates than the network reads.",
                 got=f"{len(values)} in {text!r}",
-                allowed=str(wanted),
+                allowed=str(n_numbers),
             )
         first = self._table.answer_at if is_answer else 0
         vector = torch.zeros(self._table.vectors.shape[1])
-        vector[first : first + wanted] = torch.tensor(values)
+        vector[first : first + n_numbers] = torch.tensor(values)
         return vector

@@ -1,4 +1,4 @@
-"""Models whose circuit is known by construction, to score what discovery finds.
+"""Models whose circuit is known by construction, to test discovery methods on.
 
 Each is a real small model (GPT-2 or Llama) with weights written by hand, behind the same bridge as any other.
 """

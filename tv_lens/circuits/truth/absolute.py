@@ -13,7 +13,7 @@ from tv_lens.model.hooked_model import load
 from tv_lens.tasks.prompts import PromptPairs
 
 LAYERS, HEADS, D_HEAD, D_MLP, CONTEXT = 3, 4, 16, 32, 8
-SURE = 4 * 60.0  # a query-key product that softmax, after the division by sqrt(d_head), takes for certain
+SURE = 4 * 60.0  # a query-key product that, divided by sqrt(d_head), makes a softmax nearly one-hot
 LETTERS = tuple("ABCDEFGHIJK")
 CLASSES: Mapping[str, tuple[str, ...]] = {
     "noun?": ("tree", "bird", "door", "wolf"),
@@ -29,15 +29,15 @@ def induction(n: int = 16, seed: int = 0) -> Truth:
     where that is the last token of the prompt, and copies the token there to the logits.
 
     Args:
-        n: pairs of prompts; the corrupted twin has other letters, and asks at another place.
-        seed: of the prompts and of the weights that do nothing.
+        n: pairs of prompts; the corrupted twin has other letters, and repeats the one at another place.
+        seed: fixes the prompts and the weights that do nothing.
 
     Source:
         Elhage et al. 2021, A Mathematical Framework for Transformer Circuits; Olsson et al. 2022, arXiv 2209.11895.
 
     Example:
-        >>> found = induction(n=2)
-        >>> found.prompts[0][0].text, sorted(found.edges)[0]
+        >>> known = induction(n=2)
+        >>> known.prompts[0][0].text, sorted(known.edges)[0]
         ('A K B C D C', 'a0.h2->a2.h1<k>')
     """
     words = ("<s>", *LETTERS)
@@ -94,18 +94,18 @@ def first_of_class(n: int = 16, seed: int = 0) -> Truth:
     """A `Truth`: the first word of a class in a list, such as the first noun, compiled by hand.
 
     The MLP of layer 0 looks up the class of every word. A head of layer 1 attends, from the question at the end, to
-    the words of the class that is asked, and most to the earliest; it copies the word.
+    the words of the class in question, and most to the earliest; it copies the word.
 
     Args:
         n: pairs of prompts; the corrupted twin has other words in other classes and asks for another class.
-        seed: of the prompts and of the weights that do nothing.
+        seed: fixes the prompts and the weights that do nothing.
 
     Source:
         The task of Han et al. 2025 (arXiv 2412.12276), natural experiments: the first noun, verb, adjective, ....
 
     Example:
-        >>> found = first_of_class(n=2)
-        >>> found.prompts[0][0].text, found.prompts[0][0].answer
+        >>> known = first_of_class(n=2)
+        >>> known.prompts[0][0].text, known.prompts[0][0].answer
         ('old door hide wolf wide adjective?', ' old')
     """
     lists = list(CLASSES.values())
@@ -139,15 +139,17 @@ def first_of_class(n: int = 16, seed: int = 0) -> Truth:
     rng = random.Random(f"first|{seed}")
     clean, corrupted, answers, foils = [], [], [], []
     while len(clean) < n:
-        (left, asked), (right, other) = ((_words(rng), rng.choice(list(CLASSES))) for _ in range(2))
-        places = [_first(side, question) for side in (left, right) for question in (asked, other)]
+        (left, clean_class), (right, corrupted_class) = ((_words(rng), rng.choice(list(CLASSES))) for _ in range(2))
+        places = [_first(side, question) for side in (left, right) for question in (clean_class, corrupted_class)]
         # Every edge has to show in every pair: each class first stands at another place in the other list.
-        if places[0] is None or places[3] is None or asked == other or places[0] == places[2] or places[1] == places[3]:
+        if places[0] is None or places[3] is None or clean_class == corrupted_class:
+            continue
+        if places[0] == places[2] or places[1] == places[3]:
             continue
         if any(a == b for a, b in zip(left, right)) or left[places[0]] in right or right[places[3]] in left:
             continue
-        clean.append(" ".join([*left, asked]))
-        corrupted.append(" ".join([*right, other]))
+        clean.append(" ".join([*left, clean_class]))
+        corrupted.append(" ".join([*right, corrupted_class]))
         answers.append(" " + left[places[0]])
         foils.append(" " + right[places[3]])
     edges = {"input->m0", "m0->a1.h3<k>", "input->a1.h3<q>", "input->a1.h3<v>", "a1.h3->logits"}

@@ -1,4 +1,4 @@
-"""What discovery finds beside what is known, in one table."""
+"""Discovery methods scored against the known circuits, in one table."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ def scoreboard(
     pos: str = "all",
     progress: bool = False,
 ) -> pd.DataFrame:
-    """A table with a row per known circuit and method: how well its scores tell the circuit's edges from others.
+    """A table with a row per known circuit and method: how well its scores separate the circuit's edges from others.
 
     Edges are compared as writer and reader, a pair's score being its largest at any position; a node's score is that of
     its best edge out. Precision and recall are those of the `k` best where `k` is the true number, so that the two are
-    one number, except for a method that chooses by itself (ACDC), which is taken at its word.
+    one number; for a method that chooses edges itself (ACDC), they are those of its own choice.
 
     Args:
-        methods: values such as `tv.EAP()`, or names to values; exact, EAP, two EAPIGs and ACDC if None.
+        methods: values such as `tv.EAP()`, or names to values; ExactEdges, EAP, two EAPIGs and ACDC if None.
         truths: known circuits; all of them if None.
         pos: how finely edges are separated by position during discovery, as `discover` takes it.
-        progress: Show a progress bar (only on a terminal or in a notebook).
+        progress: show a progress bar on a terminal or in a notebook.
 
     Returns:
         Columns `circuit method edges known`, then `edge_` and `node_` with `precision recall auroc`.
@@ -63,7 +63,7 @@ def scoreboard(
     for known in [make() for make in TRUTHS] if truths is None else truths:
         for name, method in methods.items():
             where = {} if known.source is not None else {"pos": pos}
-            found = discover(
+            scores = discover(
                 known.model,
                 known.prompts,
                 source=known.source,
@@ -72,7 +72,7 @@ def scoreboard(
                 progress=progress,
                 **where,
             )
-            rows.append({"circuit": known.name, "method": name, **compared(known, found, _own_choice(method, found))})
+            rows.append({"circuit": known.name, "method": name, **compared(known, scores, _own_choice(method, scores))})
     return pd.DataFrame(rows)
 
 
@@ -139,8 +139,8 @@ def _measures(
     }
 
 
-def _own_choice(method: Any, found: EdgeScores) -> Bool[Tensor, "edge"] | None:
-    """The edges that a pruning method keeps by itself."""
+def _own_choice(method: Any, scores: EdgeScores) -> Bool[Tensor, "edge"] | None:
+    """The edges that a pruning method chooses itself; None for a method that only scores."""
     if not isinstance(method, ACDC):
         return None
-    return found.mean().abs() >= method.threshold
+    return scores.mean().abs() >= method.threshold

@@ -18,7 +18,7 @@ from tv_lens.tasks.prompts import PromptPairs, Prompts
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Truth:
-    """A transformer with hand-written weights, prompts that it answers without an error, and the edges that do it.
+    """A transformer with hand-written weights, prompts that it answers without error, and the edges that do it.
 
     Args:
         name: what tables call it.
@@ -27,12 +27,11 @@ class Truth:
         edges: `writer->reader` of every edge that carries the answer, wherever in the prompt; no other edge does.
         description: one line on what it computes.
         source: the injected vector, for a decoding circuit.
-        metric: what the circuit is measured by.
+        metric: the metric that the circuit is measured with.
 
     Example:
         >>> from tv_lens.circuits.truth import induction
-        >>> found = induction(n=4)
-        >>> found
+        >>> induction(n=4)
         Truth('induction', 5 edges over 2 heads and MLPs: the token that followed this token before)
     """
 
@@ -50,7 +49,7 @@ class Truth:
         return frozenset(edge.split("->")[0] for edge in self.edges) - {"input", "source"}
 
     def mask(self, graph: Graph) -> Bool[Tensor, "edge"]:
-        """Which edges of a graph are the circuit's: at every position, since the answer's place varies.
+        """Which edges of a graph belong to the circuit: at every position, since the answer's place varies.
 
         Raises:
             UnknownName: the graph is of another model and lacks an edge of the circuit.

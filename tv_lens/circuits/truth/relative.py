@@ -1,8 +1,8 @@
 """Known circuits in Llama: rotary positions, RMSNorm, grouped-query attention, a gated MLP.
 
-A pair of rotary dimensions turns by `theta ** (-2 i / d_head)` a token. With theta = 1e8 and 16 dimensions pair 0 turns
-by a radian, pair 1 by a tenth, and pair 7 by a ten-millionth: what is matched by content lives in the last pair, what
-is matched by distance in pair 1.
+A pair of rotary dimensions turns by `theta ** (-2 i / d_head)` per token. With theta = 1e8 and 16 dimensions pair 0
+turns by a radian, pair 1 by a tenth, and pair 7 by a ten-millionth: what is matched by content lives in the last pair,
+what is matched by distance in pair 1.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ def two_steps(n: int = 16, seed: int = 0) -> Truth:
 
     Args:
         n: pairs of prompts; the corrupted twin has another entity at another place.
-        seed: of the prompts, of both tables, and of the weights that do nothing.
+        seed: fixes the prompts, both tables, and the weights that do nothing.
 
     Example:
-        >>> found = two_steps(n=2)
-        >>> found.prompts[0][0].text, sorted(found.edges)
+        >>> known = two_steps(n=2)
+        >>> known.prompts[0][0].text, sorted(known.edges)
         ('w y x V u ?', ['a1.h2->m2', 'input->a1.kv1<k>', 'input->m0', 'm0->a1.kv1<v>', 'm2->logits'])
     """
     rng = random.Random(f"two steps|{seed}")
@@ -93,16 +93,16 @@ def two_steps(n: int = 16, seed: int = 0) -> Truth:
 
 def switch_tasks(seed: int = 0) -> tuple[Task, Task]:
     """Two tasks over the same inputs: `x3 > a5` under one permutation, `x3 > b1` under another."""
-    made = []
+    tasks = []
     for letter in "ab":
         order = random.Random(f"{letter}|{seed}").sample(range(len(X)), len(X))
         pairs = [(x, f"{letter}{order[i]}") for i, x in enumerate(X)]
-        made.append(Task(f"switch-{letter}", pairs, template=TEMPLATE, description=f"x to its {letter}"))
-    return made[0], made[1]
+        tasks.append(Task(f"switch-{letter}", pairs, template=TEMPLATE, description=f"x to its {letter}"))
+    return tasks[0], tasks[1]
 
 
 def task_switch(n: int = 16, seed: int = 0) -> Truth:
-    """A `Truth`: demonstrations say which of two tasks it is; an encoder head writes that down, two decoders read it.
+    """A `Truth`: demonstrations show one of two tasks; an encoder head writes which one, two decoders read it.
 
     The encoder, in layer 0, averages over the answers shown: +1 for those of the first task, -1 for those of the
     second, written to one direction at the last token. In layer 2 each decoder looks at the query if the direction has
@@ -110,14 +110,14 @@ def task_switch(n: int = 16, seed: int = 0) -> Truth:
 
     Args:
         n: pairs of prompts; the corrupted twin shows the other task's answers to the same inputs.
-        seed: of the prompts, of both tasks, and of the weights that do nothing.
+        seed: fixes the prompts, both tasks, and the weights that do nothing.
 
     Source:
         The encoder-decoder picture of Han et al. 2025 (arXiv 2412.12276), definitions B.1 and B.2.
 
     Example:
-        >>> found = task_switch(n=2)
-        >>> found.prompts[0][0].text.count(">"), sorted(found.edges)[0]
+        >>> known = task_switch(n=2)
+        >>> known.prompts[0][0].text.count(">"), sorted(known.edges)[0]
         (4, 'a0.h1->a2.h0<q>')
     """
     first, second = switch_tasks(seed)
@@ -159,7 +159,7 @@ def task_switch_decoding(n: int = 10, seed: int = 0) -> Truth:
 
     Args:
         n: queries, at most ten; each has the other task's answer as its foil.
-        seed: of both tasks and of the weights that do nothing.
+        seed: fixes both tasks and the weights that do nothing.
 
     Example:
         >>> sorted(task_switch_decoding(n=2).edges)
@@ -205,7 +205,7 @@ def _switch(seed: int) -> HookedModel:
         words,
         {words.index(f"{letter}{i}"): i + count * (letter == "b") for letter in "ab" for i in range(count)},
     )
-    with torch.no_grad():  # where nothing says which task it is, something that is no answer is most probable
+    with torch.no_grad():  # without a task, a token that is no answer is the most probable
         model.lm_head.weight[words.index(";"), stream.constant] = stream.bias(1.0)
     shown = {1 + count + i: 1.0 if i < count else -1.0 for i in range(2 * count)}
     writing.llama_head(
@@ -231,7 +231,8 @@ def _switch(seed: int) -> HookedModel:
             2,
             head,
             {
-                # The nearest input scores 200, the one before it 16 less; BOS 150 with the task's own sign, 250 without it.
+                # The nearest input scores 200, the one before it 16 less; BOS scores 150 with the task's own sign and
+                # 250 without it.
                 "q": stream.reader(
                     D_HEAD,
                     {

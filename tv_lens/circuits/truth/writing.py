@@ -3,8 +3,8 @@
 Every construction puts a constant `C`, much larger than anything else, into the stream. The norm then divides by
 almost the same number everywhere; its gain multiplies by that number, so that readers meet the stream's own
 coordinates, true to about `1 / C**2`. What no construction uses (the other heads, the spare neurons) gets random
-weights that read everything and write only into a subspace, `junk`, which the circuit never reads: real traffic,
-which does nothing.
+weights that read everything and write only into a subspace, `junk`, which the circuit never reads: real activity
+without an effect.
 """
 
 from __future__ import annotations
@@ -19,14 +19,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 CONSTANT = 300.0
-OWN, PEAKED = 1.0, 8.0  # size of the random weights of what does nothing, and of its queries and keys beside them
+OWN, PEAKED = (
+    1.0,
+    8.0,
+)  # sizes of the random weights of the unused parts, and of their queries and keys relative to them
 
 
 class Stream:
     """The residual stream cut into named subspaces, the last of them `junk`.
 
     Args:
-        d_model: how wide it is.
+        d_model: its width.
         sizes: name to width; the rest is junk and the constant.
         balanced: whether a last coordinate keeps every vector's sum at zero, as a LayerNorm's mean wants it.
     """
@@ -98,10 +101,10 @@ class Stream:
         return self.balance(weight)
 
     def unembedding(self, n: int, places: Mapping[int, int]) -> Float[Tensor, "n d_model"]:
-        """Each token's logit read from its coordinate; that of BOS, which answers nothing, faintly from the junk.
+        """Each token's logit read from its coordinate; the logit of BOS, which is no answer, faintly from the junk.
 
-        Without it no write to what does nothing would move any logit, and the registry, which tries every hook when a
-        model is loaded, would take such a write for one that is discarded.
+        Without it no edit of an unused part would change any logit, and the registry, which tries every hook when a
+        model is loaded, would report such an edit as discarded.
         """
         weight = self.reader(n, {(place, token): 10.0 for token, place in places.items()}).T.contiguous()
         weight[0, self["junk"]] = 0.2
@@ -161,7 +164,7 @@ def gpt2_head(
 
 @torch.no_grad()
 def gpt2_lookup(model: Any, layer: int, stream: Stream, table: Mapping[int, int], sharp: float = 20.0) -> None:
-    """Makes neurons of an MLP: where coordinate `key` is 1 it writes 1 to coordinate `value`, where 0 nothing."""
+    """Writes neurons of an MLP: where coordinate `key` is 1 it writes 1 to coordinate `value`, where 0 nothing."""
     mlp = model.transformer.h[layer].mlp
     on = float(torch.nn.functional.gelu(torch.tensor(sharp / 2), approximate="tanh"))
     for neuron, (key, value) in enumerate(table.items()):
@@ -236,7 +239,7 @@ def llama_head(model: Any, layer: int, head: int, parts: Mapping[str, Tensor]) -
 
 @torch.no_grad()
 def llama_lookup(model: Any, layer: int, stream: Stream, table: Mapping[int, int], sharp: float = 40.0) -> None:
-    """Makes neurons of a gated MLP: where coordinate `key` is 1 it writes 1 to coordinate `value`, where 0 nothing."""
+    """Writes neurons of a gated MLP: where coordinate `key` is 1 it writes 1 to coordinate `value`, where 0 nothing."""
     mlp = model.model.layers[layer].mlp
     for neuron, (key, value) in enumerate(table.items()):
         mlp.gate_proj.weight[neuron] = 0

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tv_lens.errors import InvalidArgument
 from tv_lens.lab.families import Episodes, Family
-from tv_lens.lab.posterior_probe import PosteriorProbe, nats_between
+from tv_lens.lab.posterior_probe import PosteriorProbe, kl_divergence
 from tv_lens.lab.predictive import Predictive
 from tv_lens.lab.references import Posterior, references
 from tv_lens.lab.regressor import Regressor
@@ -260,7 +260,7 @@ def _read_out(points: Tensor, fitted: Tensor, shots: int, episodes: CheckpointEp
     truth, targets = (one[:, shots] for one in episodes.posterior)
     said = PosteriorProbe.fit(fitted, targets).log_probabilities(points)
     return {
-        "readout_nats": episodes.by_task(nats_between(truth, said)),
+        "readout_nats": episodes.by_task(kl_divergence(truth, said)),
         "readout_error": episodes.by_task((truth - said.exp()).square().sum(-1)),
         "readout_size": episodes.by_task((truth - targets.mean(0)).square().sum(-1)),
     }
