@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tv_lens.circuits.circuit import Circuit, EdgeScores
-from tv_lens.circuits.edge_table import check_same_graph
+from tv_lens.circuits.edge_table import check_same_graph, size_key
 from tv_lens.errors import EmptySelection, InvalidArgument
 from tv_lens.results.sweep import Sweep
 
@@ -86,30 +87,16 @@ def compare(
     Raises:
         InvalidArgument: the scores belong to different graphs, or a task has fewer than four prompts.
     """
-    if len(scores) < 2:
-        raise EmptySelection("A comparison needs at least two tasks.", got=", ".join(scores) or "none")
     names, each_scores = list(scores), list(scores.values())
-    for one in each_scores:
-        check_same_graph(each_scores[0].graph, one.graph)
-        if one.n < 4:
-            raise InvalidArgument("Halves of fewer than four prompts say nothing.", got=f"{one.n} prompts")
-    edges = _measured_by_all(each_scores)
-    if not 1 <= size <= len(edges):
-        raise EmptySelection("There are not that many edges.", got=f"size={size}", allowed=f"1 to {len(edges):,}")
+    edges = _compared_edges(scores, size)
     values = [one.values[:, edges].double() for one in each_scores]
     rng = np.random.default_rng(seed)
-    overlap, correlation = np.zeros((2, splits, len(names), len(names)))
-    for split in range(splits):
-        halves = [_halves(each, rng) for each in values]
-        for i in range(len(names)):
-            for j in range(len(names)):
-                one, other = halves[i][0], halves[j][1]
-                overlap[split, i, j] = _jaccard(_top(one, size, by), _top(other, size, by))
-                correlation[split, i, j] = _correlation(one, other)
-    into = each_scores[0].graph.edges[edges, 0] * each_scores[0].graph.n_readers + each_scores[0].graph.edges[edges, 2]
+    overlap, correlation = _between_halves(values, size, by, splits, rng)
+    graph = each_scores[0].graph
+    into = graph.edges[edges, 0] * graph.n_readers + graph.edges[edges, 2]
     shared = _pairwise(names, lambda i, j: _chance_of_overlap(values[i], values[j], into, size, by, permutations, rng))
     specific = _pairwise(names, lambda i, j: _chance_of_difference(values[i], values[j], permutations, rng))
-    about = {
+    provenance = {
         "verb": "compare",
         "size": size,
         "by": by,
@@ -119,22 +106,9 @@ def compare(
         "n": [one.n for one in each_scores],
         "fingerprint": each_scores[0].provenance.get("fingerprint", ""),
     }
-
-    def sweep(array: np.ndarray, metric: str, units: str) -> Sweep:
-        labelled = xr.DataArray(array, dims=("example", "task", "other"), coords={"task": names, "other": names})
-        return Sweep(
-            labelled,
-            metric=metric,
-            units=units,
-            sign="higher: more alike; the diagonal is what noise leaves",
-            name=f"{metric} between tasks",
-            provenance=about,
-            zero=0.0,
-        )
-
     return Comparison(
-        sweep(overlap, "overlap", "Jaccard index"),
-        sweep(correlation, "correlation", "Pearson's r"),
+        _sweep(overlap, names, "overlap", "Jaccard index", provenance),
+        _sweep(correlation, names, "correlation", "Pearson's r", provenance),
         shared,
         specific,
         size,
@@ -142,9 +116,55 @@ def compare(
     )
 
 
-def _measured_by_all(each_scores: list[EdgeScores]) -> Int[Tensor, "m"]:
-    some = torch.stack([~one.values.isnan().any(0) for one in each_scores]).all(0)
-    return some.nonzero()[:, 0]
+def _compared_edges(scores: Mapping[str, EdgeScores], size: int) -> Int[Tensor, "m"]:
+    """The edges that were measured in every task, after a check that the tasks can be compared."""
+    if len(scores) < 2:
+        raise EmptySelection("A comparison needs at least two tasks.", got=", ".join(scores) or "none")
+    each_scores = list(scores.values())
+    for one in each_scores:
+        check_same_graph(each_scores[0].graph, one.graph)
+        if one.n < 4:
+            raise InvalidArgument("Halves of fewer than four prompts say nothing.", got=f"{one.n} prompts")
+    measured = torch.stack([~one.values.isnan().any(0) for one in each_scores]).all(0)
+    edges = measured.nonzero()[:, 0]
+    if not 1 <= size <= len(edges):
+        raise EmptySelection("There are not that many edges.", got=f"size={size}", allowed=f"1 to {len(edges):,}")
+    return edges
+
+
+def _between_halves(
+    values: Sequence[Float[Tensor, "example edge"]], size: int, by: str, splits: int, rng: np.random.Generator
+) -> tuple[Float[np.ndarray, "split task other"], Float[np.ndarray, "split task other"]]:
+    """Overlap and correlation of one half of each task's prompts with the other half of each task's."""
+    n_tasks = len(values)
+    overlap, correlation = np.zeros((2, splits, n_tasks, n_tasks))
+    for split in range(splits):
+        halves = [_halves(each, rng) for each in values]
+        for i in range(n_tasks):
+            for j in range(n_tasks):
+                one, other = halves[i][0], halves[j][1]
+                overlap[split, i, j] = _jaccard(_top(one, size, by), _top(other, size, by))
+                correlation[split, i, j] = _correlation(one, other)
+    return overlap, correlation
+
+
+def _sweep(
+    values: Float[np.ndarray, "split task other"],
+    names: list[str],
+    metric: str,
+    units: str,
+    provenance: Mapping[str, Any],
+) -> Sweep:
+    labelled = xr.DataArray(values, dims=("example", "task", "other"), coords={"task": names, "other": names})
+    return Sweep(
+        labelled,
+        metric=metric,
+        units=units,
+        sign="higher: more alike; the diagonal is what noise leaves",
+        name=f"{metric} between tasks",
+        provenance=dict(provenance),
+        zero=0.0,
+    )
 
 
 def _halves(values: Float[Tensor, "example edge"], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -154,9 +174,8 @@ def _halves(values: Float[Tensor, "example edge"], rng: np.random.Generator) -> 
 
 
 def _top(mean: Float[Tensor, "edge"], size: int, by: str) -> Bool[Tensor, "edge"]:
-    key = mean.abs() if by == "magnitude" else mean if by == "helpful" else -mean
     mask = torch.zeros(len(mean), dtype=torch.bool)
-    mask[torch.sort(key, descending=True, stable=True).indices[:size]] = True
+    mask[torch.sort(size_key(mean, by), descending=True, stable=True).indices[:size]] = True
     return mask
 
 
@@ -170,7 +189,8 @@ def _correlation(one: Float[Tensor, "edge"], other: Float[Tensor, "edge"]) -> fl
     return float(one @ other) / size if size > 0 else 0.0
 
 
-def _pairwise(names: list[str], chance) -> xr.DataArray:
+def _pairwise(names: list[str], chance: Callable[[int, int], float]) -> xr.DataArray:
+    """The p-value of every pair of tasks; NaN on the diagonal."""
     table = np.full((len(names), len(names)), np.nan)
     for i in range(len(names)):
         for j in range(i):

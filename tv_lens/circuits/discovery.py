@@ -105,13 +105,12 @@ def discover(
             allowed="tv.ExactEdges(), tv.EAP(), tv.EAPIG(), tv.ACDC(threshold)",
         )
 
-    # 1. the clean and the corrupted pass, and what there is between them
+    # 1. the clean and the corrupted pass, and the gap between them
     question = CircuitQuestion(source, against, target, metric, pos)
     passes = make_passes(model, prompts, question)
     passes.check_gap()
 
-    # 2. every edge's score
-    extra: dict[str, Any] = {}
+    # 2. every edge's score, and how far an estimate can be trusted
     if isinstance(method, ExactEdges):
         config = {"model": model_described(model), "question": question, "contrast": passes.contrast, "method": method}
         values, extra = _exact(passes, method, folder, config, progress)
@@ -119,15 +118,22 @@ def discover(
         values, extra = method.score_edges(passes, progress)
     else:
         values = method.estimate(passes, progress)
+        extra = {"recheck": _rechecked(passes, values, method.recheck, seed, progress)}
 
-    # 3. what an estimate is worth
-    approximate = isinstance(method, Estimate)
-    if approximate:
-        extra["recheck"] = _rechecked(passes, values, method.recheck, seed, progress)
+    # 3. the labelled result
+    return _labelled(passes, question, method, values, {"seed": seed, **passes.contrast.about, **extra})
 
-    # 4. the labelled result
+
+def _labelled(
+    passes: ContrastPasses,
+    question: CircuitQuestion,
+    method: ExactEdges | ACDC | Estimate,
+    values: Float[Tensor, "example edge"],
+    provenance: Mapping[str, Any],
+) -> EdgeScores:
+    """The scores with their labels, baselines and provenance."""
+    model, info, approximate = passes.model, passes.info, isinstance(method, Estimate)
     clean, corrupted = passes.baselines
-    info = passes.info
     return EdgeScores(
         passes.graph,
         values,
@@ -142,11 +148,9 @@ def discover(
             "verb": "discover",
             "model": model.name,
             "fingerprint": model.fingerprint,
-            "source": None if source is None else source.label,
-            "against": None if against is None else against.label,
-            "seed": seed,
-            **passes.contrast.about,
-            **extra,
+            "source": None if question.source is None else question.source.label,
+            "against": None if question.against is None else question.against.label,
+            **provenance,
         },
         question=question,
     )
