@@ -1,4 +1,4 @@
-"""Circuits put to the test: faithfulness, completeness, minimality, and tasks compared."""
+"""Circuits put to the test: faithfulness, completeness and minimality on other prompts."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ import torch
 
 import tv_lens as tv
 from circuit_cases import answers, contrast, tokens, vector
-from tv_lens.circuits.comparison import compare
 from tv_lens.circuits.evaluation import _degree_matched, areas
 from tv_lens.errors import EmptySelection, InvalidArgument, MisalignedPrompts, ModelMismatch
-from tv_lens.site import Site
 
 
 @pytest.fixture(scope="module")
@@ -82,12 +80,12 @@ def test_a_full_circuit_is_complete_and_needs_its_edges_only_where_they_matter(f
     model, scores = found
     full = tv.circuits.Circuit.full(scores.graph)
     complete = tv.completeness(model, full, contrast(3, seed=4), question=scores.question, subsets=2)
-    np.testing.assert_allclose(complete.values.sel(folder="circuit"), complete.values.sel(folder="model"), atol=1e-5)
-    np.testing.assert_allclose(complete.values.sel(folder="model", removed="all"), complete.corrupted, atol=1e-5)
+    np.testing.assert_allclose(complete.values.sel(run="circuit"), complete.values.sel(run="model"), atol=1e-5)
+    np.testing.assert_allclose(complete.values.sel(run="model", removed="all"), complete.corrupted, atol=1e-5)
     part = tv.completeness(model, scores.top(10), contrast(3, seed=4), subsets=3)
-    np.testing.assert_allclose(part.values.sel(folder="circuit", removed="all"), part.corrupted, atol=1e-5)
-    np.testing.assert_allclose(part.values.sel(folder="model", removed="nothing"), part.clean, atol=1e-5)
-    assert abs(part.values.sel(folder="model", removed="all") - part.corrupted).max() > 1e-3  # ten edges are not all
+    np.testing.assert_allclose(part.values.sel(run="circuit", removed="all"), part.corrupted, atol=1e-5)
+    np.testing.assert_allclose(part.values.sel(run="model", removed="nothing"), part.clean, atol=1e-5)
+    assert abs(part.values.sel(run="model", removed="all") - part.corrupted).max() > 1e-3  # ten edges are not all
 
 
 def test_an_edges_worth_in_the_full_circuit_is_its_effect(found):
@@ -121,43 +119,6 @@ def test_what_does_not_belong_together_is_refused(found, tiny_model, tmp_path):
         tv.faithfulness(model, by_hand, contrast(3), question=scores.question, sizes=[1])
     with pytest.raises(InvalidArgument, match="share"):
         tv.completeness(model, scores.top(5), contrast(3), share=0.0)
-
-
-# ---- tasks compared ---------------------------------------------------------------------------------------------------
-
-
-def drawn(effect: torch.Tensor, n: int, seed: int, noise: float = 0.3) -> tv.EdgeScores:
-    graph = tv.circuits.Graph(tv.site.ModelShape(3, 4, 4, 16, 4, 32, 50, 32), source=Site("resid_pre", 0, pos=-1))
-    generator = torch.Generator().manual_seed(seed)
-    return tv.EdgeScores(
-        graph, effect[: len(graph)] + noise * torch.randn(n, len(graph), generator=generator), metric="m", units="u"
-    )
-
-
-def test_tasks_of_one_mechanism_agree_as_halves_of_one_task_do_and_others_do_not():
-    generator = torch.Generator().manual_seed(0)
-    one, other = torch.randn(2, 4000, generator=generator)
-    made = compare({"a": drawn(one, 20, 1), "b": drawn(one, 20, 2), "c": drawn(other, 20, 3)}, size=40, permutations=60)
-    overlap, correlation = made.overlap.mean(), made.correlation.mean()
-    assert float(overlap.sel(task="a", other="b")) == pytest.approx(float(overlap.sel(task="a", other="a")), abs=0.15)
-    assert float(correlation.sel(task="a", other="b")) > 0.9 and abs(float(correlation.sel(task="a", other="c"))) < 0.3
-    assert float(made.shared.sel(task="a", other="b")) < 0.05 < float(made.shared.sel(task="a", other="c"))
-    assert float(made.specific.sel(task="a", other="c")) < 0.05 < float(made.specific.sel(task="a", other="b"))
-    assert len(made.common("a", "b")) > 25 > len(made.common()) and len(made.only("c")) > 25
-    assert "Comparison of 3 tasks" in repr(made)
-
-
-def test_what_cannot_be_compared_is_refused():
-    one = drawn(torch.randn(4000), 6, 0)
-    with pytest.raises(EmptySelection, match="at least two"):
-        compare({"a": one})
-    with pytest.raises(InvalidArgument, match="fewer than four"):
-        compare({"a": one, "b": drawn(torch.randn(4000), 3, 0)})
-    with pytest.raises(EmptySelection, match="not that many"):
-        compare({"a": one, "b": one}, size=10**6)
-    graph = tv.circuits.Graph(one.graph.shape)
-    with pytest.raises(InvalidArgument, match="two different graphs"):
-        compare({"a": one, "b": tv.EdgeScores(graph, torch.zeros(6, len(graph)), metric="m", units="u")})
 
 
 def test_unequal_prompts_cannot_test_a_circuit_with_positions(tiny_model):
