@@ -2,7 +2,7 @@
 
 Every construction puts a constant `C`, much larger than anything else, into the stream. The norm then divides by
 almost the same number everywhere; its gain multiplies by that number, so that readers meet the stream's own
-coordinates, true to about `1 / C**2`. What no construction uses (the other heads, the spare neurons) gets random
+coordinates, true to about `1 / C`. What no construction uses (the other heads, the spare neurons) gets random
 weights that read everything and write only into a subspace, `junk`, which the circuit never reads: real activity
 without an effect.
 """
