@@ -281,7 +281,7 @@ def test_a_killed_measurement_goes_on_and_gives_the_same(found, run, kept, monke
         np.testing.assert_array_equal(getattr(again, name).values, getattr(found, name).values)
     assert (again.patch_matrices[40].values == found.patch_matrices[40].values).all()
     with pytest.raises(RunMismatch, match="draw"):
-        emergence(run.path, size="tiny", folder=kept, draw=1, progress=False)
+        emergence(run.path, size="tiny", folder=kept, seed=1, progress=False)
 
 
 def test_turning_points_need_a_rise(found):

@@ -333,7 +333,7 @@ def test_decoding_circuits_of_latent_tasks(regressor):
     np.testing.assert_allclose(found.curves.sel(size=whole, kind="circuit").values, found.curves.clean, atol=1e-5)
     graph = found.scores["basis 0"].graph
     assert graph.source == tv.Site.parse("resid_post[0]@-2") and len(graph.positions) == 2  # from that answer on
-    assert found.settings["contrast"] == contrast.told and contrast.told in repr(found)
+    assert found.settings["contrast"] == contrast.description and contrast.description in repr(found)
     assert found.edges == min(50, whole // 2)
 
 

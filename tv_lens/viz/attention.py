@@ -1,4 +1,4 @@
-"""Attention patterns, head by head over the tokens, drawn by circuitsvis from its bundled script."""
+"""Attention patterns, head by head over the tokens, drawn by the script that comes with circuitsvis."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def plot_attention(result: AttentionPatterns, *, title: str | None = None, heigh
     Args:
         result: patterns of one layer.
         title: by default the layer's.
-        height: pixels, of the frame in Jupyter.
+        height: of the frame in Jupyter, in pixels.
     """
     patterns = np.round(np.asarray(result.patterns, dtype=np.float64), 4)
     name = f" · {result.name}" if result.name else ""

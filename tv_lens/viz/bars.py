@@ -21,9 +21,9 @@ def bars(sweep: Sweep, *, title: str, height: int | None, level: float, strong: 
     from plotly.subplots import make_subplots
 
     axis, panels = _arranged(sweep)
-    found = sweep.interval(level)
+    interval = sweep.interval(level)
     if axis is None:
-        found, names = found.expand_dims({"": 1}), [sweep.name or sweep.metric]
+        interval, names = interval.expand_dims({"": 1}), [sweep.name or sweep.metric]
         axis = ""
     else:
         names = sweep_labels.tick_labels(sweep, axis)
@@ -39,13 +39,13 @@ def bars(sweep: Sweep, *, title: str, height: int | None, level: float, strong: 
         horizontal_spacing=0.05,
         vertical_spacing=min(0.3, 105 / height),
     )
-    baselines = _baselines(sweep, found)
-    ends = [0.0, float(found["low"].min()), float(found["high"].max()), *baselines.values()]
+    baselines = _baselines(sweep, interval)
+    ends = [0.0, float(interval["low"].min()), float(interval["high"].max()), *baselines.values()]
     room = (max(ends) - min(ends) or 1.0) * (0.13 if n_columns == 1 else 0.22)  # for the number after each bar
     limits = [min(ends) - (room if min(ends) < 0 else 0), max(ends) + room]
     for panel in range(max(1, len(panel_names))):
         row, column = panel // n_columns + 1, panel % n_columns + 1
-        part = found.isel({panels: panel}) if panels else found
+        part = interval.isel({panels: panel}) if panels else interval
         for trace in _bars(sweep, part, axis, names, strong, level, limits):
             figure.add_trace(trace, row, column)
         for i, (name, mean) in enumerate(baselines.items()):
@@ -93,16 +93,16 @@ def _arranged(sweep: Sweep) -> tuple[str | None, str | None]:
     return axis, next((other for other in sweep.axes if other != axis), None)
 
 
-def _baselines(sweep: Sweep, found: xr.Dataset) -> dict[str, float]:
+def _baselines(sweep: Sweep, interval: xr.Dataset) -> dict[str, float]:
     """The baselines that are not among the bars already."""
-    means = found["mean"].values
+    means = interval["mean"].values
     every = sweep_labels.baseline_means(sweep)
     return {name: mean for name, mean in every.items() if not np.isclose(means, mean).any()}
 
 
 def _bars(
     sweep: Sweep,
-    found: xr.Dataset,
+    interval: xr.Dataset,
     axis: str,
     names: Sequence[str],
     strong: Sequence[str],
@@ -111,7 +111,7 @@ def _bars(
 ) -> list[Any]:
     import plotly.graph_objects as go
 
-    mean, low, high, n = (np.atleast_1d(found[key].values) for key in ("mean", "low", "high", "n"))
+    mean, low, high, n = (np.atleast_1d(interval[key].values) for key in ("mean", "low", "high", "n"))
     n = np.broadcast_to(n, mean.shape)
     set_off = [name in strong if strong else re.match(r"vector($|,| \(| @)", name) is not None for name in names]
     colours = [theme.ACCENT if one or not any(set_off) else theme.MUTED for one in set_off]

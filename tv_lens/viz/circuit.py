@@ -1,4 +1,4 @@
-"""Circuits: a drawing that stands by itself, and a script that lets one ask it questions."""
+"""Circuits: a drawing that needs no script, and a script that makes it interactive."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def plot_circuit(
 
     Args:
         result: the circuit; `.prune()` it first, so that no edge leads nowhere.
-        title: by default how many edges of which method.
+        title: by default the model and the number of edges.
         height: pixels of the frame in Jupyter.
         attention: patterns of some layers (`tv.attention(model, text, layer)`), shown when one of their heads is
             chosen.
@@ -52,8 +52,8 @@ def plot_circuit(
     layout = Layout.of(wiring)
     title = title or _title(result)
     props = {
-        "nodes": [_said_of_node(node) for node in wiring.nodes],
-        "wires": [_said_of_wire(wire) for wire in wiring.wires],
+        "nodes": [_node_props(node) for node in wiring.nodes],
+        "wires": [_wire_props(wire) for wire in wiring.wires],
         "edges": wiring.n_edges,
         "units": "" if result.scores is None else result.scores.units,
         "attention": {str(one.layer): _patterns(one) for one in attention},
@@ -105,12 +105,12 @@ def _patterns(one: AttentionPatterns) -> dict[str, Any]:
     return {"tokens": [token.replace("\n", "⏎").replace("\t", "⇥") for token in one.tokens], "heads": weights.tolist()}
 
 
-def _said_of_node(node: Node) -> dict[str, Any]:
+def _node_props(node: Node) -> dict[str, Any]:
     return {"name": node.name, "position": node.position, "kind": node.kind, "layer": node.layer, "head": node.head}
 
 
-def _said_of_wire(wire: Wire) -> list[Any]:
-    """Writer, reader, name, effect, low, high, rank: a list, since there are hundreds."""
+def _wire_props(wire: Wire) -> list[Any]:
+    """Writer, reader, name, effect, low, high, rank: a list, which is short, since there are hundreds of wires."""
     numbers = [None if x is None else float(f"{x:.5g}") for x in (wire.effect, wire.low, wire.high)]
     return [wire.writer, wire.reader, wire.name, *numbers, wire.rank]
 
@@ -119,18 +119,18 @@ def _said_of_wire(wire: Wire) -> list[Any]:
 
 
 def svg(wiring: Wiring, layout: Layout, title: str) -> str:
-    """The drawing as one SVG element that needs no script and no style sheet, readable on a light and a dark page."""
+    """The drawing as one SVG element without script or style sheet, readable on a light and on a dark page."""
     largest = max((abs(wire.effect or 0.0) for wire in wiring.wires), default=0.0) or 1.0
     w, h = round(layout.width), round(layout.height)
     parts = [
-        f'<svg class="tvc" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {w} {h}" width="{w}" height="{h}" role="img" '
-        f'style="max-width:100%;min-width:{round(0.72 * w)}px;height:auto" '
+        f'<svg class="tvc" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {w} {h}" width="{w}" height="{h}" '
+        f'role="img" style="max-width:100%;min-width:{round(0.72 * w)}px;height:auto" '
         f'aria-label="{html.escape(title)}"><title>{html.escape(title)}</title><style>{_style()}</style>',
         f'<g class="tvc-ground">{_ground(layout)}</g>',
         '<g class="tvc-wires" fill="none">',
     ]
     numbered = list(enumerate(zip(wiring.wires, layout.paths)))
-    crowd = min(1.0, (60 / max(1, len(numbered))) ** 0.4)  # the more lines there are, the finer and paler they get
+    crowd = min(1.0, (60 / max(1, len(numbered))) ** 0.4)  # the more lines there are, the finer and paler they are
     for i, (wire, path) in reversed(numbered):  # the strongest last, on top
         share = abs(wire.effect or 0.0) / largest
         kind = "tvc-plain" if wire.effect is None else "tvc-help" if wire.effect >= 0 else "tvc-hurt"
@@ -160,7 +160,7 @@ def _pill(i: int, node: Node, spot: Spot) -> str:
 
 
 def _ground(layout: Layout) -> str:
-    """Layer names and lines, columns, lanes."""
+    """The background: names and lines of layers, columns, lanes."""
     parts = []
     for layer, y in layout.rows:
         parts.append(f'<line x1="{LEFT - 8:.0f}" x2="{layout.width - 8:.0f}" y1="{y:.1f}" y2="{y:.1f}"/>')
@@ -178,7 +178,7 @@ def _ground(layout: Layout) -> str:
 
 
 def _words(wire: Wire) -> str:
-    """An edge in a line: name, effect, interval."""
+    """An edge in one line of text: name, effect, interval."""
     if wire.effect is None:
         return wire.name
     return f"{wire.name}  {theme.interval_text(wire.effect, wire.low or 0.0, wire.high or 0.0)}"

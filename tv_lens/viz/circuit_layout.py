@@ -1,7 +1,7 @@
-"""Where a circuit's nodes stand and how its edges run: layers up, heads or positions across.
+"""The places of a circuit's nodes and the paths of its edges: layers up, heads or positions across.
 
-Rows are the layers that the circuit uses, heads on a row's lower half and its MLP on the upper one. At one position
-the columns are heads; over several positions each has a lane, in which the nodes of a row are packed.
+Rows are the layers that the circuit uses, with heads on the lower half of a row and its MLP on the upper half. At one
+position the columns are heads; over several positions each has a lane, in which the nodes of a row are packed.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from dataclasses import dataclass
 from tv_lens.circuits.wiring import Node, Wire, Wiring
 from tv_lens.viz.theme import spread
 
-PILL = (38.0, 19.0)  # a node's width and height
+PILL = (38.0, 19.0)  # width and height of a node
 BAR = 24.0  # height of the bars at the bottom and the top
-LEFT = 64.0  # room for the layers' names
+LEFT = 64.0  # room for the names of layers
 _LANE, _GAP, _MARGIN = 60.0, 42.0, 48.0  # the narrowest lane, the room of a node, and of edges that swing out
-# Lanes, an x for every node, columns, the drawing's width.
+# Lanes, an x for every node, columns, the width of the drawing.
 Columns = tuple[list[tuple[str, float, float]], list[float], list[tuple[str, float]], float]
 _PORTS = {"q": -11.0, "k": 0.0, "v": 11.0, "": 0.0}
 
 
 @dataclass(frozen=True)
 class Spot:
-    """A node's centre and size, and what is written on it."""
+    """The centre, size and label of a node."""
 
     x: float
     y: float
@@ -34,13 +34,13 @@ class Spot:
 
 @dataclass(frozen=True)
 class Layout:
-    """A drawing's size, its nodes' spots and its wires' paths, in pixels from the top left.
+    """The size of a drawing, the spots of its nodes and the paths of its wires, in pixels from the top left.
 
     Args:
         width: of the drawing.
         height: of the drawing.
-        spots: one a node.
-        paths: one a wire, as SVG path data.
+        spots: one per node.
+        paths: one per wire, as SVG path data.
         rows: (layer, y) of every layer that is used.
         lanes: (label, from x, to x) of every position that is used; empty at one position.
         columns: (label, x) of every head; empty over several positions.
@@ -56,7 +56,7 @@ class Layout:
 
     @classmethod
     def of(cls, wiring: Wiring, room: float = 720.0) -> Layout:
-        """The drawing of a wiring; up to a width of `room` it is given more air than it needs."""
+        """The layout of a wiring; up to a width of `room`, nodes have more space than they need."""
         layers = sorted(
             {node.layer for node in wiring.nodes if node.kind in ("head", "mlp") and node.layer is not None}
         )
@@ -106,7 +106,7 @@ def _folded(wiring: Wiring, room: float) -> Columns:
 
 
 def _lanes(wiring: Wiring, room: float) -> Columns:
-    """A lane a position, as wide as it is full; in it a head stands as far right as its number says, where that fits."""
+    """One lane per position, as wide as its nodes need; in it heads stand in the order of their numbers."""
     used = sorted({node.place for node in wiring.nodes})
     groups: dict[tuple[int, int | None, str], list[int]] = {}
     for i, node in enumerate(wiring.nodes):
@@ -127,7 +127,7 @@ def _lanes(wiring: Wiring, room: float) -> Columns:
     for (p, _, kind), row in groups.items():
         left, right = bounds[p][1] + 7 + PILL[0] / 2, bounds[p][2] - 7 - PILL[0] / 2
         if kind == "head" and p in aside and right - left > _GAP * (len(row) + 1):
-            right -= _GAP  # the MLPs stand there
+            right -= _GAP  # the place of the MLPs
         wanted = [
             right
             if kind == "mlp"
@@ -136,16 +136,16 @@ def _lanes(wiring: Wiring, room: float) -> Columns:
             else left + (right - left) * wiring.nodes[i].head / heads
             for i in row
         ]
-        for i, x in zip(row, _apart(wanted, left, right)):
+        for i, x in zip(row, _spaced(wanted, left, right)):
             xs[i] = x
     return lanes, xs, [], start + _MARGIN
 
 
-def _apart(wanted: Sequence[float], left: float, right: float) -> list[float]:
-    """Rising places moved apart until neighbours have room, and into the lane."""
-    found = spread(list(wanted), min(_GAP, (right - left) / max(1, len(wanted) - 1)))
-    over, under = max(0.0, max(found) - right), max(0.0, left - min(found))
-    return [x - over + under for x in found]
+def _spaced(wanted: Sequence[float], left: float, right: float) -> list[float]:
+    """Rising places moved until neighbours have room, and into the lane."""
+    places = spread(list(wanted), min(_GAP, (right - left) / max(1, len(wanted) - 1)))
+    over, under = max(0.0, max(places) - right), max(0.0, left - min(places))
+    return [x - over + under for x in places]
 
 
 def _spot(
@@ -172,7 +172,7 @@ def _spot(
 
 
 def _port(wire: Wire, at: Spot, other: Spot, node: Node) -> float:
-    """Where on a node's edge a wire ends: on a bar below or above the other end, on a head at its q, k or v."""
+    """The x at which a wire ends on a node: on a bar below or above the other end, on a head at its q, k or v."""
     if at.width > PILL[0]:
         half = at.width / 2 - 12
         return at.x + max(-half, min(half, (other.x - at.x) * 0.97))
@@ -180,7 +180,7 @@ def _port(wire: Wire, at: Spot, other: Spot, node: Node) -> float:
 
 
 def _path(wire: Wire, wiring: Wiring, spots: Sequence[Spot]) -> str:
-    """A curve that leaves upwards and arrives from below; one that passes rows swings around their nodes."""
+    """A curve that leaves upwards and arrives from below; a long one swings around the nodes of the rows it passes."""
     a, b = spots[wire.writer], spots[wire.reader]
     x1, y1 = _port(Wire(wire.writer, wire.reader, "", ""), a, b, wiring.nodes[wire.writer]), a.y - a.height / 2
     x2, y2 = _port(wire, b, a, wiring.nodes[wire.reader]), b.y + b.height / 2

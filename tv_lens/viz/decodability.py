@@ -11,10 +11,10 @@ from tv_lens.viz.figure import Figure
 
 @plot.register(Decodability)
 def plot_decodability(result: Decodability, **style: Any) -> Figure:
-    """A `Figure` of the result's sweep, with chance as a dashed line; its controls are a sweep of their own.
+    """A `Figure` of the sweep of the result, with chance as a dashed line.
 
     Args:
-        result: draw `result.controls` or `result.over_tasks()` for the other views.
+        result: the decodability; plot `result.controls` or `result.over_tasks()` for the other views.
         style: as for a Sweep.
     """
     return plot(result.sweep, **style)

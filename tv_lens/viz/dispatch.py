@@ -1,4 +1,4 @@
-"""`plot`: one verb for every result. Each type's drawing registers here when the module that holds it is imported."""
+"""`plot`: one verb for every result. The drawing of a type is registered here when its module is imported."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tv_lens.viz.figure import Figure
 def plot(result: Any, **style: Any) -> Figure:
     """A `Figure` of a result: shown inline in Jupyter, or saved with `.save("figure.html")`, both without network.
 
-    A `Sweep` becomes a heatmap, curves or bars, as its axes ask; a `RepresentationMap` a scatter plot; attention
+    A `Sweep` becomes a heatmap, curves or bars, depending on its axes; a `RepresentationMap` a scatter plot; attention
     patterns an interactive view of heads over tokens; a `Circuit` a drawing of its nodes and edges; an `Emergence` a
     slider over its checkpoints.
 
     Args:
         result: any result of tv_lens that has a picture.
-        style: `title=` and `height=` for every figure; what else there is, the drawing function of the type says.
+        style: `title=` and `height=` for every figure; the drawing function of each type documents further options.
     """
     names = sorted(kind.__name__ for kind in plot.registry if kind is not object)
     raise InvalidArgument("There is no picture of this.", got=type(result).__name__, allowed=", ".join(names))

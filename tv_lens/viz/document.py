@@ -1,4 +1,4 @@
-"""HTML documents that ask nothing of any network: the libraries that draw, style, and how a file is written."""
+"""HTML documents that need no network: the libraries that draw, the style, and how a file is written."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pathlib import Path
 from tv_lens.errors import InvalidArgument
 from tv_lens.viz.theme import swap_table
 
-# The browser enforces what this module promises: a page that could ask the network for something asks in vain.
+# The browser enforces what this module promises: a request to the network would be refused.
 _POLICY = (
     "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; "
     "img-src data: blob:; font-src data:"
@@ -36,7 +36,7 @@ def _library(name: str) -> str:
     else:
         bundle = resources.files("circuitsvis") / "dist" / "cdn" / "iife.js"
         source = bundle.read_text(encoding="utf-8")
-    source = re.sub(r"^//# sourceMappingURL=.*$", "", source, flags=re.MULTILINE)  # it would be asked for
+    source = re.sub(r"^//# sourceMappingURL=.*$", "", source, flags=re.MULTILINE)  # a browser would request it
     return source.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 
@@ -54,7 +54,7 @@ def _scripts(libraries: Sequence[str], compress: bool) -> str:
     draw = "tvDraw();"
     if not compress:
         return "".join(f"<script>{_library(name)}</script>" for name in libraries) + f"<script>{draw}</script>"
-    # A notebook keeps every output: packed, a figure costs it 2 MB instead of 5.
+    # A notebook keeps every output: packed, a figure takes 2 MB instead of 5.
     packed = "".join(f'<script type="text/plain" class="tv-library">{_packed(name)}</script>' for name in libraries)
     load = """
 (async () => {
@@ -74,11 +74,11 @@ def document(body: str, libraries: Iterable[str], *, title: str, single: bool = 
     """A whole HTML document around `body`, with each drawing library that its figures need once.
 
     Args:
-        body: what the page shows.
+        body: the content of the page, as HTML.
         libraries: those that draw the figures in the body, in any order.
-        title: of the browser's tab.
-        single: the page is one figure.
-        compress: pack the libraries, for a document that sits inside another.
+        title: of the tab in the browser.
+        single: whether the page is one figure.
+        compress: pack the libraries, for a document inside another one.
     """
     style, script = _asset("page.css"), _asset("page.js")
     needed = sorted(set(libraries), reverse=True)

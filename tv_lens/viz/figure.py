@@ -1,4 +1,4 @@
-"""A figure, whichever library draws it: it saves itself and shows itself without any network."""
+"""A figure, whichever library draws it: it can be saved and shown without any network."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Figure:
         subtitle: metric, units, number of examples.
         note: how to read it: which way is up, where zero is.
         plotly: the plotly figure, to restyle or to combine; None where circuitsvis draws.
-        component: the circuitsvis component that draws, with its `props`; "Circuit" is ours.
-        props: what the component is given, as JSON holds it.
-        svg: a drawing that stands in the page before any script runs, and where none does.
+        component: the circuitsvis component that draws the `props`; "Circuit" is a component of this package.
+        props: the data of the component, as JSON values.
+        svg: a drawing that the page shows before any script runs, and where scripts are off.
         height: pixels.
 
     Example:
@@ -62,14 +62,14 @@ class Figure:
 
     @property
     def library(self) -> str:
-        """The library that draws it: "plotly", "circuitsvis" or "circuit", which is ours."""
+        """The library that draws it: "plotly", "circuitsvis", or "circuit", which belongs to this package."""
         if self.svg is not None:
             return "circuit"
         return "plotly" if self.component is None else "circuitsvis"
 
     @property
     def libraries(self) -> tuple[str, ...]:
-        """All that its page has to bring: a circuit may show attention patterns, too."""
+        """All libraries that its page needs: a circuit may show attention patterns, too."""
         shows_patterns = self.library == "circuit" and bool((self.props or {}).get("attention"))
         return (self.library, "circuitsvis") if shows_patterns else (self.library,)
 
@@ -77,7 +77,7 @@ class Figure:
         return f"Figure({self.title!r}, drawn by {self.library})"
 
     def payload(self) -> str:
-        """What the page's script draws, as JSON that is safe inside a `<script>` element."""
+        """The data that the script of the page draws, as JSON that is safe inside a `<script>` element."""
         if self.component is not None:
             content = {"component": self.component, "props": self.props}
             return script_safe(json.dumps(content, ensure_ascii=False, allow_nan=False))
@@ -87,7 +87,7 @@ class Figure:
         shape = dict(drawn["layout"])
         room = dict(shape.get("margin", {}))
         room["t"] = max(24, room.get("t", 100) - TITLE_ROOM)
-        # The library's default template is 7 kB a figure and says nothing that the figure does not say itself.
+        # The default template takes 7 kB per figure and sets nothing that the figure does not set itself.
         shape = {**shape, "margin": room, "template": {}, "title": None, "height": self.height - TITLE_ROOM}
         titles = {"name": self.title, "full": drawn["layout"].get("title"), "margin": drawn["layout"].get("margin")}
         return script_safe(to_json_plotly({"data": drawn["data"], "layout": shape, **titles}))
@@ -104,7 +104,7 @@ class Figure:
 
 
 def figure_block(figure: Figure, index: int) -> str:
-    """A figure's place on a page: its title as text, where it is drawn, and what the page's script draws there."""
+    """The HTML of a figure on a page: its title as text, the place of the drawing, and the data to draw there."""
     head = f"<header><h3>{html.escape(figure.title)}</h3>"
     head += f"<p>{html.escape(figure.subtitle)}</p></header>" if figure.subtitle else "</header>"
     note = f"<figcaption>{html.escape(figure.note)}</figcaption>" if figure.note else ""

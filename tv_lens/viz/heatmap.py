@@ -10,7 +10,7 @@ from tv_lens.viz import sweep_labels, theme
 from tv_lens.viz.figure import Figure
 
 _ORDER = ("layer", "query_pos", "head", "kv_head", "task", "key_pos", "pos", "span", "neuron")
-_WIDTH = 1000  # pixels that a page gives a figure; what fits is judged by it
+_WIDTH = 1000  # pixels of a figure on a page, by which labels are thinned
 
 
 def heatmap(sweep: Sweep, *, title: str, height: int | None, level: float, center: float | int | None) -> Figure:
@@ -19,8 +19,8 @@ def heatmap(sweep: Sweep, *, title: str, height: int | None, level: float, cente
 
     y, x, *rest = _arranged(sweep)
     frames = sweep.values[rest[0]].values.tolist() if rest else [None]
-    found = sweep.interval(level)
-    means = found["mean"].values
+    interval = sweep.interval(level)
+    means = interval["mean"].values
     scale, low, high = _scale(sweep, means, center)
     columns = sweep_labels.tick_labels(sweep, x)
     x_names, y_names = (np.array(sweep_labels.full_labels(sweep, axis), dtype=object) for axis in (x, y))
@@ -31,7 +31,7 @@ def heatmap(sweep: Sweep, *, title: str, height: int | None, level: float, cente
     bar = height - around
     traces = []
     for i, frame in enumerate(frames):
-        part = (found.sel({rest[0]: frame}) if rest else found).transpose(y, x)
+        part = (interval.sel({rest[0]: frame}) if rest else interval).transpose(y, x)
         numbers = np.stack([part["low"], part["high"], np.broadcast_to(part["n"], part["low"].shape)], axis=-1)
         shape = part["mean"].shape
         traces.append(
@@ -83,14 +83,14 @@ def _arranged(sweep: Sweep) -> list[str]:
 
 
 def _places(sweep: Sweep, axis: str) -> list[int | float]:
-    """Where the axis's labels stand: numbers at themselves, anything else at its rank."""
+    """The places of the labels on the axis: evenly spaced integers at their values, anything else at its rank."""
     labels = sweep.values[axis].values
     even = labels.dtype.kind in "iu" and len(labels) > 1 and len(set(np.diff(labels))) == 1 and labels[1] > labels[0]
     return labels.tolist() if even else list(range(len(labels)))
 
 
 def _ticks(sweep: Sweep, axis: str, room: int, each: int) -> dict[str, object]:
-    """Tick places and texts, thinned so that they do not run into each other."""
+    """Places and texts of ticks, thinned so that they do not overlap."""
     places, labels = _places(sweep, axis), sweep_labels.tick_labels(sweep, axis)
     step = int(np.ceil(len(places) * each / room))
     if not sweep_labels.has_tokens(sweep, axis) and sweep_labels.is_numbered(sweep, axis) and step > 1:
@@ -99,7 +99,7 @@ def _ticks(sweep: Sweep, axis: str, room: int, each: int) -> dict[str, object]:
 
 
 def _scale(sweep: Sweep, means: np.ndarray, center: float | int | None) -> tuple[list, float, float]:
-    """The colour scale with its ends: diverging around the zero where the metric has one."""
+    """The colour scale with its ends: diverging around zero where the metric has a zero."""
     middle = center if center is not None else sweep.zero
     low, high = float(np.nanmin(means)), float(np.nanmax(means))
     if middle is not None:
@@ -135,8 +135,8 @@ def _colourbar(sweep: Sweep, room: int) -> dict[str, object]:
 
 
 def _subtitle(sweep: Sweep, center: float | int | None) -> str:
-    found = sweep_labels.baseline_means(sweep)
-    marks = [f"{sweep_labels.baseline_name(name)} {theme.number(mean)}" for name, mean in found.items()]
+    baselines = sweep_labels.baseline_means(sweep)
+    marks = [f"{sweep_labels.baseline_name(name)} {theme.number(mean)}" for name, mean in baselines.items()]
     middle = center if center is not None else sweep.zero
     if middle is not None:
         marks.append(f"neutral colour at {theme.number(middle)}")

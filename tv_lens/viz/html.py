@@ -1,4 +1,4 @@
-"""Pages of prose, tables and figures in one file that asks nothing of any network."""
+"""Pages of prose, tables and figures in one file that needs no network."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from tv_lens.viz.theme import interval_text, number
 
 @dataclass(frozen=True)
 class Section:
-    """One heading of a page and what stands under it.
+    """One heading of a page and the parts under it.
 
     Args:
         title: the heading, also in the table of contents.
         parts: in order: text, `Figure`, `Table` or DataFrame, `Facts`, `Note`, or any result that `plot` draws. Text
-            knows blank lines, `- ` lists, ``` fences, `code` and **bold**; everything else is shown as it is.
+            may have blank lines, `- ` lists, ``` fences, `code` and **bold**; everything else is shown as it is.
     """
 
     title: str
@@ -42,8 +42,8 @@ class Table:
     Args:
         frame: the rows. Columns `mean`, `low`, `high` become one column, `0.75 [0.62, 0.86]`.
         caption: what it shows, with metric and units.
-        strong: labels in the first column whose rows are set off.
-        headings: what to print for a column's name.
+        strong: labels in the first column whose rows are emphasized.
+        headings: the heading of a column by its name.
     """
 
     frame: pd.DataFrame
@@ -54,7 +54,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Link:
-    """A cell of a table that leads to another page: a file beside this one."""
+    """A cell of a table with a link to another page: a file beside this one."""
 
     text: str
     href: str
@@ -62,14 +62,14 @@ class Link:
 
 @dataclass(frozen=True)
 class Facts:
-    """A few numbers to see first: label -> value, or label -> (value, small print)."""
+    """A few numbers at the top of a page: label -> value, or label -> (value, small print)."""
 
     values: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Note:
-    """A paragraph that is set off: a finding, or with `warn=True` a caveat."""
+    """An emphasized paragraph: a finding, or with `warn=True` a caveat."""
 
     text: str
     warn: bool = False
@@ -103,9 +103,9 @@ def page(
     Args:
         title: of the page.
         sections: `Section`s, or pairs of a heading and its parts.
-        lead: what the page is about, in a sentence or two under the title.
+        lead: the subject of the page, in a sentence or two under the title.
         footer: small print: versions, fingerprint, date.
-        compress: pack the drawing library: a file of less than half the size, for browsers since 2023.
+        compress: pack the drawing library: the file has less than half the size, and needs a browser of 2023 or later.
 
     Example:
         >>> import pandas as pd
@@ -114,14 +114,14 @@ def page(
         >>> "0.10 [0, 0.20]" in report.html
         True
     """
-    drawn = [one if isinstance(one, Section) else Section(one[0], *one[1]) for one in sections]
-    names = _names([section.title for section in drawn])
+    parts = [one if isinstance(one, Section) else Section(one[0], *one[1]) for one in sections]
+    names = _names([section.title for section in parts])
     figures: list[Figure] = []
-    blocks = [_section(section, name, figures) for section, name in zip(drawn, names, strict=True)]
+    blocks = [_section(section, name, figures) for section, name in zip(parts, names, strict=True)]
     entries = "".join(
-        f'<li><a href="#{name}">{html.escape(one.title)}</a></li>' for one, name in zip(drawn, names, strict=True)
+        f'<li><a href="#{name}">{html.escape(one.title)}</a></li>' for one, name in zip(parts, names, strict=True)
     )
-    contents = f'<nav aria-label="Contents"><ol>{entries}</ol></nav>' if len(drawn) > 1 else ""
+    contents = f'<nav aria-label="Contents"><ol>{entries}</ol></nav>' if len(parts) > 1 else ""
     head = f"<header><h1>{html.escape(title)}</h1>{prose(lead)}{contents}</header>"
     foot = f"<footer>{prose(footer)}</footer>" if footer else ""
     libraries = [library for figure in figures for library in figure.libraries]
@@ -130,14 +130,14 @@ def page(
 
 
 def _names(titles: Sequence[str]) -> list[str]:
-    """An anchor per heading, each its own."""
-    found: list[str] = []
+    """A distinct anchor per heading."""
+    anchors: list[str] = []
     for title in titles:
         name = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "section"
-        while name in found:
+        while name in anchors:
             name += "-2"
-        found.append(name)
-    return found
+        anchors.append(name)
+    return anchors
 
 
 def _section(section: Section, name: str, figures: list[Figure]) -> str:
@@ -210,22 +210,22 @@ def table(part: Table) -> str:
 
 
 def _with_intervals(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[object, str]]:
-    """The frame with the limits of a number ("TD", "TD low", "TD high") in its own column; and their headings."""
+    """The frame with a number and its limits ("TD", "TD low", "TD high") in one column; and the headings of these."""
     joined: dict[object, str] = {}
     for low in [name for name in frame.columns if str(name).endswith("low")]:
         name = str(low).removesuffix("low").strip() or "mean"
         high = str(low).removesuffix("low") + "high"
         if high not in frame.columns:
             continue
-        held = [name, low, high] if name in frame.columns else [low, high]
+        columns = [name, low, high] if name in frame.columns else [low, high]
         text = [
             interval_text(*row) if len(row) == 3 else f"{number(row[0])} to {number(row[1])}"
-            for row in frame[held].itertuples(index=False)
+            for row in frame[columns].itertuples(index=False)
         ]
-        place = list(frame.columns).index(held[0])
-        frame = frame.drop(columns=held)
+        place = list(frame.columns).index(columns[0])
+        frame = frame.drop(columns=columns)
         frame.insert(min(place, frame.shape[1]), name, text)
-        joined[name] = f"{name} [95% interval]" if len(held) == 3 else f"{name} [95%]"
+        joined[name] = f"{name} [95% interval]" if len(columns) == 3 else f"{name} [95%]"
     return frame, joined
 
 

@@ -12,7 +12,7 @@ from tv_lens.results.sweep import Sweep
 from tv_lens.viz import sweep_labels, theme
 from tv_lens.viz.figure import Figure
 
-_WIDTH = 1040  # pixels that a page gives a figure
+_WIDTH = 1040  # pixels of a figure on a page
 
 
 def lines(
@@ -22,7 +22,7 @@ def lines(
     from plotly.subplots import make_subplots
 
     x, series, panels = _arranged(sweep)
-    found = sweep.interval(level)
+    interval = sweep.interval(level)
     names = sweep_labels.tick_labels(sweep, series) if series else [None]
     panel_names = sweep_labels.tick_labels(sweep, panels) if panels else []
     if panels and sweep_labels.is_numbered(sweep, panels):
@@ -42,7 +42,7 @@ def lines(
     colours = theme.series_colours(len(names), ordered)
     for panel in range(max(1, len(panel_names))):
         row, column = panel // n_columns + 1, panel % n_columns + 1
-        part = found.isel({panels: panel}) if panels else found
+        part = interval.isel({panels: panel}) if panels else interval
         for i, name in enumerate(names):
             curve = part.isel({series: i}) if series else part
             label = None if name is None else (f"{theme.axis_title(series)} {name}" if ordered else name)
@@ -64,7 +64,7 @@ def lines(
     figure.update_layout(theme.layout(title, text, height), showlegend=len(names) > 1)
     figure.update_layout(margin_t=90 + 24 * bool(panel_names), legend_tracegroupgap=2)
     pixels = (height - 150) / n_rows
-    limits = _axes(figure, sweep, found, x, n_rows, pixels)
+    limits = _axes(figure, sweep, interval, x, n_rows, pixels)
     beside = _baseline_names(figure, sweep, limits, pixels, n_columns)
     if len(names) > 1:
         longest = max(len(str(name)) for name in names)
@@ -96,7 +96,7 @@ def is_step(sweep: Sweep, x: str) -> bool:
 
 
 def _spots(sweep: Sweep, x: str) -> list[float | int]:
-    """Where the labels stand: numbers at themselves, anything else (also tokens) in order."""
+    """The places of the labels: numbers at their values, anything else (also tokens) in order."""
     labels = sweep.values[x].values
     if is_step(sweep, x):
         return theme.step_places(labels.tolist())
@@ -105,7 +105,7 @@ def _spots(sweep: Sweep, x: str) -> list[float | int]:
 
 def _curve(
     sweep: Sweep,
-    found: xr.Dataset,
+    interval: xr.Dataset,
     x: str,
     *,
     colour: str,
@@ -119,8 +119,8 @@ def _curve(
     import plotly.graph_objects as go
 
     spots = _spots(sweep, x)
-    mean, low, high = (np.round(found[key].values, 6) for key in ("mean", "low", "high"))
-    n = np.broadcast_to(found["n"].values, mean.shape)
+    mean, low, high = (np.round(interval[key].values, 6) for key in ("mean", "low", "high"))
+    n = np.broadcast_to(interval["n"].values, mean.shape)
     shared = dict(legendgroup=label or "all", name=label or "", showlegend=False)
     limits = go.Scatter(
         x=[*spots, *spots[::-1]],
@@ -154,11 +154,11 @@ def _curve(
 
 
 def _baseline_names(figure: Any, sweep: Sweep, limits: list[float], pixels: float | int, n_columns: int) -> float:
-    """Names the dashed lines to the right of the first row's last panel; returns the room that takes in pixels."""
-    found = sweep_labels.baseline_means(sweep)
+    """Writes the names of the dashed lines beside the last panel of the first row; returns their width in pixels."""
+    baselines = sweep_labels.baseline_means(sweep)
     gap = 15 * (limits[1] - limits[0]) / pixels
-    texts = [f"{sweep_labels.baseline_name(name)} {theme.number(mean)}" for name, mean in found.items()]
-    for text, y in zip(texts, theme.spread(list(found.values()), gap), strict=True):
+    texts = [f"{sweep_labels.baseline_name(name)} {theme.number(mean)}" for name, mean in baselines.items()]
+    for text, y in zip(texts, theme.spread(list(baselines.values()), gap), strict=True):
         figure.add_annotation(
             text=text,
             x=1,
@@ -176,11 +176,13 @@ def _baseline_names(figure: Any, sweep: Sweep, limits: list[float], pixels: floa
 
 
 def _mark(figure: Any, sweep: Sweep, x: str, mark: Any, text: str, row: int, column: int) -> None:
-    sweep.sel(**{x: mark})  # an unknown label is an error that lists what there is
+    sweep.sel(**{x: mark})  # an unknown label is an error that lists the known ones
     spot = _spots(sweep, x)[sweep.values[x].values.tolist().index(mark)]
     figure.add_vline(spot, row=row, col=column, line=dict(color=theme.LINE, width=1.5, dash="dot"))
     if text:
-        place = math.log10(spot) if is_step(sweep, x) else spot  # annotations of a logarithmic axis want the logarithm
+        place = (
+            math.log10(spot) if is_step(sweep, x) else spot
+        )  # plotly places annotations of a logarithmic axis by the logarithm
         figure.add_annotation(
             text=theme.escaped(text),
             x=place,
@@ -195,13 +197,13 @@ def _mark(figure: Any, sweep: Sweep, x: str, mark: Any, text: str, row: int, col
         )
 
 
-def _axes(figure: Any, sweep: Sweep, found: xr.Dataset, x: str, n_rows: int, pixels: float | int) -> list[float]:
+def _axes(figure: Any, sweep: Sweep, interval: xr.Dataset, x: str, n_rows: int, pixels: float | int) -> list[float]:
     """Styles the axes and returns the limits of the value axis."""
     title = sweep_labels.value_title(sweep, pixels - 40 * (n_rows > 1))
     figure.update_yaxes(**theme.axis())
     for row in range(1, n_rows + 1):
         figure.update_yaxes(title=theme.axis(title)["title"], row=row, col=1)
-    ends = [float(found["low"].min()), float(found["high"].max()), *sweep_labels.baseline_means(sweep).values()]
+    ends = [float(interval["low"].min()), float(interval["high"].max()), *sweep_labels.baseline_means(sweep).values()]
     room = (max(ends) - min(ends)) * 0.05 or 0.5
     limits = sweep_labels.value_range(sweep, min(ends), max(ends)) or [min(ends) - room, max(ends) + room]
     figure.update_yaxes(range=limits)

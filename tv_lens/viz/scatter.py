@@ -1,4 +1,4 @@
-"""Points with intervals both ways, and the line through them."""
+"""Points with intervals in both directions, and a line through them."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def scatter(
         table: columns `x` and `y`, and where they have limits `x low`, `x high`, `y low`, `y high`.
         x: the horizontal column.
         y: the vertical column.
-        colour: the column that colours points, each label in the legend.
-        symbol: the column that shapes them.
+        colour: the column by whose labels points are coloured; the legend names them.
+        symbol: the column by whose labels points have their symbol.
         line: intercept and slope of a line to draw.
         title: of the figure.
         subtitle: metric, units, number of points.

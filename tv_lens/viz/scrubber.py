@@ -21,13 +21,13 @@ _ON_MAP = 6  # pixels of a point
 
 @dataclass(frozen=True, eq=False, repr=False)
 class TrainingView:
-    """What a scrubber shows of one training.
+    """The curves and maps of one training that the scrubber shows.
 
     Args:
-        name: of the training run.
+        name: of the network.
         loss: `example step task`.
         td: `example step token layer task`, over the same steps and tasks.
-        chance: of decodability.
+        chance: decodability without any information.
         ceiling: the mean decodability that no read-out can be expected to exceed; None if it is not known.
         references: losses of predictors to compare with, by name.
         maps: by title, `step point axis` over the same steps, with a coordinate "task" along "point".
@@ -73,11 +73,11 @@ def plot_training(
 ) -> Figure:
     """A `Figure` with the losses, decodability by layer at each token, and up to two maps over one slider.
 
-    It opens at the last checkpoint, which is also what a printed page shows. Axes stay where they are.
+    It opens at the last checkpoint, which is also the one on a printed page. The ranges of axes are fixed.
 
     Args:
-        result: what to show.
-        title: by default the run's name.
+        result: the curves and maps of the training.
+        title: by default the name of the network.
         height: pixels.
         level: of the intervals.
     """
@@ -89,7 +89,7 @@ def plot_training(
         figure.add_trace(trace, row, column)
     height = height or _TOP + 2 * _ROW + _BETWEEN + _BELOW
     title = title or f"{result.name}, over its training"
-    text = f"{sweep_labels.subtitle(result.loss)} a task · bands: {level:.0%} intervals"
+    text = f"{sweep_labels.subtitle(result.loss)} per task · bands: {level:.0%} intervals"
     figure.update_layout(
         theme.layout(title, text, height), sliders=[slider(result.steps, [at for *_, at in moving], len(fixed))]
     )

@@ -1,4 +1,4 @@
-"""How a sweep's axes, values and baselines are named and placed: shared by heatmaps, bars and curves."""
+"""The names and places of the axes, values and baselines of a sweep: shared by heatmaps, bars and curves."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def has_tokens(sweep: Sweep, axis: str) -> bool:
 
 
 def full_labels(sweep: Sweep, axis: str) -> list[str]:
-    """The axis's labels as a hover label says them: a position with its token."""
+    """The labels of the axis for hovering: a position with its token."""
     ticks = tick_labels(sweep, axis)
     if not has_tokens(sweep, axis):
         return ticks
@@ -44,7 +44,7 @@ def value_title(sweep: Sweep, room: float | int | None = None) -> str:
 
 
 def words(metric: str) -> str:
-    """A metric's name as a reader says it."""
+    """The name of a metric in words."""
     return metric.replace("_", " ")
 
 
@@ -58,27 +58,27 @@ def subtitle(sweep: Sweep, *more: str) -> str:
 
 def baseline_means(sweep: Sweep) -> dict[str, float]:
     """Clean and corrupted means, the chance level and other levels, where they hold for the whole sweep."""
-    found = {}
+    means = {}
     for name in ("clean", "corrupted"):
         array = getattr(sweep, name)
         if array is not None:
             mean = sweep.baselines(n_boot=1)[name]["mean"].values
             if np.allclose(mean, mean.flat[0]):
-                found[name] = float(mean.flat[0])
+                means[name] = float(mean.flat[0])
     chance = sweep.provenance.get("chance")
     if isinstance(chance, (int, float)) and not isinstance(chance, bool):
-        found["chance"] = float(chance)
+        means["chance"] = float(chance)
     levels = sweep.provenance.get("levels", {})  # of predictors to compare with, by name
-    return found | {str(name): float(value) for name, value in levels.items()}
+    return means | {str(name): float(value) for name, value in levels.items()}
 
 
 def baseline_name(name: str) -> str:
-    """ "clean run", "corrupted run"; any other level by its own name."""
+    """The name on a figure: "clean run", "corrupted run", any other level by its own name."""
     return f"{name} run" if name in ("clean", "corrupted") else name
 
 
 def value_range(sweep: Sweep, low: float, high: float) -> list[float] | None:
-    """The value axis's range: all of 0 to 1 for shares and probabilities, otherwise the figure's own choice."""
+    """The range of the value axis: 0 to 1 for shares and probabilities, None for anything else."""
     if sweep.units.split(" ")[0] in ("share", "probability", "accuracy", "fraction") and low >= 0 and high <= 1:
         return [-0.02, 1.04]
     return None

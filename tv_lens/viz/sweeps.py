@@ -1,4 +1,4 @@
-"""A Sweep as a picture: heatmap, curves or bars, as its axes ask."""
+"""A Sweep as a figure: heatmap, curves or bars, depending on its axes."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def plot_sweep(
 
     Args:
         sweep: select or average first when it has more than three axes.
-        kind: "heatmap", "lines" or "bars", against the default.
+        kind: "heatmap", "lines" or "bars"; chosen by the axes if None.
         title: by default the sweep's name.
         height: pixels.
         level: of the intervals.
         center: where a heatmap's diverging scale has its neutral colour; by default the metric's own zero.
         mark: a label on the horizontal axis of curves, to be marked by a line.
-        mark_label: what the mark says.
-        strong: bars to set off; by default the one called "vector".
+        mark_label: the text of the mark.
+        strong: bars to emphasize; by default the one named "vector".
     """
     if len(sweep.axes) > 3:
         raise InvalidArgument(
@@ -65,7 +65,7 @@ def plot_sweep(
 
 
 def default_kind(sweep: Sweep) -> str:
-    """The picture that the axes ask for."""
+    """The kind of figure that fits the axes."""
     if "condition" in sweep.axes or not sweep.axes:
         return "bars"
     if sum(axis in PLACES for axis in sweep.axes) >= 2:

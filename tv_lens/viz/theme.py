@@ -1,7 +1,7 @@
 """Colours, numbers and labels that all figures share.
 
-Every colour is written once for a light page. `SWAP` maps it to the one that stands for it on a dark page, so a
-figure carries no second description of itself.
+Every colour is written once for a light page. `SWAP` maps it to its counterpart on a dark page, so a figure needs no
+second description.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, s
 INK, SOFT, GRID, LINE, PAPER = "#1b1f24", "#5b6570", "#e6e9ed", "#b4bcc5", "#ffffff"
 MUTED = "#9aa9ba"
 
-# Okabe and Ito's palette, distinguishable with every common colour blindness; yellow is left out (unreadable on white).
+# The palette of Okabe and Ito, distinguishable with every common colour blindness; without yellow, unreadable on white.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#b0578d", "#e69f00", "#56b4e9", "#7a5c3e", "#5b6570")
 _PALETTE_DARK = ("#4aa3df", "#ff8a3d", "#2cc79c", "#dd93bd", "#f3bd4a", "#8fd0f7", "#bf9a75", "#aab4be")
 ACCENT = PALETTE[0]
 DASHES = ("solid", "dash", "dot", "dashdot")
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "x", "star", "pentagon")
 
-# Orange to blue through the page's own colour: the one pair of hues that no common colour blindness merges.
+# Orange to blue through the colour of the page: the one pair of hues that no common colour blindness merges.
 DIVERGING = ("#7f3300", "#d9761c", "#f6c793", "#f7f7f8", "#a9cdea", "#2f7fc1", "#083f7a")
 _DIVERGING_DARK = ("#ffd3a1", "#f29b4b", "#8a4a17", "#20252b", "#1d4f7d", "#4a9be0", "#c2e2ff")
 SEQUENTIAL = ("#f4f6f9", "#c3d6ea", "#82b1da", "#3c84c4", "#145a9c", "#062f5f")
@@ -50,13 +50,13 @@ SWAP = {
 
 
 def faded(colour: str, opacity: float = BAND) -> str:
-    """The colour as rgba, in the spelling that `swap_table` knows."""
+    """The colour as rgba, in the spelling that `swap_table` has."""
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red},{green},{blue},{opacity})"
 
 
 def swap_table() -> dict[str, str]:
-    """Light to dark, for plain colours and for faded ones."""
+    """Dark colours by light ones, plain and faded."""
     swap = dict(SWAP)
     for band in (BAND, FAINT_BAND):
         swap |= {faded(light, band): faded(dark, band + 0.05) for light, dark in SWAP.items()}
@@ -64,19 +64,19 @@ def swap_table() -> dict[str, str]:
 
 
 def colourscale(colours: tuple[str, ...]) -> list[list[Any]]:
-    """The colours at equal steps, as plotly takes them."""
+    """The colours at equal steps, in the form of plotly."""
     return [[round(i / (len(colours) - 1), 6), colour] for i, colour in enumerate(colours)]
 
 
 def series_colours(n: int, ordered: bool) -> list[str]:
-    """One colour a series: shades of one hue where the series are ordered, hues where they are not."""
+    """One colour per series: shades of one hue where the series are ordered, hues where they are not."""
     if ordered and 1 < n <= len(_ORDERED):
         return [_ORDERED[round(i * (len(_ORDERED) - 1) / (n - 1))] for i in range(n)]
     return [PALETTE[i % len(PALETTE)] for i in range(n)]
 
 
 def number(value: float | int, digits: int = 3) -> str:
-    """The number as a reader wants it: few digits, a true minus sign."""
+    """The number as text for a reader: few digits, a true minus sign."""
     value = float(value)
     if not np.isfinite(value):
         return "–"
@@ -95,12 +95,12 @@ def interval_text(mean: float | int, low: float | int, high: float | int) -> str
 
 
 def escaped(text: object) -> str:
-    """Text that plotly shows as it is: it reads a small HTML, in which a token such as `<b>` would vanish."""
+    """Text escaped for plotly, which reads some HTML, so that a token such as `<b>` would vanish."""
     return html.escape(str(text), quote=False)
 
 
 def token_label(token: object, longest: int = 14) -> str:
-    """A token as an axis shows it: its leading spaces and line breaks made visible, cut when long."""
+    """A token for an axis: leading spaces and line breaks visible, cut when long."""
     text = str(token).replace("\r", "").replace("\n", "⏎").replace("\t", "⇥")
     bare = text.lstrip(" ")
     text = "␣" * (len(text) - len(bare)) + bare
@@ -113,17 +113,17 @@ def wrapped(text: object, width: int = 70, lines: int = 6) -> str:
     """Long text for a hover label, escaped and broken into lines."""
     rows = [row for part in str(text).split("\n") for row in (textwrap.wrap(part, width) or [""])]
     if len(rows) > lines:
-        rows = ["… " + rows[-lines], *rows[-lines + 1 :]]  # a prompt's end, with its query, says most
+        rows = ["… " + rows[-lines], *rows[-lines + 1 :]]  # the end of a prompt, with its query, matters most
     return "<br>".join(escaped(row) for row in rows)
 
 
 def columns_for(panels: int) -> int:
-    """How many panels stand side by side."""
+    """The number of panels side by side."""
     return {0: 1, 1: 1, 2: 2, 4: 2}.get(panels, 3)
 
 
 def spread(values: list[float], gap: float) -> list[float]:
-    """The values moved apart until neighbours are `gap` apart, as little as that takes; order is kept."""
+    """The values moved until neighbours differ by `gap`, as little as possible; their order is kept."""
     order = np.argsort(values, kind="stable")
     moved = np.array(values, dtype=float)[order]
     for _ in range(200):
@@ -132,13 +132,13 @@ def spread(values: list[float], gap: float) -> list[float]:
             if short > 1e-9:
                 moved[i] -= short / 2
                 moved[i + 1] += short / 2
-    found = np.empty_like(moved)
-    found[order] = moved
-    return found.tolist()
+    places = np.empty_like(moved)
+    places[order] = moved
+    return places.tolist()
 
 
 def axis_title(name: str) -> str:
-    """An axis's name as a reader says it."""
+    """The name of an axis in words."""
     words = {
         "pos": "position",
         "query_pos": "query position (attends from)",
@@ -152,17 +152,17 @@ def axis_title(name: str) -> str:
 
 
 def step_places(steps: Sequence[int]) -> list[float]:
-    """Where steps stand on a logarithmic axis: at themselves, step 0 one spacing before the first of the others.
+    """The places of steps on a logarithmic axis: step 0 one spacing before the first of the others.
 
     Example:
         >>> step_places([0, 10, 20, 40])
         [5.0, 10.0, 20.0, 40.0]
     """
-    found = [float(step) for step in steps]
-    if found and found[0] <= 0:
-        later = [one for one in found if one > 0]
-        found[0] = later[0] ** 2 / later[1] if len(later) > 1 else (later[0] / 2 if later else 1.0)
-    return found
+    places = [float(step) for step in steps]
+    if places and places[0] <= 0:
+        later = [one for one in places if one > 0]
+        places[0] = later[0] ** 2 / later[1] if len(later) > 1 else (later[0] / 2 if later else 1.0)
+    return places
 
 
 def step_axis(steps: Sequence[int]) -> dict[str, Any]:
@@ -187,7 +187,7 @@ def step_axis(steps: Sequence[int]) -> dict[str, Any]:
 
 
 def layout(title: str, subtitle: str, height: int) -> dict[str, Any]:
-    """What every figure's layout starts from; axes are styled by `axis`."""
+    """The layout that every figure starts from; axes are styled by `axis`."""
     return dict(
         title=dict(
             text=escaped(title),
@@ -212,7 +212,7 @@ def layout(title: str, subtitle: str, height: int) -> dict[str, Any]:
 
 
 def axis(title: str | None = None, **options: Any) -> dict[str, Any]:
-    """One axis: quiet lines, titles and ticks that claim their own room."""
+    """The style of one axis: quiet lines, and room for title and ticks."""
     return dict(
         title=dict(text=title, standoff=10, font=dict(size=13, color=SOFT)) if title else None,
         gridcolor=GRID,

@@ -1,4 +1,4 @@
-"""What patches, ablations and circuits show on a network that regresses in context."""
+"""Patching, head ablation and circuits of a network that regresses in context."""
 
 from tv_lens.experiments.regressors.circuits import LatentCircuits, circuits_before_after, latent_circuits
 from tv_lens.experiments.regressors.contrasts import Injected, Twin

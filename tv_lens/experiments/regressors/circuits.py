@@ -1,4 +1,4 @@
-"""The circuit of each latent task of a regressor: which edges answer its episodes, and what the tasks share."""
+"""The circuit of each latent task of a regressor: the edges that answer its episodes, and the overlap between tasks."""
 
 from __future__ import annotations
 
@@ -38,12 +38,13 @@ class LatentCircuits:
     """The circuits of a regressor's latent tasks, at one step of its training.
 
     Args:
-        scores: each task's edges, scored on dev episodes; `provenance["recheck"]` says what an estimate is worth.
-        circuits: the strongest of them, pruned; `circuit.requested` is how many were asked for.
+        scores: the edges of each task, scored on dev episodes; `provenance["recheck"]` compares estimates with exact
+            effects.
+        circuits: the strongest of them, pruned; `circuit.requested` is the number before pruning.
         curves: a Sweep over task, kind ("circuit", "random", "degree-matched") and size, on test episodes; its clean
-            run has what is the task's own, its corrupted run what is another's.
-        comparison: how much of the tasks' strongest edges is shared, beside what noise leaves; None for one task.
-        settings: what was asked for, and of which network.
+            run has the own task's answers or vector, its corrupted run another task's.
+        comparison: the overlap of the tasks' strongest edges, beside the overlap that noise leaves; None for one task.
+        settings: the arguments of `latent_circuits`, and the network.
     """
 
     scores: Mapping[str, EdgeScores]
@@ -54,11 +55,11 @@ class LatentCircuits:
 
     @property
     def edges(self) -> int:
-        """How many edges were asked for."""
+        """The number of edges of each circuit before pruning."""
         return int(self.settings["edges"])
 
     def gaps(self) -> Sweep:
-        """What there is to carry: the metric of the clean run less that of the corrupted one, a Sweep over task."""
+        """The gap that edges carry: the metric of the clean run less that of the corrupted one, a Sweep over task."""
         curves = self.curves
         values = curves.clean - curves.corrupted
         if "task" not in values.dims:  # of a single task
@@ -76,10 +77,9 @@ class LatentCircuits:
         )
 
     def table(self, level: float = 0.95) -> pd.DataFrame:
-        """One row per task: the gap, the share of it that `edges` edges carry on test episodes, random circuits beside
-        them.
+        """One row per task: the gap, and the share of it that circuits and random circuits carry on test episodes.
 
-        Where the interval of the gap holds 0 there is nothing to carry, and no share is told.
+        Where the interval of the gap contains 0 there may be nothing to carry, and no share is given.
         """
         gaps, rows = self.gaps().interval(level), []
         for task in self.curves.values["task"].values.tolist():
@@ -93,7 +93,7 @@ class LatentCircuits:
                 "effective": len(self.circuits[task]),
             }
             at = self.curves.sel(task=task, size=self.edges)
-            found = None if low <= 0 <= high else at.recovery().interval(level)
+            recovery = None if low <= 0 <= high else at.recovery().interval(level)
             for kind, end, name in (
                 ("circuit", "mean", "recovered"),
                 ("circuit", "low", "recovered_low"),
@@ -101,18 +101,18 @@ class LatentCircuits:
                 ("random", "mean", "random"),
                 ("degree-matched", "mean", "degree_matched"),
             ):
-                row[name] = float("nan") if found is None else float(found[end].sel(kind=kind))
-            rows.append({**row, "edges_for_80": self._enough(task, 0.8) if found is not None else None})
+                row[name] = float("nan") if recovery is None else float(recovery[end].sel(kind=kind))
+            rows.append({**row, "edges_for_80": self._enough(task, 0.8) if recovery is not None else None})
         return pd.DataFrame(rows).astype({"edges_for_80": "Int64"})
 
     def _enough(self, task: str, share: float) -> int | None:
-        """The smallest circuit on the grid from which on all of them carry the share."""
+        """The smallest circuit on the grid of sizes from which on all of them carry the share."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the gap's own interval is in the table
-            found = self.curves.sel(task=task, kind="circuit").recovery().mean()
-        below = np.flatnonzero(found.values < share)
+            recovery = self.curves.sel(task=task, kind="circuit").recovery().mean()
+        below = np.flatnonzero(recovery.values < share)
         after = 0 if not len(below) else below[-1] + 1
-        return int(found["size"].values[after]) if after < len(found) else None
+        return int(recovery["size"].values[after]) if after < len(recovery) else None
 
     def __repr__(self) -> str:
         lines = [
@@ -121,7 +121,7 @@ class LatentCircuits:
             f"{self.settings['contrast']}"
         ]
         for row in self.table().to_dict(orient="records"):
-            said = (
+            shares = (
                 "no gap between the two runs"
                 if np.isnan(row["recovered"])
                 else (
@@ -130,7 +130,7 @@ class LatentCircuits:
                     f"of the gap {row['gap']:.2f}; random {row['random']:.2f}"
                 )
             )
-            lines.append(f"  {row['task']:<14}{said}")
+            lines.append(f"  {row['task']:<14}{shares}")
         return "\n".join(lines)
 
 
@@ -151,28 +151,28 @@ def latent_circuits(
     seed: int = 0,
     progress: bool = True,
 ) -> LatentCircuits:
-    """The circuit of each latent task, found on dev episodes and tried on test episodes.
+    """The circuit of each latent task, measured on dev episodes and evaluated on test episodes.
 
-    The clean run has what is the task's own, the corrupted run the same of another latent task (the next one); an edge
-    counts as far as the last prediction needs from it what the clean run has. By `Twin()`, the corrupted run's episode
-    is answered by the other task: the circuit finds out the task and uses it. By `Injected(layer)`, both runs read the
-    same episode, and a task vector is added: the circuit is what *decodes* the vector.
+    In the clean run an episode goes with its own task, in the corrupted run with another latent task (the next one);
+    the score of an edge is how much the last prediction needs the clean run's value of it. With `Twin()`, the other
+    task answers the corrupted run's episode: the circuit infers the task and uses it. With `Injected(layer)`, both runs
+    read the same episode, and a task vector is added: the circuit *decodes* the vector.
 
     Args:
         regressor: a network with its family of two latent tasks or more.
-        contrast: what the two runs differ in: `Twin()`, or `Injected(layer)`.
-        tasks: which ones, by label; all of them if None.
-        shots: examples before the one that is asked for; the contrast's own choice if None.
+        contrast: the difference between the two runs: `Twin()` or `Injected(layer)`.
+        tasks: labels of the latent tasks; all of them if None.
+        shots: examples before the query; the contrast's own choice if None.
         edges: how many of the strongest edges make a circuit; the contrast's own choice if None.
-        n: dev episodes of each task that the edges are measured on.
-        held_out: test episodes of each task that circuits are tried on.
+        n: dev episodes per task that the edges are measured on.
+        held_out: test episodes per task that circuits are evaluated on.
         method: `EAPIG(recheck=20)` if None: squared errors have heavy tails, so that many episodes with an estimate
             rank edges better than few with `ExactEdges()` in the same time.
-        pos: where edges are distinguished; "kinds" is inputs, answers, and the input that is asked for.
+        pos: the positions at which edges are distinguished; "kinds" is inputs, answers, and the query.
         sizes: numbers of edges of the curves, beside `edges` and all of them; the contrast's own choice if None.
-        n_random: random circuits of each size and kind.
-        seed: every draw.
-        progress: Show a progress bar (only on a terminal or in a notebook).
+        n_random: random circuits per size and kind.
+        seed: of every draw.
+        progress: show a progress bar on a terminal or in a notebook.
 
     Source:
         `tv.discover` and `tv.faithfulness`, with their sources. The paper dissects single heads only (figures 17, 18).
@@ -228,7 +228,7 @@ def latent_circuits(
     shared = compare(scores, size=edges, seed=seed) if len(scores) > 1 and n >= 4 else None
     settings = {
         **described(regressor),
-        "contrast": contrast.told,
+        "contrast": contrast.description,
         "edges": edges,
         "shots": shots,
         "n": n,
@@ -244,11 +244,11 @@ def latent_circuits(
 def circuits_before_after(before: LatentCircuits, after: LatentCircuits) -> pd.DataFrame:
     """Two checkpoints side by side, one row per task: gaps, shares carried, and the overlap of the strongest edges.
 
-    `overlap` is the Jaccard index of the two checkpoints' strongest edges, as many as `edges` of both; `overlap_after`
-    is what halves of the later one's own episodes agree to: as much as could be expected if nothing had changed.
+    `overlap` is the Jaccard index of the two checkpoints' `edges` strongest edges; `overlap_after` is the overlap
+    between the two halves of the later one's own episodes: the value to expect if nothing had changed.
 
     Raises:
-        MisalignedPrompts: the two have other tasks, sizes or edges.
+        MisalignedPrompts: the two differ in their tasks, sizes or edges.
     """
     same = list(before.scores) == list(after.scores) and before.edges == after.edges
     graphs = [[one.graph for one in result.scores.values()] for result in (before, after)]

@@ -1,4 +1,4 @@
-"""What the clean run of an episode has and the corrupted run lacks, when the circuit of a latent task is looked for."""
+"""The differences between the clean and the corrupted run of an episode, for the circuit of a latent task."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ class LatentContrast(ABC):
     """How the clean and the corrupted run of an episode differ.
 
     Attributes:
-        told: the difference, in words.
-        edges: how many of the strongest edges make a circuit, where nobody says.
-        sizes: numbers of edges of the curves, where nobody says.
+        description: the difference, in words.
+        edges: how many of the strongest edges make a circuit, by default.
+        sizes: numbers of edges of the curves, by default.
     """
 
-    told: ClassVar[str]
+    description: ClassVar[str]
     edges: ClassVar[int]
     sizes: ClassVar[tuple[int, ...]]
 
     @abstractmethod
     def shots(self, points: int) -> int:
-        """How many examples stand before the one that is asked for, in episodes of so many, where nobody says."""
+        """How many examples come before the query by default, in episodes of so many points."""
 
     @abstractmethod
     def prompts(self, task: LatentTask, shots: int, n: int, seed: int, split: str) -> Prompts | PromptPairs:
@@ -41,7 +41,7 @@ class LatentContrast(ABC):
     def edits(
         self, regressor: Regressor, tasks: Sequence[LatentTask], shots: int, seed: int
     ) -> list[dict[str, Intervention]]:
-        """What `discover` is told to inject, by latent task: `source` and `against`, or nothing."""
+        """The interventions that `discover` injects, by latent task: `source` and `against`, or nothing."""
         return [{} for _ in tasks]
 
 
@@ -49,11 +49,11 @@ class LatentContrast(ABC):
 class Twin(LatentContrast):
     """An episode against its twin: the same inputs, answered by a function of the next latent task.
 
-    Everything that depends on the answers differs, from the first layer on: the circuit both finds out the task and
-    uses it.
+    Everything that depends on the answers differs, from the first layer on: the circuit both infers the task and uses
+    it.
     """
 
-    told: ClassVar[str] = "an episode against its twin, the same inputs answered by another task"
+    description: ClassVar[str] = "an episode against its twin, the same inputs answered by another task"
     edges: ClassVar[int] = 200
     sizes: ClassVar[tuple[int, ...]] = (20, 50, 100, 200, 400, 600)
 
@@ -68,20 +68,20 @@ class Twin(LatentContrast):
 class Injected(LatentContrast):
     """The own task's vector in an episode against the next task's: the *decoding* circuit is what lies downstream.
 
-    The vector of a task is what tells its mean representation from the mean over all tasks, at the last answer before
-    the query; it is added to the stream there, in the clean run the own one, in the corrupted run the next task's.
-    Both runs read the same episode.
+    The vector of a task is its mean representation less the mean over all tasks, at the last answer before the query.
+    It is added to the stream there: in the clean run the own task's vector, in the corrupted run the next task's. Both
+    runs read the same episode.
 
     Args:
-        layer: after which the vector is added; not the last one, where nothing reads it any more.
-        scale: how much of it.
-        contexts: episodes of each task behind the means, of the split "train".
+        layer: the layer after which the vector is added; not the last one, after which nothing reads it.
+        scale: the factor of the vector.
+        contexts: episodes per task behind the means, of the split "train".
     """
 
     layer: int
     scale: float = 1.0
     contexts: int = 500
-    told: ClassVar[str] = "the own task's vector, added at the last answer, against the next task's"
+    description: ClassVar[str] = "the own task's vector, added at the last answer, against the next task's"
     edges: ClassVar[int] = 50
     sizes: ClassVar[tuple[int, ...]] = (5, 10, 20, 50, 100)
 
@@ -94,7 +94,7 @@ class Injected(LatentContrast):
             )
 
     def shots(self, points: int) -> int:
-        """Two, as far as there are: later the examples themselves tell the task, and a vector adds nothing."""
+        """Two, or all if there are fewer: later the examples themselves show the task, and a vector adds nothing."""
         return min(2, points - 1)
 
     def prompts(self, task: LatentTask, shots: int, n: int, seed: int, split: str) -> Prompts:

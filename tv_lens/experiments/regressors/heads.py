@@ -50,22 +50,22 @@ def head_ablation(
 
     Args:
         regressor: a network with its family.
-        how: "zero" puts zeros in the place of what the head says (`z`), "mean" its mean over episodes of all tasks,
-            position by position, so that only what it says of the episode is lost.
+        how: "zero" replaces the output of the head (`z`) by zeros, "mean" by its mean over episodes of all tasks,
+            position by position, so that only its information on the episode is lost.
         layers: of the heads; all of them if None.
         scored: "sequence", the mean over all predictions of an episode; "query", the last one.
-        n: episodes of each task.
-        contexts: train episodes of each task behind the means.
+        n: episodes per task.
+        contexts: train episodes per task behind the means.
         split: of the ablated episodes, "dev" or "test".
-        seed: every draw.
-        memory_budget: bytes one pass may take beside the weights.
-        progress: Show a progress bar (only on a terminal or in a notebook).
+        seed: of every draw.
+        memory_budget: bytes that one pass may take beside the weights.
+        progress: show a progress bar on a terminal or in a notebook.
 
     Returns:
         A Sweep `example x task x layer x head x how x scored`; `provenance["untouched"]` has each task's loss. In a
         sparse mixture of bases of one rank, example i of every task is one episode with its coordinates renamed
-        (`provenance["matched"]`): how hard an episode is, which varies far more than what a head does, cancels where
-        tasks are compared.
+        (`provenance["matched"]`): the difficulty of an episode, which varies far more than the effect of a head,
+        cancels where tasks are compared.
 
     Sign:
         Squared error without the head less squared error with it: positive, the head helps.
@@ -93,10 +93,10 @@ def head_ablation(
     changes, untouched = [], []
     with progress_bar("head ablation", len(tasks) * n * len(branches), "ablated episodes", progress) as bar:
         for episodes in matched or [task.episodes(n, seed, split) for task in tasks]:
-            found = branched_predictions(
+            predictions = branched_predictions(
                 regressor, episodes, branches, memory_budget=memory_budget, who="head_ablation", bar=bar
             )
-            losses = losses_of(found, episodes, scored)
+            losses = losses_of(predictions, episodes, scored)
             untouched.append(losses[0])
             changes.append((losses[1:] - losses[0]).unflatten(0, (len(layers), n_heads, len(how))))
 
@@ -135,31 +135,31 @@ def head_ablation(
 def head_means(
     regressor: Regressor, tasks: Sequence[LatentTask], layers: Sequence[int], contexts: int, seed: int
 ) -> Float[Tensor, "layer pos head d_head"]:
-    """What each head says (`z`) on average over train episodes of all tasks, position by position."""
+    """The mean output of each head (`z`) over train episodes of all tasks, position by position."""
     sites = [Site("z", layer) for layer in layers]
-    held = [regressor.capture(regressor.encode(task.episodes(contexts, seed, "train")), sites) for task in tasks]
-    return torch.stack([torch.stack([one[site].mean(0) for one in held]).mean(0) for site in sites])
+    by_task = [regressor.capture(regressor.encode(task.episodes(contexts, seed, "train")), sites) for task in tasks]
+    return torch.stack([torch.stack([one[site].mean(0) for one in by_task]).mean(0) for site in sites])
 
 
 def matched_episodes(tasks: Sequence[LatentTask], n: int, seed: int, split: str) -> list[Episodes] | None:
-    """Each task's episodes, the first one's with coordinates renamed so that its basis becomes theirs.
+    """The episodes of each task: those of the first one, with coordinates renamed so that its basis becomes the task's.
 
-    They are episodes of their task like any other, since x is drawn alike in all directions. None where tasks are not
-    bases of one rank.
+    They are episodes of their task like any other, since x has the same distribution in all directions. None where
+    tasks are not bases of one rank.
     """
     family = tasks[0].family
     if not isinstance(family, SparseMixture) or len(set(map(len, family.bases))) > 1:
         return None
-    drawn, found = tasks[0].episodes(n, seed, split), []
+    first, renamed = tasks[0].episodes(n, seed, split), []
     orders = [
         [*basis, *(c for c in range(family.dim) if c not in basis)]
         for basis in (family.bases[task.label] for task in tasks)
     ]
     for task, order in zip(tasks, orders):
-        x = torch.empty_like(drawn.x)
-        x[..., order] = drawn.x[..., orders[0]]
-        found.append(Episodes(x, drawn.y, torch.full_like(drawn.task, task.label)))
-    return found
+        x = torch.empty_like(first.x)
+        x[..., order] = first.x[..., orders[0]]
+        renamed.append(Episodes(x, first.y, torch.full_like(first.task, task.label)))
+    return renamed
 
 
 def _without(layer: int, head: int, how: str, mean: Float[Tensor, "pos d_head"] | None, width: int) -> Branch:
@@ -170,15 +170,16 @@ def _without(layer: int, head: int, how: str, mean: Float[Tensor, "pos d_head"] 
 def head_ties(
     ablation: Sweep, how: str = "mean", scored: str = "sequence", level: float = 0.95, n_boot: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
-    """Which latent task each head is for, if one: one row per head, the most selective first.
+    """The latent task that each head serves, if any: one row per head, the most selective first.
 
-    The task that a head matters most to is chosen on every second episode; how much, and how much more than to the
-    other tasks, is told on the rest, since the largest of several noisy numbers is too large where it was chosen.
+    The task on which a head has the largest effect is chosen on every second episode; the effect, and how much larger
+    it is than on the other tasks, is measured on the rest: the largest of several noisy numbers is too large where it
+    was chosen.
 
     Args:
         ablation: of `head_ablation`.
-        how: which ablation.
-        scored: which loss.
+        how: the kind of ablation, "zero" or "mean".
+        scored: the loss, "sequence" or "query".
         level: of the intervals.
         n_boot: resamples.
         seed: of the resamples.
@@ -186,41 +187,43 @@ def head_ties(
     Returns:
         Columns layer, head, task; effect on it with low and high; others, the mean effect on the other tasks;
         selectivity, effect less others, with its low and high: above 0, the head matters more to this task; tied,
-        whether it matters more than twice as much, by the interval of effect less twice others.
+        whether selectivity is above 0 and the effect above twice others, both by their intervals.
     """
-    held = ablation.sel(how=how, scored=scored)
-    values = held.values.transpose("example", "layer", "head", "task").values
+    effects = ablation.sel(how=how, scored=scored)
+    values = effects.values.transpose("example", "layer", "head", "task").values
     if len(values) < 4:
-        raise EmptySelection("Choosing and telling need two episodes each.", got=f"{len(values)} episodes per task")
+        raise EmptySelection(
+            "Choosing a task and measuring the effect need two episodes each.", got=f"{len(values)} episodes per task"
+        )
     if values.shape[-1] < 2:
         raise InvalidArgument("A head is for one task rather than for others.", got="one task", allowed="two or more")
     chosen = values[::2].mean(0).argmax(-1)
     rest = values[1::2]
     effect = np.take_along_axis(rest, chosen[None, ..., None], -1)[..., 0]
     others = (rest.sum(-1) - effect) / (rest.shape[-1] - 1)
-    told = Sweep(
+    limits = Sweep(
         xr.DataArray(
             np.stack([effect, others, effect - others, effect - 2 * others], -1),
             dims=("example", "layer", "head", "part"),
             coords={
-                "layer": held.values["layer"].values,
-                "head": held.values["head"].values,
+                "layer": effects.values["layer"].values,
+                "head": effects.values["head"].values,
                 "part": ["effect", "others", "selectivity", "beyond twice"],
             },
         ),
-        metric=held.metric,
-        units=held.units,
-        sign=held.sign,
+        metric=effects.metric,
+        units=effects.units,
+        sign=effects.sign,
     ).interval(level, n_boot, seed)
     rows = []
-    for i, layer in enumerate(held.values["layer"].values.tolist()):
-        for j, head in enumerate(held.values["head"].values.tolist()):
-            mean, low, high = (told[end].values[i, j] for end in ("mean", "low", "high"))
+    for i, layer in enumerate(effects.values["layer"].values.tolist()):
+        for j, head in enumerate(effects.values["head"].values.tolist()):
+            mean, low, high = (limits[end].values[i, j] for end in ("mean", "low", "high"))
             rows.append(
                 {
                     "layer": layer,
                     "head": head,
-                    "task": str(held.values["task"].values[chosen[i, j]]),
+                    "task": str(effects.values["task"].values[chosen[i, j]]),
                     "effect": mean[0],
                     "low": low[0],
                     "high": high[0],

@@ -1,4 +1,4 @@
-"""Figure 7: what the mean representation of one latent task does in episodes of another, as a change of the loss."""
+"""Figure 7: the change of the loss when the mean representation of a latent task is written into another's episodes."""
 
 from __future__ import annotations
 
@@ -46,34 +46,34 @@ def patch_matrix(
 ) -> Sweep:
     """The change of the loss of episodes of one latent task when another's mean representation is written into them.
 
-    What is written after a layer is the mean of the residual stream over episodes of the source task, position by
-    position. The patches of a layer run as branches of one pass (`lab/branches.py`).
+    After a layer, the mean of the residual stream over episodes of the source task is written, position by position.
+    The patches of a layer run as branches of one pass (`lab/branches.py`).
 
     Args:
         regressor: a network with its family.
-        pos: "x", every input; "y", every answer; "last", the input that is asked for at the end.
-        modes: "replace" puts the mean in the stream's place; "add" adds it; "add-difference" adds what tells it from
-            the mean over all tasks.
-        layers: after which the patch is made; all of them if None. A patch of answers after the last layer does
-            nothing, since no later token reads it.
+        pos: "x", every input; "y", every answer; "last", the query, which is the last input.
+        modes: "replace" writes the mean in the place of the stream; "add" adds it; "add-difference" adds its difference
+            from the mean over all tasks.
+        layers: after which the patch is made; all of them if None. A patch of answers after the last layer has no
+            effect, since no later token reads it.
         scored: "sequence", the mean over all predictions of an episode; "query", the last one.
-        n: episodes of each target task.
-        contexts: episodes behind each mean, of the split "train": none is an episode that is patched.
-        split: "dev" or "test". What is chosen on one (a layer, a mode) should be told on the other.
-        seed: every draw.
-        memory_budget: bytes one pass may take beside the weights.
-        progress: Show a progress bar (only on a terminal or in a notebook).
+        n: episodes per target task.
+        contexts: episodes behind each mean, of the split "train": none of them is patched.
+        split: "dev" or "test". What is chosen on one (a layer, a mode) should be reported on the other.
+        seed: of every draw.
+        memory_budget: bytes that one pass may take beside the weights.
+        progress: show a progress bar on a terminal or in a notebook.
 
     Returns:
         A Sweep `example x source x target x position x mode x layer x scored`; `provenance["untouched"]` has each
         task's loss without a patch. Example i is another episode in each target task.
 
     Sign:
-        Squared error with the patch less squared error without it: positive hurts, negative helps, 0 does nothing.
+        Squared error with the patch less squared error without it: positive hurts, negative helps, 0 is no effect.
 
     Source:
-        Han et al. 2025 (arXiv 2412.12276), figure 7 and appendix C, where it is not stated at which tokens, whether the
-        mean is added or replaces, and what is scored. Replacing an input erases it, so a loss cannot fall by that.
+        Han et al. 2025 (arXiv 2412.12276), figure 7 and appendix C, which do not state the tokens, whether the mean is
+        added or replaces the stream, and the loss. Replacing an input erases it, so that cannot lower a loss.
     """
     family = family_of(regressor)
     layers = list(range(regressor.n_layers)) if layers is None else [int(layer) for layer in layers]
@@ -102,10 +102,10 @@ def patch_matrix(
     with progress_bar("patch matrix", len(tasks) * n * len(branches), "patched episodes", progress) as bar:
         for task in tasks:
             episodes = task.episodes(n, seed, split)
-            found = branched_predictions(
+            predictions = branched_predictions(
                 regressor, episodes, branches, memory_budget=memory_budget, who="patch_matrix", bar=bar
             )
-            losses = losses_of(found, episodes, scored)
+            losses = losses_of(predictions, episodes, scored)
             untouched.append(losses[0])
             changes.append((losses[1:] - losses[0]).unflatten(0, (len(tasks), len(pos), len(modes), len(layers))))
 
@@ -121,7 +121,6 @@ def patch_matrix(
         "layer": layers,
         "scored": list(scored),
     }
-    told = untouched_losses(names, untouched, scored)
     return Sweep(
         xr.DataArray(values.numpy(), dims=dims, coords=coords),
         metric="change of squared error",
@@ -136,7 +135,7 @@ def patch_matrix(
             "contexts": contexts,
             "split": split,
             "seed": seed,
-            "untouched": told,
+            "untouched": untouched_losses(names, untouched, scored),
         },
     )
 
@@ -156,7 +155,7 @@ def family_of(regressor: Regressor) -> Family:
 
 
 def check_labels(what: str, given: Sequence[object], known: Sequence[object]) -> None:
-    """Raises where an axis would be empty, name something twice, or something that is not there."""
+    """Raises an error where the labels of an axis are none, repeated or unknown."""
     if not len(given) or len(set(given)) < len(given):
         raise EmptySelection(f"Name each {what} once, and one at least.", got=tuple(given), allowed=tuple(known))
     for one in given:
@@ -167,7 +166,7 @@ def check_labels(what: str, given: Sequence[object], known: Sequence[object]) ->
 def losses_of(
     predictions: Float[Tensor, "run n K"], episodes: Episodes, scored: Sequence[str]
 ) -> Float[Tensor, "run n scored"]:
-    """Squared errors, over the whole sequence or of the last prediction."""
+    """Squared errors: the mean over the whole sequence, or that of the last prediction."""
     errors = (predictions.double() - episodes.y.double()).square()
     return torch.stack([errors.mean(2) if one == "sequence" else errors[:, :, -1] for one in scored], dim=2)
 
@@ -180,7 +179,7 @@ def untouched_losses(
 
 
 def described(regressor: Regressor) -> dict[str, object]:
-    """What a result says of the network that it was measured on."""
+    """The provenance of a result: the network that it was measured on."""
     return {
         "model": regressor.name,
         "fingerprint": regressor.fingerprint,
@@ -194,16 +193,16 @@ def class_means(
 ) -> Float[Tensor, "layer task pos d_model"]:
     """The mean of the residual stream after each layer over train episodes of each task, position by position."""
     sites = [Site("resid_post", layer) for layer in layers]
-    found = []
+    means = []
     for task in tasks:
-        held = regressor.capture(regressor.encode(task.episodes(contexts, seed, "train")), sites)
-        found.append(torch.stack([held[site].mean(0) for site in sites]))
-    return torch.stack(found, dim=1)
+        captured = regressor.capture(regressor.encode(task.episodes(contexts, seed, "train")), sites)
+        means.append(torch.stack([captured[site].mean(0) for site in sites]))
+    return torch.stack(means, dim=1)
 
 
 @dataclass(frozen=True)
 class _Patch:
-    """One patch, by the places of its labels along the axes."""
+    """One patch, by the indices of its labels along the axes."""
 
     source: int
     position: int

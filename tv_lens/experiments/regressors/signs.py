@@ -26,14 +26,14 @@ def sign_pattern(matrix: Sweep, clusters: Sequence[Hashable] | None = None) -> S
     """A patch matrix averaged over kinds of pairs of tasks: a Sweep over `pair` and the matrix's other axes.
 
     Args:
-        matrix: of `patch_matrix`; axes may have been selected away, but source and target.
-        clusters: the cluster of each task, such as `(0, 1, 1, 1)` where the first one is distinct and the others are
-            not yet, or `family.groups`.
+        matrix: of `patch_matrix`; any axes but source and target may have been selected away.
+        clusters: the cluster of each task, such as `(0, 1, 1, 1)` where the network distinguishes the first task and
+            not yet the others, or `family.groups`.
 
     Returns:
         Pairs are "same task" (source and target are one), "other task", and "difference": other less same, episode by
-        episode, which is above 0 where it matters whose representation is written. With clusters also "same cluster"
-        (two tasks of one cluster) and "other cluster", where there are such pairs.
+        episode, which is above 0 where it matters which task's representation is written. With clusters also "same
+        cluster" (two tasks of one cluster) and "other cluster", where there are such pairs.
 
     Sign:
         The matrix's own; of "difference", above 0: another task's representation is worse than the task's own.
@@ -61,11 +61,11 @@ def sign_pattern(matrix: Sweep, clusters: Sequence[Hashable] | None = None) -> S
             )
         together = np.array([[one == other for other in clusters] for one in clusters])
         kinds |= {"same cluster": together & ~same, "other cluster": ~together}
-    found = {kind: _over(values, chosen) for kind, chosen in kinds.items() if chosen.any()}
-    if "other task" in found:
-        found["difference"] = found["other task"] - found["same task"]
-    pairs = sorted(found, key=list(_COLUMNS).index)
-    joined = xr.concat([found[pair] for pair in pairs], dim="pair").assign_coords(pair=pairs)
+    means = {kind: _over(values, chosen) for kind, chosen in kinds.items() if chosen.any()}
+    if "other task" in means:
+        means["difference"] = means["other task"] - means["same task"]
+    pairs = sorted(means, key=list(_COLUMNS).index)
+    joined = xr.concat([means[pair] for pair in pairs], dim="pair").assign_coords(pair=pairs)
     rest = [axis for axis in matrix.axes if axis not in ("source", "target")]
     return replace(
         matrix,
@@ -84,18 +84,18 @@ def _over(values: xr.DataArray, chosen: np.ndarray) -> xr.DataArray:
 def sign_verdicts(
     matrix: Sweep, clusters: Sequence[Hashable] | None = None, level: float = 0.95, n_boot: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
-    """Whether the pattern holds, in words, at each position, mode, layer and loss of a patch matrix: a row each.
+    """Whether the sign pattern holds: a row per position, mode, layer and loss of a patch matrix, with a verdict.
 
     Verdicts, by the intervals of the means:
         "holds": the own representation lowers the loss, others raise it. With clusters: the own and those of the same
         cluster do not raise it, those of other clusters do.
-        "others raise": others raise it, the own one changes nothing that can be told from 0.
+        "others raise": others raise it; the effect of the own one cannot be distinguished from 0.
         "own lowers": the own one lowers it, others do not raise it.
         "all raise": any representation hurts; `difference` says whether the own one hurts less.
-        "nothing": the patch does nothing at all, as after the last layer at answers.
+        "nothing": the patch has no effect at all, as after the last layer at answers.
         "no": none of these.
 
-    Where many cells are looked at some hold by chance: choose one on `split="dev"`, and tell it on "test".
+    Of many cells some hold by chance: choose one on `split="dev"`, and report it on "test".
 
     Args:
         matrix: of `patch_matrix`.

@@ -1,4 +1,4 @@
-"""What `emergence` measures at one checkpoint, and what it needs for that and is the same at all of them."""
+"""What `emergence` measures at one checkpoint, and the episodes that are the same at every checkpoint."""
 
 from __future__ import annotations
 
@@ -29,17 +29,18 @@ class CheckpointEpisodes:
     """The episodes, the references and the true posteriors: the same at every checkpoint.
 
     Args:
-        family: what episodes are of.
-        held_out: `n` episodes of each latent task, task after task; on these everything is scored.
+        family: what the episodes are drawn from.
+        held_out: `n` episodes of each latent task, task after task; everything is scored on them.
         probe: the episodes that probes and projections are fitted on.
         shots: after how many examples representations are read.
         k: neighbours that vote.
         n_label_shuffles: how often labels are shuffled for the band of chance.
-        map_points: points of each task on the maps.
-        seed: the draws.
-        predictions: each reference's, by name.
-        posterior: of the held-out and of the probe's episodes after each of `shots`; None where it is not known.
-        predictive: of every held-out answer; None where it is not known.
+        map_points: points per task on the maps.
+        seed: of every draw.
+        predictions: those of each reference predictor, by its name.
+        posterior: over tasks, of the held-out and of the probe's episodes after each of `shots`; None where it is not
+            known.
+        predictive: the distribution of every held-out answer; None where it is not known.
     """
 
     family: Family
@@ -71,13 +72,13 @@ class CheckpointEpisodes:
 
         Args:
             family: with two latent tasks or more.
-            n: held-out episodes of each task.
-            probe_episodes: episodes of each task for probes and projections.
+            n: held-out episodes per task.
+            probe_episodes: episodes per task for probes and projections.
             shots: at how many context lengths representations are read; the last is K - 1.
             k: neighbours that vote.
-            n_label_shuffles: draws for the band of chance.
-            map_points: points of each task on the maps.
-            seed: the draws.
+            n_label_shuffles: how often labels are shuffled for the band of chance.
+            map_points: points per task on the maps.
+            seed: of every draw.
         """
         if family.n_tasks < 2 or family.points < 3:
             raise InvalidArgument(
@@ -94,8 +95,8 @@ class CheckpointEpisodes:
         held_out = family.sample_each(n, (seed, _HELD_OUT))
         probe = family.sample_each(probe_episodes, (seed, _PROBE))
         places = np.linspace(0, family.points - 1, min(shots, family.points - 1) + 1)[1:].round().astype(int)
-        found = references(held_out, family)
-        best = next((one for one in found.values() if isinstance(one, Posterior)), None)
+        predictors = references(held_out, family)
+        best = next((one for one in predictors.values() if isinstance(one, Posterior)), None)
         posterior = predictive = None
         if best is not None:
             posterior = tuple(best.posterior(one.x, one.y)[:, places.tolist()] for one in (held_out, probe))
@@ -109,7 +110,7 @@ class CheckpointEpisodes:
             n_label_shuffles,
             min(map_points, n),
             seed,
-            {name: one.predict(held_out.x, held_out.y) for name, one in found.items()},
+            {name: one.predict(held_out.x, held_out.y) for name, one in predictors.items()},
             posterior,
             predictive,
         )
@@ -121,7 +122,7 @@ class CheckpointEpisodes:
 
     @property
     def grouped(self) -> bool:
-        """Whether there are several groups, and one of several tasks."""
+        """Whether there are several groups, at least one of which has several tasks."""
         return 1 < len(set(self.family.groups)) < self.family.n_tasks
 
     def by_task(self, values: Tensor) -> np.ndarray:
@@ -132,19 +133,18 @@ class CheckpointEpisodes:
         """1 where the true posterior is largest for the right task, the right group, or the right task of its group."""
         if self.posterior is None:
             return None
-        said, labels, groups = self.posterior[0], self.held_out.task, self.groups
-        hits = [said.argmax(-1) == labels[:, None]]
+        posterior, labels, groups = self.posterior[0], self.held_out.task, self.groups
+        hits = [posterior.argmax(-1) == labels[:, None]]
         if self.grouped:
-            by_group = torch.zeros(*said.shape[:2], int(groups.max()) + 1, dtype=said.dtype)
-            by_group.index_add_(-1, groups, said)
+            by_group = torch.zeros(*posterior.shape[:2], int(groups.max()) + 1, dtype=posterior.dtype)
+            by_group.index_add_(-1, groups, posterior)
             hits.append(by_group.argmax(-1) == groups[labels][:, None])
             own = groups[None, :] == groups[labels][:, None]
-            hits.append(said.masked_fill(~own[:, None], -1.0).argmax(-1) == labels[:, None])
+            hits.append(posterior.masked_fill(~own[:, None], -1.0).argmax(-1) == labels[:, None])
         return np.stack([self.by_task(one).astype(np.float32) for one in hits], axis=1)
 
     def controls(self) -> Float[np.ndarray, "example control token task"]:
-        """What nearest neighbours find without the network, after K - 1 examples: in the vector at the token, and in
-        the answers.
+        """Decodability without the network after K - 1 examples: from the vector at the token, and from the answers.
 
         The answers are sorted: whichever examples they belong to, they show how large answers are and how they spread.
         """
@@ -158,36 +158,36 @@ class CheckpointEpisodes:
         }
 
         def hits(control: str, token: str) -> np.ndarray:
-            voted = leave_one_out(features[control, token], held_out.task, self.k, seed=self.seed)
-            return self.by_task(voted == held_out.task)
+            votes = leave_one_out(features[control, token], held_out.task, self.k, seed=self.seed)
+            return self.by_task(votes == held_out.task)
 
-        found = [[hits(control, token) for token in TOKENS] for control in CONTROLS]
-        return np.moveaxis(np.array(found, np.float32), 2, 0)
+        shares = [[hits(control, token) for token in TOKENS] for control in CONTROLS]
+        return np.moveaxis(np.array(shares, np.float32), 2, 0)
 
 
 def measured(regressor: Regressor, episodes: CheckpointEpisodes) -> dict[str, np.ndarray]:
-    """Everything that is told of one checkpoint, as arrays by name.
+    """All measurements at one checkpoint, as arrays by name.
 
     `prediction` is `example shots task`; `td`, `td_group`, `td_within`, `separability`, `readout_nats`, `readout_error`
     and `readout_size` are `example shots token layer task`; `td_chance` is `shuffle token layer task`; `points` is
-    `point token layer d`, those of the maps after K - 1 examples, and `means` `token layer task d`, of the probe's
-    episodes.
+    `point token layer d`, the points of the maps after K - 1 examples, and `means` is `token layer task d`, the means
+    over the probe's episodes.
     """
     held_out = _read(regressor, episodes.held_out, episodes.shots)
     probe = _read(regressor, episodes.probe, episodes.shots)
     shape = held_out.shape[1:4]  # shots token layer
-    found: dict[str, list[np.ndarray]] = {}
+    by_place: dict[str, list[np.ndarray]] = {}
     for place in np.ndindex(*shape):
         points = held_out[(slice(None), *place)]
         for name, values in _of_points(points, episodes, last=place[0] == shape[0] - 1).items():
-            found.setdefault(name, []).append(values)
+            by_place.setdefault(name, []).append(values)
         if episodes.posterior is not None:
             for name, values in _read_out(points, probe[(slice(None), *place)], place[0], episodes).items():
-                found.setdefault(name, []).append(values)
-    arrays = {name: _folded(values, shape[1:] if name == "td_chance" else shape) for name, values in found.items()}
+                by_place.setdefault(name, []).append(values)
+    arrays = {name: _folded(values, shape[1:] if name == "td_chance" else shape) for name, values in by_place.items()}
     arrays["prediction"] = episodes.by_task(regressor.predict(episodes.held_out.x, episodes.held_out.y).double())
-    kept = episodes.by_task(held_out[:, -1])[: episodes.map_points]  # example token layer d task
-    arrays["points"] = np.moveaxis(kept, -1, 0).reshape(-1, *kept.shape[1:-1])
+    points = episodes.by_task(held_out[:, -1])[: episodes.map_points]  # example token layer d task
+    arrays["points"] = np.moveaxis(points, -1, 0).reshape(-1, *points.shape[1:-1])
     sums = torch.zeros(episodes.family.n_tasks, *probe.shape[2:]).index_add_(0, episodes.probe.task, probe[:, -1])
     arrays["means"] = (sums * episodes.family.n_tasks / len(probe)).permute(1, 2, 0, 3).numpy()
     return arrays
@@ -197,8 +197,8 @@ def _read(regressor: Regressor, episodes: Episodes, shots: Sequence[int]) -> Flo
     """The residual stream at the x-token after so many examples, and at the y-token that is the last of them."""
     sites = [Site("resid_post", layer) for layer in range(regressor.n_layers)]
     positions = [at for count in shots for at in (2 * count, 2 * count - 1)]  # in the order of TOKENS
-    found = regressor.capture(regressor.encode(episodes), sites, pos=positions)
-    stream = torch.stack([found[site] for site in found], dim=2)  # point position layer d
+    captured = regressor.capture(regressor.encode(episodes), sites, pos=positions)
+    stream = torch.stack([captured[site] for site in captured], dim=2)  # point position layer d
     return stream.unflatten(1, (len(shots), len(TOKENS)))
 
 
@@ -206,32 +206,32 @@ def _of_points(points: Float[Tensor, "point d"], episodes: CheckpointEpisodes, l
     """Decodability, its band of chance and the silhouettes at one place."""
     labels, placed = episodes.held_out.task, prepared(points)
     index, far = neighbours(placed, episodes.k, episodes.seed)
-    found = {
+    arrays = {
         "td": episodes.by_task(vote(labels, index, far, episodes.seed) == labels),
         "separability": episodes.by_task(silhouettes(placed, labels)),
     }
     if last:
-        found["td_chance"] = _shuffled_shares(labels, index, far, episodes)
+        arrays["td_chance"] = _shuffled_shares(labels, index, far, episodes)
     if episodes.grouped:
         groups = episodes.groups[labels]
-        found["td_group"] = episodes.by_task(vote(groups, index, far, episodes.seed) == groups)
+        arrays["td_group"] = episodes.by_task(vote(groups, index, far, episodes.seed) == groups)
         within = torch.zeros(len(labels), dtype=torch.bool)
         for group in groups.unique():
             mine = (groups == group).nonzero().flatten()
             within[mine] = leave_one_out(points[mine], labels[mine], episodes.k, seed=episodes.seed) == labels[mine]
-        found["td_within"] = episodes.by_task(within)
-    return found
+        arrays["td_within"] = episodes.by_task(within)
+    return arrays
 
 
 def _shuffled_shares(
     labels: Tensor, index: Tensor, far: Tensor, episodes: CheckpointEpisodes
 ) -> Float[np.ndarray, "shuffle task"]:
-    """Each class's share when labels are shuffled; all shuffles in one vote, as so many separate worlds."""
+    """The share of hits of each class when labels are shuffled; all shuffles take part in one vote, side by side."""
     random = np.random.default_rng([episodes.seed, 2])
     n, n_tasks, n_shuffles = len(labels), episodes.family.n_tasks, episodes.n_label_shuffles
     shuffled = torch.stack([labels[torch.from_numpy(random.permutation(n))] for _ in range(n_shuffles)])
-    worlds = torch.arange(n_shuffles)[:, None, None] * n + index[None]
-    votes = vote(shuffled.flatten(), worlds.flatten(0, 1), far.repeat(n_shuffles, 1), episodes.seed)
+    offset = torch.arange(n_shuffles)[:, None, None] * n + index[None]
+    votes = vote(shuffled.flatten(), offset.flatten(0, 1), far.repeat(n_shuffles, 1), episodes.seed)
     hits = (votes.view(n_shuffles, n) == shuffled).double()
     sums = torch.zeros(n_shuffles, n_tasks, dtype=torch.float64).scatter_add_(1, shuffled, hits)
     return (sums * n_tasks / n).numpy()
@@ -258,15 +258,15 @@ def silhouettes(points: Float[Tensor, "point d"], labels: Int[Tensor, " point"])
 def _read_out(points: Tensor, fitted: Tensor, shots: int, episodes: CheckpointEpisodes) -> dict[str, np.ndarray]:
     """How well a linear probe, fitted on other episodes, reads the posterior."""
     truth, targets = (one[:, shots] for one in episodes.posterior)
-    said = PosteriorProbe.fit(fitted, targets).log_probabilities(points)
+    read = PosteriorProbe.fit(fitted, targets).log_probabilities(points)
     return {
-        "readout_nats": episodes.by_task(kl_divergence(truth, said)),
-        "readout_error": episodes.by_task((truth - said.exp()).square().sum(-1)),
+        "readout_nats": episodes.by_task(kl_divergence(truth, read)),
+        "readout_error": episodes.by_task((truth - read.exp()).square().sum(-1)),
         "readout_size": episodes.by_task((truth - targets.mean(0)).square().sum(-1)),
     }
 
 
 def _folded(values: list[np.ndarray], shape: Sequence[int]) -> np.ndarray:
-    """One array per place, as axes between the first and the last."""
+    """One array per place, stacked so that the axes of places come after the first axis."""
     stacked = np.stack(values, axis=1)
     return stacked.reshape(len(stacked), *shape, *stacked.shape[2:])

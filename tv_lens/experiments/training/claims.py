@@ -1,4 +1,4 @@
-"""The paper's claims on networks trained from scratch, each held against one run's numbers and their intervals."""
+"""The paper's claims on networks trained from scratch, each compared with the numbers of a network and their limits."""
 
 from __future__ import annotations
 
@@ -31,32 +31,34 @@ _UNLEARNT, _FOLLOWED = "quadratic", 0.05
 
 
 def claims_of(findings: Findings) -> list[Claim]:
-    """The claims that the paper makes of a run's kind of family, in the order of the page."""
+    """The claims that the paper makes about a network's kind of family, in the order of the page."""
     return [claim for make in _OF_KIND[findings.kind] if (claim := make(findings)) is not None]
 
 
-def claims_over(found: Sequence[Findings]) -> list[Claim]:
-    """The same of several runs of one family: what each says, and a verdict over all; coupling is pooled."""
-    if len(found) == 1:
-        return claims_of(found[0])
-    each = [{one.claim: one for one in claims_of(run)} for run in found]
-    whole = pooled([run.points for run in found])
-    joint = {one.claim: one for one in (_coupled(found[0], whole), _paired(found[0], whole))}
+def claims_over(networks: Sequence[Findings]) -> list[Claim]:
+    """The claims over several networks of one family: the numbers of each, and one verdict; coupling is pooled."""
+    if len(networks) == 1:
+        return claims_of(networks[0])
+    by_network = [{one.claim: one for one in claims_of(network)} for network in networks]
+    coupling = pooled([network.points for network in networks])
+    joint = {one.claim: one for one in (_coupled(networks[0], coupling), _paired(networks[0], coupling))}
     rows = []
-    for claim in dict.fromkeys(name for run in each for name in run):
-        runs = [run[claim] for run in each if claim in run]
+    for claim in dict.fromkeys(name for claims in by_network for name in claims):
         if claim in joint:
             rows.append(replace(joint[claim], family="all runs"))
-            continue
-        counts = {verdict: [one.verdict for one in runs].count(verdict) for verdict in (AGREES, DISAGREES, UNDECIDED)}
-        alone = next((verdict for verdict, count in counts.items() if count == len(runs)), None)
-        verdict = alone or ", ".join(f"{verdict} in {count}" for verdict, count in counts.items() if count)
-        rows.append(
-            replace(
-                runs[0], family="all runs", verdict=verdict, ours="\n".join(f"{one.family}: {one.ours}" for one in runs)
-            )
-        )
+        else:
+            rows.append(_over_networks([claims[claim] for claims in by_network if claim in claims]))
     return rows
+
+
+def _over_networks(claims: Sequence[Claim]) -> Claim:
+    """One claim over networks: each one's numbers on a line of its own, and how often each verdict was given."""
+    verdicts = [one.verdict for one in claims]
+    counts = {verdict: verdicts.count(verdict) for verdict in (AGREES, DISAGREES, UNDECIDED)}
+    unanimous = next((verdict for verdict, count in counts.items() if count == len(claims)), None)
+    verdict = unanimous or ", ".join(f"{verdict} in {count}" for verdict, count in counts.items() if count)
+    ours = "\n".join(f"{one.family}: {one.ours}" for one in claims)
+    return replace(claims[0], family="all runs", verdict=verdict, ours=ours)
 
 
 def _staggered(findings: Findings) -> Claim:
@@ -77,16 +79,16 @@ def _encoded_in_turn(findings: Findings) -> Claim:
 def _in_turn(findings: Findings, curve: str, figure: str, claim: str, paper: str) -> Claim:
     """Whether the losses of two tasks drop, or their decodabilities rise, at different steps beyond noise."""
     table, n_tasks = findings.points.table(), len(findings.result.tasks)
-    there = table[(table.curve == curve) & table.changed].sort_values("step")
-    if len(there) < 2:
+    changed = table[(table.curve == curve) & table.changed].sort_values("step")
+    if len(changed) < 2:
         words = {LOSS: "the loss of {} of {} tasks drops", TD: "the decodability of {} of {} tasks rises"}
-        return findings.claim(figure, claim, paper, words[curve].format(len(there), n_tasks), UNDECIDED)
-    first, last = there.iloc[0], there.iloc[-1]
+        return findings.claim(figure, claim, paper, words[curve].format(len(changed), n_tasks), UNDECIDED)
+    first, last = changed.iloc[0], changed.iloc[-1]
     pairs = findings.points.stagger()
     pairs = pairs[pairs.curve == curve]
     ours = (
         f"{first.task} at step {_step(first)}, {last.task} at {_step(last)}; {int(pairs.apart.sum())} of "
-        f"{len(pairs)} pairs apart" + ("" if (never := n_tasks - len(there)) == 0 else f"; {never} never")
+        f"{len(pairs)} pairs apart" + ("" if (never := n_tasks - len(changed)) == 0 else f"; {never} never")
     )
     return findings.claim(
         figure,
@@ -130,20 +132,20 @@ def _optimal(findings: Findings) -> Claim | None:
         f"optimal; here: within {OPTIMAL - 1:.0%}",
         ours,
         AGREES if (high <= OPTIMAL).all() else DISAGREES if (low > OPTIMAL).any() else UNDECIDED,
-        f"{number(float(blind))} times {findings.result.blind}, which tells no tasks apart",
+        f"{number(float(blind))} times {findings.result.blind}, which does not distinguish tasks",
     )
 
 
 def _algorithm(findings: Findings) -> Claim | None:
     if findings.result.bayes is None:
         return None
-    telling = [findings.result.bayes, "oracle basis"]
-    early = findings.nearest(findings.stages["before"], telling)
-    late = findings.nearest(findings.result.steps[-1], telling)
+    inferring = [findings.result.bayes, "oracle basis"]
+    early = findings.nearest(findings.stages["before"], inferring)
+    late = findings.nearest(findings.result.steps[-1], inferring)
     ours = (
         f"at step {findings.stages['before']} nearest to {early.reference}, at the end to {late.reference}: "
-        f"mean squared distance {number(late.bayes)} against {number(late.blind)} to the nearest that tells none "
-        "apart"
+        f"mean squared distance {number(late.bayes)} against {number(late.blind)} to the nearest that distinguishes "
+        "no tasks"
     )
     verdict = AGREES if late.low > 0 and early.high < 0 else DISAGREES if late.high < 0 else UNDECIDED
     return findings.claim(
@@ -182,18 +184,18 @@ def _encoded(findings: Findings) -> Claim:
 
 
 def _coupled(findings: Findings, coupling: Coupling | None = None) -> Claim:
-    one = coupling or findings.coupling
-    factors = 2.0 ** np.array([one.lag, one.low, one.high])
-    if not one.n_changed:
-        ours, verdict = one.sentence(), UNDECIDED
+    coupling = coupling or findings.coupling
+    factors = 2.0 ** np.array([coupling.lag, coupling.low, coupling.high])
+    if not coupling.n_changed:
+        ours, verdict = coupling.sentence(), UNDECIDED
     else:
         inside = factors[1] >= 1 / TOGETHER and factors[2] <= TOGETHER
         outside = factors[1] > TOGETHER or factors[2] < 1 / TOGETHER
-        verdict = DISAGREES if outside else AGREES if inside and one.shift.p < _FOLLOWED else UNDECIDED
+        verdict = DISAGREES if outside else AGREES if inside and coupling.shift.p < _FOLLOWED else UNDECIDED
         ours = (
-            f"decodability's step is {interval_text(*factors)} times the loss's, {one.n_changed} of "
-            f"{one.n_curves} tasks; changes at the same "
-            f"checkpoints: r {one.shift.statistic:.2f}, p {one.shift.p:.2g}"
+            f"decodability's step is {interval_text(*factors)} times the loss's, {coupling.n_changed} of "
+            f"{coupling.n_curves} tasks; changes at the same "
+            f"checkpoints: r {coupling.shift.statistic:.2f}, p {coupling.shift.p:.2g}"
         )
     return findings.claim(
         "timing",
@@ -249,38 +251,38 @@ def _layers(findings: Findings) -> Claim | None:
 
 
 def _groups(findings: Findings) -> Claim:
-    found, place = findings.level("group")
-    verdict = AGREES if found["low"] >= ENCODED else DISAGREES if found["high"] < ENCODED else UNDECIDED
+    td, place = findings.level("group")
+    verdict = AGREES if td["low"] >= ENCODED else DISAGREES if td["high"] < ENCODED else UNDECIDED
     return findings.claim(
         "layers",
         "groups of bases separate",
         f"near 1; here: at least {ENCODED}",
-        f"{text_of(found)} at the {place['token']}-token, layer {place['layer']}",
+        f"{text_of(td)} at the {place['token']}-token, layer {place['layer']}",
         verdict,
         f"chance {number(findings.result.chance('group'))}",
     )
 
 
 def _within(findings: Findings) -> Claim:
-    found, place = findings.level("within")
+    td, place = findings.level("within")
     chance, ceiling = findings.result.chance("within"), findings.result.mean_ceiling("within")
     most = 1.0 if ceiling is None else ceiling
     middle = (chance + most) / 2
-    verdict = AGREES if found["high"] < middle else DISAGREES if found["low"] > middle else UNDECIDED
+    verdict = AGREES if td["high"] < middle else DISAGREES if td["low"] > middle else UNDECIDED
     return findings.claim(
         "layers",
         "within a group, bases never separate",
         f"never; here: not half-way to the ceiling, {number(middle)}",
-        f"{text_of(found)} at the {place['token']}-token, layer {place['layer']}",
+        f"{text_of(td)} at the {place['token']}-token, layer {place['layer']}",
         verdict,
         f"chance {number(chance)}, ceiling {number(most)}: what the examples themselves tell",
     )
 
 
 def _with_groups(findings: Findings) -> Claim:
-    found = _coupled(findings, pooled([findings.result.change_points(level="group")]))
+    coupled = _coupled(findings, pooled([findings.result.change_points(level="group")]))
     return replace(
-        found,
+        coupled,
         claim="the loss drops when the groups separate",
         paper=f"at epoch 5, both; here: within a factor {TOGETHER:g}",
     )
@@ -288,10 +290,10 @@ def _with_groups(findings: Findings) -> Claim:
 
 def _learnt(findings: Findings) -> Claim | None:
     others = [name for name in findings.result.tasks if name != _UNLEARNT]
-    found = findings.kept().sel(task=others)
-    shares = {name: [float(found[end].sel(task=name)) for end in ("mean", "low", "high")] for name in others}
-    ours = "; ".join(f"{name} {interval_text(*share)}" for name, share in shares.items())
-    verdict = AGREES if (found["high"] < 0.5).all() else DISAGREES if (found["low"] > 0.5).any() else UNDECIDED
+    share = findings.loss_share().sel(task=others)
+    ends = {name: [float(share[end].sel(task=name)) for end in ("mean", "low", "high")] for name in others}
+    ours = "; ".join(f"{name} {interval_text(*limits_of)}" for name, limits_of in ends.items())
+    verdict = AGREES if (share["high"] < 0.5).all() else DISAGREES if (share["low"] > 0.5).any() else UNDECIDED
     return findings.claim(
         "training",
         "linear, sparse linear and leaky ReLU functions are learnt",
@@ -305,8 +307,8 @@ def _learnt(findings: Findings) -> Claim | None:
 def _not_learnt(findings: Findings) -> Claim | None:
     if _UNLEARNT not in findings.result.tasks:
         return None
-    found = findings.kept().sel(task=_UNLEARNT)
-    mean, low, high = (float(found[end]) for end in ("mean", "low", "high"))
+    share = findings.loss_share().sel(task=_UNLEARNT)
+    mean, low, high = (float(share[end]) for end in ("mean", "low", "high"))
     verdict = AGREES if low > 0.5 else DISAGREES if high < 0.5 else UNDECIDED
     return findings.claim(
         "training",
@@ -319,14 +321,14 @@ def _not_learnt(findings: Findings) -> Claim | None:
 
 
 def _overlap(findings: Findings) -> Claim:
-    found = limits(findings.result.td_curve(**findings.place).isel(step=-1).average("task"))
+    td = limits(findings.result.td_curve(**findings.place).isel(step=-1).average("task"))
     middle = (1 + findings.result.chance()) / 2
-    verdict = AGREES if found["high"] < middle else DISAGREES if found["low"] > middle else UNDECIDED
+    verdict = AGREES if td["high"] < middle else DISAGREES if td["low"] > middle else UNDECIDED
     return findings.claim(
         "timing",
         "representations of the families overlap",
         f"heavily; here: not half-way from chance to 1, {number(middle)}",
-        f"{text_of(found)} at the {findings.place['token']}-token, layer {findings.place['layer']}",
+        f"{text_of(td)} at the {findings.place['token']}-token, layer {findings.place['layer']}",
         verdict,
         f"chance {number(findings.result.chance())}; without the network, from the answers, "
         f"{number(findings.surface())}",
@@ -357,7 +359,7 @@ def _signs_middle(findings: Findings) -> Claim | None:
 
 
 class _Effect(NamedTuple):
-    """What patching some representations does to the loss, with limits."""
+    """The change of the loss by patching some representations, with limits."""
 
     words: str
     mean: float
@@ -366,7 +368,7 @@ class _Effect(NamedTuple):
 
 
 def _signs(findings: Findings, step: int, claim: str, paper: str, unmoved: str) -> Claim | None:
-    """A claim on a patch matrix; `unmoved` is the verdict where others hurt and the own representation does nothing."""
+    """A claim on a patch matrix; `unmoved` is the verdict where others hurt and the own one has no effect."""
     if step not in findings.result.patch_matrices:
         return None
     table = findings.verdicts(step)

@@ -76,7 +76,7 @@ def training_view(result: Emergence) -> TrainingView:
 
 
 def levels(result: Emergence) -> dict[str, float]:
-    """The mean losses that curves are held against: predicting zero, not inferring the task, and the best there is."""
+    """Mean losses to compare curves with: of predicting zero, of not inferring the task, and of the best predictor."""
     beside = result.references.average("shots", "task").mean()
     known = beside["reference"].values.tolist()
     if result.bayes is not None:
@@ -88,7 +88,7 @@ def levels(result: Emergence) -> dict[str, float]:
 
 
 def with_levels(sweep: Sweep, values: dict[str, float], **changes: Any) -> Sweep:
-    """The sweep with lines that its figure draws."""
+    """The sweep with the levels that its figure draws as dashed lines."""
     return replace(sweep, provenance={**sweep.provenance, "levels": values}, **changes)
 
 
@@ -112,22 +112,22 @@ def decodability(result: Emergence, level: str = "task") -> Sweep:
 
 
 def gains(result: Emergence, level: str = "task") -> Sweep:
-    """`example step curve task`: loss and decodability, each as a share of what telling tasks apart gains.
+    """`example step curve task`: loss and decodability, each as a share of what distinguishing the tasks gains.
 
-    Of the loss, 0 is the reference that does not infer the task and 1 the Bayes-optimal one; of decodability, 0 is
+    For the loss, 0 is the reference that does not infer the task and 1 the Bayes-optimal one; for decodability, 0 is
     chance and 1 the ceiling.
 
     Raises:
-        InvalidArgument: the best predictor of the family is not known.
+        InvalidArgument: the Bayes-optimal predictor of the family is not known.
     """
     if result.bayes is None or result.ceiling is None:
         raise InvalidArgument(
-            "Nobody knows what there is to gain in this family.",
+            "The best possible loss of this family is not known, so there is no share of the gain.",
             got=result.family.kind,
             allowed="families with a Bayes-optimal reference",
         )
     loss, td = result.mse().values, result.td_curve(**result.best(level=level), level=level).values.astype(float)
-    # episode by episode: most of what losses differ by is the episode's
+    # Episode by episode: losses differ mostly by the episode.
     beside = result.references.average("shots").values
     blind, bayes = (beside.sel(reference=name).drop_vars("reference") for name in (result.blind, result.bayes))
     ceiling = result.ceiling.sel(level=level, shots=result.shots).mean()
@@ -140,7 +140,7 @@ def gains(result: Emergence, level: str = "task") -> Sweep:
         values=values.transpose("example", "step", "curve", "task"),
         metric="gained",
         units="share of what there is to gain",
-        sign="0: as without telling tasks apart; 1: as the Bayesian",
+        sign="0: as without distinguishing tasks; 1: as the Bayesian",
         zero=0.0,
     )
     return with_levels(sweep, {}, name="Loss and decodability, task by task")
@@ -148,10 +148,10 @@ def gains(result: Emergence, level: str = "task") -> Sweep:
 
 def by_layer(result: Emergence, steps: Sequence[int], token: str) -> Sweep:
     """`example layer step task` of decodability at some checkpoints."""
-    found = result.td.sel(shots=result.shots, token=token, step=list(steps))
+    td = result.td.sel(shots=result.shots, token=token, step=list(steps))
     lines = {"chance": result.chance()}
     return with_levels(
-        replace(found, values=found.values.transpose("example", "layer", "step", "task")),
+        replace(td, values=td.values.transpose("example", "layer", "step", "task")),
         lines,
         name=f"Decodability by layer, {token}-token",
     )

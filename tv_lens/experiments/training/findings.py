@@ -1,4 +1,4 @@
-"""What one run says, as far as several claims and figures ask for it: change points, coupling, patches, heads."""
+"""The findings on one network that several claims and figures share: change points, coupling, patches, heads."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ FIGURES = {
 
 
 def kind_of(result: Emergence) -> str:
-    """Which of the paper's experiments a run repeats."""
+    """Which of the paper's experiments a training repeats."""
     family = result.family
     if isinstance(family, FunctionMixture):
         return FUNCTIONS
@@ -65,9 +65,9 @@ class Nearest(NamedTuple):
 
     Args:
         reference: its name.
-        bayes: the distance to the Bayes-optimal one.
-        blind: the distance to the nearest that infers no task.
-        low, high: limits on how much nearer the Bayes-optimal one is.
+        bayes: the distance to the Bayes-optimal reference.
+        blind: the distance to the nearest reference that does not infer the task.
+        low, high: limits on how much nearer the Bayes-optimal reference is.
     """
 
     reference: str
@@ -78,10 +78,10 @@ class Nearest(NamedTuple):
 
 
 class Findings:
-    """One run, with what several of the paper's claims about its kind of family ask for.
+    """One network, with the numbers that several of the paper's claims about its kind of family need.
 
     Args:
-        result: the run.
+        result: the measurements over its training.
     """
 
     def __init__(self, result: Emergence) -> None:
@@ -98,16 +98,16 @@ class Findings:
 
     @cached_property
     def stages(self) -> dict[str, int]:
-        """Checkpoints to look closer at: "before", "middle", "last"; the first and last where nothing is encoded."""
-        found = turning_points(self.result)
-        return {"before": self.result.steps[0]} | found if len(found) == 1 else found
+        """Checkpoints to examine: "before", "middle", "last"; the first and the last where nothing is encoded."""
+        stages = turning_points(self.result)
+        return {"before": self.result.steps[0]} | stages if len(stages) == 1 else stages
 
     @cached_property
     def place(self) -> dict[str, object]:
         return self.result.best()
 
     def claim(self, figure: str, claim: str, paper: str, ours: str, verdict: str, beside: str = "") -> Claim:
-        """A claim of the paper on this run; `figure` is a key of `FIGURES`."""
+        """A claim of the paper, checked on this network; `figure` is a key of `FIGURES`."""
         return Claim(self.figures[figure], self.result.name, claim, paper, ours, verdict, beside)
 
     def ratio(self, reference: str) -> Sweep:
@@ -118,20 +118,20 @@ class Findings:
             last, values=last.values.drop_vars("step"), denominator=below, units="times the reference's", zero=1.0
         )
 
-    def nearest(self, step: int, telling: Sequence[str]) -> Nearest:
-        """The reference nearest to the predictions at a step, beside the Bayes-optimal one and the others.
+    def nearest(self, step: int, inferring: Sequence[str]) -> Nearest:
+        """The reference nearest to the predictions at a step, compared with the Bayes-optimal one.
 
         Args:
             step: the checkpoint.
-            telling: the references that infer the task, the Bayes-optimal one first.
+            inferring: the references that infer the task, the Bayes-optimal one first.
         """
-        found = self.result.distance.sel(step=step).average("shots", "task")
-        means = found.mean().to_series()
-        blind = means[[name for name in means.index if name not in telling]].idxmin()
-        gap = found.sel(reference=str(blind)).values - found.sel(reference=telling[0]).values
-        nearer = limits(replace(found, values=gap.reset_coords(drop=True), zero=0.0))
+        distance = self.result.distance.sel(step=step).average("shots", "task")
+        means = distance.mean().to_series()
+        blind = means[[name for name in means.index if name not in inferring]].idxmin()
+        gap = distance.sel(reference=str(blind)).values - distance.sel(reference=inferring[0]).values
+        nearer = limits(replace(distance, values=gap.reset_coords(drop=True), zero=0.0))
         return Nearest(
-            str(means.idxmin()), float(means[telling[0]]), float(means[blind]), nearer["low"], nearer["high"]
+            str(means.idxmin()), float(means[inferring[0]]), float(means[blind]), nearer["low"], nearer["high"]
         )
 
     def ceiling(self) -> str:
@@ -140,20 +140,20 @@ class Findings:
         return "" if ceiling is None else f"ceiling {number(ceiling)}, "
 
     def surface(self) -> float:
-        """The best that neighbours do without the network, at the token that is read."""
+        """The best decodability without the network, at the token that is read."""
         return float(self.result.td_controls.sel(token=self.place["token"]).average("task").mean().max())
 
     def level(self, level: str) -> tuple[dict[str, float], dict[str, object]]:
-        """The last decodability of the task's group, or within it, with its limits; and where it was read."""
+        """Decodability of the task's group, or within it, at the last step, with its limits; and where it was read."""
         place = self.result.best(level=level)
         return limits(self.result.td_curve(**place, level=level).isel(step=-1).average("task")), place
 
-    def kept(self) -> xr.Dataset:
-        """The last loss as a share of predicting zero's, task by task."""
+    def loss_share(self) -> xr.Dataset:
+        """The last loss as a share of the loss of predicting zero, by task."""
         return self.ratio("zero").interval()
 
     def best_known(self, tasks: Sequence[str]) -> str:
-        """What the best reference leaves of predicting zero's loss on these tasks."""
+        """In words: the share of the loss of predicting zero that the best reference leaves on these tasks."""
         means = self.result.references.average("shots").mean().sel(task=list(tasks)).mean("task")
         share = (means / means.sel(reference="zero")).drop_sel(reference="zero")
         best = str(share["reference"].values[int(share.values.argmin())])
@@ -161,37 +161,39 @@ class Findings:
 
     @cached_property
     def patched_layer(self) -> int:
-        """The layer after which patches of answers are told, chosen on half of the last matrix's episodes."""
+        """The layer after which patches of answers are reported, chosen on half of the last matrix's episodes."""
         return patched_layer(self.result.patch_matrices[max(self.result.patch_matrices)])
 
     def clusters(self, step: int) -> list[int] | None:
-        """The tasks that are distinguished at a step, by their losses, each on its own, and the rest as one; None where
-        all are, or none, and at the last step, where the paper expects all to be."""
+        """The cluster of each task at a step: one per task that its loss already distinguishes, and 0 for all others.
+
+        None where all tasks are distinguished, or none; and at the last step, where the paper expects all to be.
+        """
         changed, places = self.points.changed[LOSS], self.points.places[LOSS][0]
-        apart = [bool(there and 2**place <= step) for there, place in zip(changed, places, strict=True)]
-        if step == self.result.steps[-1] or all(apart) or not any(apart):
+        distinguished = [bool(there and 2**place <= step) for there, place in zip(changed, places, strict=True)]
+        if step == self.result.steps[-1] or all(distinguished) or not any(distinguished):
             return None
-        return [1 + i if one else 0 for i, one in enumerate(apart)]
+        return [1 + i if one else 0 for i, one in enumerate(distinguished)]
 
     def verdicts(self, step: int) -> pd.DataFrame:
-        """The sign pattern at a step, in every way of patching that was tried at the layer that is told."""
+        """The sign pattern at a step, one row per way of patching, at the layer that is reported."""
         matrix = every_second(self.result.patch_matrices[step].sel(layer=self.patched_layer), 0)
         return sign_verdicts(matrix, self.clusters(step))
 
     @cached_property
     def ties(self) -> pd.DataFrame | None:
-        """Which head is for which task at the end, with limits for all heads at once."""
+        """Which head serves which task at the end, with limits for all heads at once."""
         ablation = self.result.ablations.get(self.result.steps[-1])
-        if ablation is None or ablation.n < 4:  # a task is chosen on half of the episodes, and told on the other
+        if ablation is None or ablation.n < 4:  # chosen on half of the episodes, reported on the other half
             return None
         heads = ablation.values.sizes["layer"] * ablation.values.sizes["head"]
         return head_ties(ablation, how="mean", level=1 - 0.05 / heads, n_boot=4000)
 
 
 def limits(sweep: Sweep) -> dict[str, float]:
-    """Mean, low and high of a sweep of no axes."""
-    found = sweep.interval()
-    return {end: float(found[end]) for end in ("mean", "low", "high")}
+    """Mean, low and high of a sweep without axes."""
+    interval = sweep.interval()
+    return {end: float(interval[end]) for end in ("mean", "low", "high")}
 
 
 def less(more: Sweep, less: Sweep) -> dict[str, float]:
@@ -200,13 +202,13 @@ def less(more: Sweep, less: Sweep) -> dict[str, float]:
     return limits(replace(more, values=gap, zero=0.0))
 
 
-def text_of(found: dict[str, float]) -> str:
-    """`0.75 [0.62, 0.86]`."""
-    return interval_text(found["mean"], found["low"], found["high"])
+def text_of(ends: dict[str, float]) -> str:
+    """`0.75 [0.62, 0.86]`, from mean, low and high."""
+    return interval_text(ends["mean"], ends["low"], ends["high"])
 
 
 class Alike(NamedTuple):
-    """The mean correlation among some rows, theirs with another row, and the difference."""
+    """The mean correlation among some rows, their mean correlation with another row, and the difference."""
 
     among: float
     beyond: float

@@ -27,16 +27,16 @@ class TrainingMap:
     them all, no alignment is needed, and distances at one step can be compared with those at another.
 
     Args:
-        points: `step point axis`; the coordinate "task" names each point's task.
-        explained: the plane's share of the variance of all points, each step's about its mean.
-        site: where they were read, such as "resid_post[2]@y".
+        points: `step point axis`; the coordinate "task" names the task of each point.
+        explained: the share of the variance of all points that lies in the plane, about the mean of each step.
+        site: where the points were read, such as "resid_post[2]@y".
         token, layer, shots: the same in parts.
         kind: "pca" or "class means".
         method: how the plane was found.
 
     Sign:
-        "pca" knows nothing of tasks: clusters that it shows are large beside everything else. "class means" looks for
-        the tasks: clusters that it does not show are not there at the last step.
+        "pca" uses no labels: clusters that it shows are large beside all other variance. "class means" is fitted to the
+        tasks: clusters that it does not show are not there at the last step.
     """
 
     points: xr.DataArray
@@ -65,11 +65,11 @@ class TrainingMap:
 
         Args:
             kind: "pca" or "class means".
-            points: what the site holds.
-            means: of each task at the last step, over episodes that are not among the points.
+            points: the activations at the site.
+            means: the mean of each task at the last step, over episodes that are not among the points.
             steps: the checkpoints.
-            labels: each point's task.
-            token, layer, shots: where they were read.
+            labels: the task of each point.
+            token, layer, shots: where the points were read.
         """
         clouds = points.astype(np.float64)
         clouds = clouds - clouds.mean(1, keepdims=True)
@@ -77,13 +77,13 @@ class TrainingMap:
         axes = _directions(pooled) if kind == PCA else _directions(means.astype(np.float64) - means.mean(0), clouds[-1])
         placed = clouds @ axes
         spread = float((pooled**2).sum())
-        found = xr.DataArray(
+        array = xr.DataArray(
             placed,
             dims=("step", "point", "axis"),
             coords={"step": list(steps), "axis": [0, 1], "task": ("point", list(labels))},
         )
         return cls(
-            found,
+            array,
             float((placed**2).sum() / spread) if spread > 0 else 0.0,
             f"resid_post[{layer}]@{token}",
             token,
@@ -118,13 +118,13 @@ class TrainingMap:
 def _directions(
     points: Float[np.ndarray, "n d"], beside: Float[np.ndarray, "m d"] | None = None
 ) -> Float[np.ndarray, "d 2"]:
-    """The two directions of largest variance, signs fixed; of the points beside where the first have too few."""
-    found: list[np.ndarray] = []
+    """The two directions of largest variance, signs fixed; `beside` gives those that `points` do not have."""
+    directions: list[np.ndarray] = []
     for cloud in (points, beside if beside is not None else points):
-        rest = cloud - sum((np.outer(cloud @ axis, axis) for axis in found), np.zeros_like(cloud))
+        rest = cloud - sum((np.outer(cloud @ axis, axis) for axis in directions), np.zeros_like(cloud))
         _, sizes, axes = np.linalg.svd(rest, full_matrices=False)
         least = max(1e-9 * sizes[0], 1e-12)
-        found += [axis for size, axis in zip(sizes, axes) if size > least][: 2 - len(found)]
-    found += [np.zeros(points.shape[1])] * (2 - len(found))  # all points are one
-    signs = [1.0 if axis[np.abs(axis).argmax()] >= 0 else -1.0 for axis in found]
-    return np.stack([axis * sign for axis, sign in zip(found, signs)], axis=1)
+        directions += [axis for size, axis in zip(sizes, axes) if size > least][: 2 - len(directions)]
+    directions += [np.zeros(points.shape[1])] * (2 - len(directions))  # all points coincide
+    signs = [1.0 if axis[np.abs(axis).argmax()] >= 0 else -1.0 for axis in directions]
+    return np.stack([axis * sign for axis, sign in zip(directions, signs)], axis=1)

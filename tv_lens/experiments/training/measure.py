@@ -1,4 +1,4 @@
-"""`emergence`: what a network encodes, what it computes and how good it is, at every checkpoint of its training."""
+"""`emergence`: loss, predictions and representations of a network at every checkpoint of its training."""
 
 from __future__ import annotations
 
@@ -32,20 +32,21 @@ from tv_lens.task_vectors.neighbours import TIE_RULE
 @renamed_keywords(train="probe_episodes=", deals="n_label_shuffles=", drawn="map_points=", patched="patch_episodes=")
 @dataclass(frozen=True)
 class EmergenceSize:
-    """How much of everything `emergence` measures.
+    """The sizes of the measurements of `emergence`.
 
     Args:
-        name: what the page calls it.
-        checkpoints: at most so many, evenly in the logarithm of the step, the first and the last among them; 0 for all.
-        n: held-out episodes of each latent task.
-        probe_episodes: episodes of each latent task for probes and projections.
+        name: how the page names this size.
+        checkpoints: the largest number of checkpoints, evenly in the logarithm of the step, the first and the last
+            among them; 0 for all.
+        n: held-out episodes per latent task.
+        probe_episodes: episodes per latent task for probes and projections.
         shots: at how many context lengths representations are read, the last of them K - 1.
         k: neighbours that vote.
         n_label_shuffles: how often labels are shuffled for the band of chance.
-        map_points: points of each task on a map.
-        patch_episodes: episodes of each task that are patched, and on which heads are taken out, at two checkpoints; 0
-            for none.
-        circuits: episodes of each task that circuits are found on, at two checkpoints; 0 for none.
+        map_points: points per task on a map.
+        patch_episodes: episodes per task that are patched, and on which heads are ablated, at two checkpoints; 0 for
+            none.
+        circuits: episodes per task that circuits are measured on, at two checkpoints; 0 for none.
     """
 
     name: str = "custom"
@@ -84,29 +85,29 @@ def emergence(
     """An `Emergence`: loss, algorithm, decodability, read-out and maps of a network over its training.
 
     Args:
-        network: the name of an embedded one, such as "bases4", or the folder of a training run, finished or not.
-        network_seed: which network of that name.
-        size: "tiny" (seconds), "laptop" (minutes for an embedded run), "full", or one's own.
-        seed: the episodes that are measured on; the same at every checkpoint.
-        folder: a folder that keeps each checkpoint's measurements, patching and ablation, so that a killed measurement
-            continues there; circuits are found anew.
-        device: a GPU if there is one.
-        say: is told in one line what is being done.
-        progress: Show a progress bar (only on a terminal or in a notebook).
+        network: the name of an embedded network, such as "bases4", or the folder of a training, finished or not.
+        network_seed: which embedded network of that name: the seed of its training. Without effect for a folder.
+        size: "tiny" (seconds), "laptop" (minutes for an embedded network), "full", or an `EmergenceSize` of your own.
+        seed: the draw of the episodes that are measured on, which are the same at every checkpoint.
+        folder: a folder that keeps the measurements of each checkpoint, patching and ablation, so that a killed call
+            continues there; circuits are computed anew.
+        device: where the network runs; a GPU if there is one.
+        say: called with one line for each stage.
+        progress: show a progress bar on a terminal or in a notebook.
 
     Raises:
-        UnknownName: no embedded network, and no size, is called so.
-        InvalidArgument: the run has fewer than three checkpoints, or its family one latent task.
+        UnknownName: there is no embedded network, or no size, of this name.
+        InvalidArgument: the network has fewer than three checkpoints, or its family one latent task.
         RunMismatch: the folder was begun with another configuration.
 
     Source:
-        Han et al. 2025 (arXiv 2412.12276), section 3, figures 2 and 8 to 16. What is read after s examples stands at
-        x_{s+1} and at y_s; the y-token of the very last example, which figure 2 reads, is never followed by a question
-        in training and its position embedding never trained, so it is left out here.
+        Han et al. 2025 (arXiv 2412.12276), section 3, figures 2 and 8 to 16. Representations after s examples are read
+        at x_{s+1} and at y_s. Figure 2 reads the y-token of the very last example; in training nothing follows it and
+        its position embedding is never trained, so it is left out here.
 
     Example:
-        >>> found = emergence("bases4", network_seed=0)  # doctest: +SKIP
-        >>> found.table()  # doctest: +SKIP
+        >>> result = emergence("bases4", network_seed=0)  # doctest: +SKIP
+        >>> result.table()  # doctest: +SKIP
     """
     size = _size(size)
     told = embedded.training_config(network, network_seed)

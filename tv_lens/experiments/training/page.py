@@ -25,27 +25,27 @@ from tv_lens.viz.theme import interval_text
 
 @report.register(Emergence)
 def emergence_page(result: Emergence | Sequence[Emergence]) -> Page:
-    """The page of one run, or of several seeds of one family side by side.
+    """The page of one network, or of several seeds of one family side by side.
 
     Args:
-        result: one run; or several, of which the first is shown in full.
+        result: one result; or several, of which the first is shown in full.
 
     Raises:
-        EmptySelection: there is none.
-        InvalidArgument: they are of different families.
+        EmptySelection: there is no result.
+        InvalidArgument: the networks are of different families.
     """
     return page_of([Findings(one) for one in _runs(result)])
 
 
-def page_of(found: Sequence[Findings]) -> Page:
-    """The page of runs of one family, of which the first is shown in full."""
-    first = found[0]
-    claims = claims_over(found)
-    coupling = first.coupling if len(found) == 1 else pooled([one.points for one in found])
+def page_of(networks: Sequence[Findings]) -> Page:
+    """The page of networks of one family, of which the first is shown in full."""
+    first = networks[0]
+    claims = claims_over(networks)
+    coupling = first.coupling if len(networks) == 1 else pooled([one.points for one in networks])
     sections = [
-        Section("Claims", *part.summary(found, claims, coupling)),
+        Section("Claims", *part.summary(networks, claims, coupling)),
         Section(f"Training, step by step ({first.figures['training']})", *part.training(first, claims)),
-        *part.seeds(found),
+        *part.seeds(networks),
         Section(f"Loss and decodability ({first.figures['timing']})", *part.timing(first, claims, coupling)),
         Section(f"Decodability by layer ({first.figures['layers']})", *part.layers(first, claims)),
         *part.patching(first, claims),
@@ -55,7 +55,7 @@ def page_of(found: Sequence[Findings]) -> Page:
         Section("How it was measured", *part.measured(first.result)),
     ]
     made = "; ".join(f"{name} {version}" for name, version in first.result.versions.items())
-    names = listed([one.result.name for one in found])
+    names = listed([one.result.name for one in networks])
     return page(
         f"Emergence: {names}",
         sections,
@@ -83,31 +83,28 @@ def _lead(result: Emergence) -> str:
     family, model = result.family, result.model
     return (
         f"A transformer of {model['n_layers']} layers ({model['n_parameters'] / 1e6:.2g}M parameters) was trained "
-        "from scratch on "
-        f"{counted(family.n_tasks, 'kind')} of regression tasks in context. When does it tell them apart, when "
-        "does it use that, and "
-        "where? The experiments are those of Han et al. 2025 (arXiv 2412.12276), section 3 and appendices, with "
-        "the controls and "
-        "intervals that the paper lacks."
+        f"from scratch on {counted(family.n_tasks, 'kind')} of regression tasks in context. When does it distinguish "
+        "them, when does it use that, and where? The experiments are those of Han et al. 2025 (arXiv 2412.12276), "
+        "section 3 and appendices, with the controls and intervals that the paper lacks."
     )
 
 
 # ------------------------------------------------------------------------------------------------- several families
 
 
-def index_page(found: Mapping[str, Sequence[Findings]], files: Mapping[str, str]) -> Page:
+def index_page(families: Mapping[str, Sequence[Findings]], files: Mapping[str, str]) -> Page:
     """A page over the pages of several families.
 
     Args:
-        found: runs by name, such as "bases4".
-        files: each name's page, relative to this one.
+        families: the networks of each family by its name, such as "bases4".
+        files: the page of each name, relative to this one.
     """
     rows, every = [], []
-    for name, runs in found.items():
-        results = [one.result for one in runs]
-        claims = claims_over(runs)
-        coupled = pooled([one.points for one in runs])
-        last = pd.concat([one.result.table() for one in runs])
+    for name, networks in families.items():
+        results = [one.result for one in networks]
+        claims = claims_over(networks)
+        coupled = pooled([one.points for one in networks])
+        last = pd.concat([one.result.table() for one in networks])
         verdicts = [one.verdict for one in claims]
         counts = [sum(verdict.startswith(word) for verdict in verdicts) for word in (AGREES, DISAGREES, UNDECIDED)]
         factors = [2**one for one in (coupled.lag, coupled.low, coupled.high)]
@@ -156,17 +153,17 @@ def _mean(table: pd.DataFrame, name: str) -> float | None:
     return float(table[name].mean()) if name in table else None
 
 
-def write_index(found: Mapping[str, Sequence[Findings]], files: Mapping[str, str], out: Path) -> Path:
+def write_index(families: Mapping[str, Sequence[Findings]], files: Mapping[str, str], out: Path) -> Path:
     """Writes the page over several families as `index.html` into a folder; returns its path."""
-    return index_page(found, files).save(out / "index.html")
+    return index_page(families, files).save(out / "index.html")
 
 
-def write_page(found: Sequence[Findings], path: Path) -> Path:
-    """Writes the page of a family's runs, and their numbers beside it as JSON; returns the page's path."""
-    _runs([one.result for one in found])
-    numbers = [{**one.result.summary(), "claims": [asdict(claim) for claim in claims_of(one)]} for one in found]
+def write_page(networks: Sequence[Findings], path: Path) -> Path:
+    """Writes the page of the networks of a family, and their numbers beside it as JSON; returns the page's path."""
+    _runs([one.result for one in networks])
+    numbers = [{**one.result.summary(), "claims": [asdict(claim) for claim in claims_of(one)]} for one in networks]
     numbers = numbers[0] if len(numbers) == 1 else {"format": "tv_lens.emergence/1", "runs": numbers}
-    text, drawn = json_text(numbers), page_of(found)
+    text, drawn = json_text(numbers), page_of(networks)
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path.with_suffix(".json"), text)
     return drawn.save(path)

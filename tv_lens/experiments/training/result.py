@@ -1,4 +1,4 @@
-"""What `emergence` found: everything that was measured over the training of one network."""
+"""The result of `emergence`: the measurements over the training of one network."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tv_lens.results.sweep import Sweep
 from tv_lens.results.sweep_parts import plain
 from tv_lens.storage.atomic import atomic_write
 
-BLIND = ("blind ridge", "ridge")  # the best that is known without inferring the task
+BLIND = ("blind ridge", "ridge")  # the best references that do not infer the task
 BAYES = ("Bayes mixture", "discrete prior")
 
 
@@ -33,41 +33,44 @@ BAYES = ("Bayes mixture", "discrete prior")
 class Emergence:
     """One network over its training, checkpoint by checkpoint.
 
-    `shots` is the number of examples seen before what is looked at. Token "x" after s examples is x_{s+1}, where the
-    next answer is asked for, and token "y" is y_s, the answer given last: both have the same Bayes posterior. Example i
+    `shots` is the number of examples before the position that is measured. Token "x" after s examples is x_{s+1}, where
+    the next answer is predicted, and token "y" is y_s, the last answer: both have the same Bayes posterior. Example i
     of a task is the same episode at every checkpoint, so differences between checkpoints are paired.
 
     Args:
         model: name, seed and sizes of the network, and the command that trained it.
-        family: what it was trained on.
-        settings: how much was measured.
+        family: the family of tasks that it was trained on.
+        settings: the sizes of the measurement.
         loss: `example step shots task`: squared error of the prediction after so many examples.
-        references: `example reference shots task`: the same of each reference predictor.
-        distance: `example step reference shots task`: squared difference of the network's prediction and a reference's.
-        td: `example step shots token layer task`: 1 where a point's nearest neighbours name its task.
-        td_chance: the same with labels shuffled; an example is one shuffle, its value the class's share.
-        td_controls: `example control token task`, without the network: from the vector "token" that is read, and from
-            the sorted "answers".
+        references: `example reference shots task`: squared error of each reference predictor.
+        distance: `example step reference shots task`: squared difference between the prediction of the network and that
+            of a reference.
+        td: `example step shots token layer task`: 1 where the nearest neighbours of a point name its task.
+        td_chance: the same with labels shuffled; an example is one shuffle, its value the share of hits of the class.
+        td_controls: `example control token task`, without the network: from the vector at the token ("token"), and from
+            the sorted answers ("answers").
         separability: `example step shots token layer task`: the silhouette of each point.
         maps: the points in one plane for all checkpoints, by kind.
         log: losses by step, kind and task, as training wrote them.
         td_group: as `td`, where the neighbours name the group of the task. None without groups of tasks.
         td_within: as `td`, with only the points of the task's own group.
-        ceiling: `example level shots task`: 1 where the true posterior's argmax is right; no read-out can be expected
-            to exceed its mean over tasks. None, like all that follow, where nobody knows the posterior.
+        ceiling: `example level shots task`: 1 where the argmax of the true posterior is right; no read-out can be
+            expected to exceed its mean over tasks. This and `kl` to `readout_r2` are None where the true posterior is
+            not known.
         kl: `example step shots task`: nats that the network's mean adds to the divergence from the Bayes predictive.
-        kl_floor: `example shots task`: nats that any point prediction misses of it. `kl + kl_floor` is the divergence
-            from the Bayes predictive to a Gaussian with the network's mean and the right variance.
-        readout_kl: `example step shots token layer task`: nats from the true posterior to a linear probe's.
+        kl_floor: `example shots task`: nats of that divergence that remain for the best point prediction.
+            `kl + kl_floor` is the divergence from the Bayes predictive to a Gaussian with the network's mean and the
+            right variance.
+        readout_kl: `example step shots token layer task`: nats from the true posterior to that of a linear probe.
         readout_r2: the same as a share of the posterior's variance that the probe explains.
-        patch_matrices: by step, what patching one task's representations into another's episodes does.
-        ablations: by step, what each head is worth to each task.
+        patch_matrices: by step, the effect of patching one task's representation into the episodes of another.
+        ablations: by step, the effect of ablating each head on each task.
         circuits: by step, the circuit that answers each task's episodes rather than their twins.
         decoding: by step, the circuit that decodes each task's vector.
         left_out: what was not measured, and why.
-        seconds: wall time by stage, this time.
+        seconds: wall time by stage of the call that made this result.
         versions: of the libraries.
-        created: when, UTC.
+        created: date and time, in UTC.
     """
 
     model: dict[str, Any]
@@ -133,19 +136,19 @@ class Emergence:
 
     def chance(self, level: str = TASK) -> float:
         """Decodability without any information, the mean over tasks: of the task, of its group, or within its group."""
-        found = chances(self.family)
-        if level not in found:
-            raise unknown("level of decodability", level, found)
-        return found[level]
+        by_level = chances(self.family)
+        if level not in by_level:
+            raise unknown("level of decodability", level, by_level)
+        return by_level[level]
 
     def mean_ceiling(self, level: str = TASK) -> float | None:
-        """The mean over tasks of how often the true posterior's argmax is right; None where nobody knows it."""
+        """How often the argmax of the true posterior is right, the mean over tasks; None where it is not known."""
         return None if self.ceiling is None else float(self.ceiling.sel(level=level, shots=self.shots).mean().mean())
 
     def chance_band(self, level: float = 0.95) -> xr.Dataset:
-        """`low` and `high` of what a class scores when labels are shuffled, by step, token, layer and task.
+        """`low` and `high` of the decodability of a class when labels are shuffled, by step, token, layer and task.
 
-        Wider than independent points would make it: near points are named alike, so a class is lucky as a whole.
+        It is wider than for independent points: near points share neighbours, so the hits of a class go together.
         """
         tails = {"low": (1 - level) / 2, "high": (1 + level) / 2}
         shuffled = self.td_chance.values
@@ -156,13 +159,13 @@ class Emergence:
     # ---- curves -------------------------------------------------------------------------------------------------
 
     def mse(self, relative: bool = False) -> Sweep:
-        """`example step task`: over all positions; `relative` divides by the answers' power, a basis's r."""
-        found = self.loss.average("shots")
+        """`example step task`: the mean over positions; `relative` divides by the power of the answers."""
+        mse = self.loss.average("shots")
         if not relative:
-            return found
+            return mse
         return replace(
-            found,
-            values=found.values / self.family.power,
+            mse,
+            values=mse.values / self.family.power,
             units="share of the answers' power",
             metric="relative squared error",
         )
@@ -179,21 +182,21 @@ class Emergence:
         Raises:
             InvalidArgument: the family has no groups of tasks.
         """
-        found = {TASK: self.td, GROUP: self.td_group, WITHIN: self.td_within}
-        if level not in found:
-            raise unknown("level of decodability", level, found)
-        if found[level] is None:
+        by_level = {TASK: self.td, GROUP: self.td_group, WITHIN: self.td_within}
+        if level not in by_level:
+            raise unknown("level of decodability", level, by_level)
+        if by_level[level] is None:
             raise InvalidArgument(
                 "Tasks of this family share no coordinates, so there are no groups of them.",
                 got=f"level={level!r}",
                 allowed=repr(TASK),
             )
-        return found[level]
+        return by_level[level]
 
     def best(self, token: str | None = None, level: str = TASK) -> dict[str, Any]:
-        """The token and layer where mean decodability at the last step is largest; of one token if it is named.
+        """The token and layer where mean decodability at the last step is largest; the layer alone if a token is given.
 
-        It is picked on the points that it is then reported for, so its decodability is a little flattered.
+        It is chosen on the same points that are reported, so decodability there is slightly too high.
         """
         last = self.decodability(level).isel(step=-1).sel(shots=self.shots)
         last = last if token is None else last.sel(token=[token])
@@ -202,7 +205,7 @@ class Emergence:
     def td_curve(
         self, token: str | None = None, layer: int | None = None, shots: int | None = None, level: str = TASK
     ) -> Sweep:
-        """`example step task`: decodability over training at one place, the best one as far as it is not named."""
+        """`example step task`: decodability over training at one place; whatever is not given is chosen by `best`."""
         place = self.best(token, level)
         layer = place["layer"] if layer is None else layer
         shots = self.shots if shots is None else shots
@@ -211,7 +214,7 @@ class Emergence:
     # ---- when, and together -------------------------------------------------------------------------------------
 
     def curves(self, token: str | None = None, layer: int | None = None, level: str = TASK) -> Curves:
-        """The curves that change points are found in."""
+        """The curves in which change points are looked for."""
         place = self.best(token, level)
         layer = place["layer"] if layer is None else layer
         td = self.td_curve(place["token"], layer, level=level).values.transpose("example", "step", "task")
@@ -248,7 +251,7 @@ class Emergence:
         Args:
             definition: "half-way" or "fit", see `ChangePoints.of`; "half-way" where it can be if None.
             token: "x" or "y"; the one with the larger decodability at the last step if None.
-            layer: likewise.
+            layer: of the stream; the one with the largest decodability at the last step if None.
             level: "task"; or "group" or "within", in families with groups of tasks.
             n_boot: resamples.
             seed: fixes them.
@@ -257,21 +260,20 @@ class Emergence:
         return ChangePoints.of(self.curves(token, layer, level), definition, n_boot=n_boot, seed=seed)
 
     def coupling(self, definition: str | None = None, **options: Any) -> Coupling:
-        """How far apart each task's two changes are, and whether they go together; `coupling` is for several runs."""
+        """The lag between the two changes of each task, and whether they go together; `coupling` pools networks."""
         return coupling([self], definition, **options)
 
-    # ---- told ---------------------------------------------------------------------------------------------------
+    # ---- reports ------------------------------------------------------------------------------------------------
 
     def table(self, step: int | None = None) -> pd.DataFrame:
-        """One row per task at a step (the last one if None): loss with limits, beside the references; decodability beside
-        its ceiling.
+        """One row per task at a step (the last if None): loss beside the references, decodability beside its ceiling.
 
-        Decodability is that of each token's best layer at the last step, after K - 1 examples.
+        Both have limits. Decodability is that of each token's best layer at the last step, after K - 1 examples.
         """
         step = self.steps[-1] if step is None else step
         names = {"mean": "MSE", "low": "MSE low", "high": "MSE high"}
-        found = self.mse().sel(step=step).to_frame().rename(columns=names)
-        table = found.drop(columns="n").set_index("task")
+        losses = self.mse().sel(step=step).to_frame().rename(columns=names)
+        table = losses.drop(columns="n").set_index("task")
         table["MSE / power"] = table["MSE"] / self.family.power
         beside = self.references.average("shots").mean()
         for name in (one for one in (self.blind, self.bayes, "oracle basis") if one in beside["reference"].values):
@@ -294,10 +296,10 @@ class Emergence:
         return table.reset_index()
 
     def summary(self) -> dict[str, Any]:
-        """The numbers, as JSON holds them."""
+        """The numbers, ready to be written as JSON."""
         points = self.change_points()
         coupled = pooled([points])
-        found: dict[str, Any] = {
+        numbers: dict[str, Any] = {
             "format": "tv_lens.emergence/1",
             "created": self.created,
             "model": self.model,
@@ -332,7 +334,7 @@ class Emergence:
             "seconds": self.seconds,
             "versions": self.versions,
         }
-        return plain(found, "summary")
+        return plain(numbers, "summary")
 
     def save(self, out: str | Path) -> Path:
         """Writes `emergence.json` into a folder; returns its path. `tv.report(result)` is the page."""
@@ -374,21 +376,21 @@ def coupling(
     n_boot: int = 1000,
     seed: int = 0,
 ) -> Coupling:
-    """How far apart loss and decodability change, pooled over runs, and whether they go together task by task.
+    """The lag between the changes of loss and decodability, over networks, and whether they go together by task.
 
     Args:
-        results: one per run, such as the seeds of one family.
+        results: one per network, such as the seeds of one family.
         definition: of a change point, "half-way" or "fit"; see `Emergence.change_points`.
-        token, layer, level: where decodability is read; in each run its own best place if None.
+        token, layer, level: where decodability is read; the best place of each network if None.
         n_boot: resamples.
         seed: fixes them.
 
     Source:
         Han et al. 2025 (arXiv 2412.12276), observation 3 and figure 9, state that both rise together and give no
-        number. The lag and both tests are ours; their nulls and their power stand in the result.
+        number. The lag and both tests are ours; the result states their nulls and their power.
 
     Example:
-        >>> coupling([emergence("bases4", seed=seed) for seed in range(3)])  # doctest: +SKIP
+        >>> coupling([emergence("bases4", network_seed=seed) for seed in range(3)])  # doctest: +SKIP
     """
     points = [
         one.change_points(definition, token=token, layer=layer, level=level, n_boot=n_boot, seed=seed)

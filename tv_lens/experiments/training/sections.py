@@ -1,4 +1,4 @@
-"""The sections of the page of `emergence`, one function a section; each opens with the paper's claims on it."""
+"""The sections of the page of `emergence`, one function per section; each opens with the paper's claims on it."""
 
 from __future__ import annotations
 
@@ -39,21 +39,21 @@ VERDICTS = (
 )
 
 
-def summary(found: Sequence[Findings], claims: Sequence[Claim], coupling: Coupling) -> list[Any]:
+def summary(networks: Sequence[Findings], claims: Sequence[Claim], coupling: Coupling) -> list[Any]:
     """Tiles, the coupling in a sentence, and every claim with its verdict."""
-    result, alone = found[0].result, len(found) == 1
-    last = pd.concat([one.result.table() for one in found])
+    result, alone = networks[0].result, len(networks) == 1
+    last = pd.concat([one.result.table() for one in networks])
     verdicts = [one.verdict for one in claims]
     tiles: dict[str, Any] = {
         "Run" if alone else "Runs": (
-            result.name if alone else len(found),
+            result.name if alone else len(networks),
             f"{len(result.tasks)} tasks, {len(result.steps)} checkpoints to step {result.steps[-1]}",
         )
     }
     over = "mean over tasks" + ("" if alone else " and runs")
     if "MSE / Bayes" in last:
         tiles["Loss at the end"] = (number(float(last["MSE / Bayes"].mean())), f"times the Bayes mixture's, {over}")
-    ends = [float(one.result.td_curve(**one.place).isel(step=-1).mean().mean()) for one in found]
+    ends = [float(one.result.td_curve(**one.place).isel(step=-1).mean().mean()) for one in networks]
     tiles["Decodability at the end"] = (number(sum(ends) / len(ends)), f"{over}; chance {number(result.chance())}")
     counts = [sum(verdict.startswith(word) for verdict in verdicts) for word in (AGREES, DISAGREES, UNDECIDED)]
     mixed = [verdict for verdict in verdicts if " in " in verdict]
@@ -85,7 +85,7 @@ def training(one: Findings, claims: Sequence[Claim]) -> list[Any]:
             table[name] = beside.sel(reference=name).values
     extra = [name for name in (*levels(result), "MSE / Bayes") if name in table]
     return [
-        _told(claims, one, "training"),
+        _claims_on(claims, one, "training"),
         figure,
         Table(
             table[[*shown, *extra]], f"Mean squared error at step {result.steps[-1]}, beside the reference predictors'."
@@ -97,34 +97,34 @@ def training(one: Findings, claims: Sequence[Claim]) -> list[Any]:
 def _algorithm(result: Emergence) -> list[Any]:
     sweep = resemblance(result)
     final = sweep.isel(step=-1).mean().to_series().sort_values()
-    kept = replace(sweep, values=sweep.values.sel(reference=list(final.index[:6])))  # the others' colours would repeat
+    nearest = replace(sweep, values=sweep.values.sel(reference=list(final.index[:6])))  # more would repeat colours
     rest = f" Not drawn: {listed(list(final.index[6:]))}." if len(final) > 6 else ""
     text = (
         "Which predictor does the network compute? The smaller the distance of their predictions, the more alike "
         "they are; a network "
         f"that did the same as one would be at 0.{rest}"
     )
-    return [text, plot(kept, title="Distance of the network's predictions from the references'")]
+    return [text, plot(nearest, title="Distance of the network's predictions from the references'")]
 
 
-def seeds(found: Sequence[Findings]) -> list[Section]:
-    """Losses and decodability seed by seed; nothing for one run."""
-    if len(found) < 2:
+def seeds(networks: Sequence[Findings]) -> list[Section]:
+    """Losses and decodability seed by seed; nothing for one network."""
+    if len(networks) < 2:
         return []
     parts: list[Any] = [
         "Seeds differ in their weights and their episodes, and in nothing else. The paper: in two of "
         "three, one basis drops "
         "before the others; in the third, all together."
     ]
-    results = [one.result for one in found]
+    results = [one.result for one in networks]
     for what in ("loss", "decodability"):
         sweep = over_runs(results, what)
         drawn = losses if what == "loss" else decodability
         parts += [plot(sweep)] if sweep is not None else [plot(drawn(one)) for one in results]
-    rows = [{"run": one.result.name, **row} for one in found for row in _change_rows(one)]
+    rows = [{"run": one.result.name, **row} for one in networks for row in _change_rows(one)]
     parts.append(Table(pd.DataFrame(rows), "Steps at which each task's loss and decodability change."))
     parts += [plot(one) for one in results[1:]]
-    return [Section(f"Seeds side by side ({found[0].figures['seeds']})", *parts)]
+    return [Section(f"Seeds side by side ({networks[0].figures['seeds']})", *parts)]
 
 
 def _change_rows(one: Findings) -> list[dict[str, Any]]:
@@ -144,7 +144,7 @@ def _change_rows(one: Findings) -> list[dict[str, Any]]:
 
 def timing(one: Findings, claims: Sequence[Claim], coupling: Coupling) -> list[Any]:
     """When losses drop and decodability rises, the tests of coupling, and the controls."""
-    result, parts = one.result, [_told(claims, one, "timing")]
+    result, parts = one.result, [_claims_on(claims, one, "timing")]
     if result.bayes is not None and result.ceiling is not None:
         parts.append(clipped(plot(gains(result), title="Share of what there is to gain, task by task"), -0.35, 1.15))
     parts.append(plot(decodability(result)))
@@ -169,7 +169,7 @@ def _test(name: str, test: Any) -> str:
 
 
 def _controls(result: Emergence) -> Table:
-    """Decodability at the end at the best layer of each token, with what could explain it."""
+    """Decodability at the end at the best layer of each token, beside its controls."""
     rows = []
     for token in result.td.values["token"].values.tolist():
         layer = result.best(token)["layer"]
@@ -207,7 +207,7 @@ def layers(one: Findings, claims: Sequence[Claim]) -> list[Any]:
         "mean decodability rises, and the last."
     )
     return [
-        _told(claims, one, "layers"),
+        _claims_on(claims, one, "layers"),
         text,
         *(plot(by_layer(one.result, steps, token)) for token in one.result.td.values["token"].values.tolist()),
     ]
@@ -218,7 +218,7 @@ def patching(one: Findings, claims: Sequence[Claim]) -> list[Section]:
     if not one.result.patch_matrices:
         return []
     parts: list[Any] = [
-        _told(claims, one, "patching"),
+        _claims_on(claims, one, "patching"),
         "A row is the task whose mean is written, a column the task whose episodes are changed. "
         "Orange lowers the loss, blue raises it. The layer is where own and other representations "
         "differ most on every second episode; the table is of the other half. The menu has the other "
@@ -244,35 +244,37 @@ def patching(one: Findings, claims: Sequence[Claim]) -> list[Section]:
 
 
 def _patch_table(one: Findings, step: int) -> Table:
-    """The sign pattern of every way of patching, at the layer that is told."""
+    """The sign pattern of every way of patching, at the layer that is reported."""
     table, clusters = one.verdicts(step), one.clusters(step)
     names = {"same": "own"} | (
         {"other": "others"} if clusters is None else {"cluster": "same cluster", "other_cluster": "other clusters"}
     )
-    there = {name: words for name, words in names.items() if name in table}
-    kept = table[["position", "mode", "scored"]].copy()
-    for name, words in there.items():  # to a thousandth: what is smaller matters to nobody, and the table stays narrow
+    rows = table[["position", "mode", "scored"]].copy()
+    for name, words in names.items():
+        if name not in table:
+            continue
         limits = table[[name, f"{name}_low", f"{name}_high"]].to_numpy(float)
-        kept[f"{words} [95%]"] = [f"{mean:.3f} [{low:.3f}, {high:.3f}]".replace("-", "−") for mean, low, high in limits]
-    kept["verdict"] = table["verdict"]
-    told = "" if clusters is None else f"; distinguished by then: {_apart(one.result.tasks, clusters)}"
+        # To a thousandth, so that the table stays narrow: smaller effects do not matter.
+        rows[f"{words} [95%]"] = [f"{mean:.3f} [{low:.3f}, {high:.3f}]".replace("-", "−") for mean, low, high in limits]
+    rows["verdict"] = table["verdict"]
+    by_then = "" if clusters is None else f"; distinguished by then: {_distinguished(one.result.tasks, clusters)}"
     return Table(
-        kept,
+        rows,
         f"Step {step}, layer {one.patched_layer}, every way of patching: change of the loss by own and "
-        f"other representations{told}.",
+        f"other representations{by_then}.",
     )
 
 
-def _apart(tasks: Sequence[str], clusters: Sequence[int]) -> str:
-    found = [task for task, cluster in zip(tasks, clusters, strict=True) if cluster]
-    return listed(found) if found else "none"
+def _distinguished(tasks: Sequence[str], clusters: Sequence[int]) -> str:
+    names = [task for task, cluster in zip(tasks, clusters, strict=True) if cluster]
+    return listed(names) if names else "none"
 
 
 def heads(one: Findings, claims: Sequence[Claim]) -> list[Section]:
-    """What each head is worth to each task."""
+    """The effect of ablating each head on each task."""
     if not one.result.ablations:
         return []
-    parts: list[Any] = [_told(claims, one, "heads")]
+    parts: list[Any] = [_claims_on(claims, one, "heads")]
     for step, ablation in sorted(one.result.ablations.items()):
         parts.append(
             plot(
@@ -294,9 +296,8 @@ def heads(one: Findings, claims: Sequence[Claim]) -> list[Section]:
         parts.append(
             Table(
                 table,
-                "The most selective heads: effect on their task (chosen on half of the episodes, told on the other), and "
-                "how much "
-                "more than on the others. Limits hold for all heads at once.",
+                "The most selective heads: effect on their task (chosen on half of the episodes, reported on the other "
+                "half), and how much more than on the others. Limits hold for all heads at once.",
                 strong=(),
                 headings={"effect": "effect", "selectivity": "selectivity"},
             )
@@ -305,7 +306,7 @@ def heads(one: Findings, claims: Sequence[Claim]) -> list[Section]:
 
 
 def posterior(result: Emergence) -> list[Section]:
-    """What the paper does not measure: the distance from the Bayesian, and how well the posterior can be read out."""
+    """Measurements that the paper lacks: the distance from the Bayesian, and the read-out of the posterior."""
     if result.kl is None or result.readout_r2 is None:
         return []
     token = str(result.best()["token"])
@@ -337,9 +338,9 @@ def posterior(result: Emergence) -> list[Section]:
 
 def circuits(result: Emergence) -> list[Section]:
     """The circuits of the tasks, before and after the task is encoded."""
-    found = []
+    sections: list[Section] = []
     if result.circuits:
-        found.append(
+        sections.append(
             Section(
                 "Circuits before and after (ours)",
                 "Which edges carry what an episode's own answers say, against its twin: the same inputs, answered by "
@@ -348,22 +349,22 @@ def circuits(result: Emergence) -> list[Section]:
             )
         )
     if result.decoding:
-        found.append(
+        sections.append(
             Section(
                 "Decoding circuits before and after (ours)",
-                "A task's vector, its mean representation less the mean of all, is added at the last answer of an episode; "
-                "in the other run the next task's vector is. Which edges carry the difference from there to the "
-                "prediction? Where several tasks' circuits are much the same edges, one circuit decodes them all.",
+                "A task's vector, its mean representation less the mean of all, is added at the last answer of an "
+                "episode; in the other run the next task's vector is. Which edges carry the difference from there to "
+                "the prediction? Where several tasks' circuits are much the same edges, one circuit decodes them all.",
                 *_circuits(result.decoding),
             )
         )
-    return found
+    return sections
 
 
-def _circuits(found: Mapping[int, LatentCircuits]) -> list[Any]:
-    """A table, what the tasks share, and the first task's circuit, by step."""
+def _circuits(by_step: Mapping[int, LatentCircuits]) -> list[Any]:
+    """By step: a table, the overlap between tasks, and the circuit of the first task."""
     parts: list[Any] = []
-    for step, one in sorted(found.items()):
+    for step, one in sorted(by_step.items()):
         table = one.table().drop(columns="edges").rename(columns=lambda name: name.replace("_", " "))
         parts.append(
             Table(
@@ -407,11 +408,10 @@ def measured(result: Emergence) -> list[Any]:
     return parts
 
 
-def _told(claims: Sequence[Claim], one: Findings, figure: str) -> str:
-    """The claims of one figure as a list: what the paper says, what was found, and the verdict."""
-    wanted = [claim for claim in claims if claim.figure == one.figures[figure]]
+def _claims_on(claims: Sequence[Claim], one: Findings, figure: str) -> str:
+    """The claims on one figure as a list: the paper's words, the numbers here, and the verdict."""
     lines = []
-    for claim in wanted:
-        ours = "" if "\n" in claim.ours else f" Here: {claim.ours}."  # of several runs: in the table above
+    for claim in (claim for claim in claims if claim.figure == one.figures[figure]):
+        ours = "" if "\n" in claim.ours else f" Here: {claim.ours}."  # of several networks: in the table above
         lines.append(f"- The paper: {claim.claim} ({claim.paper}).{ours} **{claim.verdict.capitalize()}**.")
     return "\n".join(lines)

@@ -25,18 +25,18 @@ _SURE = 0.95  # the share of resamples that must show a change
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Curves:
-    """The losses and decodabilities of one run, episode by episode, with what bounds them.
+    """The losses and decodabilities of one network, episode by episode, with their bounds.
 
     Args:
-        name: of the run.
+        name: of the network.
         tasks: the latent tasks.
         steps: the checkpoints.
         loss: mean squared error of each episode.
-        td: 1 where an episode's neighbours name its task.
-        blind: each episode's loss under the reference that does not infer the task; None where it is not known.
+        td: 1 where the neighbours of an episode name its task.
+        blind: the loss of each episode under the reference that does not infer the task; None where it is not known.
         bayes: the same under the Bayes-optimal predictor.
-        ceiling: 1 where the true posterior's largest entry is right.
-        chance: of decodability.
+        ceiling: 1 where the largest entry of the true posterior is right.
+        chance: decodability without any information.
         place: where decodability was read, in words.
     """
 
@@ -52,33 +52,32 @@ class Curves:
     place: str
 
     def moving(self) -> tuple[Float[np.ndarray, "step task"], Float[np.ndarray, "step task"]]:
-        """The mean curves that are tested for coupling, both rising; the loss as far as it is below the blind one."""
+        """The mean curves that are tested for coupling, both rising; the loss is cut to that of the blind reference."""
         loss = self.loss.mean(0)
         return -(loss if self.blind is None else np.minimum(loss, self.blind.mean(0))), self.td.mean(0)
 
     def resampled(self, n_boot: int, seed: int) -> dict[str, np.ndarray]:
-        """Means of everything, `draw ...`: over all episodes first, then over resamples, the same for every array."""
+        """Means of every array, `draw ...`: over all episodes first, then over resamples, which all arrays share."""
         arrays = {name: getattr(self, name) for name in ("loss", "td", "blind", "bayes", "ceiling")}
         arrays = {name: np.asarray(array, np.float64) for name, array in arrays.items() if array is not None}
-        found = {}
+        means = {}
         for name, array in arrays.items():
-            drawn = resampled_means(array.reshape(len(array), -1), n_boot, seed).reshape(-1, *array.shape[1:])
-            found[name] = np.concatenate([array.mean(0)[None], drawn])
-        return found
+            resampled = resampled_means(array.reshape(len(array), -1), n_boot, seed).reshape(-1, *array.shape[1:])
+            means[name] = np.concatenate([array.mean(0)[None], resampled])
+        return means
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ChangePoints:
     """The steps at which loss and decodability change, with limits over resampled episodes.
 
-    The limits say how well these episodes place the changes of this network; another seed of training is another
-    network. Points that vote for one another are resampled without voting anew, so limits on decodability are somewhat
-    narrow.
+    The limits say how precisely these episodes place the changes of this network; another seed of training is another
+    network. Neighbours do not vote again in each resample, so limits on decodability are somewhat narrow.
 
     Args:
-        curves: what they were found in.
+        curves: the curves in which the changes were found.
         definition: "half-way" or "fit".
-        places: log2 of the step, `draw task`, NaN for no change; the first draw is of all episodes. By curve.
+        places: by curve, log2 of the step, `draw task`, NaN for no change; the first draw is of all episodes.
         before, after: the mean before and after the change, by curve.
         thresholds: the level that is crossed, or the smallest jump that counts; by curve.
     """
@@ -92,14 +91,14 @@ class ChangePoints:
 
     @classmethod
     def of(cls, curves: Curves, definition: str = HALF_WAY, *, n_boot: int = 1000, seed: int = 0) -> ChangePoints:
-        """The change points of a run's curves.
+        """The change points of the curves of a network.
 
         Args:
-            curves: of the run.
+            curves: of the network.
             definition: "half-way": the loss falls below the middle between the reference that does not infer the task
                 and the Bayes-optimal one, and decodability rises above the middle between chance and its ceiling;
-                both middles are known before training. "fit": the best fit by two constants, of the loss as far as it
-                is below the blind reference, and of decodability; a jump under a quarter of what there is to gain is
+                both middles are known before training. "fit": the best fit by two constants, of the loss (cut to the
+                blind reference's where it is above) and of decodability; a jump under a quarter of the possible gain is
                 no change.
             n_boot: resamples.
             seed: fixes them.
@@ -117,7 +116,7 @@ class ChangePoints:
                     allowed=repr(FIT),
                 )
             levels = {LOSS: (means["blind"] + means["bayes"]) / 2, TD: (curves.chance + means["ceiling"]) / 2}
-            found = {
+            changes = {
                 LOSS: crossings(loss, curves.steps, levels[LOSS], rising=False),
                 TD: crossings(td, curves.steps, levels[TD]),
             }
@@ -125,13 +124,13 @@ class ChangePoints:
             loss = np.minimum(loss, means["blind"][..., None]) if known else loss
             gain = means["blind"] - means["bayes"] if known else loss[..., 0]
             levels = {LOSS: -_LEAST * gain, TD: _LEAST * (means.get("ceiling", np.ones_like(gain)) - curves.chance)}
-            found = {LOSS: two_levels(loss, curves.steps, levels[LOSS]), TD: two_levels(td, curves.steps, levels[TD])}
+            changes = {LOSS: two_levels(loss, curves.steps, levels[LOSS]), TD: two_levels(td, curves.steps, levels[TD])}
         return cls(
             curves,
             definition,
-            {name: one.place for name, one in found.items()},
-            {name: one.before[0] for name, one in found.items()},
-            {name: one.after[0] for name, one in found.items()},
+            {name: one.place for name, one in changes.items()},
+            {name: one.before[0] for name, one in changes.items()},
+            {name: one.after[0] for name, one in changes.items()},
             {name: one[0] for name, one in levels.items()},
         )
 
@@ -139,10 +138,10 @@ class ChangePoints:
     def changed(self) -> dict[str, np.ndarray]:
         """Whether each task's curve changes: in all episodes together, and in 95 % of the resamples."""
         there = {name: np.isfinite(places) for name, places in self.places.items()}
-        return {name: found[0] & (found[1:].mean(0) >= _SURE) for name, found in there.items()}
+        return {name: draws[0] & (draws[1:].mean(0) >= _SURE) for name, draws in there.items()}
 
     def table(self, level: float = 0.95) -> pd.DataFrame:
-        """One row per task and curve: the step with its limits (NaN: no change), the share of resamples that show one."""
+        """One row per task and curve: the step with its limits (NaN: no change), and the share of resamples that do."""
         rows = []
         for name, places in self.places.items():
             for k, task in enumerate(self.curves.tasks):
@@ -194,23 +193,23 @@ class ChangePoints:
 
     @cached_property
     def lag_draws(self) -> Float[np.ndarray, "draw task"]:
-        """log2 of (TD's step / the loss's step) in each resample; NaN for a task of which one does not change."""
+        """log2 of (TD's step / the loss's step) in each resample; NaN for a task where one of the two is constant."""
         both = self.changed[LOSS] & self.changed[TD]
         return np.where(both, self.places[TD] - self.places[LOSS], np.nan)
 
     def stagger(self, level: float = 0.95) -> pd.DataFrame:
-        """One row per curve and pair of tasks: how much later the second changes, as a factor of the step, and whether
-        they differ.
+        """One row per curve and pair of tasks: the factor between the steps of their changes, and whether they differ.
 
-        Limits hold for all pairs of a curve at once (Bonferroni). A task that does not change counts as changing at the
-        last checkpoint, so that its differences are at least what is told; `censored` says so.
+        A factor above 1: the second task changes later. Limits hold for all pairs of a curve at once (Bonferroni). A
+        task that does not change counts as changing at the last checkpoint, so that its differences are lower bounds;
+        `censored` says so.
         """
         end, rows = log_steps(self.curves.steps)[-1], []
         pairs = list(itertools.combinations(range(len(self.curves.tasks)), 2))
         for name, places in self.places.items():
-            held = np.where(np.isfinite(places) & self.changed[name], places, end)
+            bounded = np.where(np.isfinite(places) & self.changed[name], places, end)
             for a, b in pairs:
-                gap, low, high = _limits(held[:, b] - held[:, a], 1 - (1 - level) / len(pairs))
+                gap, low, high = _limits(bounded[:, b] - bounded[:, a], 1 - (1 - level) / len(pairs))
                 rows.append(
                     {
                         "curve": name,
@@ -226,7 +225,7 @@ class ChangePoints:
         return pd.DataFrame(rows)
 
     def is_staggered(self, curve: str = LOSS) -> bool:
-        """Whether two tasks' changes are apart, with limits for all pairs at once."""
+        """Whether the changes of two tasks differ, with limits for all pairs at once."""
         if curve not in self.places:
             raise unknown("curve", curve, tuple(self.places))
         table = self.stagger()
@@ -235,29 +234,31 @@ class ChangePoints:
     def __repr__(self) -> str:
         lines = [f"ChangePoints of {self.curves.name}, by {self.definition}; decodability at {self.curves.place}"]
         for row in self.table().itertuples():
-            told = f"step {row.step:.0f} [{row.low:.0f}, {row.high:.0f}]"
-            told = told if row.changed else f"no change ({row.share:.0%} of resamples)"
-            lines.append(f"  {row.task} {row.curve}: {told}")
+            step = f"step {row.step:.0f} [{row.low:.0f}, {row.high:.0f}]"
+            change = step if row.changed else f"no change ({row.share:.0%} of resamples)"
+            lines.append(f"  {row.task} {row.curve}: {change}")
         return "\n".join(lines)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Coupling:
-    """How far apart a task's two changes are, and whether a task's decodability goes with its own loss.
+    """The lag between the two changes of each task, and whether its decodability goes with its own loss.
 
     Args:
-        lag: mean of log2 (TD's step / the loss's step) over the tasks and runs in which both change; NaN without any.
+        lag: mean of log2 (TD's step / the loss's step) over the tasks and networks in which both change; NaN without
+            any.
         low, high: limits over resampled episodes, for these networks.
-        runs_low, runs_high: limits over resampled runs, and tasks within them: what another seed may give. None for one
-            run.
-        lags: one row per run and task.
-        n_changed: tasks in which both change, over runs.
-        n_curves: tasks, over runs.
+        runs_low, runs_high: limits over resampled networks, and tasks within them: what another seed may give. None for
+            one network.
+        lags: one row per network and task.
+        n_changed: the number of tasks in which both change, over networks.
+        n_curves: the number of tasks, over networks.
         definition: of a change point.
         pairing: whether each task's decodability goes with its own loss rather than with another task's.
         shift: whether both change at the same checkpoints.
 
-    Sign: a positive lag is decodability after the loss; 1 is a doubling of training.
+    Sign:
+        Positive: decodability rises after the loss drops; 1 is a doubling of the step.
     """
 
     lag: float
@@ -293,46 +294,46 @@ class Coupling:
         return f"Coupling: {self.sentence()}"
 
 
-def pooled(found: Sequence[ChangePoints], level: float = 0.95, n_boot: int = 1000, seed: int = 0) -> Coupling:
-    """The coupling over runs, from the change points of each."""
-    if not found:
+def pooled(points: Sequence[ChangePoints], level: float = 0.95, n_boot: int = 1000, seed: int = 0) -> Coupling:
+    """The coupling over networks, from the change points of each."""
+    if not points:
         raise EmptySelection("There is no run to look at.", got="0 runs")
-    draws = [one.lag_draws for one in found]  # draw task
+    draws = [one.lag_draws for one in points]  # draw task
     every = np.concatenate(draws, axis=1)
     lag, low, high = _limits(_mean(every), level)
     over_runs = (None, None)
-    if len(found) > 1:
+    if len(points) > 1:
         random, means = np.random.default_rng(seed), []
         for _ in range(n_boot):
-            runs = random.integers(len(found), size=len(found))
+            runs = random.integers(len(points), size=len(points))
             tasks = [draws[run][0][random.integers(draws[run].shape[1], size=draws[run].shape[1])] for run in runs]
             means.append(_mean(np.concatenate(tasks)[None])[0])
         over_runs = _limits(np.array([lag, *means]), level)[1:]
-    moving = [one.curves.moving() for one in found]
+    moving = [one.curves.moving() for one in points]
     losses, tds = [one for one, _ in moving], [other for _, other in moving]
     return Coupling(
         lag,
         low,
         high,
         *over_runs,
-        pd.concat([one.lags(level) for one in found], ignore_index=True),
+        pd.concat([one.lags(level) for one in points], ignore_index=True),
         int(np.isfinite(every[0]).sum()),
         every.shape[1],
-        found[0].definition,
+        points[0].definition,
         pairing_test(losses, tds, seed),
         shift_test(losses, tds, seed),
     )
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
-    """Over the last axis, without what is missing; NaN where all is."""
+    """The mean over the last axis of what is finite; NaN where nothing is."""
     there = np.isfinite(values)
     with np.errstate(invalid="ignore"):
         return np.where(there, values, 0.0).sum(-1) / np.where(there.any(-1), there.sum(-1), np.nan)
 
 
 def _limits(draws: np.ndarray, level: float) -> tuple[float, float, float]:
-    """The first draw, and the percentile limits of the others as far as they are there."""
+    """The first draw, and the percentile limits of those of the others that are finite."""
     there = draws[1:][np.isfinite(draws[1:])]
     low, high = np.quantile(there, [(1 - level) / 2, (1 + level) / 2]) if len(there) else (np.nan, np.nan)
     return float(draws[0]), float(low), float(high)
