@@ -22,6 +22,7 @@ from tv_lens.results.sweep import Sweep
 from tv_lens.viz.theme import interval_text, number
 
 DISJOINT, MORE, OVERLAPPING, FUNCTIONS, OTHER = "disjoint", "more bases", "overlapping", "functions", "other"
+UNLEARNT = "quadratic"  # the kind of function that the paper's network does not learn
 
 # Which figure of the paper shows what, by kind of family; each stands for one section of the page.
 _MAIN = {

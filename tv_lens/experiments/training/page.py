@@ -13,6 +13,7 @@ from tv_lens.experiments.claims import AGREES, DISAGREES, UNDECIDED
 from tv_lens.experiments.folders import json_text
 from tv_lens.experiments.reporting import report
 from tv_lens.experiments.stages import counted, listed
+from tv_lens.experiments.training import causal_sections as causal_part
 from tv_lens.experiments.training import sections as part
 from tv_lens.experiments.training.claims import claims_of, claims_over
 from tv_lens.experiments.training.findings import Findings
@@ -48,10 +49,10 @@ def page_of(networks: Sequence[Findings]) -> Page:
         *part.seeds(networks),
         Section(f"Loss and decodability ({first.figures['timing']})", *part.timing(first, claims, coupling)),
         Section(f"Decodability by layer ({first.figures['layers']})", *part.layers(first, claims)),
-        *part.patching(first, claims),
-        *part.heads(first, claims),
+        *causal_part.patching(first, claims),
+        *causal_part.heads(first, claims),
         *part.posterior(first.result),
-        *part.circuits(first.result),
+        *causal_part.circuits(first.result),
         Section("How it was measured", *part.measured(first.result)),
     ]
     made = "; ".join(f"{name} {version}" for name, version in first.result.versions.items())

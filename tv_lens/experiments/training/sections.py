@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from tv_lens.experiments.claims import AGREES, DISAGREES, UNDECIDED, Claim
-from tv_lens.experiments.regressors.circuits import LatentCircuits
 from tv_lens.experiments.stages import listed
-from tv_lens.experiments.training.causal import PATCHED
+from tv_lens.experiments.training.claims import claims_on
 from tv_lens.experiments.training.figures import (
     by_layer,
     clipped,
@@ -85,7 +83,7 @@ def training(one: Findings, claims: Sequence[Claim]) -> list[Any]:
             table[name] = beside.sel(reference=name).values
     extra = [name for name in (*levels(result), "MSE / Bayes") if name in table]
     return [
-        _claims_on(claims, one, "training"),
+        claims_on(claims, one, "training"),
         figure,
         Table(
             table[[*shown, *extra]], f"Mean squared error at step {result.steps[-1]}, beside the reference predictors'."
@@ -144,7 +142,7 @@ def _change_rows(one: Findings) -> list[dict[str, Any]]:
 
 def timing(one: Findings, claims: Sequence[Claim], coupling: Coupling) -> list[Any]:
     """When losses drop and decodability rises, the tests of coupling, and the controls."""
-    result, parts = one.result, [_claims_on(claims, one, "timing")]
+    result, parts = one.result, [claims_on(claims, one, "timing")]
     if result.bayes is not None and result.ceiling is not None:
         parts.append(clipped(plot(gains(result), title="Share of what there is to gain, task by task"), -0.35, 1.15))
     parts.append(plot(decodability(result)))
@@ -207,102 +205,10 @@ def layers(one: Findings, claims: Sequence[Claim]) -> list[Any]:
         "mean decodability rises, and the last."
     )
     return [
-        _claims_on(claims, one, "layers"),
+        claims_on(claims, one, "layers"),
         text,
         *(plot(by_layer(one.result, steps, token)) for token in one.result.td.values["token"].values.tolist()),
     ]
-
-
-def patching(one: Findings, claims: Sequence[Claim]) -> list[Section]:
-    """Patch matrices, and the sign pattern of every way of patching."""
-    if not one.result.patch_matrices:
-        return []
-    parts: list[Any] = [
-        _claims_on(claims, one, "patching"),
-        "A row is the task whose mean is written, a column the task whose episodes are changed. "
-        "Orange lowers the loss, blue raises it. The layer is where own and other representations "
-        "differ most on every second episode; the table is of the other half. The menu has the other "
-        "layers.",
-    ]
-    for step, matrix in sorted(one.result.patch_matrices.items()):
-        shown = matrix.sel(**PATCHED)
-        layers = [
-            one.patched_layer,
-            *(layer for layer in shown.values["layer"].values.tolist() if layer != one.patched_layer),
-        ]
-        shown = with_levels(shown.sel(layer=layers), {})
-        parts.append(
-            plot(
-                shown,
-                kind="heatmap",
-                height=440,
-                title=f"Step {step}: change of the loss, difference of means added at y-tokens",
-            )
-        )
-        parts.append(_patch_table(one, step))
-    return [Section(f"Another task's representation ({one.figures['patching']})", *parts)]
-
-
-def _patch_table(one: Findings, step: int) -> Table:
-    """The sign pattern of every way of patching, at the layer that is reported."""
-    table, clusters = one.verdicts(step), one.clusters(step)
-    names = {"same": "own"} | (
-        {"other": "others"} if clusters is None else {"cluster": "same cluster", "other_cluster": "other clusters"}
-    )
-    rows = table[["position", "mode", "scored"]].copy()
-    for name, words in names.items():
-        if name not in table:
-            continue
-        limits = table[[name, f"{name}_low", f"{name}_high"]].to_numpy(float)
-        # To a thousandth, so that the table stays narrow: smaller effects do not matter.
-        rows[f"{words} [95%]"] = [f"{mean:.3f} [{low:.3f}, {high:.3f}]".replace("-", "−") for mean, low, high in limits]
-    rows["verdict"] = table["verdict"]
-    by_then = "" if clusters is None else f"; distinguished by then: {_distinguished(one.result.tasks, clusters)}"
-    return Table(
-        rows,
-        f"Step {step}, layer {one.patched_layer}, every way of patching: change of the loss by own and "
-        f"other representations{by_then}.",
-    )
-
-
-def _distinguished(tasks: Sequence[str], clusters: Sequence[int]) -> str:
-    names = [task for task, cluster in zip(tasks, clusters, strict=True) if cluster]
-    return listed(names) if names else "none"
-
-
-def heads(one: Findings, claims: Sequence[Claim]) -> list[Section]:
-    """The effect of ablating each head on each task."""
-    if not one.result.ablations:
-        return []
-    parts: list[Any] = [_claims_on(claims, one, "heads")]
-    for step, ablation in sorted(one.result.ablations.items()):
-        parts.append(
-            plot(
-                ablation.sel(how="mean", scored="sequence"),
-                kind="heatmap",
-                height=440,
-                title=f"Step {step}: loss without a head less loss with it, mean ablation",
-            )
-        )
-    if one.ties is not None:
-        table = one.ties.head(12).rename(
-            columns={
-                "low": "effect low",
-                "high": "effect high",
-                "selectivity_low": "selectivity low",
-                "selectivity_high": "selectivity high",
-            }
-        )
-        parts.append(
-            Table(
-                table,
-                "The most selective heads: effect on their task (chosen on half of the episodes, reported on the other "
-                "half), and how much more than on the others. Limits hold for all heads at once.",
-                strong=(),
-                headings={"effect": "effect", "selectivity": "selectivity"},
-            )
-        )
-    return [Section(f"Without a head ({one.figures['heads']})", *parts)]
 
 
 def posterior(result: Emergence) -> list[Section]:
@@ -336,57 +242,6 @@ def posterior(result: Emergence) -> list[Section]:
     return [Section("Against the Bayesian (ours)", text, plot(means), plot(by_shots))]
 
 
-def circuits(result: Emergence) -> list[Section]:
-    """The circuits of the tasks, before and after the task is encoded."""
-    sections: list[Section] = []
-    if result.circuits:
-        sections.append(
-            Section(
-                "Circuits before and after (ours)",
-                "Which edges carry what an episode's own answers say, against its twin: the same inputs, answered by "
-                "another task.",
-                *_circuits(result.circuits),
-            )
-        )
-    if result.decoding:
-        sections.append(
-            Section(
-                "Decoding circuits before and after (ours)",
-                "A task's vector, its mean representation less the mean of all, is added at the last answer of an "
-                "episode; in the other run the next task's vector is. Which edges carry the difference from there to "
-                "the prediction? Where several tasks' circuits are much the same edges, one circuit decodes them all.",
-                *_circuits(result.decoding),
-            )
-        )
-    return sections
-
-
-def _circuits(by_step: Mapping[int, LatentCircuits]) -> list[Any]:
-    """By step: a table, the overlap between tasks, and the circuit of the first task."""
-    parts: list[Any] = []
-    for step, one in sorted(by_step.items()):
-        table = one.table().drop(columns="edges").rename(columns=lambda name: name.replace("_", " "))
-        parts.append(
-            Table(
-                table,
-                f"Step {step}: what the {one.edges} strongest edges recover of the gap on held-out "
-                "episodes, random circuits beside them; no share where the gap may be 0.",
-                headings={"edges for 80": "edges for 80%"},
-            )
-        )
-        if one.comparison is not None:
-            overlap = one.comparison.overlap.mean().values
-            same = np.eye(len(overlap), dtype=bool)
-            parts.append(
-                f"Step {step}: the strongest edges of two tasks overlap by {number(overlap[~same].mean())}, "
-                f"those of one task on two halves of its episodes by {number(overlap[same].mean())} (Jaccard "
-                "index, means; halves on both sides)."
-            )
-        name, circuit = next(iter(one.circuits.items()))
-        parts.append(plot(circuit, title=f"Step {step}: the circuit of {name}"))
-    return parts
-
-
 def measured(result: Emergence) -> list[Any]:
     """Settings, maps, time, and the command that trained the network."""
     settings = {name: value for name, value in result.settings.items() if value not in ("", None)}
@@ -406,12 +261,3 @@ def measured(result: Emergence) -> list[Any]:
     if result.model.get("command"):
         parts.append(f"The network was trained by:\n\n```\n{result.model['command']}\n```")
     return parts
-
-
-def _claims_on(claims: Sequence[Claim], one: Findings, figure: str) -> str:
-    """The claims on one figure as a list: the paper's words, the numbers here, and the verdict."""
-    lines = []
-    for claim in (claim for claim in claims if claim.figure == one.figures[figure]):
-        ours = "" if "\n" in claim.ours else f" Here: {claim.ours}."  # of several networks: in the table above
-        lines.append(f"- The paper: {claim.claim} ({claim.paper}).{ours} **{claim.verdict.capitalize()}**.")
-    return "\n".join(lines)
