@@ -17,12 +17,13 @@ from tv_lens.circuits import ACDC, EAPIG, Circuit, Comparison, EdgeScores, Exact
 from tv_lens.circuits.discovery import Estimate
 from tv_lens.errors import InvalidArgument, MisalignedPrompts
 from tv_lens.experiments.regressors.contrasts import LatentContrast, Twin
-from tv_lens.experiments.regressors.patches import described, family_of
-from tv_lens.lab.latent_task import latent_tasks
+from tv_lens.experiments.regressors.loss_changes import described, family_of
+from tv_lens.lab.latent_task import LatentTask, latent_tasks
 from tv_lens.lab.regressor import Regressor
 from tv_lens.metrics import Answers, metric, squared_error
 from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep, concat
+from tv_lens.tasks.prompts import PromptPairs, Prompts
 
 
 @metric(
@@ -177,18 +178,12 @@ def latent_circuits(
     Source:
         `tv.discover` and `tv.faithfulness`, with their sources. The paper dissects single heads only (figures 17, 18).
     """
-    family = family_of(regressor)
-    everyone = latent_tasks(family)
-    members = [task for task in everyone if tasks is None or task.label in tasks]
-    if family.n_tasks < 2 or len(members) < (1 if tasks is None else len(set(tasks))) or not members:
-        raise InvalidArgument(
-            "A circuit needs an episode, and what is another latent task's.",
-            got=f"tasks={tasks} of {family.n_tasks}",
-            allowed=f"labels from 0 to {family.n_tasks - 1} of two tasks or more",
-        )
-    shots = contrast.shots(family.points) if shots is None else shots
+    everyone = latent_tasks(family_of(regressor))
+    members = _chosen(everyone, tasks)
+    shots = contrast.shots(everyone[0].family.points) if shots is None else shots
     method = EAPIG(recheck=20) if method is None else method
     edits = contrast.edits(regressor, everyone, shots, seed)
+    options = dict(seed=seed, progress=progress)
 
     # 1. every edge's effect on dev episodes
     scores: dict[str, EdgeScores] = {}
@@ -200,45 +195,55 @@ def latent_circuits(
             metric=negative_squared_error,
             method=method,
             pos=pos,
-            seed=seed,
-            progress=progress,
+            **options,
         )
     most = min(len(one.measured) for one in scores.values())
     # Of few edges, half: all of them would carry everything and say nothing.
     edges = min(contrast.edges, max(1, most // 2)) if edges is None else min(edges, most)
 
     # 2. circuits of the strongest edges, on test episodes
-    asked = {size for size in (contrast.sizes if sizes is None else sizes) if size <= most}
-    curves = []
-    for task in members:
-        sweep = faithfulness(
-            regressor,
-            scores[task.name],
-            contrast.prompts(task, shots, held_out, seed, "test"),
-            sizes=sorted({edges, most} | asked),
-            n_random=n_random,
-            seed=seed,
-            progress=progress,
-        )
-        curves.append(replace(sweep, values=sweep.values.drop_vars("effective")))
-    joined = concat(curves, "task", list(scores), name="What circuits of each size carry")
-    joined = replace(joined, values=joined.values.assign_coords(task=np.array(list(scores))))
+    grid = sorted({edges, most} | {size for size in (contrast.sizes if sizes is None else sizes) if size <= most})
+    prompts = {task.name: contrast.prompts(task, shots, held_out, seed, "test") for task in members}
+    curves = _curves(regressor, scores, prompts, sizes=grid, n_random=n_random, **options)
 
     # 3. what the tasks share
-    shared = compare(scores, size=edges, seed=seed) if len(scores) > 1 and n >= 4 else None
-    settings = {
-        **described(regressor),
-        "contrast": contrast.description,
-        "edges": edges,
-        "shots": shots,
-        "n": n,
-        "held_out": held_out,
-        "pos": pos,
-        "n_random": n_random,
-        "seed": seed,
-    }
+    comparison = compare(scores, size=edges, seed=seed) if len(scores) > 1 and n >= 4 else None
+    settings = dict(
+        contrast=contrast.description,
+        edges=edges,
+        shots=shots,
+        n=n,
+        held_out=held_out,
+        pos=pos,
+        n_random=n_random,
+        seed=seed,
+    )
     circuits = {name: one.top(edges).prune() for name, one in scores.items()}
-    return LatentCircuits(scores, circuits, joined, shared, settings)
+    return LatentCircuits(scores, circuits, curves, comparison, {**described(regressor), **settings})
+
+
+def _chosen(everyone: Sequence[LatentTask], labels: Sequence[int] | None) -> list[LatentTask]:
+    """The latent tasks of these labels; all of them for None."""
+    members = [task for task in everyone if labels is None or task.label in labels]
+    if len(everyone) < 2 or not members or (labels is not None and len(members) < len(set(labels))):
+        raise InvalidArgument(
+            "A circuit needs an episode, and what is another latent task's.",
+            got=f"tasks={labels} of {len(everyone)}",
+            allowed=f"labels from 0 to {len(everyone) - 1} of two tasks or more",
+        )
+    return members
+
+
+def _curves(
+    regressor: Regressor, scores: Mapping[str, EdgeScores], prompts: Mapping[str, Prompts | PromptPairs], **options: Any
+) -> Sweep:
+    """What the circuits of each task and size carry on its prompts: a Sweep over task, kind and size."""
+    curves = []
+    for name, one in scores.items():
+        sweep = faithfulness(regressor, one, prompts[name], **options)
+        curves.append(replace(sweep, values=sweep.values.drop_vars("effective")))
+    joined = concat(curves, "task", list(scores), name="What circuits of each size carry")
+    return replace(joined, values=joined.values.assign_coords(task=np.array(list(scores))))
 
 
 def circuits_before_after(before: LatentCircuits, after: LatentCircuits) -> pd.DataFrame:

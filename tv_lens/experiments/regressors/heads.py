@@ -12,16 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tv_lens.errors import EmptySelection, InvalidArgument
-from tv_lens.experiments.regressors.patches import (
-    UNITS,
-    check_labels,
-    described,
-    family_of,
-    losses_of,
-    untouched_losses,
-)
+from tv_lens.experiments.regressors.loss_changes import SCORED, LossChanges, check_labels, family_of
 from tv_lens.intervention import Replace, Zero
-from tv_lens.lab.branches import Branch, branched_predictions
+from tv_lens.lab.branches import Branch
 from tv_lens.lab.families import Episodes, SparseMixture
 from tv_lens.lab.latent_task import LatentTask, latent_tasks
 from tv_lens.lab.regressor import Regressor
@@ -77,58 +70,35 @@ def head_ablation(
     layers = list(range(regressor.n_layers)) if layers is None else [int(layer) for layer in layers]
     for what, given, known in (
         ("way of removing a head", how, HOW),
-        ("loss", scored, ("sequence", "query")),
+        ("loss", scored, SCORED),
         ("layer", layers, range(regressor.n_layers)),
     ):
         check_labels(what, given, known)
     tasks, n_heads = latent_tasks(family), regressor.shape.n_heads
     means = head_means(regressor, tasks, layers, contexts, seed) if "mean" in how else None
 
-    width = 2 * family.points - 1
+    # 1. every head taken out, as a branch of each task's episodes
+    shape, width = (len(layers), n_heads, len(how)), 2 * family.points - 1
     branches = [
         _without(layers[layer], head, how[way], None if means is None else means[layer, :, head], width)
-        for layer, head, way in np.ndindex(len(layers), n_heads, len(how))
+        for layer, head, way in np.ndindex(shape)
     ]
     matched = matched_episodes(tasks, n, seed, split)
-    changes, untouched = [], []
+    episodes = matched or (task.episodes(n, seed, split) for task in tasks)
     with progress_bar("head ablation", len(tasks) * n * len(branches), "ablated episodes", progress) as bar:
-        for episodes in matched or [task.episodes(n, seed, split) for task in tasks]:
-            predictions = branched_predictions(
-                regressor, episodes, branches, memory_budget=memory_budget, who="head_ablation", bar=bar
-            )
-            losses = losses_of(predictions, episodes, scored)
-            untouched.append(losses[0])
-            changes.append((losses[1:] - losses[0]).unflatten(0, (len(layers), n_heads, len(how))))
+        measured = LossChanges.measure(
+            regressor, episodes, branches, scored, verb="head_ablation", memory_budget=memory_budget, bar=bar
+        )
 
-    names = list(family.task_names)
-    values = torch.stack(changes).permute(4, 0, 1, 2, 3, 5)  # task layer head how example scored
-    return Sweep(
-        xr.DataArray(
-            values.numpy(),
-            dims=("example", "task", "layer", "head", "how", "scored"),
-            coords={
-                "task": names,
-                "layer": layers,
-                "head": list(range(n_heads)),
-                "how": list(how),
-                "scored": list(scored),
-            },
-        ),
-        metric="change of squared error",
-        units=UNITS,
-        sign=SIGN,
-        zero=0.0,
+    # 2. the labelled result
+    values = measured.changes.unflatten(1, shape)  # task layer head how example scored
+    return measured.sweep(
+        values.permute(4, 0, 1, 2, 3, 5),
+        {"task": family.task_names, "layer": layers, "head": range(n_heads), "how": how},
+        verb="head_ablation",
         name="Change of the loss without a head",
-        provenance={
-            "verb": "head_ablation",
-            **described(regressor),
-            "n": n,
-            "contexts": contexts,
-            "split": split,
-            "seed": seed,
-            "matched": matched is not None,
-            "untouched": untouched_losses(names, untouched, scored),
-        },
+        sign=SIGN,
+        settings={"n": n, "contexts": contexts, "split": split, "seed": seed, "matched": matched is not None},
     )
 
 

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from tv_lens.errors import EmptySelection, InvalidArgument, unknown
+from tv_lens.errors import InvalidArgument
+from tv_lens.experiments.regressors.loss_changes import SCORED, LossChanges, check_labels, family_of
 from tv_lens.intervention import Add, Intervention, Replace
-from tv_lens.lab.branches import Branch, branched_predictions
-from tv_lens.lab.families import Episodes, Family
+from tv_lens.lab.branches import Branch
 from tv_lens.lab.latent_task import LatentTask, latent_tasks
 from tv_lens.lab.regressor import Regressor
 from tv_lens.progress import progress as progress_bar
@@ -24,8 +23,6 @@ from tv_lens.site import Site
 
 POSITIONS = ("x", "y", "last")
 MODES = ("replace", "add", "add-difference")
-SCORED = ("sequence", "query")
-UNITS = "squared units of y"
 SIGN = "above 0: the loss is higher with the patch (it hurts); 0: no effect; below 0: it helps"
 
 
@@ -96,96 +93,25 @@ def patch_matrix(
     means = class_means(regressor, tasks, layers, contexts, seed)
 
     # 2. every patch, as a branch of the target task's episodes
-    patches = [_Patch(*labels) for labels in np.ndindex(len(tasks), len(pos), len(modes), len(layers))]
-    branches = [one.branch(regressor, means, pos, modes, layers) for one in patches]
-    changes, untouched = [], []
+    shape = (len(tasks), len(pos), len(modes), len(layers))
+    branches = [_Patch(*labels).branch(regressor, means, pos, modes, layers) for labels in np.ndindex(shape)]
+    episodes = (task.episodes(n, seed, split) for task in tasks)
     with progress_bar("patch matrix", len(tasks) * n * len(branches), "patched episodes", progress) as bar:
-        for task in tasks:
-            episodes = task.episodes(n, seed, split)
-            predictions = branched_predictions(
-                regressor, episodes, branches, memory_budget=memory_budget, who="patch_matrix", bar=bar
-            )
-            losses = losses_of(predictions, episodes, scored)
-            untouched.append(losses[0])
-            changes.append((losses[1:] - losses[0]).unflatten(0, (len(tasks), len(pos), len(modes), len(layers))))
+        measured = LossChanges.measure(
+            regressor, episodes, branches, scored, verb="patch_matrix", memory_budget=memory_budget, bar=bar
+        )
 
     # 3. the labelled result
-    dims = ("example", "source", "target", "position", "mode", "layer", "scored")
-    names = list(family.task_names)
-    values = torch.stack(changes).permute(5, 1, 0, 2, 3, 4, 6)  # target source position mode layer example scored
-    coords = {
-        "source": names,
-        "target": names,
-        "position": list(pos),
-        "mode": list(modes),
-        "layer": layers,
-        "scored": list(scored),
-    }
-    return Sweep(
-        xr.DataArray(values.numpy(), dims=dims, coords=coords),
-        metric="change of squared error",
-        units=UNITS,
-        sign=SIGN,
-        zero=0.0,
+    values = measured.changes.unflatten(1, shape)  # target source position mode layer example scored
+    names = family.task_names
+    return measured.sweep(
+        values.permute(5, 1, 0, 2, 3, 4, 6),
+        {"source": names, "target": names, "position": pos, "mode": modes, "layer": layers},
+        verb="patch_matrix",
         name="Change of the loss by the representation of a task",
-        provenance={
-            "verb": "patch_matrix",
-            **described(regressor),
-            "n": n,
-            "contexts": contexts,
-            "split": split,
-            "seed": seed,
-            "untouched": untouched_losses(names, untouched, scored),
-        },
+        sign=SIGN,
+        settings={"n": n, "contexts": contexts, "split": split, "seed": seed},
     )
-
-
-# ---- parts, which head ablation shares -------------------------------------------------------------------------------
-
-
-def family_of(regressor: Regressor) -> Family:
-    """The family of a regressor that knows it."""
-    if regressor.family is None:
-        raise InvalidArgument(
-            "This regressor does not say what it was trained on.",
-            got=regressor.name,
-            do="Regressor.of(weights, config, family=...), or load a training run.",
-        )
-    return regressor.family
-
-
-def check_labels(what: str, given: Sequence[object], known: Sequence[object]) -> None:
-    """Raises an error where the labels of an axis are none, repeated or unknown."""
-    if not len(given) or len(set(given)) < len(given):
-        raise EmptySelection(f"Name each {what} once, and one at least.", got=tuple(given), allowed=tuple(known))
-    for one in given:
-        if one not in known:
-            raise unknown(what, one, tuple(known))
-
-
-def losses_of(
-    predictions: Float[Tensor, "run n K"], episodes: Episodes, scored: Sequence[str]
-) -> Float[Tensor, "run n scored"]:
-    """Squared errors: the mean over the whole sequence, or that of the last prediction."""
-    errors = (predictions.double() - episodes.y.double()).square()
-    return torch.stack([errors.mean(2) if one == "sequence" else errors[:, :, -1] for one in scored], dim=2)
-
-
-def untouched_losses(
-    names: Sequence[str], losses: Sequence[Float[Tensor, "n scored"]], scored: Sequence[str]
-) -> dict[str, dict[str, float]]:
-    """The mean loss of each task without an edit."""
-    return {key: {name: float(loss[:, i].mean()) for name, loss in zip(names, losses)} for i, key in enumerate(scored)}
-
-
-def described(regressor: Regressor) -> dict[str, object]:
-    """The provenance of a result: the network that it was measured on."""
-    return {
-        "model": regressor.name,
-        "fingerprint": regressor.fingerprint,
-        "step": regressor.step,
-        "family": family_of(regressor).to_json(),
-    }
 
 
 def class_means(
