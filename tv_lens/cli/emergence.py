@@ -78,9 +78,9 @@ def emergence(
                 label = f"{source}-{own}" if Path(source).name == source else Path(source).resolve().name
                 result = training.emergence(
                     source,
-                    seed=own,
+                    network_seed=own,
                     size=size,
-                    draw=seed,
+                    seed=seed,
                     device=device,
                     folder=folder / f"{label} {size} {seed}",
                     say=_labelled(say, label),
@@ -133,7 +133,7 @@ def _check_folders(folders: Sequence[str], seeds: Sequence[int] | None) -> None:
 
 def _embedded_pages(asked: str, seeds: Sequence[int] | None) -> dict[str, list[Source]]:
     """The pages of `embedded` or `embedded:NAME`: a network each, with the seeds that were asked for and are there."""
-    listed = loaded("tv_lens.lab.embedded").runs()
+    listed = loaded("tv_lens.lab.embedded").networks()
     names, name = sorted(set(listed.name)), asked.partition(":")[2]
     if not names:
         raise EmptySelection(

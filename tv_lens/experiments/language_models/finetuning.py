@@ -209,7 +209,7 @@ def finetune_layers(
 
 def _measured(hooked: HookedModel, members: Sequence[Task], *, shots: int, **options: Any) -> Prediction:
     # Some points are needed for a line; with few tasks at one shot count there is none, and none is asked for.
-    folder, queries, layers = options.pop("run"), options.pop("queries"), options.pop("layers")
+    folder, queries, layers = options.pop("folder"), options.pop("queries"), options.pop("layers")
     if len(members) >= 4:
         return encoding_against_accuracy(
             hooked, members, shots=(shots,), queries=queries, layers=layers, folder=folder, **options

@@ -44,15 +44,15 @@ tv.plot(sweep).save("heads.html")"""
     flag = f" --template {asked['template']}" if template else ""
     other = "arrow" if asked["template"] != "arrow" else "qa"
     shell = f"""# more prompts, every layer: narrower intervals
-tv-lens lens {model} {tasks} \\
+tv-lens survey {model} {tasks} \\
     --shots {asked["shots"]}{flag} --size full --out {shlex.quote(out.rstrip("/") + "-full")}
 
 # fewer demonstrations, another template
-tv-lens lens {model} --task {shlex.quote(task)} --shots 4 --template {other} --out {other}
+tv-lens survey {model} --task {shlex.quote(task)} --shots 4 --template {other} --out {other}
 
 # your own pairs: [{{"input": "…", "output": "…"}}, …], or a .csv, .tsv or .jsonl file
 tv-lens audit {model} --task my_pairs.json
-tv-lens lens {model} --task my_pairs.json --out mine
+tv-lens survey {model} --task my_pairs.json --out mine
 
 # what else there is
 tv-lens tasks
