@@ -1,6 +1,7 @@
-"""`tv-lens`: the same verbs from a shell, a module per group of commands."""
+"""`tv-lens`: the verbs of this library from a shell, with one module per group of commands."""
 
-from tv_lens.cli import survey as _survey  # noqa: F401  (registers its commands; commands are listed in this order)
+# Importing a module registers its commands; the help lists them in this order.
+from tv_lens.cli import survey as _survey  # noqa: F401
 
 from tv_lens.cli import listings as _listings  # noqa: F401  isort: skip
 from tv_lens.cli import circuit as _circuit  # noqa: F401  isort: skip

@@ -16,24 +16,25 @@ if TYPE_CHECKING:
 
 DEMO_MODEL = "smollm2-135m"
 
-# Of version 0.1: the command, None for its name alone and else one of its flags, and what to write now.
+# Names of version 0.1: for each command, the new name of a flag, or of the command itself under None.
 RENAMED: dict[str, dict[str | None, str]] = {
-    "demo": {"--run": "--folder"},
-    "lens": {None: "tv-lens survey", "--run": "--folder"},
-    "survey": {"--run": "--folder"},
+    "demo": {"--run": "--folder"},  # renamed in version 0.2, as are all that follow
+    "lens": {None: "tv-lens survey", "--run": "--folder"},  # renamed
+    "survey": {"--run": "--folder"},  # renamed
     "emergence": {
-        "--run": "--network",
+        "--run": "--network",  # renamed
         "--cache": "--folder",
         "--draw": "--seed, and --network-seed for the network's",
     },
-    "pack-run": {None: "tv-lens pack-network"},
+    "pack-run": {None: "tv-lens pack-network"},  # renamed
 }
 
 
 class _Commands(TyperGroup):
-    """Commands that refuse the names of earlier versions with the new ones."""
+    """Commands that refuse a name of an earlier version with an error that gives the new name."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that the arguments begin with, unless it or one of its flags has been renamed."""
         old = RENAMED.get(args[0], {}) if args else {}
         if None in old:
             ctx.fail(f"{args[0]!r} has another name since version 0.2: use {old[None]}.")
@@ -86,7 +87,7 @@ Model = Annotated[
 Out = Annotated[
     Path, typer.Option("--out", "-o", metavar="DIR", help="Where the report, its numbers and the vectors go.")
 ]
-Seed = Annotated[int, typer.Option("--seed", help="Every draw.")]
+Seed = Annotated[int, typer.Option("--seed", help="Fixes every draw.")]
 TemplateName = Annotated[
     str | None,
     typer.Option(
@@ -102,11 +103,11 @@ Folder = Annotated[
         "--folder",
         metavar="DIR",
         show_default=False,
-        help="Keep finished work there; the same command continues where this one stopped.",
+        help="Keep finished work there; the same command then continues where this one stopped.",
     ),
 ]
-Revision = Annotated[str | None, typer.Option(help="Of a hub name: branch, tag or commit.", show_default=False)]
-Dtype = Annotated[str, typer.Option(help="Of the weights.")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub name.", show_default=False)]
+Dtype = Annotated[str, typer.Option(help="Type of the weights.")]
 Device = Annotated[str | None, typer.Option(help="Where to run.", show_default="a GPU if there is one")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
@@ -117,7 +118,7 @@ def main() -> None:
 
 
 def loading_options(**options: Any) -> dict[str, Any]:
-    """Loading options as `load` takes them."""
+    """Options for `load`, with the dtype's name replaced by the dtype."""
     if "dtype" not in options:
         return options
     return {**options, "dtype": loaded("tv_lens.loading.hugging_face").floating_dtype(options["dtype"])}
@@ -127,7 +128,7 @@ def template_called(name: str | None) -> Template | None:
     """A built-in template by its name.
 
     Raises:
-        UnknownName: with the nearest names.
+        UnknownName: no built-in template has this name; the error gives the nearest ones.
     """
     tasks = loaded("tv_lens.tasks")
     known = {one.name: one for one in (tasks.QA, tasks.ARROW, tasks.IO)}

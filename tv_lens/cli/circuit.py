@@ -29,13 +29,15 @@ def circuit(
         "circuits"
     ),
     layer: Annotated[
-        int | None, typer.Option(help="Where the vectors are injected.", show_default="where they work best")
+        int | None, typer.Option(help="The layer where the vectors are injected.", show_default="where they work best")
     ] = None,
     edges: Annotated[int, typer.Option(help="How many of the strongest edges make a circuit.")] = 100,
     shots: Annotated[int, typer.Option("--shots", "-k", help="Demonstrations in the prompts behind a vector.")] = 10,
-    size: Annotated[str, typer.Option("--size", metavar="demo|standard|full", help="How much is run.")] = "standard",
+    size: Annotated[
+        str, typer.Option("--size", metavar="demo|standard|full", help="How much is measured.")
+    ] = "standard",
     n: Annotated[
-        int | None, typer.Option("--n", help="Queries that edges are measured on.", show_default="the size's")
+        int | None, typer.Option("--n", help="Queries on which edges are measured.", show_default="the size's")
     ] = None,
     seed: Seed = 0,
     template: TemplateName = None,
@@ -50,9 +52,9 @@ def circuit(
         named = [library.task(one) for one in task]
         say = stage_printer()
         say(f"loading {model}")
-        found = loaded("tv_lens.model.hooked_model").load(model)
+        hooked = loaded("tv_lens.model.hooked_model").load(model)
         result = circuits.decoding_circuits(
-            found,
+            hooked,
             named,
             layer=layer,
             edges=edges,

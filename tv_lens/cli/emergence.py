@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 _EPILOG = """[bold]Examples[/bold]
 
-A network that comes with the package, all its seeds on one page:  [cyan]tv-lens emergence --network embedded:bases4[/cyan]
+One embedded network, all its seeds on one page:  [cyan]tv-lens emergence --network embedded:bases4[/cyan]
 
-All that come with it, and a page over them:  [cyan]tv-lens emergence --network embedded --out emergence[/cyan]
+All embedded networks, and a page over them:  [cyan]tv-lens emergence --network embedded --out emergence[/cyan]
 
-Your own, with another seed beside it:  [cyan]tv-lens emergence --network networks/bases4-0 --network networks/bases4-1[/cyan]
+Your own, two seeds on one page:  [cyan]tv-lens emergence --network networks/a-0 --network networks/a-1[/cyan]
 
-The same command again goes on where it was stopped."""
+The same command continues where it was stopped."""
 
 EMBEDDED = "embedded"
 Source = tuple[str, int]  # a training folder or the name of an embedded network, and its seed
@@ -39,8 +39,8 @@ def emergence(
             "--network",
             metavar="DIR|embedded[:NAME]",
             show_default=False,
-            help="The folder of a training run, or a network that comes with the package; again for further "
-            "seeds of its family.",
+            help="The folder of a training run, or a network that comes with the package; repeatable, for further "
+            "seeds.",
         ),
     ],
     out: Annotated[
@@ -49,9 +49,7 @@ def emergence(
     size: Annotated[str, typer.Option("--size", metavar="tiny|laptop|full", help="How much is measured.")] = "laptop",
     network_seed: Annotated[
         list[int] | None,
-        typer.Option(
-            "--network-seed", show_default="all there are", help="Which seeds of an embedded network; again for more."
-        ),
+        typer.Option("--network-seed", show_default="all there are", help="A seed of an embedded network; repeatable."),
     ] = None,
     seed: Seed = 0,
     folder: Annotated[
@@ -98,7 +96,7 @@ def emergence(
 
 
 def _pages(networks: Sequence[str], seeds: Sequence[int] | None) -> dict[str, list[Source]]:
-    """What stands on which page, by the page's name."""
+    """The networks of each page, by the page's name."""
     folders = [one for one in networks if one.partition(":")[0] != EMBEDDED]
     pages: dict[str, list[Source]] = {}
     if folders:
@@ -131,14 +129,14 @@ def _check_folders(folders: Sequence[str], seeds: Sequence[int] | None) -> None:
             )
 
 
-def _embedded_pages(asked: str, seeds: Sequence[int] | None) -> dict[str, list[Source]]:
-    """The pages of `embedded` or `embedded:NAME`: a network each, with the seeds that were asked for and are there."""
+def _embedded_pages(network: str, seeds: Sequence[int] | None) -> dict[str, list[Source]]:
+    """The pages of `embedded` or `embedded:NAME`: one page per network, with those of the given seeds that exist."""
     listed = loaded("tv_lens.lab.embedded").networks()
-    names, name = sorted(set(listed.name)), asked.partition(":")[2]
+    names, name = sorted(set(listed.name)), network.partition(":")[2]
     if not names:
         raise EmptySelection(
             "No network comes with this installation.",
-            got=asked,
+            got=network,
             do="train one: tv-lens train --preset small --out DIR",
         )
     if name and name not in names:

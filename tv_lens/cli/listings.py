@@ -1,4 +1,4 @@
-"""`tv-lens tasks`, `audit` and `models`: what there is, and what guessing would score."""
+"""`tv-lens tasks`, `audit` and `models`: lists of tasks and models, and what guessing would score."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def audit(task: Tasks, model: Model = DEMO_MODEL, template: TemplateName = None,
 
 @app.command()
 def models(debug: Debug = False) -> None:
-    """List the embedded models, and say what else --model takes."""
+    """List the embedded models, and what else --model takes."""
     with errors_shown(debug):
         weights = loaded("tv_lens.loading.weights")
         table = Table(box=None, header_style="bold", pad_edge=False)
@@ -92,7 +92,7 @@ def models(debug: Debug = False) -> None:
 
 
 def _tokenizer(model: str) -> Any:
-    """A model's tokenizer, without its weights."""
+    """A model's tokenizer, loaded without its weights."""
     from transformers import AutoTokenizer
 
     weights = loaded("tv_lens.loading.weights")
@@ -100,7 +100,7 @@ def _tokenizer(model: str) -> Any:
     source, local = str(place.folder or place.name), place.folder is not None
     try:
         return AutoTokenizer.from_pretrained(source, local_files_only=local)
-    except Exception as error:  # transformers raises what it likes
+    except Exception as error:  # transformers may raise anything
         near = closest(model, weights.EMBEDDED, n=1)
         do = "check the name or the folder; a hub name needs a connection, once."
         raise ModelLoadError(
@@ -111,7 +111,7 @@ def _tokenizer(model: str) -> Any:
 
 
 def _state(name: str) -> str:
-    """Where an embedded model is now."""
+    """Whether an embedded model is unpacked, installed or neither."""
     weights = loaded("tv_lens.loading.weights")
     if (weights.cache_root() / name).is_dir():
         return "unpacked in the cache"

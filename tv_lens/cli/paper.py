@@ -20,19 +20,24 @@ Real sentences:  [cyan]tv-lens paper --sentences en_ewt-ud-train.conllu --out pa
 
 Checkpoints beside it:  [cyan]tv-lens paper -m EleutherAI/pythia-160m --also EleutherAI/pythia-160m@step1000[/cyan]
 
-The same command again goes on where it was stopped."""
+The same command continues where it was stopped."""
 
 
 @app.command(epilog=_EPILOG)
 def paper(
     model: Model = DEMO_MODEL,
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="DIR", help="Where the page and the unfinished work go.")
+        Path, typer.Option("--out", "-o", metavar="DIR", help="Where the page and unfinished work go.")
     ] = Path("paper"),
-    size: Annotated[str, typer.Option("--size", metavar="tiny|laptop|paper", help="How much is run.")] = "tiny",
+    size: Annotated[str, typer.Option("--size", metavar="tiny|laptop|paper", help="How much is measured.")] = "tiny",
     family: Annotated[
         list[str] | None,
-        typer.Option("--family", metavar="pos|bitwise", help="Repeatable; both if none.", show_default=False),
+        typer.Option(
+            "--family",
+            metavar="pos|bitwise",
+            help="A family of tasks; repeatable; both if none is given.",
+            show_default=False,
+        ),
     ] = None,
     sentences: Annotated[
         str | None,
@@ -84,7 +89,8 @@ def paper(
         written = loaded("tv_lens.experiments").report(result).save(out / "paper.html")
         for claim in result.claims():
             output().print(
-                f"{claim.figure}, {claim.family}: {claim.claim}: [bold]{claim.verdict}[/bold]\n    {escape(claim.ours)}",
+                f"{claim.figure}, {claim.family}: {claim.claim}: [bold]{claim.verdict}[/bold]\n"
+                f"    {escape(claim.ours)}",
                 highlight=False,
             )
         for name, why in ({} if result.comparison is None else result.comparison.failed).items():

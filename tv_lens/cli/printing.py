@@ -16,20 +16,20 @@ FAILED, STOPPED = 2, 130  # exit codes
 
 
 def output() -> Console:
-    """Where results go."""
-    # Made when needed: tests and pipes swap the streams. Wide enough for a table when there is no terminal to ask.
+    """The console for results: standard output."""
+    # Made at each call, since tests and pipes swap the streams; without a terminal, wide enough for a table.
     console = Console()
     return console if console.is_terminal else Console(width=130)
 
 
 def error_output() -> Console:
-    """Where stages and errors go."""
+    """The console for stages and errors: standard error."""
     return Console(stderr=True, soft_wrap=True)
 
 
 @contextmanager
 def errors_shown(debug: bool) -> Iterator[None]:
-    """Shows errors of tv_lens as one block without a traceback, with exit code 2, and an interrupt as a line."""
+    """Prints an error of tv_lens as one block without a traceback (exit code 2), and an interrupt as one line."""
     try:
         yield
     except TVLensError as error:
@@ -48,7 +48,7 @@ def errors_shown(debug: bool) -> Iterator[None]:
 
 
 def stage_printer() -> Callable[[str], None]:
-    """A function that prints a stage as it begins, with the seconds since now; what it is given is plain text."""
+    """A function that prints a line of plain text, with the seconds since this call, as a stage begins."""
     started = time.perf_counter()
 
     def say(line: str) -> None:

@@ -1,4 +1,4 @@
-"""`tv-lens demo` and `tv-lens survey`: the main job, and its report."""
+"""`tv-lens demo` and `tv-lens survey`: the survey of a model on some tasks, and its report."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ Tasks over the same inputs, too:  [cyan]tv-lens survey -t capitalize --family ve
 
 @app.command(epilog="[bold]Example[/bold]\n\n[cyan]tv-lens demo --out report[/cyan]")
 def demo(out: Out = Path("report"), seed: Seed = 0, folder: Folder = None, debug: Debug = False) -> None:
-    """Run the main job on the embedded model: four tasks, a few minutes, one report."""
+    """Survey the embedded model: four tasks, a few minutes, one report."""
     with errors_shown(debug):
         result = _surveyed(DEMO_MODEL, list(DEMO_TASKS), out, size="demo", seed=seed, family=DEMO_FAMILY, folder=folder)
         _finish(result, out)
@@ -63,7 +63,9 @@ def survey(
     model: Model = DEMO_MODEL,
     out: Out = Path("report"),
     shots: Annotated[int, typer.Option("--shots", "-k", help="Demonstrations in a prompt.")] = 10,
-    size: Annotated[str, typer.Option("--size", metavar="demo|standard|full", help="How much is run.")] = "standard",
+    size: Annotated[
+        str, typer.Option("--size", metavar="demo|standard|full", help="How much is measured.")
+    ] = "standard",
     n: Annotated[int | None, typer.Option("--n", help="Test queries per task.", show_default="the size's")] = None,
     seed: Seed = 0,
     template: TemplateName = None,
@@ -73,7 +75,7 @@ def survey(
             "--family",
             metavar="NAME",
             show_default=False,
-            help="Read decodability for a family of tasks over the same inputs, too: verbs, …",
+            help="Also measure decodability for a family of tasks over the same inputs: verbs, …",
         ),
     ] = None,
     revision: Revision = None,
@@ -111,7 +113,7 @@ def _surveyed(
     loading: dict[str, Any] | None = None,
     **options: Any,
 ) -> TaskSurvey:
-    """The main job with a line as each stage begins; what can be refused is refused before the model is loaded."""
+    """A survey that prints a line as each stage begins; everything that can be refused is refused before loading."""
     library, experiments = loaded("tv_lens.tasks"), loaded("tv_lens.experiments")
     for each in (out, folder):
         if each is not None:
@@ -124,14 +126,14 @@ def _surveyed(
     how = loading_options(**(loading or {}))
     say = stage_printer()
     say(f"loading {model}")
-    found = loaded("tv_lens.model.hooked_model").load(model, **how)
-    result = experiments.survey(found, tasks, size=size, matched=matched, folder=folder, say=say, **options)
+    hooked = loaded("tv_lens.model.hooked_model").load(model, **how)
+    result = experiments.survey(hooked, tasks, size=size, matched=matched, folder=folder, say=say, **options)
     say("writing the report")
     return replace(result, source=model)
 
 
 def _finish(result: TaskSurvey, out: Path) -> None:
-    """Writes the report and prints the headline numbers, with the audit beside them, and where the report is."""
+    """Writes the report; prints the main numbers with the audit beside them, and where the report is."""
     numbers = result.save(out)
     written = loaded("tv_lens.experiments").report(result, out=out).save(out / "report.html")
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -149,7 +151,7 @@ def _finish(result: TaskSurvey, out: Path) -> None:
     for name, vector in result.vectors.items():
         shown = ("zero-shot", "vector", "random vector", "few-shot")
         zero, own, random, few = (result.accuracy(name, key) for key in shown)
-        known = result.audits[name]
+        audit = result.audits[name]
         table.add_row(
             escape(name),
             str(vector.site.layer),
@@ -157,8 +159,8 @@ def _finish(result: TaskSurvey, out: Path) -> None:
             f"[bold]{own['mean']:.2f}[/bold] \\[{own['low']:.2f}, {own['high']:.2f}]",
             f"{random['mean']:.2f}",
             f"{few['mean']:.2f}",
-            f"{known.majority_rate:.2f}",
-            f"{known.single_token_share:.0%}",
+            f"{audit.majority_rate:.2f}",
+            f"{audit.single_token_share:.0%}",
         )
     output().print()
     output().print("First-token accuracy on test queries, and what guessing would score", style="bold")

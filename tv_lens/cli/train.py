@@ -1,4 +1,4 @@
-"""`tv-lens train`: a network of the laboratory, from scratch, in a folder that can be taken up again."""
+"""`tv-lens train` and `pack-network`: a network of the laboratory, trained from scratch, and packed into one file."""
 
 from __future__ import annotations
 
@@ -15,28 +15,35 @@ _EPILOG = """[bold]Examples[/bold]
 
 A laptop's half hour:  [cyan]tv-lens train --preset small --seed 0 --out networks/bases4-0[/cyan]
 
-The same command again goes on where it was stopped.
+The same command continues where it was stopped.
 
 The paper's own size, on a GPU:  [cyan]tv-lens train --preset paper --out networks/paper-0[/cyan]"""
 
 
 @app.command(epilog=_EPILOG)
 def train(
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The run's folder; a begun one is taken up.")],
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", metavar="DIR", help="The folder of the training run; a stopped run continues."),
+    ],
     preset: Annotated[
-        str, typer.Option("--preset", "-p", metavar="NAME", help="tiny, small, bases6, overlapping, functions, paper.")
+        str,
+        typer.Option(
+            "--preset", "-p", metavar="NAME", help="One of: tiny, small, bases6, overlapping, functions, paper."
+        ),
     ] = "small",
     seed: Seed = 0,
-    steps: Annotated[int | None, typer.Option(help="How many.", show_default="the preset's")] = None,
-    batch: Annotated[int | None, typer.Option(help="Episodes in a step.", show_default="the preset's")] = None,
+    steps: Annotated[int | None, typer.Option(help="Training steps.", show_default="the preset's")] = None,
+    batch: Annotated[int | None, typer.Option(help="Episodes per step.", show_default="the preset's")] = None,
     lr: Annotated[float | None, typer.Option(help="Adam's learning rate.", show_default="the preset's")] = None,
     stop_after: Annotated[
-        int | None, typer.Option(help="Stop after this step; the rest can follow later.", show_default=False)
+        int | None,
+        typer.Option(help="Stop after this step; the same command trains the rest later.", show_default=False),
     ] = None,
     device: Device = None,
     threads: Annotated[
         int | None,
-        typer.Option(help="Of the CPU; with 1, a resumed run ends with the same bits.", show_default="torch's"),
+        typer.Option(help="Threads of the CPU; with 1, a resumed run gives the same bits.", show_default="torch's"),
     ] = None,
     debug: Debug = False,
 ) -> None:
@@ -62,13 +69,13 @@ def train(
 )
 def pack_network(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a training run.", show_default=False)],
-    name: Annotated[str, typer.Option("--name", help="What it is called; the seed is put behind.")],
+    name: Annotated[str, typer.Option("--name", help="Name of the network; the seed is appended.")],
     keep: Annotated[int, typer.Option("--keep", help="How many checkpoints.")] = 8,
-    since: Annotated[int, typer.Option(min=1, help="The earliest step that is kept beside the untrained network.")] = 1,
-    command: Annotated[str, typer.Option("--command", help="What made the run, as typed.")] = "",
+    since: Annotated[int, typer.Option(min=1, help="The first step that is kept, after the untrained network.")] = 1,
+    command: Annotated[str, typer.Option("--command", help="The command that trained it, as it was typed.")] = "",
     into: Annotated[
         Path | None,
-        typer.Option("--into", metavar="DIR", help="Where it goes.", show_default="the package's own networks"),
+        typer.Option("--into", metavar="DIR", help="Where the file goes.", show_default="the package's own networks"),
     ] = None,
     debug: Debug = False,
 ) -> None:

@@ -43,7 +43,7 @@ from tv_lens.experiments.training import ChangePoints, Coupling, Emergence, Emer
 from tv_lens.experiments.vector_circuits import CircuitSize, DecodingResult, decoding_circuits
 from tv_lens.renamed import renamed as _renamed
 
-_RENAMED = {"lens": "survey", "LensResult": "TaskSurvey", "LensSize": "SurveySize"}
+_RENAMED = {"lens": "survey", "LensResult": "TaskSurvey", "LensSize": "SurveySize"}  # renamed in version 0.2
 
 __all__ = [
     "SIZES",

@@ -1,4 +1,4 @@
-"""A statement of the paper beside what was found, and the verdict that an interval gives."""
+"""A statement of the paper beside our number, and the verdict that an interval gives."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ AGREES, DISAGREES, UNDECIDED = "agrees", "disagrees", "undecided"
 
 @dataclass(frozen=True)
 class Claim:
-    """One statement of the paper and what was found.
+    """One statement of the paper and what was measured here.
 
     Args:
         figure: where the paper makes it.
         family: of tasks.
         claim: the statement.
         paper: the paper's number.
-        ours: ours, with its interval where it has one.
+        ours: our number, with its interval where it has one.
         verdict: "agrees", "disagrees" or "undecided": whether the 95% interval lies on the claimed side of 0, on the
             other, or on both.
-        control: what the paper lacks beside it.
+        control: our number for a control that the paper does not report.
     """
 
     figure: str

@@ -1,4 +1,4 @@
-"""Folders that results are written into: asked for before the work, filled whole or not at all."""
+"""Folders that results are written into: checked before the work, and filled as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tv_lens.errors import InvalidArgument
 
 
 def check_folder(out: str | Path) -> None:
-    """Raises `InvalidArgument` if results cannot be written there: asked before minutes of work, not after."""
+    """Raises `InvalidArgument` if results cannot be written there; call it before minutes of work, not after."""
     out = Path(out)
     above = out
     while not above.exists() and above != above.parent:
@@ -34,16 +34,16 @@ def check_folder(out: str | Path) -> None:
 def filled(out: str | Path, *, last: str) -> Iterator[Path]:
     """A folder to write into; when the block ends well, each of its files is moved to its place in `out`.
 
-    No file is ever there by half, and none is touched where the block raises. Other files in `out` stay.
+    No file is ever half written, and none is touched if the block raises. Other files in `out` stay.
 
     Args:
-        out: where the files go; it is made if it is not there.
-        last: the file that is moved after all others: where it is there, they are.
+        out: where the files go; the folder is made if it does not exist.
+        last: the file that is moved after all others: if it exists, they do.
     """
     out = Path(out)
     check_folder(out)
     out.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=out))  # on one disk, so that moves are atomic
+    staging = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=out))  # on the same disk, so that moves are atomic
     try:
         yield staging
         files = (path.relative_to(staging) for path in staging.rglob("*") if path.is_file())

@@ -1,4 +1,4 @@
-"""Results as plain numbers, and what stands beside them in every file: the model and the versions."""
+"""Results as plain numbers, and what every file says beside them: the model and the versions of the libraries."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from tv_lens.results.sweep import Sweep
 Interval = dict[str, float]
 
 
-def interval_of(found: Sweep | xr.Dataset) -> Interval:
+def interval_of(cell: Sweep | xr.Dataset) -> Interval:
     """One cell's mean, limits and number of examples as plain numbers."""
-    found = found.interval() if isinstance(found, Sweep) else found
-    return {**{key: round(float(found[key]), 6) for key in ("mean", "low", "high")}, "n": int(found["n"])}
+    cell = cell.interval() if isinstance(cell, Sweep) else cell
+    return {**{key: round(float(cell[key]), 6) for key in ("mean", "low", "high")}, "n": int(cell["n"])}
 
 
 def records(sweep: Sweep) -> list[dict[str, Any]]:
@@ -32,7 +32,7 @@ def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def model_card(model: HookedModel) -> dict[str, Any]:
-    """What a report says about a model."""
+    """What a report says about a model: its name, sizes and fingerprint."""
     shape = model.shape
     weights = {id(weight): weight for weight in model.tl.parameters()}.values()
     return {
@@ -50,11 +50,11 @@ def model_card(model: HookedModel) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the libraries that decide the numbers."""
-    found = {"python": platform.python_version()}
+    """The versions of Python and of the libraries that determine the numbers."""
+    by_name = {"python": platform.python_version()}
     for name in ("tv_lens", "torch", "transformers", "transformer_lens"):
         try:
-            found[name] = metadata.version(name)
+            by_name[name] = metadata.version(name)
         except metadata.PackageNotFoundError:  # run from a source tree
-            found[name] = "unknown"
-    return found
+            by_name[name] = "unknown"
+    return by_name

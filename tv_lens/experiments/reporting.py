@@ -11,11 +11,11 @@ from tv_lens.viz.html import Page
 
 @functools.singledispatch
 def report(result: Any, **options: Any) -> Page:
-    """The `Page` of an experiment's result: shown in Jupyter, or saved with `.save("report.html")`, without network.
+    """The `Page` of an experiment's result, shown in Jupyter or saved with `.save("report.html")`; it needs no network.
 
     Args:
-        result: what an experiment returned; its numbers are saved by `result.save(folder)`.
-        options: what else there is, the function of the type's page says.
+        result: what an experiment returned; `result.save(folder)` saves its numbers.
+        options: further options of the page of this type of result; see the function that makes that page.
 
     Raises:
         InvalidArgument: results of this type have no page.

@@ -1,4 +1,4 @@
-"""What every experiment of several stages needs: its tasks by name, a clock, and a few words."""
+"""What every experiment of several stages needs: its tasks by name, a clock, and counted nouns."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ Say = Callable[[str], object]
 
 @dataclass
 class Clock:
-    """Tells what is being done and keeps how long each stage took."""
+    """Says what is being done, and records how long each stage took."""
 
     say: Say | None
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def stage(self, name: str, what: str) -> Iterator[None]:
+        """Says what is being done, and adds the seconds that the block takes to those of the stage."""
         if self.say is not None:
             self.say(what)
         started = time.perf_counter()
@@ -34,7 +35,7 @@ class Clock:
 
 
 def listed_tasks(tasks: Tasks) -> list[tuple[str | None, Task | str | os.PathLike[str]]]:
-    """What was asked for, one by one, each with the name it was given, if any."""
+    """The tasks one by one, each with the name it was given, if any."""
     if isinstance(tasks, (Task, str, os.PathLike)):
         return [(None, tasks)]
     return list(tasks.items()) if isinstance(tasks, Mapping) else [(None, one) for one in tasks]
@@ -44,24 +45,24 @@ def named_tasks(tasks: Tasks) -> dict[str, Task]:
     """The tasks by name.
 
     Raises:
-        EmptySelection: there is none.
+        EmptySelection: no task was given.
         InvalidArgument: two have the same name.
     """
-    found: dict[str, Task] = {}
+    named: dict[str, Task] = {}
     for name, one in listed_tasks(tasks):
         task = one if isinstance(one, Task) else task_library.task(one)
         task = task if name is None else task.rename(name)
-        if task.name in found:
+        if task.name in named:
             raise InvalidArgument(
                 "Two tasks have the same name.",
                 got=task.name,
-                allowed="one name a task",
+                allowed="one name per task",
                 do="name each task once, or give a mapping {name: task}.",
             )
-        found[task.name] = task
-    if not found:
+        named[task.name] = task
+    if not named:
         raise EmptySelection("No task was given.", got="0 tasks", do='give one by its name, such as "present-past".')
-    return found
+    return named
 
 
 def counted(count: int, what: str) -> str:

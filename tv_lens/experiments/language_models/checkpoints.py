@@ -1,4 +1,4 @@
-"""Figures 5, 6, 21 and 22: the same measurement over checkpoints of one model, or over several models, one at a time."""
+"""Figures 5, 6, 21 and 22: the same measurement over the checkpoints of one model, or over several models."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from tv_lens.storage.run_folder import FolderLike, inside
 from tv_lens.task_vectors.representations import Tasks
 
 Source = str | os.PathLike[str] | HookedModel
-# Steps of published pretraining runs, as revisions of their hub names.
+# The steps of published pretraining runs, which are revisions of their hub names.
 _PYTHIA = (0, *(2**i for i in range(10)), *range(1000, 144000, 1000))
-_OLMO_TOKENS = 2160 * 2048  # a step
+_OLMO_TOKENS = 2160 * 2048  # per step
 
 
 def known_revisions(name: str, steps: Sequence[int]) -> list[str]:
@@ -63,7 +63,7 @@ class Comparison:
 
     Args:
         predictions: by source, then by family.
-        failed: sources that could not be measured, and why.
+        failed: why a source could not be measured, by source.
     """
 
     predictions: dict[str, dict[str, Prediction]]
@@ -71,27 +71,28 @@ class Comparison:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Those that were measured, in the order they were given."""
+        """The sources that were measured, in the order they were given."""
         return tuple(self.predictions)
 
     @property
     def families(self) -> tuple[str, ...]:
+        """The families of tasks, by name."""
         return tuple(next(iter(self.predictions.values())))
 
     def table(self, level: float = 0.95) -> pd.DataFrame:
-        """One row a source, family and shot count: mean decodability and accuracy over tasks, with limits."""
+        """One row per source, family and shot count: mean decodability and accuracy over tasks, with limits."""
         rows = []
-        for source, found in self.predictions.items():
-            for family, one in found.items():
+        for source, by_family in self.predictions.items():
+            for family, one in by_family.items():
                 for shots in one.accuracy.values["shots"].values.tolist():
                     td = one.decodability.sel(layer=one.layer, shots=shots, task=list(one.decodability.tasks))
                     numbers: dict[str, Any] = {}
                     for name, sweep in (("TD", td), ("accuracy", one.accuracy.sel(shots=shots))):
-                        found_ = sweep.average("task").interval(level)
+                        interval = sweep.average("task").interval(level)
                         numbers |= {
-                            name: float(found_["mean"]),
-                            f"{name} low": float(found_["low"]),
-                            f"{name} high": float(found_["high"]),
+                            name: float(interval["mean"]),
+                            f"{name} low": float(interval["low"]),
+                            f"{name} high": float(interval["high"]),
                         }
                     rows.append(
                         {
@@ -107,7 +108,9 @@ class Comparison:
 
     def accuracy(self, family: str) -> Sweep:
         """Exact match over tasks, `example source shots`."""
-        return self._joined({name: found[family].accuracy.average("task") for name, found in self.predictions.items()})
+        return self._joined(
+            {name: by_family[family].accuracy.average("task") for name, by_family in self.predictions.items()}
+        )
 
     def decodability(self, family: str) -> Sweep:
         """Decodability over tasks at each source's own best layer, `example source shots`."""
@@ -115,7 +118,10 @@ class Comparison:
         return self._joined({name: one.decodability.over_tasks().sel(layer=one.layer) for name, one in best.items()})
 
     def correlation(self, family: str) -> float:
-        """Pearson's, of mean decodability and mean accuracy over sources and shot counts; NaN if one does not vary."""
+        """Pearson's correlation of mean decodability and mean accuracy over sources and shot counts.
+
+        NaN if there are fewer than three points, or one side does not vary.
+        """
         table = self.table()
         table = table[table["family"] == family]
         if len(table) < 3 or table["TD"].std() == 0 or table["accuracy"].std() == 0:
@@ -164,29 +170,29 @@ def across_models(
     folder: FolderLike = None,
     progress: bool = True,
 ) -> Comparison:
-    """A `Comparison`: decodability and accuracy of families, model by model; one model is in memory at a time.
+    """A `Comparison`: decodability and accuracy of families, model by model, with one model in memory at a time.
 
     Args:
-        sources: what `tv.load` takes; `name@revision` for a revision of a hub name; or models that are loaded. One that
-            cannot be loaded or measured is reported in `.failed`, and the others run.
+        sources: what `tv.load` takes; `name@revision` for a revision of a hub name; or models that are loaded. If one
+            cannot be loaded or measured, `.failed` says why, and the others are measured all the same.
         families: tasks by the family's name.
         shots: demonstrations per prompt.
-        n: prompts per task whose neighbours are looked at.
+        n: prompts per task for decodability.
         queries: test prompts per task and shot count.
         k: neighbours that vote.
-        layers: those to choose from, of the models that have them; all if None.
-        seed: every draw.
+        layers: the layers to choose from, as far as a model has them; all if None.
+        seed: fixes every draw.
         loading: further arguments of `tv.load`, such as `dtype`, `device_map`.
         folder: a folder that keeps finished work, model by model.
         progress: Show a progress bar (only on a terminal or in a notebook).
 
     Raises:
-        EmptySelection: no source could be measured; says why of each.
+        EmptySelection: no source could be measured; the error says why, source by source.
 
     Source:
         Han et al. 2025 (arXiv 2412.12276), figures 5 and 6 (OLMo-7B from 1,000 to 500,000 steps, 4 shots), 21 and 22.
     """
-    found: dict[str, dict[str, Prediction]] = {}
+    predictions: dict[str, dict[str, Prediction]] = {}
     failed: dict[str, str] = {}
     with progress_bar("models", len(sources), "models", progress) as bar:
         for source in sources:
@@ -194,7 +200,7 @@ def across_models(
             try:
                 model = source if isinstance(source, HookedModel) else _loaded(label, dict(loading or {}))
                 known = None if layers is None else [layer for layer in layers if layer < model.n_layers]
-                found[label] = {
+                predictions[label] = {
                     name: encoding_against_accuracy(
                         model,
                         tasks,
@@ -209,26 +215,26 @@ def across_models(
                     )
                     for name, tasks in families.items()
                 }
-            except (RunMismatch, StorageError):  # of the folder, not of this model
+            except (RunMismatch, StorageError):  # about the folder, not about this model
                 raise
             except TVLensError as error:
                 failed[label] = f"{error.what} {error.got or ''}".strip()
-            except Exception as error:  # whatever an unknown checkpoint does when it is run: the others are not lost
+            except Exception as error:  # an unknown checkpoint may raise anything: the others are not lost
                 failed[label] = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:200]}"
             model = None
             gc.collect()
             bar.advance()
-    if not found:
+    if not predictions:
         raise EmptySelection(
             "None of the models could be measured.",
             got="; ".join(f"{k}: {v}" for k, v in failed.items()),
             allowed="one or more that load",
         )
-    return Comparison(found, failed)
+    return Comparison(predictions, failed)
 
 
 def step_of(label: str) -> int | None:
-    """The training step that a checkpoint's name tells; None if it tells none.
+    """The training step in a checkpoint's name; None if there is none.
 
     Example:
         >>> step_of("EleutherAI/pythia-160m@step1000"), step_of("run/checkpoint-300"), step_of("gpt2")

@@ -22,11 +22,11 @@ from tv_lens.tasks.templates import Template
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Encoding:
-    """How well a family's tasks are encoded.
+    """How well the tasks of a family are encoded.
 
     Args:
         decodability: `example layer task shots`, with its controls, its pairs and its shuffled labels.
-        maps: prompts in the plane at the best layer, by shots.
+        maps: the prompts in the plane at the best layer, by number of shots.
         layer: the layer with the largest mean over tasks.
     """
 
@@ -36,6 +36,7 @@ class Encoding:
 
     @property
     def shots(self) -> tuple[int, ...]:
+        """The numbers of demonstrations that were measured."""
         return tuple(self.decodability.sweep.values["shots"].values.tolist())
 
     def table(self) -> pd.DataFrame:
@@ -43,7 +44,7 @@ class Encoding:
         return self.decodability.summary(self.layer)
 
     def pairwise(self, shots: int | None = None) -> pd.DataFrame:
-        """Mean decodability of each row's task where only the column's task is beside it; chance is 1/2."""
+        """Mean decodability of each row's task when only the column's task stands beside it; chance is 1/2."""
         return self.decodability.pairwise(self.layer, shots)
 
     def __repr__(self) -> str:
@@ -65,27 +66,27 @@ def task_encoding(
     folder: FolderLike = None,
     progress: bool = True,
 ) -> Encoding:
-    """An `Encoding`: decodability with its controls at every layer and shot count, and a map a shot count.
+    """An `Encoding`: decodability with its controls at every layer and shot count, and one map per shot count.
 
     Args:
-        model: the model to look into.
-        tasks: a family; tasks over the same inputs.
+        model: the model; it is left as it was.
+        tasks: a family: tasks over the same inputs.
         shots: demonstrations per prompt.
         n: prompts per task.
         k: neighbours that vote.
-        layers: all of them if None.
+        layers: the layers that are read; all if None.
         maps: "pca", "umap" or None for no maps.
-        seed: every draw.
-        template: instead of the tasks' own.
-        folder: a folder that keeps each shot count, so that a killed measurement continues there.
+        seed: fixes every draw.
+        template: the text around inputs and answers, instead of the tasks' own.
+        folder: a folder that keeps the results of each shot count, so that a killed measurement continues there.
         progress: Show a progress bar (only on a terminal or in a notebook).
 
     Source:
-        Han et al. 2025 (arXiv 2412.12276), figures 3, 19, 23. The layer is the one with the largest mean, as there; it is
-        picked on the points that it is reported for.
+        Han et al. 2025 (arXiv 2412.12276), figures 3, 19, 23. As there, the layer is the one with the largest mean, and
+        it is chosen on the same prompts that its decodability is reported for.
     """
     members = tasks_of(tasks)
-    found = decodability(
+    encoded = decodability(
         model,
         members,
         shots=tuple(shots),
@@ -97,25 +98,25 @@ def task_encoding(
         folder=inside(folder, "decodability"),
         progress=progress,
     )
-    layer = found.best_layer()
+    layer = encoded.best_layer()
     if maps is None:
-        return Encoding(found, {}, layer)
+        return Encoding(encoded, {}, layer)
     options = dict(n=n, method=maps, seed=seed, template=template)
     drawn: dict[int, RepresentationMap] = {}
     config = {
         "model": model_described(model),
-        "tasks": found.sweep.provenance["tasks"],
+        "tasks": encoded.sweep.provenance["tasks"],
         "layer": layer,
         "n": n,
         "method": maps,
         "seed": seed,
         "shots": list(shots),
-        "template": _templates(found),
+        "template": _templates(encoded),
     }
-    with shards(inside(folder, "maps"), verb="maps", config=config, total=len(shots)) as kept:
-        for i in kept.pending():
+    with shards(inside(folder, "maps"), verb="maps", config=config, total=len(shots)) as work:
+        for i in work.pending():
             one = representation_map(model, members, layer, shots=int(shots[i]), progress=progress, **options)
-            kept.put(
+            work.put(
                 i,
                 {"points": one.points},
                 about={
@@ -126,14 +127,14 @@ def task_encoding(
                     "provenance": one.provenance,
                 },
             )
-        for count, one in zip(shots, kept.all()):
+        for count, one in zip(shots, work.all()):
             about: dict[str, Any] = one.about
             explained = None if about["explained"] is None else tuple(about["explained"])
             drawn[int(count)] = RepresentationMap(
                 one["points"], about["labels"], maps, about["site"], about["texts"], explained, about["provenance"]
             )
-    return Encoding(found, drawn, layer)
+    return Encoding(encoded, drawn, layer)
 
 
-def _templates(found: Decodability) -> list[str]:
-    return list(found.sweep.provenance["template"])
+def _templates(encoded: Decodability) -> list[str]:
+    return list(encoded.sweep.provenance["template"])

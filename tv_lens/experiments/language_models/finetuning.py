@@ -1,4 +1,4 @@
-"""Table 1 and figure 24: finetuning the first layers against the last ones, and what it does to encoding and accuracy."""
+"""Table 1 and figure 24: what finetuning the first or the last layers does to encoding and accuracy."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ class LoRA:
 
     Args:
         rank, alpha, dropout: of the adapters, on every linear map of the chosen layers.
-        steps: of AdamW.
+        steps: steps of AdamW.
         batch: prompts per step.
         lr: learning rate, constant.
-        every: steps between what a run keeps, and between saved checkpoints.
-        answers: "all" learns every answer of a prompt, "last" only the query's.
+        every: steps between two states that are kept in the folder, and between two saved checkpoints.
+        answers: "all" learns every answer of a prompt, "last" only the answer to its query.
 
     Source:
-        Han et al. 2025 (arXiv 2412.12276), appendix H: rank 16, alpha 16, dropout 0.1, loss on the answers only. Learning
-        rate, batch and target modules are not stated there.
+        Han et al. 2025 (arXiv 2412.12276), appendix H: rank 16, alpha 16, dropout 0.1, loss on the answers only.
+        Learning rate, batch and target modules are not stated there.
     """
 
     rank: int = 16
@@ -69,12 +69,12 @@ class LoRA:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Finetuning:
-    """Encoding and accuracy before and after.
+    """Encoding and accuracy before finetuning and after.
 
     Args:
-        predictions: "pretrained", "first k layers", "last k layers".
-        losses: mean loss of every `LoRA.every` steps, by variant.
-        layers: which layers each variant tuned.
+        predictions: by variant: "pretrained", "first k layers", "last k layers".
+        losses: the mean loss of every `LoRA.every` steps, by variant.
+        layers: the layers that were tuned, by variant.
     """
 
     predictions: dict[str, Prediction]
@@ -84,8 +84,8 @@ class Finetuning:
     def table(self, level: float = 0.95) -> pd.DataFrame:
         """One row per variant: accuracy and decodability over tasks, at the pretrained model's best layer and its own.
 
-        Decodability at the pretrained model's layer cannot change where only later layers were tuned, so it is read at the
-        variant's own best layer, too.
+        Decodability at the pretrained model's layer cannot change if only later layers were tuned, so it is also read
+        at the variant's own best layer.
         """
         rows, home = [], self.predictions[PRETRAINED].layer
         for name, one in self.predictions.items():
@@ -137,25 +137,25 @@ def finetune_layers(
 ) -> Finetuning:
     """A `Finetuning`: the first `first` layers against the last `last` ones, with the same data and budget.
 
-    Every step's prompts are drawn from the train split of every task but Null; queries of the test split and their inputs
-    are never among them.
+    The prompts of every step are drawn from the train split of every task but Null; they never contain a query of the
+    test split or its input.
 
     Args:
-        source: what `tv.load` takes, except a model that is loaded: each variant starts from fresh weights.
+        source: what `tv.load` takes, but not a loaded model: each variant starts from fresh weights.
         tasks: a family.
         first, last: how many layers each variant tunes.
         method: rank, steps, learning rate and so on; `LoRA()` if None.
-        shots: demonstrations, in training and after.
-        n: prompts per task whose neighbours are looked at.
+        shots: demonstrations per prompt, in training and afterwards.
+        n: prompts per task for decodability.
         queries: test prompts per task.
         k: neighbours that vote.
-        layers: those where decodability is read; all of them if None.
-        seed: every draw.
-        pretrained: what is known of the model before, measured with these very arguments; measured if None.
-        checkpoints: a folder where the tuned models are saved every `method.every` steps (`VARIANT/checkpoint-N`), as
-            `across_models` takes them.
+        layers: the layers where decodability is read; all if None.
+        seed: fixes every draw.
+        pretrained: the prediction of the model before finetuning, measured with the same arguments; measured if None.
+        checkpoints: a folder where the tuned models are saved every `method.every` steps (`VARIANT/checkpoint-N`);
+            `across_models` takes such folders.
         loading: further arguments for loading, such as `dtype`.
-        folder: a folder that keeps adapters and optimizer, so that a killed training continues as if it had not been.
+        folder: a folder that keeps adapters and optimizer, so that a killed training continues without a difference.
         progress: Show a progress bar (only on a terminal or in a notebook).
     """
     _peft()
@@ -208,7 +208,7 @@ def finetune_layers(
 
 
 def _measured(hooked: HookedModel, members: Sequence[Task], *, shots: int, **options: Any) -> Prediction:
-    # Some points are needed for a line; with few tasks at one shot count there is none, and none is asked for.
+    # A line needs some points; few tasks at one shot count have no line, and this experiment needs none.
     folder, queries, layers = options.pop("folder"), options.pop("queries"), options.pop("layers")
     if len(members) >= 4:
         return encoding_against_accuracy(
@@ -223,10 +223,10 @@ def _measured(hooked: HookedModel, members: Sequence[Task], *, shots: int, **opt
         folder=inside(folder, "accuracy"),
         progress=options["progress"],
     )
-    found = decodability(
+    encoded = decodability(
         hooked, members, shots=(shots,), layers=layers, folder=inside(folder, "decodability"), **options
     )
-    return Prediction(found, answered, found.best_layer())
+    return Prediction(encoded, answered, encoded.best_layer())
 
 
 def _peft() -> Any:
@@ -265,7 +265,7 @@ def _trained(
     folder: FolderLike,
     progress: bool,
 ) -> tuple[torch.nn.Module, list[float]]:
-    """The model with its adapters merged in, and the mean loss of every stretch."""
+    """The model with its adapters merged in, and the mean loss of every `method.every` steps."""
     peft = _peft()
     config = {
         "weights": fingerprint(model),
@@ -276,7 +276,7 @@ def _trained(
         "seed": seed,
         "template": [one.template.to_dict() for one in tasks],
     }
-    torch.manual_seed(seed)  # of the adapters' first values
+    torch.manual_seed(seed)  # fixes the initial adapters
     settings = peft.LoraConfig(
         r=method.rank,
         lora_alpha=method.alpha,
@@ -288,11 +288,11 @@ def _trained(
     weights = [weight for weight in tuned.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=method.lr, weight_decay=0.0)
     stretches = -(-method.steps // method.every)
-    with shards(folder, verb="finetune", config=config, total=stretches) as kept:
-        if kept.done:
-            _restore(kept.get(max(kept.done)).arrays, weights, optimizer)
-        with progress_bar("finetuning", method.steps, "steps", progress, done=len(kept.done) * method.every) as bar:
-            for i in kept.pending():
+    with shards(folder, verb="finetune", config=config, total=stretches) as work:
+        if work.done:
+            _restore(work.get(max(work.done)).arrays, weights, optimizer)
+        with progress_bar("finetuning", method.steps, "steps", progress, done=len(work.done) * method.every) as bar:
+            for i in work.pending():
                 losses = []
                 tuned.train()
                 for step in range(i * method.every, min((i + 1) * method.every, method.steps)):
@@ -300,29 +300,29 @@ def _trained(
                         _step(tuned, optimizer, *_examples(tokenizer, tasks, method, shots, seed, step), seed + step)
                     )
                     bar.advance()
-                kept.put(i, _state(weights, optimizer), about={"loss": sum(losses) / len(losses)})
+                work.put(i, _state(weights, optimizer), about={"loss": sum(losses) / len(losses)})
                 if saved is not None:
                     _save(tuned, tokenizer, saved / f"checkpoint-{min((i + 1) * method.every, method.steps)}")
-        losses = [one.about["loss"] for one in kept.all()]
+        losses = [one.about["loss"] for one in work.all()]
     return tuned.eval().merge_and_unload(), losses
 
 
 def _linear_maps(model: torch.nn.Module, layers: Sequence[int]) -> list[str]:
     """The full names of the linear maps inside the chosen layers."""
     wanted = set(layers)
-    found = []
+    names = []
     for name, module in model.named_modules():
         place = re.search(r"\.(\d+)\.", name)
         linear = isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D"
         if linear and place is not None and int(place.group(1)) in wanted:
-            found.append(name)
-    return found
+            names.append(name)
+    return names
 
 
 def _examples(
     tokenizer: Any, tasks: Sequence[Task], method: LoRA, shots: int, seed: int, step: int
 ) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]:
-    """A batch of prompts with their answers, and the labels of the tokens that are learnt (-100 elsewhere)."""
+    """A batch of prompts with their answers, and the labels of the tokens to be learnt (-100 elsewhere)."""
     rows, labels = [], []
     for j in range(method.batch):
         rng = rng_of("finetune", seed, step, j)
@@ -337,7 +337,9 @@ def _examples(
         rows.append(prompt + answer)
         labels.append(learnt)
     width = max(map(len, rows))
-    ids = torch.tensor([row + [0] * (width - len(row)) for row in rows])  # causal: what stands behind changes nothing
+    ids = torch.tensor(
+        [row + [0] * (width - len(row)) for row in rows]
+    )  # causal attention: padding at the end changes nothing
     return ids, torch.tensor([row + [-100] * (width - len(row)) for row in labels])
 
 
@@ -348,18 +350,18 @@ def _step(
     labels: Int[Tensor, "batch pos"],
     seed: int,
 ) -> float:
-    """One step of the optimizer; dropout depends on the step's seed alone, so that a continued training is the same."""
+    """One step of the optimizer. Dropout depends on the step's seed alone, so that a resumed training is the same."""
     device = next(model.parameters()).device
     with torch.random.fork_rng(), torch.enable_grad():
         torch.manual_seed(seed)
-        asked = (labels[:, 1:] != -100).nonzero()
-        places = asked[:, 1].unique()  # the unembedding is a fifth of a small model: only where an answer follows
-        row, place = asked[:, 0], torch.searchsorted(places, asked[:, 1])
+        learnt = (labels[:, 1:] != -100).nonzero()
+        places = learnt[:, 1].unique()  # the unembedding costs a fifth of a small model: compute it only before answers
+        row, place = learnt[:, 0], torch.searchsorted(places, learnt[:, 1])
         if "logits_to_keep" in _arguments(model):
             logits = model(ids.to(device), use_cache=False, logits_to_keep=places.to(device)).logits[row, place]
         else:
-            logits = model(ids.to(device), use_cache=False).logits[row, asked[:, 1]]
-        loss = torch.nn.functional.cross_entropy(logits.float(), labels[:, 1:][asked[:, 0], asked[:, 1]].to(device))
+            logits = model(ids.to(device), use_cache=False).logits[row, learnt[:, 1]]
+        loss = torch.nn.functional.cross_entropy(logits.float(), labels[:, 1:][learnt[:, 0], learnt[:, 1]].to(device))
         loss.backward()
     optimizer.step()
     optimizer.zero_grad()
@@ -367,22 +369,22 @@ def _step(
 
 
 def _arguments(model: torch.nn.Module) -> Collection[str]:
-    """What a model's forward takes, adapters or not."""
+    """The names of the arguments that a model's forward takes, with adapters or without."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     return inspect.signature(inner.forward).parameters
 
 
 def _state(weights: Sequence[Tensor], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    found = {}
+    arrays = {}
     for i, weight in enumerate(weights):
-        held = optimizer.state[weight]
-        found |= {
+        moments = optimizer.state[weight]
+        arrays |= {
             f"{i}.weight": weight.detach(),
-            f"{i}.exp_avg": held["exp_avg"],
-            f"{i}.exp_avg_sq": held["exp_avg_sq"],
-            f"{i}.step": held["step"],
+            f"{i}.exp_avg": moments["exp_avg"],
+            f"{i}.exp_avg_sq": moments["exp_avg_sq"],
+            f"{i}.step": moments["step"],
         }
-    return found
+    return arrays
 
 
 def _restore(arrays: Mapping[str, Any], weights: Sequence[Tensor], optimizer: torch.optim.Optimizer) -> None:
@@ -396,7 +398,7 @@ def _restore(arrays: Mapping[str, Any], weights: Sequence[Tensor], optimizer: to
 
 
 def _save(model: Any, tokenizer: Any, folder: Path) -> None:
-    """The model with its adapters merged in, as save_pretrained writes it; the adapters stay as they are."""
+    """Saves the model with its adapters merged in, as `save_pretrained` does; the model itself is left as it is."""
     import copy
 
     copy.deepcopy(model).merge_and_unload().save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""What a model writes, token by token and greedily, while interventions are held."""
+"""What a model writes by greedy decoding while interventions stay in place."""
 
 from __future__ import annotations
 
@@ -27,14 +27,15 @@ def written_answers(
 ) -> list[str]:
     """What greedy decoding writes after each prompt, up to `stop`.
 
-    `tv.score(...).exact_match` asks the same without writing: it is 1 where these texts begin with the right answer.
+    `tv.score(...).exact_match` answers the same question without writing: it is 1 if the text begins with the answer.
 
     Args:
         model: the model that writes.
-        prompts: what it reads.
-        interventions: held while it writes. Positions count within the prompt: -1 is its last token and stays there.
-        tokens: how many are written at most.
-        stop: text that ends an answer; None writes all of them.
+        prompts: the prompts that it continues.
+        interventions: in place while it writes. Positions count within the prompt: -1 is the prompt's last token, also
+            when more tokens follow it.
+        tokens: how many tokens are written at most.
+        stop: text that ends an answer; if None, all tokens are returned.
     """
     if tokens < 1:
         raise InvalidArgument("An answer has at least one token.", got=f"tokens={tokens}")
@@ -60,15 +61,15 @@ def written_answers(
 def _written(
     model: HookedModel, prompts: Sequence[list[int]], edits: Sequence[Intervention], tokens: int, part: slice
 ) -> list[list[int]]:
-    """The tokens that follow some of the prompts."""
+    """The tokens that the model writes after the prompts of one part."""
     rows = [list(row) for row in prompts[part]]
     lengths = [len(row) for row in rows]
     for _ in range(tokens):
         batch = model.tokens(TokenBatch.from_lists(rows))
         columns = torch.arange(batch.width, device=model.device)
-        asked = TokenBatch(batch.ids, columns[None, :] < torch.tensor(lengths, device=model.device)[:, None])
+        within_prompts = TokenBatch(batch.ids, columns[None, :] < torch.tensor(lengths, device=model.device)[:, None])
         logits, _ = model.forward(
-            batch, [_held(edit, asked) for edit in edits], logits_at=batch.last[:, None], who="written_answers"
+            batch, [_held(edit, within_prompts) for edit in edits], logits_at=batch.last[:, None], who="written_answers"
         )
         rows = [[*row, token] for row, token in zip(rows, logits[:, 0].argmax(-1).tolist())]
     return [row[length:] for row, length in zip(rows, lengths)]

@@ -1,4 +1,4 @@
-"""Figures 25 and 26 and a row of table 1: what saying the task in the prompt does to decodability and accuracy."""
+"""Figures 25 and 26 and a row of table 1: what an instruction in the prompt does to decodability and accuracy."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CONDITIONS = ("demonstrations", "instruction")
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Instruction:
-    """The same prompts without and with a sentence that says the task.
+    """The same prompts without and with a sentence that states the task.
 
     Args:
         plain: decodability and accuracy of the prompts as they are.
@@ -38,9 +38,9 @@ class Instruction:
         return concat([self.plain.accuracy, self.told.accuracy], "condition", list(CONDITIONS))
 
     def table(self, level: float = 0.95) -> pd.DataFrame:
-        """One row per condition and shot count: accuracy and decodability over tasks, and that at the first layer.
+        """One row per condition and shot count: accuracy, decodability over tasks, and decodability at the first layer.
 
-        "TD at layer 0" is the control: the input differs, so what is high there already need not be inferred.
+        "TD at layer 0" is the control: the inputs differ, so decodability that is high there need not be inferred.
         """
         rows = []
         for name, one in zip(CONDITIONS, (self.plain, self.told)):
@@ -90,12 +90,12 @@ def with_instruction(
         model: the model.
         tasks: a family whose tasks have instructions ("pos" and "bitwise" do; `task.instructed("...")` gives one).
         shots: demonstrations per prompt.
-        n: prompts per task whose neighbours are looked at.
+        n: prompts per task for decodability.
         queries: test prompts per task and shot count.
         k: neighbours that vote.
-        layers: those that are read, the first of which is the control; all of them if None.
-        seed: every draw.
-        plain: what the prompts without instruction gave, where that was measured already with the same arguments.
+        layers: the layers that are read; all if None. Layer 0 is always read, as the control.
+        seed: fixes every draw.
+        plain: the prediction of the prompts without instruction, if it was measured already with the same arguments.
         folder: a folder that keeps finished work.
         progress: Show a progress bar (only on a terminal or in a notebook).
 
@@ -103,8 +103,8 @@ def with_instruction(
         InvalidArgument: a task has no instruction.
 
     Source:
-        Han et al. 2025 (arXiv 2412.12276), appendix I. The Null task is told to answer at random, so that the presence of
-        an instruction does not tell it apart; the control at the first layer is what the authors caution about.
+        Han et al. 2025 (arXiv 2412.12276), appendix I. The Null task's instruction is to answer at random, so that the
+        presence of an instruction does not distinguish it. The control at the first layer answers the authors' caution.
     """
     members = tasks_of(tasks)
     instructed = [one.instructed() if not _told(one) else one for one in members]

@@ -1,4 +1,4 @@
-"""`paper`: the paper's experiments on language models, one call, at a size for the machine."""
+"""`paper`: the paper's experiments on language models in one call, at a size that fits the machine."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ FAMILIES = ("pos", "bitwise")
 
 @dataclass(frozen=True)
 class PaperSize:
-    """How much of everything `paper` runs.
+    """How much of everything `paper` measures.
 
     Args:
-        name: what the page calls it.
+        name: what the page calls this size.
         shots: demonstrations per prompt.
-        n: prompts per class whose neighbours are looked at.
+        n: prompts per class for decodability.
         k: neighbours that vote.
         queries: test prompts per task and shot count.
-        layer_step: every how many-th layer is read.
+        layer_step: every `layer_step`-th layer is read.
         width: bits of an operand.
-        steer_layers: how many layers around the best one are steered at.
+        steer_layers: at how many layers, the best one among them, prompts are steered.
         steer_queries: test prompts per task that are steered.
         contexts: prompts behind each mean.
         replicates: how often the means are drawn anew.
         maps: "pca", "umap", or None.
         finetune: steps of LoRA for each variant; 0 leaves finetuning out.
-        batch: prompts of such a step.
-        tuned: how many of the first and of the last layers are tuned, as a share of all.
+        batch: prompts per step of LoRA.
+        tuned: the share of the layers that is tuned, first the first ones and then the last ones.
     """
 
     name: str = "custom"
@@ -67,10 +67,10 @@ class PaperSize:
 
 
 SIZES = {
-    "tiny": PaperSize("tiny", shots=(1, 4), n=10, k=5, queries=6, layer_step=5, width=2, steer_layers=1, steer_queries=4, contexts=6,
-                      replicates=1, maps=None, finetune=0),
-    "laptop": PaperSize("laptop", n=40, queries=30, layer_step=2, width=3, steer_layers=2, steer_queries=8, contexts=30, replicates=2,
-                        batch=2),
+    "tiny": PaperSize("tiny", shots=(1, 4), n=10, k=5, queries=6, layer_step=5, width=2, steer_layers=1,
+                      steer_queries=4, contexts=6, replicates=1, maps=None, finetune=0),
+    "laptop": PaperSize("laptop", n=40, queries=30, layer_step=2, width=3, steer_layers=2,
+                        steer_queries=8, contexts=30, replicates=2, batch=2),
     "paper": PaperSize("paper", queries=500, finetune=1250, replicates=5),
 }  # fmt: skip
 
@@ -99,15 +99,15 @@ def paper(
     """A `PaperResult`: Figures 3 to 6 and 19 to 26 and Table 1 of the paper on a model, with controls.
 
     Args:
-        model: what `tv.load` takes. One that is loaded already is not finetuned, since that starts from fresh weights.
+        model: what `tv.load` takes. A model that is already loaded is not finetuned, which starts from fresh weights.
         size: "tiny" (minutes), "laptop" (hours on two cores), "paper", or a `PaperSize`.
         families: "pos", "bitwise" or both.
         sentences: a CoNLL-U file, or "ptb"; the library's own sentences if None.
-        others: further models or checkpoints to measure the same way.
-        seed: every draw.
+        others: further models or checkpoints that are measured in the same way.
+        seed: fixes every draw.
         loading: further arguments of `tv.load`.
-        folder: a folder that keeps finished work; asked again, only the rest is run.
-        say: is told in one line what is being done.
+        folder: a folder that keeps finished work; the next call with it measures only the rest.
+        say: called with one line as each stage begins.
         progress: Show a progress bar (only on a terminal or in a notebook).
 
     Source:
@@ -173,7 +173,7 @@ def _members(name: str, size: PaperSize, sentences: str | os.PathLike[str] | Non
 
 @dataclass
 class _PaperRun:
-    """The experiments on one model, and what they gave so far."""
+    """The experiments on one model, and their results so far."""
 
     model: HookedModel
     size: PaperSize
@@ -189,13 +189,12 @@ class _PaperRun:
 
     @property
     def reading(self) -> dict[str, Any]:
-        layers = sorted(
-            {0, *range(self.size.layer_step - 1, self.model.n_layers, self.size.layer_step)}
-        )  # 0 is a control
+        """The options of everything that reads decodability; layer 0 is always read, as a control."""
+        layers = sorted({0, *range(self.size.layer_step - 1, self.model.n_layers, self.size.layer_step)})
         return dict(n=self.size.n, k=self.size.k, layers=layers, seed=self.seed, progress=self.progress)
 
     def measure(self, name: str, tasks: Sequence[Task]) -> None:
-        """Experiments 1, 2, 3 and 5."""
+        """Measures one family: encoding, accuracy, steering and instruction (Figs. 3, 4, 19, 20, 23, 25 and 26)."""
         size, folder, shots = self.size, inside(self.folder, name), self.size.shots
         with self.clock.stage("encoding", f"{name}: decodability at {', '.join(map(str, shots))} shots"):
             encoding = task_encoding(
@@ -227,7 +226,7 @@ class _PaperRun:
                 progress=self.progress,
             )
         with self.clock.stage("instruction", f"{name}: the same prompts with an instruction, {usual} shots"):
-            told = with_instruction(
+            instructed = with_instruction(
                 self.model,
                 tasks,
                 shots=(usual,),
@@ -236,13 +235,15 @@ class _PaperRun:
                 folder=inside(folder, "instruction"),
                 **self.reading,
             )
-        for key, one in dict(encoding=encoding, prediction=prediction, steering=steering, instruction=told).items():
+        for key, one in dict(
+            encoding=encoding, prediction=prediction, steering=steering, instruction=instructed
+        ).items():
             self.results[key][name] = one
 
     def finetune(
         self, source: str | os.PathLike[str], members: Mapping[str, Sequence[Task]], loading: Mapping[str, Any] | None
     ) -> None:
-        """Experiment 4."""
+        """Finetunes the first and the last layers on each family (Table 1, Fig. 24)."""
         count = max(1, round(self.model.n_layers * self.size.tuned))
         shots = 4 if 4 in self.size.shots else self.size.shots[-1]
         for name, tasks in members.items():

@@ -23,9 +23,9 @@ def paper_page(result: PaperResult) -> Page:
         }
     )
     note = (
-        "A claim **agrees** where the 95% interval of ours lies on the claimed side of 0, **disagrees** where it lies on "
-        "the other side, and is **undecided** where it holds 0. Intervals are over prompts; the paper's numbers are "
-        "those of Llama-3.1-8B."
+        "A claim **agrees** if our 95% interval lies on the claimed side of 0, **disagrees** if it lies on the other "
+        "side, and is **undecided** if it contains 0. Intervals are over prompts; the paper's numbers are those of "
+        "Llama-3.1-8B."
     )
     sections = [Section("Claims", facts, note, Table(table, "The paper's claims on this model."), *_left_out(result))]
     for family in result.encoding:
@@ -43,8 +43,8 @@ def paper_page(result: PaperResult) -> Page:
         )
     made = "; ".join(f"{name} {version}" for name, version in result.versions.items())
     lead = (
-        "The experiments of Han et al. 2025 (arXiv 2412.12276) on pretrained language models, with the controls that the "
-        f"paper lacks. Sentences: {settings['sentences']}. Operands: {settings['width']} bits."
+        "The experiments of Han et al. 2025 (arXiv 2412.12276) on pretrained language models, with controls that the "
+        f"paper does not report. Sentences: {settings['sentences']}. Operands: {settings['width']} bits."
     )
     return page(
         f"Encoding and performance: {result.model['name']}",
@@ -67,7 +67,7 @@ def _family(result: PaperResult, family: str) -> list[Section]:
     encoding, prediction = result.encoding[family], result.prediction[family]
     maps = [plot(one, title=f"{shots} shots, layer {encoding.layer}") for shots, one in encoding.maps.items()]
     many = max(encoding.shots)
-    found = [
+    sections = [
         Section(
             f"{family}: encoding (Figs. 3, 19, 23)",
             plot(
@@ -86,12 +86,12 @@ def _family(result: PaperResult, family: str) -> list[Section]:
         )
     ]
     fits = f"{prediction.fit()!r}\n\nBeyond what the answers alone tell: {prediction.fit(controlled=True)!r}"
-    found.append(
+    sections.append(
         Section(f"{family}: decodability and accuracy (Fig. 4)", fits, plot(prediction), Table(prediction.points()))
     )
     if family in result.steering:
         one = result.steering[family]
-        found.append(
+        sections.append(
             Section(
                 f"{family}: steering (Fig. 20)",
                 f"`{one!r}`",
@@ -103,22 +103,22 @@ def _family(result: PaperResult, family: str) -> list[Section]:
             )
         )
     if family in result.instruction:
-        found.append(
+        sections.append(
             Section(
                 f"{family}: instruction (Figs. 25, 26)",
-                Table(result.instruction[family].table(), "Without and with a sentence that says the task."),
+                Table(result.instruction[family].table(), "Without and with a sentence that states the task."),
             )
         )
     if family in result.finetuning:
         one = result.finetuning[family]
         losses = "; ".join(
-            f"{name}: {', '.join(f'{loss:.3f}' for loss in found_)}" for name, found_ in one.losses.items()
+            f"{name}: {', '.join(f'{loss:.3f}' for loss in stretches)}" for name, stretches in one.losses.items()
         )
-        found.append(
+        sections.append(
             Section(
                 f"{family}: finetuning (Table 1, Fig. 24)",
                 Table(one.table(), "Before and after, at equal budgets."),
                 f"Losses: {losses}.",
             )
         )
-    return found
+    return sections

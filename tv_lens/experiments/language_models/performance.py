@@ -23,7 +23,7 @@ from tv_lens.tasks.templates import Template
 
 
 def tasks_of(tasks: Tasks) -> list[Task]:
-    """The tasks themselves, whether they were named, given or read from files."""
+    """The tasks themselves, from tasks, their names or files."""
     if isinstance(tasks, (Task, str, os.PathLike)):
         tasks = [tasks]
     if not isinstance(tasks, Mapping) and len(tasks) == 1:
@@ -50,11 +50,11 @@ def accuracies(
         model: the model that answers.
         tasks: tasks, their names or files.
         shots: demonstrations per prompt.
-        queries: prompts per task and shot count. Queries come round again with other demonstrations where the split has
-            fewer; without demonstrations each is asked once.
-        seed: the draw.
-        split: where queries come from.
-        template: instead of the tasks' own.
+        queries: prompts per task and shot count. If the split has fewer queries, they recur with other demonstrations;
+            without demonstrations, each occurs once.
+        seed: fixes the draw.
+        split: the split of the queries.
+        template: the text around inputs and answers, instead of the tasks' own.
         folder: a folder that keeps each task's answers, so that a killed measurement continues there.
         progress: Show a progress bar (only on a terminal or in a notebook).
     """
@@ -70,14 +70,14 @@ def accuracies(
         "split": split,
         "template": [(template or one.template).to_dict() for one in members],
     }
-    with shards(folder, verb="accuracies", config=config, total=len(cells)) as kept:
-        with progress_bar("accuracy", len(cells), "cells", progress, done=len(kept.done)) as bar:
-            for i in kept.pending():
+    with shards(folder, verb="accuracies", config=config, total=len(cells)) as work:
+        with progress_bar("accuracy", len(cells), "cells", progress, done=len(work.done)) as bar:
+            for i in work.pending():
                 one, count = cells[i]
                 prompts = one.prompts(count, n, seed=seed, split=split, template=template)
-                kept.put(i, {"exact": score(model, prompts, progress=False).exact_match})
+                work.put(i, {"exact": score(model, prompts, progress=False).exact_match})
                 bar.advance()
-        columns = np.stack([cell["exact"] for cell in kept.all()], axis=1).reshape(n, len(members), len(shots))
+        columns = np.stack([cell["exact"] for cell in work.all()], axis=1).reshape(n, len(members), len(shots))
     values = xr.DataArray(
         columns.astype(float),
         dims=("example", "task", "shots"),
@@ -92,7 +92,7 @@ def accuracies(
         "tasks": {one.name: one.fingerprint for one in members},
         "measure": "greedy exact match",
         "majority": {one.name: round(_majority(one), 4) for one in members},
-        **kept.provenance,
+        **work.provenance,
     }
     return Sweep(
         values,
@@ -105,6 +105,6 @@ def accuracies(
 
 
 def _majority(task: Task) -> float:
-    """What always giving the task's commonest answer scores."""
+    """The accuracy of always giving the task's most common answer."""
     outputs = [pair.output for pair in task]
     return max(map(outputs.count, set(outputs))) / len(outputs)

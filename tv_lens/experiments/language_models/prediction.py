@@ -1,4 +1,4 @@
-"""Figures 4, 21 and 22: whether the tasks that are encoded well are the tasks that are answered well."""
+"""Figures 4, 21 and 22: whether the tasks that are encoded well are also answered well."""
 
 from __future__ import annotations
 
@@ -33,13 +33,14 @@ class Fit:
     """Accuracy against decodability over tasks x shots.
 
     Args:
-        n: points: tasks times shot counts.
+        n: the number of points: tasks times shot counts.
         slope: accuracy gained per unit of decodability.
         intercept: accuracy at decodability 0.
         r2: share of the accuracies' variance that the line explains.
         r2_low, r2_high: limits over resampled prompts, which say how exactly these points are known.
-        r2_tasks_low, r2_tasks_high: limits over resampled tasks, which say what other tasks might have given.
-        rank: Spearman's rank correlation, with limits over resampled prompts.
+        r2_tasks_low, r2_tasks_high: limits over resampled tasks, which say how other tasks might have come out.
+        rank: Spearman's rank correlation.
+        rank_low, rank_high: its limits over resampled prompts.
         slope_low, slope_high: limits of the slope over resampled prompts.
     """
 
@@ -71,9 +72,9 @@ class Prediction:
     """Decodability and accuracy of the same tasks at the same shot counts.
 
     Args:
-        decodability: at every layer that was read.
+        decodability: at every layer that was read, with its controls.
         accuracy: greedy exact match, `example task shots`.
-        layer: where decodability is taken.
+        layer: the layer whose decodability stands beside the accuracy.
     """
 
     decodability: Decodability
@@ -103,9 +104,9 @@ class Prediction:
         return table.merge(control.reset_index(), on=labels, validate="one_to_one")
 
     def at_shots(self, *shots: int) -> Prediction:
-        """The part at these shot counts, with their own best layer."""
-        found, pick = self.decodability, dict(shots=list(shots))
-        part = Decodability(*(one.sel(**pick) for one in (found.sweep, found.controls, found.pairs, found.shuffles)))
+        """The part of the result at these shot counts, with its own best layer."""
+        whole, pick = self.decodability, dict(shots=list(shots))
+        part = Decodability(*(one.sel(**pick) for one in (whole.sweep, whole.controls, whole.pairs, whole.shuffles)))
         return Prediction(part, self.accuracy.sel(**pick), part.best_layer())
 
     @property
@@ -116,15 +117,15 @@ class Prediction:
         """The straight line through the points, with its intervals.
 
         Args:
-            controlled: after removing, from both sides, what the surface controls explain (a partial correlation).
-            level: of the intervals.
-            n_boot: resamples.
+            controlled: first remove what the surface controls explain from both sides (a partial correlation).
+            level: the level of the intervals.
+            n_boot: how many resamples.
             seed: fixes the resamples.
         """
-        asked = (controlled, level, n_boot, seed)
-        if asked not in self._fits:
-            self._fits[asked] = self._fit(*asked)
-        return self._fits[asked]
+        key = (controlled, level, n_boot, seed)
+        if key not in self._fits:
+            self._fits[key] = self._fit(*key)
+        return self._fits[key]
 
     @cached_property
     def _fits(self) -> dict[tuple[bool, float, int, int], Fit]:
@@ -134,7 +135,7 @@ class Prediction:
         td, acc, surface, n = self._cells()
         random = np.random.default_rng(seed)
 
-        def drawn(shares: Points, n: int) -> np.ndarray:  # the bootstrap of a share of hits is a binomial draw
+        def drawn(shares: Points, n: int) -> np.ndarray:  # a bootstrap of hits is a binomial draw
             return random.binomial(n, np.clip(shares, 0, 1), size=(n_boot, len(shares))) / n
 
         resampled = drawn(td, n[0]), drawn(acc, n[1]), np.stack([drawn(one, n[0]) for one in surface], axis=-1)
@@ -168,7 +169,7 @@ class Prediction:
     ) -> tuple[
         Float[np.ndarray, "draws cell"], Float[np.ndarray, "draws cell"], Float[np.ndarray, "draws cell control"]
     ]:
-        """The same points with whole tasks drawn anew."""
+        """The same points, with whole tasks resampled."""
         names = self.points()["task"].to_numpy()
         groups = np.stack([np.flatnonzero(names == name) for name in self._tasks])  # task shots
         picked = groups[random.integers(len(groups), size=(n_boot, len(groups)))].reshape(n_boot, -1)
@@ -202,23 +203,23 @@ def encoding_against_accuracy(
     """A `Prediction`: decodability at one layer beside greedy exact match, over tasks and shot counts.
 
     Args:
-        model: the model that is looked into and that answers.
+        model: the model that is read and that answers.
         tasks: a family.
         shots: demonstrations per prompt.
-        n: prompts per task whose neighbours are looked at.
+        n: prompts per task for decodability.
         queries: test prompts per task and shot count that are answered.
         k: neighbours that vote.
-        layer: where decodability is taken; the layer with the largest mean over tasks and shots if None.
-        layers: those to choose from; all of them if None.
-        seed: every draw.
-        template: instead of the tasks' own.
+        layer: the layer whose decodability is used; the one with the largest mean over tasks and shots if None.
+        layers: the layers to choose from; all if None.
+        seed: fixes every draw.
+        template: the text around inputs and answers, instead of the tasks' own.
         found: decodability that was measured already, with these tasks and shots.
         folder: a folder that keeps finished work.
         progress: Show a progress bar (only on a terminal or in a notebook).
 
     Source:
         Han et al. 2025 (arXiv 2412.12276), figures 4, 21 and 22: 18 points per family. The intervals, the rank
-        correlation and the fit beyond the surface controls are ours: answers alone tell some tasks apart.
+        correlation and the fit beyond the surface controls are ours: answers alone distinguish some tasks.
     """
     members = tasks_of(tasks)
     if len(members) * len(shots) < 4:
@@ -311,7 +312,7 @@ def _without(
     y: Float[np.ndarray, "draws cell"],
     controls: Float[np.ndarray, "draws cell control"],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Both sides less what a line through the controls explains of them."""
+    """Both sides minus what a linear fit of the controls explains of them."""
     design = np.concatenate([np.ones_like(controls[..., :1]), controls], axis=-1)
     hat = design @ np.linalg.pinv(design)
     return x - (hat @ x[..., None])[..., 0], y - (hat @ y[..., None])[..., 0], controls

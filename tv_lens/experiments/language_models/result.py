@@ -1,4 +1,4 @@
-"""What the paper's experiments gave on a model: each claim beside the paper's number, ours, and the verdict."""
+"""The result of the paper's experiments on a model: each claim with the paper's number, ours, and the verdict."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tv_lens.experiments.folders import check_folder, json_text
 from tv_lens.experiments.language_models.checkpoints import Comparison
 from tv_lens.experiments.language_models.encoding import Encoding
 from tv_lens.experiments.language_models.finetuning import PRETRAINED, Finetuning
-from tv_lens.experiments.language_models.instruction import Instruction
+from tv_lens.experiments.language_models.instruction import CONDITIONS, Instruction
 from tv_lens.experiments.language_models.prediction import Prediction
 from tv_lens.experiments.language_models.steering import Steering
 from tv_lens.experiments.reporting import report
@@ -33,7 +33,7 @@ PAPER_TABLE = {
     "bitwise": {"TD": (0.43, 0.90), "accuracy": (0.262, 0.572), "first": 0.902, "last": 0.663},
 }
 PAPER_LAYER = {"pos": "15 of 32", "bitwise": "13 of 32"}
-# Figure 3: separated with 10 shots, and overlapping with Null.
+# Figure 3: tasks that are separate clouds with 10 shots, and tasks that overlap with Null.
 CLEAR = {"pos": ("noun", "pronoun"), "bitwise": ("AND", "OR")}
 BLURRED = {"pos": ("adjective", "preposition"), "bitwise": ("XOR", "XNOR")}
 
@@ -44,12 +44,12 @@ class PaperResult:
 
     Args:
         model: name, fingerprint and sizes.
-        settings: size, seed, shots, sources of sentences, operand width.
+        settings: size, seed, shots, source of the sentences, width of an operand.
         encoding, prediction, steering, instruction, finetuning: results by family.
-        comparison: over further models or checkpoints; None if none were named.
-        left_out: what was not run, and why.
-        seconds: wall time by stage, this time.
-        versions: of the libraries.
+        comparison: the same on further models or checkpoints; None if none were given.
+        left_out: why an experiment was not run, by experiment.
+        seconds: wall time by stage, in this process.
+        versions: the versions of Python and of the libraries.
     """
 
     model: dict[str, Any]
@@ -65,32 +65,32 @@ class PaperResult:
     versions: dict[str, str] = field(default_factory=dict)
 
     def claims(self) -> list[Claim]:
-        """The paper's claims, in its order."""
+        """The paper's claims, in the order of its figures."""
         return list(self._claims)
 
     @cached_property
     def _claims(self) -> list[Claim]:
-        found: list[Claim] = []
+        claims: list[Claim] = []
         for family in self.encoding:
-            found += _of_encoding(family, self.encoding[family])
-            found += _of_prediction(family, self.prediction[family])
+            claims += _of_encoding(family, self.encoding[family])
+            claims += _of_prediction(family, self.prediction[family])
             if family in self.steering:
-                found += _of_steering(family, self.steering[family])
+                claims += _of_steering(family, self.steering[family])
             if family in self.instruction:
-                found += _of_instruction(family, self.instruction[family])
+                claims += _of_instruction(family, self.instruction[family])
             if family in self.finetuning:
-                found += _of_finetuning(family, self.finetuning[family])
+                claims += _of_finetuning(family, self.finetuning[family])
             if self.comparison is not None and family in self.comparison.families:
-                found += _of_comparison(family, self.comparison)
-        return found
+                claims += _of_comparison(family, self.comparison)
+        return claims
 
     def table(self) -> pd.DataFrame:
         """The claims as a table."""
         return pd.DataFrame([asdict(one) for one in self.claims()])
 
     def summary(self) -> dict[str, Any]:
-        """Everything that the page shows as numbers, as JSON holds it."""
-        found: dict[str, Any] = {
+        """Every number of the page, as JSON holds it."""
+        numbers: dict[str, Any] = {
             "format": "tv_lens.paper/1",
             "model": self.model,
             "settings": self.settings,
@@ -116,7 +116,7 @@ class PaperResult:
             "seconds": self.seconds,
             "versions": self.versions,
         }
-        return plain(found, "summary")
+        return plain(numbers, "summary")
 
     def save(self, out: str | Path) -> Path:
         """Writes `paper.json` into a folder; returns its path. `tv.report(result)` is the page."""
@@ -153,10 +153,10 @@ def _of_encoding(family: str, one: Encoding) -> list[Claim]:
         f"{float(beside.sel(control=EMBEDDING)):.2f}, chance {one.decodability.chance:.2f} at {many} shots"
     )
     curve = ", ".join(f"{value:.2f} at {shots}" for shots, value in means.items())
-    found = []
+    claims = []
     if few < many:
         gain = _less(sweep.sel(shots=many, task=tasks), sweep.sel(shots=few, task=tasks))
-        found.append(
+        claims.append(
             Claim(
                 "Fig. 3, 19",
                 family,
@@ -173,7 +173,7 @@ def _of_encoding(family: str, one: Encoding) -> list[Claim]:
     above = {layer: _less(here, every.sel(layer=layer)) for layer in ends}
     everywhere = all(verdict_of(gap) == AGREES for gap in above.values())
     peak = DISAGREES if len(ends) < 2 else AGREES if everywhere else UNDECIDED
-    found.append(
+    claims.append(
         Claim(
             "Fig. 19",
             family,
@@ -192,7 +192,7 @@ def _of_encoding(family: str, one: Encoding) -> list[Claim]:
             float(one.decodability.controls.sel(task=list(group), shots=many, control=CHARACTERS).mean().mean())
             for group in groups
         ]
-        found.append(
+        claims.append(
             Claim(
                 "Fig. 3",
                 family,
@@ -203,7 +203,7 @@ def _of_encoding(family: str, one: Encoding) -> list[Claim]:
                 f"answers alone: {control[0]:.2f} against {control[1]:.2f}",
             )
         )
-    return found
+    return claims
 
 
 def _of_prediction(family: str, one: Prediction) -> list[Claim]:
@@ -211,10 +211,16 @@ def _of_prediction(family: str, one: Prediction) -> list[Claim]:
     slope = {"mean": fit.slope, "low": fit.slope_low, "high": fit.slope_high}
     majority = one.accuracy.provenance.get("majority", {})
     guess = f"; always guessing {np.mean(list(majority.values())):.2f}" if majority else ""
-    line = f"R² {fit.r2:.2f} [{fit.r2_low:.2f}, {fit.r2_high:.2f}], slope {_text(slope)}, rank correlation {fit.rank:.2f}; "
+    line = (
+        f"R² {fit.r2:.2f} [{fit.r2_low:.2f}, {fit.r2_high:.2f}], slope {_text(slope)}, "
+        f"rank correlation {fit.rank:.2f}; "
+    )
     if not np.isfinite(fit.r2):
         line = "no line: one side does not vary; "
-    left = f"R² {beyond.r2:.2f} [{beyond.r2_low:.2f}, {beyond.r2_high:.2f}] beyond what answers alone tell, slope {beyond.slope:.2f}; "
+    rest = (
+        f"R² {beyond.r2:.2f} [{beyond.r2_low:.2f}, {beyond.r2_high:.2f}] beyond what answers alone tell, "
+        f"slope {beyond.slope:.2f}; "
+    )
     return [
         Claim(
             "Fig. 4",
@@ -223,17 +229,17 @@ def _of_prediction(family: str, one: Prediction) -> list[Claim]:
             f"R² {PAPER_R2.get(family, '?')} (Llama-3.1-8B)",
             f"{line}accuracy {float(one.accuracy.mean().min()):.2f} to {float(one.accuracy.mean().max()):.2f}",
             verdict_of(slope),
-            f"{left}over tasks [{fit.r2_tasks_low:.2f}, {fit.r2_tasks_high:.2f}]{guess}".replace("nan", "–"),
+            f"{rest}over tasks [{fit.r2_tasks_low:.2f}, {fit.r2_tasks_high:.2f}]{guess}".replace("nan", "–"),
         )
     ]
 
 
 def _of_steering(family: str, one: Steering) -> list[Claim]:
     layer = one.best_layer()
-    found = one.effects().sel(layer=layer).average("task").interval()
+    interval = one.effects().sel(layer=layer).average("task").interval()
     cells = {
-        name: {end: float(found[end].sel(condition=name)) for end in ("mean", "low", "high")}
-        for name in found["condition"].values.tolist()
+        name: {end: float(interval[end].sel(condition=name)) for end in ("mean", "low", "high")}
+        for name in interval["condition"].values.tolist()
     }
     below = {"mean": -cells["null"]["mean"], "low": -cells["null"]["high"], "high": -cells["null"]["low"]}
     control = f"another task's {_text(cells['other'])}, random of that length {_text(cells['random'])}"
@@ -263,7 +269,7 @@ def _of_instruction(family: str, one: Instruction) -> list[Claim]:
     shots = max(one.plain.accuracy.values["shots"].values.tolist())
     table = one.table().set_index(["condition", "shots"])
     first = next(name for name in table.columns if name.startswith("TD at layer"))
-    said, known = table.loc[("instruction", shots)], PAPER_TABLE.get(family, {})
+    known = PAPER_TABLE.get(family, {})
     tasks, bottom = list(one.plain.decodability.tasks), int(first.rpartition(" ")[2])
 
     def gain(layers: tuple[int, int]) -> dict[str, float]:
@@ -276,13 +282,14 @@ def _of_instruction(family: str, one: Instruction) -> list[Claim]:
     beyond = {"mean": float(net), "low": float(net - half), "high": float(net + half)}
     answered = _less(*(part.accuracy.sel(shots=shots) for part in (one.told, one.plain)))
 
-    def claim(key: str, words: str, found: Mapping[str, float], more: str, verdict: str, control: str = "") -> Claim:
+    def claim(key: str, words: str, interval: Mapping[str, float], more: str, verdict: str, control: str = "") -> Claim:
         return Claim(
             "Table 1, Fig. 25",
             family,
             words,
             "{} to {}".format(*known[key]) if known else "rises",
-            f"{table.loc[('demonstrations', shots)][key]:.2f} to {said[key]:.2f} at {shots} shots; {_text(found)}{more}",
+            " to ".join(f"{table.loc[(condition, shots)][key]:.2f}" for condition in CONDITIONS)
+            + f" at {shots} shots; {_text(interval)}{more}",
             verdict,
             control,
         )
@@ -302,7 +309,7 @@ def _of_instruction(family: str, one: Instruction) -> list[Claim]:
 
 def _of_finetuning(family: str, one: Finetuning) -> list[Claim]:
     first, last = (next(name for name in one.predictions if name.startswith(which)) for which in ("first", "last"))
-    acc = {name: found.accuracy for name, found in one.predictions.items()}
+    acc = {name: prediction.accuracy for name, prediction in one.predictions.items()}
     gap, known = _less(acc[first], acc[last]), PAPER_TABLE.get(family, {})
     means = {name: _mean(sweep) for name, sweep in acc.items()}
     table = one.table().set_index("model")
@@ -341,7 +348,7 @@ def _mean(sweep: Sweep) -> float:
 
 
 def _less(more: Sweep, less: Sweep) -> dict[str, float]:
-    """The difference of two means over everything but examples, which are drawn apart; a normal interval."""
+    """The difference of two means over everything, with a normal interval: the two sets of examples are independent."""
     means, variance = [], 0.0
     for sweep in (more, less):
         own = sweep.average(*sweep.axes).values.values.astype(float)
@@ -351,14 +358,14 @@ def _less(more: Sweep, less: Sweep) -> dict[str, float]:
     return {"mean": float(mean), "low": float(mean - half), "high": float(mean + half)}
 
 
-def _text(found: Mapping[str, float]) -> str:
-    return f"{found['mean']:+.2f} [{found['low']:+.2f}, {found['high']:+.2f}]"
+def _text(interval: Mapping[str, float]) -> str:
+    return f"{interval['mean']:+.2f} [{interval['low']:+.2f}, {interval['high']:+.2f}]"
 
 
 def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Records as JSON holds them: a number that is missing or infinite is None."""
-    found = table.round(6).astype(object).to_dict(orient="records")
+    """The rows of a table as JSON holds them: a number that is missing or infinite is None."""
+    rows = table.round(6).astype(object).to_dict(orient="records")
     return [
         {str(key): None if isinstance(value, float) and not np.isfinite(value) else value for key, value in row.items()}
-        for row in found
+        for row in rows
     ]

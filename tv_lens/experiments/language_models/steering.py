@@ -1,4 +1,4 @@
-"""Figure 20: prompts whose last token is given a task's mean representation, the Null task's, or a random one."""
+"""Figure 20: prompts whose last token gets a task's mean representation, the Null task's mean, or a random vector."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ SIGN = "higher: more whole answers are right; compare with the condition 'none',
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Steering:
-    """What putting a mean representation in the place of the prompt's own does to accuracy.
+    """What replacing the prompt's own representation with a task's mean does to accuracy.
 
     Args:
         sweep: exact match, `example condition layer task`; "own" is the mean of the same task, "null" of the Null task,
             "other" of the next task of the family, "random" a random direction as long as "own"; "none" is untouched.
             Each example is the mean over replicates, which differ in the prompts behind the means.
-        replicates: how many.
+        replicates: how many times the means were drawn.
     """
 
     sweep: Sweep
     replicates: int
 
     def effects(self) -> Sweep:
-        """Accuracy with each replacement minus that of the same prompts untouched: `example condition layer task`."""
+        """Accuracy with each replacement minus accuracy of the untouched prompts: `example condition layer task`."""
         values = self.sweep.values
         gains = values.sel(condition=list(CONDITIONS[1:])) - values.sel(condition="none", drop=True)
         return Sweep(
@@ -66,17 +66,16 @@ class Steering:
         )
 
     def best_layer(self) -> int:
-        """The layer where the own mean helps most, over tasks."""
+        """The layer where a task's own mean helps most, over tasks."""
         return int(self.effects().sel(condition="own").best("layer")["layer"])
 
     def __repr__(self) -> str:
         layer = self.best_layer()
-        found = self.effects().sel(layer=layer).average("task").interval()
-        parts = [
-            f"{name} {float(found['mean'].sel(condition=name)):+.3f} [{float(found['low'].sel(condition=name)):+.3f}, "
-            f"{float(found['high'].sel(condition=name)):+.3f}]"
-            for name in CONDITIONS[1:]
-        ]
+        effects = self.effects().sel(layer=layer).average("task").interval()
+        parts = []
+        for name in CONDITIONS[1:]:
+            mean, low, high = (float(effects[key].sel(condition=name)) for key in ("mean", "low", "high"))
+            parts.append(f"{name} {mean:+.3f} [{low:+.3f}, {high:+.3f}]")
         untouched = float(self.sweep.sel(condition="none", layer=layer).mean().mean())
         return f"Steering at layer {layer}, {self.replicates} replicates: untouched {untouched:.3f}; " + ", ".join(
             parts
@@ -86,15 +85,15 @@ class Steering:
 @plot.register(Steering)
 def plot_steering(result: Steering, *, title: str | None = None, height: int = 420) -> Figure:
     """A `Figure` of the change in accuracy over layers, averaged over tasks, one curve per condition."""
-    found = result.effects().average("task")
-    if found.values.sizes["layer"] == 1:
+    effects = result.effects().average("task")
+    if effects.values.sizes["layer"] == 1:
         return plot(
-            found.sel(layer=found.values["layer"].values.item()),
+            effects.sel(layer=effects.values["layer"].values.item()),
             kind="bars",
             title=title or "Effect of steering",
             height=height,
         )
-    return plot(found, kind="lines", title=title or "Effect of steering", height=height)
+    return plot(effects, kind="lines", title=title or "Effect of steering", height=height)
 
 
 @renamed_keywords(run="folder=")
@@ -115,26 +114,26 @@ def steer(
 ) -> Steering:
     """A `Steering`: exact match of few-shot prompts whose last token is replaced, by layer, with controls.
 
-    The replacement is held at the prompt's last token while the answer is written; an answer counts if greedy decoding
+    The replacement stays at the prompt's last token while the answer is written; an answer counts if greedy decoding
     would write all of it.
 
     Args:
         model: the model that answers.
         tasks: a family of two tasks or more.
-        layers: after which layers; all of them if None.
+        layers: the layers after which the representation is replaced; all if None.
         shots: demonstrations, in the prompts that are steered and in those behind the means.
         queries: test prompts per task.
-        contexts: prompts behind each mean, drawn from train.
-        replicates: how often all means are drawn anew.
+        contexts: prompts behind each mean, drawn from the train split.
+        replicates: how many times all means are drawn.
         null: a Null task of your own.
-        seed: every draw.
-        template: instead of the tasks' own.
-        folder: a folder that keeps each replicate of each task.
+        seed: fixes every draw.
+        template: the text around inputs and answers, instead of the tasks' own.
+        folder: a folder that keeps each finished replicate.
         progress: Show a progress bar (only on a terminal or in a notebook).
 
     Source:
-        Han et al. 2025 (arXiv 2412.12276), figure 20 and appendix C: correct task's and Null's mean at the best layer, 5
-        replicates. Another task's mean and the random vector are ours.
+        Han et al. 2025 (arXiv 2412.12276), figure 20 and appendix C: the mean of the correct task and of the Null task
+        at the best layer, 5 replicates. Another task's mean and the random vector are our controls.
     """
     members = tasks_of(tasks)
     if len(members) < 2 or replicates < 1:
@@ -155,25 +154,25 @@ def steer(
         "replicates": replicates,
         "template": [(template or one.template).to_dict() for one in members],
     }
-    with shards(folder, verb="steer", config=config, total=replicates) as kept:
+    with shards(folder, verb="steer", config=config, total=replicates) as work:
         with progress_bar(
-            "steering", replicates * len(members), "tasks", progress, len(kept.done) * len(members)
+            "steering", replicates * len(members), "tasks", progress, len(work.done) * len(members)
         ) as bar:
-            for i in kept.pending():
+            for i in work.pending():
                 means = [method.at_layers(model, one, seed=seed + i, progress=False) for one in (*members, nothing)]
                 grids = []
                 for place, one in enumerate(members):
                     prompts = one.prompts(shots, queries, seed=seed, split="test", template=template)
                     grids.append(_replaced(model, prompts, means, place, layers, seed + i))
                     bar.advance()
-                kept.put(i, {"exact": torch.stack(grids, dim=-1)})
-        mean = np.mean([one["exact"] for one in kept.all()], axis=0)
+                work.put(i, {"exact": torch.stack(grids, dim=-1)})
+        mean = np.mean([one["exact"] for one in work.all()], axis=0)
     values = xr.DataArray(
         mean,
         dims=("example", "condition", "layer", "task"),
         coords={"condition": list(CONDITIONS), "layer": sorted(set(layers)), "task": [one.name for one in members]},
     )
-    provenance = {**config, "verb": "steer", "model": model.name, "fingerprint": model.fingerprint, **kept.provenance}
+    provenance = {**config, "verb": "steer", "model": model.name, "fingerprint": model.fingerprint, **work.provenance}
     sweep = Sweep(
         values, "accuracy", info_of(exact_match).units, SIGN, name="exact match when steered", provenance=provenance
     )
@@ -190,48 +189,48 @@ def _replaced(
 ) -> Float[Tensor, "prompt condition layer"]:
     """Exact match of each prompt under each replacement at each layer."""
     layers = sorted(set(layers))
-    held: list[list[TaskVector]] = []
+    vectors: list[list[TaskVector]] = []
     for layer in layers:
         own = means[place][layer]
         other = means[(place + 1) % (len(means) - 1)][layer]
-        held.append([own, means[-1][layer], other, own.random_like(seed)])
-    flat = [vector.replace() for row in held for vector in row]
-    found = steered_exact_match(model, prompts, flat)  # prompt x (plain, then layer by layer)
-    edited = found[:, 1:].reshape(len(prompts), len(layers), len(CONDITIONS) - 1).transpose(1, 2)
-    plain = found[:, :1, None].expand(-1, 1, len(layers))
+        vectors.append([own, means[-1][layer], other, own.random_like(seed)])
+    flat = [vector.replace() for row in vectors for vector in row]
+    exact = steered_exact_match(model, prompts, flat)  # prompt x (plain, then layer by layer)
+    edited = exact[:, 1:].reshape(len(prompts), len(layers), len(CONDITIONS) - 1).transpose(1, 2)
+    plain = exact[:, :1, None].expand(-1, 1, len(layers))
     return torch.cat([plain, edited], dim=1)
 
 
 def steered_exact_match(
     model: HookedModel, prompts: Prompts, edits: Sequence[Replace], progress: bool = False
 ) -> Float[Tensor, "prompt edit_and_plain"]:
-    """1 where greedy decoding begins with the whole answer: untouched first, then under each edit of the last token.
+    """1 if greedy decoding begins with the whole answer: first of the untouched prompt, then with each edit.
 
-    What `tv.score` finds edit by edit, at the cost of the tokens that an edit can change: every answer's beginning is a
-    prompt of its own, and each edit is a row of it.
+    Each edit is made at the prompt's last token. These are the numbers of `tv.score`, edit by edit, but only the tokens
+    that an edit can change are computed: every beginning of an answer is a prompt of its own, and each edit one row.
     """
     tokens = prompts.tokenize(model)
-    rows, asked, base, ends = [], [], [], []
+    rows, expected, base, ends = [], [], [], []
     for number, (row, answer) in enumerate(zip(tokens.tokens.rows(), tokens.answer_ids)):
         for j, token in enumerate(answer):
             where = (len(row) - 1,)
             rows.append(Row(len(base)))
             rows += [Row(len(base), (PlacedEdit(Replace(edit.site.at(None), edit.value), where),)) for edit in edits]
-            asked += [token] * (len(edits) + 1)
+            expected += [token] * (len(edits) + 1)
             base.append([*row, *answer[:j]])
             ends.append(number)
-    found = run_rows(
-        model, TokenBatch.from_lists(base), rows, _TopIs(torch.tensor(asked)), who="steering", progress=progress
+    hits = run_rows(
+        model, TokenBatch.from_lists(base), rows, _TopIs(torch.tensor(expected)), who="steering", progress=progress
     ).values.view(len(base), len(edits) + 1)
     exact = torch.ones(len(prompts), len(edits) + 1)
-    for number, right in zip(ends, found):
+    for number, right in zip(ends, hits):
         exact[number] *= right
     return exact
 
 
 @dataclass(frozen=True, eq=False)
 class _TopIs:
-    """1 where a row's top prediction is its token."""
+    """1 if the top prediction of a row is its token, else 0."""
 
     tokens: Int[Tensor, "row"]
 

@@ -1,4 +1,4 @@
-"""Where a model encodes tasks, what their vectors do, and the report of it."""
+"""Where a model encodes tasks, what their vectors do, and the report on both."""
 
 from tv_lens.experiments.task_survey.measure import SIZES, SurveySize, survey
 from tv_lens.experiments.task_survey.page import survey_page

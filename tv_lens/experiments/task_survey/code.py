@@ -1,4 +1,4 @@
-"""What a report proposes to do next: lines that run as they stand, with the layer and the vector that were found."""
+"""What a report proposes to do next: lines of code that run as they stand, with the layer and vector of this survey."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from tv_lens.experiments.task_survey.result import TaskSurvey
 
 
 def lines_of_code(result: TaskSurvey, out: str) -> list[str]:
-    """The section's parts: lines of Python and of a shell, each ready to be pasted.
+    """The parts of the section: lines of Python and lines for a shell, ready to be pasted.
 
     Args:
-        result: what `survey` found.
+        result: what `survey` returned.
         out: the folder that it was saved to.
     """
-    name, asked = result.best, result.settings
+    name, settings = result.best, result.settings
     layer, task = result.vectors[name].site.layer, result.asked.get(name) or "my_pairs.json"
-    known = asked["template"] in ("qa", "arrow", "io")
-    template = f", template=tv.tasks.{asked['template'].upper()}" if known and asked["template"] != "qa" else ""
+    known = settings["template"] in ("qa", "arrow", "io")
+    template = f", template=tv.tasks.{settings['template'].upper()}" if known and settings["template"] != "qa" else ""
     query = result.tasks[name].queries(1)[0].input
     python = f"""import tv_lens as tv
 
@@ -41,11 +41,11 @@ tv.plot(sweep).save("heads.html")"""
     model = f"--model {shlex.quote(result.source)}"
     given = [str(one) for one in result.asked.values() if one] or ["my_pairs.json"]
     tasks = " ".join(f"--task {shlex.quote(one)}" for one in given)
-    flag = f" --template {asked['template']}" if template else ""
-    other = "arrow" if asked["template"] != "arrow" else "qa"
+    flag = f" --template {settings['template']}" if template else ""
+    other = "arrow" if settings["template"] != "arrow" else "qa"
     shell = f"""# more prompts, every layer: narrower intervals
 tv-lens survey {model} {tasks} \\
-    --shots {asked["shots"]}{flag} --size full --out {shlex.quote(out.rstrip("/") + "-full")}
+    --shots {settings["shots"]}{flag} --size full --out {shlex.quote(out.rstrip("/") + "-full")}
 
 # fewer demonstrations, another template
 tv-lens survey {model} --task {shlex.quote(task)} --shots 4 --template {other} --out {other}

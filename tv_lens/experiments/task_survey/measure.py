@@ -1,4 +1,4 @@
-"""The main job, end to end: where a task is encoded, the vector that carries it, and what that vector does."""
+"""The survey, end to end: where a task is encoded, the vector that carries it, and what that vector does."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ from tv_lens.tasks.templates import Template
 @renamed_keywords(random_vectors="n_random=")
 @dataclass(frozen=True)
 class SurveySize:
-    """How much of everything `survey` runs. More prompts make intervals narrower, more layers the curves finer.
+    """How much of everything `survey` measures. More prompts make intervals narrower, more layers the curves finer.
 
     Args:
-        name: what the report calls it.
+        name: what the report calls this size.
         contexts: prompts with demonstrations behind each vector.
-        dev: development queries that the vector's layer is chosen on.
-        layer_step: every how many-th layer a vector is tried at.
-        queries: test queries per task and condition; all of a test split that has fewer.
-        n_random: norm-matched random vectors.
-        td_prompts: prompts per task whose neighbours are looked at.
-        td_shots: the shot counts of decodability; those above the survey's own shots are left out.
-        map_shots: demonstrations in the prompts of the map, at most the survey's own shots.
+        dev: development queries on which the vector's layer is chosen.
+        layer_step: a vector is tried at every `layer_step`-th layer.
+        queries: test queries per task and condition; a smaller test split is used whole.
+        n_random: random vectors, each as long as the task vector.
+        td_prompts: prompts per task for decodability.
+        td_shots: numbers of demonstrations for decodability; those above the survey's own are left out.
+        map_shots: demonstrations in the prompts of the map, at most the survey's own number.
         patch_pairs: pairs of prompts in the patching sweep.
         patch_shots: demonstrations in each of them.
-        patch_layer_step: every how many-th layer is patched.
-        circuit_queries: queries on which the edges that decode the best vector are measured; 0 leaves them out.
-        circuit_screen: measure only so many edges, the best by one gradient; all if None.
+        patch_layer_step: every `patch_layer_step`-th layer is patched.
+        circuit_queries: queries on which the edges that decode the best vector are measured; 0 leaves the circuit out.
+        circuit_screen: how many edges are measured, those with the largest gradients; all if None.
     """
 
     name: str = "custom"
@@ -88,7 +88,7 @@ class SurveySize:
                 )
 
 
-# On one CPU thread and a model of 135M parameters, four tasks take about three minutes, six, and twenty.
+# On one CPU thread and a model of 135M parameters, four tasks take about 3 minutes, 6 minutes, and 20 minutes.
 SIZES = {
     "demo": SurveySize("demo", contexts=8, dev=16, queries=20, n_random=2, td_prompts=15, td_shots=(0, 1, 4),
                      map_shots=1, patch_pairs=3, patch_shots=2, patch_layer_step=3),
@@ -118,15 +118,15 @@ def survey(
     Args:
         model: the model to look into; it is left as it was.
         tasks: tasks, their names or files.
-        shots: demonstrations in the prompts that the vectors come from and in "few-shot".
-        size: how much is run: "demo", "standard", "full", or a `SurveySize`.
+        shots: demonstrations in the prompts behind the vectors and in the condition "few-shot".
+        size: how much is measured: "demo", "standard", "full", or a `SurveySize`.
         n: test queries per task, instead of the size's.
-        seed: every draw.
+        seed: fixes every draw.
         template: the text around inputs and answers, instead of the tasks' own.
         matched: tasks over the same inputs (`tv.tasks.family("verbs")`), whose decodability is read beside that of
-            `tasks`: there the queries alone give no task away.
-        say: is told in one line what is being done, as each stage begins.
-        folder: a folder that keeps what every stage has finished, so that a killed survey continues there.
+            `tasks`: their queries alone do not give the task away.
+        say: called with one line as each stage begins.
+        folder: a folder that keeps the finished parts of every stage, so that a killed survey continues there.
         progress: Show a progress bar (only on a terminal or in a notebook).
 
     Returns:
@@ -135,7 +135,7 @@ def survey(
 
     Raises:
         EmptySelection: a task has too few pairs for the shots.
-        RunMismatch: `run` was begun with another configuration.
+        RunMismatch: `folder` holds a survey with another configuration.
 
     Source:
         Hendel et al. 2023 (arXiv 2310.15916) for the vectors, Han et al. 2025 (arXiv 2412.12276) for decodability.
@@ -146,8 +146,8 @@ def survey(
         PosixPath('report/summary.json')
         >>> tv.report(result).save("report/report.html")  # doctest: +SKIP
     """
-    # 1. what is asked, and everything that can be refused before minutes have passed
-    size, asked, named = _size(size, n), _asked(tasks), named_tasks(tasks)
+    # 1. the settings, and everything that can be refused before minutes have passed
+    size, sources, named = _size(size, n), _sources(tasks), named_tasks(tasks)
     twins = None if matched is None else list(named_tasks(matched).values())
     _check(model, named, shots, size, template)
     config = {
@@ -161,11 +161,11 @@ def survey(
     }
     with whole(folder, verb="survey", config=config):
         stages = _Stages(model, named, shots, size, seed, template, Clock(say), folder, progress)
-        return _measure(stages, asked, twins)
+        return _measure(stages, sources, twins)
 
 
-def _measure(stages: _Stages, asked: dict[str, str | None], twins: list[Task] | None) -> TaskSurvey:
-    """The survey, stage by stage, each with a folder inside the run."""
+def _measure(stages: _Stages, sources: dict[str, str | None], twins: list[Task] | None) -> TaskSurvey:
+    """The survey, stage by stage, each with a folder of its own inside the survey's folder."""
     named, size, model = stages.named, stages.size, stages.model
     audits = {name: task.audit(model, stages.template) for name, task in named.items()}
 
@@ -175,7 +175,7 @@ def _measure(stages: _Stages, asked: dict[str, str | None], twins: list[Task] | 
     # 3. what the vectors do on test queries, beside the controls
     evaluations = stages.evaluations(candidates, vectors)
 
-    # 4. where the residual stream holds which task it is
+    # 4. where the residual stream encodes which task it is
     encoded, matched, drawn = stages.readings(twins)
 
     # 5. which tokens and layers carry the task of one prompt
@@ -197,7 +197,7 @@ def _measure(stages: _Stages, asked: dict[str, str | None], twins: list[Task] | 
     return TaskSurvey(
         model=model_card(model),
         source=model.name,
-        asked=asked,
+        asked=sources,
         settings=stages.settings(),
         tasks=named,
         audits=audits,
@@ -216,7 +216,7 @@ def _measure(stages: _Stages, asked: dict[str, str | None], twins: list[Task] | 
     )
 
 
-# ------------------------------------------------------------------------------------------------ what is asked
+# ------------------------------------------------------------------------------------------------ the settings
 
 
 def _size(size: SurveySize | str, n: int | None) -> SurveySize:
@@ -227,20 +227,20 @@ def _size(size: SurveySize | str, n: int | None) -> SurveySize:
     return size if n is None else replace(size, queries=n)
 
 
-def _asked(tasks: Tasks) -> dict[str, str | None]:
-    """What `tv.task` takes to make each task again, or None where that is not known."""
-    found = {}
+def _sources(tasks: Tasks) -> dict[str, str | None]:
+    """What `tv.task` takes to make each task again, or None for a task that was made in Python."""
+    sources = {}
     for name, one in listed_tasks(tasks):
         task = one if isinstance(one, Task) else task_library.task(one)
         known = task.name in task_library.names() and task.fingerprint == task_library.task(task.name).fingerprint
-        found[name or task.name] = task.name if known else None if isinstance(one, Task) else str(one)
-    return found
+        sources[name or task.name] = task.name if known else None if isinstance(one, Task) else str(one)
+    return sources
 
 
 def _check(
     model: HookedModel, named: Mapping[str, Task], shots: int, size: SurveySize, template: Template | None
 ) -> None:
-    """Draws a prompt of every kind that will be needed, so that what must fail fails now."""
+    """Draws one prompt of every kind that will be needed, so that what must fail fails now."""
     if shots < 1:
         raise InvalidArgument("A task vector needs demonstrations.", got=f"shots={shots}", allowed="1 or more")
     if size.layer_step > model.n_layers or size.patch_layer_step > model.n_layers:
@@ -266,7 +266,7 @@ def _check(
 
 @dataclass(frozen=True)
 class _Stages:
-    """What every stage is told, and the stages that ask for most of it."""
+    """The settings that every stage shares, and the stages that use most of them."""
 
     model: HookedModel
     named: dict[str, Task]
@@ -284,11 +284,11 @@ class _Stages:
 
     @property
     def td_shots(self) -> tuple[int, ...]:
-        """The size's shot counts, as far as they are not above the survey's own."""
+        """The size's numbers of demonstrations that are not above the survey's own."""
         return tuple(count for count in self.size.td_shots if count <= self.shots) or (self.shots,)
 
     def settings(self) -> dict[str, Any]:
-        """What was asked for, as the summary holds it."""
+        """The settings, as the summary holds them."""
         size, shown = self.size, self.template or next(iter(self.named.values())).template
         return {
             "shots": self.shots,
@@ -334,7 +334,7 @@ class _Stages:
         self, candidates: Mapping[str, Mapping[int, TaskVector]], vectors: Mapping[str, TaskVector]
     ) -> dict[str, Sweep]:
         """What each task's vector does on test queries, beside the controls."""
-        found = {}
+        by_task = {}
         for i, (name, task) in enumerate(self.named.items()):
             count = min(self.size.queries, len(task.split("test")))
             words = (
@@ -343,7 +343,7 @@ class _Stages:
             )
             with self.clock.stage("evaluation", words):
                 other = _other(list(candidates.values()), i, vectors[name])
-                found[name] = evaluate(
+                by_task[name] = evaluate(
                     self.model,
                     vectors[name],
                     task,
@@ -355,7 +355,7 @@ class _Stages:
                     folder=inside(self.folder, f"{name} evaluation"),
                     **self.options,
                 )
-        return found
+        return by_task
 
     def readings(self, twins: list[Task] | None) -> tuple[Decodability, Decodability | None, RepresentationMap]:
         """Decodability of the tasks and of those over the same inputs, and a map of the prompts."""
@@ -390,7 +390,7 @@ class _Stages:
 
 
 def _other(candidates: Sequence[Mapping[int, TaskVector]], i: int, vector: TaskVector) -> TaskVector | None:
-    """The next task's vector at the same site; None, which means a built-in task's, where there is only one task."""
+    """The next task's vector at the same site; None if there is only one task, so that a built-in task serves."""
     if len(candidates) == 1:
         return None
     return candidates[(i + 1) % len(candidates)][vector.site.layer]
@@ -405,7 +405,7 @@ def _patched(
     progress: bool,
     folder: FolderLike = None,
 ) -> tuple[Sweep | None, dict[str, str]]:
-    """The patching sweep of the first task whose prompts line up token by token, and why others were passed over."""
+    """The patching sweep of the first task whose prompts line up token by token, and why others were skipped."""
     layers = list(range(size.patch_layer_step - 1, model.n_layers, size.patch_layer_step))
     skipped = {}
     for task in tasks:
@@ -443,7 +443,7 @@ def _decoded(
     if vector.site.layer == model.n_layers - 1:
         return None, "the vector works best at the last layer, which nothing reads"
     try:
-        found = circuit_of_task(
+        circuit = circuit_of_task(
             model,
             task,
             vector,
@@ -454,6 +454,6 @@ def _decoded(
             template=template,
             **options,
         )
-    except (EmptySelection, PromptError, InvalidArgument) as error:  # no foils, or no difference to explain
+    except (EmptySelection, PromptError, InvalidArgument) as error:  # no foils, or no effect to explain
         return None, error.what
-    return found, ""
+    return circuit, ""

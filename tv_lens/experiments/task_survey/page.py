@@ -1,4 +1,4 @@
-"""The page of a survey: an answer in two sentences, then each finding with a line on how to read it."""
+"""The page of a survey: the answer in two sentences, then each finding with a line on how to read it."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def survey_page(result: TaskSurvey, *, out: str | Path = "report") -> Page:
     """The `Page` of a survey.
 
     Args:
-        result: what `survey` found.
-        out: the folder that the page's lines of code name.
+        result: what `survey` returned.
+        out: the folder of the saved vectors, which the proposed lines of code read.
     """
     sections = [
-        Section("What was asked", *_asked(result)),
+        Section("What was asked", *_question(result)),
         Section("Where the vector works", *_by_layer(result)),
         Section("Where the model tells the tasks apart", *_decodability(result)),
         Section("Which tokens carry the task", *_patching(result)),
@@ -62,21 +62,21 @@ def survey_page(result: TaskSurvey, *, out: str | Path = "report") -> Page:
 # ---------------------------------------------------------------------------------------------------- the question
 
 
-def _asked(result: TaskSurvey) -> list[Any]:
+def _question(result: TaskSurvey) -> list[Any]:
     shots, model = result.settings["shots"], result.model
     text = (
         f"A model reads {counted(shots, 'solved example')} of a task and then solves a new one. Does it write down, "
         "somewhere inside, **which task** it is? If so, that note can be copied: read it after the examples, as a "
         "vector; write it into a prompt that has no examples; and the model solves the task there too. Each tile "
-        "shows how many of such prompts the model answers with the vector, beside what it does without."
+        "shows the share of such prompts that the model answers with the vector, and without it."
     )
     tiles = {}
     for name, vector in result.vectors.items():
         shown = ("vector", "zero-shot", "few-shot", "random vector")
-        found, zero, few, random = (_two(result.accuracy(name, key)) for key in shown)
+        own, zero, few, random = (_two(result.accuracy(name, key)) for key in shown)
         small = f"without it {zero}, with {counted(shots, 'example')} {few}, with a random vector {random}; "
         small += f"layer {vector.site.layer}"
-        tiles[name] = (found, small)
+        tiles[name] = (own, small)
     rows = []
     for name, task in result.tasks.items():
         pair = task.split("train")[0]
@@ -118,30 +118,34 @@ def _by_layer(result: TaskSurvey) -> list[Any]:
 
 
 def _selections(result: TaskSurvey) -> Sweep:
-    """The accuracy by layer of all tasks; tasks with fewer development queries have missing values."""
+    """The accuracy by layer for all tasks; a task with fewer development queries has missing values."""
     return _joined({name: vector.selection for name, vector in result.vectors.items()}, "layer", "accuracy by layer")
 
 
 def _decodability(result: TaskSurvey) -> list[Any]:
-    found = result.decodability
-    made = found.sweep.provenance
+    decodability = result.decodability
+    provenance = decodability.sweep.provenance
     text = (
-        "Each prompt of each task is one point: the residual stream at its last token. A point counts if most of "
-        f"its {made['k']} nearest neighbours belong to its own task. 1 means that the tasks are separate clouds, and "
-        f"{number(found.chance, 2)} (chance) that they are mixed."
+        "Each prompt of each task is one point: the residual stream at its last token. A point counts if most of its "
+        f"{provenance['k']} nearest neighbours belong to its own task. 1 means that the tasks are separate clouds, and "
+        f"{number(decodability.chance, 2)} (chance) that they are mixed."
     )
     parts: list[Any] = [text]
     if result.matched is not None:
-        parts += ["**The tasks that were asked.** " + _input_caution(found), _curves(found), _beside(found)]
+        parts += [
+            "**The tasks of this survey.** " + _input_caution(decodability),
+            _curves(decodability),
+            _beside(decodability),
+        ]
         parts += [
             f"**Tasks over the same inputs** ({', '.join(result.matched.tasks)}). Here the query gives nothing away, "
-            "and only the examples' answers tell the tasks apart. What rises with layers and shots is the model's "
+            "and only the examples' answers distinguish the tasks. What rises with layers and shots is the model's "
             "own inference.",
             _curves(result.matched),
             _beside(result.matched),
         ]
     else:
-        parts += [_input_caution(found), _curves(found), _beside(found)]
+        parts += [_input_caution(decodability), _curves(decodability), _beside(decodability)]
     shots = result.map.provenance.get("shots")
     parts += [
         "The other columns show how far the same vote gets without a model that infers the task: with the tasks' "
@@ -156,28 +160,28 @@ def _decodability(result: TaskSurvey) -> list[Any]:
     return [part for part in parts if part != ""]
 
 
-def _input_caution(found: Decodability) -> str:
-    if 0 not in found.sweep.values["shots"].values or "different" not in found.sweep.provenance["inputs"]:
+def _input_caution(decodability: Decodability) -> str:
+    if 0 not in decodability.sweep.values["shots"].values or "different" not in decodability.sweep.provenance["inputs"]:
         return ""
     return (
-        "These tasks have different inputs, so the query alone tells something: the 0-shot curve shows how much. "
-        "What examples add is the distance of the other curves from it."
+        "These tasks have different inputs, so the query alone says something about the task; the 0-shot curve "
+        "shows how much. What examples add is the distance of the other curves from it."
     )
 
 
-def _curves(found: Decodability) -> Any:
-    names = f"{len(found.tasks)} tasks" if len(found.tasks) > 3 else ", ".join(found.tasks)
+def _curves(decodability: Decodability) -> Any:
+    names = f"{len(decodability.tasks)} tasks" if len(decodability.tasks) > 3 else ", ".join(decodability.tasks)
     return plot(
-        found.over_tasks(),
+        decodability.over_tasks(),
         title=f"Task decodability by layer, mean of {names}",
-        mark=found.best_layer(),
-        mark_label=f"best: layer {found.best_layer()}",
+        mark=decodability.best_layer(),
+        mark_label=f"best: layer {decodability.best_layer()}",
     )
 
 
-def _beside(found: Decodability) -> Table:
-    shots, layer = int(max(found.sweep.values["shots"].values)), found.best_layer()
-    frame = found.summary(layer)
+def _beside(decodability: Decodability) -> Table:
+    shots, layer = int(max(decodability.sweep.values["shots"].values)), decodability.best_layer()
+    frame = decodability.summary(layer)
     frame = frame[frame["shots"] == shots]
     rows = [
         (
@@ -216,8 +220,8 @@ def _patching(result: TaskSurvey) -> list[Any]:
     parts: list[Any] = [text]
     if recovery is None:
         text = (
-            "On these few prompts the clean and the corrupted run do not certainly differ, so the map is in the metric's "
-            "own units and shows little. A larger size has more prompts."
+            "On these few prompts the clean and the corrupted run do not certainly differ, so the map is in the "
+            "metric's own units and shows little. A larger size has more prompts."
         )
         parts.append(Note(text, warn=True))
     title = f"Denoising the residual stream of {made['task']}, layer by token"
@@ -228,7 +232,7 @@ def _patching(result: TaskSurvey) -> list[Any]:
         parts.append(plot(sweep, title=title))
     if result.skipped:
         names = ", ".join(result.skipped)
-        parts.append(f"Passed over, because their prompts do not line up token by token: {names}.")
+        parts.append(f"Skipped, because their prompts do not line up token by token: {names}.")
     return parts
 
 
@@ -251,17 +255,17 @@ def _passage(recovery: Sweep) -> str:
         )
     return text + (
         "Labels such as `x0`, `y0` and `query` stand for words that differ from prompt to prompt: input and answer "
-        "of the first example, and the word that is asked."
+        "of the first example, and the word to be answered."
     )
 
 
 def _circuit(result: TaskSurvey) -> list[Section]:
-    """The section of the decoding circuit, where there is one."""
+    """The section of the decoding circuit, if there is one."""
     if result.circuit is None:
         return []
     text = (
-        "Which parts of the model read the vector? An edge is what one head or MLP takes from what another wrote. Each was "
-        "measured by letting it alone carry what it carries without the vector. " + result.circuit.sentence()
+        "Which parts of the model read the vector? An edge is what one head or MLP takes from what another wrote. "
+        "Each was measured by letting it alone carry what it carries without the vector. " + result.circuit.sentence()
     )
     return [Section("What reads the vector", text, *circuit_parts(result.circuit))]
 
@@ -269,7 +273,7 @@ def _circuit(result: TaskSurvey) -> list[Section]:
 def _controls(result: TaskSurvey) -> list[Any]:
     first = next(iter(result.evaluations.values()))
     conditions = [str(one) for one in first.values["condition"].values]
-    text = "All conditions ask the same test queries, which no part of the vector has seen:"
+    text = "All conditions use the same test queries, which no part of the vector has seen:"
     listed = "\n".join(f"- **{name}**: {_CONTROLS.get(name, '')}" for name in conditions)
     rows = []
     for name in result.tasks:
@@ -292,12 +296,12 @@ def _controls(result: TaskSurvey) -> list[Any]:
 
 def _tested(result: TaskSurvey) -> Sweep:
     """The first-token accuracies of all tasks on test queries."""
-    found = {name: sweep.sel(score="first token") for name, sweep in result.evaluations.items()}
-    return _joined(found, "condition", "test accuracy")
+    sweeps = {name: sweep.sel(score="first token") for name, sweep in result.evaluations.items()}
+    return _joined(sweeps, "condition", "test accuracy")
 
 
 def _joined(sweeps: Mapping[str, Sweep], axis: str, name: str) -> Sweep:
-    """The sweeps of all tasks over one axis as one sweep; where a task has fewer examples, values are missing."""
+    """The sweeps of all tasks over one axis as one sweep; a task with fewer examples has missing values."""
     first, most = next(iter(sweeps.values())), max(sweep.n for sweep in sweeps.values())
     grid = np.full((most, first.values.sizes[axis], len(sweeps)), np.nan)
     for i, sweep in enumerate(sweeps.values()):
@@ -340,20 +344,20 @@ def _audit(result: TaskSurvey) -> list[Any]:
 
 
 def _measured(result: TaskSurvey) -> list[Any]:
-    asked, model, made = result.settings, result.model, result.decodability.sweep.provenance
+    settings, model, made = result.settings, result.model, result.decodability.sweep.provenance
     vector = next(iter(result.vectors.values()))
     text = (
-        f"- **Vector**: the mean of `{vector.site.component}` at the last token of {asked['contexts']} prompts with "
-        f"{counted(asked['shots'], 'demonstration')} and a dummy query, all from the train pairs (Hendel et al. 2023). "
-        "It replaces what stands at the same layer at the last token of a prompt without demonstrations.\n"
-        f"- **Layer**: the one with the highest first-token accuracy on up to {asked['dev']} development queries, "
+        f"- **Vector**: the mean of `{vector.site.component}` at the last token of {settings['contexts']} prompts with "
+        f"{counted(settings['shots'], 'demonstration')} and a dummy query, all from the train pairs (Hendel et al. "
+        "2023). It replaces what stands at the same layer at the last token of a prompt without demonstrations.\n"
+        f"- **Layer**: the one with the highest first-token accuracy on up to {settings['dev']} development queries, "
         "ties by log-probability.\n"
-        f"- **Test**: up to {asked['queries']} queries of the test pairs. Train, development and test share no pair "
-        f"and no input. The random vector's accuracy is the mean over {asked['n_random']} draws.\n"
+        f"- **Test**: up to {settings['queries']} queries of the test pairs. Train, development and test share no pair "
+        f"and no input. The random vector's accuracy is the mean over {settings['n_random']} draws.\n"
         f"- **Decodability** (Han et al. 2025): {made['n']} prompts per task, {made['k']} nearest neighbours by "
         f"{made['distance']} distance, leave one out; ties: {made['ties']}.\n"
         "- **Intervals**: 95% percentile bootstrap over examples, 1000 resamples.\n"
-        f"- **Whole answer**: greedy decoding would begin with it. Seed {asked['seed']}, size {asked['size']}."
+        f"- **Whole answer**: greedy decoding would begin with it. Seed {settings['seed']}, size {settings['size']}."
     )
     rows = [("model", f"{model['name']}, fingerprint {model['fingerprint']}, {model['dtype']} on {model['device']}")]
     rows += [("versions", ", ".join(f"{name} {version}" for name, version in result.versions.items()))]
@@ -371,12 +375,12 @@ def _measured(result: TaskSurvey) -> list[Any]:
     return [text, Table(pd.DataFrame(rows, columns=["", "what"]))]
 
 
-def _two(found: Any) -> str:
-    return f"{found['mean']:.2f}"
+def _two(interval: Any) -> str:
+    return f"{interval['mean']:.2f}"
 
 
-def _with_limits(found: Any) -> str:
-    return f"{found['mean']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
+def _with_limits(interval: Any) -> str:
+    return f"{interval['mean']:.2f} [{interval['low']:.2f}, {interval['high']:.2f}]"
 
 
 def _visible(token: str) -> str:

@@ -1,4 +1,4 @@
-"""What `survey` found: every number with its interval, and the vectors."""
+"""The result of `survey`: every number with its interval, and the vectors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tv_lens.tasks.audit import TaskAudit
 from tv_lens.tasks.definition import Task
 
 FORMAT = "tv_lens.survey/1"
-AGAINST = ("zero-shot", "random vector", "other task's vector", "Null vector")  # what a task vector is held against
+AGAINST = ("zero-shot", "random vector", "other task's vector", "Null vector")  # what a task vector is compared with
 _SAID = {
     "zero-shot": "the bare prompt",
     "random vector": "a random vector",
@@ -41,22 +41,22 @@ class TaskSurvey:
     Args:
         model: the model's name, fingerprint, architecture and sizes.
         source: what `tv.load` takes to load it.
-        asked: what `tv.task` takes to make each task, or None.
-        settings: shots, seed, template and how much was run.
+        asked: what `tv.task` takes to make each task again, or None.
+        settings: shots, seed, template and how much was measured.
         tasks: by name, in the order they were given.
-        audits: what guessing would score.
+        audits: what guessing would score, by task.
         vectors: each with `.selection`, the accuracy by layer on development queries.
         evaluations: test accuracies `example x condition x score`.
-        decodability: of the tasks.
-        matched: decodability of tasks over the same inputs, where such were named.
+        decodability: how well the residual stream separates the tasks.
+        matched: decodability of tasks over the same inputs, if such were given.
         map: the prompts in the plane, at the layer of the highest decodability.
         patching: the sweep `example x layer x pos` of one task, or None.
         skipped: tasks that could not be patched, and why.
         circuit: the edges that decode the best task's vector, or None.
         circuit_skipped: why there is no circuit.
         seconds: wall time of each stage.
-        versions: of Python and the libraries.
-        created: when, UTC.
+        versions: the versions of Python and of the libraries.
+        created: the time, UTC.
     """
 
     model: dict[str, Any]
@@ -90,8 +90,8 @@ class TaskSurvey:
     @property
     def working(self) -> list[str]:
         """The tasks whose vector certainly beats no vector and every control, the largest lift first."""
-        found = [name for name in self.tasks if not unbeaten(self.lifts[name])]
-        return sorted(found, key=lambda name: -self.lifts[name]["zero-shot"]["mean"])
+        names = [name for name in self.tasks if not unbeaten(self.lifts[name])]
+        return sorted(names, key=lambda name: -self.lifts[name]["zero-shot"]["mean"])
 
     @property
     def best(self) -> str:
@@ -104,12 +104,12 @@ class TaskSurvey:
 
     @property
     def recovery(self) -> Sweep | None:
-        """The patching sweep as a share of the clean-corrupted gap; None where that gap is not certainly there."""
+        """The patching sweep as a share of the clean-corrupted gap; None if that gap does not certainly exist."""
         if self.patching is None:
             return None
-        found = self.patching
-        gap = interval_of(replace(found, values=found.clean - found.corrupted, clean=None, corrupted=None))
-        return found.recovery() if gap["low"] > 0 or gap["high"] < 0 else None
+        sweep = self.patching
+        gap = interval_of(replace(sweep, values=sweep.clean - sweep.corrupted, clean=None, corrupted=None))
+        return sweep.recovery() if gap["low"] > 0 or gap["high"] < 0 else None
 
     def answer(self) -> str:
         """Two sentences with the main numbers."""
@@ -119,19 +119,19 @@ class TaskSurvey:
         """The sentences of the answer: what the best vector does, and which vectors do more than their controls."""
         best, shots = self.best, self.settings["shots"]
         layer = self.vectors[best].site.layer
-        found = {key: self.accuracy(best, key) for key in ("zero-shot", "vector", "random vector", "few-shot")}
-        moves = "lifts" if found["vector"]["mean"] > found["zero-shot"]["mean"] else "takes"
+        accuracies = {key: self.accuracy(best, key) for key in ("zero-shot", "vector", "random vector", "few-shot")}
+        moves = "lifts" if accuracies["vector"]["mean"] > accuracies["zero-shot"]["mean"] else "takes"
         first = (
             f"The vector of {best}, read and written after layer {layer}, {moves} zero-shot accuracy from "
-            f"{_plain(found['zero-shot'])} to {_shown(found['vector'])} on {found['vector']['n']} test queries; a "
-            f"random vector of the same length gives {_plain(found['random vector'])}, and "
+            f"{_plain(accuracies['zero-shot'])} to {_shown(accuracies['vector'])} on {accuracies['vector']['n']} test "
+            f"queries; a random vector of the same length gives {_plain(accuracies['random vector'])}, and "
             f"{counted(shots, 'demonstration')} in the prompt {'give' if shots > 1 else 'gives'} "
-            f"{_plain(found['few-shot'])}."
+            f"{_plain(accuracies['few-shot'])}."
         )
         return first, self._verdict()
 
     def _verdict(self) -> str:
-        """Which vectors certainly do more than all that they are held against, and which do not."""
+        """Which vectors certainly do more than everything that they are compared with, and which do not."""
         against = "the bare prompt, a random vector, another task's and the Null task's"
         failing = {
             name: _either([_SAID[one] for one in unbeaten(self.lifts[name])])
@@ -154,7 +154,7 @@ class TaskSurvey:
 
     def summary(self) -> dict[str, Any]:
         """Every number of the report with its interval, as JSON holds it; `docs/report.md` explains the keys."""
-        found = {
+        numbers = {
             "format": FORMAT,
             "created": self.created,
             "answer": self.answer(),
@@ -173,7 +173,7 @@ class TaskSurvey:
             "seconds": self.seconds,
             "versions": self.versions,
         }
-        return plain(found, "summary")
+        return plain(numbers, "summary")
 
     def _task_summary(self, name: str) -> dict[str, Any]:
         task, vector, table = self.tasks[name], self.vectors[name], self._accuracies[name]
@@ -209,23 +209,23 @@ class TaskSurvey:
     @property
     def vector_files(self) -> dict[str, str]:
         """Where `save` puts each task's vector, within its folder."""
-        found: dict[str, str] = {}
+        files: dict[str, str] = {}
         for name in self.tasks:
             stem = "".join(letter if letter.isalnum() or letter in "-._" else "_" for letter in name)
             stem = stem.lstrip(".") or "task"
-            while f"vectors/{stem}.safetensors".casefold() in {file.casefold() for file in found.values()}:
+            while f"vectors/{stem}.safetensors".casefold() in {file.casefold() for file in files.values()}:
                 stem += "-2"
-            found[name] = f"vectors/{stem}.safetensors"
-        return found
+            files[name] = f"vectors/{stem}.safetensors"
+        return files
 
     def save(self, out: str | Path) -> Path:
         """Writes `summary.json` and `vectors/*.safetensors` into a folder; returns the path of `summary.json`.
 
-        Everything is written to a place of its own first and then moved to its name, the summary last: no file is
-        ever half there. Other files in the folder stay. `tv.report(result, out=folder)` is the page.
+        Everything is written elsewhere first and then moved to its name, the summary last: no file is ever half
+        written. Other files in the folder stay. `tv.report(result, out=folder)` is the page.
 
         Raises:
-            InvalidArgument: there is a file of that name, or the folder cannot be written.
+            InvalidArgument: `out` is a file, or the folder cannot be written.
         """
         numbers = json_text(self.summary())
         with filled(out, last="summary.json") as folder:
@@ -260,36 +260,36 @@ def lifts(evaluation: Sweep) -> dict[str, Interval]:
     return {condition: interval_of(table.sel(condition=condition)) for condition in AGAINST}
 
 
-def unbeaten(found: Mapping[str, Interval]) -> list[str]:
+def unbeaten(intervals: Mapping[str, Interval]) -> list[str]:
     """The conditions that the vector does not certainly beat: the 95% interval of the lift reaches 0."""
-    return [condition for condition, interval in found.items() if interval["low"] <= 0]
+    return [condition for condition, interval in intervals.items() if interval["low"] <= 0]
 
 
-def _decodability_summary(found: Decodability) -> dict[str, Any]:
-    made = found.sweep.provenance
+def _decodability_summary(decodability: Decodability) -> dict[str, Any]:
+    provenance = decodability.sweep.provenance
     return {
-        "tasks": list(found.tasks),
-        "null": made["null"],
-        "chance": found.chance,
-        "k": made["k"],
-        "n": made["n"],
-        "distance": made["distance"],
-        "inputs": made["inputs"],
-        "best_layer": found.best_layer(),
-        "mean_over_tasks": records(found.over_tasks()),
-        "by_task": records(found.sweep),
-        "controls": records(found.controls),
-        "chance_band": found.chance_band().to_dataframe().round(6).reset_index().to_dict(orient="records"),
+        "tasks": list(decodability.tasks),
+        "null": provenance["null"],
+        "chance": decodability.chance,
+        "k": provenance["k"],
+        "n": provenance["n"],
+        "distance": provenance["distance"],
+        "inputs": provenance["inputs"],
+        "best_layer": decodability.best_layer(),
+        "mean_over_tasks": records(decodability.over_tasks()),
+        "by_task": records(decodability.sweep),
+        "controls": records(decodability.controls),
+        "chance_band": decodability.chance_band().to_dataframe().round(6).reset_index().to_dict(orient="records"),
     }
 
 
-def _map_summary(found: RepresentationMap) -> dict[str, Any]:
-    points = found.to_frame()[["x", "y", "task"]].round(5)
+def _map_summary(prompt_map: RepresentationMap) -> dict[str, Any]:
+    points = prompt_map.to_frame()[["x", "y", "task"]].round(5)
     return {
-        "site": found.site,
-        "method": found.method,
-        "shots": found.provenance.get("shots"),
-        "explained": found.explained,
+        "site": prompt_map.site,
+        "method": prompt_map.method,
+        "shots": prompt_map.provenance.get("shots"),
+        "explained": prompt_map.explained,
         "points": points.to_dict(orient="records"),
     }
 
@@ -312,12 +312,12 @@ def _patching_summary(sweep: Sweep, recovery: Sweep | None) -> dict[str, Any]:
     }
 
 
-def _plain(found: Mapping[str, float]) -> str:
-    return f"{found['mean']:.2f}"
+def _plain(interval: Mapping[str, float]) -> str:
+    return f"{interval['mean']:.2f}"
 
 
-def _shown(found: Mapping[str, float]) -> str:
-    return f"{found['mean']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
+def _shown(interval: Mapping[str, float]) -> str:
+    return f"{interval['mean']:.2f} [{interval['low']:.2f}, {interval['high']:.2f}]"
 
 
 def _either(names: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""The decoding circuits of tasks: which edges read a task's vector, on queries that the edges were not found on."""
+"""The decoding circuits of tasks: which edges read a task's vector, tested on queries that did not choose them."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from tv_lens.tasks.templates import Template
 @renamed_keywords(random="n_random=")
 @dataclass(frozen=True)
 class CircuitSize:
-    """How much of everything `decoding_circuits` runs.
+    """How much of everything `decoding_circuits` measures.
 
     Args:
-        name: what the page calls it.
+        name: what the page calls this size.
         contexts: prompts with demonstrations behind each vector.
-        dev: development queries that the layer is chosen on.
-        layer_step: every how many-th layer a vector is tried at.
-        n: development queries that the edges are measured on.
-        held_out: test queries that the circuits are tried on.
+        dev: development queries on which the layer is chosen.
+        layer_step: a vector is tried at every `layer_step`-th layer.
+        n: development queries on which the edges are measured.
+        held_out: test queries on which the circuits are tested.
         n_random: random circuits of each size and kind.
     """
 
@@ -75,23 +75,23 @@ def decoding_circuits(
     say: Say | None = None,
     progress: bool = True,
 ) -> DecodingResult:
-    """Which edges decode each task's vector, how much of its effect they carry on held-out queries, and what is shared.
+    """The edges that decode each task's vector, how much of its effect they carry on held-out queries, and overlaps.
 
-    All tasks' vectors are injected at one layer, so that their circuits are edges of one graph: the layer where they work
-    best on average, unless it is named. Edges are measured on development queries (`tv.ExactEdges`), circuits are tried
-    on test queries.
+    All tasks' vectors are injected at one layer, so that their circuits are edges of one graph. If no layer is given,
+    it is the one where the vectors work best on average. Edges are measured on development queries (`tv.ExactEdges`),
+    circuits are tested on test queries.
 
     Args:
         model: the model to look into; it is left as it was.
         tasks: tasks, their names or files.
         layer: where the vectors are read and injected.
         edges: how many of the strongest edges make a circuit.
-        shots: demonstrations in the prompts that the vectors come from.
+        shots: demonstrations in the prompts behind the vectors.
         size: "demo", "standard", "full", or a `CircuitSize`.
-        n: queries that the edges are measured on, instead of the size's.
-        seed: every draw.
+        n: queries on which the edges are measured, instead of the size's.
+        seed: fixes every draw.
         template: the text around inputs and answers, instead of the tasks' own.
-        say: is told in one line what is being done, as each stage begins.
+        say: called with one line as each stage begins.
         progress: Show a progress bar (only on a terminal or in a notebook).
 
     Example:
@@ -127,15 +127,15 @@ def decoding_circuits(
         )
     means = np.mean([one.mean().values for one in selections.values()], axis=0)
     chosen = layers[int(means.argmax())]
-    vectors = {name: replace(found[chosen], selection=selections[name]) for name, found in candidates.items()}
+    vectors = {name: replace(circuits[chosen], selection=selections[name]) for name, circuits in candidates.items()}
 
-    # 2. every edge downstream of each vector, and circuits of the strongest ones on queries they were not found on
-    found: dict[str, TaskCircuit] = {}
+    # 2. every edge downstream of each vector, and circuits of the strongest ones tested on other queries
+    circuits: dict[str, TaskCircuit] = {}
     for name, task in named.items():
         speak(
             f"{name}: every edge downstream of layer {chosen} on development queries, and its circuits on test queries"
         )
-        found[name] = circuit_of_task(
+        circuits[name] = circuit_of_task(
             model,
             task,
             vectors[name],
@@ -148,7 +148,7 @@ def decoding_circuits(
         )
 
     # 3. what the tasks share
-    comparison, scores = None, {name: one.scores for name, one in found.items()}
+    comparison, scores = None, {name: one.scores for name, one in circuits.items()}
     if len(named) > 1 and min(one.n for one in scores.values()) >= 4:
         comparison = compare(scores, size=min(edges, *(len(one.graph) for one in scores.values())), seed=seed)
     settings = {
@@ -169,7 +169,7 @@ def decoding_circuits(
         settings=settings,
         tasks=named,
         vectors=vectors,
-        found=found,
+        found=circuits,
         comparison=comparison,
         seconds=round(time.perf_counter() - started, 1),
         versions=versions(),

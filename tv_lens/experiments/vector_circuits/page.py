@@ -1,4 +1,4 @@
-"""The page of decoding circuits: for each task the drawing, what it carries on held-out queries, its strongest edges."""
+"""The page of decoding circuits: per task the drawing, what it carries on held-out queries, its strongest edges."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ from tv_lens.viz.theme import interval_text, number
 
 @report.register(DecodingResult)
 def circuits_page(result: DecodingResult) -> Page:
-    """The `Page` of decoding circuits."""
-    asked = result.settings
-    sections = [Section("What was asked", *_asked(result))]
+    """The `Page` of the decoding circuits of some tasks."""
+    settings = result.settings
+    sections = [Section("What was asked", *_question(result))]
     sections += [Section(f"The circuit of {name}", *circuit_parts(one)) for name, one in result.found.items()]
     if result.comparison is not None:
         sections.append(Section("What the tasks share", *_shared(result)))
     sections.append(Section("How it was measured", _measured(result)))
     lead = "\n\n".join(one.sentence() for one in result.found.values())
     footer = (
-        f"Made {result.created} by tv_lens {result.versions.get('tv_lens', '')}, {asked['size']} size, seed "
-        f"{asked['seed']}. Every number of this page is in `circuits.json` beside it."
+        f"Made {result.created} by tv_lens {result.versions.get('tv_lens', '')}, {settings['size']} size, seed "
+        f"{settings['seed']}. Every number of this page is in `circuits.json` beside it."
     )
     return page(f"Decoding circuits in {result.model['name']}", sections, lead=lead, footer=footer)
 
 
-def _asked(result: DecodingResult) -> list[Any]:
-    asked, model = result.settings, result.model
-    chosen = "where the vectors work best on development queries" if asked["layer_chosen"] else "as asked"
+def _question(result: DecodingResult) -> list[Any]:
+    settings, model = result.settings, result.model
+    chosen = "where the vectors work best on development queries" if settings["layer_chosen"] else "as requested"
     text = (
-        "A task vector, injected into a prompt without demonstrations, makes the model do the task. Here is *what reads "
-        f"it*: every edge from the vector (written after layer {asked['layer']}, {chosen}) to the logits, each measured "
-        "by letting it alone carry what it carries without the vector."
-    ).replace("*", "**")
+        "A task vector, injected into a prompt without demonstrations, makes the model do the task. Here is **what "
+        f"reads it**: every edge from the vector (written after layer {settings['layer']}, {chosen}) to the logits, "
+        "each measured by letting it alone carry what it carries without the vector."
+    )
     tiles = {}
     for name, one in result.found.items():
         own, random = one.recovered(), one.recovered("random")
         small = (
-            f"[{number(own['low'])}, {number(own['high'])}] of the vector's effect, by {asked['edges']} of "
+            f"[{number(own['low'])}, {number(own['high'])}] of the vector's effect, by {settings['edges']} of "
             f"{len(one.circuit.graph):,} edges; random ones {number(round(random['mean'], 2))}"
         )
         tiles[name] = (number(own["mean"]), small)
@@ -55,15 +55,15 @@ def _asked(result: DecodingResult) -> list[Any]:
     return [text, Facts(tiles), facts]
 
 
-def circuit_parts(found: TaskCircuit) -> list[Any]:
+def circuit_parts(task_circuit: TaskCircuit) -> list[Any]:
     """One task's circuit on a page: the drawing, what it carries on test queries, its strongest edges."""
-    scores, name = found.scores, found.task
-    drawing = plot(found.circuit, attention=found.patterns, title=f"{name}: what reads its vector")
-    recovered = replace(found.curve.recovery(), metric="recovered effect", units="share of the vector's effect")
+    scores, name = task_circuit.scores, task_circuit.task
+    drawing = plot(task_circuit.circuit, attention=task_circuit.patterns, title=f"{name}: what reads its vector")
+    recovered = replace(task_circuit.curve.recovery(), metric="recovered effect", units="share of the vector's effect")
     reading = (
         "On test queries: only the strongest edges carry what they carry with the vector, all others what they carry "
-        "without it. 1 is the whole model with the vector, 0 without. Random circuits have as many edges; degree-matched "
-        "ones also as many into each reader."
+        "without it. 1 is the whole model with the vector, 0 without it. Random circuits have as many edges; "
+        "degree-matched ones also have as many edges into each reader."
     )
     frame = scores.to_frame(12)
     rows = [(row.edge, interval_text(row.mean, row.low, row.high)) for row in frame.itertuples()]
@@ -72,17 +72,17 @@ def circuit_parts(found: TaskCircuit) -> list[Any]:
         f"The strongest edges, mean over {scores.n} development queries [{scores.units}]",
     )
     parts: list[Any] = [drawing]
-    own, gap = found.recovered(), found.gap()
+    own, gap = task_circuit.recovered(), task_circuit.gap()
     if gap["low"] <= 0 <= gap["high"]:
         parts.append(
             Note(
                 "On these test queries the vector does not certainly change the metric "
-                f"({interval_text(gap['mean'], gap['low'], gap['high'])} {scores.units}): a share of nothing says "
+                f"({interval_text(gap['mean'], gap['low'], gap['high'])} {scores.units}): a share of nothing means "
                 "nothing.",
                 warn=True,
             )
         )
-    elif own["low"] <= found.recovered("degree-matched")["mean"]:
+    elif own["low"] <= task_circuit.recovered("degree-matched")["mean"]:
         parts.append(
             Note("At this size the circuit is not certainly better than a degree-matched random one.", warn=True)
         )
@@ -90,39 +90,41 @@ def circuit_parts(found: TaskCircuit) -> list[Any]:
 
 
 def _shared(result: DecodingResult) -> list[Any]:
-    found = result.comparison
+    comparison = result.comparison
     text = (
-        f"How many of two tasks' {found.size} strongest edges are the same: the Jaccard index of the edges found on one "
-        "half of the one task's queries and on the other half of the other's. The diagonal compares a task with itself: "
-        "it is what noise leaves of a perfect agreement."
+        f"How many of two tasks' {comparison.size} strongest edges are the same: the Jaccard index of the edges "
+        "measured on one half of the first task's queries and on the other half of the second's. The diagonal compares "
+        "a task with itself: it is what noise leaves of a perfect agreement."
     )
     rows = [
         (
             f"{one} and {other}",
-            len(found.scores[one].top(found.size) & found.scores[other].top(found.size)),
-            float(found.shared.sel(task=one, other=other)),
-            float(found.specific.sel(task=one, other=other)),
+            len(comparison.scores[one].top(comparison.size) & comparison.scores[other].top(comparison.size)),
+            float(comparison.shared.sel(task=one, other=other)),
+            float(comparison.specific.sel(task=one, other=other)),
         )
-        for i, one in enumerate(found.scores)
-        for other in list(found.scores)[:i]
+        for i, one in enumerate(comparison.scores)
+        for other in list(comparison.scores)[:i]
     ]
     table = pd.DataFrame(rows, columns=["tasks", "common edges", "p: as much by chance", "p: the same effects"])
-    only = [(name, len(found.only(name)), ", ".join(found.only(name).names[:5])) for name in found.scores]
+    only = [
+        (name, len(comparison.only(name)), ", ".join(comparison.only(name).names[:5])) for name in comparison.scores
+    ]
     return [
         text,
-        plot(replace(found.overlap, zero=None), title="Overlap of the tasks' strongest edges"),
+        plot(replace(comparison.overlap, zero=None), title="Overlap of the tasks' strongest edges"),
         Table(table, "Permutation tests"),
-        f"Common to all tasks: {len(found.common())} of {found.size} edges.",
+        f"Common to all tasks: {len(comparison.common())} of {comparison.size} edges.",
         Table(pd.DataFrame(only, columns=["task", "edges of this task alone", "such as"])),
     ]
 
 
 def _measured(result: DecodingResult) -> str:
-    asked = result.settings
+    settings = result.settings
     return (
-        f"Vectors: mean residual stream of {asked['contexts']} prompts with {asked['shots']} demonstrations. Layer: tried "
-        f"on {asked['dev']} development queries per task. Edges: exact effects on {asked['n']} development queries, by rows. "
-        f"Circuits: tried on {asked['held_out']} test queries, or all of a smaller test split, which neither vectors nor "
-        f"edges have seen; {asked['n_random']} random circuits of each size and kind. Limits are 95% bootstrap intervals "
-        f"over queries. It took {result.seconds:.0f} seconds."
+        f"Vectors: mean residual stream of {settings['contexts']} prompts with {settings['shots']} demonstrations. "
+        f"Layer: chosen on {settings['dev']} development queries per task. Edges: exact effects on {settings['n']} "
+        f"development queries, by rows. Circuits: tested on {settings['held_out']} test queries, or all of a smaller "
+        f"test split, which neither vectors nor edges have seen; {settings['n_random']} random circuits of each size "
+        f"and kind. Limits are 95% bootstrap intervals over queries. It took {result.seconds:.0f} seconds."
     )

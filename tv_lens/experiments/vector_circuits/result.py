@@ -1,4 +1,4 @@
-"""What `decoding_circuits` found: its numbers and its files."""
+"""The result of `decoding_circuits`: its numbers and its files."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class DecodingResult:
 
     Args:
         model: name, fingerprint and sizes.
-        settings: what was asked for; "layer" is where the vectors are injected.
+        settings: how it was measured; "layer" is where the vectors are injected.
         tasks: by name.
-        vectors: each task's.
+        vectors: each task's vector.
         found: each task's circuit with its evidence.
         comparison: what the tasks share; None for one task.
-        seconds: that it took.
-        versions: of Python and the libraries.
-        created: when, UTC.
+        seconds: wall time.
+        versions: the versions of Python and of the libraries.
+        created: the time, UTC.
     """
 
     model: dict[str, Any]
@@ -50,7 +50,7 @@ class DecodingResult:
 
     def summary(self) -> dict[str, Any]:
         """Every number of the page, as JSON holds it."""
-        found = {
+        numbers = {
             "created": self.created,
             "model": self.model,
             "settings": self.settings,
@@ -60,14 +60,13 @@ class DecodingResult:
             "overlap": None if self.comparison is None else records(self.comparison.overlap),
             "correlation": None if self.comparison is None else records(self.comparison.correlation),
         }
-        return plain(found, "summary")
+        return plain(numbers, "summary")
 
     def save(self, out: str | Path) -> Path:
-        """Writes `circuits.json` and, for each task, its vector and its circuit in four formats; returns the path of
-        `circuits.json`. `tv.report(result)` is the page.
+        """Writes `circuits.json` and, for each task, its vector and its circuit; returns the path of `circuits.json`.
 
-        `<task>.json` has MIB's fields and comes back with `tv.Circuit.from_json`; `<task>.graph.json` is for attribution
-        graph viewers; `<task>.graphml` and `<task>.dot` for everything else.
+        `<task>.json` has MIB's fields, and `tv.Circuit.from_json` reads it; `<task>.graph.json` is for viewers of
+        attribution graphs; `<task>.graphml` and `<task>.dot` are for other programs. `tv.report(result)` is the page.
         """
         with filled(out, last="circuits.json") as folder:
             for name, circuit in self.circuits.items():

@@ -1,4 +1,4 @@
-"""One task's decoding circuit with its evidence: edges found on some queries, tried on others."""
+"""One task's decoding circuit with its evidence: edges measured on some queries, tested on others."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class TaskCircuit:
     """What reads a task's vector.
 
     Args:
-        task: its name.
+        task: the task's name.
         scores: the exact effect of every edge, or of those that were measured, on development queries.
-        circuit: the strongest edges, pruned; `circuit.requested` is how many were asked for.
-        curve: the metric of circuits of each size on test queries, random circuits beside them.
+        circuit: the strongest edges, pruned; `circuit.requested` is how many were requested.
+        curve: the metric of circuits of each size on test queries, with random circuits of the same sizes.
         patterns: attention of the circuit's layers on one query, with the vector.
     """
 
@@ -41,28 +41,28 @@ class TaskCircuit:
 
     @property
     def asked(self) -> int:
-        """How many edges were asked for."""
+        """How many edges were requested."""
         return self.circuit.requested or len(self.circuit)
 
     def recovered(self, kind: str = "circuit") -> dict[str, float]:
-        """The share of the vector's effect that so many edges carry on test queries: mean, low, high, n."""
+        """The share of the vector's effect that the requested number of edges carries on test queries, with limits."""
         return interval_of(self.curve.recovery().sel(kind=kind, size=self.asked))
 
     def gap(self) -> dict[str, float]:
-        """What there is to recover on test queries: the metric with the vector minus without it."""
+        """The vector's whole effect on test queries: the metric with the vector minus the metric without it."""
         curve = self.curve
         return interval_of(replace(curve, values=curve.clean - curve.corrupted, clean=None, corrupted=None))
 
     def sentence(self) -> str:
         """What the circuit carries, beside random circuits of its size."""
-        found = {kind: self.recovered(kind) for kind in KINDS}
-        own, graph, measured = found["circuit"], self.circuit.graph, len(self.scores.measured)
+        shares = {kind: self.recovered(kind) for kind in KINDS}
+        own, graph, measured = shares["circuit"], self.circuit.graph, len(self.scores.measured)
         screened = "" if measured == len(graph) else f" ({measured:,} of them measured)"
         return (
             f"{self.task}: the {self.asked} strongest of {len(graph):,} edges downstream of the vector{screened} carry "
             f"{own['mean']:.2f} [{own['low']:.2f}, {own['high']:.2f}] of its effect on {own['n']} held-out queries; "
-            f"random circuits of that size carry {_two(found['random']['mean'])}, degree-matched ones "
-            f"{_two(found['degree-matched']['mean'])}."
+            f"random circuits of that size carry {_two(shares['random']['mean'])}, degree-matched ones "
+            f"{_two(shares['degree-matched']['mean'])}."
         )
 
     def summary(self) -> dict[str, Any]:
@@ -99,18 +99,18 @@ def circuit_of_task(
     template: Template | None = None,
     progress: bool = True,
 ) -> TaskCircuit:
-    """A `TaskCircuit`: edges measured on `n` development queries, circuits tried on `held_out` test queries.
+    """A `TaskCircuit`: edges measured on `n` development queries, circuits tested on `held_out` test queries.
 
     Args:
-        model: the model that the vector was made on.
-        task: what is asked; each query has another label of the task as its foil, where the two begin differently.
-        vector: what is injected, by replacement.
+        model: the model that the vector was extracted from.
+        task: the task of the queries; the foil of each is another answer of the task, if the two begin differently.
+        vector: what replaces the residual stream at its site.
         edges: how many of the strongest edges make the circuit.
-        n: development queries; all of a smaller split.
-        held_out: test queries; all of a smaller split.
+        n: development queries; a smaller split is used whole.
+        held_out: test queries; a smaller split is used whole.
         n_random: random circuits of each size and kind.
-        screen: measure only so many edges, the best by one gradient; all if None.
-        seed: every draw.
+        screen: how many edges are measured, those with the largest gradients; all if None.
+        seed: fixes every draw.
         template: the text around the queries, instead of the task's own.
         progress: Show a progress bar (only on a terminal or in a notebook).
     """
@@ -118,18 +118,18 @@ def circuit_of_task(
     scores = discover(
         model, dev, source=vector.replace(), method=ExactEdges(screen=screen), seed=seed, progress=progress
     )
-    found = scores.top(min(edges, len(scores.measured)))
+    strongest = scores.top(min(edges, len(scores.measured)))
     most = len(scores.measured)
-    sizes: Sequence[int] = sorted({size for size in (*GRID, len(found), most) if size <= most})
+    sizes: Sequence[int] = sorted({size for size in (*GRID, len(strongest), most) if size <= most})
     curve = faithfulness(model, scores, test, sizes=sizes, n_random=n_random, seed=seed, progress=progress)
-    circuit = found.prune()
+    circuit = strongest.prune()
     return TaskCircuit(task.name, scores, circuit, curve, _patterns(model, circuit, vector, test[0].text))
 
 
 def _queries(
     model: HookedModel, task: Task, counts: Mapping[str, int], seed: int, template: Template | None
 ) -> list[Prompts]:
-    """Queries of each split, at most as many as it holds, with foils if the tokenizer tells them from the answers."""
+    """Queries of each split, at most as many as it holds; with foils if their tokens differ from the answers'."""
 
     def drawn(foils: bool) -> list[Prompts]:
         return [
@@ -138,10 +138,10 @@ def _queries(
         ]
 
     try:
-        found = drawn(foils=True)
-        for prompts in found:
+        splits = drawn(foils=True)
+        for prompts in splits:
             prompts.tokenize(model)
-        return found
+        return splits
     except (PromptError, EmptySelection):  # the metric is then the answer's log-probability
         return drawn(foils=False)
 
