@@ -10,9 +10,11 @@ from __future__ import annotations
 import ast
 import contextlib
 import doctest
+import inspect
 import io
 import re
 import time
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +24,7 @@ import tv_lens as tv
 from tv_lens import errors
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SLOW: set[str] = set()  # pages that need more than the limit, by their path from the root
 CPU_SECONDS = 60  # of one core for a page that is not slow; half of it when nothing else runs
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
@@ -41,25 +43,25 @@ class Block:
 
 def blocks_of(page: str) -> list[Block]:
     """The fenced blocks of a page in order; a text block that shows an output is part of the block it follows."""
-    found: list[Block] = []
-    language, start, held, between = None, 0, [], True
+    blocks: list[Block] = []
+    language, start, lines, between = None, 0, [], True
     for number, line in enumerate(page.splitlines(), 1):
         if language is None and line.startswith("```"):
-            language, start, held = line[3:].strip(), number + 1, []
+            language, start, lines = line[3:].strip(), number + 1, []
         elif language is not None and line.startswith("```"):
-            block = Block(language, "\n".join(held) + "\n", start)
-            if block.language == "text" and found and found[-1].language == "python" and not between:
-                block, before = None, found.pop()
-                found.append(Block("python", before.text, before.line, "\n".join(held) + "\n"))
+            block = Block(language, "\n".join(lines) + "\n", start)
+            if block.language == "text" and blocks and blocks[-1].language == "python" and not between:
+                block, before = None, blocks.pop()
+                blocks.append(Block("python", before.text, before.line, "\n".join(lines) + "\n"))
             if block is not None:
-                found.append(block)
+                blocks.append(block)
             language, between = None, False
         elif language is not None:
-            held.append(line)
+            lines.append(line)
         elif line.strip():
             between = True
     assert language is None, f"the block that opens on line {start - 1} is not closed"
-    return found
+    return blocks
 
 
 def displayed(block: Block, page: Path, namespace: dict) -> str:
@@ -119,7 +121,8 @@ def test_every_block_of_a_page_runs_and_shows_what_comes_out(page, request, tmp_
 
 
 def test_blocks_are_found_with_what_they_show():
-    page = "a\n```python\nx = 1\nx\n```\n\n```text\n1\n```\nwords\n```text\nalone\n```\n```python\n# not run: no GPU\n```\n"
+    shown = "a\n```python\nx = 1\nx\n```\n\n```text\n1\n```\n"
+    page = shown + "words\n```text\nalone\n```\n```python\n# not run: no GPU\n```\n"
     first, alone, last = blocks_of(page)
     assert first == Block("python", "x = 1\nx\n", 3, "1\n")
     assert (alone.language, alone.shown, last.shown) == ("text", None, None)
@@ -169,7 +172,67 @@ def test_every_page_is_reached_from_the_index():
     index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
     missing = [
         name_of(page)
-        for page in PAGES[1:]
-        if page.name != "index.md" and f"({page.relative_to(ROOT / 'docs').as_posix()})" not in index
+        for page in PAGES
+        if page.parent != ROOT
+        and page.name != "index.md"
+        and f"({page.relative_to(ROOT / 'docs').as_posix()})" not in index
     ]
     assert not missing, f"docs/index.md does not link to {', '.join(missing)}"
+
+
+def verbs() -> dict[str, inspect.Signature]:
+    """The public functions that look into a model or a network, as `docs/conventions.md` calls them."""
+    found: dict[str, inspect.Signature] = {}
+    for prefix, module in (("", tv), ("experiments.", tv.experiments)):
+        for name in module.__all__:
+            verb = getattr(module, name)
+            if not inspect.isfunction(verb) or name in found:
+                continue
+            signature = inspect.signature(verb)
+            if next(iter(signature.parameters)) in ("model", "network", "regressor"):
+                found[prefix + name] = signature
+    return found
+
+
+def default_of(parameter: inspect.Parameter) -> str:
+    value = parameter.default
+    if value is inspect.Parameter.empty:
+        return "required"
+    if inspect.isfunction(value):
+        return f"`tv.{value.__name__}`"
+    if type(value).__module__.startswith("tv_lens"):
+        return f"`{type(value).__name__}()`"
+    return "`" + repr(value).replace("'", '"') + "`"
+
+
+def test_the_table_of_parameters_is_that_of_the_signatures():
+    """Every parameter that two verbs take, with its type, its default and the verbs; its meaning is for people."""
+    actual: dict[tuple[str, str, str], set[str]] = defaultdict(set)
+    for verb, signature in verbs().items():
+        for parameter in signature.parameters.values():
+            actual[f"`{parameter.name}`", f"`{parameter.annotation}`", default_of(parameter)].add(f"`{verb}`")
+    takers = Counter(name for (name, _, _), names in actual.items() for _ in names)
+    actual = {row: names for row, names in actual.items() if takers[row[0]] > 1}
+    page = (ROOT / "docs" / "conventions.md").read_text(encoding="utf-8")
+    shown = {}
+    for line in (
+        re.search(r"^\| name \| type \|.*?\n\n", page, flags=re.DOTALL | re.MULTILINE)[0].strip().splitlines()[2:]
+    ):
+        name, kind, default, meaning, names = (cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1])
+        assert meaning, line
+        shown[name, kind.replace("\\|", "|"), default] = set(names.split(", "))
+    assert shown == actual
+
+
+def test_the_old_names_stand_in_the_changelog():
+    """Whoever meets a `RenamedError` finds the name in the one table."""
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    source = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tv_lens").rglob("*.py"))
+    keywords = {
+        f"{old}="
+        for call in re.findall(r"@renamed_keywords\((.*?)\)\n", source)
+        for old in re.findall(r"(?:^|[\s,])(\w+)=\"", call)
+    }
+    assert "run=" in keywords and "grad_at=" in keywords
+    missing = sorted(old for old in keywords if old not in changelog)
+    assert not missing, f"CHANGELOG.md does not name {', '.join(missing)}"

@@ -1,4 +1,4 @@
-"""Every example in a docstring runs and prints what it says; examples that need the real model are marked to be skipped."""
+"""Every example in a docstring runs and prints what it says; those that need the real model are skipped."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ MODULES = [one.name for one in pkgutil.walk_packages(tv_lens.__path__, "tv_lens.
 @pytest.mark.parametrize("name", ["tv_lens", *MODULES])
 def test_the_examples_of_a_module_run(name):
     module = importlib.import_module(name)
-    said: list[str] = []
+    report: list[str] = []
     runner = doctest.DocTestRunner(optionflags=FLAGS)
     for example in doctest.DocTestFinder(exclude_empty=True).find(module, name):
-        runner.run(example, out=said.append)
-    assert not runner.summarize(verbose=False).failed, "".join(said)
+        runner.run(example, out=report.append)
+    assert not runner.summarize(verbose=False).failed, "".join(report)
 
 
 def test_there_are_examples_to_run():
@@ -30,5 +30,5 @@ def test_there_are_examples_to_run():
     from tv_lens.results import bootstrap
 
     for module in (bootstrap, metrics, site):
-        found = doctest.DocTestFinder(exclude_empty=True).find(module)
-        assert sum(len(example.examples) for example in found) > 0, module.__name__
+        doctests = doctest.DocTestFinder(exclude_empty=True).find(module)
+        assert sum(len(each.examples) for each in doctests) > 0, module.__name__
