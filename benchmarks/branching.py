@@ -2,8 +2,8 @@
 
     python benchmarks/branching.py [--shots 10] [--queries 16]
 
-On the embedded model: the plain runs of the queries, and every tenth head at their last tokens. Processor seconds and the
-largest difference.
+On the embedded model: the plain runs of the queries, and every tenth head at their last tokens. Processor seconds and
+the largest difference.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ torch.set_num_threads(1)
 model, task = tv.load("smollm2-135m"), tv.task("present-past")
 context = task.prompts(options.shots, 1, seed=0)[0]
 shown = {context.input, *(pair.input for pair in context.demonstrations)}
-asked = [pair for pair in task.split("train") if pair.input not in shown]
-items = [tv.tasks.Prompt.build(task.template, context.demonstrations, pair) for pair in asked]
+queried = [pair for pair in task.split("train") if pair.input not in shown]
+items = [tv.tasks.Prompt.build(task.template, context.demonstrations, pair) for pair in queried]
 tokens = tv.Prompts(tuple(items), task="one context", template=task.template).tokenize(model).tokens
 common = max(set(tokens.lengths.tolist()), key=tokens.lengths.tolist().count)
 base = model.tokens(tokens.select([i for i, n in enumerate(tokens.lengths.tolist()) if n == common][: options.queries]))
@@ -42,16 +42,17 @@ work = {
     ],
 }
 for name, rows in work.items():
-    found = {}
+    costs = {}
     for worth in (16, 10**6):
         base_run.WORTH_BRANCHING = worth
         tv.run_rows(model, base, rows[:2], lambda logits, index: logits[:, 0], progress=False)
-        found[worth] = measured(
+        costs[worth] = measured(
             lambda: tv.run_rows(model, base, rows, lambda logits, index: logits[:, 5] - logits[:, 7], progress=False)
         )
-    (once, cheap), (each, dear) = found.values()
+    (once, cheap), (each, dear) = costs.values()
     print(
-        f"  {name:<14} one prefill {cheap.cpu:7.2f} s cpu, a prefill each {dear.cpu:7.2f} s cpu: {dear.cpu / cheap.cpu:.1f} times; "
+        f"  {name:<14} one prefill {cheap.cpu:7.2f} s cpu, a prefill each {dear.cpu:7.2f} s cpu: "
+        f"{dear.cpu / cheap.cpu:.1f} times; "
         f"largest difference {float((once.values - each.values).abs().max()):.1e}",
         flush=True,
     )

@@ -2,7 +2,7 @@
 
     python benchmarks/circuit_truth.py [--n 4] [--only induction,two_steps]
 
-Every row is a constructed transformer (tv_lens.circuits.truth) and a method; the seconds are one CPU thread's.
+Every row is a constructed transformer (tv_lens.circuits.truth) and a method; the seconds are those of one CPU thread.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ for make in truth.TRUTHS:
         continue
     started = time.process_time()
     table = truth.scoreboard(truths=[make(n=options.n)])
-    print(
-        f"{table['circuit'][0]}: {table['known'][0]} of {table['edges'][0]} edges, {time.process_time() - started:.0f} CPU s"
-    )
+    seconds = time.process_time() - started
+    print(f"{table['circuit'][0]}: {table['known'][0]} of {table['edges'][0]} edges, {seconds:.0f} CPU s")
     print(table.drop(columns=["circuit", "edges", "known"]).to_string(index=False), "\n", flush=True)

@@ -1,9 +1,9 @@
 """Edges: what they cost beside TransformerLens's own attribution, and the decoding circuits of real task vectors.
 
-    python benchmarks/circuits.py peer  [--tokens 15] [--pairs 2]     # EAP against transformer_lens at GPT-2-small's shape
-    python benchmarks/circuits.py curve [--prompts 4]                 # a ten-point faithfulness curve against a pass
-    python benchmarks/circuits.py task NAME --out DIR [--queries 6]   # one task's decoding circuit on the embedded model
-    python benchmarks/circuits.py report --out DIR                    # those circuits on held-out queries, and compared
+    python benchmarks/circuits.py peer  [--tokens 15] [--pairs 2]    # EAP against transformer_lens, GPT-2-small's shape
+    python benchmarks/circuits.py curve [--prompts 4]                # a ten-point faithfulness curve against a pass
+    python benchmarks/circuits.py task NAME --out DIR [--queries 6]  # one decoding circuit on the embedded model
+    python benchmarks/circuits.py report --out DIR                   # those circuits on held-out queries, and compared
 
 `peer` runs each side in a process of its own, so that neither pays for the other's memory. Times are wall and processor
 seconds; memory is the peak of the process above the loaded model.
@@ -53,9 +53,9 @@ def gpt2_small() -> tv.HookedModel:
 def random_pairs(model: tv.HookedModel) -> tv.Contrast:
     draw = torch.Generator().manual_seed(1)
     sides = [torch.randint(5, 50_000, (options.pairs, options.tokens), generator=draw) for _ in range(2)]
-    a, b = (tv.TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool)) for ids in sides)
+    clean, corrupted = (tv.TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool)) for ids in sides)
     right = torch.randint(5, 50_000, (options.pairs, 2), generator=draw)
-    return tv.Contrast(a, b, tv.Answers(right[:, 0], right[:, 1]))
+    return tv.Contrast(clean, corrupted, tv.Answers(right[:, 0], right[:, 1]))
 
 
 def side() -> None:
@@ -63,15 +63,15 @@ def side() -> None:
     model = gpt2_small()
     pairs = random_pairs(model)
     if options.what == "theirs":
-        found, cost = measured(lambda: theirs(model, pairs))
+        edges, cost = measured(lambda: theirs(model, pairs))
     else:
         model.run(pairs.clean)
         method = tv.EAP(gradient_at="corrupted", recheck=0) if options.what == "ours" else tv.EAPIG(5, recheck=0)
         scores, cost = measured(lambda: tv.discover(model, pairs, method=method, pos="all", progress=False))
         folded = scores.at_any_position()
-        found = dict(zip(folded.graph.names(), folded.values.mean(0).tolist()))
+        edges = dict(zip(folded.graph.names(), folded.values.mean(0).tolist()))
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / f"{options.what}.json").write_text(json.dumps(found))
+    (options.out / f"{options.what}.json").write_text(json.dumps(edges))
     print(json.dumps({"wall": cost.wall, "cpu": cost.cpu, "peak": cost.peak_mib}))
 
 
@@ -80,11 +80,13 @@ def theirs(model: tv.HookedModel, pairs: tv.Contrast) -> dict[str, float]:
     from transformer_lens.tools.analysis.attribution_patching import EdgeAttributionConfig, attribution_patch
 
     sums: dict[str, float] = {}
-    for a, b, right, wrong in zip(pairs.clean.ids, pairs.corrupted.ids, pairs.answers.correct, pairs.answers.wrong):
+    for clean, corrupted, right, wrong in zip(
+        pairs.clean.ids, pairs.corrupted.ids, pairs.answers.correct, pairs.answers.wrong
+    ):
         result = attribution_patch(
             model.tl,
-            a[None],
-            b[None],
+            clean[None],
+            corrupted[None],
             lambda logits: logits[0, -1, right] - logits[0, -1, wrong],
             EdgeAttributionConfig(granularity="edge"),
         )
@@ -128,12 +130,12 @@ def peer() -> None:
         costs[what] = json.loads(done.stdout.splitlines()[-1])
         scores[what] = json.loads((options.out / f"{what}.json").read_text())
     print(
-        f"gpt2-small shape, {options.pairs} pairs of {options.tokens} tokens, {len(scores['ours']):,} edges x {options.tokens} positions"
+        f"gpt2-small shape, {options.pairs} pairs of {options.tokens} tokens, {len(scores['ours']):,} edges "
+        f"x {options.tokens} positions"
     )
     for what, label in (("theirs", "transformer_lens"), ("ours", "tv.EAP"), ("ours-ig", "tv.EAPIG(5)")):
-        print(
-            f"  {label:<18}{costs[what]['wall']:8.2f} s wall {costs[what]['cpu']:8.2f} s cpu {costs[what]['peak']:8.0f} MiB above the model"
-        )
+        wall, cpu, peak = (costs[what][kind] for kind in ("wall", "cpu", "peak"))
+        print(f"  {label:<18}{wall:8.2f} s wall {cpu:8.2f} s cpu {peak:8.0f} MiB above the model")
     assert set(scores["theirs"]) == set(scores["ours"])
     names = list(scores["ours"])
     one, other = (
@@ -141,9 +143,11 @@ def peer() -> None:
     )
     gap = float((one - other).abs().max() / other.abs().max())
     print(
-        f"  largest difference {gap:.1e} of the largest score; {costs['theirs']['wall'] / costs['ours']['wall']:.1f}x faster (cpu "
-        f"{costs['theirs']['cpu'] / costs['ours']['cpu']:.1f}x), {costs['ours']['peak'] / costs['theirs']['peak']:.2f} of the memory; EAPIG(5) "
-        f"costs {costs['ours-ig']['cpu'] / costs['ours']['cpu']:.1f} EAP"
+        f"  largest difference {gap:.1e} of the largest score; "
+        f"{costs['theirs']['wall'] / costs['ours']['wall']:.1f}x faster "
+        f"(cpu {costs['theirs']['cpu'] / costs['ours']['cpu']:.1f}x), "
+        f"{costs['ours']['peak'] / costs['theirs']['peak']:.2f} of the memory; "
+        f"EAPIG(5) costs {costs['ours-ig']['cpu'] / costs['ours']['cpu']:.1f} EAP"
     )
 
 
@@ -159,8 +163,9 @@ def curve() -> None:
     _, curve_cost = measured(lambda: run_circuits(passes, masks))
     _, pass_cost = measured(lambda: model.run(queries.tokenize(model).tokens))
     print(
-        f"{model.name}, {options.prompts} queries: ten circuits {curve_cost.wall:.2f} s ({curve_cost.cpu:.2f} cpu), one pass "
-        f"{pass_cost.wall:.2f} s ({pass_cost.cpu:.2f} cpu): {curve_cost.cpu / pass_cost.cpu:.1f} passes, {curve_cost.peak_mib:.0f} MiB"
+        f"{model.name}, {options.prompts} queries: ten circuits {curve_cost.wall:.2f} s ({curve_cost.cpu:.2f} cpu), "
+        f"one pass {pass_cost.wall:.2f} s ({pass_cost.cpu:.2f} cpu): {curve_cost.cpu / pass_cost.cpu:.1f} passes, "
+        f"{curve_cost.peak_mib:.0f} MiB"
     )
 
 
@@ -168,25 +173,26 @@ def task() -> None:
     model, name = tv.load("smollm2-135m"), options.name
     started = time.perf_counter()
     vector = tv.extract(model, name, method=tv.ResidualMean(layer=20, contexts=options.contexts), progress=False)
-    told, queries = time.perf_counter() - started, tv.task(name).queries(n=options.queries, foils=True)
+    seconds, queries = time.perf_counter() - started, tv.task(name).queries(n=options.queries, foils=True)
     scores, cost = measured(lambda: tv.discover(model, queries, source=vector.replace(), progress=False))
     options.out.mkdir(parents=True, exist_ok=True)
     vector.save(options.out / f"{name}.vector.safetensors")
     scores.save(options.out / f"{name}.scores.safetensors")
     print(
-        f"{name}: vector {told:.0f} s; exact effects of {len(scores.graph):,} edges on {scores.n} queries {cost.wall:.0f} s wall, "
-        f"{cost.cpu:.0f} s cpu ({cost.cpu / scores.n:.1f} a query)\n{scores}\n{scores.to_frame(10).to_string()}",
+        f"{name}: vector {seconds:.0f} s; exact effects of {len(scores.graph):,} edges on {scores.n} queries "
+        f"{cost.wall:.0f} s wall, {cost.cpu:.0f} s cpu ({cost.cpu / scores.n:.1f} per query)\n"
+        f"{scores}\n{scores.to_frame(10).to_string()}",
         flush=True,
     )
 
 
 def report() -> None:
     model = tv.load("smollm2-135m")
-    found = {}
+    by_task = {}
     for path in sorted(options.out.glob("*.scores.safetensors")):
         name = path.name.removesuffix(".scores.safetensors")
         vector = tv.TaskVector.load(options.out / f"{name}.vector.safetensors", model)
-        found[name] = scores = tv.EdgeScores.load(path)
+        by_task[name] = scores = tv.EdgeScores.load(path)
         started = time.perf_counter()
         held_out = tv.task(name).queries(n=options.queries + options.held_out, foils=True)[options.queries :]
         sweep = tv.faithfulness(
@@ -198,27 +204,28 @@ def report() -> None:
             progress=False,
         )
         print(
-            f"\n{name}: metric {float(sweep.clean.mean()):.2f} with the vector, {float(sweep.corrupted.mean()):.2f} without, on "
-            f"{sweep.n} held-out queries ({time.perf_counter() - started:.0f} s)"
+            f"\n{name}: metric {float(sweep.clean.mean()):.2f} with the vector, "
+            f"{float(sweep.corrupted.mean()):.2f} without, on {sweep.n} held-out queries "
+            f"({time.perf_counter() - started:.0f} s)"
         )
         limits = sweep.recovery().interval()
         for kind in sweep.values["kind"].values:
+            of_kind = limits.sel(kind=kind)
             cells = [
-                f"{float(limits['mean'].sel(kind=kind, size=size)):.2f} [{float(limits['low'].sel(kind=kind, size=size)):.2f}, "
-                f"{float(limits['high'].sel(kind=kind, size=size)):.2f}]"
+                "{:.2f} [{:.2f}, {:.2f}]".format(
+                    *(float(of_kind[part].sel(size=size)) for part in ("mean", "low", "high"))
+                )
                 for size in sweep.values["size"].values
             ]
             print(f"  {kind:<15}" + "  ".join(cells))
-        print(
-            f"  sizes {sweep.values['size'].values.tolist()}, of these on paths {sweep.values['effective'].values.tolist()}"
-        )
+        sizes, effective = (sweep.values[name].values.tolist() for name in ("size", "effective"))
+        print(f"  sizes {sizes}, of these on paths {effective}")
         sweep.save(options.out / f"{name}.faithfulness.npz")
-    if len(found) > 1:
-        compared = tv.compare(found, size=options.size)
+    if len(by_task) > 1:
+        compared = tv.compare(by_task, size=options.size)
         print(f"\n{compared}\ncorrelation of effects\n{compared.correlation.mean().to_pandas().round(2)}")
-        print(
-            f"chance of the overlap\n{compared.shared.to_pandas().round(3)}\nchance of the difference\n{compared.specific.to_pandas().round(3)}"
-        )
+        print(f"chance of the overlap\n{compared.shared.to_pandas().round(3)}")
+        print(f"chance of the difference\n{compared.specific.to_pandas().round(3)}")
         print(f"among the top {options.size} of all tasks: {compared.common()}")
 
 

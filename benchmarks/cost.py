@@ -39,9 +39,9 @@ def measured(work: Callable[[], T]) -> tuple[T, Cost]:
     watcher.start()
     wall, cpu = time.perf_counter(), time.process_time()
     try:
-        found = work()
+        result = work()
     finally:
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         done.set()
         watcher.join()
-    return found, Cost(wall, cpu, (max(peak, process.memory_info().rss) - start) / 2**20)
+    return result, Cost(wall, cpu, (max(peak, process.memory_info().rss) - start) / 2**20)

@@ -1,11 +1,11 @@
-"""When tasks are learnt, told densely: change points, staggering and coupling over many checkpoints of full runs.
+"""When tasks are learnt: change points, staggering and coupling over many checkpoints of whole training runs.
 
-    tv-lens train --preset small --seed 0 --threads 1 --out runs/bases4-0        # half an hour each, if it is not there
-    python benchmarks/emergence_timing.py runs/bases4-0 runs/bases4-1 runs/bases4-2
+    tv-lens train --preset small --seed 0 --threads 1 --out networks/bases4-0      # half an hour each, where missing
+    python benchmarks/emergence_timing.py networks/bases4-0 networks/bases4-1 networks/bases4-2
 
-The package holds a few checkpoints of a run, which place a change within a factor of two. A run's own folder holds 96.
-Every second of them is measured on 400 episodes of each basis: about 5 seconds of one core a checkpoint. `--keep DIR`
-keeps what is measured, so that the command goes on where it was stopped.
+The package holds a few checkpoints of a network, which place a change within a factor of two. The folder of a training
+run holds 96. Every second of them is measured on 400 episodes of each basis: about 5 seconds of one core per
+checkpoint. `--folder DIR` keeps what is measured, so that the same command continues where it was stopped.
 """
 
 from __future__ import annotations
@@ -22,17 +22,19 @@ from tv_lens.experiments.training.timing import LOSS, TD
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("runs", nargs="+", type=Path, help="folders of `tv-lens train`")
+    parser.add_argument("networks", nargs="+", type=Path, help="folders of `tv-lens train`")
     parser.add_argument("--checkpoints", type=int, default=48)
     parser.add_argument("--episodes", type=int, default=400, help="of each basis")
-    parser.add_argument("--draw", type=int, default=0, help="which episodes: another draw says whether a finding holds")
-    parser.add_argument("--keep", type=Path, default=None, help="a folder for finished measurements")
-    asked = parser.parse_args()
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the episodes: another draw says whether a finding holds"
+    )
+    parser.add_argument("--folder", type=Path, default=None, help="keeps finished measurements")
+    options = parser.parse_args()
     torch.set_num_threads(1)
     size = EmergenceSize(
         "dense",
-        checkpoints=asked.checkpoints,
-        n=asked.episodes,
+        checkpoints=options.checkpoints,
+        n=options.episodes,
         probe_episodes=100,
         shots=1,
         n_label_shuffles=40,
@@ -41,12 +43,12 @@ def main() -> None:
         circuits=0,
     )
     results = []
-    for run in asked.runs:
-        kept = None if asked.keep is None else asked.keep / f"{run.resolve().name} {asked.draw}"
-        found = tv.emergence(run.resolve(), size=size, draw=asked.draw, folder=kept, device="cpu")
-        results.append(found)
-        print(f"{run.name}, {asked.episodes} episodes of each basis, draw {asked.draw}")
-        points = found.change_points()
+    for network in options.networks:
+        folder = None if options.folder is None else options.folder / f"{network.resolve().name} {options.seed}"
+        result = tv.emergence(network.resolve(), size=size, seed=options.seed, folder=folder, device="cpu")
+        results.append(result)
+        print(f"{network.name}, {options.episodes} episodes of each basis, seed {options.seed}")
+        points = result.change_points()
         print(points)
         print(points.lags().round(2).to_string(index=False))
         stagger = points.stagger()
@@ -59,7 +61,7 @@ def main() -> None:
                     for row in apart.itertuples()
                 )
             )
-        table = found.table()[["task", "MSE", "MSE / Bayes", "TD x", "TD y", "TD ceiling"]]
+        table = result.table()[["task", "MSE", "MSE / Bayes", "TD x", "TD y", "TD ceiling"]]
         print(table.round(3).to_string(index=False))
     print(tv.experiments.coupling(results))
 

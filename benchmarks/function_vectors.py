@@ -1,12 +1,12 @@
-"""Function vectors on the embedded model: which heads lead, how surely, and what their sum does beside its controls.
+"""Function vectors on the embedded model: which heads lead, with limits, and what their sum does beside its controls.
 
     python benchmarks/function_vectors.py [--tasks present-past,singular-plural,capitalize,country-capital]
                                           [--contexts 100] [--prompts 25] [--queries 50] [--out folder]
 
-Each task's effects (exact, of every head, on prompts with shuffled labels), their ranking with limits, the vector of the
-first ten heads at the layer that dev queries choose, and its accuracy on test queries beside controls and beside
-`ResidualMean`. With --out, each task's effects are kept there as a Sweep and its figures as JSON; tasks found there are
-not measured again. At the end: the heads that lead over all tasks.
+Each task's effects (exact, of every head, on prompts with shuffled labels), their ranking with limits, the vector of
+the first ten heads at the layer that dev queries choose, and its accuracy on test queries beside controls and beside
+`ResidualMean`. With --out, each task's effects are kept there as a Sweep and its numbers as JSON; tasks that are there
+are not measured again. At the end: the heads that lead over all tasks.
 """
 
 from __future__ import annotations
@@ -43,23 +43,23 @@ def measured(model: tv.HookedModel, name: str) -> tuple[tv.Sweep, dict]:
     ranking = tv.head_ranking(effects)
     heads = ranking[["layer", "head"]].head(10).values.tolist()
     vector = tv.extract(model, task, method=tv.FunctionVector(contexts=options.contexts, heads=heads), progress=False)
-    found = tv.evaluate(model, vector, task, n=options.queries, n_random=2, progress=False)
+    evaluation = tv.evaluate(model, vector, task, n=options.queries, n_random=2, progress=False)
     mean = tv.extract(model, task, method=tv.ResidualMean(contexts=options.contexts), progress=False)
     queries = task.queries(n=min(options.queries, len(task.split("test"))), split="test")
-    scores = found.sel(score="first token").mean().to_series().to_dict()
+    scores = evaluation.sel(score="first token").mean().to_series().to_dict()
     scores["ResidualMean"] = float(tv.score(model, queries, mean.replace(), progress=False).first_token.double().mean())
     return effects, {
         "layer": vector.site.layer,
         "residual_mean_layer": mean.site.layer,
         "accuracy": scores,
-        "n": found.n,
+        "n": evaluation.n,
         "split_half": effects.provenance["split_half"],
         "seconds_of_effects": round(seconds, 1),
         "shuffled_prob": effects.provenance["shuffled_prob"],
     }
 
 
-def kept(model: tv.HookedModel, name: str) -> tuple[tv.Sweep, dict]:
+def measured_once(model: tv.HookedModel, name: str) -> tuple[tv.Sweep, dict]:
     """What was measured before under the same options, or is measured now."""
     if options.out is None:
         return measured(model, name)
@@ -75,12 +75,14 @@ def kept(model: tv.HookedModel, name: str) -> tuple[tv.Sweep, dict]:
 
 def show(name: str, effects: tv.Sweep, facts: dict) -> None:
     print(
-        f"\n{name}: {effects.n} shuffled prompts, split-half {facts['split_half']:.2f}, {facts['seconds_of_effects']} s of processor"
+        f"\n{name}: {effects.n} shuffled prompts, split-half {facts['split_half']:.2f}, "
+        f"{facts['seconds_of_effects']} s of processor"
     )
     table = tv.head_ranking(effects)
     for row in table.head(5).itertuples():
         print(
-            f"  {row.rank}. head {row.layer}.{row.head}  {row.effect:+.4f} [{row.low:+.4f}, {row.high:+.4f}], selected {row.selected:.2f}"
+            f"  {row.rank}. head {row.layer}.{row.head}  {row.effect:+.4f} [{row.low:+.4f}, {row.high:+.4f}], "
+            f"selected {row.selected:.2f}"
         )
     settle = tv.ranking_stability(effects).to_frame()
     for score in ("halves: rank correlation", "halves: top heads shared"):
@@ -96,7 +98,7 @@ def show(name: str, effects: tv.Sweep, facts: dict) -> None:
 model = tv.load("smollm2-135m")
 results = {}
 for name in options.tasks.split(","):
-    results[name] = kept(model, name)
+    results[name] = measured_once(model, name)
     show(name, *results[name])
 if len(results) > 1:
     means = np.stack([effects.mean().values for effects, _ in results.values()]).mean(0)

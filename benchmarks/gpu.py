@@ -68,12 +68,12 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--memory-budget-gib", type=float, help="of one pass; the library's own if none")
     parser.add_argument("--matmul-precision", choices=["highest", "high", "medium"], help="of float32; torch's if none")
     parser.add_argument("--threads", type=int, help="of torch on the host")
-    asked = parser.parse_args(given)
-    asked.shape = asked.shape or (["tiny"] if asked.device == "cpu" else ["smollm2", "llama8b"])
-    return asked
+    options = parser.parse_args(given)
+    options.shape = options.shape or (["tiny"] if options.device == "cpu" else ["smollm2", "llama8b"])
+    return options
 
 
-def about(device: torch.device, asked: argparse.Namespace) -> dict[str, Any]:
+def about(device: torch.device, options: argparse.Namespace) -> dict[str, Any]:
     """What the numbers depend on."""
     card, memory = platform.processor() or platform.machine(), None
     if device.type == "cuda":
@@ -91,21 +91,21 @@ def about(device: torch.device, asked: argparse.Namespace) -> dict[str, Any]:
         "matmul_precision": torch.get_float32_matmul_precision(),
         "tf32": torch.backends.cuda.matmul.allow_tf32,
         "threads": torch.get_num_threads(),
-        "memory_budget_gib": asked.memory_budget_gib,
-        "budget_seconds": asked.budget_seconds,
+        "memory_budget_gib": options.memory_budget_gib,
+        "budget_seconds": options.budget_seconds,
         "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
     }
 
 
-def header(told: dict[str, Any], utilisation: str) -> str:
+def header(facts: dict[str, Any], utilisation: str) -> str:
     """The lines above the table."""
-    memory = "" if told["card_gib"] is None else f" ({told['card_gib']} GiB, CUDA {told['cuda']})"
-    budget = "the library's own" if told["memory_budget_gib"] is None else f"{told['memory_budget_gib']} GiB"
+    memory = "" if facts["card_gib"] is None else f" ({facts['card_gib']} GiB, CUDA {facts['cuda']})"
+    budget = "the library's own" if facts["memory_budget_gib"] is None else f"{facts['memory_budget_gib']} GiB"
     return (
-        f"# tv_lens against plain hooked passes on one {told['card']}{memory}\n\n"
-        f"{told['date']}; tv_lens {told['tv_lens']}, torch {told['torch']}, transformers {told['transformers']}, "
-        f"transformer_lens {told['transformer_lens']}, Python {told['python']}. Float32 matrix products at "
-        f"{told['matmul_precision']!r} (TF32 {'on' if told['tf32'] else 'off'}); {told['threads']} host threads; "
+        f"# tv_lens against plain hooked passes on one {facts['card']}{memory}\n\n"
+        f"{facts['date']}; tv_lens {facts['tv_lens']}, torch {facts['torch']}, transformers {facts['transformers']}, "
+        f"transformer_lens {facts['transformer_lens']}, Python {facts['python']}. Float32 matrix products at "
+        f"{facts['matmul_precision']!r} (TF32 {'on' if facts['tf32'] else 'off'}); {facts['threads']} host threads; "
         f"memory budget of a pass: {budget}.\n\n"
         "Seconds are wall-clock, the device synchronised before and after, the best of two rounds where a round is "
         "short. The plain way's seconds are scaled up from the number of cells under `run`; ratios are plain over "
@@ -137,28 +137,28 @@ class Benchmark:
     """The parts on every model, most important part first, within a budget of time.
 
     Args:
-        asked: the command's options.
+        options: the command's options.
         started: when the budget began to run.
     """
 
-    def __init__(self, asked: argparse.Namespace, started: float):
-        self.asked, self.started, self.device = asked, started, torch.device(asked.device)
-        self.meter, told = Meter(self.device), about(self.device, asked)
-        self.report = Report(asked.out, header(told, self.meter.utilisation.reason), told)
+    def __init__(self, options: argparse.Namespace, started: float):
+        self.options, self.started, self.device = options, started, torch.device(options.device)
+        self.meter, facts = Meter(self.device), about(self.device, options)
+        self.report = Report(options.out, header(facts, self.meter.utilisation.reason), facts)
         self.settings: dict[tuple[str, str], Setting | str] = {}
         self.failed = False
 
     @property
     def left(self) -> float:
         """Seconds that are left of the budget."""
-        return self.asked.budget_seconds - (time.perf_counter() - self.started)
+        return self.options.budget_seconds - (time.perf_counter() - self.started)
 
     def run(self) -> bool:
         """Runs what there is time for; whether nothing failed."""
         models = [
-            (name, dtype) for name in self.asked.shape for dtype in SHAPES[name].dtypes if dtype in self.asked.dtype
+            (name, dtype) for name in self.options.shape for dtype in SHAPES[name].dtypes if dtype in self.options.dtype
         ]
-        for part in [name for name in PARTS if name in self.asked.only]:
+        for part in [name for name in PARTS if name in self.options.only]:
             for name, dtype in models:
                 self._row(part, name, dtype)
         self.meter.utilisation.close()
@@ -184,7 +184,7 @@ class Benchmark:
                     row |= {"status": "done", **PARTS[part].run(self.meter, setting)}
         except BudgetOver:
             word = "stopped" if time.perf_counter() - started > 0.1 else "skipped"
-            row |= {"status": word, "remark": f"{word}: the {self.asked.budget_seconds:.0f} s are over"}
+            row |= {"status": word, "remark": f"{word}: the {self.options.budget_seconds:.0f} s are over"}
         except Exception as error:
             self.failed = True
             row |= {"status": "failed", "remark": f"FAILED: {type(error).__name__}: {error}"}
@@ -196,9 +196,9 @@ class Benchmark:
 
     def _make(self, name: str, dtype: str) -> None:
         """Makes a model, and says in a row of its own what it is and what a plain pass takes."""
-        gib = self.asked.memory_budget_gib
+        gib = self.options.memory_budget_gib
         try:
-            setting = build(name, dtype, self.device, self.asked.layers, None if gib is None else int(gib * 2**30))
+            setting = build(name, dtype, self.device, self.options.layers, None if gib is None else int(gib * 2**30))
             ids = setting.ids(setting.shape.shots, 1)
             work = lambda: passes(setting.model.tl, ids, [[]], (3, 4))  # noqa: E731
             work()
@@ -227,16 +227,16 @@ class Benchmark:
 
 def main(given: Sequence[str] | None = None, started: float | None = None) -> int:
     """Runs the benchmark; 0 if no part failed."""
-    asked = arguments(given)
-    if asked.threads is not None:
-        torch.set_num_threads(asked.threads)
-    if asked.matmul_precision is not None:
-        torch.set_float32_matmul_precision(asked.matmul_precision)
-    benchmark = Benchmark(asked, time.perf_counter() if started is None else started)
+    options = arguments(given)
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    if options.matmul_precision is not None:
+        torch.set_float32_matmul_precision(options.matmul_precision)
+    benchmark = Benchmark(options, time.perf_counter() if started is None else started)
     fine = benchmark.run()
     print(
         f"{benchmark.report.path} and {benchmark.report.data.name} are written; "
-        f"{asked.budget_seconds - benchmark.left:.0f} s in all{'' if fine else '; SOME PART FAILED'}"
+        f"{options.budget_seconds - benchmark.left:.0f} s in all{'' if fine else '; SOME PART FAILED'}"
     )
     return 0 if fine else 1
 

@@ -40,7 +40,7 @@ class Utilisation:
     def __init__(self, device: torch.device):
         self.samples: list[tuple[float, float]] = []
         self.reason, self._process = "", None
-        self._closed, self._told = threading.Event(), threading.Event()
+        self._closed, self._answered = threading.Event(), threading.Event()
         if device.type != "cuda":
             self.reason = "no GPU"
             return
@@ -73,7 +73,7 @@ class Utilisation:
             self.reason += f"; nvidia-smi: {error.strerror}"
             return
         threading.Thread(target=self._read, daemon=True).start()
-        self._told.wait(5)
+        self._answered.wait(5)
 
     def _read(self) -> None:
         for line in self._process.stdout:
@@ -84,12 +84,12 @@ class Utilisation:
                 self.reason += f"; nvidia-smi: {line.strip()}"
                 break
             finally:
-                self._told.set()
+                self._answered.set()
 
     def between(self, start: float, end: float) -> float | None:
         """The mean of the samples in an interval; None where there are fewer than two."""
-        found = [value for at, value in list(self.samples) if start <= at <= end]
-        return sum(found) / len(found) if len(found) > 1 else None
+        values = [value for at, value in list(self.samples) if start <= at <= end]
+        return sum(values) / len(values) if len(values) > 1 else None
 
     def close(self) -> None:
         self._closed.set()
@@ -121,15 +121,15 @@ class Meter:
         """What the work returns, and how long it took."""
         self.wait()
         started = time.perf_counter()
-        found = work()
+        result = work()
         self.wait()
-        return found, time.perf_counter() - started
+        return result, time.perf_counter() - started
 
     def measured(self, work: Callable[[], T]) -> tuple[T, Cost]:
         """What the work returns, and all that it cost."""
         gc.collect()
         on_card, done, device_mib = self.device.type == "cuda", threading.Event(), None
-        held = peak = resident_bytes()
+        before_work = peak = resident_bytes()
 
         def watch() -> None:
             nonlocal peak
@@ -143,14 +143,14 @@ class Meter:
         watcher.start()
         started = time.perf_counter()
         try:
-            found, seconds = self.seconds(work)
+            result, seconds = self.seconds(work)
         finally:
             done.set()
             watcher.join()
         if on_card:
             device_mib = (torch.cuda.max_memory_allocated(self.device) - before) / 2**20
-        host = (max(peak, resident_bytes()) - held) / 2**20
-        return found, Cost(seconds, host, device_mib, self.utilisation.between(started, time.perf_counter()))
+        host = (max(peak, resident_bytes()) - before_work) / 2**20
+        return result, Cost(seconds, host, device_mib, self.utilisation.between(started, time.perf_counter()))
 
 
 COLUMNS: dict[str, tuple[str, str]] = {
@@ -202,6 +202,6 @@ class Report:
                 file.write(line + "\n")
                 file.flush()
                 os.fsync(file.fileno())
-        told = zip(list(COLUMNS.values())[3:], cells[3:])  # all but the part, the shape and the dtype
-        named = [f"{title} {cell}" for (title, _), cell in told if cell != "-"]
+        pairs = zip(list(COLUMNS.values())[3:], cells[3:])  # all but the part, the shape and the dtype
+        named = [f"{title} {cell}" for (title, _), cell in pairs if cell != "-"]
         print(f"{row['part']}, {row['shape']} in {row['dtype']}: {'; '.join(named)}", flush=True)

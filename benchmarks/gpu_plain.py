@@ -1,6 +1,6 @@
 """The plain way: every edit a hooked forward pass of TransformerLens, alone or several side by side in a batch.
 
-Nothing here uses tv_lens, so that it can be held against it. Only the last token's logits are computed. Edges are
+Nothing here uses tv_lens, so that it can be compared with it. Only the last token's logits are computed. Edges are
 patched at TransformerLens's own split inputs of queries, keys, values and MLPs.
 """
 
@@ -46,7 +46,7 @@ def _write(placed: Sequence[tuple[int, Edit]], tensor: Tensor, hook: Any) -> Ten
 
 @torch.no_grad()
 def passes(tl: Any, ids: Tensor, rows: Sequence[Sequence[Edit]], answers: tuple[int, int], size: int = 1) -> Tensor:
-    """The logit difference after the last token under each row's edits, `size` rows a pass; float32 on the host."""
+    """The logit difference after the last token under each row's edits, `size` rows per pass; float32 on the host."""
     found = []
     for start in range(0, len(rows), size):
         part, by_hook = rows[start : start + size], defaultdict(list)

@@ -57,13 +57,13 @@ def ours(engine: str) -> np.ndarray:
     return sweep.values[0].values.ravel()
 
 
-ours("rows")  # the engine tries itself on the model once
+ours("rows")  # the first rows of a model are compared with whole passes
 print(f"{model.name}, {len(index)} cells ({len(layers)} layers x {width} positions), {options.threads} thread(s)")
 reference, cost_theirs = measured(theirs)
 print(f"transformer_lens.patching  {cost_theirs}")
 for engine in ("passes", "rows"):
-    found, cost = measured(lambda engine=engine: ours(engine))
+    values, cost = measured(lambda engine=engine: ours(engine))
     print(
-        f"tv.patch, {engine:6} engine     {cost}   {cost_theirs.wall / cost.wall:5.1f}x faster (cpu {cost_theirs.cpu / cost.cpu:.1f}x), "
-        f"largest difference {np.abs(found - reference).max():.1e}"
+        f"tv.patch, {engine:6} engine     {cost}   {cost_theirs.wall / cost.wall:5.1f}x faster "
+        f"(cpu {cost_theirs.cpu / cost.cpu:.1f}x), largest difference {np.abs(values - reference).max():.1e}"
     )

@@ -2,10 +2,11 @@
 
     python benchmarks/rows.py [--shots 10] [--threads 1] [--sample 27] [--only a,b,c,d] [--every 1]
 
-On the embedded model, one process: (a) every head at the last token, (b) a task-vector layer sweep, (c) layer x position
-over resid_pre against transformer_lens.patching (`--every 4` takes every fourth layer on both sides), (d) the same at GPT-2-small's shape with random weights. Whole passes
-of (a), and TransformerLens's cells of (c) and (d), are run on a sample of the cells (even, and random) and scaled up; both figures
-are printed. Before the ratios stands the work that the rows need, as matrix products at this machine's measured rate.
+On the embedded model, one process: (a) every head at the last token, (b) a task-vector layer sweep, (c) layer x
+position over resid_pre against transformer_lens.patching (`--every 4` takes every fourth layer on both sides), (d) the
+same at GPT-2-small's shape with random weights. Whole passes of (a), and TransformerLens's cells of (c) and (d), are
+run on a sample of the cells (even, and random) and scaled up; both numbers are printed. Before the ratios stands the
+work that the rows need, as matrix products at this machine's measured rate.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ import os
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--shots", type=int, default=10)
 parser.add_argument("--threads", type=int, default=1)
-parser.add_argument("--sample", type=int, default=27, help="cells that the slow way really runs")
-parser.add_argument("--every", type=int, default=1, help="of (c), every so manieth layer only")
+parser.add_argument("--sample", type=int, default=27, help="cells that are really run by the slow way")
+parser.add_argument("--every", type=int, default=1, help="of (c), only every n-th layer")
 parser.add_argument("--only", default="a,b,c,d", help="which of the four")
 options = parser.parse_args()
 os.environ["OMP_NUM_THREADS"] = str(options.threads)
@@ -49,7 +50,7 @@ def scaled(cost: Cost, factor: float) -> Cost:
 
 
 def matmul_rate() -> float:
-    """Floating-point operations a second of a matrix product of this model's size."""
+    """Floating-point operations per second in a matrix product of this model's size."""
     a, b = torch.randn(512, 576), torch.randn(576, 1536)
     a @ b
     _, cost = measured(lambda: [a @ b for _ in range(100)])
@@ -57,7 +58,7 @@ def matmul_rate() -> float:
 
 
 def one_by_one(model: tv.HookedModel, base: TokenBatch, rows: list[Row], readout: Readout) -> torch.Tensor:
-    """The field's way: one hooked pass a cell, at batch one, with the whole vocabulary at every position."""
+    """The usual way: one hooked pass per cell, at batch one, with the whole vocabulary at every position."""
     values = []
     for i, row in enumerate(rows):
         edit = row.edits[0]
@@ -70,7 +71,7 @@ def one_by_one(model: tv.HookedModel, base: TokenBatch, rows: list[Row], readout
 
 def compare(model: tv.HookedModel, base: TokenBatch, rows: list[Row], answers: Answers) -> None:
     owners = torch.tensor([row.prompt for row in rows])
-    run_rows(model, base, rows[:1], Readout(tv.logit_diff, answers, owners[:1]), progress=False)  # tries itself once
+    run_rows(model, base, rows[:1], Readout(tv.logit_diff, answers, owners[:1]), progress=False)  # the trial
     fast, cost = measured(
         lambda: run_rows(model, base, rows, Readout(tv.logit_diff, answers, owners), engine="rows", progress=False)
     )
@@ -95,7 +96,7 @@ def compare(model: tv.HookedModel, base: TokenBatch, rows: list[Row], answers: A
     single, cost_single = measured(lambda: one_by_one(model, base, [rows[i] for i in few], readout))
     factor = len(rows) / len(few)
     line(
-        "one hooked pass a cell",
+        "one hooked pass per cell",
         scaled(cost_single, factor),
         f"from {len(few)} cells; rows are {cost_single.wall * factor / cost.wall:.0f} times faster "
         f"(cpu {cost_single.cpu * factor / cost.cpu:.0f})",
@@ -110,8 +111,10 @@ def against_transformer_lens(
     model: tv.HookedModel, clean: torch.Tensor, corrupted: torch.Tensor, answers: Answers, every: int = 1
 ) -> None:
     width, layers = clean.shape[1], range(every // 2, model.n_layers, every)
-    held = model.capture(clean, tv.sites("resid_pre", layer=layers))
-    rows = [Row(0, (PlacedEdit(tv.Replace(site, held[site][0, [p]]), (p,)),)) for site in held for p in range(width)]
+    streams = model.capture(clean, tv.sites("resid_pre", layer=layers))
+    rows = [
+        Row(0, (PlacedEdit(tv.Replace(site, streams[site][0, [p]]), (p,)),)) for site in streams for p in range(width)
+    ]
     base = model.tokens(corrupted)
     run_rows(model, base, rows[:1], Readout(tv.logit_diff, answers, torch.zeros(1, dtype=torch.long)), progress=False)
     readout = Readout(tv.logit_diff, answers, torch.zeros(len(rows), dtype=torch.long))
@@ -161,16 +164,17 @@ print(
     f"{model.name}, prompt of {width} tokens, {options.threads} thread(s), matrix products at {rate / 1e9:.0f} GFLOP/s"
 )
 if "a" in only:
-    held = model.capture(tokens.clean.tokens, tv.sites("z", pos=-1))
+    outputs = model.capture(tokens.clean.tokens, tv.sites("z", pos=-1))
     rows = [
-        Row(0, (PlacedEdit(tv.Replace(tv.Site("z", site.layer, head), held[site][0, head][None]), (last,)),))
-        for site in held
+        Row(0, (PlacedEdit(tv.Replace(tv.Site("z", site.layer, head), outputs[site][0, head][None]), (last,)),))
+        for site in outputs
         for head in range(model.shape.n_heads)
     ]
     per_token = 2 * sum(p.numel() for p in model.tl.blocks[0].parameters()) * model.n_layers
     need = per_token * (width + sum(1 - row.edits[0].intervention.site.layer / model.n_layers for row in rows))
     print(
-        f"(a) all {len(rows)} heads at the last token; the rows need {need / 1e9:.0f} GFLOP = {need / rate:.2f} s at that rate"
+        f"(a) all {len(rows)} heads at the last token; the rows need {need / 1e9:.0f} GFLOP, "
+        f"which is {need / rate:.2f} s at that rate"
     )
     compare(model, base, rows, tokens.answers)
 if "b" in only:

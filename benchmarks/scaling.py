@@ -1,10 +1,10 @@
-"""How the cost of sweeps grows: with the prompt, the layers, the heads and the number of prompts, by rows and by hooks.
+"""How the cost of sweeps grows with the prompt, the layers, the heads and the number of prompts: rows and whole passes.
 
     python benchmarks/scaling.py [--page scaling.html] [--repeats 3]
 
 Random weights at the embedded model's width (576, 9 heads of 64, gated MLP of 1536), fewer layers so that it takes
 minutes. Each axis is varied alone: all heads at the last token (tokens, layers, heads, prompts), once by rows and once
-by the batched whole passes, which runs an even sample of the cells and is scaled up. Processor seconds; the least of the
+by batched whole passes, which run an even sample of the cells and are scaled up. Processor seconds; the least of the
 repeats. The exponent is the slope of a line through the logarithms.
 """
 
@@ -51,16 +51,16 @@ def model_of(layers: int, heads: int) -> tv.HookedModel:
 
 
 def seconds(work) -> float:
-    found = []
+    spent = []
     for _ in range(options.repeats):
         started = time.process_time()
         work()
-        found.append(time.process_time() - started)
-    return min(found)
+        spent.append(time.process_time() - started)
+    return min(spent)
 
 
 def cost(tokens: int, layers: int, heads: int, prompts: int) -> tuple[float, float]:
-    """Processor seconds of all heads at the last token, by rows and by hooks."""
+    """Processor seconds of all heads at the last token, by rows and by whole passes."""
     model = model_of(layers, heads)
     ids = torch.randint(3, 2048, (prompts, tokens), generator=torch.Generator().manual_seed(0))
     base = model.tokens(ids)
@@ -77,34 +77,36 @@ def cost(tokens: int, layers: int, heads: int, prompts: int) -> tuple[float, flo
         readout = Readout(tv.logit_diff, answers, torch.tensor([row.prompt for row in some]))
         tv.run_rows(model, base, some, readout, engine=engine, progress=False)
 
-    run(rows[:1], "rows")  # the model tries itself once
+    run(rows[:1], "rows")  # the first rows of a model are compared with whole passes
     sample = rows[:: max(1, len(rows) // options.sample)]
     return seconds(lambda: run(rows, "rows")), seconds(lambda: run(sample, "passes")) * len(rows) / len(sample)
 
 
 figures = []
-print(f"{'':<10}{'size':>6}{'rows [s]':>12}{'hooks [s]':>12}{'ratio':>8}")
+print(f"{'':<10}{'size':>6}{'rows [s]':>12}{'passes [s]':>12}{'ratio':>8}")
 for axis, sizes in AXES.items():
-    found = np.array([cost(**{**USUAL, axis: size}) for size in sizes])
-    for size, (by_rows, by_hooks) in zip(sizes, found):
-        print(f"{axis:<10}{size:>6}{by_rows:>12.3f}{by_hooks:>12.2f}{by_hooks / by_rows:>8.1f}")
-    slopes = [np.polyfit(np.log(sizes), np.log(column), 1)[0] for column in found.T]
-    ends = [np.diff(np.log(column[-2:]))[0] / np.diff(np.log(sizes[-2:]))[0] for column in found.T]
+    costs = np.array([cost(**{**USUAL, axis: size}) for size in sizes])
+    for size, (by_rows, by_passes) in zip(sizes, costs):
+        print(f"{axis:<10}{size:>6}{by_rows:>12.3f}{by_passes:>12.2f}{by_passes / by_rows:>8.1f}")
+    slopes = [np.polyfit(np.log(sizes), np.log(column), 1)[0] for column in costs.T]
+    ends = [np.diff(np.log(column[-2:]))[0] / np.diff(np.log(sizes[-2:]))[0] for column in costs.T]
     print(
-        f"{axis:<10}{'grows as':>6} size^{slopes[0]:.2f} by rows (size^{ends[0]:.2f} at the end), size^{slopes[1]:.2f} by hooks\n",
+        f"{axis:<10}{'grows as':>6} size^{slopes[0]:.2f} by rows (size^{ends[0]:.2f} at the end), "
+        f"size^{slopes[1]:.2f} by whole passes\n",
         flush=True,
     )
     figures.append(
         tv.Sweep(
             xr.DataArray(
-                np.log10(found)[None],
+                np.log10(costs)[None],
                 dims=("example", axis, "engine"),
                 coords={axis: list(sizes), "engine": ["rows", "passes"]},
             ),
             metric="log10 of processor seconds",
             units="decades",
             sign="lower is faster",
-            name=f"all heads at the last token, by {axis}: size^{slopes[0]:.2f} by rows, size^{slopes[1]:.2f} by hooks",
+            name=f"all heads at the last token, by {axis}: size^{slopes[0]:.2f} by rows, "
+            f"size^{slopes[1]:.2f} by whole passes",
         )
     )
 if options.page:

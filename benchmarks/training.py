@@ -1,13 +1,13 @@
-"""Training steps a second: `tv_lens.lab` against the plain loop of Hugging Face's GPT-2, same sizes, same data, one process.
+"""Training steps per second: `tv_lens.lab` against the plain loop of Hugging Face's GPT-2, same sizes and data.
 
     python benchmarks/training.py                 # the `small` preset: 4 layers, d_model 64, batch 64
     python benchmarks/training.py --batch 128
 
 The plain loop is what one writes at first: `GPT2Model` as it comes (its `gelu_new`, its attention), `inputs_embeds`,
-`torch.optim.Adam`, the mean squared error at the x-tokens. Ours is `tv_lens.lab.training`'s own step, drawing, clipping,
-finiteness check and running losses included, with Adam and then with the preset's SOAP. Steps of the loops take turns, so
-that a busy machine slows all alike, and the ratio is of medians of processor time. The share of matrix products is that of
-`aten::mm`, `addmm`, `bmm` and fused attention in the profiler's own time.
+`torch.optim.Adam`, the mean squared error at the x-tokens. Ours is `tv_lens.lab.training`'s own step, drawing,
+clipping, finiteness check and running losses included, with Adam and then with the preset's SOAP. Steps of the loops
+take turns in one process, so that a busy machine slows all alike, and the ratio is of medians of processor time. The
+share of matrix products is that of `aten::mm`, `addmm`, `bmm` and fused attention in the profiler's own time.
 """
 
 from __future__ import annotations
@@ -81,9 +81,9 @@ def main() -> None:
     parser.add_argument("--preset", default="small")
     parser.add_argument("--batch", type=int, default=None)
     parser.add_argument("--steps", type=int, default=30, help="timed steps of each loop")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    config = preset(asked.preset, **({} if asked.batch is None else {"batch": asked.batch}))
+    config = preset(options.preset, **({} if options.batch is None else {"batch": options.batch}))
     adam = TrainingConfig.from_json({**config.to_json(), "optimizer": "adam"})
     loops = {
         "Hugging Face, plain": plain_loop(config),
@@ -94,14 +94,15 @@ def main() -> None:
         for _ in range(3):
             step()
     spent: dict[str, list[float]] = {name: [] for name in loops}
-    for _ in range(asked.steps):
+    for _ in range(options.steps):
         for name, step in loops.items():
             begun = time.process_time()
             step()
             spent[name].append(time.process_time() - begun)
     peer = statistics.median(spent["Hugging Face, plain"])
     print(
-        f"{asked.preset}: batch {config.batch}, {config.network.n_parameters:,} parameters, one thread, {asked.steps} steps each"
+        f"{options.preset}: batch {config.batch}, {config.network.n_parameters:,} parameters, one thread, "
+        f"{options.steps} steps each"
     )
     for name, seconds in spent.items():
         middle = statistics.median(seconds)

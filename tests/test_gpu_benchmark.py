@@ -47,7 +47,7 @@ def rehearse(gpu, tmp_path):
 
 
 def test_every_part_writes_its_row_and_the_rows_equal_hooked_passes(rehearse, gpu, capsys, monkeypatch):
-    monkeypatch.setattr("gpu_parts.WORTH_A_SECOND_ROUND", 0)  # one round each; the other tests run two
+    monkeypatch.setattr("gpu_both_ways.WORTH_A_SECOND_ROUND", 0)  # one round each; the other tests run two
     status, rows, lines = rehearse()
     assert status == 0
     assert list(gpu.PARTS) == PARTS
@@ -79,7 +79,7 @@ def test_a_part_that_fails_says_so_in_its_row_and_the_others_go_on(rehearse, gpu
     def broken(meter, setting):
         raise ValueError("no such thing | here")
 
-    monkeypatch.setitem(gpu.PARTS, "equality", replace(gpu.PARTS["equality"], folder=broken))
+    monkeypatch.setitem(gpu.PARTS, "equality", replace(gpu.PARTS["equality"], run=broken))
     status, rows, lines = rehearse("--only", "heads", "equality", "captures", "--dtype", "float32")
     assert status == 1
     assert [(row["part"], row["status"]) for row in rows] == [
@@ -114,7 +114,7 @@ def test_a_part_that_overruns_the_budget_is_stopped(rehearse, gpu, monkeypatch):
         time.sleep(0.2)
         raise gpu.BudgetOver  # as the alarm does
 
-    monkeypatch.setitem(gpu.PARTS, "captures", replace(gpu.PARTS["captures"], folder=overrun))
+    monkeypatch.setitem(gpu.PARTS, "captures", replace(gpu.PARTS["captures"], run=overrun))
     status, rows, lines = rehearse("--only", "captures", "--dtype", "float32")
     assert status == 0 and [row["status"] for row in rows] == ["done", "stopped"]
     assert "the 240 s are over" in lines[1]
