@@ -31,7 +31,8 @@ from tv_lens.rows.engine import PlacedEdit, Row, RowValues, run_rows, why_whole_
 from tv_lens.rows.sharding import added, cut_rows
 from tv_lens.site import Site
 from tv_lens.storage.configuration import model_described
-from tv_lens.storage.run_folder import FolderLike, Shard, shards
+from tv_lens.storage.run_folder import FolderLike, shards
+from tv_lens.storage.shard_file import Shard
 from tv_lens.tasks.prompts import PromptPairs
 from tv_lens.tasks.tokenized import TokenizedPairs
 
