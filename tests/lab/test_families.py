@@ -1,16 +1,13 @@
-"""Families of regression tasks: what they draw, that seeds mean what they say, and what they refuse."""
+"""The families beside the sparse mixture: what they draw and what they refuse; and what every family does."""
 
 from __future__ import annotations
-
-import json
 
 import pytest
 import torch
 
 import tv_lens as tv
-from tv_lens.errors import FormatError, InvalidArgument, UnknownName
+from tv_lens.errors import InvalidArgument, UnknownName
 from tv_lens.lab import FAMILIES, FunctionMixture, NoisyLinear, SparseMixture
-from tv_lens.lab.family import Family
 
 SAMPLES = [
     SparseMixture.disjoint(4, rank=2, points=10),
@@ -20,6 +17,8 @@ SAMPLES = [
     tv.lab.FiniteTasks(dim=4, points=6, n_vectors=5),
     tv.lab.FixedRepresentation(dim=4, points=6, features=6, representations=3),
 ]
+
+
 by_kind = pytest.mark.parametrize("family", SAMPLES, ids=lambda family: family.kind)
 
 
@@ -50,33 +49,11 @@ def test_the_expected_square_of_an_answer_is_what_the_family_says(family):
 
 
 @by_kind
-def test_json_and_back(family):
-    assert Family.from_json(json.loads(json.dumps(family.to_json()))) == family
-
-
-@by_kind
 def test_the_same_inputs_again_under_another_function(family):
     drawn = family.sample(50, 0, task=0)
     again = family.again(drawn, family.n_tasks - 1, 5)
     assert torch.equal(drawn.x, again.x) and not torch.allclose(drawn.y, again.y)
     assert again.task.unique().tolist() == [family.n_tasks - 1]
-
-
-def test_basis_k_is_the_coordinates_from_rk():
-    family = SparseMixture.disjoint(3, rank=2, points=5, dim=7, noise=0.0)
-    assert family.bases == ((0, 1), (2, 3), (4, 5)) and family.groups == (0, 1, 2)
-    drawn = family.sample(64, 0)
-    on = drawn.weights != 0
-    assert torch.equal(on, family.masks[drawn.task].bool())
-    torch.testing.assert_close(drawn.y, torch.einsum("nkd,nd->nk", drawn.x, drawn.weights))
-
-
-def test_overlapping_bases_share_coordinates_in_their_group_only():
-    family = SparseMixture.overlapping(groups=2, each=4, size=8, rank=4, points=20)
-    assert family.groups == (0, 0, 0, 0, 1, 1, 1, 1)
-    used = torch.stack([family.masks[k] for k in range(8)])
-    assert used[:4, 8:].sum() == used[4:, :8].sum() == 0
-    assert (used[:4, :8].sum(0) == 2).all() and (used.sum(1) == 4).all()
 
 
 def test_families_of_functions_are_the_functions_they_name():
@@ -98,20 +75,9 @@ def test_families_of_functions_are_the_functions_they_name():
 @pytest.mark.parametrize(
     "make, said",
     [
-        (lambda: SparseMixture.disjoint(4, rank=4, points=10, dim=8), "The bases do not fit."),
-        (lambda: SparseMixture(dim=2, points=4, bases=((0, 1, 1),)), "rank above the dimension"),
-        (lambda: SparseMixture(dim=4, points=4, bases=((0, 4),)), "does not fit into 4 dimensions"),
-        (lambda: SparseMixture(dim=4, points=4, bases=((0, 1), (1, 0))), "Two bases are the same"),
-        (lambda: SparseMixture(dim=4, points=4, bases=()), "at least one basis"),
-        (lambda: SparseMixture.disjoint(2, rank=2, points=0), "at least one example"),
-        (lambda: SparseMixture.disjoint(2, rank=2, points=5, noise=-1.0), "standard deviation"),
-        (lambda: SparseMixture.overlapping(size=4, rank=5, points=5), "does not fit into its group"),
-        (lambda: SparseMixture.overlapping(each=9, size=4, rank=4, points=5), "not so many different bases"),
         (lambda: FunctionMixture(dim=4, points=5, rank=5), "above the dimension"),
         (lambda: FunctionMixture(dim=4, points=5, functions=("cubic",)), "cubic"),
         (lambda: NoisyLinear(dim=4, points=5, levels=()), "Noise levels"),
-        (lambda: SAMPLES[0].sample(3, 0, task=4), "no such latent task"),
-        (lambda: SAMPLES[0].sample(0), "at least one episode"),
     ],
 )
 def test_impossible_families_are_refused(make, said):
@@ -120,8 +86,22 @@ def test_impossible_families_are_refused(make, said):
     assert said in str(caught.value)
 
 
-def test_files_of_other_families_are_refused():
-    with pytest.raises(UnknownName, match="sparse mixtur"):
-        Family.from_json({"family": "sparse mixtur"})
-    with pytest.raises(FormatError, match="not the fields"):
-        Family.from_json({**SAMPLES[0].to_json(), "colour": 3})
+def test_finite_tasks_and_representations_are_fixed_by_their_seeds():
+    finite = tv.lab.FiniteTasks(dim=4, points=6, n_vectors=3, noise=0.0)
+    drawn = finite.sample(30, 0)
+    torch.testing.assert_close(drawn.weights, finite.vectors[drawn.task])
+    torch.testing.assert_close(drawn.y, torch.einsum("nkd,nd->nk", drawn.x, drawn.weights))
+    assert not torch.equal(finite.vectors, tv.lab.FiniteTasks(dim=4, points=6, n_vectors=3, vectors_seed=1).vectors)
+    fixed = tv.lab.FixedRepresentation(dim=4, points=6, noise=0.0)
+    drawn = fixed.sample(30, 0)
+    features = fixed.represent(drawn.x, drawn.task)
+    torch.testing.assert_close(drawn.y, torch.einsum("nkf,nf->nk", features, drawn.weights))
+
+
+def test_the_noise_of_a_noisy_family_is_its_latent_task():
+    family = NoisyLinear(dim=3, points=50, levels=(0.0, 2.0))
+    drawn = family.sample(400, 0)
+    noise = drawn.y - torch.einsum("nkd,nd->nk", drawn.x, drawn.weights)
+    assert float(noise[drawn.task == 0].abs().max()) < 1e-5
+    assert float(noise[drawn.task == 1].std()) == pytest.approx(2, rel=0.05)
+    assert "noise" not in family.to_json() and family.task_names == ("noise 0", "noise 2")

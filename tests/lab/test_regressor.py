@@ -6,12 +6,14 @@ import pytest
 import torch
 
 import tv_lens as tv
-from tv_lens.errors import FormatError, InvalidArgument, PromptError, ShapeMismatch, UnknownName
-from tv_lens.lab import LatentTask, NetworkConfig, Regressor, SparseMixture, build_network, latent_tasks, prompts_of
+from tv_lens.errors import FormatError, PromptError, ShapeMismatch, UnknownName
+from tv_lens.lab import NetworkConfig, Regressor, SparseMixture, build_network, latent_tasks
 from tv_lens.lab.network import N_TRIAL_VECTORS, predictions
 from tv_lens.metrics import squared_error
 
 FAMILY = SparseMixture.disjoint(3, rank=2, points=6)
+
+
 CONFIG = NetworkConfig(dim=6, points=6, n_layers=3, n_heads=2, d_model=16, init=0.3)
 
 
@@ -107,28 +109,6 @@ def test_rows_are_hooks(regressor, episodes):
     assert by_hooks.std() > 0.05
 
 
-def test_text_is_numbers_bit_by_bit(regressor, episodes):
-    prompts = prompts_of(episodes, shots=5)
-    tokens = prompts.tokenize(regressor)
-    assert (
-        tokens.is_uniform and tokens.token_labels()[:3] == ["x0", "y0", "x1"] and tokens.token_labels()[-1] == "query"
-    )
-    assert torch.equal(regressor.vectors_of(tokens.tokens), regressor.vectors_of(regressor.encode(episodes)))
-    assert torch.equal(tokens.answers.number, episodes.y[:, -1])
-    by_hand = regressor.run("(1 0 0 0 0 0) =0.5 (0 1, 0 0 0 0)")
-    assert by_hand.shape == (1, 1)
-    assert prompts.tokenize(regressor).tokens.ids.equal(tokens.tokens.ids)
-
-
-@pytest.mark.parametrize(
-    "text, said",
-    [("walk", "not an episode"), ("(1 2)", "another number of coordinates"), ("(1 2 3 4 5 six)", "not a number")],
-)
-def test_texts_that_are_no_episodes(regressor, text, said):
-    with pytest.raises(PromptError, match=said):
-        regressor.run(text)
-
-
 def test_patch_by_rows_and_by_hooks(regressor):
     one, other = latent_tasks(FAMILY)[:2]
     pairs = one.pairs(shots=5, n=6, other=other, seed=2)
@@ -183,29 +163,6 @@ def test_extract_and_discover(regressor):
     assert float(decoding.values.nan_to_num().abs().max()) > 1e-3
 
 
-def test_latent_tasks_draw_apart_and_pair_up():
-    one, other = latent_tasks(FAMILY)[:2]
-    train, test = one.episodes(4, 0, "train"), one.episodes(4, 0, "test")
-    assert not torch.equal(train.x, test.x) and train.task.tolist() == [0] * 4
-    pairs = one.pairs(shots=5, n=4, other=other)
-    clean, corrupted = pairs[0]
-    assert clean.input == corrupted.input and clean.answer == corrupted.answer
-    assert [p.input for p in clean.demonstrations] == [p.input for p in corrupted.demonstrations]
-    assert all(a.output != b.output for a, b in zip(clean.demonstrations, corrupted.demonstrations))
-    with pytest.raises(UnknownName, match="shuffle_labels"):
-        one.pairs(5, 3, corrupt="shuffle_labels")
-    with pytest.raises(InvalidArgument, match="another latent task"):
-        one.pairs(5, 3, other=one)
-    with pytest.raises(tv.errors.EmptySelection, match="shots=6"):
-        one.prompts(6, 3)
-    with pytest.raises(InvalidArgument, match="no such latent task"):
-        LatentTask(FAMILY, 3)
-    renamed = one.rename("first")
-    assert renamed.name == "first" and torch.equal(renamed.episodes(3).x, one.episodes(3).x)
-    with pytest.raises(InvalidArgument, match="nothing else"):
-        one.restricted(["(1 2)"])
-
-
 def test_saved_and_loaded(regressor, episodes, tmp_path):
     again = tv.lab.load(regressor.save(tmp_path / "kept"), device="cpu")
     assert torch.equal(again.predict(episodes.x, episodes.y), regressor.predict(episodes.x, episodes.y))
@@ -223,5 +180,3 @@ def test_what_does_not_fit(regressor, episodes):
         regressor.predict(long.x, long.y)
     with pytest.raises(UnknownName, match="end of an episode"):
         regressor.encode(episodes, ends="z")
-    with pytest.raises(InvalidArgument, match="heads do not divide"):
-        NetworkConfig(dim=2, points=3, d_model=10, n_heads=4)

@@ -1,4 +1,4 @@
-"""Reference predictors: the values of PAPER.md 2.4, slow twins, and a posterior that is one."""
+"""Reference predictors: known losses, slow twins, and a posterior that is one."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from tv_lens.lab import (
 )
 
 PAPER = SparseMixture.disjoint(4, rank=4, points=20)
+
+
 SMALL = SparseMixture.disjoint(4, rank=2, points=10)
 
 
