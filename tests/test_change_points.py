@@ -5,10 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tv_lens.errors import InvalidArgument, ShapeMismatch
 from tv_lens.experiments.training.timing import ChangePoints, Curves, pooled
-from tv_lens.lab.change_points import crossings, log_steps, two_levels
-from tv_lens.lab.co_movement import pairing_test, shift_test
+from tv_lens.lab.change_points import log_steps
 
 STEPS = (0, *(2**i for i in range(11)))
 
@@ -42,49 +40,6 @@ def run(loss_at, td_at, n=200, noise=0.3, seed=0, name="run"):
         0.25,
         "layer 1",
     )
-
-
-def test_a_crossing_is_where_the_isotonic_regression_crosses():
-    from sklearn.isotonic import IsotonicRegression
-
-    random, steps = np.random.default_rng(0), [2**i for i in range(9)]
-    for _ in range(60):
-        curve = random.normal(size=9).cumsum() * 0.3 + np.linspace(0, 2, 9)
-        level = random.uniform(0, 2)
-        fitted = IsotonicRegression().fit_transform(np.arange(9), curve)
-        split = int((fitted < level).sum())
-        place = crossings(curve, steps, np.array(level)).place.item()
-        assert np.isnan(place) if split in (0, 9) else split - 1 <= place <= split
-
-
-def test_known_steps_falling_too_and_none():
-    curve = sigmoid(4.3)
-    assert crossings(curve, STEPS, np.array(0.5)).place.item() == pytest.approx(4.3, abs=0.1)
-    assert crossings(-curve, STEPS, np.array(-0.5), rising=False).place.item() == pytest.approx(4.3, abs=0.1)
-    assert abs(two_levels(curve, STEPS, np.array(0.25)).place.item() - 4.3) <= 0.5
-    assert abs(two_levels(-curve, STEPS, np.array(-0.25)).place.item() - 4.3) <= 0.5
-    assert np.isnan(two_levels(curve, STEPS, np.array(-0.25)).place)  # it rises, and a fall was asked for
-    flat = np.random.default_rng(0).normal(size=(50, len(STEPS))) * 0.05
-    assert np.isnan(crossings(flat, STEPS, np.full(50, 0.5)).place).all()
-    assert np.isnan(crossings(1 + flat, STEPS, np.full(50, 0.5)).place).all()  # there from the beginning
-    assert np.isnan(two_levels(flat, STEPS, np.full(50, 0.25)).place).all()
-    strayed = curve.copy()
-    strayed[2] = 0.9  # one checkpoint
-    assert crossings(strayed, STEPS, np.array(0.5)).place.item() == pytest.approx(4.3, abs=0.1)
-
-
-def test_two_levels_against_every_split():
-    random = np.random.default_rng(1)
-    for _ in range(20):
-        curve = random.normal(size=8)
-        errors = [
-            ((curve[:j] - curve[:j].mean()) ** 2).sum() + ((curve[j:] - curve[j:].mean()) ** 2).sum()
-            for j in range(1, 8)
-        ]
-        split = int(np.argmin(errors)) + 1
-        jump = curve[split:].mean() - curve[:split].mean()
-        found = two_levels(curve, [2**i for i in range(8)], np.array(jump * 0.99))
-        assert found.place.item() == split - 0.5 and found.after.item() - found.before.item() == pytest.approx(jump)
 
 
 def test_change_points_with_limits_lags_and_staggering():
@@ -134,42 +89,3 @@ def test_coupling_is_found_and_pooled_over_runs():
     assert together.pairing.p > 1 / 24 - 1e-9 and "sees nothing where all curves" in together.pairing.power
     never = pooled([ChangePoints.of(run([None] * 2, [None] * 2), n_boot=20)])
     assert np.isnan(never.lag) and never.n_changed == 0 and "no task" in never.sentence()
-
-
-@pytest.mark.parametrize("test", [pairing_test, shift_test], ids=["pairing", "shift"])
-def test_p_is_uniform_where_curves_have_nothing_to_do_with_each_other(test):
-    random, found = np.random.default_rng(0), []
-    for _ in range(200):
-        ones, others = (random.normal(size=(13, 4)) for _ in range(2))
-        if test is pairing_test:
-            ones, others = ones.cumsum(0), others.cumsum(0)  # any curves; the columns are exchangeable
-        found.append(test([ones], [others]).p)
-    found = np.array(found)
-    for level in (0.1, 0.25, 0.5, 0.75):  # never more often below a level than the level, and not much less
-        share = (found <= level + 1e-12).mean()
-        assert level - 0.1 - 1 / 12 < share < level + 0.1, (level, share)
-
-
-def test_drawn_rearrangements_agree_with_all_of_them(monkeypatch):
-    import tv_lens.lab.co_movement as module
-
-    random = np.random.default_rng(5)
-    ones = [random.normal(size=(9, 4)).cumsum(0) for _ in range(2)]
-    others = [one + random.normal(size=one.shape).cumsum(0) for one in ones]
-    exact = pairing_test(ones, others), shift_test(ones, others)
-    monkeypatch.setattr(module, "_MOST", 40)
-    monkeypatch.setattr(module, "_DRAWN", 4000)
-    drawn = pairing_test(ones, others), shift_test(ones, others)
-    for one, other in zip(exact, drawn):
-        assert other.statistic == pytest.approx(one.statistic) and other.p == pytest.approx(one.p, abs=0.03)
-        assert other.n == 4001
-
-
-def test_what_cannot_be_tested():
-    with pytest.raises(ShapeMismatch, match="one partner"):
-        pairing_test([np.zeros((5, 4))], [np.zeros((5, 3))])
-    with pytest.raises(InvalidArgument, match="three checkpoints"):
-        shift_test([np.zeros((2, 4))], [np.zeros((2, 4))])
-    with pytest.raises(InvalidArgument, match="rising order"):
-        log_steps([1, 1, 2])
-    assert pairing_test([np.zeros((5, 4))], [np.zeros((5, 4))]).p == 1

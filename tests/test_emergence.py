@@ -17,8 +17,6 @@ from tv_lens.experiments.training.causal import turning_points
 from tv_lens.experiments.training.checkpoint import CheckpointEpisodes, _of_points, measured, silhouettes
 from tv_lens.experiments.training.map import TrainingMap
 from tv_lens.lab import NetworkConfig, Regressor, SparseMixture, build_network
-from tv_lens.lab.posterior_probe import PosteriorProbe, kl_divergence
-from tv_lens.lab.predictive import Predictive
 from tv_lens.task_vectors.neighbours import leave_one_out
 
 FAMILY = SparseMixture.disjoint(3, rank=1, points=6)
@@ -125,64 +123,10 @@ def test_losses_distances_and_readings_against_a_plain_loop(found, run):
         assert (hits.numpy() == kept).mean() > 0.95  # ties and last bits of another batch
 
 
-def test_extra_nats_are_those_of_the_bayes_predictive():
-    """KL(p || N(prediction, v)) by sampling is the gap and the extra together."""
-    family = SparseMixture.disjoint(3, rank=1, points=4)
-    predictive = Predictive.of(tv.lab.BayesMixture(family), family.sample(3, seed=4))
-    wrong = predictive.mean + 0.7
-    whole = predictive.gaussian_gap() + predictive.extra_nats(wrong)
-    random = torch.Generator().manual_seed(0)
-    weights, means, spreads = predictive.weights, predictive.means, predictive.variances.sqrt()
-    picked = torch.multinomial(weights.flatten(0, 1), 200_000, replacement=True, generator=random)
-    weights, means, spreads = (one.flatten(0, 1) for one in (weights, means, spreads))
-    noise = torch.randn(picked.shape, generator=random, dtype=torch.float64)
-    y = means.gather(1, picked) + spreads.gather(1, picked) * noise
-    parts = torch.distributions.Normal(means[:, None], spreads[:, None]).log_prob(y[..., None])
-    inside = torch.logsumexp(parts + weights[:, None].log(), -1)
-    told = torch.distributions.Normal(wrong.flatten()[:, None], predictive.variance.flatten().sqrt()[:, None])
-    outside = told.log_prob(y)
-    torch.testing.assert_close(whole.flatten(), (inside - outside).mean(1), atol=0.02, rtol=0.02)
-    assert float(predictive.extra_nats(predictive.mean).max()) == 0
-
-
 def test_the_predictive_is_that_of_the_references(episodes):
     torch.testing.assert_close(episodes.predictive.mean, episodes.predictions["Bayes mixture"])
     z = (episodes.held_out.y.double() - episodes.predictive.mean) / episodes.predictive.variance.sqrt()
     assert float(z.square().mean()) == pytest.approx(1, abs=0.25)
-
-
-# -------------------------------------------------------------------------------------------------------- the probe
-
-
-def test_the_probe_is_scikit_learns_where_tasks_are_drawn():
-    from sklearn.linear_model import LogisticRegression
-
-    random = torch.Generator().manual_seed(0)
-    points, mixing = (torch.randn(n, 6, generator=random, dtype=torch.float64) for n in (300, 6))
-    points = points @ mixing
-    labels = (points[:, :3] + torch.randn(300, 3, generator=random)).argmax(1)
-    ours = PosteriorProbe.fit(points, torch.nn.functional.one_hot(labels, 3).double(), penalty=2.0)
-    placed = (points - ours.centre) @ ours.whitening
-    torch.testing.assert_close(placed.mT @ placed / 300, torch.eye(6, dtype=torch.float64), atol=1e-8, rtol=0)
-    peer = LogisticRegression(C=0.5, tol=1e-9, max_iter=2000).fit(placed.numpy(), labels.numpy())
-    np.testing.assert_allclose(
-        ours.log_probabilities(points).numpy(), peer.predict_log_proba(placed.numpy()), atol=1e-3
-    )
-
-
-def test_a_posterior_that_is_linear_is_read_and_one_that_is_not_there_is_not():
-    random = torch.Generator().manual_seed(1)
-    points = torch.randn(800, 5, generator=random, dtype=torch.float64)
-    truth = (points @ torch.randn(5, 3, generator=random, dtype=torch.float64) + 0.3).softmax(-1)
-    probe = PosteriorProbe.fit(points[:400], truth[:400], penalty=1e-3)
-    assert float(kl_divergence(truth[400:], probe.log_probabilities(points[400:])).max()) < 1e-4
-    moved = points @ torch.randn(5, 5, generator=random, dtype=torch.float64) + 7
-    twin = PosteriorProbe.fit(moved[:400], truth[:400], penalty=1e-3)
-    torch.testing.assert_close(twin.log_probabilities(moved), probe.log_probabilities(points), atol=1e-2, rtol=1e-2)
-    one, other = (torch.randn(400, 5, generator=random) for _ in range(2))
-    nothing = PosteriorProbe.fit(one, truth[:400]).log_probabilities(other)
-    mean = truth[:400].mean(0).log().expand(400, -1)
-    assert float(kl_divergence(truth[400:], nothing).mean()) >= float(kl_divergence(truth[400:], mean).mean()) - 0.01
 
 
 # ---------------------------------------------------------------------------------------------------------- the maps

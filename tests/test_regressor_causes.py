@@ -10,14 +10,7 @@ import torch
 import xarray as xr
 
 import tv_lens as tv
-from tv_lens.errors import (
-    BudgetTooSmall,
-    EmptySelection,
-    InvalidArgument,
-    MisalignedPrompts,
-    ShapeMismatch,
-    UnknownName,
-)
+from tv_lens.errors import EmptySelection, InvalidArgument, MisalignedPrompts, ShapeMismatch, UnknownName
 from tv_lens.experiments import (
     Injected,
     circuits_before_after,
@@ -51,39 +44,6 @@ def matrix(regressor):
 
 
 # ---- branches -----------------------------------------------------------------------------------------------------
-
-
-def test_branches_are_runs_of_their_own_in_any_order_and_budget(regressor):
-    episodes, everywhere = FAMILY.sample(5, 1), tuple(range(7))
-    branches = [
-        Branch(tv.Zero("z[2].h0"), everywhere),
-        Branch(tv.Add("resid_pre[1]", SLOPE), (1, 3)),
-        Branch(tv.Replace("resid_post[0]", torch.stack([SLOPE, SLOPE**2])), (0, 4)),
-        Branch(tv.Zero("mlp_out[1]"), everywhere),
-        Branch(tv.Add("resid_pre[1]", SLOPE, 2.0), (1, 3)),
-    ]
-    found = branched_predictions(regressor, episodes, branches)
-    assert found.shape == (6, 5, 4)
-    torch.testing.assert_close(found[0], regressor.predict(episodes.x, episodes.y))
-    for branch, ours in zip(branches, found[1:]):
-        edit = type(branch.edit)(**{**vars(branch.edit), "site": branch.edit.site.at(branch.columns)})
-        with regressor.intervene(edit):
-            alone = regressor.predict(episodes.x, episodes.y)
-        torch.testing.assert_close(ours, alone, atol=1e-5, rtol=1e-5)
-        assert (ours - found[0]).abs().max() > 1e-3
-    least = 2 * 7 * (10 * 8 + 4 * 32) * 4 + 10_000
-    torch.testing.assert_close(
-        branched_predictions(regressor, episodes, branches, memory_budget=least), found, atol=1e-6, rtol=1e-6
-    )
-    assert branched_predictions(regressor, episodes, []).shape == (1, 5, 4)
-    with pytest.raises(BudgetTooSmall):
-        branched_predictions(regressor, episodes, branches, memory_budget=1000)
-
-
-@pytest.mark.parametrize("edit", [tv.Zero("embed"), tv.Zero("z[0]@2"), tv.Mean("z[0]")], ids=lambda edit: edit.label)
-def test_a_branch_edits_a_layer_at_its_own_columns(edit):
-    with pytest.raises(InvalidArgument, match="columns of its own"):
-        Branch(edit, (0, 1))
 
 
 def test_the_network_is_left_as_it_was(regressor, matrix):

@@ -8,7 +8,7 @@ from tv_lens.lab.soap import SOAP
 
 
 def test_soap_is_adam_in_the_eigenbases():
-    """Gradients that vary along fixed axes alone: after the first step, which moves nothing, SOAP is Adam, written out."""
+    """Where gradients vary along fixed axes alone, SOAP is Adam, written out, after the first step."""
     generator = torch.Generator().manual_seed(0)
     left, right = (torch.linalg.qr(torch.randn(d, d, generator=generator, dtype=torch.float64))[0] for d in (4, 3))
     sizes = torch.tensor([9.0, 5.0, 2.0, 1.0], dtype=torch.float64)[:, None] * torch.tensor(
