@@ -2,7 +2,7 @@
 
 A pattern is a row of slots; each slot is filled with a word of its list. How many sentences each pattern makes is
 chosen so that the first noun stands at the first word as often as the first verb, at the second as often, and so on for
-all six parts of speech: where the answer stands does not give the task away (tests/test_pos.py counts it).
+all six parts of speech: the place of the answer does not reveal the task (tests/tasks/test_pos_grammar.py counts it).
 """
 
 from __future__ import annotations

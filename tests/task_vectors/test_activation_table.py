@@ -1,4 +1,4 @@
-"""Readings in memory and in files: the same numbers, resumed where a killed process stopped, one layer in memory."""
+"""Activation tables in memory and in files: the same numbers, continued after a kill."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import tiny_characters
 import tv_lens as tv
 from tv_lens.errors import FormatError, InvalidArgument, RunMismatch
 from tv_lens.site import Site
-from tv_lens.task_vectors import activation_table, decodability
+from tv_lens.task_vectors import activation_table
 from tv_lens.task_vectors.activation_table import read_rows
 from tv_lens.task_vectors.representations import classes_of, draw, read, read_together
 
@@ -39,6 +39,30 @@ def counting(model, monkeypatch) -> list:
 def several(model):
     classes = classes_of(tiny_characters.telling(3), null=False)[0]
     return {shots: draw(model, classes, shots=shots, n=6) for shots in (1, 4, 10)}
+
+
+def test_equal_prompts_run_once_and_are_one_point(model, monkeypatch):
+    classes = classes_of({f"name-{i}": tiny_characters.pairings(1)[0] for i in range(3)}, null=False)[0]
+    points = draw(model, classes, shots=0, n=50)
+    ran, forward, capture = [], model.forward, model.capture
+
+    def counting(batch, *args, **kwargs):
+        ran.extend(batch.rows())
+        return forward(batch, *args, **kwargs)
+
+    monkeypatch.setattr(
+        activation_table, "packing_is_exact", lambda model: False
+    )  # packs run even less: test_packing.py
+    monkeypatch.setattr(model, "forward", counting)
+    counted = []
+    site = Site("resid_post", 2)
+    vectors = read(model, points, [site], counted.append)[site]
+    assert len(ran) == len(set(points.texts)) < 40 and sum(counted) == points.n_tokens == 2 * len(ran)
+    same = points.texts.index(points.texts[-1])
+    assert same < 149 and torch.equal(vectors[same], vectors[-1])
+    for i in (0, 77, 149):
+        alone = capture(points.texts[i], [site], pos=-1)[site][0]
+        torch.testing.assert_close(vectors[i], alone, atol=1e-5, rtol=1e-5)
 
 
 def test_shot_counts_together_hold_what_each_holds_and_run_fewer_tokens(model, several, monkeypatch):
@@ -106,49 +130,6 @@ def test_a_folder_of_something_else_is_refused(model, several, tmp_path):
     np.save(tmp_path / "one" / "z[1].npy", np.zeros((2, 2), np.float32))
     with pytest.raises(FormatError, match="damaged"):
         read(model, several[1], SITES, store=tmp_path / "one")
-
-
-def test_decodability_from_files_is_decodability(model, tmp_path):
-    tasks, options = tiny_characters.telling(3), dict(shots=(0, 2), n=12, k=3, progress=False)
-    plain = tv.decodability(model, tasks, **options)
-    stored = tv.decodability(model, tasks, store=tmp_path / "held", **options)
-    for part in ("sweep", "controls", "pairs", "shuffles"):
-        np.testing.assert_array_equal(getattr(plain, part).values.values, getattr(stored, part).values.values)
-
-
-def test_a_run_killed_between_shot_counts_goes_on_in_its_run_and_its_files(model, tmp_path, monkeypatch):
-    tasks, options = tiny_characters.telling(3), dict(shots=(0, 2), n=12, k=3, progress=False)
-    folders = dict(folder=tmp_path / "run", store=tmp_path / "held")
-    votes, calls = decodability.votes_of, []
-
-    def killed(*arguments, **named):
-        calls.append(arguments)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return votes(*arguments, **named)
-
-    monkeypatch.setattr(decodability, "votes_of", killed)
-    with pytest.raises(KeyboardInterrupt):
-        tv.decodability(model, tasks, **folders, **options)
-    ran = counting(model, monkeypatch)
-    found = tv.decodability(model, tasks, **folders, **options).sweep
-    assert not ran and len(calls) == 3  # everything was read; one shot count's votes were missing
-    plain = tv.decodability(model, tasks, **options).sweep
-    np.testing.assert_array_equal(found.values.values, plain.values.values)
-
-
-def test_a_capture_in_files_is_the_capture(model, tmp_path):
-    prompts, sites = ["abc", "abcdefg", "xyzxy"], ["resid_post[1]", "pattern[0].h1", "z[2]@-1"]
-    plain = model.capture(prompts, sites)
-    stored = model.capture(prompts, sites, store=tmp_path / "held", memory_budget=200_000)
-    again = tv.Capture.open(tmp_path / "held")
-    for site in plain:
-        for one in (stored, again):
-            torch.testing.assert_close(one[site], plain[site], atol=1e-6, rtol=0, equal_nan=True)
-    assert again.tokens.rows() == plain.tokens.rows() and again.nbytes == plain.nbytes
-    (tmp_path / "held" / "capture.json").unlink()
-    with pytest.raises(FormatError, match="no whole capture"):
-        tv.Capture.open(tmp_path / "held")
 
 
 @pytest.mark.parametrize("where", ["cpu", "disk"])

@@ -1,4 +1,4 @@
-"""Task decodability: against its definition, at chance where nothing tells tasks apart, and its errors."""
+"""Task decodability against its definition, at chance without training, and resumed where it was killed."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import pytest
 import torch
 
 import tiny_characters
+import tv_lens as tv
 from tv_lens.errors import EmptySelection, InvalidArgument, PositionError, SiteError, UnknownName
-from tv_lens.results.sweep import Sweep
 from tv_lens.site import Site
-from tv_lens.task_vectors import activation_table
+from tv_lens.task_vectors import decodability as module
 from tv_lens.task_vectors.decodability import decodability
 from tv_lens.task_vectors.decodability_result import CONTROLS
 from tv_lens.task_vectors.neighbours import leave_one_out
-from tv_lens.task_vectors.representations import bag, classes_of, draw, read, sites_of
+from tv_lens.task_vectors.representations import classes_of, draw, read
 from tv_lens.tasks import Task, family
 
 
@@ -41,7 +41,16 @@ def found(model):
     return decodability(model, tiny_characters.telling(3), shots=(0, 1, 4), n=30, k=5)
 
 
-# ------------------------------------------------------------------------------------------------------------- chance
+def counting(model, monkeypatch) -> list:
+    """The batches of every pass from now on."""
+    ran, forward = [], model.forward
+
+    def noted(batch, *arguments, **options):
+        ran.append(batch)
+        return forward(batch, *arguments, **options)
+
+    monkeypatch.setattr(model, "forward", noted)
+    return ran
 
 
 @pytest.mark.parametrize("name", ["gpt2", pytest.param("gemma2", marks=pytest.mark.slow)])
@@ -59,23 +68,6 @@ def test_an_untrained_network_scores_chance_in_every_class(models, name):
     assert np.abs(shuffled.mean(axis=(0, 1, 2, 4)) - 0.25).max() < 0.02
 
 
-def test_the_chance_band_is_wider_than_independent_points_would_make_it(found):
-    band = found.chance_band()
-    assert band["low"].dims == ("layer", "task", "shots")
-    assert bool((band["low"] < 0.25).all()) and bool((band["high"] > 0.25).all())
-    assert float((band["high"] - band["low"]).mean()) > 4 * (0.25 * 0.75 / 30) ** 0.5
-    assert float(found.over_tasks().mean().sel(layer=0, shots=4)) > float(band["high"].sel(layer=0, shots=4).mean())
-
-
-def test_classes_have_no_twins_among_each_others_prompts(model):
-    """Tasks over the same inputs draw the same inputs under one seed; points must not."""
-    points = draw(model, classes_of(tiny_characters.telling(2), null=False)[0], shots=2, n=40)
-    first, second = points.texts[:40], points.texts[40:]
-    queries = [[text.rpartition(";")[2] for text in texts] for texts in (first, second)]
-    assert sum(a == b for a, b in zip(*queries)) < 10
-    assert len(set(queries[0])) > 15
-
-
 def test_tasks_that_demonstrations_give_away_are_named(found):
     assert found.mean().sel(shots=0).max() < 0.6
     tasks = found.over_tasks().mean()
@@ -85,9 +77,6 @@ def test_tasks_that_demonstrations_give_away_are_named(found):
     assert float(controls.sel(control="surface characters", shots=4)) > 0.95
     for name in ("label shuffle", "embedding"):
         assert np.abs(controls.sel(control=name).values - 0.25).max() < 0.15
-
-
-# --------------------------------------------------------------------------------------------------- the definition
 
 
 def test_the_definition_taken_literally(model, found):
@@ -159,119 +148,6 @@ def test_the_same_seed_gives_the_same_result(model):
     assert not np.array_equal(runs[0].controls.values.values, runs[2].controls.values.values)
 
 
-# ------------------------------------------------------------------------------------------------------------- points
-
-
-def test_draws_add_to_each_other(model):
-    tasks = tiny_characters.pairings(3)
-    few = draw(model, classes_of(tasks[:2], null=False)[0], shots=1, n=5)
-    more = draw(model, classes_of(tasks, null=False)[0], shots=1, n=9)
-    assert few.texts == more.texts[:5] + more.texts[9:14]
-    longer = draw(model, classes_of(tasks[:2], null=False)[0], shots=3, n=5)
-    assert [text.split(";")[0] for text in longer.texts] == [text.split(";")[0] for text in few.texts]
-
-
-def test_equal_prompts_run_once_and_are_one_point(model, monkeypatch):
-    classes = classes_of({f"name-{i}": tiny_characters.pairings(1)[0] for i in range(3)}, null=False)[0]
-    points = draw(model, classes, shots=0, n=50)
-    ran, forward, capture = [], model.forward, model.capture
-
-    def counting(batch, *args, **kwargs):
-        ran.extend(batch.rows())
-        return forward(batch, *args, **kwargs)
-
-    monkeypatch.setattr(
-        activation_table, "packing_is_exact", lambda model: False
-    )  # packs run even less: test_packing.py
-    monkeypatch.setattr(model, "forward", counting)
-    counted = []
-    site = Site("resid_post", 2)
-    vectors = read(model, points, [site], counted.append)[site]
-    assert len(ran) == len(set(points.texts)) < 40 and sum(counted) == points.n_tokens == 2 * len(ran)
-    same = points.texts.index(points.texts[-1])
-    assert same < 149 and torch.equal(vectors[same], vectors[-1])
-    for i in (0, 77, 149):
-        alone = capture(points.texts[i], [site], pos=-1)[site][0]
-        torch.testing.assert_close(vectors[i], alone, atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("pos, token", [(-1, -1), (-2, -2), (1, 1), ("y", -4), ("x", -6), ("query_x", -2)])
-def test_a_position_is_read_where_it_stands_in_the_whole_prompt(model, pos, token):
-    points = draw(model, classes_of(tiny_characters.pairings(2), null=False)[0], shots=3, n=6, pos=pos)
-    site = Site("resid_post", 2)
-    found = read(model, points, [site])[site]
-    whole = model.capture(points.texts, [site], pos=token)[site]
-    torch.testing.assert_close(found, whole, atol=1e-5, rtol=1e-5)
-
-
-def test_the_answers_that_were_shown(model):
-    points = draw(model, classes_of(tiny_characters.telling(2), null=False)[0], shots=3, n=2)
-    for text, shown, tokens in zip(points.texts, points.shown_text, points.shown_tokens):
-        assert shown == "".join(part[2] for part in text.split(";")[:-1])  # "a>1;b>0;c>1;d>"
-        assert model.tokenizer.decode(tokens).replace(" ", "") == shown
-    assert set(points.shown_text[0]) <= set("01") and set(points.shown_text[3]) <= set("23")
-    assert bag(points.shown_text).tolist() == bag(points.shown_tokens).tolist()
-
-
-def test_a_bag_counts():
-    assert bag(["aab", "b", ""]).tolist() == [[2, 1], [0, 1], [0, 0]]
-    assert bag([[], []]).tolist() == [[0], [0]]
-
-
-def test_tasks_by_name_object_and_mapping():
-    classes, absent = classes_of(["comparative", family("adjectives")[1]], null=True)
-    assert list(classes) == ["comparative", "superlative", "null"] and absent == "null"
-    classes, absent = classes_of({"one": "comparative", "two": tiny_characters.pairings(1)[0]}, null=False)
-    assert list(classes) == ["one", "two"] and absent is None and classes["one"].name == "one"
-    assert list(classes_of("antonym", null=True)[0]) == ["antonym", "null"]
-
-
-# ------------------------------------------------------------------------------------------------------------- result
-
-
-def test_best_layer_leaves_null_out(found):
-    means = found.mean().sel(task=["tells-0", "tells-1", "tells-2"]).mean("task")
-    assert found.best_layer() == int(means.mean("shots").values.argmax())
-    assert found.best_layer(shots=4) == int(means.sel(shots=4).values.argmax())
-    assert found.tasks == ("tells-0", "tells-1", "tells-2")
-
-
-def test_summary_puts_the_controls_beside(found):
-    table = found.summary(layer=2)
-    numbers = ["mean", "low", "high", "chance low", "chance high", *CONTROLS]
-    assert list(table.columns) == ["task", "shots", "layer", *numbers]
-    assert len(table) == 12
-    row = table[(table.task == "tells-1") & (table.shots == 4)].iloc[0]
-    assert row["mean"] == float(found.mean().sel(layer=2, task="tells-1", shots=4))
-    assert row["surface tokens"] == float(found.controls.mean().sel(control="surface tokens", task="tells-1", shots=4))
-    assert row["low"] <= row["mean"] <= row["high"] and row["layer"] == 2
-    assert set(found.summary()["layer"]) == {found.best_layer()}
-
-
-def test_pairwise_is_decodability_of_two(model, found):
-    table = found.pairwise(layer=1)
-    assert list(table.index) == list(table.columns) == list(found.classes)
-    assert np.isnan(np.diag(table.values)).all() and not np.isnan(table.values).all()
-    alone = decodability(model, tiny_characters.telling(3)[:2], shots=4, n=30, k=5, null=False, layers=1)
-    for task, other in (("tells-0", "tells-1"), ("tells-1", "tells-0")):
-        assert table.loc[task, other] == pytest.approx(float(alone.mean().sel(task=task, layer=1, shots=4)))
-    assert found.pairwise(shots=0).shape == (4, 4)
-
-
-def test_its_sweeps_are_saved_and_loaded(found, tmp_path):
-    for part in (found.sweep, found.controls, found.pairs, found.shuffles):
-        again = Sweep.load(part.save(tmp_path / "sweep"))
-        assert again.values.equals(part.values) and again.provenance == part.provenance
-
-
-def test_repr(found):
-    text = repr(found)
-    assert text.startswith(
-        "Decodability of 3 tasks and Null: 5 nearest of 4 x 30 points, euclidean distance, chance 0.250\n"
-    )
-    assert "  4 shots, layer " in text and "surface tokens 1.00" in text and "different inputs" not in text
-
-
 def test_tasks_over_different_inputs_are_pointed_out(model):
     low, high = (
         Task(name, [(x, "1") for x in half], template=tiny_characters.TEMPLATE)
@@ -279,9 +155,6 @@ def test_tasks_over_different_inputs_are_pointed_out(model):
     )
     text = repr(decodability(model, [low, high], shots=0, n=12, k=3, null=False))
     assert text.endswith("the tasks have different inputs: shots=0 shows what the query alone gives away")
-
-
-# ------------------------------------------------------------------------------------------------------------- errors
 
 
 def test_bad_arguments_before_anything_runs(model, monkeypatch):
@@ -328,16 +201,6 @@ def test_bad_arguments_before_anything_runs(model, monkeypatch):
         decodability(model, two, shots=0, pos="y", null=False)
 
 
-def test_sites_in_layer_order_as_given(model):
-    assert sites_of(model, "mlp_out", None) == [Site("mlp_out", layer) for layer in range(3)]
-    assert sites_of(model, "mlp_out", 1) == [Site("mlp_out", 1)]
-    with pytest.raises(InvalidArgument, match="named once each"):
-        sites_of(model, "mlp_out", [1, 1])
-
-
-# --------------------------------------------------------------------------------------------------------- real model
-
-
 @pytest.mark.slow
 def test_smollm2_encodes_verb_forms_in_its_middle_layers(smollm2):
     """Three forms of the same verbs and Null: chance without demonstrations, named after four, best near layer 20."""
@@ -348,3 +211,32 @@ def test_smollm2_encodes_verb_forms_in_its_middle_layers(smollm2):
     assert float(tasks["mean"].sel(shots=0).max()) < 0.35
     assert float(tasks["low"].sel(shots=1, layer=best)) > float(tasks["high"].sel(shots=1, layer=0))
     assert float(tasks["mean"].sel(shots=4, layer=best)) > 0.95
+
+
+def test_decodability_from_files_is_decodability(model, tmp_path):
+    tasks, options = tiny_characters.telling(3), dict(shots=(0, 2), n=12, k=3, progress=False)
+    plain = tv.decodability(model, tasks, **options)
+    stored = tv.decodability(model, tasks, store=tmp_path / "held", **options)
+    for part in ("sweep", "controls", "pairs", "shuffles"):
+        np.testing.assert_array_equal(getattr(plain, part).values.values, getattr(stored, part).values.values)
+
+
+def test_a_run_killed_between_shot_counts_goes_on_in_its_run_and_its_files(model, tmp_path, monkeypatch):
+    tasks, options = tiny_characters.telling(3), dict(shots=(0, 2), n=12, k=3, progress=False)
+    folders = dict(folder=tmp_path / "run", store=tmp_path / "held")
+    votes, calls = module.votes_of, []
+
+    def killed(*arguments, **named):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return votes(*arguments, **named)
+
+    monkeypatch.setattr(module, "votes_of", killed)
+    with pytest.raises(KeyboardInterrupt):
+        tv.decodability(model, tasks, **folders, **options)
+    ran = counting(model, monkeypatch)
+    found = tv.decodability(model, tasks, **folders, **options).sweep
+    assert not ran and len(calls) == 3  # everything was read; one shot count's votes were missing
+    plain = tv.decodability(model, tasks, **options).sweep
+    np.testing.assert_array_equal(found.values.values, plain.values.values)

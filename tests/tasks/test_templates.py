@@ -1,0 +1,39 @@
+"""Templates: the text around inputs and answers, and the spans that tile it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tv_lens.errors import InvalidArgument, UnknownName
+from tv_lens.tasks import ARROW, IO, QA, Pair, Template
+
+
+def test_templates_render_as_they_read():
+    shown = [Pair("go", "went"), Pair("see", "saw")]
+    assert QA.render(shown, "run")[0] == "Q: go\nA: went\n\nQ: see\nA: saw\n\nQ: run\nA:"
+    assert ARROW.render(shown, "run")[0] == "go→went\nsee→saw\nrun→"
+    assert IO.render(shown[:1], "run")[0] == "Input: go\nOutput: went\n\nInput: run\nOutput:"
+    assert Template(prefix="Past tense.\n").render([], "{y}")[0] == "Past tense.\nQ: {y}\nA:"
+
+
+def test_spans_tile_the_text():
+    text, spans = QA.render([Pair("go", "went")], "run")
+    assert [(span.kind, span.demo, text[span.start : span.end]) for span in spans] == [
+        ("prefix", None, "Q: "),
+        ("x", 0, "go"),
+        ("separator", 0, "\nA:"),
+        ("y", 0, " went"),
+        ("between", 0, "\n\nQ: "),
+        ("query_x", None, "run"),
+        ("query_separator", None, "\nA:"),
+    ]
+    assert [span.start for span in spans[1:]] == [span.end for span in spans[:-1]]
+
+
+def test_a_template_without_its_slots_is_refused():
+    with pytest.raises(InvalidArgument, match=r"demo needs \{x\} exactly once\.\n  got:     demo='Q:'"):
+        Template(demo="Q:")
+    with pytest.raises(InvalidArgument, match=r"answer='\{y\}\{y\}'"):
+        Template(answer="{y}{y}")
+    with pytest.raises(UnknownName, match="No BOS policy"):
+        Template(bos="sometimes")
