@@ -15,11 +15,7 @@ from tv_lens.errors import FormatError, ModelMismatch
 from tv_lens.site import ModelShape, Site
 
 SHAPE = ModelShape(3, 4, 2, 32, 8, 64, 96, 64)
-
-
 SPANS = (Position("x0", (0, 1)), Position('say "<y>"', (2,)), Position("query", (3,)))
-
-
 NAMES = ["input->a0.kv0<v>@x0", "input->a0.h1<q>@query", "a0.h1->m1@query", "m1->logits@query", "a0.h1->logits@query"]
 
 

@@ -11,8 +11,6 @@ from tv_lens.errors import InvalidArgument, SiteError, UnknownName
 from tv_lens.site import ModelShape, Site
 
 SMALL = ModelShape(n_layers=2, n_heads=2, n_kv_heads=1, d_model=8, d_head=4, d_mlp=16, d_vocab=50, n_ctx=32)
-
-
 SMOL = ModelShape(30, 9, 3, 576, 64, 1536, 49152, 8192)
 
 

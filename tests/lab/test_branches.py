@@ -11,11 +11,7 @@ from tv_lens.lab import NetworkConfig, Regressor, SparseMixture, build_network
 from tv_lens.lab.branches import Branch, branched_predictions
 
 FAMILY = SparseMixture.disjoint(3, rank=1, points=4)
-
-
 CONFIG = NetworkConfig(dim=3, points=4, n_layers=3, n_heads=2, d_model=8, init=0.4)
-
-
 SLOPE = torch.linspace(-1, 1, 8)  # not constant: a norm takes out what all coordinates share
 
 

@@ -14,8 +14,6 @@ from tv_lens.experiments.training.checkpoint import CheckpointEpisodes, measured
 from tv_lens.lab import BayesMixture, embedded, preset, train
 
 SEEDS = (0, 1, 2)
-
-
 POINTS = dict(n=150, probe_episodes=20, shots=1, k=10, n_label_shuffles=40, map_points=2, seed=0)
 
 

@@ -20,8 +20,6 @@ SAMPLES = [
     tv.lab.FiniteTasks(dim=4, points=6, n_vectors=5),
     tv.lab.FixedRepresentation(dim=4, points=6, features=6, representations=3),
 ]
-
-
 by_kind = pytest.mark.parametrize("family", SAMPLES, ids=lambda family: family.kind)
 
 

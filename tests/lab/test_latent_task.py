@@ -10,8 +10,6 @@ from tv_lens.errors import InvalidArgument, UnknownName
 from tv_lens.lab import LatentTask, NetworkConfig, Regressor, SparseMixture, build_network, latent_tasks, prompts_of
 
 FAMILY = SparseMixture.disjoint(3, rank=2, points=6)
-
-
 CONFIG = NetworkConfig(dim=6, points=6, n_layers=3, n_heads=2, d_model=16, init=0.3)
 
 

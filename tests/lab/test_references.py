@@ -20,8 +20,6 @@ from tv_lens.lab import (
 )
 
 PAPER = SparseMixture.disjoint(4, rank=4, points=20)
-
-
 SMALL = SparseMixture.disjoint(4, rank=2, points=10)
 
 

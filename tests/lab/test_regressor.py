@@ -12,8 +12,6 @@ from tv_lens.lab.network import N_TRIAL_VECTORS, predictions
 from tv_lens.metrics import squared_error
 
 FAMILY = SparseMixture.disjoint(3, rank=2, points=6)
-
-
 CONFIG = NetworkConfig(dim=6, points=6, n_layers=3, n_heads=2, d_model=16, init=0.3)
 
 

@@ -11,8 +11,6 @@ from tv_lens.lab.network import N_TRIAL_VECTORS, VectorTable
 from tv_lens.lab.vector_tokenizer import VectorTokenizer, x_text, y_text
 
 FAMILY = SparseMixture.disjoint(3, rank=2, points=6)
-
-
 CONFIG = NetworkConfig(dim=6, points=6, n_layers=3, n_heads=2, d_model=16, init=0.3)
 
 

@@ -1,7 +1,7 @@
 """Do two sets of curves over training move together? Two permutation tests, each with its null and its power.
 
-Both take one array `step curve` per training run, such as the losses and the decodabilities of the latent tasks, and
-pool the runs.
+Both take one array `step curve` per network, such as the losses and the decodabilities of the latent tasks, and
+pool the networks.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tv_lens.errors import InvalidArgument, ShapeMismatch
 _MOST = 20_000  # up to this many rearrangements, all of them are tried
 _DRAWN = 10_000  # of more, this many are drawn
 _SAME = 1e-12
-Curves = Sequence[Float[np.ndarray, "_step _curve"]]  # runs may have different numbers of both
+Curves = Sequence[Float[np.ndarray, "_step _curve"]]  # networks may have different numbers of both
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,12 @@ class PermutationTest:
 def pairing_test(ones: Curves, others: Curves, seed: int = 0) -> PermutationTest:
     """Whether each curve goes with its own partner rather than with another curve's.
 
-    Every curve is taken as its change since the first step, less the mean change of all curves of its run: what the
+    Every curve is taken as its change since the first step, less the mean change of all curves of its network: what the
     curves have in common is removed, and what remains is which curve is early and which is late. The statistic is the
-    correlation of the two sets of remainders; the partners are permuted within each run.
+    correlation of the two sets of remainders; the partners are permuted within each network.
 
     Args:
-        ones: `step curve`, one array per run.
+        ones: `step curve`, one array per network.
         others: the same shapes; the same curve stands in the same column.
         seed: fixes the draws, where there are too many rearrangements to try them all.
     """
@@ -97,12 +97,12 @@ def pairing_test(ones: Curves, others: Curves, seed: int = 0) -> PermutationTest
 def shift_test(ones: Curves, others: Curves, seed: int = 0) -> PermutationTest:
     """Whether two sets of curves change at the same checkpoints.
 
-    The statistic is the mean, over curves and runs, of the correlation between the changes from checkpoint to
+    The statistic is the mean, over curves and networks, of the correlation between the changes from checkpoint to
     checkpoint of a curve and of its partner. The partners' changes are shifted around a circle, by one number for all
-    of a run.
+    of a network.
 
     Args:
-        ones: `step curve`, one array per run.
+        ones: `step curve`, one array per network.
         others: the same shapes.
         seed: fixes the draws, where there are too many rearrangements to try them all.
     """
@@ -140,7 +140,7 @@ def _judged(
     null: str,
     power: str,
 ) -> PermutationTest:
-    """The observed sum over runs against every sum of one entry per run, or against drawn sums."""
+    """The observed sum over networks against every sum of one entry per network, or against drawn sums."""
     slack = _SAME * max(size, _SAME)
     if count <= _MOST:
         sums = np.zeros(1)
