@@ -17,7 +17,7 @@ from tv_lens.experiments.training.figures import by_layer, gains, over_runs, tra
 from tv_lens.experiments.training.findings import Findings, kind_of
 from tv_lens.experiments.training.page import emergence_page, index_page, write_page
 from tv_lens.viz import plot, theme
-from tv_lens.viz.scrubber import TrainingView
+from tv_lens.viz.training_view import TrainingView
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -40,59 +42,66 @@ def scatter(
     import plotly.graph_objects as go
 
     figure = go.Figure()
-    shapes = {} if symbol is None else {label: i for i, label in enumerate(dict.fromkeys(table[symbol]))}
+    symbols = {} if symbol is None else dict(zip(dict.fromkeys(table[symbol]), itertools.cycle(theme.SYMBOLS)))
     for i, (label, rows) in enumerate(table.groupby(colour, sort=False)):
-        style = dict(
-            color=theme.PALETTE[i % len(theme.PALETTE)],
-            size=9,
-            symbol=[theme.SYMBOLS[shapes[one] % len(theme.SYMBOLS)] for one in rows[symbol]] if shapes else "circle",
-        )
-        hover = [
-            f"{theme.escaped(label)}" + (f", {symbol} {one}" if symbol else "")
-            for one in (rows[symbol] if symbol else [""] * len(rows))
-        ]
-        errors = {
-            f"error_{axis}": dict(
-                type="data",
-                symmetric=False,
-                array=(rows[f"{name} high"] - rows[name]).round(6),
-                arrayminus=(rows[name] - rows[f"{name} low"]).round(6),
-                thickness=1,
-                width=0,
-                color=theme.faded(style["color"], 0.16),
-            )
-            for axis, name in (("x", x), ("y", y))
-            if f"{name} low" in rows
-        }
+        shade = theme.PALETTE[i % len(theme.PALETTE)]
+        of_symbol = [""] * len(rows) if symbol is None else [f", {symbol} {one}" for one in rows[symbol]]
+        marks = "circle" if symbol is None else [symbols[one] for one in rows[symbol]]
         figure.add_trace(
             go.Scatter(
                 x=rows[x].round(6),
                 y=rows[y].round(6),
                 mode="markers",
                 name=theme.escaped(label),
-                text=hover,
-                marker=style,
+                text=[f"{theme.escaped(label)}{more}" for more in of_symbol],
+                marker=dict(color=shade, size=9, symbol=marks),
                 hovertemplate=f"<b>%{{text}}</b><br>{x} %{{x:.3g}}<br>{y} %{{y:.3g}}<extra></extra>",
-                **errors,
+                **_error_bars(rows, x, y, shade),
             )
         )
     if line is not None:
-        ends = [float(table[x].min()), float(table[x].max())]
-        figure.add_trace(
-            go.Scatter(
-                x=ends,
-                y=[line[0] + line[1] * end for end in ends],
-                mode="lines",
-                showlegend=False,
-                hoverinfo="skip",
-                line=dict(color=theme.SOFT, width=1.6, dash="dash"),
-            )
-        )
-    marks = "; ".join(f"{theme.SYMBOLS[i % len(theme.SYMBOLS)]}: {symbol} {label}" for label, i in shapes.items())
+        figure.add_trace(_line(table[x], *line))
+    legend = "; ".join(f"{mark}: {symbol} {label}" for label, mark in symbols.items())
     figure.update_layout(theme.layout(title, subtitle, height), showlegend=True)
     figure.update_layout(legend=dict(x=1.01, y=1, yanchor="top", xanchor="left"))
     figure.update_xaxes(**theme.axis(x))
     figure.update_yaxes(**theme.axis(y))
     return Figure(
-        title, subtitle, " ".join(part for part in (note, marks and marks + ".") if part), plotly=figure, height=height
+        title,
+        subtitle,
+        " ".join(part for part in (note, legend and legend + ".") if part),
+        plotly=figure,
+        height=height,
+    )
+
+
+def _error_bars(rows: pd.DataFrame, x: str, y: str, colour: str) -> dict[str, Any]:
+    """The error bars of plotly for the columns that have limits."""
+    return {
+        f"error_{axis}": dict(
+            type="data",
+            symmetric=False,
+            array=(rows[f"{name} high"] - rows[name]).round(6),
+            arrayminus=(rows[name] - rows[f"{name} low"]).round(6),
+            thickness=1,
+            width=0,
+            color=theme.faded(colour, 0.16),
+        )
+        for axis, name in (("x", x), ("y", y))
+        if f"{name} low" in rows
+    }
+
+
+def _line(x: pd.Series, intercept: float, slope: float) -> Any:
+    """A dashed line over the range of the points."""
+    import plotly.graph_objects as go
+
+    ends = [float(x.min()), float(x.max())]
+    return go.Scatter(
+        x=ends,
+        y=[intercept + slope * end for end in ends],
+        mode="lines",
+        showlegend=False,
+        hoverinfo="skip",
+        line=dict(color=theme.SOFT, width=1.6, dash="dash"),
     )

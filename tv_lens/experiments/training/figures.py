@@ -15,7 +15,8 @@ from tv_lens.results.sweep import Sweep, concat
 from tv_lens.viz import theme
 from tv_lens.viz.dispatch import plot
 from tv_lens.viz.figure import Figure
-from tv_lens.viz.scrubber import TrainingView, map_traces, slider
+from tv_lens.viz.slider import map_traces, slider
+from tv_lens.viz.training_view import TrainingView
 
 _ORACLE = "oracle basis"
 _MAP_TITLES = {PCA: "Map: PCA of all checkpoints", CLASS_MEANS: "Map: plane of the last task means"}
