@@ -14,7 +14,7 @@ from tv_lens import tasks
 from tv_lens.cli import app
 from tv_lens.cli import survey as command
 from tv_lens.experiments import survey
-from tv_lens.experiments.task_survey.measure import SIZES
+from tv_lens.experiments.task_survey.size import SIZES
 
 COMMANDS = ("demo", "survey", "tasks", "audit", "models")
 

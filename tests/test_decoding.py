@@ -14,7 +14,8 @@ import tv_lens as tv
 from tv_lens.circuits import truth
 from tv_lens.cli import app
 from tv_lens.errors import InvalidArgument, UnknownName
-from tv_lens.experiments.task_survey.measure import _decoded
+from tv_lens.experiments.stages import Clock
+from tv_lens.experiments.task_survey.stages import Stages
 from tv_lens.experiments.vector_circuits.measure import CIRCUIT_SIZES, CircuitSize, decoding_circuits
 
 TINY = CircuitSize("tiny", contexts=3, dev=4, layer_step=1, n=4, held_out=4, n_random=2)
@@ -117,5 +118,7 @@ def test_a_survey_adds_the_circuit_of_its_best_vector(folder):
 def test_a_vector_that_nothing_reads_has_no_circuit(folder):
     model, task = tv.load(folder, name="tiny"), tv.task("capitalize")
     vector = tv.extract(model, task, method=tv.ResidualMean(layer=2, shots=2, contexts=2), progress=False)
-    found, why = _decoded(model, task, vector, tiny_folder.SIZE, None, {})
+    size = replace(tiny_folder.SIZE, circuit_queries=4)
+    stages = Stages(model, {"capitalize": task}, 2, size, 0, None, Clock(None), None, False)
+    found, why = stages.circuit("capitalize", vector)
     assert found is None and "last layer" in why

@@ -19,6 +19,7 @@ from tv_lens import tasks
 from tv_lens.errors import EmptySelection, InvalidArgument, MisalignedPrompts, RenamedError, UnknownName
 from tv_lens.experiments import SIZES, SurveySize, TaskSurvey, survey
 from tv_lens.experiments.folders import check_folder
+from tv_lens.experiments.stages import Clock
 from tv_lens.experiments.task_survey.result import AGAINST, unbeaten
 from tv_lens.task_vectors.vector import TaskVector
 
@@ -97,7 +98,7 @@ def test_one_task_is_enough_and_a_template_is_kept(model):
 
 
 def test_a_task_whose_prompts_do_not_line_up_is_passed_over_and_named(result, model, monkeypatch):
-    module, refused = sys.modules["tv_lens.experiments.task_survey.measure"], []
+    module, refused = sys.modules["tv_lens.experiments.task_survey.stages"], []
 
     def refuse_first(model, pairs, *args, **options):
         if not refused:
@@ -106,16 +107,15 @@ def test_a_task_whose_prompts_do_not_line_up_is_passed_over_and_named(result, mo
         return result.patching
 
     monkeypatch.setattr(module, "patch", refuse_first)
-    two = list(result.tasks.values())
-    options = dict(size=tiny_folder.SIZE, template=None, seed=0, progress=False)
-    swept, skipped = module._patched(model, two, **options)
+    stages = module.Stages(model, result.tasks, 3, tiny_folder.SIZE, 0, None, Clock(None), None, False)
+    swept, skipped = stages.patching(TASKS)
     assert swept is result.patching and skipped == {TASKS[0]: "They do not line up."}
     found = replace(result, skipped=skipped)
     assert found.summary()["patching_skipped"] == skipped
     assert f"do not line up token by token: {TASKS[0]}." in tv.report(found).html
 
     refused.clear()
-    swept, skipped = module._patched(model, two[:1], **options)
+    swept, skipped = stages.patching(TASKS[:1])
     none = replace(result, patching=swept, skipped=skipped)
     assert swept is None and none.recovery is None and none.summary()["patching"] is None
     assert "No sweep: the prompts of no task line up" in tv.report(none).html

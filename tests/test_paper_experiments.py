@@ -15,9 +15,10 @@ import tv_lens as tv
 from tv_lens.errors import EmptySelection, InvalidArgument, UnknownName
 from tv_lens.experiments.language_models.checkpoints import across_models, known_revisions
 from tv_lens.experiments.language_models.encoding import task_encoding
-from tv_lens.experiments.language_models.finetuning import LoRA, finetune_layers
+from tv_lens.experiments.language_models.finetuning import finetune_layers
 from tv_lens.experiments.language_models.generation import written_answers
 from tv_lens.experiments.language_models.instruction import with_instruction
+from tv_lens.experiments.language_models.lora import LoRA
 from tv_lens.experiments.language_models.performance import accuracies
 from tv_lens.experiments.language_models.prediction import Prediction, _without, encoding_against_accuracy
 from tv_lens.experiments.language_models.steering import CONDITIONS, steer, steered_exact_match

@@ -14,8 +14,8 @@ import tv_lens as tv
 from tv_lens.cli import app
 from tv_lens.errors import InvalidArgument, UnknownName
 from tv_lens.experiments.claims import verdict_of
+from tv_lens.experiments.language_models.claims import _less
 from tv_lens.experiments.language_models.measure import SIZES, PaperSize, _around, paper, size_called
-from tv_lens.experiments.language_models.result import _less
 
 SIZE = PaperSize(
     "test",

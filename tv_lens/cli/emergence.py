@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -62,7 +62,6 @@ def emergence(
     """Watch networks learn to distinguish tasks: losses, decodability, patches and heads over training."""
     with errors_shown(debug):
         training = loaded("tv_lens.experiments.training.measure")
-        findings, page = loaded("tv_lens.experiments.training.findings"), loaded("tv_lens.experiments.training.page")
         folder = out / "run" if folder is None else folder
         for each in (out, folder):
             loaded("tv_lens.experiments.folders").check_folder(each)
@@ -83,16 +82,23 @@ def emergence(
                     folder=folder / f"{label} {size} {seed}",
                     say=_labelled(say, label),
                 )
-                by_page.setdefault(name, []).append(findings.Findings(result))
-        alone = len(by_page) == 1
-        files = {name: "emergence.html" if alone else f"{name}.html" for name in by_page}
-        say("writing the page" if alone else "writing the pages")
-        for name, networks in by_page.items():
-            written = page.write_page(networks, out / files[name])
-            _print_claims(networks)
-            typer.echo(f"Page:    {written}\nNumbers: {written.with_suffix('.json')}\n")
-        if not alone:
-            typer.echo(f"All:     {page.write_index(by_page, files, out)}")
+                findings = loaded("tv_lens.experiments.training.findings").Findings(result)
+                by_page.setdefault(name, []).append(findings)
+        _finish(by_page, out, say)
+
+
+def _finish(by_page: Mapping[str, Sequence[Findings]], out: Path, say: Callable[[str], None]) -> None:
+    """Writes a page per name, and an index if there are several; prints the verdicts and where the pages are."""
+    page = loaded("tv_lens.experiments.training.page")
+    alone = len(by_page) == 1
+    files = {name: "emergence.html" if alone else f"{name}.html" for name in by_page}
+    say("writing the page" if alone else "writing the pages")
+    for name, networks in by_page.items():
+        written = page.write_page(networks, out / files[name])
+        _print_claims(networks)
+        typer.echo(f"Page:    {written}\nNumbers: {written.with_suffix('.json')}\n")
+    if not alone:
+        typer.echo(f"All:     {page.write_index(by_page, files, out)}")
 
 
 def _pages(networks: Sequence[str], seeds: Sequence[int] | None) -> dict[str, list[Source]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -11,6 +11,9 @@ from rich.markup import escape
 from tv_lens.cli.application import DEMO_MODEL, Debug, Device, Dtype, Model, Seed, app, loading_options
 from tv_lens.cli.loader import loaded
 from tv_lens.cli.printing import errors_shown, output, stage_printer
+
+if TYPE_CHECKING:
+    from tv_lens.experiments import PaperResult
 
 _EPILOG = """[bold]Examples[/bold]
 
@@ -73,7 +76,6 @@ def paper(
     with errors_shown(debug):
         measure = loaded("tv_lens.experiments.language_models.measure")
         loaded("tv_lens.experiments.folders").check_folder(out)
-        say = stage_printer()
         result = measure.paper(
             model,
             size=measure.size_called(size, finetune),
@@ -82,17 +84,21 @@ def paper(
             others=also or (),
             seed=seed,
             folder=out / "run",
-            say=say,
+            say=stage_printer(),
             loading=loading_options(dtype=dtype, device=device),
         )
-        numbers = result.save(out)
-        written = loaded("tv_lens.experiments").report(result).save(out / "paper.html")
-        for claim in result.claims():
-            output().print(
-                f"{claim.figure}, {claim.family}: {claim.claim}: [bold]{claim.verdict}[/bold]\n"
-                f"    {escape(claim.ours)}",
-                highlight=False,
-            )
-        for name, why in ({} if result.comparison is None else result.comparison.failed).items():
-            output().print(f"[yellow]{escape(name)} could not be measured:[/yellow] {escape(why)}", highlight=False)
-        typer.echo(f"\nPage:    {written}\nNumbers: {numbers}")
+        _finish(result, out)
+
+
+def _finish(result: PaperResult, out: Path) -> None:
+    """Writes the numbers and the page; prints the verdicts, the models that failed, and where the page is."""
+    numbers = result.save(out)
+    written = loaded("tv_lens.experiments").report(result).save(out / "paper.html")
+    for claim in result.claims():
+        output().print(
+            f"{claim.figure}, {claim.family}: {claim.claim}: [bold]{claim.verdict}[/bold]\n    {escape(claim.ours)}",
+            highlight=False,
+        )
+    for name, why in ({} if result.comparison is None else result.comparison.failed).items():
+        output().print(f"[yellow]{escape(name)} could not be measured:[/yellow] {escape(why)}", highlight=False)
+    typer.echo(f"\nPage:    {written}\nNumbers: {numbers}")

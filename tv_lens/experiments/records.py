@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
@@ -19,6 +20,16 @@ def interval_of(cell: Sweep | xr.Dataset) -> Interval:
     """One cell's mean, limits and number of examples as plain numbers."""
     cell = cell.interval() if isinstance(cell, Sweep) else cell
     return {**{key: round(float(cell[key]), 6) for key in ("mean", "low", "high")}, "n": int(cell["n"])}
+
+
+def mean_text(interval: Mapping[str, Any] | pd.Series) -> str:
+    """A mean with two decimals: "0.50"."""
+    return f"{interval['mean']:.2f}"
+
+
+def limits_text(interval: Mapping[str, Any] | pd.Series) -> str:
+    """A mean with its limits, with two decimals: "0.50 [0.40, 0.60]"."""
+    return f"{interval['mean']:.2f} [{interval['low']:.2f}, {interval['high']:.2f}]"
 
 
 def records(sweep: Sweep) -> list[dict[str, Any]]:

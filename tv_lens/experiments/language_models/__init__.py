@@ -2,9 +2,10 @@
 
 from tv_lens.experiments.language_models.checkpoints import Comparison, across_models, known_revisions
 from tv_lens.experiments.language_models.encoding import Encoding, task_encoding
-from tv_lens.experiments.language_models.finetuning import Finetuning, LoRA, finetune_layers
+from tv_lens.experiments.language_models.finetuning import Finetuning, finetune_layers
 from tv_lens.experiments.language_models.generation import written_answers
 from tv_lens.experiments.language_models.instruction import Instruction, with_instruction
+from tv_lens.experiments.language_models.lora import LoRA
 from tv_lens.experiments.language_models.measure import PaperSize, paper
 from tv_lens.experiments.language_models.page import paper_page
 from tv_lens.experiments.language_models.performance import accuracies

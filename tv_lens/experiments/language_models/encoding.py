@@ -13,10 +13,12 @@ from tv_lens.model.hooked_model import HookedModel
 from tv_lens.renamed import renamed_keywords
 from tv_lens.storage.configuration import model_described
 from tv_lens.storage.run_folder import FolderLike, inside, shards
+from tv_lens.storage.shard_file import Shard
 from tv_lens.task_vectors.decodability import decodability
 from tv_lens.task_vectors.decodability_result import Decodability
 from tv_lens.task_vectors.maps import RepresentationMap, representation_map
 from tv_lens.task_vectors.representations import Tasks
+from tv_lens.tasks.definition import Task
 from tv_lens.tasks.templates import Template
 
 
@@ -98,43 +100,46 @@ def task_encoding(
         folder=inside(folder, "decodability"),
         progress=progress,
     )
-    layer = encoded.best_layer()
     if maps is None:
-        return Encoding(encoded, {}, layer)
+        return Encoding(encoded, {}, encoded.best_layer())
     options = dict(n=n, method=maps, seed=seed, template=template)
-    drawn: dict[int, RepresentationMap] = {}
+    drawn = _maps(model, members, encoded, shots, options, inside(folder, "maps"), progress)
+    return Encoding(encoded, drawn, encoded.best_layer())
+
+
+def _maps(
+    model: HookedModel,
+    members: Sequence[Task],
+    encoded: Decodability,
+    shots: Sequence[int],
+    options: dict[str, Any],
+    folder: FolderLike,
+    progress: bool,
+) -> dict[int, RepresentationMap]:
+    """A map of the prompts per shot count, at the best layer."""
+    layer = encoded.best_layer()
     config = {
         "model": model_described(model),
         "tasks": encoded.sweep.provenance["tasks"],
         "layer": layer,
-        "n": n,
-        "method": maps,
-        "seed": seed,
+        "n": options["n"],
+        "method": options["method"],
+        "seed": options["seed"],
         "shots": list(shots),
-        "template": _templates(encoded),
+        "template": list(encoded.sweep.provenance["template"]),
     }
-    with shards(inside(folder, "maps"), verb="maps", config=config, total=len(shots)) as work:
+    with shards(folder, verb="maps", config=config, total=len(shots)) as work:
         for i in work.pending():
             one = representation_map(model, members, layer, shots=int(shots[i]), progress=progress, **options)
-            work.put(
-                i,
-                {"points": one.points},
-                about={
-                    "labels": one.labels,
-                    "texts": one.texts,
-                    "site": one.site,
-                    "explained": one.explained,
-                    "provenance": one.provenance,
-                },
-            )
-        for count, one in zip(shots, work.all()):
-            about: dict[str, Any] = one.about
-            explained = None if about["explained"] is None else tuple(about["explained"])
-            drawn[int(count)] = RepresentationMap(
-                one["points"], about["labels"], maps, about["site"], about["texts"], explained, about["provenance"]
-            )
-    return Encoding(encoded, drawn, layer)
+            about = {name: getattr(one, name) for name in ("labels", "texts", "site", "explained", "provenance")}
+            work.put(i, {"points": one.points}, about=about)
+        return {int(count): _map(stored, options["method"]) for count, stored in zip(shots, work.all())}
 
 
-def _templates(encoded: Decodability) -> list[str]:
-    return list(encoded.sweep.provenance["template"])
+def _map(stored: Shard, method: str) -> RepresentationMap:
+    """A map as it was before it was stored, where a tuple became a list."""
+    about = stored.about
+    explained = None if about["explained"] is None else tuple(about["explained"])
+    return RepresentationMap(
+        stored["points"], about["labels"], method, about["site"], about["texts"], explained, about["provenance"]
+    )

@@ -2,69 +2,28 @@
 
 from __future__ import annotations
 
-import inspect
 import os
-import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from jaxtyping import Int
-from torch import Tensor
 
 from tv_lens.errors import InvalidArgument
+from tv_lens.experiments.language_models.lora import LoRA, peft_library, trained
 from tv_lens.experiments.language_models.performance import accuracies, tasks_of
 from tv_lens.experiments.language_models.prediction import Prediction, encoding_against_accuracy
-from tv_lens.loading.weights import fingerprint, load_from, locate
+from tv_lens.loading.weights import load_from, locate
 from tv_lens.model.hooked_model import HookedModel, load
-from tv_lens.progress import progress as progress_bar
 from tv_lens.renamed import renamed_keywords
-from tv_lens.storage.run_folder import FolderLike, inside, shards
+from tv_lens.storage.run_folder import FolderLike, inside
 from tv_lens.task_vectors.decodability import decodability
 from tv_lens.task_vectors.representations import Tasks
 from tv_lens.tasks.definition import Task
-from tv_lens.tasks.drawing import rng_of
 
 PRETRAINED = "pretrained"
-
-
-@dataclass(frozen=True)
-class LoRA:
-    """How a model is finetuned.
-
-    Args:
-        rank, alpha, dropout: of the adapters, on every linear map of the chosen layers.
-        steps: steps of AdamW.
-        batch: prompts per step.
-        lr: learning rate, constant.
-        every: steps between two states that are kept in the folder, and between two saved checkpoints.
-        answers: "all" learns every answer of a prompt, "last" only the answer to its query.
-
-    Source:
-        Han et al. 2025 (arXiv 2412.12276), appendix H: rank 16, alpha 16, dropout 0.1, loss on the answers only.
-        Learning rate, batch and target modules are not stated there.
-    """
-
-    rank: int = 16
-    alpha: int = 16
-    dropout: float = 0.1
-    steps: int = 300
-    batch: int = 8
-    lr: float = 2e-4
-    every: int = 100
-    answers: str = "all"
-
-    def __post_init__(self) -> None:
-        for name in ("rank", "alpha", "steps", "batch", "every"):
-            if getattr(self, name) < 1:
-                raise InvalidArgument(f"LoRA needs {name} of at least 1.", got=getattr(self, name))
-        if self.answers not in ("all", "last"):
-            raise InvalidArgument(
-                "Either all answers are learnt or the last.", got=repr(self.answers), allowed="all, last"
-            )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -158,19 +117,10 @@ def finetune_layers(
         folder: a folder that keeps adapters and optimizer, so that a killed training continues without a difference.
         progress: Show a progress bar (only on a terminal or in a notebook).
     """
-    _peft()
+    peft_library()
     method = method or LoRA()
     members = tasks_of(tasks)
-    total = _model(source, loading)[0].config.num_hidden_layers
-    if not 1 <= first <= total or not 1 <= last <= total:
-        raise InvalidArgument(
-            "There are not so many layers to tune.", got=f"first={first}, last={last}", allowed=f"1 to {total}"
-        )
-    tuned = {
-        PRETRAINED: [],
-        f"first {first} layers": list(range(first)),
-        f"last {last} layers": list(range(total - last, total)),
-    }
+    tuned = _variants(first, last, _model(source, loading)[0].config.num_hidden_layers)
     predictions, losses = {}, {}
     for name, chosen in tuned.items():
         if name == PRETRAINED and pretrained is not None:
@@ -178,8 +128,7 @@ def finetune_layers(
             continue
         model, tokenizer = _model(source, loading)
         if chosen:
-            saved = None if checkpoints is None else Path(checkpoints) / name.replace(" ", "-")
-            model, losses[name] = _trained(
+            model, losses[name] = trained(
                 model,
                 tokenizer,
                 members,
@@ -187,54 +136,58 @@ def finetune_layers(
                 method,
                 shots=shots,
                 seed=seed,
-                saved=saved,
+                saved=None if checkpoints is None else Path(checkpoints) / name.replace(" ", "-"),
                 folder=inside(folder, name, "training"),
                 progress=progress,
             )
-        hooked = load(model, tokenizer=tokenizer, name=f"{Path(str(source)).name} ({name})")
-        predictions[name] = _measured(
-            hooked,
+        predictions[name] = _prediction(
+            load(model, tokenizer=tokenizer, name=f"{Path(str(source)).name} ({name})"),
             members,
             shots=shots,
-            n=n,
             queries=queries,
-            k=k,
-            layers=layers,
-            seed=seed,
             folder=inside(folder, name),
-            progress=progress,
+            reading=dict(n=n, k=k, layers=layers, seed=seed, progress=progress),
         )
     return Finetuning(predictions, losses, tuned)
 
 
-def _measured(hooked: HookedModel, members: Sequence[Task], *, shots: int, **options: Any) -> Prediction:
-    # A line needs some points; few tasks at one shot count have no line, and this experiment needs none.
-    folder, queries, layers = options.pop("folder"), options.pop("queries"), options.pop("layers")
-    if len(members) >= 4:
-        return encoding_against_accuracy(
-            hooked, members, shots=(shots,), queries=queries, layers=layers, folder=folder, **options
+def _variants(first: int, last: int, total: int) -> dict[str, list[int]]:
+    """The layers that each variant tunes."""
+    if not 1 <= first <= total or not 1 <= last <= total:
+        raise InvalidArgument(
+            "There are not so many layers to tune.", got=f"first={first}, last={last}", allowed=f"1 to {total}"
         )
+    return {
+        PRETRAINED: [],
+        f"first {first} layers": list(range(first)),
+        f"last {last} layers": list(range(total - last, total)),
+    }
+
+
+def _prediction(
+    hooked: HookedModel,
+    members: Sequence[Task],
+    *,
+    shots: int,
+    queries: int,
+    folder: FolderLike,
+    reading: dict[str, Any],
+) -> Prediction:
+    """Decodability and accuracy of one variant."""
+    # A line needs some points; few tasks at one shot count have no line, and this experiment needs none.
+    if len(members) >= 4:
+        return encoding_against_accuracy(hooked, members, shots=(shots,), queries=queries, folder=folder, **reading)
     answered = accuracies(
         hooked,
         members,
         shots=(shots,),
         queries=queries,
-        seed=options["seed"],
+        seed=reading["seed"],
         folder=inside(folder, "accuracy"),
-        progress=options["progress"],
+        progress=reading["progress"],
     )
-    encoded = decodability(
-        hooked, members, shots=(shots,), layers=layers, folder=inside(folder, "decodability"), **options
-    )
+    encoded = decodability(hooked, members, shots=(shots,), folder=inside(folder, "decodability"), **reading)
     return Prediction(encoded, answered, encoded.best_layer())
-
-
-def _peft() -> Any:
-    try:
-        import peft
-    except ImportError as error:
-        raise InvalidArgument("Finetuning needs the library peft.", do="pip install 'tv_lens[finetune]'") from error
-    return peft
 
 
 def _model(
@@ -247,159 +200,3 @@ def _model(
             allowed="a name or a folder",
         )
     return load_from(locate(str(source)), **{"dtype": torch.float32, "device": "cpu", **(loading or {})})
-
-
-# --------------------------------------------------------------------------------------------------------- training
-
-
-def _trained(
-    model: torch.nn.Module,
-    tokenizer: Any,
-    tasks: Sequence[Task],
-    layers: Sequence[int],
-    method: LoRA,
-    *,
-    shots: int,
-    seed: int,
-    saved: Path | None,
-    folder: FolderLike,
-    progress: bool,
-) -> tuple[torch.nn.Module, list[float]]:
-    """The model with its adapters merged in, and the mean loss of every `method.every` steps."""
-    peft = _peft()
-    config = {
-        "weights": fingerprint(model),
-        "tasks": {one.name: one.fingerprint for one in tasks},
-        "layers": list(layers),
-        "method": method,
-        "shots": shots,
-        "seed": seed,
-        "template": [one.template.to_dict() for one in tasks],
-    }
-    torch.manual_seed(seed)  # fixes the initial adapters
-    settings = peft.LoraConfig(
-        r=method.rank,
-        lora_alpha=method.alpha,
-        lora_dropout=method.dropout,
-        task_type="CAUSAL_LM",
-        target_modules=_linear_maps(model, layers),
-    )
-    tuned = peft.get_peft_model(model, settings)
-    weights = [weight for weight in tuned.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(weights, lr=method.lr, weight_decay=0.0)
-    stretches = -(-method.steps // method.every)
-    with shards(folder, verb="finetune", config=config, total=stretches) as work:
-        if work.done:
-            _restore(work.get(max(work.done)).arrays, weights, optimizer)
-        with progress_bar("finetuning", method.steps, "steps", progress, done=len(work.done) * method.every) as bar:
-            for i in work.pending():
-                losses = []
-                tuned.train()
-                for step in range(i * method.every, min((i + 1) * method.every, method.steps)):
-                    losses.append(
-                        _step(tuned, optimizer, *_examples(tokenizer, tasks, method, shots, seed, step), seed + step)
-                    )
-                    bar.advance()
-                work.put(i, _state(weights, optimizer), about={"loss": sum(losses) / len(losses)})
-                if saved is not None:
-                    _save(tuned, tokenizer, saved / f"checkpoint-{min((i + 1) * method.every, method.steps)}")
-        losses = [one.about["loss"] for one in work.all()]
-    return tuned.eval().merge_and_unload(), losses
-
-
-def _linear_maps(model: torch.nn.Module, layers: Sequence[int]) -> list[str]:
-    """The full names of the linear maps inside the chosen layers."""
-    wanted = set(layers)
-    names = []
-    for name, module in model.named_modules():
-        place = re.search(r"\.(\d+)\.", name)
-        linear = isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D"
-        if linear and place is not None and int(place.group(1)) in wanted:
-            names.append(name)
-    return names
-
-
-def _examples(
-    tokenizer: Any, tasks: Sequence[Task], method: LoRA, shots: int, seed: int, step: int
-) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]:
-    """A batch of prompts with their answers, and the labels of the tokens to be learnt (-100 elsewhere)."""
-    rows, labels = [], []
-    for j in range(method.batch):
-        rng = rng_of("finetune", seed, step, j)
-        one = tasks[rng.randrange(len(tasks))]
-        tokens = one.prompts(shots, 1, seed=rng.getrandbits(31), split="train").tokenize(tokenizer)
-        (prompt,), answer = tokens.tokens.rows(), tokens.answer_ids[0]
-        learnt = [-100] * len(prompt) + answer
-        if method.answers == "all":
-            for span in tokens.token_spans[0]:
-                if span.kind == "y":
-                    learnt[span.start : span.end] = prompt[span.start : span.end]
-        rows.append(prompt + answer)
-        labels.append(learnt)
-    width = max(map(len, rows))
-    ids = torch.tensor(
-        [row + [0] * (width - len(row)) for row in rows]
-    )  # causal attention: padding at the end changes nothing
-    return ids, torch.tensor([row + [-100] * (width - len(row)) for row in labels])
-
-
-def _step(
-    model: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-    ids: Int[Tensor, "batch pos"],
-    labels: Int[Tensor, "batch pos"],
-    seed: int,
-) -> float:
-    """One step of the optimizer. Dropout depends on the step's seed alone, so that a resumed training is the same."""
-    device = next(model.parameters()).device
-    with torch.random.fork_rng(), torch.enable_grad():
-        torch.manual_seed(seed)
-        learnt = (labels[:, 1:] != -100).nonzero()
-        places = learnt[:, 1].unique()  # the unembedding costs a fifth of a small model: compute it only before answers
-        row, place = learnt[:, 0], torch.searchsorted(places, learnt[:, 1])
-        if "logits_to_keep" in _arguments(model):
-            logits = model(ids.to(device), use_cache=False, logits_to_keep=places.to(device)).logits[row, place]
-        else:
-            logits = model(ids.to(device), use_cache=False).logits[row, learnt[:, 1]]
-        loss = torch.nn.functional.cross_entropy(logits.float(), labels[:, 1:][learnt[:, 0], learnt[:, 1]].to(device))
-        loss.backward()
-    optimizer.step()
-    optimizer.zero_grad()
-    return float(loss.detach())
-
-
-def _arguments(model: torch.nn.Module) -> Collection[str]:
-    """The names of the arguments that a model's forward takes, with adapters or without."""
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return inspect.signature(inner.forward).parameters
-
-
-def _state(weights: Sequence[Tensor], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    arrays = {}
-    for i, weight in enumerate(weights):
-        moments = optimizer.state[weight]
-        arrays |= {
-            f"{i}.weight": weight.detach(),
-            f"{i}.exp_avg": moments["exp_avg"],
-            f"{i}.exp_avg_sq": moments["exp_avg_sq"],
-            f"{i}.step": moments["step"],
-        }
-    return arrays
-
-
-def _restore(arrays: Mapping[str, Any], weights: Sequence[Tensor], optimizer: torch.optim.Optimizer) -> None:
-    for i, weight in enumerate(weights):
-        with torch.no_grad():
-            weight.copy_(torch.from_numpy(arrays[f"{i}.weight"]))
-        optimizer.state[weight] = {
-            name: torch.from_numpy(arrays[f"{i}.{name}"]).to(weight.device if name != "step" else "cpu")
-            for name in ("exp_avg", "exp_avg_sq", "step")
-        }
-
-
-def _save(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Saves the model with its adapters merged in, as `save_pretrained` does; the model itself is left as it is."""
-    import copy
-
-    copy.deepcopy(model).merge_and_unload().save_pretrained(folder)
-    tokenizer.save_pretrained(folder)

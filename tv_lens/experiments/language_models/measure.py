@@ -114,11 +114,7 @@ def paper(
         Han et al. 2025 (arXiv 2412.12276).
     """
     size = size_called(size) if isinstance(size, str) else size
-    for family in families:
-        if family not in FAMILIES:
-            raise unknown("family of the paper", family, FAMILIES)
-    if not families:
-        raise InvalidArgument("At least one family is needed.", got="none", allowed=", ".join(FAMILIES))
+    _check_families(families)
     members = {name: _members(name, size, sentences, seed) for name in families}
     clock = Clock(say)
     with clock.stage("loading", f"loading {getattr(model, 'name', model)}"):
@@ -134,16 +130,7 @@ def paper(
     else:
         experiments.finetune(model, members, loading)
     if others:
-        with clock.stage("models", f"the same on {', '.join(others)}"):
-            options = experiments.reading | dict(queries=size.queries)
-            experiments.results["comparison"] = across_models(
-                [hooked, *others],
-                members,
-                shots=size.shots,
-                loading=loading,
-                folder=inside(folder, "models"),
-                **options,
-            )
+        experiments.compare(others, members, loading)
     else:
         left_out["checkpoints and models (Figs. 5, 6, 21, 22)"] = (
             "none were named: others=[...], or --also on the command line"
@@ -153,7 +140,6 @@ def paper(
         "size": size.name,
         "seed": seed,
         "families": list(families),
-        "width": size.width,
         "sentences": "the library's own" if sentences is None else Path(str(sentences)).name,
     }
     return PaperResult(
@@ -164,6 +150,14 @@ def paper(
         seconds=clock.seconds,
         versions=versions(),
     )
+
+
+def _check_families(families: Sequence[str]) -> None:
+    for family in families:
+        if family not in FAMILIES:
+            raise unknown("family of the paper", family, FAMILIES)
+    if not families:
+        raise InvalidArgument("At least one family is needed.", got="none", allowed=", ".join(FAMILIES))
 
 
 def _members(name: str, size: PaperSize, sentences: str | os.PathLike[str] | None, seed: int) -> tuple[Task, ...]:
@@ -263,6 +257,21 @@ class _PaperRun:
                     folder=inside(self.folder, name, "finetuning"),
                     **self.reading,
                 )
+
+    def compare(
+        self, others: Sequence[str], members: Mapping[str, Sequence[Task]], loading: Mapping[str, Any] | None
+    ) -> None:
+        """Measures further models or checkpoints in the same way (Figs. 5, 6, 21 and 22)."""
+        with self.clock.stage("models", f"the same on {', '.join(others)}"):
+            self.results["comparison"] = across_models(
+                [self.model, *others],
+                members,
+                shots=self.size.shots,
+                queries=self.size.queries,
+                loading=loading,
+                folder=inside(self.folder, "models"),
+                **self.reading,
+            )
 
 
 def _around(layer: int, count: int, n_layers: int) -> list[int]:

@@ -11,7 +11,7 @@ from typing import Any
 import xarray as xr
 
 from tv_lens.experiments.folders import filled, json_text
-from tv_lens.experiments.records import Interval, interval_of, records
+from tv_lens.experiments.records import Interval, interval_of, limits_text, mean_text, records
 from tv_lens.experiments.reporting import report
 from tv_lens.experiments.stages import counted
 from tv_lens.experiments.vector_circuits.task_circuit import TaskCircuit
@@ -119,14 +119,14 @@ class TaskSurvey:
         """The sentences of the answer: what the best vector does, and which vectors do more than their controls."""
         best, shots = self.best, self.settings["shots"]
         layer = self.vectors[best].site.layer
-        accuracies = {key: self.accuracy(best, key) for key in ("zero-shot", "vector", "random vector", "few-shot")}
-        moves = "lifts" if accuracies["vector"]["mean"] > accuracies["zero-shot"]["mean"] else "takes"
+        shown = ("zero-shot", "vector", "random vector", "few-shot")
+        zero, own, random, few = (self.accuracy(best, key) for key in shown)
+        moves = "lifts" if own["mean"] > zero["mean"] else "takes"
         first = (
             f"The vector of {best}, read and written after layer {layer}, {moves} zero-shot accuracy from "
-            f"{_plain(accuracies['zero-shot'])} to {_shown(accuracies['vector'])} on {accuracies['vector']['n']} test "
-            f"queries; a random vector of the same length gives {_plain(accuracies['random vector'])}, and "
-            f"{counted(shots, 'demonstration')} in the prompt {'give' if shots > 1 else 'gives'} "
-            f"{_plain(accuracies['few-shot'])}."
+            f"{mean_text(zero)} to {limits_text(own)} on {own['n']} test queries; a random vector of the same length "
+            f"gives {mean_text(random)}, and {counted(shots, 'demonstration')} in the prompt "
+            f"{'give' if shots > 1 else 'gives'} {mean_text(few)}."
         )
         return first, self._verdict()
 
@@ -239,7 +239,7 @@ class TaskSurvey:
         lines = [f"TaskSurvey of {len(self.tasks)} task{'s' * (len(self.tasks) != 1)} on {self.model['name']}"]
         shown = ("zero-shot", "vector", "few-shot", "random vector")
         for name, vector in self.vectors.items():
-            parts = [f"{key} {_plain(self.accuracy(name, key))}" for key in shown]
+            parts = [f"{key} {mean_text(self.accuracy(name, key))}" for key in shown]
             lines.append(f"  {name}, layer {vector.site.layer}: {', '.join(parts)}")
         return "\n".join(lines)
 
@@ -310,14 +310,6 @@ def _patching_summary(sweep: Sweep, recovery: Sweep | None) -> dict[str, Any]:
         "recovery": None if recovery is None else records(recovery),
         "provenance": sweep.provenance,
     }
-
-
-def _plain(interval: Mapping[str, float]) -> str:
-    return f"{interval['mean']:.2f}"
-
-
-def _shown(interval: Mapping[str, float]) -> str:
-    return f"{interval['mean']:.2f} [{interval['low']:.2f}, {interval['high']:.2f}]"
 
 
 def _either(names: Sequence[str]) -> str:

@@ -6,10 +6,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 
-from tv_lens.circuits import compare
+from tv_lens.circuits import Comparison, compare
 from tv_lens.errors import InvalidArgument, unknown
 from tv_lens.experiments.records import model_card, versions
 from tv_lens.experiments.stages import Say, named_tasks
@@ -22,6 +23,7 @@ from tv_lens.task_vectors.representations import Tasks
 from tv_lens.task_vectors.residual_mean import ResidualMean
 from tv_lens.task_vectors.selection import layer_sweep
 from tv_lens.task_vectors.vector import TaskVector
+from tv_lens.tasks.definition import Task
 from tv_lens.tasks.templates import Template
 
 
@@ -100,57 +102,17 @@ def decoding_circuits(
         PosixPath('circuits/circuits.json')
         >>> tv.report(result).save("circuits/circuits.html")  # doctest: +SKIP
     """
-    if isinstance(size, str):
-        if size not in CIRCUIT_SIZES:
-            raise unknown("size", size, CIRCUIT_SIZES)
-        size = CIRCUIT_SIZES[size]
-    size = size if n is None else replace(size, n=n)
+    size = _size(size, n)
     if layer is not None and not 0 <= layer < model.n_layers - 1:
         raise InvalidArgument(
             "A vector injected there has no layer left to decode it.",
             got=f"layer={layer}",
             allowed=f"0 to {model.n_layers - 2}",
         )
-    named, started = named_tasks(tasks), time.perf_counter()
-    speak, options = say or (lambda line: None), dict(seed=seed, progress=progress)
-
-    # 1. a vector per task, all at one layer
-    layers = [layer] if layer is not None else list(range(size.layer_step - 1, model.n_layers - 1, size.layer_step))
-    method = ResidualMean(shots=shots, contexts=size.contexts, layers=layers, dev=size.dev, template=template)
-    candidates: dict[str, Mapping[int, TaskVector]] = {}
-    selections: dict[str, Sweep] = {}
-    for name, task in named.items():
-        speak(f"{name}: a vector from {size.contexts} prompts, tried at {len(layers)} layers")
-        candidates[name] = method.at_layers(model, task, **options)
-        selections[name] = layer_sweep(
-            model, task, candidates[name], template=template or task.template, n=size.dev, **options
-        )
-    means = np.mean([one.mean().values for one in selections.values()], axis=0)
-    chosen = layers[int(means.argmax())]
-    vectors = {name: replace(circuits[chosen], selection=selections[name]) for name, circuits in candidates.items()}
-
-    # 2. every edge downstream of each vector, and circuits of the strongest ones tested on other queries
-    circuits: dict[str, TaskCircuit] = {}
-    for name, task in named.items():
-        speak(
-            f"{name}: every edge downstream of layer {chosen} on development queries, and its circuits on test queries"
-        )
-        circuits[name] = circuit_of_task(
-            model,
-            task,
-            vectors[name],
-            edges=edges,
-            n=size.n,
-            held_out=size.held_out,
-            n_random=size.n_random,
-            template=template,
-            **options,
-        )
-
-    # 3. what the tasks share
-    comparison, scores = None, {name: one.scores for name, one in circuits.items()}
-    if len(named) > 1 and min(one.n for one in scores.values()) >= 4:
-        comparison = compare(scores, size=min(edges, *(len(one.graph) for one in scores.values())), seed=seed)
+    started = time.perf_counter()
+    stages = _Stages(model, named_tasks(tasks), shots, size, seed, template, say or (lambda line: None), progress)
+    vectors, chosen = stages.vectors(layer)
+    circuits = stages.circuits(vectors, chosen, edges)
     settings = {
         "layer": chosen,
         "layer_chosen": layer is None,
@@ -167,11 +129,87 @@ def decoding_circuits(
     return DecodingResult(
         model=model_card(model),
         settings=settings,
-        tasks=named,
+        tasks=stages.named,
         vectors=vectors,
         found=circuits,
-        comparison=comparison,
+        comparison=_compared(circuits, edges, seed),
         seconds=round(time.perf_counter() - started, 1),
         versions=versions(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def _size(size: CircuitSize | str, n: int | None) -> CircuitSize:
+    if isinstance(size, str):
+        if size not in CIRCUIT_SIZES:
+            raise unknown("size", size, CIRCUIT_SIZES)
+        size = CIRCUIT_SIZES[size]
+    return size if n is None else replace(size, n=n)
+
+
+@dataclass(frozen=True)
+class _Stages:
+    """The two stages that run the model, and the settings that they share."""
+
+    model: HookedModel
+    named: dict[str, Task]
+    shots: int
+    size: CircuitSize
+    seed: int
+    template: Template | None
+    say: Say
+    progress: bool
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What every verb takes."""
+        return {"seed": self.seed, "progress": self.progress}
+
+    def vectors(self, layer: int | None) -> tuple[dict[str, TaskVector], int]:
+        """A vector per task, all at one layer: the given one, or the one where they work best on average."""
+        size, last = self.size, self.model.n_layers - 1
+        layers = [layer] if layer is not None else list(range(size.layer_step - 1, last, size.layer_step))
+        method = ResidualMean(
+            shots=self.shots, contexts=size.contexts, layers=layers, dev=size.dev, template=self.template
+        )
+        candidates: dict[str, Mapping[int, TaskVector]] = {}
+        selections: dict[str, Sweep] = {}
+        for name, task in self.named.items():
+            self.say(f"{name}: a vector from {size.contexts} prompts, tried at {len(layers)} layers")
+            candidates[name] = method.at_layers(self.model, task, **self.options)
+            selections[name] = layer_sweep(
+                self.model, task, candidates[name], template=self.template or task.template, n=size.dev, **self.options
+            )
+        means = np.mean([one.mean().values for one in selections.values()], axis=0)
+        chosen = layers[int(means.argmax())]
+        vectors = {name: replace(by_layer[chosen], selection=selections[name]) for name, by_layer in candidates.items()}
+        return vectors, chosen
+
+    def circuits(self, vectors: Mapping[str, TaskVector], layer: int, edges: int) -> dict[str, TaskCircuit]:
+        """Every edge downstream of each vector, and circuits of the strongest ones, tested on other queries."""
+        circuits = {}
+        for name, task in self.named.items():
+            self.say(
+                f"{name}: every edge downstream of layer {layer} on development queries, and its circuits on test "
+                "queries"
+            )
+            circuits[name] = circuit_of_task(
+                self.model,
+                task,
+                vectors[name],
+                edges=edges,
+                n=self.size.n,
+                held_out=self.size.held_out,
+                n_random=self.size.n_random,
+                template=self.template,
+                **self.options,
+            )
+        return circuits
+
+
+def _compared(circuits: Mapping[str, TaskCircuit], edges: int, seed: int) -> Comparison | None:
+    """What the tasks share; None for one task, or if half of the queries would be a single one."""
+    scores = {name: one.scores for name, one in circuits.items()}
+    if len(scores) < 2 or min(one.n for one in scores.values()) < 4:
+        return None
+    return compare(scores, size=min(edges, *(len(one.graph) for one in scores.values())), seed=seed)
