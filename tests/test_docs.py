@@ -227,7 +227,8 @@ def test_the_table_of_parameters_is_that_of_the_signatures():
 def test_the_old_names_stand_in_the_changelog():
     """Whoever meets a `RenamedError` finds the name in the one table."""
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    source = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tv_lens").rglob("*.py"))
+    files = [path for path in (ROOT / "tv_lens").rglob("*.py") if path.name != "renamed.py"]
+    source = "\n".join(path.read_text(encoding="utf-8") for path in files)
     keywords = {
         f"{old}="
         for call in re.findall(r"@renamed_keywords\((.*?)\)\n", source)
