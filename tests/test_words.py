@@ -10,11 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 WHERE = ("tv_lens", "docs", "notebooks", "benchmarks", "tests", "README.md")
 # Where old names are named as such.
-ALLOWED = {
-    "tests/test_words.py",
-    "tests/words/test_renamed.py",
-    "tv_lens/renamed.py",
-}
+ALLOWED = {"tests/test_words.py", "tests/words/test_renamed.py", "tv_lens/renamed.py"}
 
 PHRASES = [
     r"\bruns? [AB]\b", r"\btold apart\b", r"\btells? \w+ apart\b", r"\bdealt\b", r"\bhangs? on\b", r"\bis none of ours\b",

@@ -69,8 +69,8 @@ from .site import Site as Site
 from .site import Sites as Sites
 from .site import sites as sites
 from .storage.run_folder import RunFolder as RunFolder
-from .task_vectors.decodability import Decodability as Decodability
 from .task_vectors.decodability import decodability as decodability
+from .task_vectors.decodability_result import Decodability as Decodability
 from .task_vectors.evaluation import evaluate as evaluate
 from .task_vectors.extraction import extract as extract
 from .task_vectors.function_vector import FunctionVector as FunctionVector

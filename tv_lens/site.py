@@ -128,6 +128,26 @@ def _plain(value: SupportsIndex | Iterable[SupportsIndex] | None) -> int | tuple
         return tuple(operator.index(number) for number in value)
 
 
+HeadLike = str | Sequence[SupportsIndex]
+_HEAD = re.compile(r"a(\d+)\.(?:h|kv)(\d+)")
+
+
+def parse_head(head: HeadLike) -> tuple[int, int]:
+    """A head as (layer, head): from the pair, or from its name in text, "a3.h1" ("a3.kv1" for a key-value head).
+
+    Raises:
+        InvalidArgument: it is neither.
+
+    Example:
+        >>> parse_head("a3.h1"), parse_head((3, 1)), parse_head("a3.kv0")
+        ((3, 1), (3, 1), (3, 0))
+    """
+    parts = _HEAD.fullmatch(head).groups() if isinstance(head, str) and _HEAD.fullmatch(head) else head
+    if isinstance(parts, str) or len(parts) != 2:
+        raise InvalidArgument("A head is named by its layer and number.", got=repr(head), allowed='"a3.h1" or (3, 1)')
+    return int(parts[0]), int(parts[1])
+
+
 _SHORT = re.compile(r"^(?P<component>[a-z_]+)(\[(?P<layer>\d+)\])?(\.h(?P<head>\d+))?(@(?P<pos>-?\d+(,-?\d+)*))?$")
 
 

@@ -32,7 +32,7 @@ from tv_lens.progress import progress as progress_bar
 from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
 from tv_lens.rows.engine import PlacedEdit, Row, run_rows
-from tv_lens.site import Site
+from tv_lens.site import HeadLike, Site, parse_head
 from tv_lens.storage.configuration import model_described
 from tv_lens.storage.run_folder import FolderLike, shards
 from tv_lens.tasks.prompts import PromptPairs
@@ -49,8 +49,8 @@ def path_effects(
     model: HookedModel,
     pairs: PromptPairs,
     *,
-    senders: Iterable[Sequence[int]] | None = None,
-    receivers: Iterable[Sequence[int]] | None = None,
+    senders: Iterable[HeadLike] | None = None,
+    receivers: Iterable[HeadLike] | None = None,
     reads: str = "q",
     metric: Metric = logit_diff,
     direction: str = "denoising",
@@ -66,7 +66,7 @@ def path_effects(
     Args:
         model: the model to patch.
         pairs: clean and corrupted prompts.
-        senders: the heads, as (layer, head), whose output is exchanged; all of them if None.
+        senders: the heads, as (layer, head) or "a3.h1", whose output is exchanged; all of them if None.
         receivers: the heads that read it, key-value heads where `reads` is "k" or "v"; all of them if None.
         reads: which input of the receiver changes: "q", "k" or "v". At the last token a key or value is seen by that
             token alone, so "k" and "v" act through the receiver's attention to the last token only.
@@ -139,11 +139,7 @@ class _Paths:
 
     @classmethod
     def of(
-        cls,
-        model: HookedModel,
-        senders: Iterable[Sequence[int]] | None,
-        receivers: Iterable[Sequence[int]] | None,
-        reads: str,
+        cls, model: HookedModel, senders: Iterable[HeadLike] | None, receivers: Iterable[HeadLike] | None, reads: str
     ) -> _Paths:
         """The paths between the heads that are named; a head on none of them is left out."""
         if reads not in READS:
@@ -226,13 +222,13 @@ def name(head: Head) -> str:
     return f"a{head[0]}.h{head[1]}"
 
 
-def _heads(model: HookedModel, given: Iterable[Sequence[int]] | None, like: Site) -> list[Head]:
+def _heads(model: HookedModel, given: Iterable[HeadLike] | None, like: Site) -> list[Head]:
     """The heads that are named, or all that the component has, each checked to be writable."""
     count = model.shape.size(like.entry.head_axis) or 0
     if given is None:
         model.registry.check(like, write=True)
         return [(layer, head) for layer in range(model.n_layers) for head in range(count)]
-    heads = [(int(layer), int(head)) for layer, head in given]
+    heads = [parse_head(head) for head in given]
     for layer, head in heads:
         model.registry.check(Site(like.component, layer, head), write=True)
     if not heads:

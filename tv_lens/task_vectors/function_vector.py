@@ -13,7 +13,7 @@ from torch import Tensor
 from tv_lens.errors import EmptySelection, InvalidArgument
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.results.sweep import Sweep
-from tv_lens.site import Site
+from tv_lens.site import HeadLike, Site, parse_head
 from tv_lens.storage.run_folder import FolderLike, inside
 from tv_lens.task_vectors.head_effects import head_effects, head_outputs
 from tv_lens.task_vectors.mean_activations import mean_at
@@ -42,7 +42,7 @@ class FunctionVector(Method):
     Args:
         layer: the layer after which it is added to the residual stream; None chooses it by the accuracy of dev queries.
         heads: the number of heads; None chooses from 1, 2, 3, 5, 10, 20, 40 on dev queries (ties: fewer); or the heads
-            themselves as (layer, head), and then no effects are measured.
+            themselves as (layer, head) or "a3.h1", and then no effects are measured.
         shots: demonstrations per prompt.
         contexts: number of clean prompts that the mean outputs are over.
         prompts: number of prompts with shuffled labels that the effects are measured on.
@@ -55,7 +55,7 @@ class FunctionVector(Method):
     """
 
     layer: int | None = None
-    heads: int | Sequence[Sequence[int]] | None = 10
+    heads: int | Sequence[HeadLike] | None = 10
     shots: int = 10
     contexts: int = 100
     prompts: int = 25
@@ -71,12 +71,12 @@ class FunctionVector(Method):
             raise InvalidArgument("FunctionVector needs at least one head.", got=self.heads)
         if isinstance(self.heads, int) or self.heads is None:
             return
-        named = tuple(tuple(int(part) for part in head) for head in self.heads)
-        if not named or len(set(named)) < len(named) or any(len(head) != 2 for head in named):
+        named = tuple(parse_head(head) for head in self.heads)
+        if not named or len(set(named)) < len(named):
             raise InvalidArgument(
                 "Heads are named as different pairs (layer, head).",
                 got=self.heads,
-                allowed="heads=[(20, 5), (18, 2)], or how many",
+                allowed='heads=[(20, 5), "a18.h2"], or how many',
             )
         object.__setattr__(self, "heads", named)
 
