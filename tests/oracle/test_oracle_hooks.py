@@ -23,7 +23,8 @@ WIDTH = max(LENGTHS)
 IDS = torch.tensor([row + [0] * (WIDTH - len(row)) for row in ROWS])
 LAYER = 1
 
-# component: TransformerLens's canonical name of the hook of layer 1 (the library uses the aliases), the axis of its positions, the axis of its heads
+# component: TransformerLens's canonical name of the hook of layer 1 (the library uses the aliases),
+# the axis of its positions, the axis of its heads
 TABLE = {
     "embed": ("embed.hook_out", 1, None),
     "resid_pre": ("blocks.1.hook_in", 1, None),
@@ -170,7 +171,7 @@ def edits_of(component, head, pos, width):
 @pytest.mark.parametrize("component", TABLE)
 def test_interventions_are_what_plain_hooks_do(model, family, component):
     if component not in writable(family):
-        return  # the library refuses to write there: tests/test_registry.py, R9
+        return  # the library refuses to write there: tests/model/test_registry.py, R9
     batch, width = tv.TokenBatch.from_lists(ROWS), {}
     with_hook(model, component, lambda x: width.setdefault("last", x.shape[-1]))
     for number, (head, pos) in enumerate(selections(component, family)):
@@ -192,7 +193,7 @@ def test_interventions_are_what_plain_hooks_do(model, family, component):
             assert close(model.run(batch, ours), with_hook(model, component, write)), (ours, head, pos)
 
 
-# ---- plain PyTorch, on the Hugging Face model that was never bridged --------------------------------------------------
+# ---- plain PyTorch, on the Hugging Face model that was never bridged -------------------------------------------------
 
 # layers, attention's module, the MLP's, attention's output projection; what leaves the first two goes to the stream
 PATHS = {

@@ -52,7 +52,7 @@ def test_clean_equal_to_corrupted_has_no_effect(text_model):
         np.testing.assert_allclose(sweep.values - sweep.clean, 0, atol=2e-6)  # sums in other orders
 
 
-def test_the_plans_agree_on_every_axis(text_model):
+def test_the_engines_agree_on_every_axis(text_model):
     model = text_model("gemma2")
     for component, over in (
         ("resid_pre", ("layer", "pos")),

@@ -1,55 +1,22 @@
-"""The row engine: rows equal whole passes, on every family, component, layout, padding and dtype."""
+"""`run_rows`: the engine "rows" equals whole passes, on every family, component, layout, padding and dtype."""
 
 from __future__ import annotations
+
+import functools
+import re
 
 import pytest
 import torch
 
 import tiny
 import tv_lens as tv
+from row_cases import WIDTH, batch, both, ids, replacing_rows, two_logits, zeroing
 from tv_lens.batch import TokenBatch
+from tv_lens.errors import BudgetTooSmall
 from tv_lens.intervention import Add, Mean, Replace, Resample, Zero
 from tv_lens.metrics import Answers, Readout, log_prob, logit_diff
-from tv_lens.rows import base_run, planning, trial
-from tv_lens.rows.edits import merged
-from tv_lens.rows.engine import PlacedEdit, Row, run_rows
-from tv_lens.site import COMPONENTS, Site
-
-WIDTH = 12  # beyond the sliding windows of six tokens of the tiny Mistral and Gemma-2
-
-
-def ids(seed: int, n: int = 3, width: int = WIDTH) -> torch.Tensor:
-    return torch.randint(3, tiny.VOCAB, (n, width), generator=torch.Generator().manual_seed(seed))
-
-
-def writable(model: tv.HookedModel) -> list[Site]:
-    sites = [
-        Site(name, layer)
-        for name, entry in COMPONENTS.items()
-        for layer in (range(model.n_layers) if entry.layered else [None])
-    ]
-    return [s for s in sites if model.registry.support(s).write and s.component not in trial.WHOLE_PASSES]
-
-
-def two_logits(logits: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    return logits[:, 5] - logits[:, 7]
-
-
-def both(model, base, rows, readout=two_logits, **options):
-    found = {engine: run_rows(model, base, rows, readout, engine=engine, **options) for engine in ("rows", "passes")}
-    assert found["rows"].provenance["engine"] == "rows" and found["passes"].provenance["engine"] == "passes"
-    return found["rows"].values, found["passes"].values
-
-
-def replacing_rows(model, base_batch, source_ids, places) -> list[Row]:
-    sites = writable(model)
-    held = model.capture(source_ids, sites)
-    return [
-        Row(i, (PlacedEdit(Replace(site, held[site][i][list(place)]), place),))
-        for site in sites
-        for place in places
-        for i in range(len(base_batch))
-    ]
+from tv_lens.rows.engine import PlacedEdit, Row, run_rows, why_whole_passes
+from tv_lens.site import Site
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
@@ -103,44 +70,6 @@ def test_rows_equal_whole_passes_under_padding(side, tiny_model):
         for row in rows
     ]
     torch.testing.assert_close(with_rows, torch.cat(alone), atol=1e-5, rtol=0)
-
-
-def test_prompts_that_begin_alike_branch_from_one_prefill(family, tiny_model):
-    """Two contexts with three queries each, one prompt alone: rows equal whole passes, and the contexts ran once."""
-    model = tiny_model(family)
-    contexts, queries = ids(3, n=2, width=20), ids(4, n=3, width=4)
-    prompts = [torch.cat([context, query]) for query in queries for context in contexts] + [ids(5, n=1, width=24)[0]]
-    base = model.tokens(torch.stack(prompts))
-    rows = [
-        Row(i, (PlacedEdit(Zero(Site(name, layer)), place),))
-        for i in range(7)
-        for layer in range(3)
-        for name in ("attn_out", "mlp_out")
-        for place in ((23,), (21,), (6,), (19, 20))
-    ]
-    with_rows, with_hooks = both(model, base, rows)
-    torch.testing.assert_close(with_rows, with_hooks, atol=1e-5, rtol=0)
-    assert base_run.prefix_sharing_is_exact(model)
-    assert run_rows(model, base, rows, two_logits).provenance["tokens_shared"] == 2 * 2 * 20
-    assert (
-        run_rows(model, base.select([0, 1, 6]), [Row(i) for i in range(3)], two_logits).provenance["tokens_shared"] == 0
-    )
-
-
-def test_groups_of_prompts_that_begin_alike():
-    long = list(range(20))
-    prompts = [[9] * 21, [*long, 1], [8] * 21, [*long, 2], [*long, 3], [7] + [8] * 20]
-    assert list(base_run.together(prompts, range(6), 32)) == [[1, 3, 4], [5, 2, 0]]
-    assert list(base_run.together(prompts, range(6), 2)) == [[1, 3], [4, 5], [2, 0]]
-    assert sorted(prompt for group in base_run.together(prompts, [0, 2, 5], 1) for prompt in group) == [0, 2, 5]
-
-
-def test_a_model_that_cannot_be_continued_runs_its_prompts_whole(tiny_model, monkeypatch):
-    model = tv.load(tiny.hugging_face_model("qwen2", seed=4))
-    monkeypatch.setattr(base_run, "_joined", lambda one, two: two)  # the prefix's part of the mask is lost
-    assert not base_run.prefix_sharing_is_exact(model)
-    base = model.tokens(ids(3, n=1, width=20).repeat(2, 1))
-    assert run_rows(model, base, [Row(0), Row(1)], two_logits).provenance["tokens_shared"] == 0
 
 
 def test_several_edits_in_one_row_and_prompts_with_different_rows(tiny_model):
@@ -200,7 +129,7 @@ def test_no_edit_is_the_plain_run_exactly(tiny_model):
     assert abs(with_rows[0] - with_rows[1]) < 1e-6
 
 
-def test_what_rows_cannot_honour_goes_to_the_hook_plan_and_says_why(tiny_model):
+def test_what_rows_cannot_honour_runs_as_whole_passes_and_says_why(tiny_model):
     model = tiny_model("llama")
     row = Row(0, (PlacedEdit(Zero(Site("z", 1)), (3,)),))
     pattern = Row(0, (PlacedEdit(Zero(Site("pattern", 1)), (3,)),))
@@ -216,28 +145,6 @@ def test_what_rows_cannot_honour_goes_to_the_hook_plan_and_says_why(tiny_model):
         assert "added to the model by hand" in run_rows(model, base, [row], two_logits).provenance["engine_why"]
         with pytest.raises(tv.TVLensError, match="Rows do not apply here"):
             run_rows(model, base, [row], two_logits, engine="rows")
-
-
-def test_an_architecture_that_disagrees_falls_back(tiny_model, monkeypatch):
-    """The check that guards unknown architectures catches a walk that is wrong."""
-    model = tv.load(tiny.hugging_face_model("llama", seed=3))
-    entering = planning.Walk._rows_entering
-    monkeypatch.setattr(planning.Walk, "_rows_entering", lambda self, *args: entering(self, *args) * 1.5)
-    row = Row(0, (PlacedEdit(Zero(Site("z", 1)), (3,)),))
-    assert (
-        "rows and whole passes differ"
-        in run_rows(model, model.tokens(ids(1)), [row], two_logits).provenance["engine_why"]
-    )
-
-
-def test_an_attention_that_masks_by_itself_runs_as_whole_passes(tiny_model, monkeypatch):
-    """GPT-Neo's local layers take a window from a buffer of their own: found by the buffer, and by the trial, too."""
-    model = tv.load(tiny.hugging_face_model("gpt_neo"), name="gpt_neo")
-    rows = [Row(0, (PlacedEdit(Zero(Site("z", 0)), (WIDTH - 1,)),))] * 8
-    found = run_rows(model, model.tokens(ids(1)), rows, two_logits)
-    assert found.provenance["engine_why"] == "layer 1 of this architecture masks by a buffer of its own (bias)"
-    monkeypatch.setattr(trial, "own_mask", lambda model: None)
-    assert "rows and whole passes differ" in trial._disagreement(model)
 
 
 @pytest.mark.parametrize("where", ["cpu", "disk"])
@@ -290,15 +197,6 @@ def test_errors_say_what_to_do(tiny_model):
             run_rows(model, base, [Row(0)], two_logits, engine=engine, memory_budget=1000)
 
 
-def test_edits_of_one_kind_become_one_and_keep_their_places():
-    site, one = Site("resid_pre", 1), torch.tensor([0])
-    edits = merged([(Replace(site, torch.full((4,), 1.0 * i)), torch.tensor([i]), one) for i in range(5)])
-    assert len(edits) == 1
-    assert edits[0].rows.tolist() == [0, 1, 2, 3, 4] and edits[0].intervention.value[:, 0].tolist() == [0, 1, 2, 3, 4]
-    twice = merged([(Add(site, torch.ones(1, 4)), one, one), (Add(site, torch.ones(1, 4)), one, one)])
-    assert len(twice) == 2  # the same cell twice acts twice
-
-
 @pytest.mark.slow
 def test_rows_equal_whole_passes_on_the_real_model(smollm2):
     held = smollm2.capture("The capital of France is", tv.sites("z", pos=-1))
@@ -311,3 +209,29 @@ def test_rows_equal_whole_passes_on_the_real_model(smollm2):
     ]
     with_rows, with_hooks = both(smollm2, base, rows)
     torch.testing.assert_close(with_rows, with_hooks, atol=2e-4, rtol=0)  # logits near 20 after thirty layers
+
+
+def test_the_engine_is_known_before_anything_runs(tiny_model):
+    model = tiny_model("llama")
+    assert why_whole_passes(model, [Site("z", 1)]) is None
+    assert why_whole_passes(model, [Site("z", 1)], "passes") == "asked for"
+    assert "pattern" in why_whole_passes(model, [Site("z", 1), Site("pattern", 1)])
+    with pytest.raises(tv.TVLensError, match="did you mean 'rows'"):
+        why_whole_passes(model, [Site("z", 1)], "row")
+
+
+@pytest.mark.parametrize("engine", ["rows", "passes"])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2"])
+def test_a_budget_too_small_says_the_smallest_that_works(family, engine, tiny_model):
+    model = tiny_model(family)
+    shorter = [row for row in zeroing() if row.prompt in (1, 3)]
+    last = [row for row in zeroing() if row.edits[0].positions[0] != 2]
+    for rows in (zeroing(), last) if family == "llama" else (shorter,):
+        run = functools.partial(run_rows, model, model.tokens(batch()), rows, two_logits, engine=engine)
+        with pytest.raises(BudgetTooSmall) as caught:
+            run(memory_budget=10)
+        least = int(re.search(r"at least ([\d,]+) bytes", caught.value.allowed).group(1).replace(",", ""))
+        for budget in (least, 2 * least):
+            torch.testing.assert_close(run(memory_budget=budget).values, run().values, atol=1e-5, rtol=0)
+        with pytest.raises(BudgetTooSmall):
+            run(memory_budget=least - 1)

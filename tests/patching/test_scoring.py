@@ -9,6 +9,7 @@ import tiny
 import tiny_characters
 import tv_lens as tv
 from tv_lens.errors import BudgetTooSmall, DuplicateSite, InvalidArgument, PromptError, ShapeMismatch
+from tv_lens.model.capture import bytes_per_prompt
 from tv_lens.patching.scoring import score
 from tv_lens.tasks import Prompts, Task
 
@@ -109,8 +110,6 @@ def test_an_edit_of_nothing_changes_nothing(model):
 
 
 def test_batches_do_not_show_in_the_scores(model):
-    from tv_lens.model.capture import bytes_per_prompt
-
     width = int(PROMPTS.tokenize(model).tokens.lengths.max()) + 2
     one = bytes_per_prompt(model.shape, width, 3)
     edit = tv.Replace("resid_post[1]@-1", VALUE)

@@ -14,7 +14,15 @@ import tv_lens as tv
 from tv_lens.errors import OutOfMemory, PromptError, RunMismatch, TVLensError
 from tv_lens.experiments.language_models.checkpoints import across_models
 from tv_lens.experiments.language_models.generation import written_answers
-from tv_lens.model.passes import out_of_memory
+from tv_lens.model.passes import (
+    CPU_TOKENS,
+    MOST_TOKENS,
+    in_batches,
+    needs_whole_batch,
+    out_of_memory,
+    prompts_at_once,
+    tokens_at_once,
+)
 from tv_lens.site import Site
 from tv_lens.task_vectors.activation_table import read_rows
 
@@ -200,3 +208,57 @@ def test_what_is_no_lack_of_memory_stays_what_it_is(crowded):
     assert out_of_memory(RuntimeError("MPS backend out of memory (MPS allocated ...)"))
     assert out_of_memory(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ..."))
     assert not out_of_memory(RuntimeError("shapes do not match")) and not out_of_memory(OutOfMemory("told already"))
+
+
+# ---- the batches themselves ------------------------------------------------------------------------------------------
+
+
+class Device:
+    """All that batches need to know of a model."""
+
+    device = torch.device("cpu")
+
+
+def run_with_room(room: int, n: int, size: int, **options) -> list[tuple[int, int]]:
+    """The batches of `n` prompts of 10 tokens on a device with room for so many prompts."""
+
+    def work(rows: slice) -> slice:
+        if rows.stop - rows.start > room:
+            raise OutOfMemory("full")
+        return rows
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        batches = list(in_batches(Device(), n, size, 10, work, who="test", **options))
+    assert all(rows == result for rows, result in batches)
+    return [(rows.start, rows.stop) for rows, _ in batches]
+
+
+def test_batches_cover_all_prompts_in_order():
+    assert run_with_room(room=9, n=7, size=3) == [(0, 3), (3, 6), (6, 7)]
+    assert run_with_room(room=9, n=0, size=3) == []
+
+
+def test_a_batch_without_room_is_halved_until_it_fits():
+    assert run_with_room(room=2, n=7, size=7) == [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (5, 6), (6, 7)]  # 7, 3, 1
+    assert run_with_room(room=2, n=8, size=8) == [(0, 2), (2, 4), (4, 6), (6, 8)]
+    with pytest.raises(OutOfMemory, match="full"):
+        run_with_room(room=0, n=2, size=2)
+    with pytest.raises(OutOfMemory, match=r"Mean\(z\[0\]\) needs all prompts in one batch"):
+        run_with_room(room=2, n=4, size=4, together="Mean(z[0])")
+
+
+def test_no_more_prompts_run_at_once_than_make_a_pass_faster():
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert tokens_at_once(cpu) == min(MOST_TOKENS, CPU_TOKENS * torch.get_num_threads())
+    assert tokens_at_once(gpu) == MOST_TOKENS
+    assert prompts_at_once(Device(), 10**9) == 1
+    assert prompts_at_once(Device(), 3) == tokens_at_once(cpu) // 3
+
+
+def test_edits_with_a_value_for_each_prompt_need_the_whole_batch():
+    one, each = tv.Replace("resid_post[1]@-1", torch.ones(4)), tv.Replace("resid_post[1]@-1", torch.ones(8, 4))
+    assert needs_whole_batch([one], 8) is None and needs_whole_batch([each], 5) is None
+    assert needs_whole_batch([one, each], 8) == each.label
+    assert needs_whole_batch([one.then(each)], 8) == one.then(each).label
+    assert needs_whole_batch([tv.Mean("z[1]")], 2) == "Mean(z[1])"

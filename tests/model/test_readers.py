@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers.pytorch_utils import Conv1D
 
+import tiny
 import tv_lens as tv
 from circuit_cases import tokens
 from tv_lens.errors import SiteAbsent, UnknownName
-from tv_lens.model.readers import PARTS, SITES, Alone, readers_of
+from tv_lens.model.readers import PARTS, SITES, Affine, Alone, Readers, readers_of
 from tv_lens.site import Site
 
 
@@ -83,9 +85,6 @@ def test_heads_writes_sum_to_what_attention_adds(tiny_model, family):
 
 def test_a_part_whose_modules_lie_is_read_through_its_block(monkeypatch):
     """What the check is for: a module that is not all of the computation."""
-    import tiny
-    from tv_lens.model.readers import Readers
-
     model = tv.load(tiny.hugging_face_model("llama", seed=5))
     own = Readers.mlp
     monkeypatch.setattr(Readers, "mlp", lambda self, layer, stream: 2 * own(self, layer, stream))
@@ -96,9 +95,6 @@ def test_a_part_whose_modules_lie_is_read_through_its_block(monkeypatch):
 
 
 def test_a_stream_that_is_no_sum_is_refused(monkeypatch):
-    import tiny
-    from tv_lens.model.readers import Readers
-
     model = tv.load(tiny.hugging_face_model("llama", seed=6))
     own = Readers.head_writes
     monkeypatch.setattr(
@@ -116,3 +112,27 @@ def test_unknown_parts_propose_the_nearest_and_nothing_stays_attached(tiny_model
     assert readers_of(model) is readers_of(model) and isinstance(
         readers_of(model).passing(torch.zeros(1, 1, 32)), Alone
     )
+
+
+def test_a_projection_is_read_off_however_it_is_stored():
+    torch.manual_seed(0)
+    linear, conv = torch.nn.Linear(3, 4), Conv1D(4, 3)
+    other = torch.nn.Sequential(torch.nn.Linear(3, 4, bias=False))
+    x = torch.randn(5, 3)
+    with torch.no_grad():
+        for module in (linear, conv, other):
+            affine = Affine.of(module, 3, x)
+            values = x @ affine.weight + (0 if affine.bias is None else affine.bias)
+            torch.testing.assert_close(values, module(x), atol=1e-6, rtol=0)
+            assert affine.heads(2).weight.shape == (3, 2, 2)
+        assert Affine.of(other, 3, x).bias is None
+
+
+def test_one_block_runs_alone_and_the_others_return_the_stream():
+    stream = torch.ones(1, 2, 3)
+    alone = Alone(stream, layer=1, returns=(None, None, 2))
+    own = lambda x, **arguments: 5 * x  # noqa: E731
+    assert alone(0, own, torch.zeros(1), {}) is stream
+    assert torch.equal(alone(1, own, torch.zeros(1), {}), 5 * stream)
+    first, second = alone(2, own, torch.zeros(1), {})
+    assert first is stream and second is None
