@@ -4,6 +4,7 @@ import inspect
 
 import pytest
 
+import tv_lens as tv
 from tv_lens.errors import RenamedError, TVLensError
 from tv_lens.renamed import renamed_attributes, renamed_keywords
 
@@ -50,3 +51,39 @@ def test_an_old_attribute_names_the_new_one_and_does_not_exist():
     assert not hasattr(Size(), "deals")
     with pytest.raises(AttributeError, match="no attribute 'dealz'"):
         Size().dealz  # noqa: B018
+
+
+OLD = {
+    "tv.lens": "tv.survey",
+    "tv.Run": "tv.RunFolder",
+    "tv.Setting": "tv.circuits.CircuitQuestion",
+    "tv.circuits.Setting": "tv.circuits.CircuitQuestion",
+    "tv.lab.runs": "tv.lab.networks",
+    "tv.experiments.LensResult": "tv.TaskSurvey",
+}
+
+
+@pytest.mark.parametrize("old", OLD)
+def test_a_public_name_of_version_0_1_names_the_new_one(old):
+    with pytest.raises(RenamedError, match=f"use {OLD[old]}"):
+        eval(old, {"tv": tv})
+
+
+@pytest.mark.parametrize(
+    "call, new",
+    [
+        (lambda: tv.patch(None, None, run="results"), "folder="),
+        (lambda: tv.patch(None, None, plan="hooks"), "engine="),
+        (lambda: tv.decodability(None, None, site="resid_post"), "component="),
+        (lambda: tv.vector_sweep(None, None, positions=(-1,)), "pos="),
+        (lambda: tv.evaluate(None, None, random_seeds=3), "n_random="),
+        (lambda: tv.HookedModel.capture(None, None, positions=-1), "pos="),
+        (lambda: tv.FunctionVector().effects(None, None, run="results"), "folder="),
+        (lambda: tv.run_rows(None, show_progress=False), "progress="),
+        (lambda: tv.emergence("bases4", draw=1), "network_seed="),
+        (lambda: tv.survey(None, None, run="results"), "folder="),
+    ],
+)
+def test_a_keyword_of_version_0_1_names_the_new_one(call, new):
+    with pytest.raises(RenamedError, match=new):
+        call()

@@ -13,16 +13,33 @@ WHERE = ("tv_lens", "docs", "notebooks", "benchmarks", "tests", "README.md")
 ALLOWED = {"tests/test_words.py", "tests/words/test_renamed.py", "tv_lens/renamed.py"}
 
 PHRASES = [
-    r"\bruns? [AB]\b", r"\btold apart\b", r"\btells? \w+ apart\b", r"\bdealt\b", r"\bhangs? on\b", r"\bis none of ours\b",
-    r"where somebody looks", r"where nobody (looks|says|knows|sees)", r"PAPER\.md", r"\bnewborn\b", r"\bonce a model\b",
-    r"\bborn\b", r"\bbirths?\b", r"\bone a (prompt|layer|model|position|task|row)\b", r"\ba number a (row|prompt)\b",
-]  # fmt: skip
+    r"\bruns? [AB]\b",
+    r"\btold apart\b",
+    r"\btells? \w+ apart\b",
+    r"\bdealt\b",
+    r"\bhangs? on\b",
+    r"\bis none of ours\b",
+    r"where somebody looks",
+    r"where nobody (looks|says|knows|sees)",
+    r"PAPER\.md",
+    r"\b(born|births?|newborn)\b",
+    r"\bonce a model\b",
+    r"\bone a (prompt|layer|model|position|task|row)\b",
+    r"\ba number a (row|prompt)\b",
+]
 NAMES = [
-    r"\bneeds_company\b", r"\btell_halved\b", r"\btelling_when_full\b", r"\bhides\(", r"\bpacks\(model", r"\btokens_b\b",
-    r"\brow_(plan|walk|base|edits|shards)\b", r"\b(hook|row) plan\b", r"\bshow_progress\b", r"\bRunLike\b", r"\bPLANS\b",
-    r"\bLens(Result|Size)\b", r"\btv\.(lens|Run|Setting)\b", r"\btv-lens lens\b", r"\bpack-run\b", r"--run\b",
-    r"\brandom_(seeds|vectors)\b", r"\bgrad_at\b", r"\brun_[ab]\b", r"\blab\.(runs|steps|log|config)\(",
-]  # fmt: skip
+    r"\b(needs_company|tell_halved|telling_when_full)\b",
+    r"\bhides\(|\bpacks\(model",
+    r"\b(tokens_b|run_[ab]|grad_at)\b",
+    r"\brow_(plan|walk|base|edits|shards)\b",
+    r"\b(hook|row) plan\b",
+    r"\b(show_progress|RunLike|PLANS)\b",
+    r"\bLens(Result|Size)\b",
+    r"\btv\.(lens|Run|Setting)\b",
+    r"\btv-lens lens\b|\bpack-run\b|--run\b",
+    r"\brandom_(seeds|vectors)\b",
+    r"\blab\.(runs|steps|log|config)\(",
+]
 FILES = sorted(
     path
     for where in WHERE
@@ -42,6 +59,6 @@ def test_nobody_meets(phrase):
         f"{path.relative_to(ROOT)}:{number}: {line.strip()[:100]}"
         for path in FILES
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
-        if pattern.search(line) and "renamed" not in line
+        if pattern.search(line) and "renamed" not in line.lower()
     ]
     assert found == []

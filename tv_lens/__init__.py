@@ -14,7 +14,7 @@ import lazy_loader
 from tv_lens.errors import closest as _closest
 from tv_lens.renamed import renamed as _renamed
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # The names stand in `__init__.pyi`, where editors and type checkers read them, too.
 _public_name, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -74,3 +74,20 @@ def renamed_attributes(**new_by_old: str) -> Callable[[Any, str], NoReturn]:
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
 
     return __getattr__
+
+
+def renamed_names(module: str, **new_by_old: str) -> Callable[[str], NoReturn]:
+    """A `__getattr__` for a module (assign it there): an old name raises `RenamedError`.
+
+    Args:
+        module: the module's `__name__`.
+        new_by_old: the old name and what to write instead, as in `runs="tv.lab.networks()"`.
+    """
+    public = module.replace("tv_lens", "tv", 1)
+
+    def __getattr__(name: str) -> NoReturn:  # called only for what the module does not have
+        if name in new_by_old:
+            raise renamed(f"{public}.{name}", new_by_old[name])
+        raise AttributeError(f"module {module!r} has no attribute {name!r}", name=name)
+
+    return __getattr__

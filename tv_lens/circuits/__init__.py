@@ -12,6 +12,7 @@ from tv_lens.circuits.exact import ExactEdges
 from tv_lens.circuits.export import to_attribution_graph, to_dot, to_graphml
 from tv_lens.circuits.graph import Graph
 from tv_lens.circuits.nodes import Position
+from tv_lens.renamed import renamed_names as _renamed_names
 
 __all__ = [
     "ACDC",
@@ -36,3 +37,5 @@ __all__ = [
     "to_graphml",
     "truth",
 ]
+
+__getattr__ = _renamed_names(__name__, Setting="tv.circuits.CircuitQuestion")

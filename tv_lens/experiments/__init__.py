@@ -1,7 +1,5 @@
 """Experiments: functions that run several verbs and return one result; `report(result)` is its page."""
 
-from typing import NoReturn
-
 from tv_lens.experiments.claims import Claim
 from tv_lens.experiments.language_models import (
     Comparison,
@@ -41,9 +39,7 @@ from tv_lens.experiments.reporting import report
 from tv_lens.experiments.task_survey import SIZES, SurveySize, TaskSurvey, survey
 from tv_lens.experiments.training import ChangePoints, Coupling, Emergence, EmergenceSize, coupling, emergence
 from tv_lens.experiments.vector_circuits import CircuitSize, DecodingResult, decoding_circuits
-from tv_lens.renamed import renamed as _renamed
-
-_RENAMED = {"lens": "survey", "LensResult": "TaskSurvey", "LensSize": "SurveySize"}  # renamed in version 0.2
+from tv_lens.renamed import renamed_names as _renamed_names
 
 __all__ = [
     "SIZES",
@@ -93,8 +89,4 @@ __all__ = [
     "written_answers",
 ]
 
-
-def __getattr__(name: str) -> NoReturn:  # called only for what the module does not have
-    if name in _RENAMED:
-        raise _renamed(f"tv.experiments.{name}", f"tv.experiments.{_RENAMED[name]}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)
+__getattr__ = _renamed_names(__name__, lens="tv.survey", LensResult="tv.TaskSurvey", LensSize="tv.SurveySize")

@@ -7,8 +7,6 @@ Example:
     >>> tv.decodability(regressor, tasks, shots=(9,), null=False, pos="y")  # doctest: +SKIP
 """
 
-from typing import NoReturn
-
 from tv_lens.lab.embedded import checkpoint_steps, load, networks, pack, training_config, training_log
 from tv_lens.lab.families import (
     FAMILIES,
@@ -25,7 +23,7 @@ from tv_lens.lab.network import NetworkConfig, build_network
 from tv_lens.lab.posterior_probe import PosteriorProbe
 from tv_lens.lab.predictive import Predictive
 from tv_lens.lab.recipes import PRESETS, TrainingConfig, preset
-from tv_lens.lab.references import (
+from tv_lens.lab.reference_predictors import (
     OLS,
     Averaging,
     BayesMixture,
@@ -42,7 +40,7 @@ from tv_lens.lab.references import (
 from tv_lens.lab.regressor import Regressor
 from tv_lens.lab.training import train
 from tv_lens.lab.training_run import TrainingRun
-from tv_lens.renamed import renamed as _renamed
+from tv_lens.renamed import renamed_names as _renamed_names
 
 __all__ = [
     "FAMILIES",
@@ -86,10 +84,10 @@ __all__ = [
     "training_log",
 ]
 
-_RENAMED = {"config": "training_config", "log": "training_log", "runs": "networks", "steps": "checkpoint_steps"}
-
-
-def __getattr__(name: str) -> NoReturn:  # called only for what the module does not have
-    if name in _RENAMED:
-        raise _renamed(f"tv.lab.{name}", f"tv.lab.{_RENAMED[name]}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = _renamed_names(
+    __name__,
+    config="tv.lab.training_config",
+    log="tv.lab.training_log",
+    runs="tv.lab.networks",
+    steps="tv.lab.checkpoint_steps",
+)

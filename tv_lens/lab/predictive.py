@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tv_lens.errors import ShapeMismatch
 from tv_lens.lab.families import Episodes
-from tv_lens.lab.references import Posterior
+from tv_lens.lab.reference_predictors import Posterior
 
 _NODES = 256  # of the quadrature: close enough to resolve a component of variance 0.01 inside one of variance 4
 _CHUNK = 2**23  # numbers in the largest tensor
@@ -28,7 +28,7 @@ class Predictive:
 
     Example:
         >>> from tv_lens.lab.families import SparseMixture
-        >>> from tv_lens.lab.references import BayesMixture
+        >>> from tv_lens.lab.reference_predictors import BayesMixture
         >>> family = SparseMixture.disjoint(2, rank=1, points=5)
         >>> predictive = Predictive.of(BayesMixture(family), family.sample(3))
         >>> predictive.mean.shape, float(predictive.extra_nats(predictive.mean).max())

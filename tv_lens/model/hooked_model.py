@@ -25,6 +25,7 @@ from tv_lens.loading import weights
 from tv_lens.model.capture import Capture, captured
 from tv_lens.model.hooked_bridge import HookedBridge, bridge_of, check_unbridged
 from tv_lens.model.passes import in_batches, needs_whole_batch
+from tv_lens.renamed import renamed_keywords
 from tv_lens.site import Site, Sites
 
 Tokens = str | Sequence[str] | Int[Tensor, "*prompts pos"] | TokenBatch
@@ -160,6 +161,7 @@ class HookedModel(HookedBridge):
             torch.cat(logits_of_parts) if len(logits_of_parts) > 1 else logits_of_parts[0]
         )  # logits are large: a single part is not copied
 
+    @renamed_keywords(positions="pos=")
     def capture(
         self,
         prompts: Tokens,

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tv_lens.errors import EmptySelection, InvalidArgument
 from tv_lens.model.hooked_model import HookedModel
+from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
 from tv_lens.site import HeadLike, Site, parse_head
 from tv_lens.storage.run_folder import FolderLike, inside
@@ -82,6 +83,7 @@ class FunctionVector(Method):
 
     # ---- the vector ---------------------------------------------------------------------------------------------
 
+    @renamed_keywords(run="folder=")
     def extract(
         self, model: HookedModel, task: Task, *, seed: int = 0, progress: bool = True, folder: FolderLike = None
     ) -> TaskVector:
@@ -108,6 +110,7 @@ class FunctionVector(Method):
             candidates.append((score, replace(vectors[chosen], selection=sweep)))
         return max(candidates, key=lambda pair: pair[0])[1]  # of equal scores the first, with the fewest heads
 
+    @renamed_keywords(run="folder=")
     def at_layers(
         self, model: HookedModel, task: Task, *, seed: int = 0, progress: bool = True, folder: FolderLike = None
     ) -> dict[int, TaskVector]:
@@ -168,6 +171,7 @@ class FunctionVector(Method):
 
     # ---- the effects --------------------------------------------------------------------------------------------
 
+    @renamed_keywords(run="folder=")
     def effects(
         self, model: HookedModel, task: Task, *, seed: int = 0, progress: bool = True, folder: FolderLike = None
     ) -> Sweep:

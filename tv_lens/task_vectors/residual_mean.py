@@ -8,6 +8,7 @@ from typing import Any
 
 from tv_lens.errors import EmptySelection, InvalidArgument
 from tv_lens.model.hooked_model import HookedModel
+from tv_lens.renamed import renamed_keywords
 from tv_lens.site import Site, component
 from tv_lens.storage.run_folder import FolderLike, inside
 from tv_lens.task_vectors.mean_activations import mean_at
@@ -75,6 +76,7 @@ class ResidualMean(Method):
                     got=f"layer={self.layer}, layers={self.layers}",
                 )
 
+    @renamed_keywords(run="folder=")
     def extract(
         self, model: HookedModel, task: Task, *, seed: int = 0, progress: bool = True, folder: FolderLike = None
     ) -> TaskVector:
@@ -93,6 +95,7 @@ class ResidualMean(Method):
         )
         return replace(vectors[selection.provenance["chosen"]], selection=selection)
 
+    @renamed_keywords(run="folder=")
     def at_layers(
         self, model: HookedModel, task: Task, *, seed: int = 0, progress: bool = True, folder: FolderLike = None
     ) -> dict[int, TaskVector]:

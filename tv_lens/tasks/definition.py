@@ -8,6 +8,7 @@ from os import PathLike
 from typing import Any
 
 from tv_lens.errors import EmptySelection, InvalidArgument
+from tv_lens.renamed import renamed_attributes
 from tv_lens.tasks.audit import TaskAudit, audit
 from tv_lens.tasks.corruption import PairRecipe
 from tv_lens.tasks.drawing import SPLITS, draw, other_labels, rng_of
@@ -205,6 +206,8 @@ class Task(SplitPairs):
         """The task over some of its inputs, split into train, dev and test again."""
         wanted = set(inputs)
         return self.replace(pairs=[pair for pair in self.items if pair.input in wanted])
+
+    __getattr__ = renamed_attributes(but="task.replace(...)")
 
     def replace(self, **changes: Any) -> Task:
         """The same task with other fields (`pairs=` for the pairs)."""

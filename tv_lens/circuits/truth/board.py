@@ -18,10 +18,12 @@ from tv_lens.circuits.exact import ExactEdges
 from tv_lens.circuits.truth.absolute import first_of_class, induction
 from tv_lens.circuits.truth.known import Truth
 from tv_lens.circuits.truth.relative import task_switch, task_switch_decoding, two_steps
+from tv_lens.renamed import renamed_keywords
 
 TRUTHS: tuple[Callable[..., Truth], ...] = (induction, first_of_class, two_steps, task_switch, task_switch_decoding)
 
 
+@renamed_keywords(positions="pos=")
 def scoreboard(
     methods: Mapping[str, Any] | Sequence[Any] | None = None,
     truths: Sequence[Truth] | None = None,

@@ -14,7 +14,7 @@ from tv_lens.errors import InvalidArgument
 from tv_lens.lab.families import Episodes, Family
 from tv_lens.lab.posterior_probe import PosteriorProbe, kl_divergence
 from tv_lens.lab.predictive import Predictive
-from tv_lens.lab.references import Posterior, references
+from tv_lens.lab.reference_predictors import Posterior, references
 from tv_lens.lab.regressor import Regressor
 from tv_lens.site import Site
 from tv_lens.task_vectors.neighbours import leave_one_out, neighbours, prepared, vote
