@@ -1,0 +1,87 @@
+"""The manifest: another configuration is refused by name, other circumstances are said, other folders left alone."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+import tv_lens as tv
+from squares import CONFIG, square
+from tv_lens.errors import FormatError, InvalidArgument, RunMismatch, StorageError
+from tv_lens.storage import manifest
+
+
+def test_another_configuration_is_refused_and_every_difference_is_named(tmp_path):
+    square(tmp_path)
+    other = {"model": {"fingerprint": "abd", "dtype": "float32"}, "seed": 1, "metric": tv.prob, "shots": 2}
+    with pytest.raises(RunMismatch) as caught:
+        square(tmp_path, config=other, total=5, verb="cubes")
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "This folder was begun with another configuration: 7 differences."
+    assert lines[1:3] == [f"  got:     {tmp_path}", "           verb: 'squares' in the folder, 'cubes' asked for"]
+    for line in (
+        "model.fingerprint: 'abc' in the folder, 'abd' asked for",
+        "seed: 0 in the folder, 1 asked for",
+        "metric.function: 'tv_lens.metrics.logit_diff' in the folder, 'tv_lens.metrics.prob' asked for",
+        "shots: nothing in the folder, 2 asked for",
+        "shards: 4 in the folder, 5 asked for",
+    ):
+        assert f"           {line}" in lines
+    assert square(tmp_path) == [], "the folder is as it was"
+
+
+def test_the_versions_are_part_of_the_configuration(tmp_path, monkeypatch):
+    square(tmp_path)
+    monkeypatch.setattr(manifest, "_versions", lambda: {"torch": "0.1"})
+    with pytest.raises(RunMismatch, match="versions.torch: .* in the folder, '0.1' asked for"):
+        square(tmp_path)
+
+
+def test_other_circumstances_are_told(tmp_path, monkeypatch):
+    square(tmp_path)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+    with pytest.warns(UserWarning, match="other circumstances .threads: 1 in the folder, 7 asked for"):
+        assert square(tmp_path) == []
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years")
+    with pytest.raises(InvalidArgument, match="holds other files") as caught:
+        square(tmp_path)
+    assert caught.value.got == f"{tmp_path}: thesis.tex"
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError):
+        square(tmp_path / "file")
+    damaged = tmp_path / "damaged"
+    square(damaged)
+    (damaged / "manifest.json").write_text('{"format": ')
+    with pytest.raises(FormatError, match="manifest of this run is damaged"):
+        square(damaged)
+    newer = json.dumps({"format": "tv_lens.run", "version": 99})
+    (damaged / "manifest.json").write_text(newer)
+    with pytest.raises(FormatError, match="later tv_lens"):
+        square(damaged)
+
+
+def test_what_is_written_is_what_is_read(tmp_path):
+    assert manifest.read(tmp_path) is None and manifest.read(tmp_path / "nowhere") is None
+    manifest.begin(tmp_path, "squares", CONFIG, 4)
+    found = manifest.read(tmp_path)
+    assert (found["format"], found["version"], found["verb"], found["total"]) == ("tv_lens.run", 1, "squares", 4)
+    assert found["config"]["model"] == CONFIG["model"] and set(found["config"]["versions"]) == set(manifest._LIBRARIES)
+    assert found["circumstances"] == manifest._circumstances()
+    content = (tmp_path / "manifest.json").read_bytes()
+    manifest.begin(tmp_path, "squares", CONFIG, 4)
+    assert (tmp_path / "manifest.json").read_bytes() == content, "it is written once"
+
+
+def test_runs_inside_are_found_at_any_depth_and_not_within_another(tmp_path):
+    for name in ("b", "a/deep", "b/inner"):
+        square(tmp_path / name)
+    assert manifest.runs_inside(tmp_path) == [tmp_path / "a" / "deep", tmp_path / "b"]
+    assert manifest.runs_inside(tmp_path / "b") == [tmp_path / "b" / "inner"]
+    assert manifest.runs_inside(tmp_path / "nowhere") == []
+    manifest.begin(tmp_path, "all", {}, 1)  # a folder that holds runs only may become a run itself
+    assert manifest.read(tmp_path)["verb"] == "all"
