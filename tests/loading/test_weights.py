@@ -61,25 +61,12 @@ def test_a_gguf_becomes_the_model_it_was_written_from(gguf, cache):
         assert str(gguf.parent) not in written and "tv_lens-" not in written
 
 
-def test_a_digit_is_cut_off_before_blanks_are_joined(gguf):
-    tokenizer = weights.load_local(weights.gguf_folder(gguf))[1]
-    assert tokenizer.tokenize("a  1 x") == ["a", "ĠĠ", "1", "Ġ", "x"]
-
-
 def test_the_second_call_and_a_copy_unpack_nothing(gguf, tmp_path, no_unpacking, monkeypatch):
     with monkeypatch.context() as allowed:
         allowed.setattr(weights, "unpack", gguf_file.unpack)
         folder = weights.gguf_folder(gguf)
     copy = shutil.copy(gguf, tmp_path / "copy.gguf")
     assert weights.gguf_folder(gguf) == weights.gguf_folder(str(copy)) == folder
-
-
-def test_what_lies_beside_the_gguf_is_not_mixed_in(gguf, tmp_path):
-    (tmp_path / "beside").mkdir()
-    copy = shutil.copy(gguf, tmp_path / "beside" / "tiny.gguf")
-    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "adapter_config.json"):
-        (tmp_path / "beside" / name).write_text("{ not even JSON")
-    assert weights.load_local(weights.gguf_folder(copy))[1].tokenize("the") == ["the"]
 
 
 def test_dtypes_have_folders_of_their_own(gguf):
@@ -135,11 +122,6 @@ def test_an_unreadable_gguf_says_what_to_do_and_leaves_nothing(kind, gguf, tmp_p
         weights.gguf_folder(path)
     assert error.value.what == what and do in error.value.do and "model.gguf" in str(error.value.got)
     assert not cache.exists() or [p for p in cache.iterdir() if not p.name.endswith(".lock")] == []
-
-
-def test_the_bars_of_the_readers_stay_off_the_screen(gguf, capfd):
-    weights.gguf_folder(gguf, progress=False)
-    assert capfd.readouterr().err == ""
 
 
 # ---- the embedded model ---------------------------------------------------------------------------
