@@ -39,7 +39,7 @@ def test_the_versions_are_part_of_the_configuration(tmp_path, monkeypatch):
         square(tmp_path)
 
 
-def test_other_circumstances_are_told(tmp_path, monkeypatch):
+def test_other_circumstances_are_said(tmp_path, monkeypatch):
     square(tmp_path)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
     with pytest.warns(UserWarning, match="other circumstances .threads: 1 in the folder, 7 asked for"):

@@ -242,7 +242,7 @@ def test_the_edits_are_public():
 
 @pytest.mark.parametrize("name", EDITS)
 def test_an_edit_says_whether_it_mixes_the_prompts_of_a_batch(name):
-    """The property, told by behaviour: does prompt 0 change when another prompt does?"""
+    """The property agrees with what happens: does prompt 0 change when another prompt does?"""
     edit = EDITS[name]
     other = X.clone()
     other[1:] += 1

@@ -9,10 +9,10 @@ from tv_lens.errors import RenamedError, TVLensError
 from tv_lens.renamed import renamed_attributes, renamed_keywords
 
 
-@renamed_keywords(run="folder=")
-def verb(data, *, folder=None):
+@renamed_keywords(show_bar="progress=")
+def verb(data, *, progress=True):
     """What comes back."""
-    return data, folder
+    return data, progress
 
 
 @renamed_keywords(deals="n_label_shuffles=")
@@ -25,9 +25,9 @@ class Size:
 
 def test_an_old_keyword_names_the_new_one():
     with pytest.raises(RenamedError) as caught:
-        verb(1, run="results")
+        verb(1, show_bar=False)
     assert str(caught.value) == (
-        "run= has another name since version 0.2.\n  got:     verb(run=...)\n  do:      use folder="
+        "show_bar= has another name since version 0.2.\n  got:     verb(show_bar=...)\n  do:      use progress="
     )
     assert isinstance(caught.value, TypeError) and isinstance(caught.value, TVLensError)
     with pytest.raises(RenamedError, match="n_label_shuffles="):
@@ -35,14 +35,14 @@ def test_an_old_keyword_names_the_new_one():
 
 
 def test_new_keywords_signature_and_docstring_are_untouched():
-    assert verb(1, folder="here") == (1, "here") and verb.__doc__ == "What comes back."
-    assert list(inspect.signature(verb).parameters) == ["data", "folder"]
+    assert verb(1, progress=False) == (1, False) and verb.__doc__ == "What comes back."
+    assert list(inspect.signature(verb).parameters) == ["data", "progress"]
     assert Size(2).n_label_shuffles == 2
 
 
 def test_a_keyword_that_never_was_is_still_a_type_error():
-    with pytest.raises(TypeError, match="unexpected keyword argument 'runn'"):
-        verb(1, runn=2)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'show_barr'"):
+        verb(1, show_barr=False)
 
 
 def test_an_old_attribute_names_the_new_one_and_does_not_exist():
