@@ -1,4 +1,4 @@
-"""Every long verb with a folder: the bits of the run without one, and a finished folder runs no model."""
+"""Every long verb with a folder gives the bits that it gives without one, and a finished folder runs no model."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_a_stopped_verb_goes_on_to_the_same_bits(verb, model, tasks, vector, tmp
 
 
 def test_stopped_paths_go_on_to_the_same_bits(model, tasks, tmp_path, monkeypatch):
-    monkeypatch.setattr(paths, "ROWS_AT_ONCE", 1)  # a prompt a shard
+    monkeypatch.setattr(paths, "ROWS_AT_ONCE", 1)  # one prompt per shard
     pairs, own = tasks[0].pairs(shots=2, n=3), Shards.put
     asked = lambda run: tv.path_effects(model, pairs, receivers=[(2, 0), (2, 1)], folder=run, progress=False)  # noqa: E731
 
@@ -133,7 +133,7 @@ def test_stopped_paths_go_on_to_the_same_bits(model, tasks, tmp_path, monkeypatc
         tv.path_effects(model, pairs, receivers=[(2, 0)], folder=tmp_path, progress=False)
 
 
-def test_a_lens_asked_otherwise_is_refused_before_any_work(model, tasks, tmp_path, monkeypatch):
+def test_a_survey_asked_otherwise_is_refused_before_any_work(model, tasks, tmp_path, monkeypatch):
     survey(model, tasks, shots=2, size=SIZE, folder=tmp_path, progress=False)
     monkeypatch.setattr(tv.HookedModel, "forward", lambda *args, **kwargs: pytest.fail("the model was run"))
     for words, asked in {
