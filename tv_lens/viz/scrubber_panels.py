@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tv_lens.viz import sweep_labels, theme
@@ -154,7 +154,7 @@ class Panels:
             drawn += [Drawn(trace, row, self.columns, one) for trace, one in zip(traces, states, strict=True)]
         return drawn
 
-    def _band(self, outline: dict[str, list[float]], colour: str, name: str) -> Any:
+    def _band(self, outline: dict[str, list[float | int]], colour: str, name: str) -> Any:
         import plotly.graph_objects as go
 
         return go.Scatter(
@@ -234,6 +234,6 @@ class Panels:
             )
 
 
-def _outline(spots: list[Any], low: list[float], high: list[float]) -> dict[str, list[float]]:
+def _outline(spots: Sequence[float | int], low: list[float], high: list[float]) -> dict[str, list[float | int]]:
     """The outline of a band between two curves."""
     return {"x": [*spots, *spots[::-1]], "y": [*high, *low[::-1]]}
