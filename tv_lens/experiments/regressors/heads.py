@@ -15,9 +15,10 @@ from tv_lens.errors import EmptySelection, InvalidArgument
 from tv_lens.experiments.regressors.loss_changes import SCORED, LossChanges, check_labels, family_of
 from tv_lens.intervention import Replace, Zero
 from tv_lens.lab.branches import Branch
-from tv_lens.lab.families import Episodes, SparseMixture
+from tv_lens.lab.family import Episodes
 from tv_lens.lab.latent_task import LatentTask, latent_tasks
 from tv_lens.lab.regressor import Regressor
+from tv_lens.lab.sparse_mixture import SparseMixture
 from tv_lens.progress import progress as progress_bar
 from tv_lens.results.sweep import Sweep
 from tv_lens.site import Site

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tv_lens.errors import EmptySelection, InvalidArgument, unknown
 from tv_lens.lab.branches import Branch, branched_predictions
-from tv_lens.lab.families import Episodes, Family
+from tv_lens.lab.family import Episodes, Family
 from tv_lens.lab.regressor import Regressor
 from tv_lens.progress import Bar
 from tv_lens.results.sweep import Sweep

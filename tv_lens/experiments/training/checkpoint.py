@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tv_lens.errors import InvalidArgument
-from tv_lens.lab.families import Episodes, Family
+from tv_lens.lab.family import Episodes, Family
 from tv_lens.lab.posterior_probe import PosteriorProbe, kl_divergence
 from tv_lens.lab.predictive import Predictive
 from tv_lens.lab.reference_predictors import Posterior, references

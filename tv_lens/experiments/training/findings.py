@@ -17,7 +17,8 @@ from tv_lens.experiments.regressors.signs import sign_verdicts
 from tv_lens.experiments.training.causal import every_second, patched_layer, turning_points
 from tv_lens.experiments.training.result import Emergence
 from tv_lens.experiments.training.timing import LOSS, ChangePoints, Coupling, pooled
-from tv_lens.lab.families import FunctionMixture, SparseMixture
+from tv_lens.lab.families import FunctionMixture
+from tv_lens.lab.sparse_mixture import SparseMixture
 from tv_lens.results.sweep import Sweep
 from tv_lens.viz.theme import interval_text, number
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tv_lens.lab.families import Family
+from tv_lens.lab.family import Family
 
 TASK, GROUP, WITHIN = LEVELS = ("task", "group", "within")
 

@@ -21,7 +21,7 @@ from tv_lens.experiments.training.network import TrainedNetwork
 from tv_lens.experiments.training.result import Emergence
 from tv_lens.experiments.training.sweeps import CheckpointSweeps
 from tv_lens.lab import embedded
-from tv_lens.lab.families import Family
+from tv_lens.lab.family import Family
 from tv_lens.progress import progress as progress_bar
 from tv_lens.renamed import renamed_keywords
 from tv_lens.storage.run_folder import FolderLike, inside, shards

@@ -13,7 +13,7 @@ from tv_lens.errors import InvalidArgument, unknown
 from tv_lens.experiments.regressors.circuits import LatentCircuits
 from tv_lens.experiments.training.levels import GROUP, TASK, WITHIN, chances
 from tv_lens.experiments.training.map import TrainingMap
-from tv_lens.lab.families import Family
+from tv_lens.lab.family import Family
 from tv_lens.results.sweep import Sweep
 
 BLIND = ("blind ridge", "ridge")  # the best references that do not infer the task
