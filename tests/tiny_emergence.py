@@ -10,7 +10,9 @@ import xarray as xr
 
 from tv_lens.experiments.training.map import CLASS_MEANS, PCA, TrainingMap
 from tv_lens.experiments.training.result import Emergence
-from tv_lens.lab.families import Family, FunctionMixture, SparseMixture
+from tv_lens.lab.families import FunctionMixture
+from tv_lens.lab.family import Family
+from tv_lens.lab.sparse_mixture import SparseMixture
 from tv_lens.results.sweep import Sweep
 
 STEPS = (0, 10, 20, 40, 80, 160)

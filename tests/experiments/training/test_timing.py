@@ -1,10 +1,11 @@
-"""When curves change and whether they go together: known answers, nulls that are uniform, and pooled runs."""
+"""When curves change and whether they go together: known answers, limits that cover them, and pooled networks."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
+from tv_lens.errors import EmptySelection, InvalidArgument, UnknownName
 from tv_lens.experiments.training.timing import ChangePoints, Curves, pooled
 from tv_lens.lab.change_points import log_steps
 
@@ -89,3 +90,23 @@ def test_coupling_is_found_and_pooled_over_runs():
     assert together.pairing.p > 1 / 24 - 1e-9 and "sees nothing where all curves" in together.pairing.power
     never = pooled([ChangePoints.of(run([None] * 2, [None] * 2), n_boot=20)])
     assert np.isnan(never.lag) and never.n_changed == 0 and "no task" in never.sentence()
+
+
+def test_what_cannot_be_timed_is_refused():
+    curves = run([4.0], [4.0], n=10)
+    with pytest.raises(UnknownName, match="half-way"):
+        ChangePoints.of(curves, "halfway")
+    unknown = Curves(curves.name, curves.tasks, STEPS, curves.loss, curves.td, None, None, None, 0.25, "layer 1")
+    with pytest.raises(InvalidArgument, match="no half-way"):
+        ChangePoints.of(unknown)
+    with pytest.raises(UnknownName, match="curve"):
+        ChangePoints.of(curves, n_boot=5).is_staggered("losses")
+    with pytest.raises(EmptySelection, match="no run"):
+        pooled([])
+
+
+def test_losses_are_tested_as_far_as_they_are_below_the_blind_reference():
+    curves = run([4.0], [4.0], n=10)
+    loss, td = curves.moving()
+    np.testing.assert_allclose(loss, -np.minimum(curves.loss.mean(0), 1.0))
+    np.testing.assert_array_equal(td, curves.td.mean(0))

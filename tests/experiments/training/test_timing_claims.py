@@ -1,0 +1,38 @@
+"""Claims on when tasks are learnt and encoded."""
+
+from __future__ import annotations
+
+import re
+
+import tiny_emergence
+from tv_lens.experiments.training.claims import claims_of
+from tv_lens.experiments.training.findings import Findings
+from tv_lens.experiments.training.timing_claims import alike_losses, coupled, paired, staggered, with_groups
+
+
+def test_decodability_that_comes_late_is_told():
+    late = tiny_emergence.emergence(change=(1, 1, 1, 2), lag=3)
+    (claim,) = [one for one in claims_of(Findings(late)) if one.claim == "loss and decodability change together"]
+    assert claim.verdict == "disagrees" and re.search(r"is [6-9]\.\d+ \[", claim.ours)
+
+
+def test_tasks_that_change_together_are_not_staggered():
+    together = Findings(tiny_emergence.emergence(change=(3, 3, 3, 3)))
+    assert staggered(together).verdict == "disagrees" and "0 of 6 pairs apart" in staggered(together).ours
+
+
+def test_groups_whose_losses_drop_together():
+    together = Findings(tiny_emergence.emergence("overlapping", change=(3, 3, 3, 3)))
+    assert (
+        alike_losses(together).verdict == "agrees"
+        and "0 of 2 pairs within a group apart" in alike_losses(together).ours
+    )
+    apart = Findings(tiny_emergence.emergence("overlapping", change=(1, 4, 2, 2)))
+    assert alike_losses(apart).verdict == "disagrees"
+    assert with_groups(together).claim == "the loss drops when the groups separate"
+
+
+def test_coupling_may_be_that_of_several_networks(findings):
+    other = Findings(tiny_emergence.emergence(change=(1, 1, 1, 2), lag=3))
+    assert coupled(findings, other.coupling).ours == coupled(other).ours != coupled(findings).ours
+    assert paired(findings).ours.startswith(f"r {findings.coupling.pairing.statistic:.2f} ")

@@ -1,0 +1,18 @@
+"""Decodability as curves with chance as a dashed line."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tiny_figures import TASKS, sweep
+from tv_lens.task_vectors.decodability_result import Decodability
+from tv_lens.viz import plot
+
+
+def test_a_result_is_drawn_by_its_own_sweep_with_chance():
+    labels = {"layer": range(3), "task": TASKS}
+    shares = sweep(3, 2, dims=("layer", "task"), share=True, coords=labels, provenance={"null": None, "chance": 0.5})
+    figure = plot(Decodability(shares, shares, shares, shares), title="mine")
+    curves = [trace for trace in figure.plotly.data if trace.fill is None]
+    np.testing.assert_allclose(curves[0].y, shares.mean().sel(task=TASKS[0]).values, atol=1e-6)
+    assert figure.title == "mine" and figure.plotly.layout.annotations[-1].text == "chance 0.50"
