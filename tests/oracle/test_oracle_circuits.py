@@ -64,7 +64,7 @@ def test_EAP_is_transformer_lenss_edge_attribution_with_its_positions_summed(tin
         )
 
 
-# ---- one edge by hooks written by hand ----------------------------------------------------------------------------------
+# ---- one edge by hooks written by hand ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "qwen3"])
@@ -126,11 +126,11 @@ def with_changed_input(model, ids, reader: str, kv: str, pos: int, change: torch
         model.tl.set_use_hook_mlp_in(False)
 
 
-# ---- a linear model -----------------------------------------------------------------------------------------------------
+# ---- a linear model ------------------------------------------------------------------------------------------
 
 
 def linear_model(seed: int = 0) -> tv.HookedModel:
-    """GPT-2 with nothing in it that bends: no queries or keys, an identity for the MLP's activation, norms that only scale."""
+    """A linear GPT-2: no queries or keys, an identity for the MLP's activation, norms that only scale."""
     torch.manual_seed(seed)
     model = hf.GPT2LMHeadModel(
         hf.GPT2Config(

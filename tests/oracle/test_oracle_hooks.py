@@ -97,7 +97,7 @@ def with_hook(model, component, function):
 
 
 def cells(component, head, pos, row):
-    """Index tuples of the vectors that a selection names in one row, one a position and head."""
+    """Index tuples of the vectors that a selection names in one row, one per position and head."""
     _, pos_axis, head_axis = TABLE[component]
     heads = [None] if head_axis is None else [head] if head is not None else range(HEADS_OF[component])
     for column in columns(pos, row):
