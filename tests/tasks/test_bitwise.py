@@ -63,7 +63,7 @@ def test_null_is_random_bits():
 
 
 def test_the_share_of_ones_makes_three_groups():
-    """What the surface controls are there for: Han et al. 2025, whose tables have none."""
+    """Why surface controls stand beside every decodability: the answers' bits alone separate these groups."""
     shares = {one.name: np.mean([[int(bit) for bit in pair.output] for pair in one]) for one in family("bitwise")}
     assert shares == {"AND": 0.25, "NAND": 0.75, "OR": 0.75, "NOR": 0.25, "XOR": 0.5, "XNOR": 0.5}
 
