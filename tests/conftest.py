@@ -41,6 +41,9 @@ def nothing_left_behind() -> Iterator[None]:
     """Every test leaves settings and threads as it found them; the one that does not is the one that fails."""
     before = settings()
     yield
+    for thread in threading.enumerate():  # transformers converts some checkpoints in a thread that outlives the load
+        if not thread.daemon and thread.name not in before["threads"]:
+            thread.join(timeout=10)
     after = settings()
     torch.set_num_threads(before["torch threads"])
     torch.set_default_dtype(before["default dtype"])
