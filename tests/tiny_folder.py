@@ -9,7 +9,7 @@ import transformers as hf
 
 import tiny
 import tiny_tokenizers
-from tv_lens.experiments import SurveySize
+from tv_lens.experiments import CircuitSize, PaperSize, SurveySize
 
 SIZE = SurveySize(
     "tiny",
@@ -23,6 +23,25 @@ SIZE = SurveySize(
     patch_shots=2,
     patch_layer_step=2,
 )
+
+
+CIRCUIT_SIZE = CircuitSize("tiny", contexts=3, dev=4, layer_step=1, n=4, held_out=4, n_random=2)
+PAPER_SIZE = PaperSize(
+    "test",
+    shots=(1, 2),
+    n=6,
+    k=2,
+    queries=3,
+    layer_step=1,
+    width=2,
+    steer_layers=2,
+    steer_queries=2,
+    contexts=2,
+    replicates=1,
+    finetune=2,
+    tuned=0.3,
+)
+TASKS = ("present-past", "capitalize")  # what the tests survey
 
 
 def save(folder: Path, seed: int = 0) -> Path:

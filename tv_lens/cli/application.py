@@ -19,7 +19,7 @@ DEMO_MODEL = "smollm2-135m"
 # Names of version 0.1: for each command, the new name of a flag, or of the command itself under None.
 RENAMED: dict[str, dict[str | None, str]] = {
     "demo": {"--run": "--folder"},  # renamed in version 0.2, as are all that follow
-    "lens": {None: "tv-lens survey", "--run": "--folder"},  # renamed
+    "lens": {None: "tv-lens survey"},
     "survey": {"--run": "--folder"},  # renamed
     "emergence": {
         "--run": "--network",  # renamed

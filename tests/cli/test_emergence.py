@@ -1,17 +1,16 @@
-"""`tv-lens emergence`: from a tiny trained run to pages, and what is refused before anything is measured."""
+"""`tv-lens emergence`: from a tiny trained network to pages, and what is refused before anything is measured."""
 
 from __future__ import annotations
 
 import json
-import re
 import sys
 from dataclasses import replace
 
 import pytest
-from typer.testing import CliRunner
+from click.testing import Result
 
+from command_line import plain, tv_lens
 from tv_lens import lab
-from tv_lens.cli import app
 from tv_lens.experiments.training.measure import SIZES
 from tv_lens.lab import embedded
 
@@ -41,20 +40,16 @@ def small(monkeypatch, folders):
     monkeypatch.setattr(embedded, "PACKED", folders[0].parent / "packed")
 
 
-def ask(*arguments: object):
-    return CliRunner().invoke(app, ["emergence", *(str(one) for one in arguments)], prog_name="tv-lens")
-
-
-def plain(text: str) -> str:
-    return re.sub(r"\s+", " ", text)
+def ask(*arguments: object) -> Result:
+    return tv_lens("emergence", *arguments)
 
 
 def test_two_folders_are_two_seeds_of_one_page(folders, tmp_path):
     out = tmp_path / "out"
     found = ask("--network", folders[0], "--network", folders[1], "--size", "tiny", "--out", out)
     assert found.exit_code == 0, found.output
-    held = json.loads((out / "emergence.json").read_text())
-    assert [one["model"]["seed"] for one in held["runs"]] == [0, 1]
+    numbers = json.loads((out / "emergence.json").read_text())
+    assert [one["model"]["seed"] for one in numbers["runs"]] == [0, 1]
     assert f"Page: {out / 'emergence.html'}" in plain(found.stdout)
     assert "Fig. 9: loss and decodability change together:" in found.stdout
     for line in ("tiny-0: ", "tiny-1: ", "checkpoints up to step 20", "writing the page"):
