@@ -15,7 +15,7 @@ Outputs = dict[str, Tensor]
 
 
 class Explicit:
-    """GPT-2 or Llama from its Hugging Face weights, in float64; key-value readers are named as the library names them."""
+    """GPT-2 or Llama from its Hugging Face weights, in float64; readers are named as the library names them."""
 
     def __init__(self, model: torch.nn.Module):
         cfg = model.config
