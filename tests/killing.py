@@ -15,6 +15,7 @@ import random
 import signal
 import sys
 import time
+import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -55,7 +56,8 @@ def child(work: Callable[..., object], *arguments: object) -> int:
         warnings.simplefilter("ignore")
         work(*arguments)
         os._exit(0)
-    except BaseException:  # the parent reads the exit status
+    except BaseException:  # the parent reads the exit status, a person the reason
+        traceback.print_exc()
         os._exit(1)
 
 
