@@ -26,9 +26,8 @@ def test_an_answer_patched_after_the_last_layer_is_read_by_nobody(matrix):
     assert abs(matrix.sel(position="y", layer=2).values).max() == 0
     assert all(abs(matrix.sel(position="y", layer=layer).values).min("mode").max() > 1e-4 for layer in (0, 1))
     verdicts = sign_verdicts(matrix.sel(position="y"))
-    assert set(verdicts[verdicts.layer == 2].verdict) == {"nothing"} and "nothing" not in set(
-        verdicts[verdicts.layer < 2].verdict
-    )
+    assert set(verdicts[verdicts.layer == 2].verdict) == {"nothing"}
+    assert "nothing" not in set(verdicts[verdicts.layer < 2].verdict)
 
 
 def test_replacing_the_query_erases_it(regressor):
