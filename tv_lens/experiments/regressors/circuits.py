@@ -183,7 +183,7 @@ def latent_circuits(
     shots = contrast.shots(everyone[0].family.points) if shots is None else shots
     method = EAPIG(recheck=20) if method is None else method
     edits = contrast.edits(regressor, everyone, shots, seed)
-    options = dict(seed=seed, progress=progress)
+    options: dict[str, Any] = dict(seed=seed, progress=progress)
 
     # 1. every edge's effect on dev episodes
     scores: dict[str, EdgeScores] = {}

@@ -186,8 +186,8 @@ def measured(regressor: Regressor, episodes: CheckpointEpisodes) -> dict[str, np
                 by_place.setdefault(name, []).append(values)
     arrays = {name: _folded(values, shape[1:] if name == "td_chance" else shape) for name, values in by_place.items()}
     arrays["prediction"] = episodes.by_task(regressor.predict(episodes.held_out.x, episodes.held_out.y).double())
-    points = episodes.by_task(held_out[:, -1])[: episodes.map_points]  # example token layer d task
-    arrays["points"] = np.moveaxis(points, -1, 0).reshape(-1, *points.shape[1:-1])
+    on_maps = episodes.by_task(held_out[:, -1])[: episodes.map_points]  # example token layer d task
+    arrays["points"] = np.moveaxis(on_maps, -1, 0).reshape(-1, *on_maps.shape[1:-1])
     sums = torch.zeros(episodes.family.n_tasks, *probe.shape[2:]).index_add_(0, episodes.probe.task, probe[:, -1])
     arrays["means"] = (sums * episodes.family.n_tasks / len(probe)).permute(1, 2, 0, 3).numpy()
     return arrays
