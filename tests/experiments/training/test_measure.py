@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,7 @@ import tv_lens as tv
 from tiny_training import SIZES, SMALL
 from tv_lens.errors import InvalidArgument, RenamedError, RunMismatch, UnknownName
 from tv_lens.experiments import EmergenceSize, coupling, emergence
+from tv_lens.experiments.training import measure
 from tv_lens.experiments.training.checkpoint import CheckpointEpisodes, measured
 from tv_lens.lab import NetworkConfig, SparseMixture
 from tv_lens.task_vectors.neighbours import leave_one_out
@@ -151,3 +153,12 @@ def test_the_old_names_of_sizes_are_refused_with_the_new_ones(old, new):
         EmergenceSize(**{old: 3})
     with pytest.raises(RenamedError, match="use network="):
         emergence(source="bases4")
+
+
+def test_a_seed_that_may_be_meant_for_the_network_is_asked_about(monkeypatch):
+    monkeypatch.setattr(measure, "TrainedNetwork", lambda *arguments: 1 / 0)
+    with pytest.warns(UserWarning, match=r"network_seed=1 since version 0.2"), pytest.raises(ZeroDivisionError):
+        emergence("bases4", seed=1)
+    with warnings.catch_warnings(), pytest.raises(ZeroDivisionError):
+        warnings.simplefilter("error")
+        emergence("bases4", network_seed=1, seed=1)

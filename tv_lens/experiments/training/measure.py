@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -121,6 +122,7 @@ def emergence(
         >>> result.table()  # doctest: +SKIP
     """
     size = _size(size)
+    _warn_of_seed(network, network_seed, seed)
     trained = TrainedNetwork(network, network_seed, device)
     family, steps = trained.config.family, _spread(trained.steps, size.checkpoints)
     clock = Clock(say)
@@ -164,6 +166,17 @@ def emergence(
         progress=progress,
     )
     return replace(result, **effects, seconds=clock.seconds)
+
+
+def _warn_of_seed(network: str | os.PathLike[str], network_seed: int, seed: int) -> None:
+    """Warns where `seed=` may be meant for the network, whose seed it was in version 0.1."""
+    listed = embedded.networks()
+    if network_seed == 0 and seed and bool(((listed.name == str(network)) & (listed.seed == seed)).any()):
+        warnings.warn(
+            f"seed={seed} draws the episodes; the network of {network!r} that was trained from seed {seed} is "
+            f"network_seed={seed} since version 0.2",
+            stacklevel=3,
+        )
 
 
 def _size(size: EmergenceSize | str) -> EmergenceSize:
