@@ -158,7 +158,9 @@ def test_evaluation_adds_it_beside_controls_made_alike(model):
         (dict(heads=0), "at least one head"),
         (dict(heads=[]), "different pairs"),
         (dict(heads=[(1, 2), (1, 2)]), "different pairs"),
-        (dict(heads=[(1, 2, 3)]), "different pairs"),
+        (dict(heads=[(1, 2, 3)]), "A head is named by its layer and number"),
+        (dict(heads=["a3.h1", (3, 1)]), "different pairs"),
+        (dict(heads=["3.1"]), "A head is named by its layer and number"),
     ],
 )
 def test_impossible_methods_are_refused_when_they_are_made(options, says):

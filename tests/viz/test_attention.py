@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -34,9 +32,9 @@ def test_attention_patterns_are_checked(patterns):
 
 
 @pytest.mark.slow
-def test_attention_of_the_real_model(smollm2):
+def test_attention_of_the_real_model(smollm2, tiny_model):
     patterns = attention(smollm2, "Q: go\nA: went", layer=5)
     assert patterns.tokens[0] == "Q" and "\n" in patterns.tokens
     np.testing.assert_allclose(patterns.patterns.sum(-1), 1.0, atol=1e-4)
     with pytest.raises(InvalidArgument, match="a model with a tokenizer"):
-        attention(SimpleNamespace(tokenizer=None, name="tiny"), "x", layer=0)
+        attention(tiny_model("llama"), "x", layer=0)

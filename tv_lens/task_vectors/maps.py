@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from jaxtyping import Float
 
 from tv_lens.errors import InvalidArgument, unknown
@@ -177,7 +178,11 @@ def _umap() -> Any:
 
 
 def _reduced_by_umap(vectors: Float[np.ndarray, "n d"], seed: int) -> Float[np.ndarray, "n 2"]:
-    reducer = _umap().UMAP(n_neighbors=N_NEIGHBOURS, min_dist=MIN_DIST, random_state=seed, n_jobs=1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a warning about the single thread that a fixed seed needs
-        return reducer.fit_transform(vectors).astype(np.float64)
+    threads = torch.get_num_threads()
+    try:
+        reducer = _umap().UMAP(n_neighbors=N_NEIGHBOURS, min_dist=MIN_DIST, random_state=seed, n_jobs=1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a warning about the single thread that a fixed seed needs
+            return reducer.fit_transform(vectors).astype(np.float64)
+    finally:  # numba, which UMAP runs on, sets the thread count of the OpenMP runtime that torch shares with it
+        torch.set_num_threads(threads)
