@@ -109,3 +109,23 @@ def close(a, b, scale=None):
     """Equal to float32 rounding: 2e-6 of the largest number, a few units in the last place after three layers."""
     scale = float((b if scale is None else scale).abs().max())
     return a.shape == b.shape and torch.allclose(a, b, rtol=0, atol=2e-6 * scale)
+
+
+def lengths(family: str) -> dict[str, int]:
+    """The lengths of the axes, from the Hugging Face config alone."""
+    config = tiny.FAMILIES[family]()
+    heads = config.num_attention_heads
+    width = next(
+        (w for w in (getattr(config, n, None) for n in ("intermediate_size", "ffn_dim", "n_inner")) if w), None
+    )
+    return {
+        "batch": BATCH,
+        "pos": POS,
+        "query_pos": POS,
+        "key_pos": POS,
+        "d_model": config.hidden_size,
+        "head": heads,
+        "kv_head": getattr(config, "num_key_value_heads", None) or heads,
+        "d_head": getattr(config, "head_dim", None) or config.hidden_size // heads,
+        "d_mlp": width or 4 * config.hidden_size,
+    }

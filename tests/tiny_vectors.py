@@ -9,10 +9,14 @@ import xarray as xr
 import tiny
 import tiny_characters
 import tv_lens as tv
+from tv_lens.task_vectors.residual_mean import ResidualMean
 from tv_lens.task_vectors.vector import TaskVector, tokenizer_fingerprint
 from tv_lens.tasks import Task
 
 SITE = "resid_post[1]@-1"
+PAIRING, OTHER = tiny_characters.pairings(2)
+METHOD = ResidualMean(layer=1, shots=3, contexts=6)
+LONG = Task("twice", [(x, x + x) for x in tiny_characters.LETTERS], template=tiny_characters.TEMPLATE)
 ALWAYS_3 = Task("always-3", [(x, "3") for x in tiny_characters.LETTERS], template=tiny_characters.TEMPLATE)
 
 

@@ -7,7 +7,7 @@ import torch
 
 import tiny
 import tv_lens as tv
-from hooked_cases import BATCH, POS, ROWS, TOKENS, close, sites_with
+from hooked_cases import BATCH, POS, ROWS, TOKENS, close, lengths, sites_with
 from tv_lens.errors import BudgetTooSmall, EmptySelection, SiteError, UnknownName
 from tv_lens.intervention import Mean, Replace, Resample
 from tv_lens.site import COMPONENTS, Site, Sites, sites
@@ -36,26 +36,6 @@ def test_R5_parts_of_one_tensor_are_results_of_their_own(llama):
 
 
 # ---- R6: every tensor has the table's axes ---------------------------------------------------------------------------
-
-
-def lengths(family: str) -> dict[str, int]:
-    """The lengths of the axes, from the Hugging Face config alone."""
-    config = tiny.FAMILIES[family]()
-    heads = config.num_attention_heads
-    width = next(
-        (w for w in (getattr(config, n, None) for n in ("intermediate_size", "ffn_dim", "n_inner")) if w), None
-    )
-    return {
-        "batch": BATCH,
-        "pos": POS,
-        "query_pos": POS,
-        "key_pos": POS,
-        "d_model": config.hidden_size,
-        "head": heads,
-        "kv_head": getattr(config, "num_key_value_heads", None) or heads,
-        "d_head": getattr(config, "head_dim", None) or config.hidden_size // heads,
-        "d_mlp": width or 4 * config.hidden_size,
-    }
 
 
 def test_R6_a_selected_head_and_position_drop_their_axes(model, family):

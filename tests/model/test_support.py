@@ -7,7 +7,7 @@ import torch
 
 import tiny
 import tv_lens as tv
-from hooked_cases import BATCH, ORIGINAL_ATTENTION, POS, TOKENS, Noise, all_sites, expected_word, sites_with
+from hooked_cases import ORIGINAL_ATTENTION, POS, TOKENS, Noise, all_sites, expected_word, lengths, sites_with
 from tv_lens.errors import SiteAbsent
 from tv_lens.model.editing import Edit
 from tv_lens.model.support import Perturb, Support, layer_kinds, wrong_shape
@@ -26,26 +26,6 @@ def test_R2_every_writable_site_moves_the_logits(model, family):
 
 
 # ---- R6: every tensor has the table's axes ---------------------------------------------------------------------------
-
-
-def lengths(family: str) -> dict[str, int]:
-    """The lengths of the axes, from the Hugging Face config alone."""
-    config = tiny.FAMILIES[family]()
-    heads = config.num_attention_heads
-    width = next(
-        (w for w in (getattr(config, n, None) for n in ("intermediate_size", "ffn_dim", "n_inner")) if w), None
-    )
-    return {
-        "batch": BATCH,
-        "pos": POS,
-        "query_pos": POS,
-        "key_pos": POS,
-        "d_model": config.hidden_size,
-        "head": heads,
-        "kv_head": getattr(config, "num_key_value_heads", None) or heads,
-        "d_head": getattr(config, "head_dim", None) or config.hidden_size // heads,
-        "d_mlp": width or 4 * config.hidden_size,
-    }
 
 
 def test_R6_every_tensor_has_the_tables_axes(model, family):

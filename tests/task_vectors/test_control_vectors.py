@@ -7,32 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import tiny_characters
-from tiny_vectors import ALWAYS_3, saying
+from tiny_vectors import ALWAYS_3, LONG, METHOD, OTHER, PAIRING, saying
 from tv_lens import tasks
 from tv_lens.errors import InvalidArgument, SiteError
 from tv_lens.task_vectors.evaluation import evaluate
 from tv_lens.task_vectors.extraction import extract
 from tv_lens.task_vectors.residual_mean import ResidualMean
-from tv_lens.tasks import Task
-
-PAIRING, OTHER = tiny_characters.pairings(2)
-
-
-METHOD = ResidualMean(layer=1, shots=3, contexts=6)
-
-
-LONG = Task("twice", [(x, x + x) for x in tiny_characters.LETTERS], template=tiny_characters.TEMPLATE)
-
-
-@pytest.fixture(scope="module")
-def model():
-    return tiny_characters.model("llama")
-
-
-@pytest.fixture(scope="module")
-def vector(model):
-    return extract(model, LONG, method=METHOD)
 
 
 def test_controls_may_be_given_as_vectors_tasks_or_names(model, vector):

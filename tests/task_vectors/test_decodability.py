@@ -18,29 +18,6 @@ from tv_lens.task_vectors.representations import classes_of, draw, read
 from tv_lens.tasks import Task, family
 
 
-@pytest.fixture(scope="module")
-def models():
-    made = {}
-
-    def make(name: str = "llama"):
-        if name not in made:
-            made[name] = tiny_characters.model(name)
-        return made[name]
-
-    return make
-
-
-@pytest.fixture(scope="module")
-def model(models):
-    return models()
-
-
-@pytest.fixture(scope="module")
-def found(model):
-    """Three tasks that every demonstration gives away, and Null, which answers with one of the three digits."""
-    return decodability(model, tiny_characters.telling(3), shots=(0, 1, 4), n=30, k=5)
-
-
 def counting(model, monkeypatch) -> list:
     """The batches of every pass from now on."""
     ran, forward = [], model.forward

@@ -11,29 +11,6 @@ from tv_lens.task_vectors.decodability import decodability
 from tv_lens.task_vectors.decodability_result import CONTROLS
 
 
-@pytest.fixture(scope="module")
-def models():
-    made = {}
-
-    def make(name: str = "llama"):
-        if name not in made:
-            made[name] = tiny_characters.model(name)
-        return made[name]
-
-    return make
-
-
-@pytest.fixture(scope="module")
-def model(models):
-    return models()
-
-
-@pytest.fixture(scope="module")
-def found(model):
-    """Three tasks that every demonstration gives away, and Null, which answers with one of the three digits."""
-    return decodability(model, tiny_characters.telling(3), shots=(0, 1, 4), n=30, k=5)
-
-
 def test_the_chance_band_is_wider_than_independent_points_would_make_it(found):
     band = found.chance_band()
     assert band["low"].dims == ("layer", "task", "shots")

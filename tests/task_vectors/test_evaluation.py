@@ -9,7 +9,7 @@ import pytest
 
 import tiny_characters
 import tv_lens as tv
-from tiny_vectors import ALWAYS_3, saying
+from tiny_vectors import ALWAYS_3, LONG, METHOD, OTHER, saying
 from tv_lens import tasks
 from tv_lens.errors import EmptySelection, InvalidArgument, ModelMismatch, UnknownName
 from tv_lens.patching.scoring import score
@@ -17,24 +17,6 @@ from tv_lens.task_vectors.evaluation import CONDITIONS, evaluate
 from tv_lens.task_vectors.extraction import extract
 from tv_lens.task_vectors.residual_mean import ResidualMean
 from tv_lens.tasks import Task
-
-PAIRING, OTHER = tiny_characters.pairings(2)
-
-
-METHOD = ResidualMean(layer=1, shots=3, contexts=6)
-
-
-LONG = Task("twice", [(x, x + x) for x in tiny_characters.LETTERS], template=tiny_characters.TEMPLATE)
-
-
-@pytest.fixture(scope="module")
-def model():
-    return tiny_characters.model("llama")
-
-
-@pytest.fixture(scope="module")
-def vector(model):
-    return extract(model, LONG, method=METHOD)
 
 
 def test_the_conditions_are_what_scoring_each_alone_gives(model, vector):

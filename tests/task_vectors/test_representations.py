@@ -8,32 +8,8 @@ import torch
 import tiny_characters
 from tv_lens.errors import InvalidArgument
 from tv_lens.site import Site
-from tv_lens.task_vectors.decodability import decodability
 from tv_lens.task_vectors.representations import bag, classes_of, draw, read, sites_of
 from tv_lens.tasks import family
-
-
-@pytest.fixture(scope="module")
-def models():
-    made = {}
-
-    def make(name: str = "llama"):
-        if name not in made:
-            made[name] = tiny_characters.model(name)
-        return made[name]
-
-    return make
-
-
-@pytest.fixture(scope="module")
-def model(models):
-    return models()
-
-
-@pytest.fixture(scope="module")
-def found(model):
-    """Three tasks that every demonstration gives away, and Null, which answers with one of the three digits."""
-    return decodability(model, tiny_characters.telling(3), shots=(0, 1, 4), n=30, k=5)
 
 
 def test_classes_have_no_twins_among_each_others_prompts(model):

@@ -4,31 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from tiny_conllu import WHOLE, conllu
 from tv_lens.errors import InvalidArgument, TaskFileError
 from tv_lens.tasks import family, task
 from tv_lens.tasks.conllu_files import TaggedSentence, read_conllu
-
-UPOS = {
-    "The": "DET",
-    "old": "ADJ",
-    "man": "NOUN",
-    "he": "PRON",
-    "slept": "VERB",
-    "quietly": "ADV",
-    "in": "ADP",
-    ".": "PUNCT",
-}
-
-
-def conllu(*sentences: str) -> str:
-    def row(i, word):
-        return f"{i}\t{word}\t_\t{UPOS.get(word, 'X')}\t_\t_\t_\t_\t_\t_"
-
-    return "".join("\n".join(row(i, word) for i, word in enumerate(one.split(), 1)) + "\n\n" for one in sentences)
-
-
-WHOLE = [f"The old man he slept quietly in {'x' * i} ." for i in range(1, 9)]
-
 
 BROKEN = {
     "columns": (conllu(*WHOLE) + "1\tone two\tX\n", "3 columns where there should be 10"),

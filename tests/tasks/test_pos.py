@@ -7,31 +7,11 @@ import gzip
 import numpy as np
 import pytest
 
+from tiny_conllu import WHOLE, conllu
 from tv_lens.errors import EmptySelection, InvalidArgument, UnknownName
 from tv_lens.tasks import family, null, task
 from tv_lens.tasks.conllu_files import read_conllu
 from tv_lens.tasks.pos import RandomWord
-
-UPOS = {
-    "The": "DET",
-    "old": "ADJ",
-    "man": "NOUN",
-    "he": "PRON",
-    "slept": "VERB",
-    "quietly": "ADV",
-    "in": "ADP",
-    ".": "PUNCT",
-}
-
-
-def conllu(*sentences: str) -> str:
-    def row(i, word):
-        return f"{i}\t{word}\t_\t{UPOS.get(word, 'X')}\t_\t_\t_\t_\t_\t_"
-
-    return "".join("\n".join(row(i, word) for i, word in enumerate(one.split(), 1)) + "\n\n" for one in sentences)
-
-
-WHOLE = [f"The old man he slept quietly in {'x' * i} ." for i in range(1, 9)]
 
 
 def test_null_is_a_random_word_and_may_be_right():
