@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tv_lens.errors import InvalidArgument
-from tv_lens.experiments.folders import check_folder, filled, json_text
+from tv_lens.experiments.folders import check_folder, filled, json_text, write_summary
 
 
 def test_a_folder_that_cannot_be_written_is_refused_in_words(tmp_path):
@@ -63,3 +63,11 @@ def test_a_summary_is_json_that_every_reader_knows():
     assert json_text({"é": [1, None]}) == '{\n "é": [\n  1,\n  null\n ]\n}\n'
     with pytest.raises(ValueError, match="Out of range float"):
         json_text({"a": float("nan")})
+
+
+def test_a_summary_is_written_whole_into_a_folder_that_is_made(tmp_path):
+    path = write_summary(tmp_path / "new", "numbers.json", {"n": 3, "mean": 0.5})
+    assert path == tmp_path / "new" / "numbers.json" and path.read_text() == json_text({"n": 3, "mean": 0.5})
+    with pytest.raises(ValueError):
+        write_summary(tmp_path / "other", "numbers.json", {"mean": float("nan")})
+    assert not (tmp_path / "other").exists()

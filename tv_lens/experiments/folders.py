@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tv_lens.errors import InvalidArgument
+from tv_lens.storage.atomic import atomic_write
 
 
 def check_folder(out: str | Path) -> None:
@@ -57,3 +58,13 @@ def filled(out: str | Path, *, last: str) -> Iterator[Path]:
 def json_text(summary: Mapping[str, Any]) -> str:
     """A result's summary as the text of a JSON file."""
     return json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_summary(out: str | Path, name: str, summary: Mapping[str, Any]) -> Path:
+    """Writes a result's summary as a JSON file into a folder, which is made if need be; returns the file's path."""
+    out = Path(out)
+    check_folder(out)
+    text = json_text(summary)
+    out.mkdir(parents=True, exist_ok=True)
+    atomic_write(out / name, text)
+    return out / name

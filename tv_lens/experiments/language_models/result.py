@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from tv_lens.experiments.claims import Claim
-from tv_lens.experiments.folders import check_folder, json_text
+from tv_lens.experiments.folders import write_summary
 from tv_lens.experiments.language_models.checkpoints import Comparison
 from tv_lens.experiments.language_models.claims import (
     of_comparison,
@@ -29,7 +29,6 @@ from tv_lens.experiments.language_models.steering import Steering
 from tv_lens.experiments.reporting import report
 from tv_lens.renamed import renamed_attributes
 from tv_lens.results.sweep_parts import plain
-from tv_lens.storage.atomic import atomic_write
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -114,12 +113,7 @@ class PaperResult:
 
     def save(self, out: str | Path) -> Path:
         """Writes `paper.json` into a folder; returns its path. `tv.report(result)` is the page."""
-        out = Path(out)
-        check_folder(out)
-        text = json_text(self.summary())
-        out.mkdir(parents=True, exist_ok=True)
-        atomic_write(out / "paper.json", text)
-        return out / "paper.json"
+        return write_summary(out, "paper.json", self.summary())
 
     def __repr__(self) -> str:
         lines = [

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from tv_lens.errors import InvalidArgument
-from tv_lens.experiments.folders import check_folder, json_text
+from tv_lens.experiments.folders import write_summary
 from tv_lens.experiments.records import rows_of
 from tv_lens.experiments.reporting import report
 from tv_lens.experiments.training.levels import TASK
@@ -19,7 +19,6 @@ from tv_lens.experiments.training.measurements import Measurements
 from tv_lens.experiments.training.timing import FIT, HALF_WAY, ChangePoints, Coupling, Curves, pooled
 from tv_lens.renamed import renamed_attributes
 from tv_lens.results.sweep_parts import plain
-from tv_lens.storage.atomic import atomic_write
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -156,12 +155,7 @@ class Emergence(Measurements):
 
     def save(self, out: str | Path) -> Path:
         """Writes `emergence.json` into a folder; returns its path. `tv.report(result)` is the page."""
-        out = Path(out)
-        check_folder(out)
-        text = json_text(self.summary())
-        out.mkdir(parents=True, exist_ok=True)
-        atomic_write(out / "emergence.json", text)
-        return out / "emergence.json"
+        return write_summary(out, "emergence.json", self.summary())
 
     def __repr__(self) -> str:
         best, last = self.best(), self.table()
