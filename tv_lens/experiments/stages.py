@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from tv_lens import tasks as task_library
 from tv_lens.errors import EmptySelection, InvalidArgument
 from tv_lens.task_vectors.representations import Tasks
 from tv_lens.tasks.definition import Task
+from tv_lens.tasks.words import as_task
 
 Say = Callable[[str], object]
 
@@ -50,7 +50,7 @@ def named_tasks(tasks: Tasks) -> dict[str, Task]:
     """
     named: dict[str, Task] = {}
     for name, one in listed_tasks(tasks):
-        task = one if isinstance(one, Task) else task_library.task(one)
+        task = as_task(one)
         task = task if name is None else task.rename(name)
         if task.name in named:
             raise InvalidArgument(

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import xarray as xr
 
-from tv_lens import tasks as task_library
 from tv_lens.metrics import exact_match, info_of
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.patching.scoring import score
@@ -20,6 +19,7 @@ from tv_lens.storage.run_folder import FolderLike, shards
 from tv_lens.task_vectors.representations import Tasks, classes_of
 from tv_lens.tasks.definition import Task
 from tv_lens.tasks.templates import Template
+from tv_lens.tasks.words import as_task
 
 
 def tasks_of(tasks: Tasks) -> list[Task]:
@@ -27,7 +27,7 @@ def tasks_of(tasks: Tasks) -> list[Task]:
     if isinstance(tasks, (Task, str, os.PathLike)):
         tasks = [tasks]
     if not isinstance(tasks, Mapping) and len(tasks) == 1:
-        return [one if isinstance(one, Task) else task_library.task(one) for one in tasks]
+        return [as_task(one) for one in tasks]
     return list(classes_of(tasks, null=False)[0].values())
 
 

@@ -19,6 +19,7 @@ from tv_lens.storage.run_folder import FolderLike, whole
 from tv_lens.task_vectors.representations import Tasks
 from tv_lens.tasks.definition import Task
 from tv_lens.tasks.templates import Template
+from tv_lens.tasks.words import as_task
 
 
 @renamed_keywords(run="folder=")
@@ -134,7 +135,7 @@ def _sources(tasks: Tasks) -> dict[str, str | None]:
     """What `tv.task` takes to make each task again, or None for a task that was made in Python."""
     sources = {}
     for name, one in listed_tasks(tasks):
-        task = one if isinstance(one, Task) else task_library.task(one)
+        task = as_task(one)
         known = task.name in task_library.names() and task.fingerprint == task_library.task(task.name).fingerprint
         sources[name or task.name] = task.name if known else None if isinstance(one, Task) else str(one)
     return sources
