@@ -47,11 +47,13 @@ FOLDERS = {
         weights
     """,
     "model": """
-        editing passes rerouting support
+        editing grad_mode lock passes rerouting support
         attachment
-        registry
+        foreign_hooks installation
+        mark registry
+        facts
         hooked_bridge
-        capture
+        capture stepping verb
         hooked_model
         attention_patterns masking readers
     """,
@@ -264,11 +266,14 @@ def test_no_name_is_both_a_module_and_something_else(package):
 
 def test_R1_only_the_model_room_imports_transformer_lens():
     importers = {module for module in FILES for name in named(module) if name.split(".")[0] == "transformer_lens"}
-    assert importers == {"tv_lens.model.registry", "tv_lens.model.hooked_bridge", "tv_lens.model.hooked_model"}
+    assert {module.rpartition(".")[0] for module in importers} == {"tv_lens.model"}
 
 
-def test_R1_only_the_registry_adds_hooks_and_sets_flags():
-    assert {module for module in FILES if any(map(touches_hooks, ast.walk(tree(module))))} == {"tv_lens.model.registry"}
+def test_R1_only_the_installation_adds_hooks_and_sets_flags():
+    touching = {module for module in FILES if any(map(touches_hooks, ast.walk(tree(module))))}
+    assert touching == {"tv_lens.model.installation"}
+    users = {module for module in FILES for name in named(module) if name.startswith("tv_lens.model.installation.")}
+    assert users <= {"tv_lens.model.registry", "tv_lens.model.hooked_model"}
 
 
 def touches_hooks(node: ast.AST) -> bool:
@@ -288,7 +293,7 @@ def test_R1_no_way_of_adding_a_hook_escapes_the_rule(code):
     assert any(map(touches_hooks, ast.walk(ast.parse(code))))
 
 
-def test_R1_only_the_registry_lets_other_code_run_in_a_models_place():
+def test_R1_only_the_installation_lets_other_code_run_in_a_models_place():
     def replaces_forward(node):
         if isinstance(node, ast.Attribute) and node.attr == "forward" and isinstance(node.ctx, ast.Store):
             return True
@@ -297,9 +302,28 @@ def test_R1_only_the_registry_lets_other_code_run_in_a_models_place():
 
     replacing = {module for module in FILES if any(map(replaces_forward, ast.walk(tree(module))))}
     assert replacing == {"tv_lens.model.rerouting"}
-    for helper in ("narrowed", "replaced_blocks"):
+    for helper in ("narrow", "reroute_blocks", "restore_forward"):
         users = {module for module in FILES if f"tv_lens.model.rerouting.{helper}" in named(module)}
-        assert users == {"tv_lens.model.registry"}
+        assert users == {"tv_lens.model.installation"}
+
+
+def test_R4_the_gradient_mode_is_switched_in_one_place():
+    """`torch.no_grad` stays switched where its exit is interrupted; `GradMode` does not."""
+    ways = ("no_grad", "enable_grad", "set_grad_enabled", "inference_mode")
+    switching = {module for module in FILES for node in ast.walk(tree(module))
+                 if isinstance(node, ast.Attribute) and node.attr in ways}  # fmt: skip
+    assert switching == {"tv_lens.model.grad_mode"}
+
+
+@pytest.mark.parametrize("module", sorted(FILES))
+def test_whatever_computes_on_a_model_is_a_verb(module):
+    """A public function of a model that may take long holds the model's mark while it runs."""
+    for node in tree(module).body:
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and node.args.args:
+            first, names = node.args.args[0], {a.arg for a in (*node.args.args, *node.args.kwonlyargs)}
+            hooked = first.annotation is not None and ast.unparse(first.annotation) in ("HookedModel", "Regressor")
+            if hooked and "progress" in names and node.name != "run_sharded":
+                assert "verb" in [ast.unparse(decorator) for decorator in node.decorator_list], node.name
 
 
 # ------------------------------------------------------------------------------------------------------ what files hold

@@ -102,6 +102,14 @@ class ModelMismatch(TVLensError, ValueError):
     """Something made for one model and given to another."""
 
 
+class ModelInUse(TVLensError, RuntimeError):
+    """A model that another thread, task or process holds, so that a pass now would wait for ever or see its edits."""
+
+
+class ModelChanged(TVLensError, RuntimeError):
+    """A model that is no longer the one a verb began with: weights, hooks or modules changed while it ran."""
+
+
 class BudgetTooSmall(TVLensError, MemoryError):
     """A memory budget that does not hold the smallest piece of work; says the smallest that would."""
 

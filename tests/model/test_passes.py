@@ -218,6 +218,16 @@ class Device:
 
     device = torch.device("cpu")
 
+    def __init__(self) -> None:
+        self.facts = self
+        self.held: dict[str, int] = {}
+
+    def known(self, name: str, default: int) -> int:
+        return self.held.get(name, default)
+
+    def note(self, name: str, value: int) -> None:
+        self.held[name] = value
+
 
 def run_with_room(room: int, n: int, size: int, **options) -> list[tuple[int, int]]:
     """The batches of `n` prompts of 10 tokens on a device with room for so many prompts."""

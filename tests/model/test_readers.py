@@ -10,7 +10,8 @@ import tiny
 import tv_lens as tv
 from circuit_cases import tokens
 from tv_lens.errors import SiteAbsent, UnknownName
-from tv_lens.model.readers import PARTS, SITES, Affine, Alone, Readers, readers_of
+from tv_lens.model.readers import PARTS, SITES, Affine, Readers, readers_of
+from tv_lens.model.stepping import OneBlock
 from tv_lens.site import Site
 
 
@@ -110,7 +111,7 @@ def test_unknown_parts_propose_the_nearest_and_nothing_stays_attached(tiny_model
         readers_of(model).value(0, "mpl", torch.zeros(1, 32))
     assert not model.registry.attached and not model.registry.foreign_hooks()
     assert readers_of(model) is readers_of(model) and isinstance(
-        readers_of(model).passing(torch.zeros(1, 1, 32)), Alone
+        readers_of(model).passing(torch.zeros(1, 1, 32)), OneBlock
     )
 
 
@@ -130,7 +131,7 @@ def test_a_projection_is_read_off_however_it_is_stored():
 
 def test_one_block_runs_alone_and_the_others_return_the_stream():
     stream = torch.ones(1, 2, 3)
-    alone = Alone(stream, layer=1, returns=(None, None, 2))
+    alone = OneBlock(stream, layer=1, returns=(None, None, 2))
     own = lambda x, **arguments: 5 * x  # noqa: E731
     assert alone(0, own, torch.zeros(1), {}) is stream
     assert torch.equal(alone(1, own, torch.zeros(1), {}), 5 * stream)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hooked_cases import TOKENS
-from tv_lens.model.rerouting import gathered, narrowed, replaced_blocks
+from tv_lens.model.rerouting import gathered, narrow, reroute_blocks, rerouted, restore_forward
 
 
 class Block(torch.nn.Module):
@@ -43,9 +43,10 @@ def test_narrowed_columns_are_those_of_the_whole_product(bias):
     columns = torch.tensor([[[3, 5]], [[0, 8]]])
     with torch.no_grad():
         whole = linear(x)
-        with narrowed(Unembed(linear), columns):
-            narrow = linear(x)
-        torch.testing.assert_close(narrow, whole.gather(2, columns), atol=1e-6, rtol=0)
+        narrow(Unembed(linear), columns)
+        computed = linear(x)
+        restore_forward(linear)
+        torch.testing.assert_close(computed, whole.gather(2, columns), atol=1e-6, rtol=0)
         assert torch.equal(linear(x), whole) and "forward" not in vars(linear)
 
 
@@ -56,10 +57,11 @@ def test_blocks_are_called_with_their_arguments_by_name_and_are_themselves_again
         calls.append((layer, arguments))
         return own(stream, **arguments) if layer else stream
 
-    with pytest.raises(ValueError, match="stop"):
-        with replaced_blocks(blocks, call):
-            assert blocks[1](blocks[0](x, "first"), attention_mask="second").tolist() == [[[2.0, 2.0]]]
-            raise ValueError("stop")
+    reroute_blocks(blocks, call)
+    assert blocks[1](blocks[0](x, "first"), attention_mask="second").tolist() == [[[2.0, 2.0]]]
+    assert all(rerouted(block) for block in blocks)
+    for block in blocks:
+        restore_forward(block)
     assert calls == [(0, {"attention_mask": "first"}), (1, {"attention_mask": "second"})]
     assert blocks[0](x).tolist() == [[[2.0, 2.0]]] and "forward" not in vars(blocks[0])
 
@@ -67,8 +69,12 @@ def test_blocks_are_called_with_their_arguments_by_name_and_are_themselves_again
 def test_a_forward_that_somebody_else_has_put_there_comes_back():
     block = Block()
     object.__setattr__(block, "forward", theirs := lambda hidden_states, **_: 3 * hidden_states)
-    with replaced_blocks(torch.nn.ModuleList([block]), lambda layer, own, x, arguments: own(x) + 1):
-        assert block(torch.ones(1, 1, 1)).item() == 4.0  # theirs runs inside
+    for _ in range(2):  # contexts nest
+        reroute_blocks(torch.nn.ModuleList([block]), lambda layer, own, x, arguments: own(x) + 1)
+    assert block(torch.ones(1, 1, 1)).item() == 5.0  # theirs runs inside
+    restore_forward(block)
+    assert block.forward is theirs and not rerouted(block)
+    restore_forward(block)
     assert block.forward is theirs
 
 

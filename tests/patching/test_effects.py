@@ -13,7 +13,6 @@ import tiny_characters
 import tv_lens as tv
 from tv_lens.batch import TokenBatch
 from tv_lens.errors import EmptySelection, InvalidArgument, SiteNotWritable, UnknownName
-from tv_lens.model import masking
 from tv_lens.patching.effects import demonstration_effects, node_effects
 
 TASK = tiny_characters.pairings(1)[0]
@@ -125,7 +124,8 @@ def test_bad_demonstrations_are_refused(model, pairs, monkeypatch):
         demonstration_effects(model, TASK.queries(3), metric=tv.log_prob)
     with pytest.raises(InvalidArgument, match="needs Answers.wrong"):
         demonstration_effects(model, TASK.prompts(2, 3), progress=False)
-    monkeypatch.setitem(masking._verdicts, model, False)
+    model = tv.load(tiny.hugging_face_model("llama", seed=8), tokenizer=tiny_characters.tokenizer())
+    model.facts.find("masking is honoured", lambda: False)
     with pytest.raises(SiteNotWritable, match="cannot be kept from seeing"):
         demonstration_effects(model, pairs, by="hiding")
 

@@ -14,11 +14,11 @@ from tv_lens.site import Site
 def test_an_architecture_that_disagrees_falls_back(tiny_model, monkeypatch):
     """The check that guards unknown architectures catches a walk that is wrong."""
     model = tv.load(tiny.hugging_face_model("llama", seed=3))
-    entering = planning.Walk._rows_entering
-    monkeypatch.setattr(planning.Walk, "_rows_entering", lambda self, *args: entering(self, *args) * 1.5)
+    entering = planning.Walk.rows_entering
+    monkeypatch.setattr(planning.Walk, "rows_entering", lambda self, *args: entering(self, *args) * 1.5)
     row = Row(0, (PlacedEdit(Zero(Site("z", 1)), (3,)),))
     assert (
-        "rows and whole passes differ"
+        "blocks stepped by hand and whole passes differ"
         in run_rows(model, model.tokens(ids(1)), [row], two_logits).provenance["engine_why"]
     )
 
@@ -30,4 +30,4 @@ def test_an_attention_that_masks_by_itself_runs_as_whole_passes(tiny_model, monk
     found = run_rows(model, model.tokens(ids(1)), rows, two_logits)
     assert found.provenance["engine_why"] == "layer 1 of this architecture masks by a buffer of its own (bias)"
     monkeypatch.setattr(trial, "own_mask", lambda model: None)
-    assert "rows and whole passes differ" in trial._disagreement(model)
+    assert "blocks stepped by hand and whole passes differ" in trial._disagreement(model)

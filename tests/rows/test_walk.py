@@ -17,7 +17,7 @@ def base(prompts: int = 2, length: int = 3, layers: int = 3) -> BaseRun:
     """A base run of one head whose keys and values are numbered, and whose stream into layer l is l."""
     keys = [torch.arange(prompts * length * 1.0).view(prompts, 1, length, 1) for _ in range(layers)]
     stream = [torch.full((prompts, length, 2), float(layer)) for layer in range(layers)]
-    return BaseRun(length, keys, [-key for key in keys], stream, [None] * layers, [None] * layers)
+    return BaseRun(length, keys, [-key for key in keys], stream, [None] * layers)
 
 
 def test_rows_are_active_from_their_entry_layer_on():
@@ -28,12 +28,12 @@ def test_rows_are_active_from_their_entry_layer_on():
 
 
 def test_entering_rows_bring_the_base_runs_stream_of_their_layer():
-    side_by_side = Walk(base(), (0, 1, 1), axis=1, start=2)._rows_entering(1, 1, 3, torch.device("cpu"))
+    side_by_side = Walk(base(), (0, 1, 1), axis=1, start=2).rows_entering(1, 1, 3, torch.device("cpu"))
     assert side_by_side.shape == (2, 2, 2) and bool((side_by_side == 1).all())
     numbered = base()
     numbered.stream[1][:, :, 0] = torch.tensor([[0.0, 1.0, 2.0], [10.0, 11.0, 12.0]])
     walk = Walk(numbered, (1, 1, 1), axis=0, start=1, owners=torch.tensor([1, 0, 1]))
-    entering = walk._rows_entering(1, 0, 2, torch.device("cpu"))
+    entering = walk.rows_entering(1, 0, 2, torch.device("cpu"))
     assert entering[..., 0].tolist() == [[11.0, 12.0], [1.0, 2.0]]  # from position 1 on, of each row's own prompt
 
 

@@ -274,10 +274,10 @@ def make_passes(
         InvalidArgument: something is attached to the model, or the source never reaches the target.
         MisalignedPrompts: the prompts' structure does not fit the requested positions.
     """
-    if model.registry.attached:
+    if model.registry.attached_here:
         raise InvalidArgument(
             "Circuits are measured on the model as it is, and something is attached to it.",
-            got=model.registry.attached[0].who,
+            got=model.registry.attached_here[0].who,
             do="leave the model.intervene(...) context first.",
         )
     contrast = contrast_of(model, prompts, question.source)

@@ -21,6 +21,7 @@ from tv_lens.errors import InvalidArgument, UnknownName, closest
 from tv_lens.intervention import Intervention
 from tv_lens.metrics import Metric
 from tv_lens.model.hooked_model import HookedModel
+from tv_lens.model.verb import verb
 from tv_lens.renamed import renamed_keywords
 from tv_lens.storage.configuration import model_described
 from tv_lens.storage.run_folder import FolderLike, shards
@@ -39,6 +40,7 @@ class Estimate(Protocol):
 
 
 @renamed_keywords(run="folder=", positions="pos=")
+@verb
 def discover(
     model: HookedModel,
     prompts: Prompts | PromptPairs | Contrast,

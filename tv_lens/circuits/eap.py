@@ -21,6 +21,7 @@ from tv_lens.intervention import Intervention, Replace
 from tv_lens.metrics import checked
 from tv_lens.model.capture import bytes_per_prompt
 from tv_lens.model.editing import Edit
+from tv_lens.model.grad_mode import GradMode
 from tv_lens.model.readers import PARTS, SITES, Readers
 from tv_lens.progress import progress as progress_bar
 from tv_lens.renamed import renamed_attributes, renamed_keywords
@@ -267,13 +268,13 @@ def pulled_back(
     """
     stream = stream.to(gradient.device, gradient.dtype)
     if part == "mlp":
-        with torch.enable_grad():
+        with GradMode(True):
             x = stream.detach().requires_grad_()
             (pulled,) = torch.autograd.grad(readers.mlp(layer, x), x, gradient)
         return pulled[:, :, None].float()
     weight = readers.weights(layer, part).weight.detach()
     normed = torch.einsum("nshk,dhk->nshd", gradient, weight)
-    with torch.enable_grad():
+    with GradMode(True):
         x = stream.detach()[:, :, None].expand(normed.shape).contiguous().requires_grad_()
         out = readers.norm(layer, x)
         if out is x:

@@ -24,6 +24,7 @@ from tv_lens.circuits.graph import Graph
 from tv_lens.circuits.patched import run_circuits
 from tv_lens.errors import EmptySelection, InvalidArgument, MisalignedPrompts
 from tv_lens.model.hooked_model import HookedModel
+from tv_lens.model.verb import verb
 from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
 from tv_lens.tasks.prompts import PromptPairs, Prompts
@@ -33,6 +34,7 @@ SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 
 @renamed_keywords(setting="question=", random="n_random=")
+@verb
 def faithfulness(
     model: HookedModel,
     circuit: Circuit | EdgeScores,
@@ -122,6 +124,7 @@ def areas(sweep: Sweep, n_edges: int) -> dict[str, Any]:
 
 
 @renamed_keywords(setting="question=")
+@verb
 def completeness(
     model: HookedModel,
     circuit: Circuit,
@@ -176,6 +179,7 @@ def completeness(
 
 
 @renamed_keywords(setting="question=")
+@verb
 def minimality(
     model: HookedModel,
     circuit: Circuit,

@@ -9,9 +9,8 @@ later ones.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -24,6 +23,7 @@ from tv_lens.lab.families import Episodes
 from tv_lens.lab.regressor import Regressor
 from tv_lens.model.capture import bytes_per_prompt, prompts_per_batch
 from tv_lens.model.editing import Edit
+from tv_lens.model.stepping import Arguments, BlockSteps
 from tv_lens.progress import Bar
 
 TOKENS_AT_ONCE = 32_768  # a larger pass is no faster on a CPU
@@ -151,7 +151,7 @@ def _together(group: Sequence[tuple[int, Branch]], n: int) -> Edit:
 
 
 @dataclass(frozen=True)
-class _Growing:
+class _Growing(BlockSteps):
     """Runs every block with the rows whose branches have entered by then; a new row starts as a copy of a plain one.
 
     Args:
@@ -162,13 +162,13 @@ class _Growing:
     n: int
     entry_layers: tuple[int, ...]
 
-    def __call__(
-        self, layer: int, own: Callable[..., Any], x: Float[Tensor, "row pos d_model"], arguments: dict[str, Any]
-    ) -> Any:
+    def enters(self, layer: int, x: Float[Tensor, "row pos d_model"]) -> Float[Tensor, "grown pos d_model"]:
         n_entering = self.entry_layers.count(layer)
+        return torch.cat([x, x[: self.n].repeat(n_entering, 1, 1)]) if n_entering else x
+
+    def arguments(self, layer: int, stream: Tensor, given: Arguments) -> Arguments:
         # Episodes are of one length, so an argument with a value per row has the same value for every row.
-        shared = {
+        return {
             name: value[:1] if isinstance(value, Tensor) and value.ndim and len(value) == self.n else value
-            for name, value in arguments.items()
+            for name, value in given.items()
         }
-        return own(torch.cat([x, x[: self.n].repeat(n_entering, 1, 1)]) if n_entering else x, **shared)

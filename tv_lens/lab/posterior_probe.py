@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tv_lens.errors import InvalidArgument, ShapeMismatch
+from tv_lens.model.grad_mode import GradMode
 
 _ITERATIONS = 100
 _FLAT = 1e-8  # a direction with less than this share of the largest variance is rounding error
@@ -90,7 +91,7 @@ def _descended(placed: Tensor, targets: Tensor, penalty: float) -> tuple[Tensor,
         weights.grad, bias.grad = placed.mT @ residual + penalty / n * weights, residual.sum(0)
         return -(targets * predicted).sum() / n + 0.5 * penalty / n * weights.square().sum()
 
-    with torch.no_grad():
+    with GradMode(False):
         optimizer.step(closure)
     return weights.detach(), bias.detach()
 

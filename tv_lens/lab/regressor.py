@@ -103,7 +103,7 @@ class Regressor(HookedModel):
             raise unknown("end of an episode", ends, ENDS)
         vectors = self._vectors(episodes.x, episodes.y)
         key = hashlib.sha256(vectors.numpy().tobytes() + str(tuple(vectors.shape)).encode()).hexdigest()
-        with self.registry.lock:
+        with self.registry.lock.turn("regressor.encode"):
             if key not in self._entered:
                 self._entered[key] = self._table.enter(vectors.flatten(0, 1))
         ids = _numbered(self._entered[key], vectors)
@@ -138,7 +138,7 @@ class Regressor(HookedModel):
     @contextmanager
     def _lent(self, vectors: Float[Tensor, "n pos width"]) -> Iterator[TokenBatch]:
         """Tokens for vectors that are in the table for one pass only."""
-        with self.registry.lock:
+        with self.registry.lock.turn("regressor.predict", passes=True):
             first = self._table.enter(vectors.flatten(0, 1))
             try:
                 yield self.tokens(_whole(_numbered(first, vectors)))

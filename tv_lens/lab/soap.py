@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tv_lens.model.grad_mode import without_gradients
+
 
 class SOAP(torch.optim.Optimizer):
     """Adam on matrices, in the eigenbases of the running second moments of their rows and columns.
@@ -39,7 +41,7 @@ class SOAP(torch.optim.Optimizer):
     ):
         super().__init__(parameters, {"lr": lr, "betas": betas, "every": every, "eps": eps})
 
-    @torch.no_grad()
+    @without_gradients
     def step(self, closure: None = None) -> None:
         for group in self.param_groups:
             for weight in group["params"]:

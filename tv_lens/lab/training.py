@@ -28,6 +28,7 @@ from tv_lens.lab.network import build_network, predictions
 from tv_lens.lab.recipes import TrainingConfig
 from tv_lens.lab.soap import SOAP
 from tv_lens.lab.training_run import TrainingRun
+from tv_lens.model.grad_mode import GradMode
 from tv_lens.progress import progress as progress_bar
 
 LOG_EVERY = 250
@@ -161,7 +162,7 @@ class _Trainer:
         config = self.config
         if self._held_out is None:
             self._held_out = config.family.sample_each(config.evaluation, (_EVALUATION_SEED, config.seed))
-        with torch.no_grad(), self._precision():
+        with GradMode(False), self._precision():
             parts = [
                 (predictions(self.network, x.to(self.device), y.to(self.device)) - y.to(self.device)).square().mean(1)
                 for x, y in zip(self._held_out.x.split(256), self._held_out.y.split(256))
@@ -190,7 +191,7 @@ class _Trainer:
         if saved is None:
             return
         tensors, self.step = saved
-        with torch.no_grad():
+        with GradMode(False):
             for name, value in self.parameters.items():
                 value.copy_(tensors[f"weights.{name}"])
             for name, value, state in self._moments():

@@ -24,7 +24,14 @@ UNEMBED = "unembed.hook_in"  # here positions whose logits nobody wants are drop
 
 @dataclass(eq=False)
 class Attachment:
-    """What one caller has attached: its edits, the sites it reads, and what was read in the last forward pass."""
+    """What one caller has attached: its edits, the sites it reads, and what was read in the last forward pass.
+
+    Attributes:
+        batch: the tokens of the pass that it is attached for; None for an attachment around several passes.
+        frozen: whether no weight requires a gradient as long as it is attached.
+        hooks: further functions, each at a hook of TransformerLens's, which need not run in a pass (the probe's).
+        flags: TransformerLens's flags to raise, beside those that its sites need.
+    """
 
     who: str
     edits: tuple[Edit, ...] = ()
@@ -33,9 +40,18 @@ class Attachment:
     logit_columns: Int[Tensor, "batch n k"] | None = None
     block_call: BlockCall | None = None
     traced: tuple[Site, ...] = ()
+    batch: TokenBatch | None = None
+    frozen: bool = False
+    hooks: tuple[tuple[str, Hook], ...] = ()
+    flags: tuple[str, ...] = ()
     values: dict[Site, Tensor] = field(default_factory=dict)
     live: dict[Site, Tensor] = field(default_factory=dict)
     fired: dict[Site, int] = field(default_factory=dict)
+
+    @property
+    def all_flags(self) -> set[str]:
+        """The TransformerLens flags without which some of its hooks would not run."""
+        return {*self.flags, *(site.entry.flag for site in self.sites if site.entry.flag)}
 
     @property
     def sites(self) -> list[Site]:
@@ -61,11 +77,21 @@ class Attachment:
 class Hook:
     """A function with its first arguments, as TransformerLens calls a hook."""
 
+    NAME = "a hook of tv_lens"
+
     def __init__(self, function: Callable[..., Tensor], *arguments: Any):
         self.function, self.arguments = function, arguments
 
     def __call__(self, x: Tensor, hook: object) -> Tensor:
         return self.function(*self.arguments, x)
+
+    def __repr__(self) -> str:
+        return self.NAME  # TransformerLens gives this name to the function that it registers with PyTorch
+
+
+def is_ours(hook: object) -> bool:
+    """Whether a hook, or the function that TransformerLens made of it, was added by the registry."""
+    return isinstance(hook, Hook) or getattr(hook, "__name__", None) == Hook.NAME
 
 
 class Attachments:
@@ -74,14 +100,16 @@ class Attachments:
     Merging keeps the computation's own order where contexts are nested: a residual stream written by an outer
     context is not undone by an inner one that edits what flows into it.
 
-    Attributes:
+    Args:
         active: what is attached, in entry order.
+
+    Attributes:
         batch: the tokens of the pass that runs; None where the TransformerLens model is called directly.
     """
 
-    def __init__(self) -> None:
-        self.active: list[Attachment] = []
-        self.batch: TokenBatch | None = None
+    def __init__(self, active: Sequence[Attachment]) -> None:
+        self.active = list(active)
+        self.batch = next((one.batch for one in reversed(self.active) if one.batch is not None), None)
         self._stream_before: dict[int | None, Tensor] = {}
 
     def hook_functions(self) -> list[tuple[str, Hook]]:
@@ -104,7 +132,7 @@ class Attachments:
         gather = [a.logits_at for a in self.active if a.logits_at is not None]
         if gather:
             hooks.append((UNEMBED, Hook(gathered, gather[-1])))
-        return hooks
+        return [*hooks, *(hook for attachment in self.active for hook in attachment.hooks)]
 
     def _passing(
         self,

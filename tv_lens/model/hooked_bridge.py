@@ -6,9 +6,8 @@ verbs. So imports run one way: bridge, capture, model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 import torch
 from jaxtyping import Float, Int
@@ -17,10 +16,13 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.sources import build_bridge_from_module
 
 from tv_lens.batch import TokenBatch
-from tv_lens.errors import ModelLoadError, SiteAbsent
+from tv_lens.errors import InvalidArgument, ModelLoadError, SiteAbsent
 from tv_lens.intervention import Intervention
 from tv_lens.model.attachment import Attachment
 from tv_lens.model.editing import Edit
+from tv_lens.model.facts import Facts
+from tv_lens.model.grad_mode import GradMode
+from tv_lens.model.lock import check_process
 from tv_lens.model.passes import raises_out_of_memory
 from tv_lens.model.registry import HookRegistry
 from tv_lens.model.rerouting import BlockCall
@@ -44,6 +46,7 @@ class HookedBridge:
         self.shape = _shape_of(bridge)
         self.registry = HookRegistry(bridge, self.shape)
         self.registry.probe(self.n_ids)
+        self.facts = Facts(bridge, self.registry)
 
     # ---- what it is ---------------------------------------------------------------------------------------------
 
@@ -97,20 +100,14 @@ class HookedBridge:
             model_arguments: passed to the model as they are (a mask, position ids, a cache).
         """
         gathers = logits_at is not None and self.registry.can_gather
-        with self.registry.attach(
-            who, edits, reads, logits_at if gathers else None, logit_columns, block_call
-        ) as attachment:
+        narrow_to = logits_at if gathers else None
+        attaching = self.registry.attach(who, edits, reads, narrow_to, logit_columns, block_call, batch=batch)
+        with attaching as attachment, GradMode(False):
             if stop_after is not None:
                 stop_after = max(stop_after, self.registry.last_edited_layer())
                 if stop_after < self.n_layers - 1:
                     model_arguments["stop_at_layer"] = stop_after + 1
-            for active in self.registry.attached:
-                active.start_pass()
-            model_arguments = {**self.registry.pass_arguments, **model_arguments}
-            with self.registry.batch(batch), torch.no_grad():
-                out = self.tl(batch.ids, **model_arguments)
-            for active in self.registry.attached:
-                active.check_reached()
+            out = self._pass(batch, {**self.registry.pass_arguments, **model_arguments})
         if stop_after is not None:
             return None, attachment
         if logits_at is not None and (not gathers or out.shape[1] != logits_at.shape[1]):  # or the hook was discarded
@@ -150,19 +147,10 @@ class HookedBridge:
         arguments = dict(self.registry.pass_arguments)
         if at is not None and (stop := max([at, *places], key=lambda site: site.layer or 0).layer) < self.n_layers - 1:
             arguments["stop_at_layer"] = stop + 1
-        with (
-            self.registry.attach(
-                who, edits, reads, batch.last[:, None] if gathers else None, traced=tuple(traced)
-            ) as attachment,
-            _frozen(self.tl),
-            torch.enable_grad(),
-        ):
-            for active in self.registry.attached:
-                active.start_pass()
-            with self.registry.batch(batch):
-                out = self.tl(batch.ids, **arguments)
-            for active in self.registry.attached:
-                active.check_reached()
+        last = batch.last[:, None] if gathers else None
+        attaching = self.registry.attach(who, edits, reads, last, traced=tuple(traced), batch=batch, frozen=True)
+        with attaching as attachment, GradMode(True):
+            out = self._pass(batch, arguments)
             if at is not None:
                 out = attachment.live[at.tensor]
             elif out.shape[1] != 1:
@@ -176,18 +164,34 @@ class HookedBridge:
         gradients = {site: torch.zeros_like(x) if g is None else g for site, x, g in zip(places, tensors, slopes)}
         return values.detach(), gradients, attachment
 
+    def _pass(self, batch: TokenBatch, arguments: dict[str, object]) -> Tensor:
+        """The model's output in one pass in which everything that is attached must run."""
+        check_process()
+        attached = self.registry.attached
+        for attachment in attached:
+            attachment.start_pass()
+        out = self.tl(batch.ids, **arguments)
+        for attachment in attached:
+            attachment.check_reached()
+        return out
 
-@contextmanager
-def _frozen(module: torch.nn.Module) -> Iterator[None]:
-    """A context in which no weight requires a gradient, so that a pass keeps no tensor for such gradients."""
-    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    for parameter in trainable:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in trainable:
-            parameter.requires_grad_(True)
+    # ---- copies ---------------------------------------------------------------------------------------------------
+
+    def __deepcopy__(self, memo: object = None) -> NoReturn:
+        raise InvalidArgument(
+            "A hooked model cannot be copied: its hooks point into its own modules.",
+            got=f"copy of {type(self).__name__}",
+            do="load it a second time: tv.load(...); tv.load(model.tl) makes a second HookedModel of the same weights.",
+        )
+
+    __copy__ = __deepcopy__
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise InvalidArgument(
+            "A hooked model cannot be pickled.",
+            got=f"pickle of {type(self).__name__}",
+            do="pass its name or folder to the other process and load it there: tv.load(...).",
+        )
 
 
 def _shape_of(bridge: TransformerBridge) -> ModelShape:

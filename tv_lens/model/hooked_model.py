@@ -7,8 +7,7 @@ after it, so no mask is needed and a padded prompt computes what it computes alo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +23,7 @@ from tv_lens.intervention import Intervention, as_interventions
 from tv_lens.loading import weights
 from tv_lens.model.capture import Capture, captured
 from tv_lens.model.hooked_bridge import HookedBridge, bridge_of, check_unbridged
+from tv_lens.model.installation import Attaching
 from tv_lens.model.passes import in_batches, needs_whole_batch
 from tv_lens.renamed import renamed_keywords
 from tv_lens.site import Site, Sites
@@ -59,8 +59,13 @@ class HookedModel(HookedBridge):
         super().__init__(bridge)
         self.tokenizer = tokenizer
         self.name = name
-        self.fingerprint = fingerprint
+        self._loaded_fingerprint = fingerprint
         self.memory_budget = memory_budget
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies config, weights and hooks by hand in everything that is saved; another after each has changed."""
+        return self.facts.fingerprint(self._loaded_fingerprint)
 
     @property
     def prepends_bos(self) -> bool:
@@ -192,16 +197,14 @@ class HookedModel(HookedBridge):
         capture = self.capture(prompts, Sites(("resid_post",)))
         return torch.stack([capture[Site("resid_post", layer)] for layer in range(self.n_layers)])
 
-    @contextmanager
-    def intervene(self, *interventions: Intervention) -> Iterator[HookedModel]:
+    def intervene(self, *interventions: Intervention) -> Attaching:
         """A context in which every pass of the model is edited; contexts nest, and the outer one acts first.
 
         Example:
             >>> with model.intervene(tv.Zero("z[5].h3")):  # doctest: +SKIP
             ...     logits = model.run("The capital of France is")
         """
-        with self.registry.attach("model.intervene", as_interventions(interventions)):
-            yield self
+        return self.registry.attach("model.intervene", as_interventions(interventions), gives=self)
 
 
 def _run(model: HookedModel, batch: TokenBatch, edits: Sequence[Intervention], last: bool, rows: slice) -> Tensor:

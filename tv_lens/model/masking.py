@@ -6,10 +6,7 @@ once per model: a change of a hidden token must change nothing for the tokens th
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Bool
@@ -17,40 +14,33 @@ from torch import Tensor
 
 from tv_lens.batch import TokenBatch
 from tv_lens.model.hooked_model import HookedModel
-from tv_lens.model.rerouting import BlockCall
-
-_verdicts: WeakKeyDictionary[HookedModel, bool] = WeakKeyDictionary()
-
-
-def hiding(blocked: Bool[Tensor, "batch query key"]) -> BlockCall:
-    """Runs every block with these keys hidden from these queries, beside what its own mask hides."""
-    return _Hiding(blocked)
+from tv_lens.model.stepping import Arguments, BlockSteps, additive_mask, future, trial_ids, with_hidden
 
 
 @dataclass(frozen=True, eq=False)
-class _Hiding:
-    blocked: Bool[Tensor, "batch query key"]
+class Hiding(BlockSteps):
+    """Runs every block with these keys hidden from these queries, beside what its own mask hides."""
 
-    def __call__(self, layer: int, own: Callable[..., Any], x: Tensor, arguments: dict[str, Any]) -> Any:
-        blocked = self.blocked[:, None].to(x.device)
-        mask = arguments.get("attention_mask")
+    hidden: Bool[Tensor, "batch query key"]
+
+    def arguments(self, layer: int, stream: Tensor, given: Arguments) -> Arguments:
+        hidden, mask = self.hidden[:, None].to(stream.device), given.get("attention_mask")
         if mask is None:  # the block would mask the future by itself, but perhaps not once it is given a mask
-            blocked = blocked | torch.ones_like(blocked[:1]).triu(1)
-            mask = torch.zeros(blocked.shape, dtype=x.dtype, device=x.device)
-        mask = mask & ~blocked if mask.dtype == torch.bool else mask.masked_fill(blocked, torch.finfo(mask.dtype).min)
-        return own(x, **{**arguments, "attention_mask": mask})
+            mask = additive_mask(hidden | future(hidden.shape[-1], stream.device), stream.dtype)
+        return {**given, "attention_mask": with_hidden(mask, hidden)}
 
 
 def supports_masking(model: HookedModel) -> bool:
-    """Whether the model's attention honours `hiding`; tried on prompts that differ only in hidden tokens."""
-    if model not in _verdicts:
-        ids = torch.randint(3, model.shape.d_vocab, (1, 7), generator=torch.Generator().manual_seed(0)).repeat(3, 1)
-        ids[1:, 2:4] = (ids[1:, 2:4] + 1) % model.shape.d_vocab
-        blocked = torch.zeros(3, 7, 7, dtype=torch.bool)
-        blocked[:2, 4:, 2:4] = True
-        batch = TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool)).to(model.device)
-        call = hiding(blocked)
-        logits, _ = model.forward(batch, logits_at=batch.last[:, None], block_call=call, who="hiding: a trial")
-        same, other = ((logits[0] - logits[i]).abs().max() for i in (1, 2))
-        _verdicts[model] = bool(same <= 1e-3 * other)
-    return _verdicts[model]
+    """Whether the model's attention honours `Hiding`; tried on prompts that differ only in hidden tokens."""
+    return model.facts.find("masking is honoured", lambda: _is_honoured(model))
+
+
+def _is_honoured(model: HookedModel) -> bool:
+    ids = trial_ids(model, 1, 7).repeat(3, 1)
+    ids[1:, 2:4] = (ids[1:, 2:4] + 1) % model.n_ids
+    blocked = torch.zeros(3, 7, 7, dtype=torch.bool)
+    blocked[:2, 4:, 2:4] = True
+    batch = TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool)).to(model.device)
+    logits, _ = model.forward(batch, logits_at=batch.last[:, None], block_call=Hiding(blocked), who="masking: a trial")
+    same, other = ((logits[0] - logits[i]).abs().max() for i in (1, 2))
+    return bool(same <= 1e-3 * other)

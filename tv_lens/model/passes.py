@@ -12,7 +12,6 @@ import gc
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar, runtime_checkable
-from weakref import WeakKeyDictionary
 
 import torch
 
@@ -27,14 +26,15 @@ MOST_TOKENS = 8192  # they keep any device busy; more at once would only delay t
 
 @runtime_checkable
 class OnDevice(Protocol):
-    """All that batches need to know of a model: its device. A `HookedModel` is one."""
+    """All that batches need to know of a model: its device, and what was found out about it (`Facts`)."""
+
+    facts: Any
 
     @property
     def device(self) -> torch.device: ...
 
 
-_HELD: WeakKeyDictionary[OnDevice, int] = WeakKeyDictionary()
-"""Tokens that a model's device can hold at once, for models whose device was full before."""
+HELD = "tokens that the device held at once, after it was full"
 
 
 def tokens_at_once(device: torch.device) -> int:
@@ -69,12 +69,12 @@ def in_batches(
     """
     start = 0
     while start < n:
-        at_once = size if together else min(size, max(1, _HELD.get(model, size * width) // width))
+        at_once = size if together else min(size, max(1, model.facts.known(HELD, size * width) // width))
         rows = slice(start, min(start + at_once, n))
         done, result = _tried(work, rows, together)
         if not done:
             half = (rows.stop - rows.start) // 2
-            _HELD[model] = half * width
+            model.facts.note(HELD, half * width)
             warn_batch_halved(
                 model, f"{rows.stop - rows.start} prompts of {width} tokens at once", f"{half} at a time", who
             )

@@ -9,11 +9,10 @@ sequences of one token, which is slower and right by construction; `Readers.comp
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary, ref
+from weakref import ref
 
 import torch
 from jaxtyping import Float
@@ -24,13 +23,13 @@ from tv_lens.batch import TokenBatch
 from tv_lens.errors import SiteAbsent, unknown
 from tv_lens.intervention import Zero
 from tv_lens.model.editing import Edit
+from tv_lens.model.grad_mode import without_gradients
 from tv_lens.model.hooked_model import HookedModel
+from tv_lens.model.stepping import OneBlock, is_close, returned_by, trial_ids
 from tv_lens.site import Site
 
 PARTS = ("q", "k", "v", "mlp")
 SITES = {"q": "q", "k": "k", "v": "v", "mlp": "mlp_out"}  # the component that is each part's value
-_KNOWN: WeakKeyDictionary[HookedModel, Readers] = WeakKeyDictionary()
-_MAKING = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -58,11 +57,8 @@ class Affine:
 
 
 def readers_of(model: HookedModel) -> Readers:
-    """The model's readers and writers, made and checked once per model."""
-    with _MAKING:
-        if model not in _KNOWN:
-            _KNOWN[model] = Readers(model)
-        return _KNOWN[model]
+    """The model's readers and writers, made and checked once for the model as it is."""
+    return model.facts.find("readers", lambda: Readers(model))
 
 
 class Readers:
@@ -80,17 +76,16 @@ class Readers:
     """
 
     def __init__(self, model: HookedModel):
-        self._model, self._tl, self._shape = ref(model), model.tl, model.shape  # weak: the model is this object's key
+        self._model, self._tl, self._shape = ref(model), model.tl, model.shape  # weak: the model's facts keep this
         self._device, self._dtype = model.device, model.dtype
         self.computed_by = dict.fromkeys(PARTS, "modules")
         self.parallel = not model.registry.support(Site("resid_mid", 0)).read
         self.post_norm = any(self._child(layer, "ln1_post") is not None for layer in range(self._shape.n_layers))
-        with model.registry.lock:
-            self._check(model)
+        self._check(model)
 
     # ---- reading ------------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
+    @without_gradients
     def value(self, layer: int, part: str, stream: Float[Tensor, "n d_model"]) -> Float[Tensor, "n *heads d"]:
         """The value of a part of a layer if this stream enters it: that of the part's site, before rotation.
 
@@ -109,7 +104,7 @@ class Readers:
         values = self._projection(layer, part)(self.norm(layer, stream))
         return values.unflatten(-1, (self.n_heads(part), -1)).to(torch.float32)
 
-    @torch.no_grad()
+    @without_gradients
     def value_each(
         self, layer: int, part: str, streams: Float[Tensor, "n head d_model"]
     ) -> Float[Tensor, "n head d_head"]:
@@ -142,7 +137,7 @@ class Readers:
 
     # ---- writing ------------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
+    @without_gradients
     def head_writes(
         self, layer: int, z: Float[Tensor, "*n head d_head"], attn_out: Float[Tensor, "*n d_model"] | None = None
     ) -> Float[Tensor, "*n head d_model"]:
@@ -197,9 +192,9 @@ class Readers:
         original, first, second = block.original_component, _bare(getattr(block.mlp, "in")), _bare(block.mlp.out)
         return lambda x: second(original.activation_fn(first(x)))
 
-    def passing(self, stream: Float[Tensor, "n pos d_model"], layer: int | None = None) -> Alone:
+    def passing(self, stream: Float[Tensor, "n pos d_model"], layer: int | None = None) -> OneBlock:
         """A `block_call` under which one block alone runs, on this stream; if `layer` is None, no block runs."""
-        return Alone(self._own(stream), layer, self._returns)
+        return OneBlock(self._own(stream), layer, self._returns)
 
     # ---- the block itself -----------------------------------------------------------------------------------------
 
@@ -230,17 +225,8 @@ class Readers:
         """
         names = ("resid_pre", "q", "k", "v", "z", "attn_out", "mlp_out", "resid_post")
         layers = range(self._shape.n_layers)
-        ids = torch.randint(3, model.n_ids, (2, 5), generator=torch.Generator().manual_seed(0))
-        returns: list[int | None] = []
-
-        def record(layer: int, own: Callable[..., Any], x: Tensor, arguments: dict[str, Any]) -> Any:
-            out = own(x, **arguments)
-            returns.append(len(out) if isinstance(out, tuple) else None)
-            return out
-
-        model.forward(model.tokens(ids[:1]), block_call=record, who="readers")
-        self._returns = tuple(returns)
-        values = model.capture(ids, [Site(name, layer) for layer in layers for name in names])
+        self._returns = returned_by(model)
+        values = model.capture(trial_ids(model, 2, 5), [Site(name, layer) for layer in layers for name in names])
         for layer in layers:
             x, attn, mlp = (values[Site(name, layer)] for name in ("resid_pre", "attn_out", "mlp_out"))
             x, attn, mlp = x.flatten(0, 1), attn.flatten(0, 1), mlp.flatten(0, 1)
@@ -270,10 +256,7 @@ class Readers:
             return None
 
     def _close(self, computed: Tensor | None, expected: Tensor) -> bool:
-        if computed is None or computed.shape != expected.shape:
-            return False
-        allowed = 1e-4 if self._dtype == torch.float32 else 0.05
-        return bool((computed.cpu() - expected).abs().max() <= allowed * expected.abs().max().clamp(min=1e-6))
+        return computed is not None and is_close(computed, expected, self._dtype)
 
     def _must_agree(self, computed: Tensor | None, expected: Tensor, layer: int, what: str) -> None:
         if not self._close(computed, expected):
@@ -288,24 +271,3 @@ class Readers:
 def _bare(module: nn.Module) -> nn.Module:
     """The model's own module inside TransformerLens's, so that no hook sees calls that are no pass of the model."""
     return getattr(module, "original_component", None) or module
-
-
-@dataclass(frozen=True, eq=False)
-class Alone:
-    """A `block_call` that runs one block on a given stream, and the others not at all.
-
-    Args:
-        stream: what enters the one block, and what all others return.
-        layer: the block that runs; None if none does, so that the stream itself comes out at the end.
-        returns: the length of the tuple that each block returns, None for a bare tensor.
-    """
-
-    stream: Float[Tensor, "n pos d_model"]
-    layer: int | None
-    returns: tuple[int | None, ...]
-
-    def __call__(self, layer: int, own: Callable[..., Any], x: Tensor, arguments: dict[str, Any]) -> Any:
-        if layer == self.layer:
-            return own(self.stream, **arguments)
-        size = self.returns[layer]
-        return self.stream if size is None else (self.stream, *(None,) * (size - 1))

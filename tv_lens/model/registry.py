@@ -9,12 +9,9 @@ docs/registry-laws.md states all ten.
 
 from __future__ import annotations
 
-import threading
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Int
@@ -24,9 +21,13 @@ from transformer_lens.model_bridge import TransformerBridge
 from tv_lens.batch import TokenBatch
 from tv_lens.errors import ModelLoadError, SiteAbsent, SiteNotWritable
 from tv_lens.intervention import Intervention
-from tv_lens.model.attachment import UNEMBED, Attachment, Attachments, Hook
+from tv_lens.model.attachment import UNEMBED, Attachment, Hook
 from tv_lens.model.editing import Edit, refuse_duplicates, refuse_misaligned
-from tv_lens.model.rerouting import BlockCall, narrowed, replaced_blocks
+from tv_lens.model.foreign_hooks import foreign_hooks
+from tv_lens.model.grad_mode import GradMode
+from tv_lens.model.installation import Attaching, Installation
+from tv_lens.model.lock import Caller, ModelLock
+from tv_lens.model.rerouting import BlockCall
 from tv_lens.model.support import Perturb, Support, layer_kinds, table, verdicts
 from tv_lens.site import COMPONENTS, ModelShape, Site
 
@@ -41,10 +42,6 @@ def _perturbed(values: dict[Site, Tensor], site: Site, row: int, x: Tensor) -> T
     return out
 
 
-_LOCKS: WeakKeyDictionary[TransformerBridge, Any] = WeakKeyDictionary()
-"""One lock per bridge, even if several `HookedModel`s were made of it: two threads never share a hooked pass."""
-
-
 class HookRegistry:
     """The hooks and flags of one model, and who holds them.
 
@@ -57,12 +54,9 @@ class HookRegistry:
     def __init__(self, bridge: TransformerBridge, shape: ModelShape):
         self._bridge = bridge
         self._shape = shape
-        self._attachments = Attachments()
-        self._installed = ExitStack()
+        self._installation = Installation.of(bridge)
         self._support: dict[tuple[str, int | None], Support] = {}
-        self._hooks_at_load = set(bridge.list_hooks())  # some adapters (OPT's) carry hooks of their own
         self.pass_arguments: dict[str, object] = {}
-        self.lock = _LOCKS.setdefault(bridge, threading.RLock())
 
     # ---- what the model has -------------------------------------------------------------------------------------
 
@@ -76,7 +70,7 @@ class HookRegistry:
         Every component of one layer of each kind is perturbed in a batch row of its own, and row 0 is left alone: a
         component is writable if its row's logits differ from row 0's.
         """
-        with self.lock, self._nothing_of_ours():
+        with self.bare("the registry's probe"):
             # Different tokens, if the vocabulary has them: among equal ones the attention pattern makes no difference.
             length = 3 if self._shape.d_vocab > 1 else min(8, int(self._bridge.cfg.n_ctx))
             tokens = torch.arange(1, 1 + length, device=self.device)[None] % n_ids
@@ -102,7 +96,7 @@ class HookRegistry:
         """
         for arguments in ({"use_cache": False}, {"use_cache": True}):
             try:
-                with torch.no_grad():
+                with GradMode(False):
                     self._bridge(tokens, **arguments)
                 return arguments
             except RuntimeError as error:
@@ -122,19 +116,22 @@ class HookRegistry:
         if any(parameter.device.type == "meta" for parameter in self._bridge.parameters()):
             # accelerate brings offloaded weights for a module's own forward; flagged sites read weights without it.
             hooked -= {site for site in hooked if site.entry.flag}
-        with ExitStack() as stack, torch.no_grad(), warnings.catch_warnings():
+        for flag in {site.entry.flag for site in hooked if site.entry.flag}:
+            try:
+                trial = Attachment("the registry's probe", flags=(flag,))
+                with Attaching(self._installation, trial.who, trial):
+                    pass
+            except NotImplementedError:  # TransformerLens cannot split this attention by head
+                hooked -= {site for site in hooked if site.entry.flag == flag}
+        hooks = tuple(
+            (site.hook_name, Hook(_perturbed, values, site, row))
+            for row, site in enumerate(candidates, start=1)
+            if site in hooked
+        )
+        flags = tuple(sorted({site.entry.flag for site in hooked if site.entry.flag}))
+        probe = Attachment("the registry's probe", hooks=hooks, flags=flags)
+        with Attaching(self._installation, probe.who, probe, passes=True), GradMode(False), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # TransformerLens warns of discarded edits, which is what the probe tests
-            for flag in {site.entry.flag for site in hooked if site.entry.flag}:
-                try:
-                    stack.enter_context(raised_flag(self._bridge, flag))
-                except NotImplementedError:  # TransformerLens cannot split this attention by head
-                    hooked -= {site for site in hooked if site.entry.flag == flag}
-            hooks = [
-                (site.hook_name, Hook(_perturbed, values, site, row))
-                for row, site in enumerate(candidates, start=1)
-                if site in hooked
-            ]
-            stack.enter_context(self._bridge.hooks(fwd_hooks=hooks))
             logits = self._bridge(tokens.expand(len(candidates) + 1, -1), **self.pass_arguments)
         # A model of one logit is compared at every token.
         return hooked, values, (logits[:, -1] if self._shape.d_vocab > 1 else logits[..., 0]).float()
@@ -176,14 +173,23 @@ class HookRegistry:
         return type(self._bridge.original_model).__name__
 
     @property
+    def lock(self) -> ModelLock:
+        """Held by whoever has something attached; the same for all models of one bridge."""
+        return self._installation.lock
+
+    @property
     def attached(self) -> tuple[Attachment, ...]:
-        """Who is attached now, in entry order."""
-        return tuple(self._attachments.active)
+        """Who is attached now, in entry order, whichever thread attached it."""
+        return tuple(self._installation.attached())
+
+    @property
+    def attached_here(self) -> tuple[Attachment, ...]:
+        """What acts on the passes of the calling thread, and in an event loop of the running task, in entry order."""
+        return tuple(self._installation.attached(Caller.now()))
 
     def edits_around(self) -> list[Intervention]:
-        """Every edit that is active now, whoever attached it; waits until another thread's pass is over."""
-        with self.lock:
-            return [edit.intervention for attachment in self.attached for edit in attachment.edits]
+        """Every edit that acts on the passes of the calling thread now, whoever attached it."""
+        return [edit.intervention for attachment in self.attached_here for edit in attachment.edits]
 
     @property
     def can_narrow(self) -> bool:
@@ -197,13 +203,11 @@ class HookRegistry:
         return self._bridge.get_hook_point(UNEMBED) is not None
 
     def foreign_hooks(self) -> list[str]:
-        """Names of the hooks on the model that this registry did not add."""
-        with self.lock, self._nothing_of_ours():
-            return sorted(set(self._bridge.list_hooks()) - self._hooks_at_load)
+        """The hooks of every kind on the model that neither this registry nor TransformerLens itself added, by name."""
+        return [hook.name for hook in foreign_hooks(self._bridge)]
 
     # ---- attaching ----------------------------------------------------------------------------------------------
 
-    @contextmanager
     def attach(
         self,
         who: str,
@@ -213,7 +217,10 @@ class HookRegistry:
         logit_columns: Int[Tensor, "batch n k"] | None = None,
         block_call: BlockCall | None = None,
         traced: Sequence[Site] = (),
-    ) -> Iterator[Attachment]:
+        batch: TokenBatch | None = None,
+        frozen: bool = False,
+        gives: Any = None,
+    ) -> Attaching:
         """An attachment that lasts as long as the context, with the model's lock held.
 
         Args:
@@ -227,70 +234,36 @@ class HookRegistry:
             block_call: called instead of each block (this is how the row engine computes fewer rows).
             traced: whole tensors, after all edits, at which a gradient can be taken afterwards; the graph begins at
                 the first of them.
+            batch: the tokens of the one pass that the context is for, so that position -1 is each row's last.
+            frozen: whether no weight requires a gradient inside.
+            gives: what `with ... as` binds; the attachment if None.
         """
         placed = tuple(edit if isinstance(edit, Edit) else Edit(edit) for edit in edits)
         refuse_duplicates(placed)
-        attachment = Attachment(who, placed, tuple(reads), logits_at, logit_columns, block_call, tuple(traced))
-        with self.lock:
+        attachment = Attachment(
+            who, placed, tuple(reads), logits_at, logit_columns, block_call, tuple(traced), batch, frozen
+        )
+
+        def check() -> None:
             for edit in placed:
                 self.check(edit.site, write=True)
             for site in (*reads, *traced):
                 self.check(site, write=False)
-            self._attachments.active.append(attachment)
-            try:
-                self._install()
-                yield attachment
-            finally:
-                self._attachments.active.remove(attachment)
-                self._install()
+            for active in () if batch is None else (*self.attached, attachment):
+                refuse_duplicates(active.edits, batch)
+                refuse_misaligned(active.edits, batch)
 
-    @contextmanager
-    def batch(self, batch: TokenBatch) -> Iterator[None]:
-        """Tells the hooks which tokens are real during one forward pass, so that position -1 is each row's last."""
-        for attachment in self.attached:
-            refuse_duplicates(attachment.edits, batch)
-            refuse_misaligned(attachment.edits, batch)
-        before, self._attachments.batch = self._attachments.batch, batch
-        try:
-            yield
-        finally:
-            self._attachments.batch = before
+        return Attaching(self._installation, who, attachment, check, passes=batch is not None, gives=gives)
+
+    def bare(self, who: str) -> Attaching:
+        """A context in which nothing of ours is attached, whatever is attached around it; the lock is held."""
+        return Attaching(self._installation, who, passes=True)
 
     def last_edited_layer(self) -> int:
         """The deepest layer that an active attachment edits or reads: -1 if none does, `n_layers` for final_norm."""
         unlayered = {"embed": -1, "final_norm": self._shape.n_layers}
         sites = (site for attachment in self.attached for site in attachment.sites)
         return max((unlayered.get(site.component, site.layer) for site in sites), default=-1)
-
-    @contextmanager
-    def _nothing_of_ours(self) -> Iterator[None]:
-        active, self._attachments.active = self._attachments.active, []
-        self._install()
-        try:
-            yield
-        finally:
-            self._attachments.active = active
-            self._install()
-
-    def _install(self) -> None:
-        """Removes all our hooks and flags and sets those of the active attachments, merged."""
-        self._installed.close()
-        if not self.attached:
-            return
-        stack = ExitStack()
-        try:
-            for flag in {site.entry.flag for a in self.attached for site in a.sites if site.entry.flag}:
-                stack.enter_context(raised_flag(self._bridge, flag))
-            stack.enter_context(self._bridge.hooks(fwd_hooks=self._attachments.hook_functions()))
-            for attachment in self.attached:
-                if attachment.block_call is not None:
-                    stack.enter_context(replaced_blocks(self._bridge.blocks, attachment.block_call))
-                if attachment.logit_columns is not None:
-                    stack.enter_context(narrowed(self._bridge.unembed, attachment.logit_columns))
-        except BaseException:
-            stack.close()
-            raise
-        self._installed = stack
 
     def __repr__(self) -> str:
         head = f"{self.architecture}: {self._shape.n_layers} layers; "
@@ -301,14 +274,3 @@ class HookRegistry:
             reads = ", ".join(str(site) for site in attachment.reads) or "nothing"
             head += f"\n  attached by {attachment.who}: {edits}; reads {reads}"
         return head + "\n" + table(self._support, self._shape)
-
-
-@contextmanager
-def raised_flag(bridge: TransformerBridge, flag: str) -> Iterator[None]:
-    """A context in which a TransformerLens flag is on, and after which it is as it was."""
-    setter, before = getattr(bridge, f"set_{flag}"), bool(getattr(bridge.cfg, flag, False))
-    setter(True)
-    try:
-        yield
-    finally:
-        setter(before)

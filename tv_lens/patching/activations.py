@@ -21,6 +21,7 @@ from tv_lens.intervention import Add, Replace
 from tv_lens.metrics import Metric, Readout, info_of, logit_diff
 from tv_lens.model.capture import Capture, floats_of
 from tv_lens.model.hooked_model import HookedModel
+from tv_lens.model.verb import verb
 from tv_lens.patching.cells import Cell, SitesLike, array_of, axes_of, cells_of, positions_of, targets_of
 from tv_lens.patching.plain_runs import DIRECTIONS, PlainRuns, base_and_source
 from tv_lens.progress import Bar
@@ -40,6 +41,7 @@ MODES = ("replace", "add")
 
 
 @renamed_keywords(run="folder=", plan="engine=")
+@verb
 def patch(
     model: HookedModel,
     pairs: PromptPairs,

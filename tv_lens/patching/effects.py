@@ -17,7 +17,8 @@ from torch import Tensor
 from tv_lens.errors import EmptySelection, SiteNotWritable, unknown
 from tv_lens.metrics import Answers, Metric, Readout, checked, info_of, logit_diff
 from tv_lens.model.hooked_model import HookedModel
-from tv_lens.model.masking import hiding, supports_masking
+from tv_lens.model.masking import Hiding, supports_masking
+from tv_lens.model.verb import verb
 from tv_lens.patching.activations import patch
 from tv_lens.patching.plain_runs import last_logits
 from tv_lens.progress import progress as progress_bar
@@ -35,6 +36,7 @@ WAYS = ("removing", "hiding")
 
 
 @renamed_keywords(run="folder=", plan="engine=")
+@verb
 def node_effects(
     model: HookedModel,
     pairs: PromptPairs,
@@ -115,6 +117,7 @@ def as_effects(sweep: Sweep, base: xr.DataArray, provenance: dict[str, object]) 
 
 
 @renamed_keywords(plan="engine=")
+@verb
 def demonstration_effects(
     model: HookedModel,
     prompts: Prompts | PromptPairs,
@@ -245,7 +248,7 @@ def _hidden(
             batch = base.select(rows)
             blocked = torch.stack([_blocked(whole, row, demo, batch.width) for row, demo in part])
             logits, _ = model.forward(
-                batch, logits_at=batch.last[:, None], block_call=hiding(blocked), who="demonstration_effects"
+                batch, logits_at=batch.last[:, None], block_call=Hiding(blocked), who="demonstration_effects"
             )
             values[start : start + step] = checked(
                 metric, logits[:, 0].cpu(), answers.select(rows), "a hidden run"

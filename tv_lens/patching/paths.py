@@ -26,6 +26,7 @@ from tv_lens.metrics import Metric, Readout, info_of, logit_diff
 from tv_lens.model.editing import Edit
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.model.readers import readers_of
+from tv_lens.model.verb import verb
 from tv_lens.patching.effects import as_effects
 from tv_lens.patching.plain_runs import DIRECTIONS, PlainRuns, base_and_source
 from tv_lens.progress import progress as progress_bar
@@ -45,6 +46,7 @@ Head = tuple[int, int]
 
 
 @renamed_keywords(run="folder=", plan="engine=")
+@verb
 def path_effects(
     model: HookedModel,
     pairs: PromptPairs,

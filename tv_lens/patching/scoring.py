@@ -23,6 +23,7 @@ from tv_lens.model.capture import prompts_per_pass
 from tv_lens.model.editing import Edit, positions_of, refuse_duplicates
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.model.passes import in_batches
+from tv_lens.model.verb import verb
 from tv_lens.progress import progress as progress_bar
 from tv_lens.tasks.prompts import Prompts
 from tv_lens.tasks.tokenized import TokenizedPrompts
@@ -56,6 +57,7 @@ class Scores:
         )
 
 
+@verb
 def score(
     model: HookedModel,
     prompts: Prompts | TokenizedPrompts,
@@ -118,7 +120,7 @@ def _refuse(model: HookedModel, edits: Sequence[Intervention], most: int) -> Non
                 f"{edit.label} takes its value from the batch's other prompts, and prompts are scored each on its own.",
                 do="compute the value first: Replace(site, value), or Mean(site, value=...).",
             )
-    for open_edit in (edit for attachment in model.registry.attached for edit in attachment.edits):
+    for open_edit in (edit for attachment in model.registry.attached_here for edit in attachment.edits):
         if most > 1 and open_edit.rows is None and any(pos < 0 for pos in open_edit.site.positions):
             raise InvalidArgument(
                 "An open model.intervene counts back from the last token of the pass, which is the answer's here.",

@@ -7,10 +7,9 @@ can be continued in this way is tried once per model, on a few tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float, Int
@@ -19,9 +18,9 @@ from transformers import DynamicCache
 
 from tv_lens.batch import TokenBatch
 from tv_lens.model.hooked_model import HookedModel
+from tv_lens.model.stepping import Recording, additive_mask, disagreement, future, lowest, shown, trial_ids
 
 WORTH_BRANCHING = 16  # tokens in common, below which the additional pass costs as much as it saves
-_verdicts: WeakKeyDictionary[HookedModel, bool] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +32,28 @@ class BaseRun:
     values: list[Float[Tensor, "prompt kv_head pos d_head"]]
     stream: list[Float[Tensor, "prompt pos d_model"]]  # what enters each block
     masks: list[Tensor | None]  # the mask that each block was given: additive, boolean, or none
-    returns: list[int | None]  # the length of the tuple that each block returns; None for a bare tensor
     branched_at: int = 0  # how many tokens were run once for all prompts
+
+    def of(self, prompt: int) -> BaseRun:
+        """The run of one of its prompts."""
+        one = slice(prompt, prompt + 1)
+        return BaseRun(
+            self.length,
+            [k[one] for k in self.keys],
+            [v[one] for v in self.values],
+            [x[one] for x in self.stream],
+            [m if m is None or len(m) == 1 else m[one] for m in self.masks],
+        )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that it holds, by name, with each mask as the keys that it shows: two ways of running give the same."""
+        by_name = {}
+        for layer in range(len(self.stream)):
+            by_name[f"keys[{layer}]"], by_name[f"values[{layer}]"] = self.keys[layer], self.values[layer]
+            by_name[f"resid_pre[{layer}]"] = self.stream[layer]
+            if (mask := self.masks[layer]) is not None:
+                by_name[f"mask[{layer}]"] = shown(mask).float()
+        return by_name
 
 
 def base_run(model: HookedModel, batch: TokenBatch) -> BaseRun:
@@ -80,17 +99,21 @@ def together(ids: Sequence[Sequence[int]], prompts: Sequence[int], size: int) ->
 
 
 def prefix_sharing_is_exact(model: HookedModel) -> bool:
-    """Whether a run that continues a prefix computes what a whole run computes; tried once per model."""
-    if model not in _verdicts:
-        ids = torch.randint(3, model.shape.d_vocab, (2, 11), generator=torch.Generator().manual_seed(0))
-        ids[1, :8] = ids[0, :8]
-        batch = model.tokens(ids)
-        try:
-            one, other = _whole(model, batch), _branched(model, batch, 8)
-            _verdicts[model] = _alike(one, other, 1e-4 if model.dtype == torch.float32 else 0.05)
-        except Exception:  # whatever an unknown architecture raises when it is given a cache
-            _verdicts[model] = False
-    return _verdicts[model]
+    """Whether a run that continues a prefix computes what a whole run computes; tried once for the model as it is."""
+    return model.facts.find("prefix sharing is exact", lambda: _disagreement(model)) is None
+
+
+def _disagreement(model: HookedModel) -> str | None:
+    if model.shape.n_ctx < 11:
+        return "the context is too short to try a shared prefix in"
+    ids = trial_ids(model, 2, 11)
+    ids[1, :8] = ids[0, :8]
+    batch = model.tokens(ids)
+    try:
+        whole = _whole(model, batch).tensors()
+    except Exception as error:  # whatever an unknown architecture raises when it is given a cache
+        return f"this architecture cannot be given a cache ({type(error).__name__})"
+    return disagreement(model, lambda: _branched(model, batch, 8).tensors(), whole)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +123,6 @@ class _Part:
     cache: DynamicCache
     stream: list[Tensor]
     masks: list[Tensor | None]
-    returns: list[int | None]
 
     @property
     def keys(self) -> list[Tensor]:
@@ -113,20 +135,12 @@ class _Part:
 
 def _whole(model: HookedModel, batch: TokenBatch) -> BaseRun:
     part = _recorded(model, batch, DynamicCache())
-    return BaseRun(batch.width, part.keys, part.values, part.stream, part.masks, part.returns)
+    return BaseRun(batch.width, part.keys, part.values, part.stream, part.masks)
 
 
 def _recorded(model: HookedModel, batch: TokenBatch, cache: DynamicCache, **arguments: Any) -> _Part:
     """A run of these tokens after what the cache holds."""
-    stream, masks, returns = [], [], []
-
-    def record(layer: int, own: Callable[..., Any], x: Tensor, given: dict[str, Any]) -> Any:
-        stream.append(x)
-        masks.append(given.get("attention_mask"))
-        out = own(x, **given)
-        returns.append(len(out) if isinstance(out, tuple) else None)
-        return out
-
+    record = Recording()
     model.forward(
         batch,
         logits_at=batch.last[:, None],
@@ -136,7 +150,7 @@ def _recorded(model: HookedModel, batch: TokenBatch, cache: DynamicCache, **argu
         who="rows: base run",
         **arguments,
     )
-    return _Part(cache, stream, masks, returns)
+    return _Part(cache, record.streams, [given.get("attention_mask") for given in record.given])
 
 
 def _branched(model: HookedModel, batch: TokenBatch, shared: int) -> BaseRun:
@@ -155,7 +169,6 @@ def _branched(model: HookedModel, batch: TokenBatch, shared: int) -> BaseRun:
         suffix.values,
         [torch.cat([one.expand(n, -1, -1), two], dim=1) for one, two in zip(prefix.stream, suffix.stream)],
         [_joined(one, two) for one, two in zip(prefix.masks, suffix.masks)],
-        suffix.returns,
         shared,
     )
 
@@ -166,27 +179,10 @@ def _joined(one: Tensor | None, two: Tensor | None) -> Tensor | None:
         return None
     if one is None:  # a model that hides the future by itself in a run from the beginning
         length = two.shape[-1] - two.shape[-2]
-        one = torch.ones(1, 1, length, length, dtype=torch.bool, device=two.device).tril()
-        if two.dtype != torch.bool:
-            nothing = torch.zeros(one.shape, dtype=two.dtype, device=two.device)
-            one = nothing.masked_fill(~one, torch.finfo(two.dtype).min)
-    hidden = False if two.dtype == torch.bool else torch.finfo(two.dtype).min
+        hidden = future(length, two.device)[None, None]
+        one = ~hidden if two.dtype == torch.bool else additive_mask(hidden, two.dtype)
+    hidden = False if two.dtype == torch.bool else lowest(two.dtype)
     above = torch.full((*one.shape[:-1], two.shape[-1]), hidden, dtype=two.dtype, device=two.device)
     above[..., : one.shape[-1]] = one
     above = above.expand(len(two), -1, -1, -1) if len(above) == 1 else above
     return torch.cat([above, two], dim=-2)
-
-
-def _alike(one: BaseRun, other: BaseRun, allowed: float) -> bool:
-    """Whether two base runs hold the same, masks included."""
-    for a, b in zip([*one.keys, *one.values, *one.stream], [*other.keys, *other.values, *other.stream], strict=True):
-        if a.shape != b.shape or not bool((a - b).abs().max() <= allowed * a.abs().max().clamp(min=1e-6)):
-            return False
-    for a, b in zip(one.masks, other.masks, strict=True):
-        if (a is None) != (b is None) or (a is not None and not bool((_seen(a) == _seen(b)).all())):
-            return False
-    return True
-
-
-def _seen(mask: Tensor) -> Tensor:
-    return mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2

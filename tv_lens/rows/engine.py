@@ -19,6 +19,7 @@ from tv_lens.batch import TokenBatch
 from tv_lens.errors import EmptySelection, InvalidArgument, unknown
 from tv_lens.intervention import Zero
 from tv_lens.model.hooked_model import HookedModel
+from tv_lens.model.verb import verb
 from tv_lens.progress import Bar
 from tv_lens.progress import progress as progress_bar
 from tv_lens.renamed import renamed_keywords
@@ -40,6 +41,7 @@ class RowValues:
 
 
 @renamed_keywords(plan="engine=", show_progress="progress=")
+@verb
 def run_rows(
     model: HookedModel,
     base: TokenBatch,

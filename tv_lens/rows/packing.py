@@ -9,10 +9,8 @@ per model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Bool, Float
@@ -21,12 +19,11 @@ from torch import Tensor
 from tv_lens.batch import TokenBatch
 from tv_lens.model.capture import bytes_per_prompt
 from tv_lens.model.hooked_model import HookedModel
-from tv_lens.rows.trial import own_mask
+from tv_lens.model.stepping import Arguments, BlockSteps, additive_mask, disagreement, own_mask, trial_ids, with_hidden
 from tv_lens.site import ModelShape, Site
 
 TOKENS_A_PACK = 1024  # branches also compute scores of each other's masked tokens: beyond this that costs more
 _WORTH = 8  # a tree that saves less than an eighth of its tokens is not worth a mask of its own
-_verdicts: WeakKeyDictionary[HookedModel, bool] = WeakKeyDictionary()
 
 
 @dataclass
@@ -169,55 +166,48 @@ def read_pack(
     return {site: attachment.values.pop(at)[0].float().cpu() for site, at in placed.items()}
 
 
-class _Branches:
-    """Calls each block with a mask under which no branch sees another."""
+class _Branches(BlockSteps):
+    """Every block is given a mask under which no branch sees another."""
 
     def __init__(self, seen: Bool[Tensor, "query key"], positions: Tensor):
         self._seen, self._positions = seen, positions
         self._made: dict[object, Tensor] = {}
 
-    def __call__(self, layer: int, own: Callable[..., Any], x: Tensor, arguments: dict[str, Any]) -> Any:
-        given = arguments.get("attention_mask")
-        key = (None if given is None else id(given), x.device)  # layers of one kind share a mask
+    def arguments(self, layer: int, stream: Tensor, given: Arguments) -> Arguments:
+        mask = given.get("attention_mask")
+        key = (None if mask is None else id(mask), stream.device)  # layers of one kind share a mask
         if key not in self._made:
-            self._made[key] = self._mask(given, x)
-        return own(x, **{**arguments, "attention_mask": self._made[key]})
+            self._made[key] = self._mask(mask, stream)
+        return {**given, "attention_mask": self._made[key]}
 
     def _mask(self, given: Tensor | None, x: Tensor) -> Tensor:
         """The layer's own mask by position (a window may be narrower than the past), along the tree's branches only."""
         tree = self._seen[None, None].to(x.device)
         if given is None:
-            hidden = torch.finfo(x.dtype).min
-            return torch.zeros(tree.shape, dtype=x.dtype, device=x.device).masked_fill(~tree, hidden)
+            return additive_mask(~tree, x.dtype)
         at = self._positions.to(given.device)
-        by_position = given[..., at[:, None], at[None, :]]
-        if given.dtype == torch.bool:
-            return by_position & tree.to(given.device)
-        return by_position.masked_fill(~tree.to(given.device), torch.finfo(given.dtype).min)
+        return with_hidden(given[..., at[:, None], at[None, :]], ~tree.to(given.device))
 
 
 def packing_is_exact(model: HookedModel) -> bool:
-    """Whether rows in a pack compute what they compute alone; tried once per model."""
-    if model not in _verdicts:
-        _verdicts[model] = not own_mask(model) and model.shape.n_ctx >= 16 and _agree(model)
-    return _verdicts[model]
+    """Whether rows in a pack compute what they compute alone; tried once for the model as it is."""
+    return model.facts.find("packing is exact", lambda: _disagreement(model)) is None
 
 
-def _agree(model: HookedModel) -> bool:
-    ids = torch.randint(0, model.n_ids, (16,), generator=torch.Generator().manual_seed(0)).tolist()
+def _disagreement(model: HookedModel) -> str | None:
+    if masked := own_mask(model):
+        return masked
+    if model.shape.n_ctx < 16:
+        return "the context is too short to try a pack in"
+    ids = trial_ids(model, 1, 16)[0].tolist()
     rows = [tuple(ids[:9]), tuple(ids[:4] + ids[9:14]), tuple(ids[:4]), tuple(ids[:5] + ids[11:16])]
     pack = Pack()
     for number, row, shared in _in_order(rows):
         pack.add(number, row, shared)
     sites = [Site("resid_post", layer) for layer in range(model.n_layers)]
-    try:
-        in_pack = read_pack(model, pack, sites)
-    except Exception:  # whatever an unknown architecture raises when it is given a mask
-        return False
-    for place, number in enumerate(pack.rows):
-        alone = model.capture(torch.tensor([rows[number]]), sites, pos=-1)
-        for site in sites:
-            gap, size = (in_pack[site][place] - alone[site][0]).abs().max(), alone[site].abs().max().clamp(min=1e-6)
-            if not bool(gap <= (1e-4 if model.dtype == torch.float32 else 0.05) * size):
-                return False
-    return True
+    alone = [model.capture(torch.tensor([rows[number]]), sites, pos=-1) for number in pack.rows]
+    return disagreement(
+        model,
+        lambda: read_pack(model, pack, sites, "packing: a trial"),
+        {site: torch.cat([values[site] for values in alone]) for site in sites},
+    )

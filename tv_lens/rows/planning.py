@@ -204,7 +204,7 @@ def _walks(by_prompt: Sequence[list[_Planned]], base: BaseRun, model: HookedMode
         yield from _side_by_side(single, base, budget, model)
     else:
         for prompt, planned in enumerate(single):
-            yield from _side_by_side([planned], _only(base, prompt), budget, model)
+            yield from _side_by_side([planned], base.of(prompt), budget, model)
     longer = [(p, prompt) for prompt, planned in enumerate(by_prompt) for p in planned if p.start != last]
     for start, neighbours in _by_start(longer, base.length):
         neighbours.sort(key=lambda pair: pair[0].entry_layer)
@@ -253,16 +253,3 @@ def _fit(model: HookedModel, n_prompts: int, n_tokens: int, seen: int, budget: i
 
 def _per_row(model: HookedModel, n_tokens: int, seen: int) -> int:
     return bytes_per_prompt(model.shape, n_tokens, 1, model.dtype.itemsize) + 12 * model.shape.n_heads * n_tokens * seen
-
-
-def _only(base: BaseRun, prompt: int) -> BaseRun:
-    """The base run of one of its prompts."""
-    one = slice(prompt, prompt + 1)
-    return BaseRun(
-        base.length,
-        [k[one] for k in base.keys],
-        [v[one] for v in base.values],
-        [x[one] for x in base.stream],
-        [m if m is None or len(m) == 1 else m[one] for m in base.masks],
-        base.returns,
-    )

@@ -6,7 +6,6 @@ passes instead of giving wrong numbers.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Sequence
 
 import torch
@@ -16,13 +15,13 @@ from torch import Tensor
 from tv_lens.batch import TokenBatch
 from tv_lens.intervention import Add, Intervention, Zero
 from tv_lens.model.hooked_model import HookedModel
+from tv_lens.model.stepping import disagreement, own_mask, trial_ids
 from tv_lens.progress import progress
 from tv_lens.rows import hook_passes, planning
 from tv_lens.rows.edits import PlacedEdit, Row
 from tv_lens.site import Site
 
 WHOLE_PASSES = ("embed", "pattern", "scores")
-_verdicts: weakref.WeakKeyDictionary[HookedModel, str | None] = weakref.WeakKeyDictionary()
 
 
 def why_not(model: HookedModel, rows: Sequence[Row]) -> str | None:
@@ -30,13 +29,11 @@ def why_not(model: HookedModel, rows: Sequence[Row]) -> str | None:
     whole = {edit.intervention.site.component for row in rows for edit in row.edits} & set(WHOLE_PASSES)
     if whole:
         return f"edits of {', '.join(sorted(whole))} need the whole pass"
-    if model.registry.attached:
-        return f"{model.registry.attached[0].who} is attached to the model"
-    if foreign := model.registry.foreign_hooks():
-        return f"hooks were added to the model by hand ({', '.join(foreign[:3])})"
-    if model not in _verdicts:
-        _verdicts[model] = _disagreement(model)
-    return _verdicts[model]
+    if attached := model.registry.attached_here:
+        return f"{attached[0].who} is attached to the model"
+    if foreign := model.facts.mark.hooks:
+        return f"hooks were added to the model by hand ({', '.join(name for name, _ in foreign[:3])})"
+    return model.facts.find('the engine "rows" is exact', lambda: _disagreement(model))
 
 
 def _disagreement(model: HookedModel) -> str | None:
@@ -49,31 +46,29 @@ def _disagreement(model: HookedModel) -> str | None:
         return masked
     if model.shape.n_ctx < 9:
         return "the context is too short to try rows in"
-    ids = torch.randint(3, model.n_ids, (1, 9), generator=torch.Generator().manual_seed(0))
-    base, rows = model.tokens(ids), _trial_rows(model)
-    whole = _logits(hook_passes.run, model, base, rows)
-    try:
-        stepped = _logits(planning.run, model, base, rows)
-    except Exception as error:  # whatever an unknown architecture raises when its blocks are run one by one
-        message = str(error).strip().splitlines() or [""]
-        return f"this architecture cannot be stepped block by block ({type(error).__name__}: {message[0][:200]})"
-    gap = (stepped - whole).abs().max() / whole.std()
-    allowed = 1e-3 if model.dtype == torch.float32 else 0.1
-    return None if gap <= allowed else f"rows and whole passes differ by {gap:.1e} of the logits' spread"
+    base, rows = model.tokens(trial_ids(model, 1, 9)), _trial_rows(model)
+    whole = {"logits": _logits(hook_passes.run, model, base, rows)}
+    return disagreement(model, lambda: {"logits": _logits(planning.run, model, base, rows)}, whole)
 
 
 def _trial_rows(model: HookedModel) -> list[Row]:
     """Rows that enter in the first, a middle and the last layer, at the last token and before it."""
     middle, last, ones = model.n_layers // 2, model.n_layers - 1, torch.ones(model.shape.d_model)
     edits: list[tuple[Intervention, int]] = [
-        (Zero(Site("attn_out", middle)), 8),
-        (Zero(Site("mlp_out", last)), 8),
-        (Zero(Site("attn_out", 0)), 8),
+        (_zero(model, "attn_out", middle), 8),
+        (_zero(model, "mlp_out", last), 8),
+        (_zero(model, "attn_out", 0), 8),
         *((Add(Site("resid_pre", 0), ones, 0.1 * i), 8) for i in range(1, 5)),
-        (Zero(Site("attn_out", middle)), 5),
+        (_zero(model, "attn_out", middle), 5),
         (Add(Site("resid_pre", middle), ones), 3),
     ]
     return [Row(0), *(Row(0, (PlacedEdit(intervention, (position,)),)) for intervention, position in edits)]
+
+
+def _zero(model: HookedModel, component: str, layer: int) -> Intervention:
+    """A component at zero, or, where the architecture has no such component to write, the stream into the layer."""
+    sites = (Site(name, layer) for name in (component, "z", "mlp_out", "resid_pre"))
+    return Zero(next((site for site in sites if model.registry.support(site).write), Site("resid_pre", layer)))
 
 
 def _logits(
@@ -89,18 +84,3 @@ def _logits(
     with progress("rows: a trial", len(rows), "rows", False) as bar:
         run(model, base, rows, readout, torch.zeros(len(rows)), model.memory_budget, "rows: a trial", bar)
     return torch.stack([by_row[i] for i in range(len(rows))])
-
-
-def own_mask(model: HookedModel) -> str | None:
-    """Which layer's attention hides more than the future by a buffer of its own; None if none does.
-
-    Rows are kept from seeing each other by the mask that a block is given. A window that is cut out of a buffer counts
-    the rows beside one another as if they were later tokens, and makes a difference only where it is shorter than they
-    are: no short trial would find it.
-    """
-    for layer, block in enumerate(model.tl.blocks):
-        for name, buffer in block.named_buffers():
-            square = buffer.ndim >= 2 and buffer.shape[-1] == buffer.shape[-2] > 1 and buffer.dtype == torch.bool
-            if square and not torch.equal(buffer, torch.ones_like(buffer).tril()):
-                return f"layer {layer} of this architecture masks by a buffer of its own ({name.split('.')[-1]})"
-    return None

@@ -11,8 +11,8 @@ the model's own forward pass builds positions, masks and norms; only its blocks 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ from tv_lens.batch import TokenBatch
 from tv_lens.model.attachment import Attachment
 from tv_lens.model.editing import Edit
 from tv_lens.model.hooked_model import HookedModel
+from tv_lens.model.stepping import Arguments, BlockSteps, OneBlock, additive_mask, future, returned_by
 from tv_lens.rows.base_run import BaseRun, base_run
 from tv_lens.site import Site
 
@@ -98,30 +99,17 @@ class Walk:
         else:
             positions = torch.arange(self.start, self.base.length, device=device)[None]
             at = torch.full((n_batch, 1), n_tokens - 1)
-        masks: dict[int, Tensor] = {}  # layers of one kind share a mask
-
-        def call(layer: int, own: Callable[..., Any], x: Tensor, arguments: dict[str, Any]) -> Any:
-            n, before = self.active_rows(layer), self.active_rows(layer - 1)
-            if n == 0:
-                return self._like(layer, x)
-            arguments = {name: self._cut(value, n, n_batch, n_tokens) for name, value in arguments.items()}
-            arguments["attention_mask"] = self._mask(layer, n, masks)
-            entering = self._rows_entering(layer, before, n, x.device)
-            out = own(torch.cat([x.narrow(self.axis, 0, before), entering], self.axis), **arguments)
-            y = out[0] if isinstance(out, tuple) else out
-            waiting = x.narrow(self.axis, n, x.shape[self.axis] - n)
-            return self._like(layer, torch.cat([y, waiting], self.axis))
-
+        steps = _Entering(self, returned_by(model))
         logits, _ = model.forward(
             TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool)),
             edits,
             logits_at=at,
             logit_columns=columns,
-            block_call=call,
+            block_call=steps,
             past_key_values=PrefixCache(self.base, self.start, self.owners),
             use_cache=True,
             position_ids=positions,
-            attention_mask=self._mask(0, len(self.entry_layers), masks),
+            attention_mask=self.mask(0, len(self.entry_layers), steps.masks),
             who=who,
         )
         return logits
@@ -135,11 +123,6 @@ class Walk:
         ids = torch.zeros((n_batch, n_tokens), dtype=torch.long, device=stream.device)
         positions = torch.arange(self.start, self.base.length, device=stream.device)[None]
 
-        def call(at: int, own: Callable[..., Any], x: Tensor, arguments: dict[str, Any]) -> Any:
-            if at != layer:
-                return self._like(at, stream)
-            return own(stream, **{**arguments, "attention_mask": self._mask(layer, n_batch, {})})
-
         one = torch.zeros((n_batch, 1), dtype=torch.long, device=stream.device)
         _, attachment = model.forward(
             TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool)),
@@ -148,30 +131,27 @@ class Walk:
             logits_at=one,
             stop_after=layer,
             logit_columns=one[:, None] if model.registry.can_narrow else None,
-            block_call=call,
+            block_call=OneBlock(stream, layer, returned_by(model), self.mask(layer, n_batch, {})),
             use_cache=True,
             past_key_values=PrefixCache(self.base, self.start, self.owners),
             position_ids=positions,
-            attention_mask=self._mask(0, n_batch, {}),
+            attention_mask=self.mask(0, n_batch, {}),
             who=who,
         )
         return attachment
 
-    def _like(self, layer: int, x: Tensor) -> Any:
-        size = self.base.returns[layer]
-        return x if size is None else (x, *(None,) * (size - 1))
-
-    def _rows_entering(self, layer: int, first: int, end: int, device: torch.device) -> Tensor:
+    def rows_entering(self, layer: int, first: int, end: int, device: torch.device) -> Tensor:
         """The base run's stream into a layer, for the rows that enter there: rows `first` to `end` of the walk."""
         stream = self.base.stream[layer].to(device)
         if self.axis == 1:
             return repeat(stream[:, self.start], "prompt d -> prompt row d", row=end - first)
         return stream[self.owners[first:end].to(device), self.start :]
 
-    def _cut(self, value: Any, n: int, n_batch: int, n_tokens: int) -> Any:
+    def cut(self, value: Any, n: int) -> Any:
         """An argument of a block for its first n rows: positions and rotations stand along the walk's axis."""
+        n_batch, n_tokens = self.shape
         if isinstance(value, (tuple, list)):
-            return type(value)(self._cut(part, n, n_batch, n_tokens) for part in value)
+            return type(value)(self.cut(part, n) for part in value)
         if not isinstance(value, Tensor) or value.ndim == 0:
             return value
         if self.axis == 0:
@@ -179,7 +159,7 @@ class Walk:
         axis = 0 if value.ndim == 1 else 1
         return value.narrow(axis, 0, n) if value.shape[axis] == n_tokens else value
 
-    def _mask(self, layer: int, n: int, made: dict[int, Tensor]) -> Tensor:
+    def mask(self, layer: int, n: int, made: dict[int, Tensor]) -> Tensor:
         """What n rows may see: of the base run's tokens what its own last token saw; of the rows, each itself only."""
         seen = self.base.masks[layer]
         if seen is None:
@@ -193,18 +173,46 @@ class Walk:
         return made[key][..., :n, : self.start + n]
 
 
+@dataclass(eq=False)
+class _Entering(BlockSteps):
+    """Each block runs with the rows that have entered by then; the others wait behind them.
+
+    Args:
+        walk: the rows.
+        returns: what each block returns.
+    """
+
+    walk: Walk
+    returns: tuple[int | None, ...]
+    masks: dict[int, Tensor] = field(default_factory=dict)  # layers of one kind share a mask
+
+    def enters(self, layer: int, x: Tensor) -> Tensor | None:
+        walk, n, before = self.walk, self.walk.active_rows(layer), self.walk.active_rows(layer - 1)
+        if n == 0:
+            return None
+        entering = walk.rows_entering(layer, before, n, x.device)
+        return torch.cat([x.narrow(walk.axis, 0, before), entering], walk.axis)
+
+    def arguments(self, layer: int, stream: Tensor, given: Arguments) -> Arguments:
+        n = self.walk.active_rows(layer)
+        cut = {name: self.walk.cut(value, n) for name, value in given.items()}
+        return {**cut, "attention_mask": self.walk.mask(layer, n, self.masks)}
+
+    def leaves(self, layer: int, x: Tensor, y: Tensor | None) -> Tensor:
+        if y is None:
+            return x
+        axis, n = self.walk.axis, self.walk.active_rows(layer)
+        return torch.cat([y, x.narrow(axis, n, x.shape[axis] - n)], axis)
+
+
 def _causal(length: int, like: Tensor) -> Float[Tensor, "1 1 query key"]:
-    blocked = torch.ones(length, length, dtype=torch.bool, device=like.device).triu(1)
-    return torch.zeros(length, length, dtype=like.dtype, device=like.device).masked_fill(
-        blocked, torch.finfo(like.dtype).min
-    )[None, None]
+    return additive_mask(future(length, like.device), like.dtype)[None, None]
 
 
 def _beside(seen: Tensor, start: int, n: int) -> Tensor:
     """The mask of n single-token rows at position `start`, side by side after the prefix."""
     itself = torch.eye(n, dtype=torch.bool, device=seen.device)
     if seen.dtype != torch.bool:
-        blocked = torch.finfo(seen.dtype).min
-        itself = torch.full((n, n), blocked, dtype=seen.dtype, device=seen.device).masked_fill(itself, 0.0)
+        itself = additive_mask(~itself, seen.dtype)
     prefix = seen[:, :, start : start + 1, :start].expand(-1, -1, n, -1)
     return torch.cat([prefix, itself.expand(len(seen), seen.shape[1], n, n)], dim=-1)

@@ -90,8 +90,7 @@ def digest(value: Any) -> str:
 def model_described(model: Any) -> dict[str, Any]:
     """What the numbers of a `HookedModel` depend on: its weights, dtype, device, and what is attached to it now."""
     registry = model.registry
-    with registry.lock:
-        attached = [(owner.who, [edit.intervention for edit in owner.edits]) for owner in registry.attached]
+    attached = [(owner.who, [edit.intervention for edit in owner.edits]) for owner in registry.attached_here]
     return {
         "fingerprint": model.fingerprint,
         "dtype": str(model.dtype).removeprefix("torch."),

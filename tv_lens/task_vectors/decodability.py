@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tv_lens.errors import InvalidArgument, unknown
 from tv_lens.model.hooked_model import HookedModel
+from tv_lens.model.verb import verb
 from tv_lens.progress import progress as progress_bar
 from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
@@ -30,6 +31,7 @@ from tv_lens.tasks.templates import Template
 
 
 @renamed_keywords(run="folder=", site="component=")
+@verb
 def decodability(
     model: HookedModel,
     tasks: Tasks,

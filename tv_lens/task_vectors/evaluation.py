@@ -14,6 +14,7 @@ from tv_lens.errors import EmptySelection, InvalidArgument, unknown
 from tv_lens.intervention import Intervention
 from tv_lens.metrics import exact_match, info_of
 from tv_lens.model.hooked_model import HookedModel
+from tv_lens.model.verb import verb
 from tv_lens.patching.scoring import Scores, score
 from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
@@ -32,6 +33,7 @@ ACCURACIES = {"first token": "first_token", "exact match": "exact_match"}
 
 
 @renamed_keywords(run="folder=", random_seeds="n_random=")
+@verb
 def evaluate(
     model: HookedModel,
     vector: TaskVector,

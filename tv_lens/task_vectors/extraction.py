@@ -6,6 +6,7 @@ from typing import Any
 
 from tv_lens.errors import InvalidArgument
 from tv_lens.model.hooked_model import HookedModel
+from tv_lens.model.verb import verb
 from tv_lens.renamed import renamed_keywords
 from tv_lens.storage.configuration import model_described
 from tv_lens.storage.run_folder import FolderLike, whole
@@ -19,6 +20,7 @@ METHODS: dict[str, type[Method]] = {"ResidualMean": ResidualMean, "FunctionVecto
 
 
 @renamed_keywords(run="folder=")
+@verb
 def extract(
     model: HookedModel,
     task: TaskLike,

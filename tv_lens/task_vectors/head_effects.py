@@ -17,6 +17,7 @@ from tv_lens.errors import SiteError
 from tv_lens.intervention import Replace
 from tv_lens.metrics import Readout, info_of, prob
 from tv_lens.model.hooked_model import HookedModel
+from tv_lens.model.verb import verb
 from tv_lens.results.sweep import Sweep
 from tv_lens.rows.engine import PlacedEdit, Row
 from tv_lens.rows.sharding import run_sharded
@@ -45,6 +46,7 @@ def head_outputs(model: HookedModel, means: Float[Tensor, "layer head d_head"]) 
     return torch.stack(written)
 
 
+@verb
 def head_effects(
     model: HookedModel,
     pairs: PromptPairs,

@@ -16,6 +16,7 @@ from tv_lens.errors import EmptySelection, InvalidArgument, PositionError, unkno
 from tv_lens.intervention import Add, Intervention, Replace
 from tv_lens.metrics import Answers, Metric, Readout, info_of, log_prob
 from tv_lens.model.hooked_model import HookedModel
+from tv_lens.model.verb import verb
 from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
 from tv_lens.rows.engine import PlacedEdit, Row, run_rows
@@ -35,6 +36,7 @@ Position = int | tuple[int, ...] | None
 
 
 @renamed_keywords(run="folder=", positions="pos=")
+@verb
 def vector_sweep(
     model: HookedModel,
     vector: TaskVector | Mapping[int, TaskVector],

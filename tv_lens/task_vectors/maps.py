@@ -13,6 +13,7 @@ from jaxtyping import Float
 
 from tv_lens.errors import InvalidArgument, unknown
 from tv_lens.model.hooked_model import HookedModel
+from tv_lens.model.verb import verb
 from tv_lens.progress import progress as progress_bar
 from tv_lens.renamed import renamed_keywords
 from tv_lens.storage.configuration import digest, model_described
@@ -70,6 +71,7 @@ class RepresentationMap:
 
 
 @renamed_keywords(run="folder=", site="component=")
+@verb
 def representation_map(
     model: HookedModel,
     tasks: Tasks,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tv_lens.batch import TokenBatch
 from tv_lens.model.hooked_model import HookedModel
+from tv_lens.model.verb import verb
 from tv_lens.progress import progress as progress_bar
 from tv_lens.site import Site
 from tv_lens.storage.configuration import model_described
@@ -19,6 +20,7 @@ from tv_lens.storage.run_folder import FolderLike, shards
 TOKENS_A_BATCH = 4096  # sums are taken batch by batch, so that many prompts need no more memory
 
 
+@verb
 def mean_at(
     model: HookedModel,
     tokens: TokenBatch,

@@ -14,6 +14,7 @@ from tv_lens.errors import EmptySelection
 from tv_lens.intervention import Add, Replace
 from tv_lens.metrics import checked, exact_match, info_of, log_prob
 from tv_lens.model.hooked_model import HookedModel
+from tv_lens.model.verb import verb
 from tv_lens.results.sweep import Sweep
 from tv_lens.rows.engine import PlacedEdit, Row
 from tv_lens.rows.sharding import run_sharded
@@ -25,6 +26,7 @@ from tv_lens.tasks.templates import Template
 from tv_lens.tasks.tokenized import TokenizedPrompts
 
 
+@verb
 def layer_sweep(
     model: HookedModel,
     task: Task,

@@ -11,6 +11,7 @@ import xarray as xr
 
 from tv_lens.errors import InvalidArgument
 from tv_lens.model.hooked_model import HookedModel
+from tv_lens.model.verb import verb
 from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
 from tv_lens.storage.run_folder import FolderLike, inside
@@ -61,6 +62,7 @@ class UniversalHeads:
 
 
 @renamed_keywords(run="folder=")
+@verb
 def universal_heads(
     model: HookedModel,
     tasks: Sequence[TaskLike],

@@ -5,10 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 
-import torch
-
 from tv_lens.circuits.truth import writing
 from tv_lens.circuits.truth.known import Truth
+from tv_lens.model.grad_mode import without_gradients
 from tv_lens.model.hooked_model import load
 from tv_lens.tasks.prompts import PromptPairs
 
@@ -166,7 +165,7 @@ def _first(words: Sequence[str], question: str) -> int | None:
     return next((i for i, word in enumerate(words) if word in CLASSES[question]), None)
 
 
-@torch.no_grad()
+@without_gradients
 def _embed(model: object, stream: writing.Stream, words: Sequence[str]) -> None:
     """Tokens and positions as one-hot vectors in their subspaces, and logits read from `out`."""
     n = len(words)

@@ -11,11 +11,10 @@ import math
 import random
 from typing import Any
 
-import torch
-
 from tv_lens.circuits.truth import writing
 from tv_lens.circuits.truth.known import Truth
 from tv_lens.intervention import Replace
+from tv_lens.model.grad_mode import GradMode, without_gradients
 from tv_lens.model.hooked_model import HookedModel, load
 from tv_lens.tasks.definition import Task
 from tv_lens.tasks.prompts import PromptPairs, Prompts
@@ -205,7 +204,7 @@ def _switch(seed: int) -> HookedModel:
         words,
         {words.index(f"{letter}{i}"): i + count * (letter == "b") for letter in "ab" for i in range(count)},
     )
-    with torch.no_grad():  # without a task, a token that is no answer is the most probable
+    with GradMode(False):  # without a task, a token that is no answer is the most probable
         model.lm_head.weight[words.index(";"), stream.constant] = stream.bias(1.0)
     shown = {1 + count + i: 1.0 if i < count else -1.0 for i in range(2 * count)}
     writing.llama_head(
@@ -256,7 +255,7 @@ def _switch(seed: int) -> HookedModel:
 # ------------------------------------------------------------------------------------------------------- embeddings
 
 
-@torch.no_grad()
+@without_gradients
 def _llama(stream: writing.Stream, words: tuple[str, ...], seed: int) -> Any:
     """The model with tokens as one-hot vectors in their subspace, and no unembedding yet."""
     model = writing.llama(stream, len(words), CONTEXT, LAYERS, HEADS, KV_HEADS, D_HEAD, D_MLP, THETA, seed)
@@ -265,7 +264,7 @@ def _llama(stream: writing.Stream, words: tuple[str, ...], seed: int) -> Any:
     return model
 
 
-@torch.no_grad()
+@without_gradients
 def _unembed(model: Any, stream: writing.Stream, words: tuple[str, ...], read: dict[int, int]) -> None:
     """Logits of some tokens, each read from its coordinate of `out`."""
     places = {token: stream.at("out", place) for token, place in read.items()}

@@ -18,6 +18,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tv_lens.model.grad_mode import without_gradients
+
 CONSTANT = 300.0
 OWN, PEAKED = (
     1.0,
@@ -115,7 +117,7 @@ class Stream:
         return value / CONSTANT
 
 
-@torch.no_grad()
+@without_gradients
 def gpt2(stream: Stream, vocab: int, context: int, layers: int, heads: int, d_mlp: int, seed: int) -> Any:
     """A GPT2LMHeadModel whose every part writes junk, with neither embeddings nor unembedding yet."""
     import transformers as hf
@@ -147,7 +149,7 @@ def gpt2(stream: Stream, vocab: int, context: int, layers: int, heads: int, d_ml
     return model
 
 
-@torch.no_grad()
+@without_gradients
 def gpt2_head(
     model: Any, layer: int, head: int, parts: Mapping[str, Tensor], q_bias: Sequence[float] | None = None
 ) -> None:
@@ -162,7 +164,7 @@ def gpt2_head(
     attention.c_proj.weight[head * size : (head + 1) * size] = parts["o"]
 
 
-@torch.no_grad()
+@without_gradients
 def gpt2_lookup(model: Any, layer: int, stream: Stream, table: Mapping[int, int], sharp: float = 20.0) -> None:
     """Writes neurons of an MLP: where coordinate `key` is 1 it writes 1 to coordinate `value`, where 0 nothing."""
     mlp = model.transformer.h[layer].mlp
@@ -174,7 +176,7 @@ def gpt2_lookup(model: Any, layer: int, stream: Stream, table: Mapping[int, int]
         mlp.c_proj.weight[neuron] = stream.writer(1, {(0, value): 1 / on})[0]
 
 
-@torch.no_grad()
+@without_gradients
 def llama(
     stream: Stream,
     vocab: int,
@@ -225,7 +227,7 @@ def llama(
     return model
 
 
-@torch.no_grad()
+@without_gradients
 def llama_head(model: Any, layer: int, head: int, parts: Mapping[str, Tensor]) -> None:
     """Writes one head, and its group's key and value: `q`, `k`, `v` as `d_model d_head`, `o` as `d_head d_model`."""
     attention = model.model.layers[layer].self_attn
@@ -237,7 +239,7 @@ def llama_head(model: Any, layer: int, head: int, parts: Mapping[str, Tensor]) -
     attention.o_proj.weight[:, own] = parts["o"].T
 
 
-@torch.no_grad()
+@without_gradients
 def llama_lookup(model: Any, layer: int, stream: Stream, table: Mapping[int, int], sharp: float = 40.0) -> None:
     """Writes neurons of a gated MLP: where coordinate `key` is 1 it writes 1 to coordinate `value`, where 0 nothing."""
     mlp = model.model.layers[layer].mlp

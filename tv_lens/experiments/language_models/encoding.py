@@ -10,6 +10,7 @@ import pandas as pd
 
 from tv_lens.experiments.language_models.performance import tasks_of
 from tv_lens.model.hooked_model import HookedModel
+from tv_lens.model.verb import verb
 from tv_lens.renamed import renamed_keywords
 from tv_lens.storage.configuration import model_described
 from tv_lens.storage.run_folder import FolderLike, inside, shards
@@ -54,6 +55,7 @@ class Encoding:
 
 
 @renamed_keywords(run="folder=")
+@verb
 def task_encoding(
     model: HookedModel,
     tasks: Tasks,

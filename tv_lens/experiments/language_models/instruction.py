@@ -10,6 +10,7 @@ import pandas as pd
 from tv_lens.experiments.language_models.performance import tasks_of
 from tv_lens.experiments.language_models.prediction import Prediction, encoding_against_accuracy
 from tv_lens.model.hooked_model import HookedModel
+from tv_lens.model.verb import verb
 from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep, concat
 from tv_lens.storage.run_folder import FolderLike, inside
@@ -70,6 +71,7 @@ class Instruction:
 
 
 @renamed_keywords(run="folder=")
+@verb
 def with_instruction(
     model: HookedModel,
     tasks: Tasks,

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tv_lens.errors import InvalidArgument
 from tv_lens.loading.weights import fingerprint
+from tv_lens.model.grad_mode import GradMode
 from tv_lens.progress import progress as progress_bar
 from tv_lens.storage.run_folder import FolderLike, shards
 from tv_lens.tasks.definition import Task
@@ -167,7 +168,7 @@ def _step(
 ) -> float:
     """One step of the optimizer. Dropout depends on the step's seed alone, so that a resumed training is the same."""
     device = next(model.parameters()).device
-    with torch.random.fork_rng(), torch.enable_grad():
+    with torch.random.fork_rng(), GradMode(True):
         torch.manual_seed(seed)
         learnt = (labels[:, 1:] != -100).nonzero()
         places = learnt[:, 1].unique()  # the unembedding costs a fifth of a small model: compute it only before answers
@@ -204,7 +205,7 @@ def _state(weights: Sequence[Tensor], optimizer: torch.optim.Optimizer) -> dict[
 
 def _restore(arrays: Mapping[str, Any], weights: Sequence[Tensor], optimizer: torch.optim.Optimizer) -> None:
     for i, weight in enumerate(weights):
-        with torch.no_grad():
+        with GradMode(False):
             weight.copy_(torch.from_numpy(arrays[f"{i}.weight"]))
         optimizer.state[weight] = {
             name: torch.from_numpy(arrays[f"{i}.{name}"]).to(weight.device if name != "step" else "cpu")

@@ -20,6 +20,7 @@ from tv_lens.experiments.language_models.steering import steer
 from tv_lens.experiments.records import model_card, versions
 from tv_lens.experiments.stages import Clock, Say
 from tv_lens.model.hooked_model import HookedModel, load
+from tv_lens.model.verb import verb
 from tv_lens.renamed import renamed_keywords
 from tv_lens.storage.run_folder import FolderLike, inside
 from tv_lens.tasks.definition import Task
@@ -83,6 +84,7 @@ def size_called(name: str, finetune: int | None = None) -> PaperSize:
 
 
 @renamed_keywords(run="folder=")
+@verb
 def paper(
     model: HookedModel | str | os.PathLike[str],
     *,

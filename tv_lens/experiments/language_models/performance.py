@@ -10,6 +10,7 @@ import xarray as xr
 
 from tv_lens.metrics import exact_match, info_of
 from tv_lens.model.hooked_model import HookedModel
+from tv_lens.model.verb import verb
 from tv_lens.patching.scoring import score
 from tv_lens.progress import progress as progress_bar
 from tv_lens.renamed import renamed_keywords
@@ -32,6 +33,7 @@ def tasks_of(tasks: Tasks) -> list[Task]:
 
 
 @renamed_keywords(run="folder=")
+@verb
 def accuracies(
     model: HookedModel,
     tasks: Tasks,

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from tv_lens.errors import InvalidArgument, unknown
 from tv_lens.experiments.language_models.performance import accuracies, tasks_of
 from tv_lens.model.hooked_model import HookedModel
+from tv_lens.model.verb import verb
 from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
 from tv_lens.storage.run_folder import FolderLike, inside
@@ -184,6 +185,7 @@ class Prediction:
 
 
 @renamed_keywords(run="folder=")
+@verb
 def encoding_against_accuracy(
     model: HookedModel,
     tasks: Tasks,

@@ -18,6 +18,7 @@ from tv_lens.experiments.language_models.performance import tasks_of
 from tv_lens.intervention import Replace
 from tv_lens.metrics import exact_match, info_of
 from tv_lens.model.hooked_model import HookedModel
+from tv_lens.model.verb import verb
 from tv_lens.progress import progress as progress_bar
 from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
@@ -97,6 +98,7 @@ def plot_steering(result: Steering, *, title: str | None = None, height: int = 4
 
 
 @renamed_keywords(run="folder=")
+@verb
 def steer(
     model: HookedModel,
     tasks: Tasks,
@@ -201,6 +203,7 @@ def _replaced(
     return torch.cat([plain, edited], dim=1)
 
 
+@verb
 def steered_exact_match(
     model: HookedModel, prompts: Prompts, edits: Sequence[Replace], progress: bool = False
 ) -> Float[Tensor, "prompt edit_and_plain"]:

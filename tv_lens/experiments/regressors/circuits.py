@@ -21,6 +21,7 @@ from tv_lens.experiments.regressors.loss_changes import described, family_of
 from tv_lens.lab.latent_task import LatentTask, latent_tasks
 from tv_lens.lab.regressor import Regressor
 from tv_lens.metrics import Answers, metric, squared_error
+from tv_lens.model.verb import verb
 from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep, concat
 from tv_lens.tasks.prompts import PromptPairs, Prompts
@@ -136,6 +137,7 @@ class LatentCircuits:
 
 
 @renamed_keywords(random="n_random=", positions="pos=")
+@verb
 def latent_circuits(
     regressor: Regressor,
     *,

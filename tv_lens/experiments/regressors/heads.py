@@ -19,6 +19,7 @@ from tv_lens.lab.family import Episodes
 from tv_lens.lab.latent_task import LatentTask, latent_tasks
 from tv_lens.lab.regressor import Regressor
 from tv_lens.lab.sparse_mixture import SparseMixture
+from tv_lens.model.verb import verb
 from tv_lens.progress import progress as progress_bar
 from tv_lens.results.sweep import Sweep
 from tv_lens.site import Site
@@ -27,6 +28,7 @@ HOW = ("zero", "mean")
 SIGN = "above 0: the loss is higher without the head (the head helps); 0: it makes no difference; below 0: it hurts"
 
 
+@verb
 def head_ablation(
     regressor: Regressor,
     *,

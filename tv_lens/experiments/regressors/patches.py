@@ -16,6 +16,7 @@ from tv_lens.intervention import Add, Intervention, Replace
 from tv_lens.lab.branches import Branch
 from tv_lens.lab.latent_task import LatentTask, latent_tasks
 from tv_lens.lab.regressor import Regressor
+from tv_lens.model.verb import verb
 from tv_lens.progress import progress as progress_bar
 from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
@@ -27,6 +28,7 @@ SIGN = "above 0: the loss is higher with the patch (it hurts); 0: no effect; bel
 
 
 @renamed_keywords(positions="pos=")
+@verb
 def patch_matrix(
     regressor: Regressor,
     *,

@@ -13,6 +13,7 @@ from tv_lens.experiments.task_survey.result import TaskSurvey, lifts, unbeaten
 from tv_lens.experiments.task_survey.size import SurveySize, size_called
 from tv_lens.experiments.task_survey.stages import Stages
 from tv_lens.model.hooked_model import HookedModel
+from tv_lens.model.verb import verb
 from tv_lens.renamed import renamed_keywords
 from tv_lens.storage.configuration import model_described
 from tv_lens.storage.run_folder import FolderLike, whole
@@ -23,6 +24,7 @@ from tv_lens.tasks.words import as_task
 
 
 @renamed_keywords(run="folder=")
+@verb
 def survey(
     model: HookedModel,
     tasks: Tasks,

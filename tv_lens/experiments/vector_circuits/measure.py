@@ -17,6 +17,7 @@ from tv_lens.experiments.stages import Say, named_tasks
 from tv_lens.experiments.vector_circuits.result import DecodingResult
 from tv_lens.experiments.vector_circuits.task_circuit import TaskCircuit, circuit_of_task
 from tv_lens.model.hooked_model import HookedModel
+from tv_lens.model.verb import verb
 from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
 from tv_lens.task_vectors.representations import Tasks
@@ -63,6 +64,7 @@ CIRCUIT_SIZES = {
 }
 
 
+@verb
 def decoding_circuits(
     model: HookedModel,
     tasks: Tasks,

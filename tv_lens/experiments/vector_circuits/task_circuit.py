@@ -11,6 +11,7 @@ from tv_lens.errors import EmptySelection, PromptError
 from tv_lens.experiments.records import interval_of, records
 from tv_lens.model.attention_patterns import AttentionPatterns, attention
 from tv_lens.model.hooked_model import HookedModel
+from tv_lens.model.verb import verb
 from tv_lens.results.sweep import Sweep
 from tv_lens.task_vectors.vector import TaskVector
 from tv_lens.tasks.definition import Task
@@ -85,6 +86,7 @@ class TaskCircuit:
         }
 
 
+@verb
 def circuit_of_task(
     model: HookedModel,
     task: Task,

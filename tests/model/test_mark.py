@@ -1,0 +1,79 @@
+"""Every change that a mark promises to see makes it another, and nothing else does."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn.utils import parametrize
+
+import tiny
+import tv_lens as tv
+from hooked_cases import TOKENS
+from tv_lens.intervention import Zero
+from tv_lens.model.mark import mark_of
+
+
+class Doubled(torch.nn.Module):
+    def forward(self, weight):
+        return 2 * weight
+
+
+def first(model):
+    return model.tl.original_model.model.layers[0]
+
+
+def in_place(model):
+    with torch.no_grad():
+        first(model).mlp.up_proj.weight[3, 5] += 1e-3  # one value, which is in no sample
+
+
+def behind_the_version_counter(model):
+    first(model).mlp.up_proj.weight.data *= 1.001
+
+
+def another_parameter(model):
+    own = first(model).input_layernorm
+    own.weight = torch.nn.Parameter(own.weight.detach().clone())
+
+
+def adapter(model):
+    first(model).mlp.up_proj.adapter = torch.nn.Linear(2, 2)
+
+
+def patched_forward(model):
+    first(model).mlp.forward = lambda x: x
+
+
+CHANGES = {
+    "weights": [in_place, behind_the_version_counter, another_parameter, lambda m: m.tl.to(torch.bfloat16)],
+    "modules": [adapter, patched_forward,
+                lambda m: parametrize.register_parametrization(
+                    first(m).mlp.up_proj.original_component, "weight", Doubled())],
+    "hooks": [lambda m: first(m).register_forward_hook(lambda *a: None),
+              lambda m: m.tl.add_hook("blocks.1.hook_resid_post", lambda x, hook: x)],
+    "training": [lambda m: m.tl.train(), lambda m: first(m).train()],
+    "config": [lambda m: setattr(m.tl.original_model.config, "_attn_implementation", "sdpa")],
+}  # fmt: skip
+CASES = [(part, change) for part, changes in CHANGES.items() for change in changes]
+
+
+@pytest.mark.parametrize("part, change", CASES)
+def test_each_change_is_seen_and_named(part, change):
+    model = tv.load(tiny.hugging_face_model("llama"))
+    before = mark_of(model.tl)
+    assert mark_of(model.tl) == before
+    change(model)
+    changes = mark_of(model.tl).changes(since=before)
+    names = {"weights": "weights", "modules": "modules", "hooks": "hooks", "training": "training", "config": "config"}
+    assert any(names[part] in text for text in changes), changes
+
+
+def test_passes_edits_gradients_and_captures_leave_it_as_it_is(model):
+    before = mark_of(model.tl)
+    with model.intervene(Zero("z[1]"), Zero("mlp_out[0]")):
+        assert mark_of(model.tl) == before
+        model.run(TOKENS)
+    model.capture(TOKENS, "resid_post[1]")
+    batch = model.tokens(TOKENS)
+    model.gradients(batch, [tv.Site("resid_pre", 0)], lambda logits: logits[:, 5])
+    assert mark_of(model.tl) == before

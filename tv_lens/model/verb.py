@@ -1,0 +1,32 @@
+"""What every public function that computes something on a model has in common."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+from tv_lens.model.hooked_bridge import HookedBridge
+
+P, T = ParamSpec("P"), TypeVar("T")
+
+
+def verb(function: Callable[P, T]) -> Callable[P, T]:
+    """A function of a model, during which the model must stay what it is.
+
+    The model's mark is taken when the outermost verb begins, so that no verdict about an earlier state is used, and
+    compared when it ends: a metric or an intervention that changes weights or leaves a hook is an error.
+
+    Raises:
+        ModelChanged: the model is not the one that the verb began with.
+    """
+
+    @functools.wraps(function)
+    def steady(*arguments: P.args, **options: P.kwargs) -> T:
+        model = arguments[0] if arguments else options.get("model")
+        if not isinstance(model, HookedBridge):
+            return function(*arguments, **options)  # which says what it needs
+        with model.facts.steady(function.__name__):
+            return function(*arguments, **options)
+
+    return steady
