@@ -72,7 +72,7 @@ def _fitted(value: Tensor, x: Tensor, site: Site) -> Tensor:
 
 def _tensor(value: object, site: Site) -> Tensor:
     if not isinstance(value, Tensor):
-        value = torch.as_tensor(value, dtype=torch.float32)
+        value = torch.as_tensor(value, dtype=torch.float32, device="cpu")
     if not torch.isfinite(value).all():
         raise InvalidArgument(
             f"The value for {site} is not finite.",
@@ -173,14 +173,14 @@ class Resample(Intervention):
         """For each prompt the index of the prompt whose value it receives: one random cycle through all of them."""
         if batch < 2:
             raise InvalidArgument(f"Resample({self.site}) needs at least two prompts.", got=f"{batch}")
-        order = torch.randperm(batch, generator=torch.Generator().manual_seed(self.seed)).tolist()
+        order = torch.randperm(batch, generator=torch.Generator().manual_seed(self.seed), device="cpu").tolist()
         partners = [0] * batch
         for here, there in zip(order, order[1:] + order[:1]):
             partners[here] = there
         return partners
 
     def edit(self, x: Float[Tensor, "batch *axes"]) -> Float[Tensor, "batch *axes"]:
-        return x[torch.tensor(self.partners(len(x)), device=x.device)]
+        return x[torch.tensor(self.partners(len(x)), device=x.device, dtype=torch.long)]
 
 
 @dataclass(frozen=True, eq=False, repr=False)

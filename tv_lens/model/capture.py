@@ -66,7 +66,10 @@ class Capture(Mapping[Site, Tensor]):
         folder = Path(folder)
         try:
             contents = json.loads((folder / CONTENTS).read_text(encoding="utf-8"))
-            tokens = TokenBatch(torch.tensor(contents["ids"]), torch.tensor(contents["mask"], dtype=torch.bool))
+            tokens = TokenBatch(
+                torch.tensor(contents["ids"], dtype=torch.long, device="cpu"),
+                torch.tensor(contents["mask"], dtype=torch.bool, device="cpu"),
+            )
             values = {
                 Site.parse(site): torch.from_numpy(np.load(folder / f"{site}.npy", mmap_mode="r+"))
                 for site in contents["sites"]
@@ -169,7 +172,7 @@ def captured(
 def _table(store: Path | None, site: Site, shape: tuple[int, ...]) -> Tensor:
     """An empty tensor for a site's values on every prompt: in memory, or in a file of the folder."""
     if store is None:
-        return torch.empty(shape)
+        return torch.empty(shape, dtype=torch.float32, device="cpu")
     with plain_errors(store):
         store.mkdir(parents=True, exist_ok=True)
         (store / CONTENTS).unlink(missing_ok=True)  # written again at the end, when every file is whole

@@ -25,6 +25,7 @@ from tv_lens.model.passes import raises_out_of_memory
 from tv_lens.model.registry import HookRegistry
 from tv_lens.model.rerouting import BlockCall
 from tv_lens.site import ModelShape, Site
+from tv_lens.torch_settings import plain_settings
 
 
 class HookedBridge:
@@ -34,6 +35,7 @@ class HookedBridge:
         bridge: the TransformerLens model, without folded weights.
     """
 
+    @plain_settings()
     def __init__(self, bridge: TransformerBridge):
         if getattr(bridge, "compatibility_mode", False):
             raise ModelLoadError(
@@ -70,6 +72,7 @@ class HookedBridge:
 
     # ---- one pass -----------------------------------------------------------------------------------------------
 
+    @plain_settings()
     @raises_out_of_memory
     def forward(
         self,
@@ -117,6 +120,7 @@ class HookedBridge:
             out = out[torch.arange(len(batch), device=out.device)[:, None], logits_at.to(out.device)]
         return out.float(), attachment
 
+    @plain_settings()
     @raises_out_of_memory
     def gradients(
         self,

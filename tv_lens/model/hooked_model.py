@@ -27,6 +27,7 @@ from tv_lens.model.hooked_bridge import HookedBridge, bridge_of, check_unbridged
 from tv_lens.model.passes import in_batches, needs_whole_batch
 from tv_lens.renamed import renamed_keywords
 from tv_lens.site import Site, Sites
+from tv_lens.torch_settings import plain_settings
 
 Tokens = str | Sequence[str] | Int[Tensor, "*prompts pos"] | TokenBatch
 GIB = 2**30
@@ -211,6 +212,7 @@ def _run(model: HookedModel, batch: TokenBatch, edits: Sequence[Intervention], l
     return out[:, 0] if last else out
 
 
+@plain_settings()
 def load(
     source: str | Path | TransformerBridge | torch.nn.Module | HookedModel,
     *,

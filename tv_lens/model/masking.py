@@ -44,9 +44,10 @@ class _Hiding:
 def supports_masking(model: HookedModel) -> bool:
     """Whether the model's attention honours `hiding`; tried on prompts that differ only in hidden tokens."""
     if model not in _verdicts:
-        ids = torch.randint(3, model.shape.d_vocab, (1, 7), generator=torch.Generator().manual_seed(0)).repeat(3, 1)
+        generator = torch.Generator().manual_seed(0)
+        ids = torch.randint(3, model.shape.d_vocab, (1, 7), generator=generator, device="cpu").repeat(3, 1)
         ids[1:, 2:4] = (ids[1:, 2:4] + 1) % model.shape.d_vocab
-        blocked = torch.zeros(3, 7, 7, dtype=torch.bool)
+        blocked = torch.zeros(3, 7, 7, dtype=torch.bool, device="cpu")
         blocked[:2, 4:, 2:4] = True
         batch = TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool)).to(model.device)
         call = hiding(blocked)

@@ -230,7 +230,7 @@ class Readers:
         """
         names = ("resid_pre", "q", "k", "v", "z", "attn_out", "mlp_out", "resid_post")
         layers = range(self._shape.n_layers)
-        ids = torch.randint(3, model.n_ids, (2, 5), generator=torch.Generator().manual_seed(0))
+        ids = torch.randint(3, model.n_ids, (2, 5), generator=torch.Generator().manual_seed(0), device="cpu")
         returns: list[int | None] = []
 
         def record(layer: int, own: Callable[..., Any], x: Tensor, arguments: dict[str, Any]) -> Any:

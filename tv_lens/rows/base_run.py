@@ -82,7 +82,7 @@ def together(ids: Sequence[Sequence[int]], prompts: Sequence[int], size: int) ->
 def prefix_sharing_is_exact(model: HookedModel) -> bool:
     """Whether a run that continues a prefix computes what a whole run computes; tried once per model."""
     if model not in _verdicts:
-        ids = torch.randint(3, model.shape.d_vocab, (2, 11), generator=torch.Generator().manual_seed(0))
+        ids = torch.randint(3, model.shape.d_vocab, (2, 11), generator=torch.Generator().manual_seed(0), device="cpu")
         ids[1, :8] = ids[0, :8]
         batch = model.tokens(ids)
         try:

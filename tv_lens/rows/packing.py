@@ -74,11 +74,11 @@ class Pack:
 
     def seen(self) -> Bool[Tensor, "query key"]:
         """Which tokens each token sees: those that lead to it, and itself."""
-        mask = torch.zeros(len(self.ids), len(self.ids), dtype=torch.bool)
+        mask = torch.zeros(len(self.ids), len(self.ids), dtype=torch.bool, device="cpu")
         for start, end, before in self.segments:
-            mask[start:end, start:end] = torch.ones(end - start, end - start, dtype=torch.bool).tril()
+            mask[start:end, start:end] = torch.ones(end - start, end - start, dtype=torch.bool, device="cpu").tril()
             if before:
-                mask[start:end, torch.tensor(before)] = True
+                mask[start:end, torch.tensor(before, dtype=torch.long, device="cpu")] = True
         return mask
 
 
@@ -150,10 +150,10 @@ def read_pack(
     model: HookedModel, pack: Pack, sites: Sequence[Site], who: str = "packing"
 ) -> dict[Site, Float[Tensor, "row *axes"]]:
     """Each site's values at the last token of each of the pack's rows, in their order, on the host in float32."""
-    ids = torch.tensor([pack.ids], device=model.device)
+    ids = torch.tensor([pack.ids], device=model.device, dtype=torch.long)
     batch = TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool))
     placed = {site: site.at(tuple(pack.ends)) for site in sites}
-    positions = torch.tensor([pack.positions], device=model.device)
+    positions = torch.tensor([pack.positions], device=model.device, dtype=torch.long)
     last = max(site.layer for site in sites)
     _, attachment = model.forward(
         batch,
@@ -204,7 +204,7 @@ def packing_is_exact(model: HookedModel) -> bool:
 
 
 def _agree(model: HookedModel) -> bool:
-    ids = torch.randint(0, model.n_ids, (16,), generator=torch.Generator().manual_seed(0)).tolist()
+    ids = torch.randint(0, model.n_ids, (16,), generator=torch.Generator().manual_seed(0), device="cpu").tolist()
     rows = [tuple(ids[:9]), tuple(ids[:4] + ids[9:14]), tuple(ids[:4]), tuple(ids[:5] + ids[11:16])]
     pack = Pack()
     for number, row, shared in _in_order(rows):
@@ -215,7 +215,7 @@ def _agree(model: HookedModel) -> bool:
     except Exception:  # whatever an unknown architecture raises when it is given a mask
         return False
     for place, number in enumerate(pack.rows):
-        alone = model.capture(torch.tensor([rows[number]]), sites, pos=-1)
+        alone = model.capture(torch.tensor([rows[number]], dtype=torch.long, device="cpu"), sites, pos=-1)
         for site in sites:
             gap, size = (in_pack[site][place] - alone[site][0]).abs().max(), alone[site].abs().max().clamp(min=1e-6)
             if not bool(gap <= (1e-4 if model.dtype == torch.float32 else 0.05) * size):

@@ -14,11 +14,13 @@ from tv_lens.task_vectors.method import Method
 from tv_lens.task_vectors.residual_mean import ResidualMean
 from tv_lens.task_vectors.vector import TaskVector
 from tv_lens.tasks.words import TaskLike, as_task
+from tv_lens.torch_settings import plain_settings
 
 METHODS: dict[str, type[Method]] = {"ResidualMean": ResidualMean, "FunctionVector": FunctionVector}
 
 
 @renamed_keywords(run="folder=")
+@plain_settings()
 def extract(
     model: HookedModel,
     task: TaskLike,
