@@ -29,6 +29,7 @@ BUILT_IN = {
     "TaskFileError": ValueError,
     "EmptySelection": ValueError,
     "NonFiniteMetric": ArithmeticError,
+    "NonFiniteActivation": ArithmeticError,
     "ModelLoadError": RuntimeError,
     "ModelMismatch": ValueError,
     "BudgetTooSmall": MemoryError,

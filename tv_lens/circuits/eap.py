@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tv_lens.circuits.contrast_passes import Chunk, ContrastPasses
-from tv_lens.errors import InvalidArgument, unknown
+from tv_lens.errors import InvalidArgument, NonFiniteMetric, unknown
 from tv_lens.intervention import Intervention, Replace
 from tv_lens.metrics import checked
 from tv_lens.model.capture import bytes_per_prompt
@@ -180,6 +180,13 @@ def _estimated(
                     alphas = point.alphas[first : first + max(1, at_once // len(rows))]
                     _add_scores(passes, point, rows, alphas, difference[rows], out)
                 bar.advance(len(rows))
+    if not bool(torch.isfinite(out).all()):  # NaN in a table of scores would mean that the edge was not measured
+        rows = (~torch.isfinite(out)).any(1).nonzero()[:, 0].tolist()
+        raise NonFiniteMetric(
+            "A gradient is NaN or infinite, and with it the estimates.",
+            got=f"{len(rows)} of {len(out)} examples, the first is {rows[0]}",
+            do="half precision overflows in gradients: load the model in float32, or measure with tv.ExactEdges().",
+        )
     return out
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from tv_lens.batch import TokenBatch
-from tv_lens.errors import InvalidArgument, PromptError
+from tv_lens.errors import InvalidArgument, NonFiniteActivation, PromptError
 from tv_lens.intervention import Intervention, as_interventions
 from tv_lens.loading import weights
 from tv_lens.model.capture import Capture, captured
@@ -145,17 +145,25 @@ class HookedModel(HookedBridge):
         prompts: Tokens,
         interventions: Intervention | Sequence[Intervention] = (),
         logits: Literal["last", "all"] = "last",
+        allow_nonfinite: bool = False,
     ) -> Float[Tensor, "batch d_vocab"] | Float[Tensor, "batch pos d_vocab"]:
         """The model's logits, float32: after each prompt's last real token, or after every token.
 
+        Args:
+            prompts: texts or tokens.
+            interventions: edits of this run.
+            logits: "last" or "all".
+            allow_nonfinite: keeps NaN and plus infinity, which are refused otherwise.
+
         Raises:
             SiteNotReached: an intervention did not run in this pass.
+            NonFiniteActivation: a logit is NaN or plus infinity; names the first prompt.
         """
         if logits not in ("last", "all"):
             raise InvalidArgument("logits= says which positions are wanted.", got=repr(logits), allowed="'last', 'all'")
         batch, edits = self.tokens(prompts), as_interventions(interventions)
         together = needs_whole_batch([*edits, *self.registry.edits_around()], len(batch))
-        work = partial(_run, self, batch, edits, logits == "last")
+        work = partial(_run, self, batch, edits, logits == "last", allow_nonfinite)
         parts = in_batches(self, len(batch), len(batch), batch.width, work, who="model.run", together=together)
         logits_of_parts = [part for _, part in parts]
         return (
@@ -170,6 +178,7 @@ class HookedModel(HookedBridge):
         pos: int | Sequence[int] | None = None,
         memory_budget: int | None = None,
         store: str | Path | None = None,
+        allow_nonfinite: bool = False,
     ) -> Capture:
         """The values of chosen sites, on the host in float32, keyed by `Site`; run in batches that fit the budget.
 
@@ -179,6 +188,10 @@ class HookedModel(HookedBridge):
             pos: the position, several, or None for all; for the sites that name no position themselves.
             memory_budget: bytes for activations and captures of one batch; the model's if None.
             store: a folder that takes the numbers batch by batch, one file per site: for more than memory holds.
+            allow_nonfinite: keeps NaN and infinities, which are refused otherwise.
+
+        Raises:
+            NonFiniteActivation: an activation is NaN or infinite; names the site and the first prompt.
         """
         if isinstance(sites, Sites):
             sites = sites.expand(self.shape)
@@ -186,11 +199,24 @@ class HookedModel(HookedBridge):
         where = tuple(pos) if isinstance(pos, Sequence) else pos
         wanted = [site if site.pos is not None or where is None else site.at(where) for site in wanted]
         budget = self.memory_budget if memory_budget is None else memory_budget
-        return captured(self, self.tokens(prompts), wanted, budget, None if store is None else Path(store))
+        folder = None if store is None else Path(store)
+        return captured(self, self.tokens(prompts), wanted, budget, folder, allow_nonfinite)
 
-    def residual_stream(self, prompts: Tokens) -> Float[Tensor, "layer batch pos d_model"]:
-        """The residual stream after every layer (`resid_post`), NaN where a shorter prompt has no token."""
-        capture = self.capture(prompts, Sites(("resid_post",)))
+    def residual_stream(
+        self, prompts: Tokens, allow_nonfinite: bool = False
+    ) -> Float[Tensor, "layer batch pos d_model"]:
+        """The residual stream after every layer (`resid_post`), 0 where a shorter prompt has no token.
+
+        `model.tokens(prompts).mask` says where it has one.
+
+        Args:
+            prompts: texts or tokens.
+            allow_nonfinite: keeps NaN and infinities, which are refused otherwise.
+
+        Raises:
+            NonFiniteActivation: an activation is NaN or infinite; names the layer and the first prompt.
+        """
+        capture = self.capture(prompts, Sites(("resid_post",)), allow_nonfinite=allow_nonfinite)
         return torch.stack([capture[Site("resid_post", layer)] for layer in range(self.n_layers)])
 
     @contextmanager
@@ -205,10 +231,20 @@ class HookedModel(HookedBridge):
             yield self
 
 
-def _run(model: HookedModel, batch: TokenBatch, edits: Sequence[Intervention], last: bool, rows: slice) -> Tensor:
+def _run(
+    model: HookedModel, batch: TokenBatch, edits: Sequence[Intervention], last: bool, allow_nonfinite: bool, rows: slice
+) -> Tensor:
     """The logits of some rows of a batch, which keeps its width."""
     part = batch.rows_at(rows)
     out, _ = model.forward(part, edits, logits_at=part.last[:, None] if last else None, who="model.run")
+    if not (allow_nonfinite or bool((out < torch.inf).all())):  # minus infinity is a token that is never predicted
+        prompt = int((~(out < torch.inf)).flatten(1).any(1).nonzero()[0])
+        raise NonFiniteActivation(
+            "The model's logits are NaN or infinite.",
+            got=f"first for prompt {rows.start + prompt}",
+            do=f"an activation leaves the range of {str(model.dtype).removeprefix('torch.')}: load the model in "
+            "float32 or bfloat16, look at what is attached to it, or read them: model.run(..., allow_nonfinite=True).",
+        )
     return out[:, 0] if last else out
 
 
