@@ -66,7 +66,7 @@ def settings_in_force() -> dict[str, Any]:
     """
     cuda = torch.backends.cuda.matmul
     values: dict[str, tuple[Any, Any]] = {
-        "float32_matmul_precision": (torch.get_float32_matmul_precision(), "highest"),
+        "float32_matmul_precision": (_matmul_precision(), "highest"),
         "deterministic_algorithms": (torch.are_deterministic_algorithms_enabled(), False),
         "fp16_reduced_precision_reduction": (cuda.allow_fp16_reduced_precision_reduction, True),
         "bf16_reduced_precision_reduction": (cuda.allow_bf16_reduced_precision_reduction, True),
@@ -76,6 +76,16 @@ def settings_in_force() -> dict[str, Any]:
     }
     changed = {name: value for name, (value, usual) in values.items() if value != usual}
     return {"torch_settings": changed} if changed else {}
+
+
+def _matmul_precision() -> str:
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:  # it was set by the newer way, `torch.backends.fp32_precision`, which this one refuses to read
+        backends = {"cuda": torch.backends.cuda.matmul, "cpu": torch.backends.mkldnn.matmul}
+        by_name = {name: backend.fp32_precision for name, backend in backends.items()}
+        lower = [f"{name} {value}" for name, value in by_name.items() if value not in ("none", "ieee")]
+        return ", ".join(lower) or "highest"
 
 
 def _outer_dtype() -> torch.dtype:

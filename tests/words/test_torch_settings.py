@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -94,3 +96,14 @@ def test_settings_are_recorded_where_they_are_not_torchs_own():
         torch.use_deterministic_algorithms(False)
         torch.set_float32_matmul_precision(precision)
     assert settings_in_force() == {"torch_settings": {"default_dtype": "float64"}}
+
+
+@pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="this torch knows the older way only")
+def test_precision_that_was_set_by_the_newer_way_is_recorded():
+    """In a process of its own: torch refuses to mix the two ways, and remembers which were used."""
+    code = (
+        "import torch; from tv_lens.torch_settings import settings_in_force; torch.backends.fp32_precision = 'tf32'; "
+        "print(settings_in_force())"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown.strip() == "{'torch_settings': {'float32_matmul_precision': 'cuda tf32, cpu tf32'}}"
