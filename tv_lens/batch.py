@@ -139,8 +139,8 @@ class TokenBatch:
 
     def select(self, rows: Sequence[int] | slice | Int[Tensor, " chosen"] | Bool[Tensor, " batch"]) -> TokenBatch:
         """The batch of these rows, in this order, without the columns in which none of them has a real token."""
-        whole = isinstance(rows, (slice, Tensor))
-        chosen = rows if whole else torch.tensor(list(rows), dtype=torch.long, device="cpu")
+        named = isinstance(rows, (slice, Tensor))
+        chosen = rows if named else torch.tensor(list(rows), dtype=torch.long, device="cpu")  # type: ignore[arg-type]
         ids, mask = self.ids[chosen], self.mask[chosen]
         if ids.shape[0] == 0:
             raise EmptySelection("The selection leaves no prompts.", got="0 rows", allowed=f"1 to {len(self)} rows")

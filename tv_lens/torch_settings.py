@@ -82,7 +82,7 @@ def _matmul_precision() -> str:
     try:
         return torch.get_float32_matmul_precision()
     except RuntimeError:  # it was set by the newer way, `torch.backends.fp32_precision`, which this one refuses to read
-        backends = {"cuda": torch.backends.cuda.matmul, "cpu": torch.backends.mkldnn.matmul}
+        backends = {"cuda": torch.backends.cuda.matmul, "cpu": torch.backends.mkldnn.matmul}  # type: ignore[attr-defined]
         by_name = {name: backend.fp32_precision for name, backend in backends.items()}
         lower = [f"{name} {value}" for name, value in by_name.items() if value not in ("none", "ieee")]
         return ", ".join(lower) or "highest"

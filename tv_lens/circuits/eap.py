@@ -181,10 +181,10 @@ def _estimated(
                     _add_scores(passes, point, rows, alphas, difference[rows], out)
                 bar.advance(len(rows))
     if not bool(torch.isfinite(out).all()):  # NaN in a table of scores would mean that the edge was not measured
-        rows = (~torch.isfinite(out)).any(1).nonzero()[:, 0].tolist()
+        broken = (~torch.isfinite(out)).any(1).nonzero()[:, 0].tolist()
         raise NonFiniteMetric(
             "A gradient is NaN or infinite, and with it the estimates.",
-            got=f"{len(rows)} of {len(out)} examples, the first is {rows[0]}",
+            got=f"{len(broken)} of {len(out)} examples, the first is {broken[0]}",
             do="half precision overflows in gradients: load the model in float32, or measure with tv.ExactEdges().",
         )
     return out

@@ -93,7 +93,7 @@ def position_second(x: Tensor, site: Site) -> Tensor:
 
 def edited(x: Tensor, intervention: Intervention, rows: Tensor | None, cols: Tensor | None) -> Tensor:
     """A new tensor with the intervention's edit at the selected rows, columns and head; x is left as it was."""
-    site = intervention.site
+    site = Site.parse(intervention.site)
     # A whole tensor is edited in the table's own axes, so that what was captured can be put back as it is.
     by_position = position_second if rows is not None or site.head is not None else lambda tensor, _: tensor
     where = (...,) if rows is None else (rows.to(x.device), cols.to(x.device))

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -237,8 +237,9 @@ def _run(
     """The logits of some rows of a batch, which keeps its width."""
     part = batch.rows_at(rows)
     out, _ = model.forward(part, edits, logits_at=part.last[:, None] if last else None, who="model.run")
-    if not (allow_nonfinite or bool((out < torch.inf).all())):  # minus infinity is a token that is never predicted
-        prompt = int((~(out < torch.inf)).flatten(1).any(1).nonzero()[0])
+    usable = cast(Tensor, out) < torch.inf  # minus infinity is a token that is never predicted
+    if not (allow_nonfinite or bool(usable.all())):
+        prompt = int((~usable).flatten(1).any(1).nonzero()[0])
         raise NonFiniteActivation(
             "The model's logits are NaN or infinite.",
             got=f"first for prompt {rows.start + prompt}",
