@@ -12,7 +12,7 @@ from pathlib import Path
 TESTS = Path(__file__).parent
 
 
-def in_fresh_process(function: Callable[[], object], timeout: float = 120) -> object:
+def in_fresh_process(function: Callable[[], object], timeout: float = 400) -> object:
     """What a function of a test file, named at its top level, returns in a new process, as JSON carries it."""
     file = Path(sys.modules[function.__module__].__file__)
     code = (

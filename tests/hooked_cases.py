@@ -11,7 +11,7 @@ import transformers as hf
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 import tiny
-from tv_lens.intervention import Intervention
+from tv_lens.intervention import Intervention, Replace
 from tv_lens.site import COMPONENTS, Site
 
 BATCH, POS = 5, 7  # no other axis of the tiny models has these lengths, so a swapped axis shows
@@ -62,6 +62,16 @@ class Call(Intervention):
     def edit(self, x):
         self.function(x)
         return x
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Made(Intervention):
+    """What a function makes of the site."""
+
+    function: object = None
+
+    def edit(self, x):
+        return self.function(x)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -129,3 +139,9 @@ def lengths(family: str) -> dict[str, int]:
         "d_head": getattr(config, "head_dim", None) or config.hidden_size // heads,
         "d_mlp": width or 4 * config.hidden_size,
     }
+
+
+def overflowing() -> list[Intervention]:
+    """Edits that float16 can hold and after which it cannot hold the stream: the layer adds two large numbers."""
+    large = torch.full((tiny.D_MODEL,), 6e4)
+    return [Replace("resid_post[0]@-1", large), Replace("attn_out[1]@-1", large)]

@@ -26,7 +26,7 @@ FILES = {
 
 FOLDERS = {
     "words": """
-        errors progress
+        errors progress torch_settings
         batch metrics renamed site
         intervention
     """,

@@ -72,11 +72,11 @@ class TokenBatch:
         if len(rows) == 0:
             raise EmptySelection("A token batch needs at least one row.", got="0 rows", do="give at least one prompt")
         width = max(1, max(len(row) for row in rows))
-        ids = torch.full((len(rows), width), 0 if pad_id is None else int(pad_id), dtype=torch.long)
-        mask = torch.zeros((len(rows), width), dtype=torch.bool)
+        ids = torch.full((len(rows), width), 0 if pad_id is None else int(pad_id), dtype=torch.long, device="cpu")
+        mask = torch.zeros((len(rows), width), dtype=torch.bool, device="cpu")
         for i, row in enumerate(rows):
             start = 0 if side == "right" else width - len(row)
-            ids[i, start : start + len(row)] = torch.tensor(list(row), dtype=torch.long)
+            ids[i, start : start + len(row)] = torch.tensor(list(row), dtype=torch.long, device="cpu")
             mask[i, start : start + len(row)] = True
         return cls(ids, mask)
 
@@ -139,7 +139,8 @@ class TokenBatch:
 
     def select(self, rows: Sequence[int] | slice | Int[Tensor, " chosen"] | Bool[Tensor, " batch"]) -> TokenBatch:
         """The batch of these rows, in this order, without the columns in which none of them has a real token."""
-        chosen = rows if isinstance(rows, (slice, Tensor)) else torch.as_tensor(list(rows), dtype=torch.long)
+        named = isinstance(rows, (slice, Tensor))
+        chosen = rows if named else torch.tensor(list(rows), dtype=torch.long, device="cpu")  # type: ignore[arg-type]
         ids, mask = self.ids[chosen], self.mask[chosen]
         if ids.shape[0] == 0:
             raise EmptySelection("The selection leaves no prompts.", got="0 rows", allowed=f"1 to {len(self)} rows")

@@ -94,6 +94,10 @@ class NonFiniteMetric(TVLensError, ArithmeticError):
     places: tuple[tuple[int, float], ...] = ()
 
 
+class NonFiniteActivation(TVLensError, ArithmeticError):
+    """An activation that is NaN or infinite: the model's own, or what an intervention makes of it; names the site."""
+
+
 class ModelLoadError(TVLensError, RuntimeError):
     """A model that could not be loaded; says which way of loading failed and what to do."""
 

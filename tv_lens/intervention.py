@@ -25,7 +25,8 @@ class Intervention(ABC):
     """An edit at a site.
 
     `edit` receives what the site selects, batch first: `batch pos *axes` where the site names no position,
-    `batch *axes` where it names one; there is no axis of heads where the site names a head.
+    `batch *axes` where it names one; there is no axis of heads where the site names a head. The library's own edits
+    compute in float32 where the model has half precision, round once, and refuse a value that its dtype cannot hold.
     """
 
     site: Site | str  # text is parsed, so after __post_init__ it is a Site
@@ -55,8 +56,13 @@ class Intervention(ABC):
         return self.label
 
 
+def _wide(x: Tensor) -> Tensor:
+    """The tensor in a dtype in which sums do not overflow: float32 for the half-precision types, otherwise its own."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def _fitted(value: Tensor, x: Tensor, site: Site) -> Tensor:
-    """The value on x's device and in its dtype, if it broadcasts to exactly the shape of x."""
+    """The value on x's device, if it broadcasts to exactly the shape of x; in its own dtype, at least float32."""
     try:
         fits = torch.broadcast_shapes(value.shape, x.shape) == x.shape
     except RuntimeError:
@@ -67,12 +73,34 @@ def _fitted(value: Tensor, x: Tensor, site: Site) -> Tensor:
             got=f"shape {list(value.shape)}",
             allowed=f"{list(x.shape)}, or what broadcasts to it",
         )
-    return value.to(device=x.device, dtype=x.dtype)
+    if value.dtype == torch.float64 and x.device.type == "mps":  # which has no such type
+        value = value.float()
+    return _wide(value.to(x.device))
+
+
+def rounded(value: Tensor, x: Tensor, edit: Intervention) -> Tensor:
+    """The edit's value in x's dtype.
+
+    Raises:
+        InvalidArgument: that dtype cannot hold it.
+    """
+    rounded = value.to(x.dtype)
+    if value.dtype != x.dtype and not bool(torch.isfinite(rounded).all()):
+        lost = value[torch.isfinite(value) & ~torch.isfinite(rounded)]
+        if len(lost):
+            kind = str(x.dtype).removeprefix("torch.")
+            raise InvalidArgument(
+                f"{edit.label} writes a value that the model's dtype cannot hold.",
+                got=f"{float(lost.abs().max()):.6g} at {edit.site}",
+                allowed=f"{kind} holds up to {torch.finfo(x.dtype).max:.6g}",
+                do="write smaller values, or load the model in float32; bfloat16 has float32's range.",
+            )
+    return rounded
 
 
 def _tensor(value: object, site: Site) -> Tensor:
     if not isinstance(value, Tensor):
-        value = torch.as_tensor(value, dtype=torch.float32)
+        value = torch.as_tensor(value, dtype=torch.float32, device="cpu")
     if not torch.isfinite(value).all():
         raise InvalidArgument(
             f"The value for {site} is not finite.",
@@ -97,7 +125,7 @@ class Replace(Intervention):
         object.__setattr__(self, "value", _tensor(self.value, self.site))
 
     def edit(self, x: Float[Tensor, "batch *axes"]) -> Float[Tensor, "batch *axes"]:
-        return _fitted(self.value, x, self.site).expand(x.shape)
+        return rounded(_fitted(self.value, x, self.site), x, self).expand(x.shape)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -114,7 +142,7 @@ class Add(Intervention):
             raise InvalidArgument(f"The scale of Add({self.site}) is not finite.", got=f"scale={self.scale}")
 
     def edit(self, x: Float[Tensor, "batch *axes"]) -> Float[Tensor, "batch *axes"]:
-        return x + self.scale * _fitted(self.vector, x, self.site)
+        return rounded(_wide(x) + self.scale * _fitted(self.vector, x, self.site), x, self)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -146,14 +174,15 @@ class Mean(Intervention):
 
     def edit(self, x: Float[Tensor, "batch *axes"]) -> Float[Tensor, "batch *axes"]:
         if self.value is not None:
-            return _fitted(self.value, x, self.site).expand(x.shape)
+            return rounded(_fitted(self.value, x, self.site), x, self).expand(x.shape)
         if len(x) < 2:
             raise InvalidArgument(
                 f"Mean({self.site}) over the batch needs at least two prompts.",
                 got=f"{len(x)}",
                 do="give value=, the mean over a reference set.",
             )
-        return (x.sum(0, keepdim=True) - x) / (len(x) - 1)
+        wide = _wide(x)
+        return rounded((wide.sum(0, keepdim=True) - wide) / (len(x) - 1), x, self)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -173,14 +202,14 @@ class Resample(Intervention):
         """For each prompt the index of the prompt whose value it receives: one random cycle through all of them."""
         if batch < 2:
             raise InvalidArgument(f"Resample({self.site}) needs at least two prompts.", got=f"{batch}")
-        order = torch.randperm(batch, generator=torch.Generator().manual_seed(self.seed)).tolist()
+        order = torch.randperm(batch, generator=torch.Generator().manual_seed(self.seed), device="cpu").tolist()
         partners = [0] * batch
         for here, there in zip(order, order[1:] + order[:1]):
             partners[here] = there
         return partners
 
     def edit(self, x: Float[Tensor, "batch *axes"]) -> Float[Tensor, "batch *axes"]:
-        return x[torch.tensor(self.partners(len(x)), device=x.device)]
+        return x[torch.tensor(self.partners(len(x)), device=x.device, dtype=torch.long)]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -220,9 +249,10 @@ class Project(Intervention):
                 got=f"length {self._basis.shape[0]}",
                 allowed=f"length {x.shape[-1]}",
             )
-        basis = self._basis.to(device=x.device, dtype=x.dtype)
-        inside = (x @ basis) @ basis.T
-        return inside if self.keep else x - inside
+        wide = _wide(x)
+        basis = self._basis.to(device=x.device, dtype=wide.dtype)
+        inside = (wide @ basis) @ basis.T
+        return rounded(inside if self.keep else wide - inside, x, self)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

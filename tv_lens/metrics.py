@@ -10,6 +10,7 @@ import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -68,7 +69,7 @@ class Answers:
             index: a slice, integer positions, or a boolean mask.
         """
         if not isinstance(index, slice):
-            index = torch.as_tensor(index)
+            index = index if isinstance(index, Tensor) else torch.from_numpy(np.array(index))
             index = index.reshape(-1) if index.dtype == torch.bool else index.reshape(-1).long()
 
         def pick(part: Tensor) -> Tensor:
@@ -215,7 +216,7 @@ class Readout:
         """The metric of each row, from the logits of the two columns where `columns` names them."""
         chosen = self._answers.select(self._owners[rows])
         if self._narrow:
-            first = torch.zeros(len(rows), dtype=torch.long)
+            first = torch.zeros(len(rows), dtype=torch.long, device="cpu")
             chosen = Answers(first, first + 1)
         return checked(self._function, logits, chosen, "an edited run")
 

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 import tv_lens as tv
-from circuit_cases import passes
+from circuit_cases import contrast, passes
+from tv_lens.circuits.contrast_passes import make_passes
 from tv_lens.circuits.eap import _groups_of_writers, pulled_back
-from tv_lens.errors import InvalidArgument, UnknownName
+from tv_lens.errors import InvalidArgument, NonFiniteMetric, UnknownName
 
 
 def test_a_path_of_many_points_is_complete_and_one_end_of_it_is_not(tiny_model):
@@ -50,3 +51,16 @@ def test_runs_paths_and_steps_that_do_not_exist():
     with pytest.raises(InvalidArgument) as caught:
         tv.EAPIG(steps=0)
     assert str(caught.value) == "A path needs at least one step.\n  got:     steps=0"
+
+
+def test_a_gradient_that_overflows_is_an_error_and_no_missing_score(tiny_model):
+    """NaN in a table of scores means that an edge was not measured."""
+
+    @tv.metric(units="", sign="")
+    def kink(logits, answers):  # finite, and its slope at zero is not
+        return (logits[:, 0] - logits[:, 0]).sqrt()
+
+    asked = tv.circuits.CircuitQuestion(metric=kink, pos="all")
+    made = make_passes(tiny_model("llama"), contrast(pairs=True), asked)
+    with pytest.raises(NonFiniteMetric, match="gradient"):
+        tv.EAP(recheck=0).estimate(made, progress=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 import tiny
 import tv_lens as tv
@@ -29,3 +30,9 @@ def without_layer_1(llama):
 @pytest.fixture(scope="module")
 def speaking():
     return tv.load(tiny.hugging_face_model("llama"), tokenizer=words(), name="speaking")
+
+
+@pytest.fixture(scope="session")
+def half():
+    """A model in float16."""
+    return tv.load(tiny.hugging_face_model("llama").to(torch.float16), name="half")

@@ -1,14 +1,16 @@
-"""Captures: keyed by site, NaN where there is no token, split by a memory budget without changing a value."""
+"""Captures: keyed by site, finite, 0 where there is no token, split by a memory budget without changing a value."""
 
 from __future__ import annotations
+
+import re
 
 import pytest
 import torch
 
 import tiny
 import tv_lens as tv
-from hooked_cases import BATCH, POS, ROWS, TOKENS, close, lengths, sites_with
-from tv_lens.errors import BudgetTooSmall, EmptySelection, SiteError, UnknownName
+from hooked_cases import BATCH, POS, ROWS, TOKENS, Made, close, lengths, sites_with
+from tv_lens.errors import BudgetTooSmall, EmptySelection, NonFiniteActivation, SiteError, UnknownName
 from tv_lens.intervention import Mean, Replace, Resample
 from tv_lens.site import COMPONENTS, Site, Sites, sites
 
@@ -78,7 +80,7 @@ def test_an_unknown_selection_of_layers_names_the_range(llama):
 
 
 def test_a_padded_prompt_holds_what_it_holds_alone(model, family):
-    """Every component; behind a prompt's end there is no value, so NaN stands there and nothing can be averaged in."""
+    """Every component; behind a prompt's end there is no value: 0 stands there, and the mask says so."""
     batch = tv.TokenBatch.from_lists(ROWS)
     word = {
         site: model.registry.support(site).word
@@ -97,7 +99,10 @@ def test_a_padded_prompt_holds_what_it_holds_alone(model, family):
             assert close(real.clamp(min=-1e4), expected.clamp(min=-1e4), torch.ones(1) * 10), (
                 site
             )  # masked scores: any very negative number
-            assert bool(beyond.isnan().all()) and not bool(real.isnan().any()), site
+            mask = padded.token_mask(site)[i].expand_as(value)
+            assert not bool(beyond.any()) and not bool(mask.narrow(axis, n, 6 - n).any()), site
+            assert bool(mask.narrow(axis, 0, n).all()) and bool(real.isfinite().all()), site
+            assert bool(padded.token_mask(site.at(-1)).all())
             at_last = padded[site.at(-1)][i][(..., *keys)]
             assert close(at_last.clamp(min=-1e4), alone[site.at(-1)][0].clamp(min=-1e4), torch.ones(1) * 10), site
 
@@ -232,8 +237,8 @@ def test_a_budget_splits_the_batch_and_changes_no_value(model, monkeypatch):
         assert passes == sizes and split.peak_bytes <= budget
         for site in whole:
             assert split[site].shape == whole[site].shape
-            both = torch.nan_to_num(split[site], 7.0), torch.nan_to_num(whole[site], 7.0)
-            assert close(*both), (site, budget)
+            assert close(split[site], whole[site]), (site, budget)
+            assert torch.equal(split.token_mask(site), whole.token_mask(site))
 
 
 @pytest.mark.parametrize("budget", [0, 1, 1000])
@@ -269,3 +274,52 @@ def test_a_budget_does_not_split_prompts_that_an_edit_mixes(llama, edit):
         f"  allowed: at least {whole.peak_bytes:,} bytes\n"
         "  do:      raise memory_budget=, or write a value computed before."
     )
+
+
+# ---- numbers that are not finite -------------------------------------------------------------------------------------
+
+
+def test_an_activation_that_overflowed_is_an_error_that_names_site_and_prompt(half):
+    prompts = torch.tensor([[5, 6, 7], [8, 9, 10], [5, 9, 7]])
+    clean = half.capture(prompts, "resid_post[1]@-1")["resid_post[1]@-1"]
+
+    def overflow_second(x):  # of one prompt
+        x = x.clone()
+        x[1] = 6e4
+        return x
+
+    edits = [Made("resid_post[0]@-1", overflow_second), Made("attn_out[1]@-1", overflow_second)]
+    with half.intervene(*edits):
+        assert bool(half.capture(prompts, "resid_post[0]")["resid_post[0]"].isfinite().all())
+        with pytest.raises(NonFiniteActivation, match=re.escape("The activation at resid_post[1]")) as caught:
+            half.capture(prompts, ["resid_post[0]", "resid_post[1]"])
+        assert "first in prompt 1" in caught.value.got and "float16 holds up to 65504" in caught.value.allowed
+        with pytest.raises(NonFiniteActivation, match=re.escape("resid_post[1]")):
+            half.residual_stream(prompts)
+        with pytest.raises(NonFiniteActivation, match="logits"):
+            half.run(prompts)
+        asked = half.capture(prompts, "resid_post[1]@-1", allow_nonfinite=True)["resid_post[1]@-1"]
+        assert torch.equal(asked.isfinite().all(1), torch.tensor([True, False, True]))
+        assert torch.equal(asked[[0, 2]], clean[[0, 2]])
+        assert not bool(half.residual_stream(prompts, allow_nonfinite=True).isfinite().all())
+        assert torch.equal(half.run(prompts, allow_nonfinite=True).isfinite().all(1), torch.tensor([True, False, True]))
+
+
+def test_scores_in_half_precision_are_finite_where_a_key_is_hidden(half):
+    """The mask adds the lowest number to a score: in float16 the sum may be minus infinity."""
+    with half.intervene(Made("q[1]", lambda x: -200 * x.abs()), Made("k[1]", lambda x: 200 * x.abs())):
+        scores = half.capture(torch.tensor([[5, 6, 7]]), "scores[1]", allow_nonfinite=True)["scores[1]"]
+        assert bool(scores.isinf().any()), "otherwise the test shows nothing"
+        held = half.capture(torch.tensor([[5, 6, 7]]), "scores[1]")["scores[1]"]
+    assert bool(held.isfinite().all()) and bool((held[scores.isinf()] == torch.finfo(torch.float16).min).all())
+
+
+def test_the_token_mask_sums_what_a_loop_sums(llama):
+    batch = tv.TokenBatch.from_lists(ROWS)
+    found = llama.capture(batch, ["resid_post[1]", "z[1].h2", "pattern[1].h3"])
+    for site, value in found.items():
+        mask = found.token_mask(site)
+        total = (value * mask).flatten(1).sum(1)
+        alone = [value[i, : len(row)].sum() for i, row in enumerate(ROWS)]
+        torch.testing.assert_close(total, torch.stack(alone), atol=1e-4, rtol=1e-5)
+        assert int(mask.sum()) == sum(map(len, ROWS))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
 import tiny
 import tv_lens as tv
-from hooked_cases import POS, TOKENS, Call, Noise, open_and_run
-from tv_lens.errors import DuplicateSite, InvalidArgument, MisalignedPrompts, ShapeMismatch
+from hooked_cases import POS, TOKENS, Call, Made, Noise, open_and_run, overflowing
+from tv_lens.errors import DuplicateSite, InvalidArgument, MisalignedPrompts, NonFiniteActivation, ShapeMismatch
 from tv_lens.intervention import Add, Intervention, Mean, Replace, Resample, Zero
 from tv_lens.model.editing import Edit, edited, positions_of
+from tv_lens.rows.engine import PlacedEdit, Row, run_rows
 from tv_lens.site import Site
 
 
@@ -161,3 +164,58 @@ def test_an_edit_that_changes_the_shape_is_refused_in_the_users_words():
     with pytest.raises(ShapeMismatch) as caught:
         edited(torch.ones(1, 2, 4), Halved("resid_post[0]"), None, None)
     assert str(caught.value).endswith("changed the shape of what it edits.\n  got:     [1, 2, 2]\n  allowed: [1, 2, 4]")
+
+
+# ---- numbers that are not finite -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "site", ["resid_post[1]", "resid_mid[1]@-1", "z[1].h2@0,-1", "pattern[1]", "scores[1]", "k[1]"]
+)
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_what_an_edit_makes_of_a_finite_site_is_an_error_that_names_it(llama, site, bad):
+    def one_bad(x):
+        x = x.clone()
+        x.view(-1)[0] = bad
+        return x
+
+    with pytest.raises(NonFiniteActivation, match=rf"^Made\({re.escape(site)}\) makes values") as caught:
+        llama.run(TOKENS, Made(site, one_bad))
+    assert caught.value.got.startswith("1 of ") and f"at {site}" in caught.value.got
+    with llama.intervene(Made(site, one_bad)), pytest.raises(NonFiniteActivation):
+        llama.capture(TOKENS, "resid_post[2]@-1")
+
+
+def test_a_score_may_be_minus_infinity(llama):
+    """It hides a key: as an edit of the pattern, renormalised, hides it."""
+
+    def hide(x):
+        x = x.clone()
+        x[..., 1:, 0] = -torch.inf  # not the first query, which sees nothing else
+        return x
+
+    def renormalised(x):
+        x = x.clone()
+        x[..., 1:, 0] = 0.0
+        return x / x.sum(-1, keepdim=True)
+
+    hidden = llama.run(TOKENS, Made("scores[1]", hide))
+    torch.testing.assert_close(hidden, llama.run(TOKENS, Made("pattern[1]", renormalised)), atol=1e-5, rtol=1e-5)
+
+
+def test_a_value_beyond_the_models_dtype_is_refused_in_a_pass(half):
+    big = torch.full((tiny.D_MODEL,), 1e5)
+    for edit in (Replace("resid_post[1]@-1", big), Made("resid_post[1]@-1", lambda x: x.float() + 1e5)):
+        with pytest.raises(InvalidArgument, match=re.escape(f"{edit.label} writes a value")) as caught:
+            half.run(TOKENS, edit)
+        assert "float16 holds up to 65504" in str(caught.value) and "resid_post[1]@-1" in caught.value.got
+    # As a row among others, too.
+    rows = [Row(0, (PlacedEdit(Replace(Site("resid_post", 1), big), (2,)),))]
+    for engine in ("rows", "passes"):
+        with pytest.raises(InvalidArgument, match="cannot hold"):
+            run_rows(half, half.tokens(TOKENS), rows, lambda logits, _: logits[:, 0], engine=engine)
+
+
+def test_an_edit_after_an_overflow_is_not_blamed_for_it(half):
+    with pytest.raises(NonFiniteActivation, match=r"own activation at resid_post\[2\] is NaN or infinite before Add"):
+        half.run(TOKENS, [*overflowing(), Add("resid_post[2]", torch.ones(tiny.D_MODEL))])

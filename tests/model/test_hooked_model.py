@@ -142,7 +142,7 @@ def test_the_residual_stream_is_resid_post_of_every_layer(model):
     found = model.capture(TOKENS, sites("resid_post"))
     assert all(torch.equal(stream[layer], found[Site("resid_post", layer)]) for layer in range(tiny.LAYERS))
     padded = model.residual_stream(tv.TokenBatch.from_lists(ROWS))
-    assert torch.equal(padded.isnan().all(-1)[0], ~tv.TokenBatch.from_lists(ROWS).mask)
+    assert torch.equal((padded == 0).all(-1)[0], ~tv.TokenBatch.from_lists(ROWS).mask)
 
 
 # ---- contexts --------------------------------------------------------------------------------------------------------

@@ -251,3 +251,65 @@ def test_an_edit_says_whether_it_mixes_the_prompts_of_a_batch(name):
 
 def test_a_stack_mixes_prompts_if_a_part_does():
     assert Zero(SITE).then(Mean(SITE)).mixes_prompts and Zero(SITE).then(Zero(SITE)).mixes_prompts is False
+
+
+# ---- half precision --------------------------------------------------------------------------------------------------
+
+HALVES = (torch.float16, torch.bfloat16)
+
+
+def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("name", ["Add", "Mean", "Project", "Project keep"])
+def test_half_precision_rounds_once(dtype, name):
+    """What float64 computes from the same numbers, rounded to the dtype once."""
+    x = (drawn(64, 32) + 3).to(dtype)
+    edit = {
+        "Add": Add(SITE, drawn(32, seed=1), 0.3),
+        "Mean": Mean(SITE),
+        "Project": Project(SITE, drawn(4, 32, seed=2)),
+        "Project keep": Project(SITE, drawn(4, 32, seed=2), keep=True),
+    }[name]
+    basis = None if not isinstance(edit, Project) else torch.linalg.qr(edit.directions.double().T).Q
+    wide = x.double()
+    exact = {
+        "Add": lambda: wide + 0.3 * edit.vector.double(),
+        "Mean": lambda: (wide.sum(0) - wide) / 63,
+        "Project": lambda: wide - wide @ basis @ basis.T,
+        "Project keep": lambda: wide @ basis @ basis.T,
+    }[name]()
+    rounding = torch.finfo(dtype).eps / 2
+    error = (edit.edit(x).double() - exact).abs()
+    assert bool((error <= 1.01 * rounding * exact.abs() + 1e-5).all())
+
+
+def test_a_sum_over_prompts_may_leave_float16_where_the_mean_does_not():
+    x = torch.full((64, 3), 3000.0, dtype=torch.float16)
+    assert torch.equal(Mean(SITE).edit(x), x)
+
+
+@pytest.mark.parametrize(
+    ("edit", "dtype", "largest", "holds"),
+    [
+        (Replace(SITE, torch.tensor([1.0, -1e5, 7e4])), torch.float16, "100000", "float16 holds up to 65504"),
+        (Mean(SITE, torch.tensor([1e5, 0.0, 0.0])), torch.float16, "100000", "float16 holds up to 65504"),
+        (Add(SITE, torch.full((3,), 6e4), 2.0), torch.float16, "120", "float16 holds up to 65504"),
+        (Replace(SITE, torch.full((3,), 3.4e38)), torch.bfloat16, "3.4e+38", "bfloat16 holds up to 3.38953e+38"),
+        (
+            Replace(SITE, torch.full((3,), 1e39, dtype=torch.float64)),
+            torch.float32,
+            "1e+39",
+            "float32 holds up to 3.40282e+38",
+        ),
+        (Zero(SITE).then(Add(SITE, torch.full((3,), 7e4))), torch.float16, "70000", "float16 holds up to 65504"),
+    ],
+)
+def test_a_value_that_the_dtype_cannot_hold_is_refused(edit, dtype, largest, holds):
+    with pytest.raises(InvalidArgument, match=r"cannot hold") as caught:
+        edit.edit(X.to(dtype))
+    error = caught.value
+    assert error.got.startswith(largest) and error.got.endswith(f"at {SITE}") and error.allowed == holds
+    edit.edit(X.double())

@@ -48,8 +48,8 @@ class ACDC:
     ) -> tuple[Float[Tensor, "example edge"], dict[str, Any]]:
         """What each edge's removal cost when it was tried, and how many edges are left."""
         graph = passes.graph
-        effects = torch.zeros(len(passes.contrast), len(graph))
-        remaining = torch.ones(len(graph), dtype=torch.bool)
+        effects = torch.zeros(len(passes.contrast), len(graph), dtype=torch.float32, device="cpu")
+        remaining = torch.ones(len(graph), dtype=torch.bool, device="cpu")
         current = passes.baselines[0][:, None]
         with progress_bar("ACDC", len(graph), "edges", progress) as bar:
             for time in sorted(set(graph.read_times.tolist()), reverse=True):
@@ -75,7 +75,7 @@ class ACDC:
         metrics = []
         for part in tried.split(256):
             masks = remaining.repeat(len(part), 1)
-            masks[torch.arange(len(part)), part] = False
+            masks[torch.arange(len(part), device="cpu"), part] = False
             metrics.append(run_circuits(passes, masks, first_layer=layer, progress=False))
         return torch.cat(metrics, dim=1)
 

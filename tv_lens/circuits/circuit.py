@@ -71,19 +71,19 @@ class Circuit:
         Raises:
             UnknownName: with the nearest names.
         """
-        mask = torch.zeros(len(graph), dtype=torch.bool)
+        mask = torch.zeros(len(graph), dtype=torch.bool, device="cpu")
         mask[[graph.index(name) for name in names]] = True
         return cls(graph, mask, scores, provenance={"chosen": "by name"})
 
     @classmethod
     def full(cls, graph: Graph) -> Circuit:
         """The circuit of all edges."""
-        return cls(graph, torch.ones(len(graph), dtype=torch.bool), provenance={"chosen": "all"})
+        return cls(graph, torch.ones(len(graph), dtype=torch.bool, device="cpu"), provenance={"chosen": "all"})
 
     @classmethod
     def empty(cls, graph: Graph) -> Circuit:
         """The circuit without an edge."""
-        return cls(graph, torch.zeros(len(graph), dtype=torch.bool), provenance={"chosen": "none"})
+        return cls(graph, torch.zeros(len(graph), dtype=torch.bool, device="cpu"), provenance={"chosen": "none"})
 
     # ---- what is in it --------------------------------------------------------------------------------------------
 
@@ -168,7 +168,11 @@ class Circuit:
 
     def to_json(self) -> str:
         """The circuit as JSON with MIB's fields, and with all that `from_json` needs to bring it back bit by bit."""
-        effects = torch.zeros(len(self.graph)) if self.scores is None else self.scores.mean().nan_to_num(0.0)
+        effects = (
+            torch.zeros(len(self.graph), dtype=torch.float32, device="cpu")
+            if self.scores is None
+            else self.scores.mean().nan_to_num(0.0)
+        )
         own = {
             "requested": self.requested,
             "provenance": self.provenance,
@@ -243,7 +247,7 @@ class EdgeScores(EdgeTable):
             EmptySelection: fewer edges were measured.
         """
         self._check_size(n)
-        mask = torch.zeros(len(self.graph), dtype=torch.bool)
+        mask = torch.zeros(len(self.graph), dtype=torch.bool, device="cpu")
         mask[self.order(by)[:n]] = True
         return Circuit(self.graph, mask, self, requested=n, provenance={"chosen": f"top {n} by {by}"})
 

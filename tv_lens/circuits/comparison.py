@@ -168,13 +168,13 @@ def _sweep(
 
 
 def _halves(values: Float[Tensor, "example edge"], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    order = torch.tensor(rng.permutation(len(values)))
+    order = torch.tensor(rng.permutation(len(values)), dtype=torch.long, device="cpu")
     middle = len(values) // 2
     return values[order[:middle]].mean(0), values[order[middle:]].mean(0)
 
 
 def _top(mean: Float[Tensor, "edge"], size: int, by: str) -> Bool[Tensor, "edge"]:
-    mask = torch.zeros(len(mean), dtype=torch.bool)
+    mask = torch.zeros(len(mean), dtype=torch.bool, device="cpu")
     mask[torch.sort(size_key(mean, by), descending=True, stable=True).indices[:size]] = True
     return mask
 
@@ -213,7 +213,7 @@ def _chance_of_overlap(
     order = torch.sort(into, stable=True).indices
     for _ in range(permutations):
         # A random key within readers: sorting by (reader, key) permutes the edges of every reader among themselves.
-        shuffled = torch.tensor(rng.permutation(len(into)))
+        shuffled = torch.tensor(rng.permutation(len(into)), dtype=torch.long, device="cpu")
         within = shuffled[torch.sort(into[shuffled], stable=True).indices]
         moved = torch.zeros_like(b)
         moved[order] = b[within]
@@ -227,6 +227,6 @@ def _chance_of_difference(
     """How often a correlation this low comes about if the two tasks' prompts are mixed and divided again."""
     both, observed, hits = torch.cat([one, other]), _correlation(one.mean(0), other.mean(0)), 0
     for _ in range(permutations):
-        order = torch.tensor(rng.permutation(len(both)))
+        order = torch.tensor(rng.permutation(len(both)), dtype=torch.long, device="cpu")
         hits += _correlation(both[order[: len(one)]].mean(0), both[order[len(one) :]].mean(0)) <= observed
     return (1 + hits) / (1 + permutations)

@@ -89,7 +89,7 @@ class ContrastPasses:
     @cached_property
     def slot_place(self) -> Int[Tensor, "slot"]:
         place = {m: i for i, p in enumerate(self.graph.positions) for m in p.members}
-        return torch.tensor([place[slot] for slot in self.slots])
+        return torch.tensor([place[slot] for slot in self.slots], dtype=torch.long, device="cpu")
 
     def _slot_of(self, pos: int) -> int:
         width = int(self.contrast.clean.lengths[0])
@@ -136,7 +136,9 @@ class ContrastPasses:
             if part not in self._last_chunk:  # if all examples fit into one chunk, they are traced once
                 self._last_chunk.clear()
                 self._last_chunk[part] = Chunk(
-                    torch.tensor(part), self.trace("clean", part), self.trace("corrupted", part)
+                    torch.tensor(part, dtype=torch.long, device="cpu"),
+                    self.trace("clean", part),
+                    self.trace("corrupted", part),
                 )
             yield self._last_chunk[part]
 
@@ -183,7 +185,7 @@ class ContrastPasses:
         """What every writer wrote to the stream."""
         graph, shape = self.graph, self.model.shape
         n, slots = trace.post.shape[:2]
-        out = torch.zeros(n, slots, graph.n_writers, shape.d_model)
+        out = torch.zeros(n, slots, graph.n_writers, shape.d_model, dtype=torch.float32, device="cpu")
         out[:, :, 0] = trace.pre[0]
         for layer in range(shape.n_layers):
             first, mlp = graph.head_writer(layer, 0), graph.mlp_writer(layer)
@@ -213,7 +215,7 @@ class ContrastPasses:
         size = max(1, self.model.memory_budget // 8 // (self.model.shape.d_vocab * 8))
         numbers = []
         for start in range(0, len(streams), size):
-            rows = torch.arange(start, min(start + size, len(streams)))
+            rows = torch.arange(start, min(start + size, len(streams)), device="cpu")
             columns = readout.columns(rows) if narrow else None
             logits = self._logits(streams[rows], columns)
             if columns is None and (answer_columns := readout.columns(rows)) is not None:

@@ -23,7 +23,7 @@ from tv_lens.metrics import Metric
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.model.verb import verb
 from tv_lens.renamed import renamed_keywords
-from tv_lens.storage.configuration import model_described
+from tv_lens.storage.configuration import model_described, origin
 from tv_lens.storage.run_folder import FolderLike, shards
 from tv_lens.tasks.prompts import PromptPairs, Prompts
 
@@ -148,8 +148,7 @@ def _labelled(
         gradient_at=getattr(method, "gradient_at", "path" if approximate else None),
         provenance={
             "verb": "discover",
-            "model": model.name,
-            "fingerprint": model.fingerprint,
+            **origin(model),
             "source": None if question.source is None else question.source.label,
             "against": None if question.against is None else question.against.label,
             **provenance,
@@ -166,7 +165,7 @@ def _exact(
     passes: ContrastPasses, method: ExactEdges, folder: FolderLike, config: Mapping[str, Any], progress: bool
 ) -> tuple[Float[Tensor, "example edge"], dict[str, Any]]:
     """The exact effects of the edges that the method names, NaN elsewhere; and the provenance of the folder."""
-    chosen = torch.ones(len(passes.graph), dtype=torch.bool)
+    chosen = torch.ones(len(passes.graph), dtype=torch.bool, device="cpu")
     if method.into is not None:
         chosen = torch.isin(passes.graph.edges[:, 2], _readers_named(passes, method.into))
     edges = chosen.nonzero()[:, 0]
@@ -174,13 +173,13 @@ def _exact(
         guess = EAP(recheck=0).estimate(passes, progress).mean(0).abs()
         best = torch.sort(guess[edges], descending=True, stable=True).indices[: method.screen]
         edges = edges[best].sort().values
-    groups = torch.arange(len(passes.contrast)).split(max(1, ROWS_AT_ONCE // max(1, len(edges))))
-    values = torch.full((len(passes.contrast), len(passes.graph)), float("nan"))
+    groups = torch.arange(len(passes.contrast), device="cpu").split(max(1, ROWS_AT_ONCE // max(1, len(edges))))
+    values = torch.full((len(passes.contrast), len(passes.graph)), float("nan"), dtype=torch.float32, device="cpu")
     with shards(folder, verb="discover", config=config, total=len(groups)) as effects_by_group:
         for i in effects_by_group.pending():
             effects = measured_effects(passes, edges, groups[i].tolist(), progress=progress)
             effects_by_group.put(i, {"effects": effects})
-        values[:, edges] = torch.cat([torch.as_tensor(part["effects"]) for part in effects_by_group.all()])
+        values[:, edges] = torch.cat([torch.from_numpy(part["effects"]).float() for part in effects_by_group.all()])
     return values, effects_by_group.provenance
 
 
@@ -197,7 +196,7 @@ def _readers_named(passes: ContrastPasses, names: tuple[str, ...]) -> Int[Tensor
                 do="did you mean " + " or ".join(map(repr, near)) + "?" if near else None,
             )
         readers += of_name
-    return torch.tensor(readers)
+    return torch.tensor(readers, dtype=torch.long, device="cpu")
 
 
 def _rechecked(
@@ -211,7 +210,7 @@ def _rechecked(
         return recheck
     order = torch.sort(mean.abs(), descending=True, stable=True).indices
     best, rest = order[:n], order[n:]
-    drawn = rest[torch.randperm(len(rest), generator=torch.Generator().manual_seed(seed))[:n]]
+    drawn = rest[torch.randperm(len(rest), generator=torch.Generator().manual_seed(seed), device="cpu")[:n]]
     exact = measured_effects(passes, torch.cat([best, drawn]), progress=progress).double().mean(0)
     recheck |= {
         "n": len(best),

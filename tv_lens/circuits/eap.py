@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tv_lens.circuits.contrast_passes import Chunk, ContrastPasses
-from tv_lens.errors import InvalidArgument, unknown
+from tv_lens.errors import InvalidArgument, NonFiniteMetric, unknown
 from tv_lens.intervention import Intervention, Replace
 from tv_lens.metrics import checked
 from tv_lens.model.capture import bytes_per_prompt
@@ -89,9 +89,10 @@ class EAPIG:
         alphas = tuple((step + 0.5) / self.steps for step in range(self.steps))
         if self.where == "inputs":
             return _estimated(passes, lambda chunk: _PointOnPath(passes, chunk, alphas), progress)
-        graph, total = passes.graph, torch.zeros(len(passes.contrast), len(passes.graph))
+        graph = passes.graph
+        total = torch.zeros(len(passes.contrast), len(graph), dtype=torch.float32, device="cpu")
         for writers in _groups_of_writers(passes):
-            chosen = torch.isin(graph.edges[:, 1], torch.tensor(writers))
+            chosen = torch.isin(graph.edges[:, 1], torch.tensor(writers, dtype=torch.long, device="cpu"))
             if bool(chosen.any()):
                 part = _estimated(passes, lambda chunk: _PointOnPath(passes, chunk, alphas, tuple(writers)), progress)
                 total[:, chosen] = part[:, chosen]
@@ -138,10 +139,12 @@ class _PointOnPath:
         slots = [passes.start_slot] if moved[0] == start and graph.source is not None else range(len(passes.slots))
         value = clean + alphas[:, None, None] * (corrupted - clean)
         lengths = passes.contrast.clean.lengths[self.chunk.rows[rows]].tolist()
-        columns = torch.tensor([[passes.slots[slot] % length for slot in slots] for length in lengths])
+        columns = torch.tensor(
+            [[passes.slots[slot] % length for slot in slots] for length in lengths], dtype=torch.long, device="cpu"
+        )
         if site.component == "resid_pre" and site.layer == 0 and graph.source is None and not bool(alphas.any()):
             return before
-        at = torch.arange(len(rows))[:, None].expand_as(columns)
+        at = torch.arange(len(rows), device="cpu")[:, None].expand_as(columns)
         return [*before, Edit(Replace(site, value[:, list(slots)].flatten(0, 1)), at.flatten(), columns.flatten())]
 
     def _site(self, writer: int) -> Site:
@@ -160,7 +163,7 @@ class _PointOnPath:
 def _estimated(
     passes: ContrastPasses, point_of: Callable[[Chunk], _PointOnPath], progress: bool
 ) -> Float[Tensor, "example edge"]:
-    out = torch.zeros(len(passes.contrast), len(passes.graph))
+    out = torch.zeros(len(passes.contrast), len(passes.graph), dtype=torch.float32, device="cpu")
     if "blocks" in passes.readers.computed_by.values():
         raise InvalidArgument(
             "This architecture's modules cannot be called alone, so gradients cannot be pulled back through them.",
@@ -173,11 +176,18 @@ def _estimated(
             at_once = _rows_at_once(passes)
             steps, size = len(point.alphas), max(1, at_once // len(point.alphas))
             for start in range(0, len(chunk.rows), size):
-                rows = torch.arange(start, min(start + size, len(chunk.rows)))
+                rows = torch.arange(start, min(start + size, len(chunk.rows)), device="cpu")
                 for first in range(0, steps, max(1, at_once // len(rows))):
                     alphas = point.alphas[first : first + max(1, at_once // len(rows))]
                     _add_scores(passes, point, rows, alphas, difference[rows], out)
                 bar.advance(len(rows))
+    if not bool(torch.isfinite(out).all()):  # NaN in a table of scores would mean that the edge was not measured
+        broken = (~torch.isfinite(out)).any(1).nonzero()[:, 0].tolist()
+        raise NonFiniteMetric(
+            "A gradient is NaN or infinite, and with it the estimates.",
+            got=f"{len(broken)} of {len(out)} examples, the first is {broken[0]}",
+            do="half precision overflows in gradients: load the model in float32, or measure with tv.ExactEdges().",
+        )
     return out
 
 
@@ -199,7 +209,8 @@ def _add_scores(
     """Adds what these points of the path contribute to the examples' scores, one part of one layer at a time."""
     which, n, steps = rows.repeat_interleave(len(alphas)), len(rows), len(point.alphas)
     examples = point.chunk.rows[rows]
-    for layer, part, table in _reader_gradients(passes, point, which, torch.tensor(alphas).repeat(n)):
+    shares = torch.tensor(alphas, dtype=torch.float32, device="cpu").repeat(n)
+    for layer, part, table in _reader_gradients(passes, point, which, shares):
         gradient = table.unflatten(0, (n, len(alphas))).sum(1) / steps
         edges, scores = _scores(passes, difference, layer, part, gradient)
         out[examples[:, None], edges[None]] += scores
@@ -231,13 +242,15 @@ def _reader_gradients(
         at=None if passes.target is None else end,
         who="edge attribution",
     )
-    columns = torch.tensor([[slot % length for slot in passes.slots] for length in batch.lengths.tolist()])
-    each = torch.arange(len(rows))[:, None]
+    columns = torch.tensor(
+        [[slot % length for slot in passes.slots] for length in batch.lengths.tolist()], dtype=torch.long, device="cpu"
+    )
+    each = torch.arange(len(rows), device="cpu")[:, None]
     for (layer, part), site in zip(parts, sites):
         stream = attachment.values[Site(_read(passes, part), layer, pos=passes.slots)]
         yield layer, part, pulled_back(passes.readers, layer, part, stream, gradients[site][each, columns]).cpu()
-    at_end = torch.zeros(len(rows), len(passes.slots), 1, graph.shape.d_model)
-    at_end[:, passes.end_slot, 0] = gradients[end][torch.arange(len(rows)), columns[:, passes.end_slot]].float().cpu()
+    at_end = torch.zeros(len(rows), len(passes.slots), 1, graph.shape.d_model, dtype=torch.float32, device="cpu")
+    at_end[:, passes.end_slot, 0] = gradients[end][each[:, 0], columns[:, passes.end_slot]].float().cpu()
     yield graph.shape.n_layers, "end", at_end
 
 
@@ -249,8 +262,10 @@ def _scored(passes: ContrastPasses, out: Tensor, examples: Int[Tensor, "row"]) -
     """The number at the end of each row, as autograd can follow it."""
     if passes.target is not None:
         lengths = passes.contrast.clean.lengths[examples].tolist()
-        columns = torch.tensor([int(passes.target.site.pos) % length for length in lengths])
-        return passes.target.read(out[torch.arange(len(out)), columns])
+        columns = torch.tensor(
+            [int(passes.target.site.pos) % length for length in lengths], dtype=torch.long, device="cpu"
+        )
+        return passes.target.read(out[torch.arange(len(out), device="cpu"), columns])
     return checked(passes.metric, out, passes.answers.select(examples).to(out.device), "a gradient's run")
 
 
@@ -298,6 +313,6 @@ def _scores(
     writers = w.unique()
     table = -torch.matmul(difference[:, :, writers], gradient.transpose(-1, -2))  # n slot writer reader
     if passes.slot_place.tolist() != list(range(len(graph.positions))):  # places of several tokens
-        summed = torch.zeros(len(table), len(graph.positions), *table.shape[2:])
+        summed = torch.zeros(len(table), len(graph.positions), *table.shape[2:], dtype=torch.float32, device="cpu")
         table = summed.index_add_(1, passes.slot_place, table)
     return edges, table[:, p, torch.searchsorted(writers, w), r - span.start]

@@ -18,7 +18,7 @@ def on_paths(nodes: Nodes, table: Bool[Tensor, "position writer reader"]) -> Boo
 def _reached(nodes: Nodes, table: Bool[Tensor, "position writer reader"]) -> Bool[Tensor, "position writer"]:
     """Writers that something flows into from the start."""
     shape = nodes.shape
-    reached = torch.zeros(len(nodes.positions), nodes.n_writers, dtype=torch.bool)
+    reached = torch.zeros(len(nodes.positions), nodes.n_writers, dtype=torch.bool, device="cpu")
     if nodes.source is None:
         reached[:, 0] = True
     else:
@@ -42,7 +42,7 @@ def _reached(nodes: Nodes, table: Bool[Tensor, "position writer reader"]) -> Boo
 
 def _useful(nodes: Nodes, table: Bool[Tensor, "position writer reader"]) -> Bool[Tensor, "position reader"]:
     """Readers whose value can change the end."""
-    useful = torch.zeros(len(nodes.positions), nodes.n_readers, dtype=torch.bool)
+    useful = torch.zeros(len(nodes.positions), nodes.n_readers, dtype=torch.bool, device="cpu")
     useful[nodes.end, nodes.end_reader] = True
 
     def leads(writers: slice) -> Bool[Tensor, "position n"]:

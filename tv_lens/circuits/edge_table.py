@@ -96,7 +96,7 @@ class EdgeTable:
         """Low and high percentile bootstrap limits of the mean, over examples, for some edges or all."""
         chosen = self.values if edges is None else self.values[:, edges]
         low, high = ratio_interval(chosen.double().numpy(), np.ones((self.n, 1)), level=level, n_boot=n_boot, seed=seed)
-        return torch.tensor(low).float(), torch.tensor(high).float()
+        return torch.from_numpy(low).float(), torch.from_numpy(high).float()
 
     def order(self, by: str = "magnitude") -> Int[Tensor, "m"]:
         """The measured edges, best first; of equal ones the first in the graph's order.
@@ -113,11 +113,11 @@ class EdgeTable:
         """How often each edge is among the `n` best when examples are drawn again: how certain the ranking is."""
         self._check_size(n)
         generator = np.random.default_rng(seed)
-        counts, measured = torch.zeros(len(self.graph)), self.measured
+        counts, measured = torch.zeros(len(self.graph), dtype=torch.float32, device="cpu"), self.measured
         values = self.values[:, measured].float()
-        columns = torch.arange(len(measured))
+        columns = torch.arange(len(measured), device="cpu")
         for repeats in generator.multinomial(self.n, np.full(self.n, 1 / self.n), size=n_boot):
-            mean = torch.tensor(repeats / self.n, dtype=torch.float32) @ values
+            mean = torch.tensor(repeats / self.n, dtype=torch.float32, device="cpu") @ values
             counts[measured[_order(mean, columns, by)[:n]]] += 1
         return counts / n_boot
 
@@ -135,10 +135,12 @@ class EdgeTable:
         """The scores with an edge's positions summed, in the graph of one place "all"."""
         members = tuple(sorted({m for p in self.graph.positions for m in p.members}))
         folded = replace(self.graph, positions=(Position("all", members),))
-        table = torch.full(folded.valid.shape[1:], -1)
-        table[folded.edges[:, 1], folded.edges[:, 2]] = torch.arange(len(folded))
+        table = torch.full(folded.valid.shape[1:], -1, dtype=torch.long, device="cpu")
+        table[folded.edges[:, 1], folded.edges[:, 2]] = torch.arange(len(folded), device="cpu")
         place = table[self.graph.edges[:, 1], self.graph.edges[:, 2]]
-        values = torch.zeros(self.n, len(folded), dtype=self.values.dtype).index_add_(1, place, self.values)
+        values = torch.zeros(self.n, len(folded), dtype=self.values.dtype, device="cpu").index_add_(
+            1, place, self.values
+        )
         return replace(self, graph=folded, values=values)
 
     def node_scores(self) -> pd.DataFrame:
@@ -148,7 +150,7 @@ class EdgeTable:
         """
         graph, mean = self.graph, self.mean().nan_to_num(0.0)
         names = {name: i for i, name in enumerate(dict.fromkeys([*graph.writers, graph.readers[-1]]))}
-        sums = torch.zeros(len(graph.positions), len(names), 4)
+        sums = torch.zeros(len(graph.positions), len(names), 4, dtype=torch.float32, device="cpu")
         p, w, r = graph.edges.T
         sums[..., 0].index_put_((p, w), mean, accumulate=True)
         sums[..., 1].index_put_((p, w), mean.abs(), accumulate=True)
@@ -230,7 +232,7 @@ class EdgeTable:
         """The scores that `to_dict` described, of this version or an earlier one."""
         data = scores_file.with_new_names(data)
         measured = unpacked(data["values"])
-        values = torch.full((data["n"], len(graph)), float("nan"), dtype=measured.dtype)
+        values = torch.full((data["n"], len(graph)), float("nan"), dtype=measured.dtype, device="cpu")
         values[:, unpacked(data["columns"])] = measured
         baselines = {name: None if data[name] is None else unpacked(data[name]) for name in _BASELINES}
         return cls(graph, values, **baselines, **{name: data[name] for name in _TEXTS})

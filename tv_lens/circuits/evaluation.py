@@ -27,6 +27,7 @@ from tv_lens.model.hooked_model import HookedModel
 from tv_lens.model.verb import verb
 from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
+from tv_lens.storage.configuration import origin
 from tv_lens.tasks.prompts import PromptPairs, Prompts
 
 SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -165,7 +166,9 @@ def completeness(
     generator = torch.Generator().manual_seed(seed)
     removed = [torch.zeros_like(circuit.mask), circuit.mask]
     for _ in range(subsets):
-        edges = circuit.edges[torch.randperm(len(circuit), generator=generator)[: max(1, round(share * len(circuit)))]]
+        edges = circuit.edges[
+            torch.randperm(len(circuit), generator=generator, device="cpu")[: max(1, round(share * len(circuit)))]
+        ]
         removed.append(torch.zeros_like(circuit.mask).index_fill_(0, edges, True))
     out = torch.stack(removed)
     metrics = run_circuits(passes, torch.cat([circuit.mask & ~out, ~out]), progress=progress)
@@ -210,7 +213,7 @@ def minimality(
     if not len(circuit):
         raise EmptySelection("An empty circuit has no edge to leave out.")
     masks = circuit.mask.repeat(len(circuit) + 1, 1)
-    masks[torch.arange(len(circuit)), circuit.edges] = False
+    masks[torch.arange(len(circuit), device="cpu"), circuit.edges] = False
     metrics = run_circuits(passes, masks, progress=progress)
     values = xr.DataArray(
         (metrics[:, -1:] - metrics[:, :-1]).numpy(), dims=("example", "edge"), coords={"edge": circuit.names}
@@ -287,20 +290,20 @@ def _best(circuit: Circuit | EdgeScores, size: int, by: str, grow: bool) -> Bool
 
 
 def _random(graph: Graph, size: int, generator: torch.Generator) -> Bool[Tensor, "edge"]:
-    mask = torch.zeros(len(graph), dtype=torch.bool)
-    mask[torch.randperm(len(graph), generator=generator)[:size]] = True
+    mask = torch.zeros(len(graph), dtype=torch.bool, device="cpu")
+    mask[torch.randperm(len(graph), generator=generator, device="cpu")[:size]] = True
     return mask
 
 
 def _degree_matched(graph: Graph, mask: Bool[Tensor, "edge"], generator: torch.Generator) -> Bool[Tensor, "edge"]:
     """As many edges into each reader at each place as the circuit has, drawn among all that could enter it."""
     into = graph.edges[:, 0] * graph.n_readers + graph.edges[:, 2]
-    wanted = torch.zeros(int(into.max()) + 1, dtype=torch.long).index_add_(0, into, mask.long())
-    shuffled = torch.randperm(len(graph), generator=generator)
+    wanted = torch.zeros(int(into.max()) + 1, dtype=torch.long, device="cpu").index_add_(0, into, mask.long())
+    shuffled = torch.randperm(len(graph), generator=generator, device="cpu")
     grouped = shuffled[torch.sort(into[shuffled], stable=True).indices]
     groups: Int[Tensor, "edge"] = into[grouped]
     first = torch.searchsorted(groups, groups)
-    drawn = grouped[torch.arange(len(graph)) - first < wanted[groups]]
+    drawn = grouped[torch.arange(len(graph), device="cpu") - first < wanted[groups]]
     return torch.zeros_like(mask).index_fill_(0, drawn, True)
 
 
@@ -317,11 +320,5 @@ def _sweep(passes: ContrastPasses, values: xr.DataArray, name: str, provenance: 
         corrupted=corrupted,
         zero=info.zero,
         name=f"{name} on {task}",
-        provenance={
-            "verb": name,
-            "model": passes.model.name,
-            "fingerprint": passes.model.fingerprint,
-            **passes.contrast.about,
-            **provenance,
-        },
+        provenance={"verb": name, **origin(passes.model), **passes.contrast.about, **provenance},
     )

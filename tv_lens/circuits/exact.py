@@ -51,14 +51,14 @@ def measured_effects(
     """
     chosen = list(range(len(passes.contrast)) if examples is None else examples)
     place = {example: i for i, example in enumerate(chosen)}
-    out = torch.full((len(chosen), len(edges)), float("nan"))
+    out = torch.full((len(chosen), len(edges)), float("nan"), dtype=torch.float32, device="cpu")
     readings, at_end = _readings(passes, edges)
     group = max(1, ROWS_AT_ONCE // max(1, len(edges)))
     clean = passes.baselines[0]
     with progress_bar("exact edges", len(chosen) * len(edges), "edges", progress) as bar:
         for start in range(0, len(chosen), group):
             for chunk in passes.chunks(rows=chosen[start : start + group]):
-                where = torch.tensor([place[row] for row in chunk.rows.tolist()])
+                where = torch.tensor([place[row] for row in chunk.rows.tolist()], dtype=torch.long, device="cpu")
                 difference, baseline = passes.difference(chunk), clean[chunk.rows]
                 for column, writer in at_end:
                     changed = passes.end_stream(chunk.clean) + difference[:, passes.end_slot, writer]
@@ -95,7 +95,7 @@ def _measured(
     """The metric under each edge's corruption, all readers' edges in one batch of rows; and which edges these are."""
     rows = [row for reading in readings for row in _rows(passes, chunk, difference, reading)]
     columns = torch.cat([reading.columns for reading in readings])
-    owners = torch.tensor([row.prompt for row in rows])
+    owners = torch.tensor([row.prompt for row in rows], dtype=torch.long, device="cpu")
     if passes.target is not None:
         return columns, _at_target(passes, chunk, rows).view(-1, len(chunk.rows)).T
     readout = Readout(passes.metric, passes.answers, chunk.rows[owners])
@@ -149,7 +149,11 @@ def _at_target(passes: ContrastPasses, chunk: Chunk, rows: Sequence[Row]) -> Flo
         part = rows[start : start + size]
         batch = base.select([row.prompt for row in part])
         edits = merged(
-            (edit.intervention, torch.full((len(edit.positions),), at), torch.tensor(edit.positions))
+            (
+                edit.intervention,
+                torch.full((len(edit.positions),), at, dtype=torch.long, device="cpu"),
+                torch.tensor(edit.positions, dtype=torch.long, device="cpu"),
+            )
             for at, row in enumerate(part)
             for edit in row.edits
         )

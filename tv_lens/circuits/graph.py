@@ -69,7 +69,9 @@ class Graph(Nodes):
     def into(self, readers: range) -> Int[Tensor, "m"]:
         """The edges into some readers, reader by reader."""
         sorted_readers, order = self._by_reader
-        first, end = torch.searchsorted(sorted_readers, torch.tensor([readers.start, readers.stop])).tolist()
+        first, end = torch.searchsorted(
+            sorted_readers, torch.tensor([readers.start, readers.stop], dtype=torch.long, device="cpu")
+        ).tolist()
         return order[first:end]
 
     def dense(self, mask: Bool[Tensor, "edge"]) -> Bool[Tensor, "position writer reader"]:
@@ -138,7 +140,7 @@ class Graph(Nodes):
                 + (", ".join(writers[:12]) or "nothing")
                 + (", ..." if len(writers) > 12 else ""),
             )
-        return int((self.edges == torch.tensor([p, w, r])).all(1).nonzero())
+        return int((self.edges == torch.tensor([p, w, r], dtype=torch.long, device="cpu")).all(1).nonzero())
 
     # ---- as JSON ------------------------------------------------------------------------------------------------
 

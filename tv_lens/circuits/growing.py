@@ -20,7 +20,7 @@ def grown(graph: Graph, value: Float[Tensor, "edge"], n: int) -> Bool[Tensor, "e
     entering: dict[tuple[int, int], list[int]] = {}
     for edge, (place, _, reader) in enumerate(graph.edges.tolist()):
         entering.setdefault((place, reader), []).append(edge)
-    mask, waiting = torch.zeros(len(graph), dtype=torch.bool), []
+    mask, waiting = torch.zeros(len(graph), dtype=torch.bool, device="cpu"), []
     values, chosen, entered = value.tolist(), set(), set()
 
     def enter(place: int, reader: int) -> None:

@@ -164,7 +164,9 @@ class Nodes:
         times = [0]
         for layer in range(self.shape.n_layers):
             times += [2 * layer + after_attention] * self.shape.n_heads + [2 * layer + 2]
-        return torch.tensor(times + ([] if self.source is None else [self.stream_time(self.source)]))
+        return torch.tensor(
+            times + ([] if self.source is None else [self.stream_time(self.source)]), dtype=torch.long, device="cpu"
+        )
 
     @cached_property
     def read_times(self) -> Int[Tensor, "reader"]:
@@ -174,7 +176,7 @@ class Nodes:
         for layer in range(self.shape.n_layers):
             times += [2 * layer] * (self.readers_per_layer - 1) + [2 * layer + before_mlp]
         end = 2 * self.shape.n_layers if self.target is None else self.stream_time(self.target)
-        return torch.tensor([*times, end])
+        return torch.tensor([*times, end], dtype=torch.long, device="cpu")
 
     def stream_time(self, site: Site) -> int:
         """The stream time at which the stream holds what is written at a site.
@@ -215,6 +217,6 @@ class Nodes:
     @cached_property
     def sees(self) -> Bool[Tensor, "key_place query_place"]:
         """Whether some token of one place is seen by some token of another."""
-        first = torch.tensor([min(p.members) for p in self.positions])
-        last = torch.tensor([max(p.members) for p in self.positions])
+        first = torch.tensor([min(p.members) for p in self.positions], dtype=torch.long, device="cpu")
+        last = torch.tensor([max(p.members) for p in self.positions], dtype=torch.long, device="cpu")
         return first[:, None] <= last[None, :]

@@ -40,7 +40,7 @@ def run_circuits(
     Source:
         Conmy et al. 2023 (arXiv 2304.14997), section 2: edges outside the circuit carry the corrupted run's values.
     """
-    out = torch.zeros(len(passes.contrast), len(masks))
+    out = torch.zeros(len(passes.contrast), len(masks), dtype=torch.float32, device="cpu")
     with progress_bar("circuits", out.numel(), "runs", progress) as bar:
         for length in sorted(set(passes.contrast.clean.lengths.tolist())):
             rows = (passes.contrast.clean.lengths == length).nonzero()[:, 0].tolist()
@@ -48,7 +48,8 @@ def run_circuits(
                 patched = _Patched(passes, chunk, first_layer)
                 for examples, circuits in patched.batches(len(masks)):
                     metrics = patched.run(examples, masks[circuits])
-                    out[chunk.rows[examples][:, None], torch.tensor(circuits)[None]] = metrics
+                    columns = torch.tensor(circuits, dtype=torch.long, device="cpu")
+                    out[chunk.rows[examples][:, None], columns[None]] = metrics
                     bar.advance(metrics.numel())
     return out
 
@@ -96,7 +97,7 @@ class _Patched:
             tokens = self.passes.tokens("corrupted", self.chunk.rows.tolist())
             start = min(slot % tokens.width for slot in self.passes.slots)
             self.chunk.derived["walk"] = Walk(
-                base_run(self.passes.model, tokens), (), 0, start, torch.zeros(0, dtype=torch.long)
+                base_run(self.passes.model, tokens), (), 0, start, torch.zeros(0, dtype=torch.long, device="cpu")
             )
         return self.chunk.derived["walk"]
 
@@ -124,7 +125,8 @@ class _Patched:
         local = [*self.known_writers, *in_layers]
         table = torch.stack([graph.dense(mask) for mask in masks])[:, :, local].float()[:, passes.slot_place]
         filled = len(self.known_writers)
-        now = torch.zeros(n, c, len(passes.slots), filled + len(self.layers) * (heads + 1), graph.shape.d_model)
+        shape = (n, c, len(passes.slots), filled + len(self.layers) * (heads + 1), graph.shape.d_model)
+        now = torch.zeros(shape, dtype=torch.float32, device="cpu")
         now[:, :, :, :filled] = self.known[list(examples)][:, None]
 
         def stream(base: Tensor, readers: range, upto: int) -> Float[Tensor, "n c slot reader d_model"]:
@@ -165,11 +167,11 @@ class _Patched:
     ) -> tuple[Float[Tensor, "n c slot head d_head"], Float[Tensor, "n c slot d_model"]]:
         """The heads' outputs and their sum, from queries, keys and values, through the model's own block."""
         passes, n_slots = self.passes, len(self.passes.slots)
-        owners = torch.tensor(list(examples)).repeat_interleave(c)
+        owners = torch.tensor(list(examples), dtype=torch.long, device="cpu").repeat_interleave(c)
         width = int(passes.contrast.clean.lengths[self.chunk.rows[0]])
         start = 0 if self.walk is None else self.walk.start
-        columns = torch.tensor([slot % width - start for slot in passes.slots])
-        at = torch.arange(len(owners)).repeat_interleave(n_slots)
+        columns = torch.tensor([slot % width - start for slot in passes.slots], dtype=torch.long, device="cpu")
+        at = torch.arange(len(owners), device="cpu").repeat_interleave(n_slots)
         edits = [
             Edit(Replace(Site(part, layer), value), at, columns.repeat(len(owners))) for part, value in inputs.items()
         ]
@@ -188,9 +190,8 @@ class _Patched:
     ) -> dict[Site, Tensor]:
         """The block on whole prompts; tokens before the first one that differs hold the corrupted stream."""
         streams = self._corrupted_stream[layer][owners]
-        columns = (
-            None if not self.passes.model.registry.can_narrow else torch.zeros((len(batch), 1, 1), dtype=torch.long)
-        )
+        first = torch.zeros((len(batch), 1, 1), dtype=torch.long, device="cpu")
+        columns = first if self.passes.model.registry.can_narrow else None
         _, attachment = self.passes.model.forward(
             batch,
             edits,

@@ -81,13 +81,16 @@ def branched_predictions(
         BudgetTooSmall: the budget does not hold one episode with one branch.
     """
     tokens = regressor.tokens(regressor.encode(episodes))
-    predictions = torch.zeros(1 + len(branches), len(episodes), episodes.y.shape[1])
+    predictions = torch.zeros(1 + len(branches), len(episodes), episodes.y.shape[1], dtype=torch.float32, device="cpu")
     order = sorted(range(len(branches)), key=lambda i: branches[i].entry_layer)
     at_once = _rows_at_once(regressor, tokens.width, memory_budget or regressor.memory_budget)
     for rows, part in _passes(len(tokens), order, at_once):
         out = _pass(regressor, tokens.select(rows), [branches[i] for i in part], who)
         predictions[0, rows] = out[0]
-        predictions[1 + torch.tensor(part, dtype=torch.long)[:, None], torch.tensor(rows)] = out[1:]
+        predictions[
+            1 + torch.tensor(part, dtype=torch.long, device="cpu")[:, None],
+            torch.tensor(rows, dtype=torch.long, device="cpu"),
+        ] = out[1:]
         if bar is not None:
             bar.advance(len(rows) * len(part))
     return predictions
@@ -112,7 +115,7 @@ def _passes(n: int, order: Sequence[int], at_once: int) -> Iterator[tuple[list[i
 def _pass(regressor: Regressor, batch: TokenBatch, branches: Sequence[Branch], who: str) -> Float[Tensor, "run n K"]:
     """One pass: predictions of the episodes, first plain, then under each branch."""
     n, total = len(batch), len(batch) * (1 + len(branches))
-    x_columns = torch.arange(0, batch.width, 2).expand(total, -1)
+    x_columns = torch.arange(0, batch.width, 2, device="cpu").expand(total, -1)
     out, _ = regressor.forward(
         batch,
         _edits(branches, n),
@@ -135,9 +138,9 @@ def _edits(branches: Sequence[Branch], n: int) -> list[Edit]:
 
 def _together(group: Sequence[tuple[int, Branch]], n: int) -> Edit:
     """One edit of many rows: branch by branch, episode by episode, column by column."""
-    episodes = torch.arange(n)
+    episodes = torch.arange(n, device="cpu")
     rows = torch.cat([(number * n + episodes).repeat_interleave(len(one.columns)) for number, one in group])
-    cols = torch.cat([torch.tensor(one.columns).repeat(n) for _, one in group])
+    cols = torch.cat([torch.tensor(one.columns, dtype=torch.long, device="cpu").repeat(n) for _, one in group])
     first = group[0][1].edit
     attribute = _VALUES.get(type(first))
     if attribute is None:

@@ -78,10 +78,10 @@ class FunctionMixture(Family):
         return self.size
 
     def _answers(self, x: Tensor, task: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        weights = torch.randn(len(x), self.dim, generator=generator)
-        order = torch.rand(len(x), self.dim, generator=generator).argsort(1)
+        weights = torch.randn(len(x), self.dim, generator=generator, dtype=torch.float32, device="cpu")
+        order = torch.rand(len(x), self.dim, generator=generator, dtype=torch.float32, device="cpu").argsort(1)
         named = [self.functions[k] for k in task.tolist()]
-        sparse = torch.tensor([name == "sparse linear" for name in named])[:, None]
+        sparse = torch.tensor([name == "sparse linear" for name in named], dtype=torch.bool, device="cpu")[:, None]
         # rank coordinates with weights larger by sqrt(D/r): the same expected square as all of them
         weights = torch.where(sparse, weights * (order < self.rank) * (self.dim / self.rank) ** 0.5, weights)
         weights = weights * (self.size / self.dim) ** 0.5
@@ -123,11 +123,11 @@ class NoisyLinear(Family):
         return float(self.dim)
 
     def _answers(self, x: Tensor, task: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        weights = torch.randn(len(x), self.dim, generator=generator)
+        weights = torch.randn(len(x), self.dim, generator=generator, dtype=torch.float32, device="cpu")
         return torch.einsum("nkd,nd->nk", x, weights), weights
 
     def _spread(self, task: Tensor) -> Tensor:
-        return torch.tensor(self.levels)[task][:, None]
+        return torch.tensor(self.levels, dtype=torch.float32, device="cpu")[task][:, None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +160,9 @@ class FiniteTasks(Family):
 
     @property
     def vectors(self) -> Float[Tensor, "task D"]:
-        return torch.randn(self.n_vectors, self.dim, generator=generator_of(self.vectors_seed, 0xF1))
+        return torch.randn(
+            self.n_vectors, self.dim, generator=generator_of(self.vectors_seed, 0xF1), dtype=torch.float32, device="cpu"
+        )
 
     def _answers(self, x: Tensor, task: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         weights = self.vectors[task]
@@ -203,11 +205,11 @@ class FixedRepresentation(Family):
     def represent(self, x: Float[Tensor, "n K D"], task: Int[Tensor, " n"]) -> Float[Tensor, "n K F"]:
         """phi(x) of each episode's latent task."""
         shape = self.representations, self.features, self.dim
-        layer = torch.randn(shape, generator=generator_of(self.features_seed, 0xFE))
+        layer = torch.randn(shape, generator=generator_of(self.features_seed, 0xFE), dtype=torch.float32, device="cpu")
         layer = layer / layer.norm(dim=-1, keepdim=True)
         return torch.nn.functional.leaky_relu(torch.einsum("nkd,nfd->nkf", x, layer[task]), _SLOPE)
 
     def _answers(self, x: Tensor, task: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        weights = torch.randn(len(x), self.features, generator=generator)
+        weights = torch.randn(len(x), self.features, generator=generator, dtype=torch.float32, device="cpu")
         weights = weights * (self.size / self.features / ((1 + _SLOPE**2) / 2)) ** 0.5
         return torch.einsum("nkf,nf->nk", self.represent(x, task), weights), weights

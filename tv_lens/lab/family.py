@@ -42,7 +42,8 @@ class Episodes:
 
     def select(self, rows: Sequence[int] | slice | Tensor) -> Episodes:
         """The episodes of these rows, in this order."""
-        rows = rows if isinstance(rows, (slice, Tensor)) else torch.as_tensor(list(rows))
+        if not isinstance(rows, (slice, Tensor)):
+            rows = torch.tensor(list(rows), dtype=torch.long, device="cpu")
         return Episodes(
             self.x[rows], self.y[rows], self.task[rows], None if self.weights is None else self.weights[rows]
         )
@@ -129,12 +130,13 @@ class Family(ABC):
                 allowed=f"0 to {self.n_tasks - 1} ({', '.join(self.task_names[:8])})",
             )
         generator = generator_of(*((seed,) if isinstance(seed, int) else seed))
-        labels = torch.randint(self.n_tasks, (n,), generator=generator)
+        labels = torch.randint(self.n_tasks, (n,), generator=generator, device="cpu")
         if task is not None:  # the labels are drawn nevertheless, so that all later draws are the same
-            labels = torch.full((n,), task)
-        x = torch.randn(n, self.points, self.dim, generator=generator)
+            labels = torch.full((n,), task, dtype=torch.long, device="cpu")
+        x = torch.randn(n, self.points, self.dim, generator=generator, dtype=torch.float32, device="cpu")
         clean, weights = self._answers(x, labels, generator)
-        noise = torch.randn(n, self.points, generator=generator) * self._spread(labels)
+        noise = torch.randn(n, self.points, generator=generator, dtype=torch.float32, device="cpu")
+        noise = noise * self._spread(labels)
         return Episodes(x, clean + noise, labels, weights)
 
     def sample_each(self, n: int, seed: int | Sequence[int] = 0) -> Episodes:
@@ -149,9 +151,9 @@ class Family(ABC):
     def again(self, episodes: Episodes, task: int, seed: int | Sequence[int] = 0) -> Episodes:
         """The same inputs with answers of newly drawn functions of one latent task."""
         generator = generator_of(*((seed,) if isinstance(seed, int) else seed))
-        labels = torch.full((len(episodes),), task)
+        labels = torch.full((len(episodes),), task, dtype=torch.long, device="cpu")
         clean, weights = self._answers(episodes.x, labels, generator)
-        noise = torch.randn(clean.shape, generator=generator) * self._spread(labels)
+        noise = torch.randn(clean.shape, generator=generator, dtype=torch.float32, device="cpu") * self._spread(labels)
         return Episodes(episodes.x, clean + noise, labels, weights)
 
     @abstractmethod
@@ -161,7 +163,7 @@ class Family(ABC):
         """The answers without noise, of functions drawn for each episode, and the functions' coefficients."""
 
     def _spread(self, task: Int[Tensor, " n"]) -> Float[Tensor, "n 1"]:
-        return torch.full((len(task), 1), self.noise)
+        return torch.full((len(task), 1), self.noise, dtype=torch.float32, device="cpu")
 
     # ---- files --------------------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from tv_lens.errors import InvalidArgument, ShapeMismatch, unknown
 from tv_lens.lab.families import generator_of
+from tv_lens.torch_settings import plain_settings
 
 ANSWERS = ("apart", "first")
 N_TRIAL_VECTORS = 64  # ids that exist before any episode is entered; the registry tries its hooks on them
@@ -96,8 +97,10 @@ class VectorTable(nn.Module):
     def __init__(self, config: NetworkConfig):
         super().__init__()
         self.dim, self.answer_at = config.dim, config.answer_at
-        self.read_in = nn.Linear(config.width, config.d_model)
-        trial = torch.randn(N_TRIAL_VECTORS, config.width, generator=generator_of(0, 0x7AB1E))
+        self.read_in = nn.Linear(config.width, config.d_model, dtype=torch.float32, device="cpu")
+        trial = torch.randn(
+            N_TRIAL_VECTORS, config.width, generator=generator_of(0, 0x7AB1E), dtype=torch.float32, device="cpu"
+        )
         self.register_buffer("vectors", trial, persistent=False)
 
     def forward(self, ids: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_model"]:
@@ -148,11 +151,11 @@ def build_network(config: NetworkConfig, seed: int = 0, attention: str = "sdpa")
         eos_token_id=0,
         attn_implementation=attention,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator_of(seed, 0x5EED))))
+    with torch.random.fork_rng(devices=[]), plain_settings():
+        torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator_of(seed, 0x5EED), device="cpu")))
         network = GPT2LMHeadModel(body)
         network.transformer.wte = VectorTable(config)
-        network.lm_head = nn.Linear(config.d_model, 1)
+        network.lm_head = nn.Linear(config.d_model, 1, dtype=torch.float32, device="cpu")
         for linear in (network.transformer.wte.read_in, network.lm_head):
             nn.init.normal_(linear.weight, std=config.init)
             nn.init.zeros_(linear.bias)

@@ -74,7 +74,7 @@ class PosteriorProbe:
 def _descended(placed: Tensor, targets: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
     """Weights and biases at the minimum, by L-BFGS; the gradient is written out, since probes are many."""
     n = len(placed)
-    weights = torch.zeros(placed.shape[1], targets.shape[1], dtype=torch.float64, requires_grad=True)
+    weights = torch.zeros(placed.shape[1], targets.shape[1], dtype=torch.float64, requires_grad=True, device="cpu")
     bias = targets.mean(0).clamp(min=1e-9).log().requires_grad_()
     optimizer = torch.optim.LBFGS(
         [weights, bias],

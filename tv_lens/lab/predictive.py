@@ -76,7 +76,7 @@ class Predictive:
 
         Each component is represented by equally likely places, so that a narrow one within a wide one is not missed.
         """
-        share = (torch.arange(_NODES, dtype=torch.float64) + 0.5) / _NODES
+        share = (torch.arange(_NODES, dtype=torch.float64, device="cpu") + 0.5) / _NODES
         places = torch.special.ndtri(share)
         places = places / places.square().mean().sqrt()  # so that quadratic functions are integrated exactly
         size = max(1, _CHUNK // (_NODES * self.weights.shape[1] * self.weights.shape[2]))

@@ -68,7 +68,7 @@ class Averaging(Reference):
     name: str = "averaging"
 
     def _predict(self, x: Tensor, y: Tensor) -> Tensor:
-        seen = torch.arange(y.shape[1], dtype=torch.float64).clamp(min=1)
+        seen = torch.arange(y.shape[1], dtype=torch.float64, device="cpu").clamp(min=1)
         return torch.einsum("nkd,nkd->nk", _before(x * y[..., None]) / seen[:, None], x)
 
 
@@ -80,7 +80,7 @@ class OLS(Reference):
 
     def _predict(self, x: Tensor, y: Tensor) -> Tensor:
         _n, points, _dim = x.shape
-        earlier = torch.ones(points, points, dtype=torch.float64).tril(-1)
+        earlier = torch.ones(points, points, dtype=torch.float64, device="cpu").tril(-1)
         seen = x[:, None] * earlier[None, :, :, None]  # n prefix example dim
         weights = torch.linalg.pinv(seen) @ (y[:, None] * earlier)[..., None]
         return torch.einsum("nkd,nkd->nk", weights[..., 0], x)
@@ -112,7 +112,7 @@ class Ridge(Reference):
         return cls(_variance(family) / spread, "blind ridge")
 
     def _predict(self, x: Tensor, y: Tensor) -> Tensor:
-        mean, _ = _ridge(x, y, torch.ones(x.shape[2], dtype=torch.float64), self.penalty)
+        mean, _ = _ridge(x, y, torch.ones(x.shape[2], dtype=torch.float64, device="cpu"), self.penalty)
         return mean
 
 
@@ -140,7 +140,7 @@ class Lasso(Reference):
 
     def _predict(self, x: Tensor, y: Tensor) -> Tensor:
         _n, points, dim = x.shape
-        seen = torch.arange(points, dtype=torch.float64).clamp(min=1)[:, None]
+        seen = torch.arange(points, dtype=torch.float64, device="cpu").clamp(min=1)[:, None]
         moments = _before(x[..., :, None] * x[..., None, :]) / seen[..., None]
         linear = _before(x * y[..., None]) / seen
         size = moments.diagonal(dim1=-2, dim2=-1).clamp(min=1e-12)
@@ -161,7 +161,7 @@ class NearestNeighbours(Reference):
 
     def _predict(self, x: Tensor, y: Tensor) -> Tensor:
         points = y.shape[1]
-        unseen = torch.ones(points, points, dtype=torch.bool).triu()
+        unseen = torch.ones(points, points, dtype=torch.bool, device="cpu").triu()
         far = torch.cdist(x, x).masked_fill(unseen, torch.inf)
         k = min(self.k, points)
         distance, index = far.topk(k, dim=-1, largest=False)
@@ -189,7 +189,7 @@ class OracleRidge(Reference):
     def predict(self, x: Float[Tensor, "n K D"], y: Float[Tensor, "n K"]) -> Float[Tensor, "n K"]:
         if len(self.task) != len(x):
             raise ShapeMismatch("The oracle was told other episodes.", got=f"{len(x)} episodes, {len(self.task)} tasks")
-        out = torch.zeros(y.shape, dtype=torch.float64)
+        out = torch.zeros(y.shape, dtype=torch.float64, device="cpu")
         for k, mask in enumerate(self.family.masks.double()):
             mine = self.task == k
             if bool(mine.any()):
@@ -307,6 +307,6 @@ def _ridge(
     """
     x = x[..., mask.bool()]
     moments = _before(x[..., :, None] * x[..., None, :])
-    moments = moments + penalty * torch.eye(x.shape[-1], dtype=x.dtype)
+    moments = moments + penalty * torch.eye(x.shape[-1], dtype=x.dtype, device="cpu")
     solved = torch.linalg.solve(moments, torch.stack([_before(x * y[..., None]), x], -1))
     return (solved[..., 0] * x).sum(-1), penalty * (1 + (solved[..., 1] * x).sum(-1))

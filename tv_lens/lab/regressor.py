@@ -127,7 +127,7 @@ class Regressor(HookedModel):
         width, points = vectors.shape[1], x.shape[1]
         per_prompt = bytes_per_prompt(self.shape, width, points, self.dtype.itemsize)
         size = prompts_per_batch(memory_budget or self.memory_budget, per_prompt, f"{width} tokens")
-        x_columns = torch.arange(0, width, 2)
+        x_columns = torch.arange(0, width, 2, device="cpu")
         predictions = []
         for part in vectors.split(max(1, min(size, 16384 // width))):
             with self._lent(part) as batch:
@@ -211,7 +211,7 @@ class Regressor(HookedModel):
 
 def _numbered(first: int, vectors: Float[Tensor, "n pos width"]) -> Tensor:
     n, width = vectors.shape[:2]
-    return torch.arange(first, first + n * width).view(n, width)
+    return torch.arange(first, first + n * width, device="cpu").view(n, width)
 
 
 def _whole(ids: Tensor) -> TokenBatch:

@@ -58,7 +58,7 @@ def _measured(gradient: Float[Tensor, "rows columns"]) -> dict[str, Tensor]:
     """The state after the first gradient."""
     rows, columns = gradient @ gradient.T, gradient.T @ gradient
     return {
-        "step": torch.zeros(()),
+        "step": torch.zeros((), dtype=torch.float32, device="cpu"),
         "mean": torch.zeros_like(gradient),
         "squares": torch.zeros_like(gradient),
         "rows": rows,

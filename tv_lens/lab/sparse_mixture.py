@@ -153,11 +153,12 @@ class SparseMixture(Family):
     @property
     def masks(self) -> Float[Tensor, "task D"]:
         """1 at the coordinates of each basis."""
-        masks = torch.zeros(len(self.bases), self.dim)
+        masks = torch.zeros(len(self.bases), self.dim, dtype=torch.float32, device="cpu")
         for k, basis in enumerate(self.bases):
             masks[k, list(basis)] = 1.0
         return masks
 
     def _answers(self, x: Tensor, task: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        weights = torch.randn(len(x), self.dim, generator=generator) * self.masks[task]
+        weights = torch.randn(len(x), self.dim, generator=generator, dtype=torch.float32, device="cpu")
+        weights = weights * self.masks[task]
         return torch.einsum("nkd,nd->nk", x, weights), weights

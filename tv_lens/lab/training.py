@@ -110,8 +110,9 @@ class _Trainer:
         self.parameters = dict(self.network.named_parameters())
         self.optimizers = _optimizers(config, self.parameters)
         self.mixed = config.precision == "bfloat16" and device.type == "cuda"
-        self.errors = torch.zeros(config.family.n_tasks, device=device)  # since the last line of the log
-        self.counts = torch.zeros(config.family.n_tasks, device=device)
+        # Since the last line of the log.
+        self.errors = torch.zeros(config.family.n_tasks, dtype=torch.float32, device=device)
+        self.counts = torch.zeros_like(self.errors)
         self._held_out: Episodes | None = None
 
     def advance(self) -> None:

@@ -80,7 +80,8 @@ class VectorTokenizer:
 
     def numbers(self, ids: Sequence[int]) -> Float[Tensor, " n"]:
         """The values of answers, by their ids."""
-        return self._table.vectors[torch.as_tensor(list(ids)), self._table.answer_at].float().cpu()
+        rows = torch.tensor(list(ids), dtype=torch.long, device="cpu")
+        return self._table.vectors[rows, self._table.answer_at].float().cpu()
 
     def _encoded(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         matches, end = [], 0
@@ -121,6 +122,6 @@ class VectorTokenizer:
                 allowed=str(n_numbers),
             )
         first = self._table.answer_at if is_answer else 0
-        vector = torch.zeros(self._table.vectors.shape[1])
-        vector[first : first + n_numbers] = torch.tensor(values)
+        vector = torch.zeros(self._table.vectors.shape[1], dtype=torch.float32, device="cpu")
+        vector[first : first + n_numbers] = torch.tensor(values, dtype=torch.float32, device="cpu")
         return vector

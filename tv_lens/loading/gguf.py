@@ -17,6 +17,7 @@ import torch
 
 from tv_lens.errors import ModelLoadError
 from tv_lens.progress import progress as progress_bar
+from tv_lens.torch_settings import plain_settings
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 _DIGITS_FIRST = frozenset({"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"})
 
 
+@plain_settings()
 def unpack(source: Path, folder: Path, name: str, progress: bool = True, dtype: torch.dtype = torch.float32) -> None:
     """Fills an empty folder with the model of a GGUF file.
 

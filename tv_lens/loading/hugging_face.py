@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from tv_lens.errors import InvalidArgument, ModelLoadError
+from tv_lens.torch_settings import plain_settings
 
 _NO_NETWORK = frozenset(
     [
@@ -91,6 +92,7 @@ def floating_dtype(dtype: torch.dtype | str) -> torch.dtype | str:
     )
 
 
+@plain_settings()
 def _load(
     source: str,
     dtype: torch.dtype | str,
@@ -162,7 +164,7 @@ def _check_folder(folder: Path) -> None:
 def _check_device(device: torch.device | str) -> None:
     """Raises `ModelLoadError` for a device that cannot be used, before gigabytes are read for it."""
     try:
-        torch.empty(0, device=device)
+        torch.empty(0, device=device, dtype=torch.float32)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         accelerators = [kind for kind in ("cuda", "mps", "xpu") if getattr(torch, kind).is_available()]
         raise ModelLoadError(

@@ -194,4 +194,6 @@ class Attachments:
                 allowed=f"{list(self.batch.ids.shape)}",
             )
         # The TransformerLens model was called directly: without a mask every token counts as real.
-        return TokenBatch(torch.zeros(shape, dtype=torch.long), torch.ones(shape, dtype=torch.bool))
+        return TokenBatch(
+            torch.zeros(shape, dtype=torch.long, device="cpu"), torch.ones(shape, dtype=torch.bool, device="cpu")
+        )

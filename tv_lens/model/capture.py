@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tv_lens.batch import TokenBatch
-from tv_lens.errors import BudgetTooSmall, EmptySelection, FormatError, UnknownName, unknown
+from tv_lens.errors import BudgetTooSmall, EmptySelection, FormatError, NonFiniteActivation, UnknownName, unknown
 from tv_lens.model.hooked_bridge import HookedBridge
 from tv_lens.model.passes import in_batches, needs_whole_batch, prompts_at_once
 from tv_lens.site import ModelShape, Site
@@ -24,7 +24,9 @@ CONTENTS = "capture.json"
 
 
 class Capture(Mapping[Site, Tensor]):
-    """Activations keyed by `Site`: float32 on the host, `batch (pos) *axes`, NaN where a prompt has no token.
+    """Activations keyed by `Site`: float32 on the host, `batch (pos) *axes`, finite, and 0 where a prompt has no token.
+
+    `token_mask(site)` says where a prompt has one.
 
     Attributes:
         tokens: the right-padded prompts on which they were read.
@@ -56,6 +58,19 @@ class Capture(Mapping[Site, Tensor]):
     def __len__(self) -> int:
         return len(self._values)
 
+    def token_mask(self, site: Site | str) -> Bool[Tensor, "batch *ones"]:
+        """Where a site's values belong to a token of their prompt; it broadcasts to them.
+
+        Example:
+            >>> held = model.capture(["a b", "a"], "resid_post[1]")  # doctest: +SKIP
+            >>> held["resid_post[1]"][held.token_mask("resid_post[1]")[..., 0]].mean(0)  # doctest: +SKIP
+        """
+        value = self[site]
+        site = next(known for known, held in self._values.items() if held is value)
+        if site.pos is not None:
+            return torch.ones((len(value), *(1,) * (value.ndim - 1)), dtype=torch.bool, device="cpu")
+        return ~_missing(self.tokens, site, value)
+
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> Capture:
         """The capture that `model.capture(..., store=folder)` wrote; numbers are read from disk when they are used.
@@ -66,11 +81,17 @@ class Capture(Mapping[Site, Tensor]):
         folder = Path(folder)
         try:
             contents = json.loads((folder / CONTENTS).read_text(encoding="utf-8"))
-            tokens = TokenBatch(torch.tensor(contents["ids"]), torch.tensor(contents["mask"], dtype=torch.bool))
-            values = {
-                Site.parse(site): torch.from_numpy(np.load(folder / f"{site}.npy", mmap_mode="r+"))
-                for site in contents["sites"]
-            }
+            tokens = TokenBatch(
+                torch.tensor(contents["ids"], dtype=torch.long, device="cpu"),
+                torch.tensor(contents["mask"], dtype=torch.bool, device="cpu"),
+            )
+            marked = contents.get("no_token") == 0  # version 0.1 wrote NaN there: read so, the files stay as they are
+            values = {}
+            for site in map(Site.parse, contents["sites"]):
+                file = np.load(folder / f"{site}.npy", mmap_mode="r+" if marked else "c")
+                values[site] = torch.from_numpy(file)
+                if not marked and site.pos is None and tokens.is_padded:
+                    values[site].masked_fill_(_missing(tokens, site, values[site]), 0.0)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise FormatError(
                 "This folder holds no whole capture.",
@@ -123,9 +144,18 @@ def prompts_per_pass(model: HookedBridge, width: int, n_logits: int, budget: int
 
 
 def captured(
-    model: HookedBridge, tokens: TokenBatch, sites: Sequence[Site], budget: int, store: Path | None = None
+    model: HookedBridge,
+    tokens: TokenBatch,
+    sites: Sequence[Site],
+    budget: int,
+    store: Path | None = None,
+    allow_nonfinite: bool = False,
 ) -> Capture:
-    """The sites' activations on every prompt, run in as many batches as the budget requires."""
+    """The sites' activations on every prompt, run in as many batches as the budget requires.
+
+    Raises:
+        NonFiniteActivation: an activation is NaN or infinite, and that is not allowed.
+    """
     sites = list(dict.fromkeys(sites))
     if not sites:
         raise EmptySelection("No site was asked for.", do='name them: tv.sites("resid_post")')
@@ -145,7 +175,7 @@ def captured(
     if not around:  # an edit may hold a value for each prompt of the batch
         size = min(size, prompts_at_once(model, tokens.width))
     values: dict[Site, Tensor] = {}
-    work = partial(_read, model, tokens, sites, _stop(sites))
+    work = partial(_read, model, tokens, sites, _stop(sites), allow_nonfinite)
     for rows, by_site in in_batches(
         model,
         len(tokens),
@@ -169,7 +199,7 @@ def captured(
 def _table(store: Path | None, site: Site, shape: tuple[int, ...]) -> Tensor:
     """An empty tensor for a site's values on every prompt: in memory, or in a file of the folder."""
     if store is None:
-        return torch.empty(shape)
+        return torch.empty(shape, dtype=torch.float32, device="cpu")
     with plain_errors(store):
         store.mkdir(parents=True, exist_ok=True)
         (store / CONTENTS).unlink(missing_ok=True)  # written again at the end, when every file is whole
@@ -187,6 +217,7 @@ def _close(store: Path, capture: Capture) -> None:
             "sites": [str(site) for site in capture],
             "ids": ids,
             "mask": mask,
+            "no_token": 0,
             "peak_bytes": capture.peak_bytes,
         }
         atomic_write(store / CONTENTS, json.dumps(contents) + "\n")
@@ -201,7 +232,7 @@ def _stop(sites: Sequence[Site]) -> int | None:
 
 
 def _read(
-    model: HookedBridge, tokens: TokenBatch, sites: Sequence[Site], stop: int | None, rows: slice
+    model: HookedBridge, tokens: TokenBatch, sites: Sequence[Site], stop: int | None, allow_nonfinite: bool, rows: slice
 ) -> dict[Site, Tensor]:
     """The sites' values on some of the prompts, on the host."""
     # Parts can only be cut to their own width if every site names its positions; otherwise they stack at full width.
@@ -214,9 +245,29 @@ def _read(
     for site in sites:
         value = attachment.values.pop(site).float()
         if site.pos is None and batch.is_padded:
-            value = value.masked_fill(_missing(batch, site, value), float("nan"))
+            value = value.masked_fill(_missing(batch, site, value), 0.0)
+        if not allow_nonfinite:
+            if site.component == "scores":  # a key that is hidden has the lowest number there is
+                value = torch.where(value == -torch.inf, torch.finfo(model.dtype).min, value)
+            refuse_nonfinite(value, site, model.dtype, rows.start)
         values[site] = value.cpu()
     return values
+
+
+def refuse_nonfinite(value: Float[Tensor, "batch *axes"], site: Site, dtype: torch.dtype, first: int = 0) -> None:
+    """Raises `NonFiniteActivation` if an activation is NaN or infinite; `first` is the number of its first prompt."""
+    if bool(torch.isfinite(value).all()):
+        return
+    broken = ~torch.isfinite(value).flatten(1)
+    prompt = int(broken.any(1).nonzero()[0])
+    kind = str(dtype).removeprefix("torch.")
+    raise NonFiniteActivation(
+        f"The activation at {site} is NaN or infinite.",
+        got=f"{int(broken.sum())} of {broken.numel()} numbers, first in prompt {first + prompt}",
+        allowed=f"finite numbers; {kind} holds up to {torch.finfo(dtype).max:.6g}",
+        do="load the model in float32 or bfloat16, look at what is attached to it, or read it as it is: "
+        "model.capture(..., allow_nonfinite=True).",
+    )
 
 
 def _missing(batch: TokenBatch, site: Site, value: Tensor) -> Tensor:

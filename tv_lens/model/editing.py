@@ -11,8 +11,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from tv_lens.batch import TokenBatch
-from tv_lens.errors import DuplicateSite, InvalidArgument, MisalignedPrompts, ShapeMismatch
-from tv_lens.intervention import Intervention
+from tv_lens.errors import DuplicateSite, InvalidArgument, MisalignedPrompts, NonFiniteActivation, ShapeMismatch
+from tv_lens.intervention import Intervention, rounded
 from tv_lens.site import Site
 
 
@@ -93,7 +93,7 @@ def position_second(x: Tensor, site: Site) -> Tensor:
 
 def edited(x: Tensor, intervention: Intervention, rows: Tensor | None, cols: Tensor | None) -> Tensor:
     """A new tensor with the intervention's edit at the selected rows, columns and head; x is left as it was."""
-    site = intervention.site
+    site = Site.parse(intervention.site)
     # A whole tensor is edited in the table's own axes, so that what was captured can be put back as it is.
     by_position = position_second if rows is not None or site.head is not None else lambda tensor, _: tensor
     where = (...,) if rows is None else (rows.to(x.device), cols.to(x.device))
@@ -114,6 +114,33 @@ def edited(x: Tensor, intervention: Intervention, rows: Tensor | None, cols: Ten
             allowed=f"{list(selected.shape)}",
         )
     value = value if hidden is None else torch.where(hidden, selected, value)
+    held = rounded(value, x, intervention)
+    # An edit of one row of many is left to the readout, which names the row and its prompt.
+    of_one_row = rows is not None and site.pos is None
+    if not of_one_row and not _finite(held, site):
+        raise _refused(selected, held, intervention)
     out = x.clone()
-    by_position(out, site)[where] = value.to(x.dtype)
+    by_position(out, site)[where] = held
     return out
+
+
+def _finite(held: Tensor, site: Site) -> bool:
+    """Whether all numbers are finite; a score may be minus infinity, which hides a key."""
+    return bool((held < torch.inf).all() if site.component == "scores" else torch.isfinite(held).all())
+
+
+def _refused(before: Tensor, held: Tensor, intervention: Intervention) -> NonFiniteActivation:
+    """The error about an edit after which its site is not finite."""
+    broken, kind = ~torch.isfinite(held), str(held.dtype).removeprefix("torch.")
+    n = int(broken.sum())
+    if not bool(torch.isfinite(before[broken]).all()):
+        return NonFiniteActivation(
+            f"The model's own activation at {intervention.site} is NaN or infinite before {intervention.label}.",
+            got=f"{n} of {held.numel()} numbers",
+            do=f"the model or an earlier edit leaves the range of {kind} there: load it in float32 or bfloat16.",
+        )
+    return NonFiniteActivation(
+        f"{intervention.label} makes values that are NaN or infinite.",
+        got=f"{n} of {held.numel()} numbers at {intervention.site}, which was finite before",
+        do="look at its edit: a division by zero, a logarithm of zero, or a product beyond the range of " + kind + "?",
+    )

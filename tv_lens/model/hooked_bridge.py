@@ -27,6 +27,7 @@ from tv_lens.model.passes import raises_out_of_memory
 from tv_lens.model.registry import HookRegistry
 from tv_lens.model.rerouting import BlockCall
 from tv_lens.site import ModelShape, Site
+from tv_lens.torch_settings import plain_settings
 
 
 class HookedBridge:
@@ -36,6 +37,7 @@ class HookedBridge:
         bridge: the TransformerLens model, without folded weights.
     """
 
+    @plain_settings()
     def __init__(self, bridge: TransformerBridge):
         if getattr(bridge, "compatibility_mode", False):
             raise ModelLoadError(
@@ -73,6 +75,7 @@ class HookedBridge:
 
     # ---- one pass -----------------------------------------------------------------------------------------------
 
+    @plain_settings()
     @raises_out_of_memory
     def forward(
         self,
@@ -114,6 +117,7 @@ class HookedBridge:
             out = out[torch.arange(len(batch), device=out.device)[:, None], logits_at.to(out.device)]
         return out.float(), attachment
 
+    @plain_settings()
     @raises_out_of_memory
     def gradients(
         self,

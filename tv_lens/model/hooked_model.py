@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -18,7 +18,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from tv_lens.batch import TokenBatch
-from tv_lens.errors import InvalidArgument, PromptError
+from tv_lens.errors import InvalidArgument, NonFiniteActivation, PromptError
 from tv_lens.intervention import Intervention, as_interventions
 from tv_lens.loading import weights
 from tv_lens.model.capture import Capture, captured
@@ -27,6 +27,7 @@ from tv_lens.model.installation import Attaching
 from tv_lens.model.passes import in_batches, needs_whole_batch
 from tv_lens.renamed import renamed_keywords
 from tv_lens.site import Site, Sites
+from tv_lens.torch_settings import plain_settings
 
 Tokens = str | Sequence[str] | Int[Tensor, "*prompts pos"] | TokenBatch
 GIB = 2**30
@@ -149,17 +150,25 @@ class HookedModel(HookedBridge):
         prompts: Tokens,
         interventions: Intervention | Sequence[Intervention] = (),
         logits: Literal["last", "all"] = "last",
+        allow_nonfinite: bool = False,
     ) -> Float[Tensor, "batch d_vocab"] | Float[Tensor, "batch pos d_vocab"]:
         """The model's logits, float32: after each prompt's last real token, or after every token.
 
+        Args:
+            prompts: texts or tokens.
+            interventions: edits of this run.
+            logits: "last" or "all".
+            allow_nonfinite: keeps NaN and plus infinity, which are refused otherwise.
+
         Raises:
             SiteNotReached: an intervention did not run in this pass.
+            NonFiniteActivation: a logit is NaN or plus infinity; names the first prompt.
         """
         if logits not in ("last", "all"):
             raise InvalidArgument("logits= says which positions are wanted.", got=repr(logits), allowed="'last', 'all'")
         batch, edits = self.tokens(prompts), as_interventions(interventions)
         together = needs_whole_batch([*edits, *self.registry.edits_around()], len(batch))
-        work = partial(_run, self, batch, edits, logits == "last")
+        work = partial(_run, self, batch, edits, logits == "last", allow_nonfinite)
         parts = in_batches(self, len(batch), len(batch), batch.width, work, who="model.run", together=together)
         logits_of_parts = [part for _, part in parts]
         return (
@@ -174,6 +183,7 @@ class HookedModel(HookedBridge):
         pos: int | Sequence[int] | None = None,
         memory_budget: int | None = None,
         store: str | Path | None = None,
+        allow_nonfinite: bool = False,
     ) -> Capture:
         """The values of chosen sites, on the host in float32, keyed by `Site`; run in batches that fit the budget.
 
@@ -183,6 +193,10 @@ class HookedModel(HookedBridge):
             pos: the position, several, or None for all; for the sites that name no position themselves.
             memory_budget: bytes for activations and captures of one batch; the model's if None.
             store: a folder that takes the numbers batch by batch, one file per site: for more than memory holds.
+            allow_nonfinite: keeps NaN and infinities, which are refused otherwise.
+
+        Raises:
+            NonFiniteActivation: an activation is NaN or infinite; names the site and the first prompt.
         """
         if isinstance(sites, Sites):
             sites = sites.expand(self.shape)
@@ -190,11 +204,24 @@ class HookedModel(HookedBridge):
         where = tuple(pos) if isinstance(pos, Sequence) else pos
         wanted = [site if site.pos is not None or where is None else site.at(where) for site in wanted]
         budget = self.memory_budget if memory_budget is None else memory_budget
-        return captured(self, self.tokens(prompts), wanted, budget, None if store is None else Path(store))
+        folder = None if store is None else Path(store)
+        return captured(self, self.tokens(prompts), wanted, budget, folder, allow_nonfinite)
 
-    def residual_stream(self, prompts: Tokens) -> Float[Tensor, "layer batch pos d_model"]:
-        """The residual stream after every layer (`resid_post`), NaN where a shorter prompt has no token."""
-        capture = self.capture(prompts, Sites(("resid_post",)))
+    def residual_stream(
+        self, prompts: Tokens, allow_nonfinite: bool = False
+    ) -> Float[Tensor, "layer batch pos d_model"]:
+        """The residual stream after every layer (`resid_post`), 0 where a shorter prompt has no token.
+
+        `model.tokens(prompts).mask` says where it has one.
+
+        Args:
+            prompts: texts or tokens.
+            allow_nonfinite: keeps NaN and infinities, which are refused otherwise.
+
+        Raises:
+            NonFiniteActivation: an activation is NaN or infinite; names the layer and the first prompt.
+        """
+        capture = self.capture(prompts, Sites(("resid_post",)), allow_nonfinite=allow_nonfinite)
         return torch.stack([capture[Site("resid_post", layer)] for layer in range(self.n_layers)])
 
     def intervene(self, *interventions: Intervention) -> Attaching:
@@ -207,13 +234,25 @@ class HookedModel(HookedBridge):
         return self.registry.attach("model.intervene", as_interventions(interventions), gives=self)
 
 
-def _run(model: HookedModel, batch: TokenBatch, edits: Sequence[Intervention], last: bool, rows: slice) -> Tensor:
+def _run(
+    model: HookedModel, batch: TokenBatch, edits: Sequence[Intervention], last: bool, allow_nonfinite: bool, rows: slice
+) -> Tensor:
     """The logits of some rows of a batch, which keeps its width."""
     part = batch.rows_at(rows)
     out, _ = model.forward(part, edits, logits_at=part.last[:, None] if last else None, who="model.run")
+    usable = cast(Tensor, out) < torch.inf  # minus infinity is a token that is never predicted
+    if not (allow_nonfinite or bool(usable.all())):
+        prompt = int((~usable).flatten(1).any(1).nonzero()[0])
+        raise NonFiniteActivation(
+            "The model's logits are NaN or infinite.",
+            got=f"first for prompt {rows.start + prompt}",
+            do=f"an activation leaves the range of {str(model.dtype).removeprefix('torch.')}: load the model in "
+            "float32 or bfloat16, look at what is attached to it, or read them: model.run(..., allow_nonfinite=True).",
+        )
     return out[:, 0] if last else out
 
 
+@plain_settings()
 def load(
     source: str | Path | TransformerBridge | torch.nn.Module | HookedModel,
     *,

@@ -38,7 +38,7 @@ def supports_masking(model: HookedModel) -> bool:
 def _is_honoured(model: HookedModel) -> bool:
     ids = trial_ids(model, 1, 7).repeat(3, 1)
     ids[1:, 2:4] = (ids[1:, 2:4] + 1) % model.n_ids
-    blocked = torch.zeros(3, 7, 7, dtype=torch.bool)
+    blocked = torch.zeros(3, 7, 7, dtype=torch.bool, device="cpu")
     blocked[:2, 4:, 2:4] = True
     batch = TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool)).to(model.device)
     logits, _ = model.forward(batch, logits_at=batch.last[:, None], block_call=Hiding(blocked), who="masking: a trial")

@@ -114,7 +114,9 @@ class Readers:
             flat = self._by_block(layer, part, streams.flatten(0, 1)).unflatten(0, (n, -1))
             return torch.diagonal(flat, dim1=1, dim2=2).transpose(1, 2)
         affine = self.weights(layer, part)
-        values = torch.einsum("nhd,dhk->nhk", self.norm(layer, self._own(streams)), affine.weight)
+        wide = torch.promote_types(self._dtype, torch.float32)
+        normed = self.norm(layer, self._own(streams)).to(wide)
+        values = torch.einsum("nhd,dhk->nhk", normed, affine.weight.to(wide))
         return (values if affine.bias is None else values + affine.bias).to(torch.float32)
 
     def n_heads(self, part: str) -> int:

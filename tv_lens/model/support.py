@@ -58,8 +58,9 @@ class Perturb(Intervention):
 
     def edit(self, x: Float[Tensor, "batch *axes"]) -> Float[Tensor, "batch *axes"]:
         live = x.abs() < 1e30
-        size = x[live].float().pow(2).mean().sqrt().clamp(min=0.1) if live.any() else torch.tensor(1.0)
-        noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x.device)
+        size = x[live].float().pow(2).mean().sqrt().clamp(min=0.1) if live.any() else 1.0
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randn(x.shape, generator=generator, dtype=torch.float32, device="cpu").to(x.device)
         return torch.where(live, x + (size * noise).to(x.dtype), x)
 
 

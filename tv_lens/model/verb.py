@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 from tv_lens.model.hooked_bridge import HookedBridge
+from tv_lens.torch_settings import plain_settings
 
 P, T = ParamSpec("P"), TypeVar("T")
 
@@ -15,7 +16,8 @@ def verb(function: Callable[P, T]) -> Callable[P, T]:
     """A function of a model, during which the model must stay what it is.
 
     The model's mark is taken when the outermost verb begins, so that no verdict about an earlier state is used, and
-    compared when it ends: a metric or an intervention that changes weights or leaves a hook is an error.
+    compared when it ends: a metric or an intervention that changes weights or leaves a hook is an error. Inside,
+    torch's own defaults hold for new tensors.
 
     Raises:
         ModelChanged: the model is not the one that the verb began with.
@@ -26,7 +28,7 @@ def verb(function: Callable[P, T]) -> Callable[P, T]:
         model = arguments[0] if arguments else options.get("model")
         if not isinstance(model, HookedBridge):
             return function(*arguments, **options)  # which says what it needs
-        with model.facts.steady(function.__name__):
+        with plain_settings(), model.facts.steady(function.__name__):
             return function(*arguments, **options)
 
     return steady

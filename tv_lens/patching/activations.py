@@ -31,7 +31,7 @@ from tv_lens.results.sweep import Sweep
 from tv_lens.rows.engine import PlacedEdit, Row, RowValues, run_rows, why_whole_passes
 from tv_lens.rows.sharding import added, cut_rows
 from tv_lens.site import Site
-from tv_lens.storage.configuration import model_described
+from tv_lens.storage.configuration import model_described, origin
 from tv_lens.storage.run_folder import FolderLike, shards
 from tv_lens.storage.shard_file import Shard
 from tv_lens.tasks.prompts import PromptPairs
@@ -125,8 +125,7 @@ def patch(
         name=f"{direction} {', '.join(sorted({target.site.component for target in targets}))} of {pairs.task}",
         provenance={
             "verb": "patch",
-            "model": model.name,
-            "fingerprint": model.fingerprint,
+            **origin(model),
             "direction": direction,
             "mode": mode,
             "prompts": pairs.recipe,
@@ -295,7 +294,7 @@ class _PatchedRuns:
 
     def owners(self, part: Sequence[int]) -> Int[Tensor, "row"]:
         """The example of each number."""
-        return torch.tensor(part) % len(self.base)
+        return torch.tensor(part, dtype=torch.long, device="cpu") % len(self.base)
 
     def run(self, part: Sequence[int], readout: Readout, bar: Bar) -> RowValues:
         """A shard's values: its examples' source activations, written cell by cell into their base runs."""

@@ -26,6 +26,7 @@ from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
 from tv_lens.rows.engine import Row, run_rows
 from tv_lens.site import Sites
+from tv_lens.storage.configuration import origin
 from tv_lens.storage.run_folder import FolderLike, inside
 from tv_lens.tasks.prompt import Prompt
 from tv_lens.tasks.prompts import PromptPairs, Prompts
@@ -180,8 +181,7 @@ def demonstration_effects(
         provenance={
             "verb": "demonstration_effects",
             "by": by,
-            "model": model.name,
-            "fingerprint": model.fingerprint,
+            **origin(model),
             "prompts": prompts.recipe,
             "whole_prompt": float(full.mean()),
             **about,
@@ -208,7 +208,7 @@ def _removed(
         one for prompt in whole.prompts for one in (prompt, *(_without(whole.prompts, prompt, i) for i in range(count)))
     ]
     tokens = replace(whole.prompts, items=tuple(items)).tokenize(model)
-    base, owners = model.tokens(tokens.tokens), torch.arange(len(whole)).repeat_interleave(count + 1)
+    base, owners = model.tokens(tokens.tokens), torch.arange(len(whole), device="cpu").repeat_interleave(count + 1)
     result = run_rows(
         model,
         base,
@@ -240,7 +240,7 @@ def _hidden(
         )
     base = model.tokens(whole.tokens)
     cases = [(row, demo) for row in range(len(base)) for demo in (None, *range(count))]
-    values, step = torch.zeros(len(cases)), max(1, 4096 // base.width)
+    values, step = torch.zeros(len(cases), dtype=torch.float32, device="cpu"), max(1, 4096 // base.width)
     with progress_bar("prompts with a hidden demonstration", len(cases), "prompts", progress) as bar:
         for start in range(0, len(cases), step):
             part = cases[start : start + step]
@@ -259,7 +259,7 @@ def _hidden(
 
 def _blocked(whole: TokenizedPrompts, row: int, demo: int | None, width: int) -> Bool[Tensor, "query key"]:
     """Which queries may not see which keys: the tokens after a demonstration do not see those of it."""
-    blocked = torch.zeros(width, width, dtype=torch.bool)
+    blocked = torch.zeros(width, width, dtype=torch.bool, device="cpu")
     spans = [span for span in whole.token_spans[row] if demo is not None and span.demo == demo]
     if spans:
         first, end = min(span.start for span in spans), max(span.end for span in spans)

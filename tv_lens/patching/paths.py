@@ -34,7 +34,7 @@ from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
 from tv_lens.rows.engine import PlacedEdit, Row, run_rows
 from tv_lens.site import HeadLike, Site, parse_head
-from tv_lens.storage.configuration import model_described
+from tv_lens.storage.configuration import model_described, origin
 from tv_lens.storage.run_folder import FolderLike, shards
 from tv_lens.tasks.prompts import PromptPairs
 
@@ -117,8 +117,7 @@ def path_effects(
         allow_missing=True,
         provenance={
             "verb": "path_effects",
-            "model": model.name,
-            "fingerprint": model.fingerprint,
+            **origin(model),
             "direction": direction,
             "reads": reads,
             "pos": -1,
@@ -191,7 +190,7 @@ def _measured(
                     model,
                     changed.base,
                     [row for link in links for row in changed.rows(*link)],
-                    readout_of(torch.tensor(parts[i]).repeat(len(links))),
+                    readout_of(torch.tensor(parts[i], dtype=torch.long, device="cpu").repeat(len(links))),
                     engine=engine,
                     memory_budget=memory_budget,
                     who="tv.path_effects",

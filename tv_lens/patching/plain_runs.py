@@ -46,12 +46,12 @@ def last_logits(
     model: HookedModel, tokens: TokenBatch, budget: int | None = None, who: str = "plain runs"
 ) -> Float[Tensor, "batch d_vocab"]:
     """Every prompt's logits after its last token, run without any edit; on the host."""
-    tokens, by_prompt = model.tokens(tokens), [torch.empty(0)] * len(tokens)
+    tokens, by_prompt = model.tokens(tokens), [torch.empty(0, dtype=torch.float32, device="cpu")] * len(tokens)
 
     def keep(logits: Tensor, index: Tensor) -> Tensor:
         for i, row in zip(index.tolist(), logits.cpu()):
             by_prompt[i] = row
-        return torch.zeros(len(index))
+        return torch.zeros(len(index), dtype=torch.float32, device="cpu")
 
     run_rows(model, tokens, [Row(i) for i in range(len(tokens))], keep, memory_budget=budget, who=who, progress=False)
     return torch.stack(by_prompt)

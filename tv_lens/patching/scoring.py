@@ -141,24 +141,26 @@ def _scored(
     """The scores of some of the prompts, each followed by its answer."""
     batch, lengths, answer_ids = whole.select(rows), lengths[rows], answer_ids[rows]
     device = batch.ids.device
-    prompt_ends = torch.tensor(list(lengths), device=device)
+    prompt_ends = torch.tensor(list(lengths), device=device, dtype=torch.long)
     columns = torch.arange(batch.width, device=device)
     prompts = TokenBatch(batch.ids, columns[None, :] < prompt_ends[:, None])
     refuse_duplicates([Edit(edit) for edit in edits], prompts)
     placed = [_placed(edit, prompts) for edit in edits]
 
     n = max(len(answer) for answer in answer_ids)
-    counts = torch.tensor([len(answer) for answer in answer_ids], device=device)
-    answers = torch.tensor([[*answer, *[0] * (n - len(answer))] for answer in answer_ids], device=device)
+    counts = torch.tensor([len(answer) for answer in answer_ids], device=device, dtype=torch.long)
+    answers = torch.tensor(
+        [[*answer, *[0] * (n - len(answer))] for answer in answer_ids], device=device, dtype=torch.long
+    )
     within = torch.arange(n, device=device)
     is_answer = within[None, :] < counts[:, None]  # batch n: where an answer has a token
     predicts = torch.minimum(prompt_ends[:, None] - 1 + within, batch.last[:, None])
 
     logits, _ = model.forward(batch, placed, logits_at=predicts, who=who)
     flat, targets = logits[is_answer], Answers(answers[is_answer])
-    right = torch.ones(is_answer.shape, device=device)
+    right = torch.ones(is_answer.shape, device=device, dtype=torch.float32)
     right[is_answer] = checked(exact_match, flat, targets, "an answer's tokens").to(device)
-    nats = torch.zeros(is_answer.shape, device=device)
+    nats = torch.zeros(is_answer.shape, device=device, dtype=torch.float32)
     nats[is_answer] = checked(log_prob, flat, targets, "an answer's tokens").to(device)
     return Scores(right[:, 0].cpu(), right.prod(1).cpu(), nats.sum(1).cpu(), logits[:, 0].argmax(-1).cpu())
 

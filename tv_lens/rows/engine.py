@@ -83,7 +83,7 @@ def run_rows(
     if engine == "rows" and why_not:
         raise InvalidArgument("Rows do not apply here.", got=why_not, do='use engine="auto" or engine="passes".')
     budget, started = memory_budget or model.memory_budget, time.perf_counter()
-    values = torch.full((len(rows),), float("nan"))
+    values = torch.full((len(rows),), float("nan"), dtype=torch.float32, device="cpu")
     with progress_bar(who, len(rows), "rows", progress and bar is None) as own:
         run = hook_passes.run if why_not else planning.run
         counts = run(model, base, rows, readout, values, budget, who, bar or own)

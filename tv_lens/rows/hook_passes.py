@@ -52,7 +52,7 @@ def _whole_pass(
 ) -> None:
     """Fills the values of some rows of a chunk by one pass."""
     chunk = chunk[part]
-    index = torch.tensor(chunk)
+    index = torch.tensor(chunk, dtype=torch.long, device="cpu")
     batch = base.select([rows[i].prompt for i in chunk])
     columns = columns_of(readout, index) if model.registry.can_narrow and model.registry.can_gather else None
     narrow = None if columns is None else columns[:, None]
@@ -66,7 +66,11 @@ def _whole_pass(
 def _placed(rows: Sequence[Row], chunk: Sequence[int]) -> list[Edit]:
     """Every edit of the chunk's rows, on its own row of the batch."""
     return merged(
-        (edit.intervention, torch.full((len(edit.positions),), at), torch.tensor(edit.positions))
+        (
+            edit.intervention,
+            torch.full((len(edit.positions),), at, dtype=torch.long, device="cpu"),
+            torch.tensor(edit.positions, dtype=torch.long, device="cpu"),
+        )
         for at, i in enumerate(chunk)
         for edit in rows[i].edits
     )

@@ -71,11 +71,11 @@ class Pack:
 
     def seen(self) -> Bool[Tensor, "query key"]:
         """Which tokens each token sees: those that lead to it, and itself."""
-        mask = torch.zeros(len(self.ids), len(self.ids), dtype=torch.bool)
+        mask = torch.zeros(len(self.ids), len(self.ids), dtype=torch.bool, device="cpu")
         for start, end, before in self.segments:
-            mask[start:end, start:end] = torch.ones(end - start, end - start, dtype=torch.bool).tril()
+            mask[start:end, start:end] = torch.ones(end - start, end - start, dtype=torch.bool, device="cpu").tril()
             if before:
-                mask[start:end, torch.tensor(before)] = True
+                mask[start:end, torch.tensor(before, dtype=torch.long, device="cpu")] = True
         return mask
 
 
@@ -147,10 +147,10 @@ def read_pack(
     model: HookedModel, pack: Pack, sites: Sequence[Site], who: str = "packing"
 ) -> dict[Site, Float[Tensor, "row *axes"]]:
     """Each site's values at the last token of each of the pack's rows, in their order, on the host in float32."""
-    ids = torch.tensor([pack.ids], device=model.device)
+    ids = torch.tensor([pack.ids], device=model.device, dtype=torch.long)
     batch = TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool))
     placed = {site: site.at(tuple(pack.ends)) for site in sites}
-    positions = torch.tensor([pack.positions], device=model.device)
+    positions = torch.tensor([pack.positions], device=model.device, dtype=torch.long)
     last = max(site.layer for site in sites)
     _, attachment = model.forward(
         batch,
@@ -205,7 +205,10 @@ def _disagreement(model: HookedModel) -> str | None:
     for number, row, shared in _in_order(rows):
         pack.add(number, row, shared)
     sites = [Site("resid_post", layer) for layer in range(model.n_layers)]
-    alone = [model.capture(torch.tensor([rows[number]]), sites, pos=-1) for number in pack.rows]
+    alone = [
+        model.capture(torch.tensor([rows[number]], dtype=torch.long, device="cpu"), sites, pos=-1)
+        for number in pack.rows
+    ]
     return disagreement(
         model,
         lambda: read_pack(model, pack, sites, "packing: a trial"),

@@ -81,7 +81,7 @@ def _tried(
     try:
         inherited = base_run(model, base.select(prompts))
         for group in _walks(list(part.values()), inherited, model, budget):
-            index = torch.tensor([p.row for p in group.planned])
+            index = torch.tensor([p.row for p in group.planned], dtype=torch.long, device="cpu")
             columns = columns_of(readout, index) if model.registry.can_narrow else None
             narrow = None if columns is None else group.unflatten(columns)
             logits = group.walk.run(model, group.edits(rows), narrow, who).flatten(0, 1)
@@ -185,8 +185,9 @@ class _Group:
 
     def _place(self, at: int, width: int, positions: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         if self.walk.axis == 1:
-            return torch.tensor([at // width]), torch.tensor([at % width])
-        cols = torch.tensor(positions) - self.walk.start
+            row, column = torch.tensor([[at // width], [at % width]], dtype=torch.long, device="cpu")
+            return row, column
+        cols = torch.tensor(positions, dtype=torch.long, device="cpu") - self.walk.start
         return torch.full_like(cols, at), cols
 
     def bytes(self, model: HookedModel) -> int:
@@ -212,7 +213,7 @@ def _walks(by_prompt: Sequence[list[_Planned]], base: BaseRun, model: HookedMode
         size = max(1, min(size, 8192 // (base.length - start)))
         for at in range(0, len(neighbours), size):
             part = neighbours[at : at + size]
-            owners = torch.tensor([prompt for _, prompt in part])
+            owners = torch.tensor([prompt for _, prompt in part], dtype=torch.long, device="cpu")
             entry_layers = tuple(p.entry_layer for p, _ in part)
             yield _Group(Walk(base, entry_layers, 0, start, owners), tuple(p for p, _ in part))
 

@@ -135,9 +135,10 @@ def run_sharded(
     sites = [edit.intervention.site for row in rows for edit in row.edits]
     why = why_whole_passes(model, sites)
     parts = [
-        torch.tensor(part) for part in cut_rows([row.prompt for row in rows], starts, lengths, whole=why is not None)
+        torch.tensor(part, dtype=torch.long, device="cpu")
+        for part in cut_rows([row.prompt for row in rows], starts, lengths, whole=why is not None)
     ]
-    values, provenance = torch.zeros(len(rows)), {}
+    values, provenance = torch.zeros(len(rows), dtype=torch.float32, device="cpu"), {}
     config = {
         "model": model_described(model),
         **config,

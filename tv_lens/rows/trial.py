@@ -53,7 +53,8 @@ def _disagreement(model: HookedModel) -> str | None:
 
 def _trial_rows(model: HookedModel) -> list[Row]:
     """Rows that enter in the first, a middle and the last layer, at the last token and before it."""
-    middle, last, ones = model.n_layers // 2, model.n_layers - 1, torch.ones(model.shape.d_model)
+    middle, last = model.n_layers // 2, model.n_layers - 1
+    ones = torch.ones(model.shape.d_model, dtype=torch.float32, device="cpu")
     edits: list[tuple[Intervention, int]] = [
         (_zero(model, "attn_out", middle), 8),
         (_zero(model, "mlp_out", last), 8),
@@ -79,8 +80,9 @@ def _logits(
 
     def readout(logits: Tensor, index: Tensor) -> Tensor:
         by_row.update(zip(index.tolist(), logits.float().cpu()))
-        return torch.zeros(len(index))
+        return torch.zeros(len(index), dtype=torch.float32, device="cpu")
 
     with progress("rows: a trial", len(rows), "rows", False) as bar:
-        run(model, base, rows, readout, torch.zeros(len(rows)), model.memory_budget, "rows: a trial", bar)
+        values = torch.zeros(len(rows), dtype=torch.float32, device="cpu")
+        run(model, base, rows, readout, values, model.memory_budget, "rows: a trial", bar)
     return torch.stack([by_row[i] for i in range(len(rows))])

@@ -94,11 +94,11 @@ class Walk:
         device = self.base.stream[0].device
         ids = torch.zeros((n_batch, n_tokens), dtype=torch.long, device=device)
         if self.axis == 1:
-            positions = torch.full((1, n_tokens), self.start, device=device)
-            at = torch.arange(n_tokens).expand(n_batch, -1)
+            positions = torch.full((1, n_tokens), self.start, device=device, dtype=torch.long)
+            at = torch.arange(n_tokens, device="cpu").expand(n_batch, -1)
         else:
             positions = torch.arange(self.start, self.base.length, device=device)[None]
-            at = torch.full((n_batch, 1), n_tokens - 1)
+            at = torch.full((n_batch, 1), n_tokens - 1, dtype=torch.long, device="cpu")
         steps = _Entering(self, returned_by(model))
         logits, _ = model.forward(
             TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool)),

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from tv_lens.torch_settings import settings_in_force
+
 DEPTH = 8  # levels of nesting; of a deeper value only the type is described
 
 
@@ -85,6 +87,11 @@ def differences(stored: Mapping[str, Any], requested: Mapping[str, Any]) -> list
 def digest(value: Any) -> str:
     """A value of any size as 16 hex digits, so that a configuration stays readable."""
     return hashlib.sha256(json.dumps(described(value)).encode()).hexdigest()[:16]
+
+
+def origin(model: Any) -> dict[str, Any]:
+    """What every provenance says of a `HookedModel`, and of torch's settings where they are not its own."""
+    return {"model": model.name, "fingerprint": model.fingerprint, **settings_in_force()}
 
 
 def model_described(model: Any) -> dict[str, Any]:

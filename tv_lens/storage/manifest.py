@@ -18,6 +18,7 @@ import torch
 from tv_lens.errors import FormatError, InvalidArgument, RunMismatch
 from tv_lens.storage.atomic import atomic_write, plain_errors
 from tv_lens.storage.configuration import described, differences
+from tv_lens.torch_settings import settings_in_force
 
 FORMAT, VERSION = "tv_lens.run", 1
 MANIFEST, SHARDS, CLAIMS = "manifest.json", "shards", "claims"  # what lies in a run's folder
@@ -174,4 +175,5 @@ def _circumstances() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "machine": platform.machine(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
+        **settings_in_force(),
     }

@@ -93,7 +93,7 @@ def read_rows(
         RunMismatch: the folder holds another table.
     """
     places: dict[tuple[int, ...], int] = {}
-    owners = torch.tensor([places.setdefault(tuple(row), len(places)) for row in rows])
+    owners = torch.tensor([places.setdefault(tuple(row), len(places)) for row in rows], dtype=torch.long, device="cpu")
     unique, sites = list(places), list(dict.fromkeys(sites))
     sizes = {site: floats_of(site.at(-1), 1, model.shape) for site in sites}
     tables: _Tables = (

@@ -19,7 +19,7 @@ from tv_lens.progress import progress as progress_bar
 from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
 from tv_lens.site import Site
-from tv_lens.storage.configuration import digest, model_described
+from tv_lens.storage.configuration import digest, model_described, origin
 from tv_lens.storage.run_folder import FolderLike, shards
 from tv_lens.task_vectors.activation_table import ActivationTable
 from tv_lens.task_vectors.decodability_result import CONTROLS, MATCHED, METRIC, Decodability
@@ -189,8 +189,7 @@ class _Measurement:
         tasks = {name: one for name, one in self.classes.items() if name != self.null}
         return {
             "verb": "decodability",
-            "model": model.name,
-            "fingerprint": model.fingerprint,
+            **origin(model),
             "task": ", ".join(tasks),
             "tasks": {name: one.fingerprint for name, one in self.classes.items()},
             "null": self.null,

@@ -113,8 +113,8 @@ def _label_shuffles(
 def _pairwise(placed: Float[Tensor, "point d"], n_classes: int, rule: VoteRule) -> Float[Tensor, "example task other"]:
     """Hits where only two classes are in the pool; NaN where both are one."""
     n = len(placed) // n_classes
-    labels = torch.arange(2).repeat_interleave(n)
-    pairs = torch.full((n, n_classes, n_classes), torch.nan)
+    labels = torch.arange(2, device="cpu").repeat_interleave(n)
+    pairs = torch.full((n, n_classes, n_classes), torch.nan, dtype=torch.float32, device="cpu")
     for one in range(n_classes):
         for other in range(one + 1, n_classes):
             both = torch.cat([placed[one * n : (one + 1) * n], placed[other * n : (other + 1) * n]])

@@ -18,7 +18,7 @@ from tv_lens.model.verb import verb
 from tv_lens.patching.scoring import Scores, score
 from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
-from tv_lens.storage.configuration import digest, model_described
+from tv_lens.storage.configuration import digest, model_described, origin
 from tv_lens.storage.run_folder import FolderLike, shards
 from tv_lens.task_vectors.control_vectors import ControlMaker, ControlVectors, template_of
 from tv_lens.task_vectors.method import Method
@@ -206,8 +206,7 @@ def _provenance(
     """Where the tested vector and its controls come from, and how they were injected."""
     return {
         "verb": "evaluate",
-        "model": model.name,
-        "fingerprint": model.fingerprint,
+        **origin(model),
         "task": task.name,
         "site": str(vector.site),
         "vector": vector.task,

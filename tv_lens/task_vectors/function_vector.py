@@ -26,6 +26,7 @@ from tv_lens.tasks.definition import Task
 from tv_lens.tasks.drawing import rng_of
 from tv_lens.tasks.prompts import PromptPairs, Prompts
 from tv_lens.tasks.templates import Template
+from tv_lens.torch_settings import settings_in_force
 
 COUNTS = (1, 2, 3, 5, 10, 20, 40)  # the numbers of heads that heads=None chooses from
 
@@ -281,7 +282,7 @@ class FunctionVector(Method):
                 total,
                 Site("resid_post", layer, pos=-1),
                 task=task.name,
-                prompts=about,
+                prompts={**about, **settings_in_force()},
                 model=model.name,
                 method={**method.fixed(layer, template).to_dict(), "injected_by": "adding", "summed_heads": heads},
                 fingerprint=model.fingerprint,

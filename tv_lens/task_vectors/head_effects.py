@@ -22,6 +22,7 @@ from tv_lens.results.sweep import Sweep
 from tv_lens.rows.engine import PlacedEdit, Row
 from tv_lens.rows.sharding import run_sharded
 from tv_lens.site import Site
+from tv_lens.storage.configuration import origin
 from tv_lens.storage.run_folder import FolderLike
 from tv_lens.task_vectors.ranking import split_half
 from tv_lens.tasks.prompts import PromptPairs
@@ -75,7 +76,7 @@ def head_effects(
     edits = [Replace(Site("z", layer, head), means[layer, head]) for layer in range(layers) for head in range(heads)]
     rows = [Row(i) for i in range(n)]
     rows += [Row(i, (PlacedEdit(edit, (last[i],)),)) for edit in edits for i in range(n)]
-    owners = torch.arange(n).repeat(1 + len(edits))
+    owners = torch.arange(n, device="cpu").repeat(1 + len(edits))
     result = run_sharded(
         model,
         base,
@@ -91,8 +92,7 @@ def head_effects(
     by_head = einops.rearrange(edited, "(layer head n) -> n layer head", layer=layers, head=heads)
     provenance = {
         "verb": "effects",
-        "model": model.name,
-        "fingerprint": model.fingerprint,
+        **origin(model),
         "task": pairs.task,
         "method": dict(method),
         "seed": seed,

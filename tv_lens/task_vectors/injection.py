@@ -22,6 +22,7 @@ from tv_lens.results.sweep import Sweep
 from tv_lens.rows.engine import PlacedEdit, Row, run_rows
 from tv_lens.rows.sharding import run_sharded
 from tv_lens.site import Site
+from tv_lens.storage.configuration import origin
 from tv_lens.storage.run_folder import FolderLike, inside
 from tv_lens.task_vectors.vector import TaskVector
 from tv_lens.tasks.definition import Task
@@ -111,8 +112,7 @@ def vector_sweep(
         name=f"{task.name}: the vector of {first.task} by {', '.join(over)} ({mode})",
         provenance={
             "verb": "vector_sweep",
-            "model": model.name,
-            "fingerprint": model.fingerprint,
+            **origin(model),
             "task": task.name,
             "vector": first.task,
             "method": first.method,
@@ -191,7 +191,7 @@ def _swept(
         model,
         base,
         [Row(i) for i in range(len(base))] + grid.rows(plain.tokens.lengths.tolist()),
-        Readout(metric, plain.answers, torch.arange(len(base)).repeat(1 + len(cells))),
+        Readout(metric, plain.answers, torch.arange(len(base), device="cpu").repeat(1 + len(cells))),
         folder=inside(folder, "cells"),
         verb="vector_sweep",
         config=config,
@@ -274,7 +274,7 @@ def _edit(vector: TaskVector, layer: int, scale: float, mode: str) -> Interventi
 def _shown(model: HookedModel, shown: TokenizedPrompts, metric: Metric) -> np.ndarray:
     """The metric of the prompts with demonstrations, without any edit."""
     answers = Answers(shown.answers.correct, shown.answers.wrong)
-    readout = Readout(metric, answers, torch.arange(len(shown)))
+    readout = Readout(metric, answers, torch.arange(len(shown), device="cpu"))
     rows = [Row(i) for i in range(len(shown))]
     return (
         run_rows(model, shown.tokens, rows, readout, who="with demonstrations", progress=False).values.double().numpy()

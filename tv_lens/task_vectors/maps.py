@@ -16,7 +16,7 @@ from tv_lens.model.hooked_model import HookedModel
 from tv_lens.model.verb import verb
 from tv_lens.progress import progress as progress_bar
 from tv_lens.renamed import renamed_keywords
-from tv_lens.storage.configuration import digest, model_described
+from tv_lens.storage.configuration import digest, model_described, origin
 from tv_lens.storage.run_folder import FolderLike, shards
 from tv_lens.task_vectors.representations import Tasks, classes_of, draw, read, sites_of
 from tv_lens.tasks.definition import Task
@@ -136,8 +136,7 @@ def representation_map(
     points, explained = _pca(vectors) if method == "pca" else (_reduced_by_umap(vectors, seed), None)
     provenance = {
         "verb": "representation_map",
-        "model": model.name,
-        "fingerprint": model.fingerprint,
+        **origin(model),
         "tasks": {name: one.fingerprint for name, one in classes.items()},
         "null": absent,
         "shots": shots,

@@ -89,9 +89,9 @@ def neighbours(
         )
     random = np.random.default_rng(seed)
     indices, far = [], []
-    for rows in torch.arange(n).split(max(1, _BLOCK // n)):
+    for rows in torch.arange(n, device="cpu").split(max(1, _BLOCK // n)):
         table = distances(points[rows], points)
-        table[torch.arange(len(rows)), rows] = torch.inf  # leave one out
+        table[torch.arange(len(rows), device="cpu"), rows] = torch.inf  # leave one out
         nearest = table.topk(k, dim=1, largest=False)
         index, last = nearest.indices, nearest.values[:, -1:]
         crowded = (table <= last).sum(dim=1) > k
@@ -124,9 +124,9 @@ def vote(
     """
     shape = len(index), int(labels.max()) + 1
     named = labels[index]
-    votes = torch.zeros(shape, dtype=torch.long).scatter_add_(1, named, torch.ones_like(named))
+    votes = torch.zeros(shape, dtype=torch.long, device="cpu").scatter_add_(1, named, torch.ones_like(named))
     # Summed in float64 and rounded, so that the same distances in another order give the same sum.
-    summed = torch.zeros(shape, dtype=torch.float64).scatter_add_(1, named, distance.double()).float()
+    summed = torch.zeros(shape, dtype=torch.float64, device="cpu").scatter_add_(1, named, distance.double()).float()
     summed = summed.masked_fill(votes < votes.amax(dim=1, keepdim=True), torch.inf)
     drawn = torch.from_numpy(np.random.default_rng([seed, 1]).random(shape))
     return drawn.masked_fill(summed > summed.amin(dim=1, keepdim=True), -1.0).argmax(dim=1)

@@ -155,7 +155,7 @@ def draw(
             shown_tokens.append([token for span in answers for token in row[span.start : span.end]])
         texts += prompts.texts
         shown_text += ["".join(pair.output for pair in prompt.demonstrations) for prompt in prompts]
-    labels = torch.arange(len(classes)).repeat_interleave(n)
+    labels = torch.arange(len(classes), device="cpu").repeat_interleave(n)
     return Points(tuple(classes), labels, rows, texts, shown_tokens, shown_text)
 
 
@@ -211,7 +211,7 @@ def read_together(
     rows = [row for points in several.values() for row in points.rows]
     table = read_rows(model, rows, sites, advance=advance, store=store)
     sizes = [len(points.rows) for points in several.values()]
-    return {count: table.of(part) for count, part in zip(several, torch.arange(sum(sizes)).split(sizes))}
+    return {count: table.of(part) for count, part in zip(several, torch.arange(sum(sizes), device="cpu").split(sizes))}
 
 
 def bag(rows: Sequence[Sequence[object]]) -> Float[Tensor, "point item"]:
@@ -222,7 +222,7 @@ def bag(rows: Sequence[Sequence[object]]) -> Float[Tensor, "point item"]:
         [[1.0, 1.0], [0.0, 2.0], [0.0, 0.0]]
     """
     items = {item: place for place, item in enumerate(dict.fromkeys(item for row in rows for item in row))}
-    counts = torch.zeros(len(rows), max(1, len(items)))
+    counts = torch.zeros(len(rows), max(1, len(items)), dtype=torch.float32, device="cpu")
     for i, row in enumerate(rows):
         for item in row:
             counts[i, items[item]] += 1

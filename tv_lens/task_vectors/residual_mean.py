@@ -20,6 +20,7 @@ from tv_lens.tasks.drawing import rng_of, take
 from tv_lens.tasks.prompt import Prompt
 from tv_lens.tasks.prompts import Prompts
 from tv_lens.tasks.templates import Template
+from tv_lens.torch_settings import settings_in_force
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ class ResidualMean(Method):
                 site,
                 task=task.name,
                 method=self.fixed(site.layer, prompts.template).to_dict(),
-                prompts=recipe,
+                prompts={**recipe, **settings_in_force()},
                 model=model.name,
                 fingerprint=model.fingerprint,
                 tokenizer=tokenizer,

@@ -18,6 +18,7 @@ from tv_lens.model.verb import verb
 from tv_lens.results.sweep import Sweep
 from tv_lens.rows.engine import PlacedEdit, Row
 from tv_lens.rows.sharding import run_sharded
+from tv_lens.storage.configuration import origin
 from tv_lens.storage.run_folder import FolderLike
 from tv_lens.task_vectors.vector import TaskVector, audit_words
 from tv_lens.tasks.definition import Task
@@ -81,8 +82,7 @@ def layer_sweep(
         name=f"{task.name}: the vector injected at each layer{audit_words(audit)}",
         provenance={
             "verb": "layer_sweep",
-            "model": model.name,
-            "fingerprint": model.fingerprint,
+            **origin(model),
             "task": task.name,
             "split": split,
             "prompts": prompts.recipe,
@@ -109,7 +109,7 @@ def _answered(
     """Hits of each vector, its mean log-probability of the answer, and what the provenance says of the runs."""
     tokens = prompts.tokenize(model)
     rows = _rows(vectors, tokens, scale)
-    nats = torch.zeros(len(rows))
+    nats = torch.zeros(len(rows), dtype=torch.float32, device="cpu")
     result = run_sharded(
         model,
         model.tokens(tokens.tokens),
@@ -146,7 +146,7 @@ def _readout(
     tokens: TokenizedPrompts, n_vectors: int, nats: Float[Tensor, "row"]
 ) -> Callable[[Float[Tensor, "row d_vocab"], Int[Tensor, "row"]], Float[Tensor, "row"]]:
     """Whether the first token of each row's answer is right; its log-probability is written into `nats`."""
-    owners = torch.arange(len(tokens)).repeat(n_vectors)
+    owners = torch.arange(len(tokens), device="cpu").repeat(n_vectors)
 
     def readout(logits: Float[Tensor, "row d_vocab"], index: Int[Tensor, "row"]) -> Float[Tensor, "row"]:
         answers = tokens.answers.select(owners[index])

@@ -14,6 +14,7 @@ from tv_lens.model.hooked_model import HookedModel
 from tv_lens.model.verb import verb
 from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
+from tv_lens.storage.configuration import origin
 from tv_lens.storage.run_folder import FolderLike, inside
 from tv_lens.task_vectors.function_vector import FunctionVector
 from tv_lens.task_vectors.ranking import head_ranking, ranked_heads
@@ -109,8 +110,7 @@ def universal_heads(
         name=f"mean indirect effect of every head over {len(names)} tasks",
         provenance={
             "verb": "universal_heads",
-            "model": model.name,
-            "fingerprint": model.fingerprint,
+            **origin(model),
             "tasks": names,
             "method": method.to_dict(),
             "seed": seed,

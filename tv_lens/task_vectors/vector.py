@@ -154,7 +154,9 @@ class TaskVector:
 
     def random_like(self, seed: int = 0) -> TaskVector:
         """A vector of the same length and site in a random direction: the control for the size of the change alone."""
-        drawn = torch.randn(len(self.direction), generator=torch.Generator().manual_seed(seed))
+        drawn = torch.randn(
+            len(self.direction), generator=torch.Generator().manual_seed(seed), dtype=torch.float32, device="cpu"
+        )
         drawn = drawn * (self.norm / float(drawn.norm()))
         vector = self._derived(drawn, f"random vector (seed {seed}, norm of {self.task})")
         return replace(vector, method={"random_like": seed, "of": [self.method]})

@@ -38,7 +38,9 @@ def write(path: Path, direction: Float[Tensor, "d_model"], about: dict[str, Any]
         **{key: json.dumps(about[key]) for key in _DICTS},
     }
     if selection is not None:
-        tensors["selection"] = torch.tensor(np.ascontiguousarray(selection.values.values, np.float64))
+        tensors["selection"] = torch.tensor(
+            np.ascontiguousarray(selection.values.values, np.float64), dtype=torch.float64, device="cpu"
+        )
         axes = {axis: selection.values[axis].values.tolist() for axis in selection.values.dims}
         header["selection"] = json.dumps({"axes": axes, **{key: getattr(selection, key) for key in _SWEEP}})
     header["sha256"] = _digest(tensors, header)

@@ -119,7 +119,7 @@ class TokenizedPrompts:
                     do="choose a span that every prompt has; demonstrations count from 0",
                 )
             positions.append(match.start if end == "first" else match.end - 1)
-        return torch.tensor(positions)
+        return torch.tensor(positions, dtype=torch.long, device="cpu")
 
     def select(self, rows: Sequence[int]) -> TokenizedPrompts:
         """The prompts of these rows, in this order."""
@@ -228,8 +228,11 @@ def tokenize_prompts(prompts: PromptSet, model_or_tokenizer: Any) -> TokenizedPr
 def _answers(tokenizer: Any, answer_ids: Sequence[Ids], foil_ids: Sequence[Ids] | None) -> Answers:
     first = [row[0] for row in answer_ids]
     if hasattr(tokenizer, "numbers"):  # of a model whose one logit is a number: a token stands for a number
-        return Answers(torch.zeros(len(first), dtype=torch.long), number=tokenizer.numbers(first))
-    return Answers(torch.tensor(first), None if foil_ids is None else torch.tensor([row[0] for row in foil_ids]))
+        return Answers(torch.zeros(len(first), dtype=torch.long, device="cpu"), number=tokenizer.numbers(first))
+    return Answers(
+        torch.tensor(first, dtype=torch.long, device="cpu"),
+        None if foil_ids is None else torch.tensor([row[0] for row in foil_ids], dtype=torch.long, device="cpu"),
+    )
 
 
 def tokenize_pairs(clean: PromptSet, corrupted: PromptSet, model_or_tokenizer: Any) -> TokenizedPairs:

@@ -93,8 +93,8 @@ def compared(known: Truth, found: EdgeScores, chosen: Bool[Tensor, "edge"] | Non
     true_pair = _largest(truth.float(), pair, len(pairs)) > 0
     own_pair = None if chosen is None else _largest(chosen.float(), pair, len(pairs)) > 0
     inner = [i for i, name in enumerate(graph.writers) if name not in ("input", "source")]
-    place = torch.full((graph.n_writers,), -1)
-    place[inner] = torch.arange(len(inner))
+    place = torch.full((graph.n_writers,), -1, dtype=torch.long, device="cpu")
+    place[inner] = torch.arange(len(inner), device="cpu")
     of_node = place[pairs[:, 0]]
     counted = of_node >= 0
 
@@ -124,7 +124,7 @@ def auroc(scores: Float[Tensor, "n"], truth: Bool[Tensor, "n"]) -> float:
 
 
 def _largest(values: Float[Tensor, "n"], group: Tensor, n_groups: int) -> Float[Tensor, "group"]:
-    return torch.zeros(n_groups, dtype=values.dtype).scatter_reduce_(0, group, values, "amax")
+    return torch.zeros(n_groups, dtype=values.dtype, device="cpu").scatter_reduce_(0, group, values, "amax")
 
 
 def _measures(

@@ -63,7 +63,7 @@ class Truth:
                 got=missing[0],
                 do=f"the nearest is {near[0]!r}" if near else None,
             )
-        return torch.tensor([pair in self.edges for pair in pairs])
+        return torch.tensor([pair in self.edges for pair in pairs], dtype=torch.bool, device="cpu")
 
     def __repr__(self) -> str:
         return (

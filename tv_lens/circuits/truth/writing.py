@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tv_lens.model.grad_mode import without_gradients
+from tv_lens.torch_settings import plain_settings
 
 CONSTANT = 300.0
 OWN, PEAKED = (
@@ -67,7 +68,7 @@ class Stream:
         self, rows: Mapping[int, Mapping[int, float]], n: int, constant: bool = True
     ) -> Float[Tensor, "n d_model"]:
         """One vector per index, from coordinate to value; with the constant unless `constant` is False."""
-        table = torch.zeros(n, self.d_model)
+        table = torch.zeros(n, self.d_model, dtype=torch.float32, device="cpu")
         if constant:
             table[:, self.constant] = CONSTANT
         for row, entries in rows.items():
@@ -77,27 +78,29 @@ class Stream:
 
     def random(self, n: int, generator: torch.Generator) -> Float[Tensor, "d_model n"]:
         """A reader of everything but the constant, of random weights."""
-        weight = torch.randn(self.d_model, n, generator=generator) * (OWN / math.sqrt(self.d_model))
+        weight = torch.randn(self.d_model, n, generator=generator, dtype=torch.float32, device="cpu")
+        weight = weight * (OWN / math.sqrt(self.d_model))
         weight[self.constant :] = 0
         return weight
 
     def junk(self, n: int, generator: torch.Generator) -> Float[Tensor, "n d_model"]:
         """A writer into the junk."""
         place = self["junk"]
-        weight = torch.zeros(n, self.d_model)
-        weight[:, place] = torch.randn(n, place.stop - place.start, generator=generator) * (OWN / math.sqrt(n))
+        weight = torch.zeros(n, self.d_model, dtype=torch.float32, device="cpu")
+        own = torch.randn(n, place.stop - place.start, generator=generator, dtype=torch.float32, device="cpu")
+        weight[:, place] = own * (OWN / math.sqrt(n))
         return self.balance(weight)
 
     def reader(self, n: int, entries: Mapping[tuple[int, int], float]) -> Float[Tensor, "d_model n"]:
         """A reader from (coordinate, dimension) to weight."""
-        weight = torch.zeros(self.d_model, n)
+        weight = torch.zeros(self.d_model, n, dtype=torch.float32, device="cpu")
         for (place, dim), value in entries.items():
             weight[place, dim] = value
         return weight
 
     def writer(self, n: int, entries: Mapping[tuple[int, int], float]) -> Float[Tensor, "n d_model"]:
         """A writer from (dimension, coordinate) to weight."""
-        weight = torch.zeros(n, self.d_model)
+        weight = torch.zeros(n, self.d_model, dtype=torch.float32, device="cpu")
         for (dim, place), value in entries.items():
             weight[dim, place] = value
         return self.balance(weight)
@@ -117,6 +120,7 @@ class Stream:
         return value / CONSTANT
 
 
+@plain_settings()
 @without_gradients
 def gpt2(stream: Stream, vocab: int, context: int, layers: int, heads: int, d_mlp: int, seed: int) -> Any:
     """A GPT2LMHeadModel whose every part writes junk, with neither embeddings nor unembedding yet."""
@@ -160,7 +164,7 @@ def gpt2_head(
         columns = slice(i * width + head * size, i * width + (head + 1) * size)
         attention.c_attn.weight[:, columns] = parts[part]
     if q_bias is not None:
-        attention.c_attn.bias[head * size : (head + 1) * size] = torch.tensor(q_bias)
+        attention.c_attn.bias[head * size : (head + 1) * size] = torch.tensor(q_bias, dtype=torch.float32, device="cpu")
     attention.c_proj.weight[head * size : (head + 1) * size] = parts["o"]
 
 
@@ -168,7 +172,7 @@ def gpt2_head(
 def gpt2_lookup(model: Any, layer: int, stream: Stream, table: Mapping[int, int], sharp: float = 20.0) -> None:
     """Writes neurons of an MLP: where coordinate `key` is 1 it writes 1 to coordinate `value`, where 0 nothing."""
     mlp = model.transformer.h[layer].mlp
-    on = float(torch.nn.functional.gelu(torch.tensor(sharp / 2), approximate="tanh"))
+    on = float(torch.nn.functional.gelu(torch.tensor(sharp / 2, dtype=torch.float32, device="cpu"), approximate="tanh"))
     for neuron, (key, value) in enumerate(table.items()):
         mlp.c_fc.weight[:, neuron] = 0
         mlp.c_fc.weight[key, neuron] = sharp
@@ -176,6 +180,7 @@ def gpt2_lookup(model: Any, layer: int, stream: Stream, table: Mapping[int, int]
         mlp.c_proj.weight[neuron] = stream.writer(1, {(0, value): 1 / on})[0]
 
 
+@plain_settings()
 @without_gradients
 def llama(
     stream: Stream,

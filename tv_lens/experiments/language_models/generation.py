@@ -67,7 +67,8 @@ def _written(
     for _ in range(tokens):
         batch = model.tokens(TokenBatch.from_lists(rows))
         columns = torch.arange(batch.width, device=model.device)
-        within_prompts = TokenBatch(batch.ids, columns[None, :] < torch.tensor(lengths, device=model.device)[:, None])
+        ends = torch.tensor(lengths, dtype=torch.long, device=model.device)
+        within_prompts = TokenBatch(batch.ids, columns[None, :] < ends[:, None])
         logits, _ = model.forward(
             batch, [_held(edit, within_prompts) for edit in edits], logits_at=batch.last[:, None], who="written_answers"
         )

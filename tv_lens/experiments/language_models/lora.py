@@ -154,9 +154,9 @@ def _examples(
         labels.append(learnt)
     width = max(map(len, rows))
     ids = torch.tensor(
-        [row + [0] * (width - len(row)) for row in rows]
+        [row + [0] * (width - len(row)) for row in rows], dtype=torch.long, device="cpu"
     )  # causal attention: padding at the end changes nothing
-    return ids, torch.tensor([row + [-100] * (width - len(row)) for row in labels])
+    return ids, torch.tensor([row + [-100] * (width - len(row)) for row in labels], dtype=torch.long, device="cpu")
 
 
 def _step(

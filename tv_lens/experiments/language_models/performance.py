@@ -15,7 +15,7 @@ from tv_lens.patching.scoring import score
 from tv_lens.progress import progress as progress_bar
 from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
-from tv_lens.storage.configuration import model_described
+from tv_lens.storage.configuration import model_described, origin
 from tv_lens.storage.run_folder import FolderLike, shards
 from tv_lens.task_vectors.representations import Tasks, classes_of
 from tv_lens.tasks.definition import Task
@@ -87,8 +87,7 @@ def accuracies(
     )
     provenance = {
         "verb": "accuracies",
-        "model": model.name,
-        "fingerprint": model.fingerprint,
+        **origin(model),
         "split": split,
         "seed": seed,
         "tasks": {one.name: one.fingerprint for one in members},

@@ -23,7 +23,7 @@ from tv_lens.progress import progress as progress_bar
 from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
 from tv_lens.rows.engine import PlacedEdit, Row, run_rows
-from tv_lens.storage.configuration import model_described
+from tv_lens.storage.configuration import model_described, origin
 from tv_lens.storage.run_folder import FolderLike, shards
 from tv_lens.task_vectors.representations import Tasks
 from tv_lens.task_vectors.residual_mean import ResidualMean
@@ -174,7 +174,7 @@ def steer(
         dims=("example", "condition", "layer", "task"),
         coords={"condition": list(CONDITIONS), "layer": sorted(set(layers)), "task": [one.name for one in members]},
     )
-    provenance = {**config, "verb": "steer", "model": model.name, "fingerprint": model.fingerprint, **work.provenance}
+    provenance = {**config, "verb": "steer", **origin(model), **work.provenance}
     sweep = Sweep(
         values, "accuracy", info_of(exact_match).units, SIGN, name="exact match when steered", provenance=provenance
     )
@@ -223,9 +223,14 @@ def steered_exact_match(
             base.append([*row, *answer[:j]])
             ends.append(number)
     hits = run_rows(
-        model, TokenBatch.from_lists(base), rows, _TopIs(torch.tensor(expected)), who="steering", progress=progress
+        model,
+        TokenBatch.from_lists(base),
+        rows,
+        _TopIs(torch.tensor(expected, dtype=torch.long, device="cpu")),
+        who="steering",
+        progress=progress,
     ).values.view(len(base), len(edits) + 1)
-    exact = torch.ones(len(prompts), len(edits) + 1)
+    exact = torch.ones(len(prompts), len(edits) + 1, dtype=torch.float32, device="cpu")
     for number, right in zip(ends, hits):
         exact[number] *= right
     return exact

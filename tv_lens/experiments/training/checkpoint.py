@@ -118,7 +118,7 @@ class CheckpointEpisodes:
     @property
     def groups(self) -> Int[Tensor, " task"]:
         """The group of each latent task."""
-        return torch.tensor(self.family.groups)
+        return torch.tensor(self.family.groups, dtype=torch.long, device="cpu")
 
     @property
     def grouped(self) -> bool:
@@ -136,7 +136,7 @@ class CheckpointEpisodes:
         posterior, labels, groups = self.posterior[0], self.held_out.task, self.groups
         hits = [posterior.argmax(-1) == labels[:, None]]
         if self.grouped:
-            by_group = torch.zeros(*posterior.shape[:2], int(groups.max()) + 1, dtype=posterior.dtype)
+            by_group = torch.zeros(*posterior.shape[:2], int(groups.max()) + 1, dtype=posterior.dtype, device="cpu")
             by_group.index_add_(-1, groups, posterior)
             hits.append(by_group.argmax(-1) == groups[labels][:, None])
             own = groups[None, :] == groups[labels][:, None]
@@ -188,7 +188,9 @@ def measured(regressor: Regressor, episodes: CheckpointEpisodes) -> dict[str, np
     arrays["prediction"] = episodes.by_task(regressor.predict(episodes.held_out.x, episodes.held_out.y).double())
     on_maps = episodes.by_task(held_out[:, -1])[: episodes.map_points]  # example token layer d task
     arrays["points"] = np.moveaxis(on_maps, -1, 0).reshape(-1, *on_maps.shape[1:-1])
-    sums = torch.zeros(episodes.family.n_tasks, *probe.shape[2:]).index_add_(0, episodes.probe.task, probe[:, -1])
+    sums = torch.zeros(episodes.family.n_tasks, *probe.shape[2:], dtype=torch.float32, device="cpu").index_add_(
+        0, episodes.probe.task, probe[:, -1]
+    )
     arrays["means"] = (sums * episodes.family.n_tasks / len(probe)).permute(1, 2, 0, 3).numpy()
     return arrays
 
@@ -215,7 +217,7 @@ def _of_points(points: Float[Tensor, "point d"], episodes: CheckpointEpisodes, l
     if episodes.grouped:
         groups = episodes.groups[labels]
         arrays["td_group"] = episodes.by_task(vote(groups, index, far, episodes.seed) == groups)
-        within = torch.zeros(len(labels), dtype=torch.bool)
+        within = torch.zeros(len(labels), dtype=torch.bool, device="cpu")
         for group in groups.unique():
             mine = (groups == group).nonzero().flatten()
             within[mine] = leave_one_out(points[mine], labels[mine], episodes.k, seed=episodes.seed) == labels[mine]
@@ -230,10 +232,10 @@ def _shuffled_shares(
     random = np.random.default_rng([episodes.seed, 2])
     n, n_tasks, n_shuffles = len(labels), episodes.family.n_tasks, episodes.n_label_shuffles
     shuffled = torch.stack([labels[torch.from_numpy(random.permutation(n))] for _ in range(n_shuffles)])
-    offset = torch.arange(n_shuffles)[:, None, None] * n + index[None]
+    offset = torch.arange(n_shuffles, device="cpu")[:, None, None] * n + index[None]
     votes = vote(shuffled.flatten(), offset.flatten(0, 1), far.repeat(n_shuffles, 1), episodes.seed)
     hits = (votes.view(n_shuffles, n) == shuffled).double()
-    sums = torch.zeros(n_shuffles, n_tasks, dtype=torch.float64).scatter_add_(1, shuffled, hits)
+    sums = torch.zeros(n_shuffles, n_tasks, dtype=torch.float64, device="cpu").scatter_add_(1, shuffled, hits)
     return (sums * n_tasks / n).numpy()
 
 
@@ -247,7 +249,7 @@ def silhouettes(points: Float[Tensor, "point d"], labels: Int[Tensor, " point"])
     n_classes = int(labels.max()) + 1
     member = torch.nn.functional.one_hot(labels, n_classes).double()
     sums, counts = torch.cdist(points.double(), points.double()) @ member, member.sum(0)
-    rows = torch.arange(len(labels))
+    rows = torch.arange(len(labels), device="cpu")
     own = sums[rows, labels] / (counts[labels] - 1).clamp(min=1)
     other = (sums / counts.clamp(min=1)).masked_fill((member > 0) | (counts == 0), torch.inf).amin(1)
     largest = torch.maximum(own, other)
