@@ -45,13 +45,14 @@ FOLDERS = {
     "loading": """
         fingerprint folder_cache gguf hugging_face
         weights
+        in_memory
     """,
     "model": """
-        editing passes rerouting support
+        editing length_tables passes rerouting support training_mode
         attachment
         registry
         hooked_bridge
-        capture
+        capture load_checks
         hooked_model
         attention_patterns masking readers
     """,

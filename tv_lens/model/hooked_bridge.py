@@ -21,6 +21,7 @@ from tv_lens.errors import ModelLoadError, SiteAbsent
 from tv_lens.intervention import Intervention
 from tv_lens.model.attachment import Attachment
 from tv_lens.model.editing import Edit
+from tv_lens.model.length_tables import length_arguments
 from tv_lens.model.passes import raises_out_of_memory
 from tv_lens.model.registry import HookRegistry
 from tv_lens.model.rerouting import BlockCall
@@ -106,6 +107,7 @@ class HookedBridge:
                     model_arguments["stop_at_layer"] = stop_after + 1
             for active in self.registry.attached:
                 active.start_pass()
+            model_arguments |= length_arguments(self.tl, batch, model_arguments)
             model_arguments = {**self.registry.pass_arguments, **model_arguments}
             with self.registry.batch(batch), torch.no_grad():
                 out = self.tl(batch.ids, **model_arguments)
@@ -147,7 +149,7 @@ class HookedBridge:
         }
         traced = dict.fromkeys([*places.values(), *([] if at is None else [at.tensor])])
         gathers = at is None and self.registry.can_gather
-        arguments = dict(self.registry.pass_arguments)
+        arguments = self.registry.pass_arguments | length_arguments(self.tl, batch, {})
         if at is not None and (stop := max([at, *places], key=lambda site: site.layer or 0).layer) < self.n_layers - 1:
             arguments["stop_at_layer"] = stop + 1
         with (
@@ -241,6 +243,6 @@ def bridge_of(model: torch.nn.Module, label: str) -> TransformerBridge:
     except Exception as error:
         raise ModelLoadError(
             "TransformerLens could not bridge this model.",
-            got=f"{architecture}: {error}",
+            got=f"{architecture}: {str(error) or type(error).__name__}",
             do="see transformer_lens.supported_models for the architectures it knows.",
         ) from error

@@ -27,18 +27,24 @@ from tv_lens.intervention import Intervention
 from tv_lens.model.attachment import UNEMBED, Attachment, Attachments, Hook
 from tv_lens.model.editing import Edit, refuse_duplicates, refuse_misaligned
 from tv_lens.model.rerouting import BlockCall, narrowed, replaced_blocks
-from tv_lens.model.support import Perturb, Support, layer_kinds, table, verdicts
+from tv_lens.model.support import DISCARDED, WRITABLE, Perturb, Support, layer_kinds, other_tokens, table, verdicts
 from tv_lens.site import COMPONENTS, ModelShape, Site
 
 
-def _perturbed(values: dict[Site, Tensor], site: Site, row: int, x: Tensor) -> Tensor:
+def _perturbed(values: dict[Site, Tensor], site: Site, row: int, seed: int, x: Tensor) -> Tensor:
     """The probe's hook: records the tensor and perturbs one row of it."""
     values[site] = x.detach()
     if site.component == "resid_mid":  # never written at its own hook
         return x
     out = x.clone()
-    out[row] = Perturb(site).edit(x[row])
+    out[row] = Perturb(site, seed).edit(x[row])
     return out
+
+
+def _traced(live: dict[Site, Tensor], site: Site, x: Tensor) -> Tensor:
+    """The probe's second hook: passes on a tensor of its own, of which the logits' graph can be asked."""
+    live[site] = x.clone() if x.requires_grad else x.detach().clone().requires_grad_()
+    return live[site]
 
 
 _LOCKS: WeakKeyDictionary[TransformerBridge, Any] = WeakKeyDictionary()
@@ -74,7 +80,9 @@ class HookRegistry:
         """Finds, with one small forward pass, which components can be read and which can be written.
 
         Every component of one layer of each kind is perturbed in a batch row of its own, and row 0 is left alone: a
-        component is writable if its row's logits differ from row 0's.
+        component is writable if its row's logits differ from row 0's. Some networks are silent on most tokens, so
+        where nothing moved, other tokens and other noise are tried, and at last whether the logits are computed from
+        what the hook passed on, whatever the weights multiply it with.
         """
         with self.lock, self._nothing_of_ours():
             # Different tokens, if the vocabulary has them: among equal ones the attention pattern makes no difference.
@@ -89,6 +97,13 @@ class HookRegistry:
                 for layer in (sorted(set(kinds)) if entry.layered else [None])
             ]
             supports = verdicts(candidates, *self._perturbed_pass(candidates, tokens), self._shape)
+            for seed in (1, 2):
+                if still := [site for site, support in supports.items() if support is DISCARDED]:
+                    others = other_tokens(tokens, n_ids, seed)
+                    again = verdicts(still, *self._perturbed_pass(still, others, seed), self._shape)
+                    supports |= {site: support for site, support in again.items() if support.write}
+            still = [site for site, support in supports.items() if support is DISCARDED]
+            supports |= dict.fromkeys(self._passed_on(still, tokens), WRITABLE)
         for name, entry in COMPONENTS.items():
             for layer in range(self._shape.n_layers) if entry.layered else [None]:
                 representative = None if layer is None else kinds[layer]
@@ -110,11 +125,13 @@ class HookRegistry:
         raise ModelLoadError(
             f"TransformerLens could not run this {self.architecture}.",
             got=str(failure).splitlines()[0],
-            do="load it in float32: tv.load(..., dtype=torch.float32).",
+            do="this configuration is not supported by TransformerLens; choose another model."
+            if next(self._bridge.parameters()).dtype == torch.float32
+            else "load it in float32: tv.load(..., dtype=torch.float32).",
         ) from failure
 
     def _perturbed_pass(
-        self, candidates: list[Site], tokens: Int[Tensor, "1 pos"]
+        self, candidates: list[Site], tokens: Int[Tensor, "1 pos"], seed: int = 0
     ) -> tuple[set[Site], dict[Site, Tensor], Tensor]:
         """The candidates that have a hook, the values of those that ran, and the logits of row 0 and of their rows."""
         values: dict[Site, Tensor] = {}
@@ -130,7 +147,7 @@ class HookRegistry:
                 except NotImplementedError:  # TransformerLens cannot split this attention by head
                     hooked -= {site for site in hooked if site.entry.flag == flag}
             hooks = [
-                (site.hook_name, Hook(_perturbed, values, site, row))
+                (site.hook_name, Hook(_perturbed, values, site, row, seed))
                 for row, site in enumerate(candidates, start=1)
                 if site in hooked
             ]
@@ -138,6 +155,24 @@ class HookRegistry:
             logits = self._bridge(tokens.expand(len(candidates) + 1, -1), **self.pass_arguments)
         # A model of one logit is compared at every token.
         return hooked, values, (logits[:, -1] if self._shape.d_vocab > 1 else logits[..., 0]).float()
+
+    def _passed_on(self, sites: list[Site], tokens: Int[Tensor, "1 pos"]) -> list[Site]:
+        """The sites whose value, as a hook passed it on, the logits are computed from."""
+        live: dict[Site, Tensor] = {}
+        if not sites:
+            return []
+        try:
+            with ExitStack() as stack, torch.enable_grad(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                for flag in {site.entry.flag for site in sites if site.entry.flag}:
+                    stack.enter_context(raised_flag(self._bridge, flag))
+                hooks = [(site.hook_name, Hook(_traced, live, site)) for site in sites]
+                stack.enter_context(self._bridge.hooks(fwd_hooks=hooks))
+                logits = self._bridge(tokens, **self.pass_arguments)
+                slopes = torch.autograd.grad(logits.float().sum(), list(live.values()), allow_unused=True)
+        except RuntimeError:  # a part without gradients, or weights of inference mode: nothing is proven
+            return []
+        return [site for site, slope in zip(live, slopes) if slope is not None]
 
     def check(self, site: Site, write: bool) -> Site:
         """The site, if it exists in this model and can be read (or written).
