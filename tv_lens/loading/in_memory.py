@@ -18,7 +18,10 @@ from tv_lens.errors import ModelLoadError
 from tv_lens.loading.hugging_face import load_tokenizer
 from tv_lens.loading.weights import locate
 
-_SOURCES = "the name of an embedded model or of one on the hub, a folder, a .gguf file, a Hugging Face model, a TransformerBridge"
+_SOURCES = (
+    "the name of an embedded model or of one on the hub, a folder, a .gguf file, a Hugging Face model, "
+    "a TransformerBridge"
+)
 _WEIGHT_FILES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".onnx", ".h5", ".msgpack", ".npz")
 
 

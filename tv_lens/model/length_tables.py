@@ -69,8 +69,10 @@ _found: WeakKeyDictionary[torch.nn.Module, list[tuple[torch.nn.Module, _Kinds]]]
 def _dependent(model: torch.nn.Module) -> list[tuple[torch.nn.Module, _Kinds]]:
     """The rotary modules whose table depends on the length: for each kind of layer, which table and its switch."""
     if model not in _found:
-        by_module = ((module, _kinds(module)) for module in model.modules())
-        _found[model] = [(module, kinds) for module, kinds in by_module if kinds]
+        original = getattr(model, "original_model", None)  # a bridge does not count all of its parts
+        trees = [model, original] if isinstance(original, torch.nn.Module) else [model]
+        by_module = {module: _kinds(module) for tree in trees for module in tree.modules()}
+        _found[model] = [(module, kinds) for module, kinds in by_module.items() if kinds]
     return _found[model]
 
 

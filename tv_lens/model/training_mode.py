@@ -17,8 +17,16 @@ def refuse_training_mode(bridge: torch.nn.Module) -> None:
     Args:
         bridge: the TransformerLens or Hugging Face model, at any time.
     """
-    in_training = [(name, module) for name, module in bridge.named_modules() if module.training]
-    changed = [f"{name or 'the model'}: {what}" for name, module in in_training for what in _changes(module)]
+    # A bridge does not count the parts that it only runs through, such as GPT-2's dropout of the embedding.
+    original = getattr(bridge, "original_model", None)
+    trees = [bridge, original] if isinstance(original, torch.nn.Module) else [bridge]
+    named = {id(module): (name, module) for tree in trees for name, module in tree.named_modules()}
+    in_training = [(name, module) for name, module in named.values() if module.training]
+    changed = [
+        f"{name.replace('_original_component.', '') or 'the model'}: {what}"
+        for name, module in in_training
+        for what in _changes(module)
+    ]
     if changed:
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
         raise ModelLoadError(
