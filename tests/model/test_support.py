@@ -11,7 +11,7 @@ from hooked_cases import ORIGINAL_ATTENTION, POS, TOKENS, Noise, all_sites, expe
 from tv_lens.errors import SiteAbsent
 from tv_lens.model.editing import Edit
 from tv_lens.model.support import Perturb, Support, layer_kinds, wrong_shape
-from tv_lens.site import COMPONENTS
+from tv_lens.site import COMPONENTS, Site
 
 # ---- R2: what is attached runs, or the call raises -------------------------------------------------------------------
 
@@ -128,3 +128,47 @@ def test_a_verdict_says_in_one_word_what_can_be_done():
     assert wrong_shape((2, 3), COMPONENTS["resid_pre"]).reason == (
         "its tensor has the shape [2, 3], which is not batch pos d_model."
     )
+
+
+# ---- networks that are silent on most tokens -------------------------------------------------------------------------
+
+MARKED = (40, 41)
+
+
+def silent_but_for_two_tokens(family: str) -> tv.HookedModel:
+    """A network without biases in which only the two marked tokens have an embedding."""
+    source = tiny.hugging_face_model(family)
+    with torch.no_grad():
+        source.lm_head.weight = torch.nn.Parameter(source.lm_head.weight.clone())  # the unembedding keeps all tokens
+        for name, weight in source.named_parameters():
+            if name.endswith("bias") or "wpe" in name or "embed_positions" in name:
+                weight.zero_()
+        embedding = source.get_input_embeddings().weight
+        embedding[[token for token in range(tiny.VOCAB) if token not in MARKED]] = 0.0
+    return tv.load(source)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gpt_neox", "gptj"])
+def test_R9_a_network_that_is_silent_on_the_probes_tokens_can_be_written(family):
+    model = silent_but_for_two_tokens(family)
+    assert float(model.run(torch.tensor([[1, 2, 3]])).std()) == 0.0  # the probe's first tokens
+    assert {s: model.registry.support(s).word for s in all_sites()} == {
+        site: expected_word(family, site.component) for site in all_sites()
+    }
+    prompt = torch.tensor([[40, 41, 7, 40]])
+    clean = model.run(prompt)
+    for name in ("q", "k", "v", "z", "mlp_out"):
+        site = Site(name, 1)
+        assert float((model.run(prompt, Noise(site)) - clean).abs().max()) > 1e-3 * float(clean.std())
+
+
+def test_R9_a_part_whose_weights_are_zero_is_not_said_to_discard_edits():
+    """Compiled networks have heads that write nothing in some layers; the same hooks act in the next."""
+    source = tiny.hugging_face_model("llama")
+    with torch.no_grad():
+        source.model.layers[0].self_attn.o_proj.weight.zero_()
+    model = tv.load(source)
+    assert all(model.registry.support(Site("z", layer)).write for layer in range(tiny.LAYERS))
+    clean = model.run(TOKENS)
+    assert torch.equal(model.run(TOKENS, Noise(Site("z", 0))), clean)
+    assert not torch.equal(model.run(TOKENS, Noise(Site("z", 1))), clean)

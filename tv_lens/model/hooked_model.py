@@ -259,9 +259,7 @@ def load(
         return HookedModel(source, tokenizer, name or source.cfg.model_name or "bridge", mark, memory_budget)
     in_memory.check_source(source)
     if isinstance(source, torch.nn.Module):
-        check_unbridged(source)
-        model = source
-        label = name
+        model, label = source, name
     else:
         place = weights.locate(str(source), revision=revision)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -270,6 +268,7 @@ def load(
         )
         tokenizer, label = own if tokenizer is None else tokenizer, name or place.name
     model, done = in_memory.plain_model(model)
+    check_unbridged(model)
     label = label or getattr(model.config, "_name_or_path", "") or type(model).__name__
     mark, given = weights.fingerprint(model), reference(model.eval(), began)
     with runs_at_all(type(model).__name__, next(model.parameters()).dtype):

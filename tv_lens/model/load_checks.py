@@ -107,7 +107,7 @@ def compare(model: HookedBridge, found: Reference) -> str:
     if not alone <= within:
         raise _mismatch(model, alone / spread, found, "on a short prompt")
     if not max(padded) <= within:
-        raise _mismatch(model, max(padded) / spread, found, "on a padded batch, though not on a prompt alone")
+        raise _mismatch(model, max(padded) / spread, found, f"on a batch padded to {len(found.prompts[0])} tokens")
     worst, words = max(alone, *padded), "alone and padded"
     if found.long is not None and found.long_logits is not None:
         rows = _bridged(model, [found.long, found.prompts[-1]])
