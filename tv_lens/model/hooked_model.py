@@ -234,9 +234,9 @@ def load(
 
     Args:
         source: an embedded model ("smollm2-135m"), a local folder, a .gguf file, a hub name, a Hugging Face model, or
-            a TransformerBridge. Only a hub name uses the network.
-        tokenizer: for a Hugging Face model or a bridge; its own otherwise. A Hugging Face model is consumed:
-            TransformerLens puts its parts in place of the model's own.
+            a TransformerBridge. Only a hub name uses the network. A Hugging Face model is consumed: adapters are merged
+            into its weights, and TransformerLens puts its parts in place of the model's own.
+        tokenizer: for a Hugging Face model or a bridge, or its name or folder; the model's own otherwise.
         name: the model's name in figures and files; derived from the source if None.
         revision: a branch, tag or commit of a hub name.
         dtype: of the weights: a torch dtype or its name.
@@ -246,7 +246,8 @@ def load(
         memory_budget: bytes one pass may take beside the weights.
 
     Raises:
-        ModelLoadError: the source cannot be loaded; says what failed and what to do.
+        ModelLoadError: the source cannot be loaded, is not causal, or computes something else once it is bridged; says
+            what failed and what to do.
     """
     began = time.perf_counter()
     if isinstance(source, HookedModel):
