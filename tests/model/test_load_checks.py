@@ -8,6 +8,8 @@ import pytest
 import torch
 import transformers as hf
 from transformer_lens.model_bridge.sources import build_bridge_from_module
+from transformers.masking_utils import eager_mask
+from transformers.models.llama.modeling_llama import eager_attention_forward
 
 import tiny
 import tv_lens as tv
@@ -129,6 +131,48 @@ def test_each_dtype_has_its_own_tolerance(dtype):
     assert "logits equal" in tv.load(tiny.hugging_face_model("llama").to(dtype)).checked
     with pytest.raises(ModelLoadError, match="logits differ"):
         tv.load(gpt2(scale_attn_weights=False).to(dtype))
+
+
+def test_half_precision_is_compared_as_tightly_as_its_sums_have_the_same_order():
+    """The reference runs eager attention on batches of the bridge's shape: the same kernels, the same bits."""
+    for family in ("llama", "gpt2", "mistral"):
+        checked = tv.load(tiny.hugging_face_model(family).to(torch.bfloat16)).checked
+        assert "equal to Hugging Face's to 0e+00" in checked
+
+
+def falcon(attention: str) -> hf.PreTrainedModel:
+    torch.manual_seed(0)
+    config = hf.FalconConfig(**tiny._BLOCK, alibi=True)
+    model = hf.FalconForCausalLM._from_config(config, attn_implementation=attention).eval()
+    with torch.no_grad():
+        for weight in model.parameters():  # the usual initialisation leaves attention without an effect
+            weight.mul_(7.0 if weight.ndim == 2 else 1.0)
+    return model
+
+
+def test_an_attention_that_is_not_the_eager_one_is_refused_where_it_computes_something_else():
+    """Falcon's eager attention with alibi scales the biases, and its other one does not."""
+    with torch.no_grad():
+        ways = [falcon(attention)(TOKENS).logits for attention in ("sdpa", "eager")]
+    assert not close(*ways)
+    assert close(tv.load(falcon("eager")).run(TOKENS, logits="all"), ways[1])
+    with pytest.raises(ModelLoadError, match="'sdpa': logits differ"):
+        tv.load(falcon("sdpa"))
+    config = tiny.FAMILIES["llama"]()
+    source = with_weights_of("llama", hf.LlamaForCausalLM._from_config(config, attn_implementation="sdpa"))
+    assert "logits equal" in tv.load(source).checked
+
+
+def test_an_attention_of_the_users_own_is_the_reference():
+    def halved(module, query, key, value, mask, scaling, **options):
+        return eager_attention_forward(module, query, key, value, mask, scaling / 2, **options)
+
+    hf.AttentionInterface.register("halved_for_a_test", halved)
+    hf.AttentionMaskInterface.register("halved_for_a_test", eager_mask)
+    config = tiny.FAMILIES["llama"]()
+    source = hf.LlamaForCausalLM._from_config(config, attn_implementation="halved_for_a_test")
+    with pytest.raises(ModelLoadError, match="does not compute what the Hugging Face model computes"):
+        tv.load(with_weights_of("llama", source))
 
 
 def test_a_window_is_passed(tiny_model):
