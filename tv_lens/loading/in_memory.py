@@ -93,8 +93,9 @@ def plain_model(source: torch.nn.Module) -> tuple[torch.nn.Module, list[str]]:
         )
     _check_in_memory(model)
     _check_finite(model)
-    if getattr(model.config, "return_dict", True) is False:  # the blocks of some architectures read outputs by name
-        model.config.return_dict = True
+    config: Any = model.config
+    if getattr(config, "return_dict", True) is False:  # the blocks of some architectures read outputs by name
+        config.return_dict = True
     return model, done
 
 
@@ -138,7 +139,7 @@ def _unwrapped(model: torch.nn.Module) -> tuple[torch.nn.Module, list[str]]:
     return model, done
 
 
-def _merged(model: torch.nn.Module) -> tuple[torch.nn.Module, list[str]]:
+def _merged(model: Any) -> tuple[torch.nn.Module, list[str]]:
     """A model whose adapters are in its weights, and how many there were."""
     peft = sys.modules.get("peft")  # what made an adapter has imported it
     if peft is None:
@@ -184,14 +185,14 @@ def _outermost(model: torch.nn.Module, kinds: tuple[type, ...]) -> list[str]:
 def _merge_one(model: torch.nn.Module, name: str) -> None:
     """Puts a module's adapter into its weight, and the plain module in its place."""
     parent_name, _, child = name.rpartition(".")
-    part, parent = model.get_submodule(name), model.get_submodule(parent_name)
+    part: Any = model.get_submodule(name)
     if hasattr(part, "merge"):
         if not part.disable_adapters:  # what is switched off is not part of the model
             part.merge(safe_merge=True)
         plain = part.get_base_layer()
     else:
         plain = part.unload_and_optionally_merge_module(merge=True, safe_merge=True, adapter_names=None)
-    setattr(parent, child, plain)
+    setattr(model.get_submodule(parent_name), child, plain)
 
 
 def _check_in_memory(model: torch.nn.Module) -> None:

@@ -27,10 +27,9 @@ Tables = tuple[Tensor, ...]
 def split_tables(model: torch.nn.Module) -> None:
     """Makes every table of a model that depends on the length a function of each row's own length."""
     for module, kinds in _dependent(model):
-        if not hasattr(module, "_tv_lens_kinds"):
-            own = module.forward
-            module._tv_lens_kinds = kinds
-            object.__setattr__(module, "forward", partial(_by_row, module, own))
+        own = module.forward
+        if getattr(own, "func", None) is not _by_row:  # a second HookedModel of one bridge finds it done
+            object.__setattr__(module, "forward", partial(_by_row, module, kinds, own))
 
 
 def length_switches(model: torch.nn.Module) -> list[int]:
@@ -63,10 +62,10 @@ def length_arguments(model: torch.nn.Module, batch: TokenBatch, given: dict[str,
 
 
 _Kinds = dict[str | None, tuple[str, int]]
-_found: WeakKeyDictionary[torch.nn.Module, list[tuple[torch.nn.Module, _Kinds]]] = WeakKeyDictionary()
+_found: WeakKeyDictionary[torch.nn.Module, list[tuple[Any, _Kinds]]] = WeakKeyDictionary()
 
 
-def _dependent(model: torch.nn.Module) -> list[tuple[torch.nn.Module, _Kinds]]:
+def _dependent(model: torch.nn.Module) -> list[tuple[Any, _Kinds]]:
     """The rotary modules whose table depends on the length: for each kind of layer, which table and its switch."""
     if model not in _found:
         original = getattr(model, "original_model", None)  # a bridge does not count all of its parts
@@ -76,7 +75,7 @@ def _dependent(model: torch.nn.Module) -> list[tuple[torch.nn.Module, _Kinds]]:
     return _found[model]
 
 
-def _kinds(module: torch.nn.Module) -> _Kinds:
+def _kinds(module: Any) -> _Kinds:
     types = vars(module).get("rope_type")  # its own: TransformerLens's wrappers answer for what they wrap
     if not isinstance(types, (str, dict)) or "config" not in vars(module):
         return {}
@@ -88,12 +87,12 @@ def _kinds(module: torch.nn.Module) -> _Kinds:
     }
 
 
-def _parameters(module: torch.nn.Module, layer: str | None) -> dict[str, Any]:
+def _parameters(module: Any, layer: str | None) -> dict[str, Any]:
     parameters = getattr(module.config, "rope_parameters", None) or {}
     return parameters if layer is None else parameters[layer]
 
 
-def _switch(module: torch.nn.Module, kind: str, layer: str | None) -> int:
+def _switch(module: Any, kind: str, layer: str | None) -> int:
     """The longest length that is computed with the first table."""
     dynamic = "dynamic" in kind
     return int(
@@ -106,7 +105,8 @@ def _class(kind: str, switch: int, length: int) -> int:
 
 
 def _by_row(
-    module: torch.nn.Module,
+    module: Any,
+    kinds: _Kinds,
     own: Callable[..., Tables],
     x: Tensor,
     position_ids: Int[Tensor, "*rows pos"],
@@ -115,13 +115,13 @@ def _by_row(
 ) -> Tables:
     """The module's tables, with each row's computed as if no other row were there."""
     layer = named.get("layer_type", rest[0] if rest else None)
-    kind = module._tv_lens_kinds.get(layer)
+    kind = kinds.get(layer)
     if kind is None or position_ids.ndim != 2:
         return own(x, position_ids, *rest, **named)
     lengths = (position_ids.amax(dim=-1) + 1).tolist()
     classes: dict[int, list[int]] = {}
     for row, length in enumerate(lengths):
-        classes.setdefault(_class(*kind, length), []).append(row)
+        classes.setdefault(_class(kind[0], kind[1], length), []).append(row)
     parts: list[Tables] = []
     for rows in classes.values():
         _forget(module, kind[0], layer)
@@ -130,7 +130,7 @@ def _by_row(
     return parts[0] if len(parts) == 1 else tuple(torch.cat(tables)[order.to(x.device)] for tables in zip(*parts))
 
 
-def _forget(module: torch.nn.Module, kind: str, layer: str | None) -> None:
+def _forget(module: Any, kind: str, layer: str | None) -> None:
     """Dynamic NTK scaling keeps the table of the longest prompt it has seen: back to the first one."""
     if kind == "longrope":
         return

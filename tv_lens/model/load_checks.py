@@ -164,7 +164,7 @@ def _text_config(model: torch.nn.Module) -> Any:
     return config.get_text_config() if hasattr(config, "get_text_config") else config
 
 
-def _sizes(model: torch.nn.Module) -> tuple[int, int]:
+def _sizes(model: Any) -> tuple[int, int]:
     """How many token ids a model reads, and how many tokens of context; 0 where it does not say."""
     config = _text_config(model)
     ids = int(getattr(config, "vocab_size", 0) or 0)
@@ -204,7 +204,7 @@ def _run(model: torch.nn.Module, prompts: Sequence[Sequence[int]]) -> Float[Tens
     return logits.detach().cpu()
 
 
-def _become_eager(model: torch.nn.Module, prompt: Sequence[Sequence[int]]) -> None:
+def _become_eager(model: Any, prompt: Sequence[Sequence[int]]) -> None:
     """Sets the attention that the bridge will have; one of the user's own stays, and so becomes the reference.
 
     Raises:
@@ -302,7 +302,7 @@ def _check_causal(model: torch.nn.Module, found: Reference) -> None:
 def _bridged(model: HookedBridge, prompts: Sequence[list[int]]) -> list[Float[Tensor, "pos d_vocab"]]:
     """The bridge's logits at the real tokens of each prompt, run as one batch."""
     batch = TokenBatch.from_lists(prompts).to(model.device)
-    logits, _ = model.forward(batch, who="tv.load: comparison")
+    logits: Any = model.forward(batch, who="tv.load: comparison")[0]
     return [row[: len(prompt)].cpu().to(model.dtype) for row, prompt in zip(logits, prompts)]
 
 
