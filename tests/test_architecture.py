@@ -45,15 +45,17 @@ FOLDERS = {
     "loading": """
         fingerprint folder_cache gguf hugging_face
         weights
+        in_memory
     """,
     "model": """
-        editing grad_mode lock passes rerouting support
+        editing grad_mode length_tables lock passes rerouting support training_mode
         attachment
         foreign_hooks installation
-        mark registry
+        mark probe
+        registry
         facts
         hooked_bridge
-        capture stepping verb
+        capture load_checks stepping verb
         hooked_model
         attention_patterns masking readers
     """,
@@ -273,7 +275,7 @@ def test_R1_only_the_installation_adds_hooks_and_sets_flags():
     touching = {module for module in FILES if any(map(touches_hooks, ast.walk(tree(module))))}
     assert touching == {"tv_lens.model.installation"}
     users = {module for module in FILES for name in named(module) if name.startswith("tv_lens.model.installation.")}
-    assert users <= {"tv_lens.model.registry", "tv_lens.model.hooked_model"}
+    assert users <= {f"tv_lens.model.{name}" for name in ("registry", "probe", "hooked_model")}
 
 
 def touches_hooks(node: ast.AST) -> bool:
@@ -301,7 +303,8 @@ def test_R1_only_the_installation_lets_other_code_run_in_a_models_place():
         return setter and any(isinstance(a, ast.Constant) and a.value == "forward" for a in node.args)
 
     replacing = {module for module in FILES if any(map(replaces_forward, ast.walk(tree(module))))}
-    assert replacing == {"tv_lens.model.rerouting"}
+    # Rotary tables that depend on the length are corrected once, when a model is loaded, and stay so.
+    assert replacing == {"tv_lens.model.rerouting", "tv_lens.model.length_tables"}
     for helper in ("narrow", "reroute_blocks", "restore_forward"):
         users = {module for module in FILES if f"tv_lens.model.rerouting.{helper}" in named(module)}
         assert users == {"tv_lens.model.installation"}

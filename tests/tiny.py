@@ -101,11 +101,32 @@ WHOLE_PASSES_ONLY: dict[str, Callable[[], hf.PretrainedConfig]] = {
     )
 }
 
+# Rotary tables that depend on the length of the prompt: with another one beyond SWITCH tokens.
+SWITCH = 16
+_LONG = dict(
+    rope_type="longrope",
+    rope_theta=10000.0,
+    short_factor=[1.0] * (D_MODEL // HEADS // 2),
+    long_factor=[4.0, 5.0, 6.0, 7.0],
+    original_max_position_embeddings=SWITCH,
+)
+LENGTH_DEPENDENT: dict[str, Callable[[], hf.PretrainedConfig]] = {
+    "longrope_phi3": lambda: hf.Phi3Config(
+        **_GROUPED, original_max_position_embeddings=SWITCH, rope_parameters=dict(_LONG)
+    ),
+    "longrope_llama": lambda: hf.LlamaConfig(**_GROUPED, rope_parameters=dict(_LONG)),
+    # One table for each length beyond the context, so that its prompts go past tv_lens's own limit.
+    "dynamic_llama": lambda: hf.LlamaConfig(
+        **{**_GROUPED, "max_position_embeddings": SWITCH},
+        rope_parameters=dict(rope_type="dynamic", rope_theta=10000.0, factor=4.0),
+    ),
+}
+
 
 def hugging_face_model(family: str, seed: int = 0) -> hf.PreTrainedModel:
     """A random model of the family in evaluation mode, its weights drawn from the seed."""
     torch.manual_seed(seed)
-    config = {**FAMILIES, **WHOLE_PASSES_ONLY}[family]()
+    config = {**FAMILIES, **WHOLE_PASSES_ONLY, **LENGTH_DEPENDENT}[family]()
     config._attn_implementation = "eager"
     model = hf.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
     generator = torch.Generator().manual_seed(seed)

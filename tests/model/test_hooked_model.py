@@ -191,7 +191,8 @@ def test_a_model_prints_its_architecture_at_a_glance(speaking):
         "HookedModel speaking (LlamaForCausalLM)\n"
         "  3 layers, 4 heads (2 key-value), d_model 32, d_head 8, d_mlp 64, vocabulary 96, context 64\n"
         "  0.0M parameters, float32 on cpu; BOS not prepended; "
-        f"fingerprint {speaking.fingerprint}"
+        f"fingerprint {speaking.fingerprint}\n"
+        f"  {speaking.checked}"
     )
     assert len(speaking.fingerprint) == 16
 

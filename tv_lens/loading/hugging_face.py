@@ -74,6 +74,19 @@ def load_hub(
         return _load(name, dtype, device, device_map, trust_remote_code, revision=revision)
 
 
+def load_tokenizer(source: str | Path) -> Any:
+    """The tokenizer of a local folder, which is read without network, or of a hub name.
+
+    Raises:
+        ModelLoadError: there is none, or it cannot be built.
+    """
+    from transformers import AutoTokenizer
+
+    local = isinstance(source, Path)
+    with _explained(f"the tokenizer {source}", None if local else _HubRequest(None, "")):
+        return AutoTokenizer.from_pretrained(str(source), local_files_only=local)
+
+
 def floating_dtype(dtype: torch.dtype | str) -> torch.dtype | str:
     """The torch dtype of that name, or "auto".
 

@@ -22,10 +22,12 @@ from tv_lens.model.attachment import Attachment
 from tv_lens.model.editing import Edit
 from tv_lens.model.facts import Facts
 from tv_lens.model.grad_mode import GradMode
+from tv_lens.model.length_tables import length_arguments
 from tv_lens.model.lock import check_process
 from tv_lens.model.passes import raises_out_of_memory
 from tv_lens.model.registry import HookRegistry
 from tv_lens.model.rerouting import BlockCall
+from tv_lens.model.training_mode import refuse_training_mode
 from tv_lens.site import ModelShape, Site
 from tv_lens.torch_settings import plain_settings
 
@@ -110,6 +112,7 @@ class HookedBridge:
                 stop_after = max(stop_after, self.registry.last_edited_layer())
                 if stop_after < self.n_layers - 1:
                     model_arguments["stop_at_layer"] = stop_after + 1
+            model_arguments |= length_arguments(self.tl, batch, model_arguments)
             out = self._pass(batch, {**self.registry.pass_arguments, **model_arguments})
         if stop_after is not None:
             return None, attachment
@@ -148,7 +151,7 @@ class HookedBridge:
         }
         traced = dict.fromkeys([*places.values(), *([] if at is None else [at.tensor])])
         gathers = at is None and self.registry.can_gather
-        arguments = dict(self.registry.pass_arguments)
+        arguments = self.registry.pass_arguments | length_arguments(self.tl, batch, {})
         if at is not None and (stop := max([at, *places], key=lambda site: site.layer or 0).layer) < self.n_layers - 1:
             arguments["stop_at_layer"] = stop + 1
         last = batch.last[:, None] if gathers else None
@@ -171,6 +174,8 @@ class HookedBridge:
     def _pass(self, batch: TokenBatch, arguments: dict[str, object]) -> Tensor:
         """The model's output in one pass in which everything that is attached must run."""
         check_process()
+        if self.tl.training or self.tl.original_model.training:
+            refuse_training_mode(self.tl)
         attached = self.registry.attached
         for attachment in attached:
             attachment.start_pass()
@@ -249,6 +254,6 @@ def bridge_of(model: torch.nn.Module, label: str) -> TransformerBridge:
     except Exception as error:
         raise ModelLoadError(
             "TransformerLens could not bridge this model.",
-            got=f"{architecture}: {error}",
+            got=f"{architecture}: {str(error) or type(error).__name__}",
             do="see transformer_lens.supported_models for the architectures it knows.",
         ) from error

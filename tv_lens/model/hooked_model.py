@@ -7,6 +7,7 @@ after it, so no mask is needed and a padded prompt computes what it computes alo
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,11 +21,14 @@ from transformer_lens.model_bridge import TransformerBridge
 from tv_lens.batch import TokenBatch
 from tv_lens.errors import InvalidArgument, NonFiniteActivation, PromptError
 from tv_lens.intervention import Intervention, as_interventions
-from tv_lens.loading import weights
+from tv_lens.loading import in_memory, weights
 from tv_lens.model.capture import Capture, captured
 from tv_lens.model.hooked_bridge import HookedBridge, bridge_of, check_unbridged
 from tv_lens.model.installation import Attaching
+from tv_lens.model.length_tables import split_tables
+from tv_lens.model.load_checks import compare, reference, runs_at_all
 from tv_lens.model.passes import in_batches, needs_whole_batch
+from tv_lens.model.training_mode import refuse_training_mode
 from tv_lens.renamed import renamed_keywords
 from tv_lens.site import Site, Sites
 from tv_lens.torch_settings import plain_settings
@@ -57,11 +61,13 @@ class HookedModel(HookedBridge):
         fingerprint: str = "",
         memory_budget: int = GIB,
     ):
+        split_tables(bridge)
         super().__init__(bridge)
         self.tokenizer = tokenizer
         self.name = name
         self._loaded_fingerprint = fingerprint
         self.memory_budget = memory_budget
+        self.checked = "unchecked: there was no Hugging Face model to compare with"
 
     @property
     def fingerprint(self) -> str:
@@ -84,7 +90,8 @@ class HookedModel(HookedBridge):
             f"  {s.n_layers} layers, {s.n_heads} heads{kv}, d_model {s.d_model}, d_head {s.d_head}, d_mlp {s.d_mlp}, "
             f"vocabulary {s.d_vocab}, context {s.n_ctx}\n"
             f"  {n_parameters / 1e6:.1f}M parameters, {str(self.dtype).removeprefix('torch.')} on {self.device}; "
-            f"{bos}; fingerprint {self.fingerprint or '(none)'}"
+            f"{bos}; fingerprint {self.fingerprint or '(none)'}\n"
+            f"  {self.checked}"
         )
 
     # ---- tokens -------------------------------------------------------------------------------------------------
@@ -269,9 +276,9 @@ def load(
 
     Args:
         source: an embedded model ("smollm2-135m"), a local folder, a .gguf file, a hub name, a Hugging Face model, or
-            a TransformerBridge. Only a hub name uses the network.
-        tokenizer: for a Hugging Face model or a bridge; its own otherwise. A Hugging Face model is consumed:
-            TransformerLens puts its parts in place of the model's own.
+            a TransformerBridge. Only a hub name uses the network. A Hugging Face model is consumed: adapters are merged
+            into its weights, and TransformerLens puts its parts in place of the model's own.
+        tokenizer: for a Hugging Face model or a bridge, or its name or folder; the model's own otherwise.
         name: the model's name in figures and files; derived from the source if None.
         revision: a branch, tag or commit of a hub name.
         dtype: of the weights: a torch dtype or its name.
@@ -281,24 +288,33 @@ def load(
         memory_budget: bytes one pass may take beside the weights.
 
     Raises:
-        ModelLoadError: the source cannot be loaded; says what failed and what to do.
+        ModelLoadError: the source cannot be loaded, is not causal, or computes something else once it is bridged; says
+            what failed and what to do.
     """
+    began = time.perf_counter()
     if isinstance(source, HookedModel):
         return source
+    tokenizer = in_memory.tokenizer_of(tokenizer)
     if isinstance(source, TransformerBridge):
         tokenizer = tokenizer if tokenizer is not None else getattr(source, "tokenizer", None)
+        refuse_training_mode(source)
         mark = weights.fingerprint(source.original_model)
         return HookedModel(source, tokenizer, name or source.cfg.model_name or "bridge", mark, memory_budget)
+    in_memory.check_source(source)
     if isinstance(source, torch.nn.Module):
-        check_unbridged(source)
-        model = source
-        label = name or getattr(source.config, "_name_or_path", "") or type(source).__name__
+        model, label = source, name
     else:
         place = weights.locate(str(source), revision=revision)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         model, own = weights.load_from(
             place, dtype=dtype, device=device, device_map=device_map, trust_remote_code=trust_remote_code
         )
-        tokenizer, label = tokenizer or own, name or place.name
-    mark = weights.fingerprint(model)
-    return HookedModel(bridge_of(model, label), tokenizer, label, mark, memory_budget)
+        tokenizer, label = own if tokenizer is None else tokenizer, name or place.name
+    model, done = in_memory.plain_model(model)
+    check_unbridged(model)
+    label = label or getattr(model.config, "_name_or_path", "") or type(model).__name__
+    mark, given = weights.fingerprint(model), reference(model.eval(), began)
+    with runs_at_all(type(model).__name__, next(model.parameters()).dtype):
+        loaded = HookedModel(bridge_of(model, label), tokenizer, label, mark, memory_budget)
+        loaded.checked = "; ".join([*done, compare(loaded, given)])
+    return loaded

@@ -9,7 +9,6 @@ docs/registry-laws.md states all ten.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,27 +18,17 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from tv_lens.batch import TokenBatch
-from tv_lens.errors import ModelLoadError, SiteAbsent, SiteNotWritable
+from tv_lens.errors import SiteAbsent, SiteNotWritable
 from tv_lens.intervention import Intervention
-from tv_lens.model.attachment import UNEMBED, Attachment, Hook
+from tv_lens.model.attachment import UNEMBED, Attachment
 from tv_lens.model.editing import Edit, refuse_duplicates, refuse_misaligned
 from tv_lens.model.foreign_hooks import foreign_hooks
-from tv_lens.model.grad_mode import GradMode
 from tv_lens.model.installation import Attaching, Installation
 from tv_lens.model.lock import Caller, ModelLock
+from tv_lens.model.probe import Probe
 from tv_lens.model.rerouting import BlockCall
-from tv_lens.model.support import Perturb, Support, layer_kinds, table, verdicts
+from tv_lens.model.support import Support, table
 from tv_lens.site import COMPONENTS, ModelShape, Site
-
-
-def _perturbed(values: dict[Site, Tensor], site: Site, row: int, x: Tensor) -> Tensor:
-    """The probe's hook: records the tensor and perturbs one row of it."""
-    values[site] = x.detach()
-    if site.component == "resid_mid":  # never written at its own hook
-        return x
-    out = x.clone()
-    out[row] = Perturb(site).edit(x[row])
-    return out
 
 
 class HookRegistry:
@@ -65,76 +54,11 @@ class HookRegistry:
         return self._support[site.component, site.layer]
 
     def probe(self, n_ids: int) -> None:
-        """Finds, with one small forward pass, which components can be read and which can be written.
-
-        Every component of one layer of each kind is perturbed in a batch row of its own, and row 0 is left alone: a
-        component is writable if its row's logits differ from row 0's.
-        """
+        """Finds, with a few small passes, which components can be read and which can be written (`model/probe.py`)."""
         with self.bare("the registry's probe"):
-            # Different tokens, if the vocabulary has them: among equal ones the attention pattern makes no difference.
-            length = 3 if self._shape.d_vocab > 1 else min(8, int(self._bridge.cfg.n_ctx))
-            tokens = torch.arange(1, 1 + length, device=self.device)[None] % n_ids
-            self.pass_arguments = self._arguments_that_run(tokens)
-            types = getattr(getattr(self._bridge.original_model, "config", None), "layer_types", None)
-            kinds = layer_kinds(list(self._bridge.blocks), types)
-            candidates = [
-                Site(name, layer)
-                for name, entry in COMPONENTS.items()
-                for layer in (sorted(set(kinds)) if entry.layered else [None])
-            ]
-            supports = verdicts(candidates, *self._perturbed_pass(candidates, tokens), self._shape)
-        for name, entry in COMPONENTS.items():
-            for layer in range(self._shape.n_layers) if entry.layered else [None]:
-                representative = None if layer is None else kinds[layer]
-                self._support[name, layer] = supports[Site(name, representative)]
-
-    def _arguments_that_run(self, tokens: Int[Tensor, "1 pos"]) -> dict[str, object]:
-        """The arguments of every pass: no cache, unless the model only runs with one.
-
-        TransformerLens 4.3 rotates OLMo-2's queries into float32; in bfloat16 the product with the values then fails,
-        except that a cache happens to turn the values into float32 too.
-        """
-        for arguments in ({"use_cache": False}, {"use_cache": True}):
-            try:
-                with GradMode(False):
-                    self._bridge(tokens, **arguments)
-                return arguments
-            except RuntimeError as error:
-                failure = error
-        raise ModelLoadError(
-            f"TransformerLens could not run this {self.architecture}.",
-            got=str(failure).splitlines()[0],
-            do="load it in float32: tv.load(..., dtype=torch.float32).",
-        ) from failure
-
-    def _perturbed_pass(
-        self, candidates: list[Site], tokens: Int[Tensor, "1 pos"]
-    ) -> tuple[set[Site], dict[Site, Tensor], Tensor]:
-        """The candidates that have a hook, the values of those that ran, and the logits of row 0 and of their rows."""
-        values: dict[Site, Tensor] = {}
-        hooked = {site for site in candidates if self._bridge.get_hook_point(site.hook_name) is not None}
-        if any(parameter.device.type == "meta" for parameter in self._bridge.parameters()):
-            # accelerate brings offloaded weights for a module's own forward; flagged sites read weights without it.
-            hooked -= {site for site in hooked if site.entry.flag}
-        for flag in {site.entry.flag for site in hooked if site.entry.flag}:
-            try:
-                trial = Attachment("the registry's probe", flags=(flag,))
-                with Attaching(self._installation, trial.who, trial):
-                    pass
-            except NotImplementedError:  # TransformerLens cannot split this attention by head
-                hooked -= {site for site in hooked if site.entry.flag == flag}
-        hooks = tuple(
-            (site.hook_name, Hook(_perturbed, values, site, row))
-            for row, site in enumerate(candidates, start=1)
-            if site in hooked
-        )
-        flags = tuple(sorted({site.entry.flag for site in hooked if site.entry.flag}))
-        probe = Attachment("the registry's probe", hooks=hooks, flags=flags)
-        with Attaching(self._installation, probe.who, probe, passes=True), GradMode(False), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # TransformerLens warns of discarded edits, which is what the probe tests
-            logits = self._bridge(tokens.expand(len(candidates) + 1, -1), **self.pass_arguments)
-        # A model of one logit is compared at every token.
-        return hooked, values, (logits[:, -1] if self._shape.d_vocab > 1 else logits[..., 0]).float()
+            probe = Probe(self._bridge, self._shape, self._installation, n_ids, self.device)
+            self.pass_arguments = probe.arguments()
+            self._support = probe.supports()
 
     def check(self, site: Site, write: bool) -> Site:
         """The site, if it exists in this model and can be read (or written).

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from tv_lens.intervention import Intervention
@@ -56,12 +56,20 @@ def wrong_shape(shape: tuple[int, ...], entry: Component) -> Support:
 class Perturb(Intervention):
     """Noise of the size of the values: the probe's edit. Masked attention scores stay masked."""
 
+    seed: int = 0
+
     def edit(self, x: Float[Tensor, "batch *axes"]) -> Float[Tensor, "batch *axes"]:
         live = x.abs() < 1e30
         size = x[live].float().pow(2).mean().sqrt().clamp(min=0.1) if live.any() else 1.0
-        generator = torch.Generator().manual_seed(0)
+        generator = torch.Generator().manual_seed(self.seed)
         noise = torch.randn(x.shape, generator=generator, dtype=torch.float32, device="cpu").to(x.device)
         return torch.where(live, x + (size * noise).to(x.dtype), x)
+
+
+def other_tokens(tokens: Int[Tensor, "1 pos"], n_ids: int, seed: int) -> Int[Tensor, "1 pos"]:
+    """As many random tokens from the whole vocabulary, for a network that is silent on the first few."""
+    drawn = torch.randint(n_ids, tokens.shape, generator=torch.Generator().manual_seed(seed), device="cpu")
+    return drawn.to(tokens.device)
 
 
 def layer_kinds(blocks: list, layer_types: list | None) -> list[int]:

@@ -18,6 +18,7 @@ from transformers import DynamicCache
 
 from tv_lens.batch import TokenBatch
 from tv_lens.model.hooked_model import HookedModel
+from tv_lens.model.length_tables import length_class
 from tv_lens.model.stepping import Recording, additive_mask, disagreement, future, lowest, shown, trial_ids
 
 WORTH_BRANCHING = 16  # tokens in common, below which the additional pass costs as much as it saves
@@ -60,7 +61,9 @@ def base_run(model: HookedModel, batch: TokenBatch) -> BaseRun:
     """The unedited run, keeping keys, values and the stream into every block."""
     shared = common_start(batch.ids)
     if len(batch) > 1 and shared >= WORTH_BRANCHING and prefix_sharing_is_exact(model):
-        return _branched(model, batch, min(shared, batch.width - 1))
+        shared = min(shared, batch.width - 1)
+        if length_class(model.tl, shared) == length_class(model.tl, batch.width):
+            return _branched(model, batch, shared)
     return _whole(model, batch)
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from tv_lens.batch import TokenBatch
 from tv_lens.model.capture import bytes_per_prompt
 from tv_lens.model.hooked_model import HookedModel
+from tv_lens.model.length_tables import length_class
 from tv_lens.model.stepping import Arguments, BlockSteps, additive_mask, disagreement, own_mask, trial_ids, with_hidden
 from tv_lens.site import ModelShape, Site
 
@@ -138,7 +139,9 @@ def _common(one: Sequence[int], other: Sequence[int]) -> int:
 
 
 def fits(model: HookedModel, pack: Pack, n_sites: int) -> bool:
-    """Whether the model's memory budget holds a pass over the pack."""
+    """Whether one pass over the pack is exact for the lengths of its rows, and the model's memory budget holds it."""
+    if len({length_class(model.tl, pack.positions[end] + 1) for end in pack.ends}) > 1:
+        return False
     captured = 4 * n_sites * len(pack.rows) * model.shape.d_model
     return bytes_per_prompt(model.shape, len(pack), 1, model.dtype.itemsize, captured) <= model.memory_budget
 
