@@ -11,6 +11,7 @@ import tv_lens as tv
 from hooked_cases import TOKENS
 from tv_lens.intervention import Zero
 from tv_lens.model.mark import mark_of
+from tv_lens.model.stepping import BlockSteps
 
 
 class Doubled(torch.nn.Module):
@@ -74,6 +75,16 @@ def test_passes_edits_gradients_and_captures_leave_it_as_it_is(model):
         assert mark_of(model.tl) == before
         model.run(TOKENS)
     model.capture(TOKENS, "resid_post[1]")
-    batch = model.tokens(TOKENS)
+    batch, inside = model.tokens(TOKENS), []
+
+    class Looking(BlockSteps):
+        def enters(self, layer, x):
+            inside.append(mark_of(model.tl))
+            return x
+
+    columns = torch.zeros(len(batch), 1, 1, dtype=torch.long)
+    narrow = columns if model.registry.can_narrow and model.registry.can_gather else None
+    model.forward(batch, logits_at=batch.last[:, None], logit_columns=narrow, block_call=Looking())
+    assert set(inside) == {before}
     model.gradients(batch, [tv.Site("resid_pre", 0)], lambda logits: logits[:, 5])
     assert mark_of(model.tl) == before

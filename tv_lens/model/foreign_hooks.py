@@ -65,7 +65,7 @@ def hooks_of(name: str, module: nn.Module) -> Iterator[ForeignHook]:
     """The foreign hooks of one module."""
     state = vars(module)
     for kind, text in KINDS.items():
-        for key, function in (state.get(kind) or {}).items():
+        for key, function in list((state.get(kind) or {}).items()):  # another thread's pass may end meanwhile
             function = _as_added(module, key, function)
             if not is_ours(function) and not of_the_model(function):
                 point = isinstance(module, HookPoint)

@@ -55,9 +55,11 @@ def mark_of(bridge: TransformerBridge) -> Mark:
         state = vars(module)
         identities += [id(module), type(module)]
         training.append(state["training"])
-        if (forward := state.get("forward")) is not None:
-            forward = forward.before if isinstance(forward, Rerouted) else forward
-            identities.append(id(forward) if forward is not None else None)
+        forward = state.get("forward")
+        while isinstance(forward, Rerouted):  # ours, perhaps of another thread's pass
+            forward = forward.before
+        if forward is not None:
+            identities.append(id(forward))
         tensors += [tensor for tensor in state["_parameters"].values() if tensor is not None]
         if buffers := state["_buffers"]:
             unsaved = state["_non_persistent_buffers_set"]
