@@ -71,7 +71,7 @@ def test_architectures_without_the_usual_sites_run_whole_passes_and_say_why(kind
 
 def test_tiny_vocabularies_of_vectors_are_tried_with_the_ids_that_there_are():
     """A network that reads vectors predicts one number and has a row for each vector that it was given."""
-    config = NetworkConfig(dim=3, points=9, n_layers=3, n_heads=2, d_model=8, init=0.4)
+    config = NetworkConfig(dim=3, points=11, n_layers=3, n_heads=2, d_model=8, init=0.4)
     regressor = Regressor(build_network(config), config)
     assert regressor.shape.d_vocab != regressor.n_ids
     assert supports_masking(regressor) and prefix_sharing_is_exact(regressor) and packing_is_exact(regressor)

@@ -200,13 +200,13 @@ def packing_is_exact(model: HookedModel) -> bool:
 def _disagreement(model: HookedModel) -> str | None:
     if masked := own_mask(model):
         return masked
-    if model.shape.n_ctx < 16:
-        return "the context is too short to try a pack in"
     ids = trial_ids(model, 1, 16)[0].tolist()
     rows = [tuple(ids[:9]), tuple(ids[:4] + ids[9:14]), tuple(ids[:4]), tuple(ids[:5] + ids[11:16])]
     pack = Pack()
     for number, row, shared in _in_order(rows):
         pack.add(number, row, shared)
+    if model.shape.n_ctx < len(pack):
+        return "the context is too short to try a pack in"
     sites = [Site("resid_post", layer) for layer in range(model.n_layers)]
     alone = [
         model.capture(torch.tensor([rows[number]], dtype=torch.long, device="cpu"), sites, pos=-1)
