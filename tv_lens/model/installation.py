@@ -104,6 +104,7 @@ class Installation:
         self._contexts: list[ref[Attaching]] = []
         self._installed: list[Attachment] | None = []  # None from the first change of the model to the last
         self._settling: Callable[[], _Running | None] = lambda: None
+        self._listed: tuple[int, list[HookPoint]] = (0, [])
         self._hooks: list[tuple[HookPoint, int]] = []  # each hook point with the key of our hook on it
         self._flags: dict[str, bool] = {}  # the flags that are raised, as they were before
         self._frozen: list[torch.nn.Parameter] = []
@@ -176,7 +177,9 @@ class Installation:
     def _clear(self, bridge: TransformerBridge) -> None:
         """Takes off all that is ours, whatever was remembered of it."""
         self._hooks = []
-        for point in _points(bridge):
+        for point in self._points(bridge):
+            if not (point._forward_hooks or point.fwd_hooks):
+                continue
             for handle in [handle for handle in point.fwd_hooks if is_ours(handle.user_hook)]:
                 handle.hook.remove()
                 point.fwd_hooks[:] = [other for other in point.fwd_hooks if other is not handle]
@@ -194,12 +197,18 @@ class Installation:
     def _is_exact(self) -> bool:
         """Whether the hooks of ours that stand on the model are those that were put there."""
         bridge = self._bridge()
-        ours = sum(
-            is_ours(hook) for point in _points(bridge) if point._forward_hooks for hook in point._forward_hooks.values()
-        )
+        hooked = [point for point in self._points(bridge) if point._forward_hooks]
+        ours = sum(is_ours(hook) for point in hooked for hook in point._forward_hooks.values())
         calls = any(a.block_call is not None for a in self._installed or [])
         stray = not calls and self._installed is not None and any(rerouted(block) for block in bridge.blocks)
         return not stray and ours == len(self._hooks) and all(key in point._forward_hooks for point, key in self._hooks)
+
+    def _points(self, bridge: TransformerBridge) -> list[HookPoint]:
+        """Every hook point, once; TransformerLens lists some under several names."""
+        listed = bridge.hook_points()
+        if self._listed[0] != len(listed):
+            self._listed = len(listed), list({id(point): point for point in listed}.values())
+        return self._listed[1]
 
     def renew(self) -> None:
         """In a forked child: what other threads had attached is off, since those threads do not exist here."""
@@ -213,11 +222,6 @@ class Installation:
 
 def _same(some: list[Attachment], others: list[Attachment]) -> bool:
     return len(some) == len(others) and all(one is other for one, other in zip(some, others))
-
-
-def _points(bridge: TransformerBridge) -> list[HookPoint]:
-    """Every hook point, once; TransformerLens lists some under several names."""
-    return list({id(point): point for point in bridge.hook_points()}.values())
 
 
 def _reroutable(bridge: TransformerBridge) -> list[torch.nn.Module]:

@@ -52,19 +52,21 @@ def mark_of(bridge: TransformerBridge) -> Mark:
     tensors: list[Tensor] = []
     hooked = any(getattr(nn.modules.module, f"_global{kind}") for kind in KINDS)
     for module in _modules(bridge):
-        state = vars(module)
-        identities += [id(module), type(module)]
+        state = module.__dict__  # this loop runs for thousands of modules, whenever a verb begins
+        identities.append((id(module), module.__class__))
         training.append(state["training"])
         forward = state.get("forward")
         while isinstance(forward, Rerouted):  # ours, perhaps of another thread's pass
             forward = forward.before
         if forward is not None:
             identities.append(id(forward))
-        tensors += [tensor for tensor in state["_parameters"].values() if tensor is not None]
+        if parameters := state["_parameters"]:
+            tensors += [tensor for tensor in parameters.values() if tensor is not None]
         if buffers := state["_buffers"]:
             unsaved = state["_non_persistent_buffers_set"]
             tensors += [tensor for name, tensor in buffers.items() if tensor is not None and name not in unsaved]
-        if not hooked and any(state[kind] for kind in KINDS):
+        some = state["_forward_hooks"] or state["_forward_pre_hooks"]
+        if (some or state["_backward_hooks"] or state["_backward_pre_hooks"]) and not hooked:
             hooked = any(hooks_of("", module))
     hooks = [(hook.name, id(hook.function)) for hook in foreign_hooks(bridge)] if hooked else []
     unique = list({id(tensor): tensor for tensor in tensors}.values())
@@ -78,7 +80,7 @@ def _modules(bridge: TransformerBridge) -> Iterator[nn.Module]:
     while waiting:
         module = waiting.pop()
         yield module
-        for child in vars(module)["_modules"].values():
+        for child in module.__dict__["_modules"].values():
             if child is not None and id(child) not in seen:
                 seen.add(id(child))
                 waiting.append(child)
