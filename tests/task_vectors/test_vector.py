@@ -7,10 +7,11 @@ import pytest
 import torch
 
 import tiny_characters
+import tiny_tokenizers
 import tv_lens as tv
 from tiny_vectors import SITE, with_every_part
 from tv_lens.errors import InvalidArgument, ModelMismatch, SiteError
-from tv_lens.task_vectors.vector import TaskVector
+from tv_lens.task_vectors.vector import TaskVector, tokenizer_fingerprint
 
 
 def vector(numbers, site=SITE, **about):
@@ -177,3 +178,15 @@ def test_a_vector_prints_its_birthplace(model, extracted):
         "  layer chosen on 2 dev queries: first-token accuracy 1.00 (majority guess 0.25, copied input 0.00, "
         "single-token answers 50%)"
     )
+
+
+def test_a_tokenizers_fingerprint_is_taken_once_and_again_after_tokens_were_added(monkeypatch):
+    tokenizer = tiny_tokenizers.byte_level(bos=False)
+    first, read = tokenizer_fingerprint(tokenizer), []
+    own = type(tokenizer).get_vocab
+    monkeypatch.setattr(type(tokenizer), "get_vocab", lambda self: read.append(1) or own(self))
+    assert tokenizer_fingerprint(tokenizer) == first and not read
+    tokenizer.add_tokens(["<new>"])
+    assert tokenizer_fingerprint(tokenizer) != first and read
+    assert tokenizer_fingerprint(tiny_tokenizers.byte_level(bos=False)) == first
+    assert tokenizer_fingerprint(None) == ""

@@ -10,10 +10,12 @@ from dataclasses import dataclass, field, replace
 from numbers import Real
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from tv_lens.errors import InvalidArgument, ModelMismatch, ShapeMismatch, SiteError
 from tv_lens.intervention import Add, Replace
@@ -271,12 +273,23 @@ class TaskVector:
         return "\n".join(lines)
 
 
+_FINGERPRINTS: WeakKeyDictionary[Any, tuple[int, str]] = WeakKeyDictionary()
+"""Of each tokenizer, with the size of the vocabulary that it had: hashing 50,000 tokens takes as long as a pass."""
+
+
 def tokenizer_fingerprint(tokenizer: Any) -> str:
     """Sixteen hex digits of a tokenizer's sorted vocabulary; empty for a model without a tokenizer."""
-    vocabulary: Mapping[str, int] = tokenizer.get_vocab() if tokenizer is not None else {}
-    if not vocabulary:
-        return ""
-    return hashlib.sha256(json.dumps(sorted(vocabulary.items())).encode()).hexdigest()[:16]
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        return _fingerprint_of({} if tokenizer is None else tokenizer.get_vocab())
+    size, known = _FINGERPRINTS.get(tokenizer, (-1, ""))
+    if size != len(tokenizer):  # new, or tokens were added
+        known = _fingerprint_of(tokenizer.get_vocab())
+        _FINGERPRINTS[tokenizer] = len(tokenizer), known
+    return known
+
+
+def _fingerprint_of(vocabulary: Mapping[str, int]) -> str:
+    return hashlib.sha256(json.dumps(sorted(vocabulary.items())).encode()).hexdigest()[:16] if vocabulary else ""
 
 
 def check_component(entry: Component) -> Component:
