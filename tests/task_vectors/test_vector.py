@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -181,7 +183,7 @@ def test_a_vector_prints_its_birthplace(model, extracted):
 
 
 def test_a_tokenizers_fingerprint_is_taken_once_and_again_after_tokens_were_added(monkeypatch):
-    tokenizer = tiny_tokenizers.byte_level(bos=False)
+    tokenizer = copy.deepcopy(tiny_tokenizers.byte_level(bos=False))
     first, read = tokenizer_fingerprint(tokenizer), []
     own = type(tokenizer).get_vocab
     monkeypatch.setattr(type(tokenizer), "get_vocab", lambda self: read.append(1) or own(self))
