@@ -144,6 +144,13 @@ def test_hooks_that_transformer_lens_registered_and_did_not_note_are_removed(lla
     assert state_of(llama.tl) == before and torch.equal(llama.run(TOKENS), clean)
 
 
+def test_a_pass_that_was_to_stop_early_and_was_interrupted_stops_no_later_one(llama):
+    clean = llama.run(TOKENS)
+    for block in llama.tl.blocks:  # as TransformerLens leaves them where it is interrupted before its own clean-up
+        block._stop_at_layer_idx = 1
+    assert torch.equal(llama.run(TOKENS), clean)
+
+
 def test_weights_that_need_no_gradient_stay_so_after_gradients_were_taken():
     model = tv.load(tiny.hugging_face_model("llama"), tokenizer=tiny_characters.tokenizer())
     (first, *others) = model.tl.parameters()

@@ -187,6 +187,9 @@ class Installation:
                 del point._forward_hooks[key]  # TransformerLens was interrupted before it noted the hook
         for module in _reroutable(bridge):
             restore_forward(module)
+        for block in bridge.blocks:
+            if getattr(block, "_stop_at_layer_idx", None) is not None:
+                block._stop_at_layer_idx = None  # TransformerLens was interrupted in a pass that stops early
         for parameter in self._frozen:
             parameter.requires_grad_(True)
         self._frozen = []
