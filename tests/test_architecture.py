@@ -35,6 +35,7 @@ FOLDERS = {
         manifest
         sharded_work
         run_folder
+        runner
     """,
     "results": """
         bootstrap selection sweep_file sweep_parts
