@@ -81,6 +81,17 @@ def test_the_check_comes_before_each_shard_is_stored(tmp_path):
     assert squares(tmp_path)[1] == [2]
 
 
+def test_what_missing_cells_share_is_prepared_once(tmp_path):
+    prepared: list[list[int]] = []
+    work = Work("shared", {}, tmp_path)
+    asked = dict(label="shared", prepare=lambda missing, bar: prepared.append(list(missing)))
+    work.run(lambda cell, bar: {"x": cell}, [7, 8, 9], **asked)
+    work.run(lambda cell, bar: {"x": cell}, [7, 8, 9], **asked)
+    (tmp_path / "shards" / "00001.npz").unlink()
+    work.run(lambda cell, bar: {"x": cell}, [7, 8, 9], **asked)
+    assert prepared == [[7, 8, 9], [8]]
+
+
 def test_the_bar_counts_steps_whether_cells_advance_it_or_not(tmp_path, monkeypatch):
     cells, steps = [4, 2, 3], [4, 2, 3]
 
@@ -107,7 +118,7 @@ def sums(folder, sleep: float = 0.0) -> list[int]:
     """Running sums of 0 to 4, each from the one before it."""
 
     def add(cell, bar, before):
-        assert [int(one["sum"]) for one in before] == [0, 1, 3, 6, 10][: cell]
+        assert [int(one["sum"]) for one in before] == [0, 1, 3, 6, 10][:cell]
         time.sleep(sleep)
         return {"sum": cell + (int(before[-1]["sum"]) if before else 0)}
 

@@ -176,7 +176,9 @@ def test_shards_of_format_1_are_taken_on_the_word_of_a_manifest_of_format_1_alon
     for i in range(3):
         strip(tmp_path / "shards" / f"{i:05d}.npz")
     with pytest.warns(UserWarning, match="shard 0 of the run .* is of another run"):
-        assert square(tmp_path) == [0, 1, 2], "in a folder whose shards say what they are of, one that does not is foreign"
+        assert square(tmp_path) == [0, 1, 2], (
+            "in a folder whose shards say what they are of, one that does not is foreign"
+        )
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"version": 1}))
     for i in range(2):
@@ -184,7 +186,9 @@ def test_shards_of_format_1_are_taken_on_the_word_of_a_manifest_of_format_1_alon
     (tmp_path / "shards" / "00003.npz").unlink()
     with pytest.warns(UserWarning) as said:
         assert square(tmp_path) == [3]
-    assert len(said) == 1 and str(said[0].message).startswith(f"2 shards of the run {tmp_path} were written before shards")
+    assert len(said) == 1 and str(said[0].message).startswith(
+        f"2 shards of the run {tmp_path} were written before shards"
+    )
     assert "damaged_shards" not in RunFolder(tmp_path).manifest
     other = tmp_path / "other"
     square(other, config=CONFIG | {"seed": 1})

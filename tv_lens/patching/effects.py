@@ -159,7 +159,9 @@ def demonstration_effects(
         )
     count, whole = shots.pop(), prompts.tokenize(model)
     budget = memory_budget or model.memory_budget
-    reference = last_logits(model, whole.tokens, budget, engine=engine) if by == "hiding" or _needs_reference(metric) else None
+    reference = (
+        last_logits(model, whole.tokens, budget, engine=engine) if by == "hiding" or _needs_reference(metric) else None
+    )
     answers = replace(whole.answers, reference=reference)
     if by == "removing":
         values, about = _removed(model, whole, answers, count, metric, engine, budget, progress)

@@ -52,11 +52,7 @@ class PlainRuns:
 
 
 def last_logits(
-    model: HookedModel,
-    tokens: TokenBatch,
-    budget: int | None = None,
-    who: str = "plain runs",
-    engine: str = "auto",
+    model: HookedModel, tokens: TokenBatch, budget: int | None = None, who: str = "plain runs", engine: str = "auto"
 ) -> Float[Tensor, "batch d_vocab"]:
     """Every prompt's logits after its last token, run without any edit; on the host."""
     tokens, by_prompt = model.tokens(tokens), [torch.empty(0)] * len(tokens)

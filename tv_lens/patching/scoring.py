@@ -23,6 +23,7 @@ from tv_lens.model.capture import prompts_per_pass
 from tv_lens.model.editing import Edit, positions_of, refuse_duplicates
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.model.passes import in_batches
+from tv_lens.progress import Bar
 from tv_lens.progress import progress as progress_bar
 from tv_lens.tasks.prompts import Prompts
 from tv_lens.tasks.tokenized import TokenizedPrompts
@@ -64,6 +65,7 @@ def score(
     memory_budget: int | None = None,
     who: str = "tv.score",
     progress: bool = True,
+    bar: Bar | None = None,
 ) -> Scores:
     """How the model answers each prompt, by three measures, with or without interventions.
 
@@ -76,6 +78,7 @@ def score(
         memory_budget: bytes one batch may take beside the weights; the model's if None.
         who: the verb that calls, for the progress bar and the registry.
         progress: Show a progress bar (only on a terminal or in a notebook).
+        bar: a bar that is shown already, to advance by one step per prompt instead.
 
     Raises:
         PromptError: a prompt with its answer is longer than the model's context.
@@ -102,10 +105,10 @@ def score(
     parts: list[Scores] = []
     size = prompts_per_pass(model, batch.width, most, memory_budget or model.memory_budget)
     work = partial(_scored, model, batch, lengths, tokens.answer_ids, edits, who)
-    with progress_bar(who, len(batch), "prompts", progress) as bar:
+    with progress_bar(who, len(batch), "prompts", progress and bar is None) as own:
         for rows, part in in_batches(model, len(batch), size, batch.width, work, who=who):
             parts.append(part)
-            bar.advance(rows.stop - rows.start)
+            (bar or own).advance(rows.stop - rows.start)
     fields = ("first_token", "exact_match", "log_prob", "top")
     return Scores(**{name: torch.cat([getattr(part, name) for part in parts]) for name in fields})
 

@@ -1,7 +1,7 @@
 """The manifest of a run's folder: the verb, its configuration and the number of shards; written once, then compared.
 
-Every shard carries the digest of the configuration that it was computed under, so that a shard of another run is noticed,
-also where the manifest is lost. Folders of format 1 hold shards without one: there the manifest has to be believed.
+Every shard carries the digest of the configuration that it was computed under, so that a shard of another run is
+noticed, also where the manifest is lost. Folders of format 1 hold shards without one: there the manifest is believed.
 """
 
 from __future__ import annotations
@@ -192,8 +192,8 @@ def _refuse_shards_of_another_run(folder: Path, configuration: str) -> None:
         ours.append(path)
     if ours:
         warnings.warn(
-            f"the run {folder} has lost its {MANIFEST}; {len(ours)} of its shards are of the same configuration and are "
-            "taken",
+            f"the run {folder} has lost its {MANIFEST}; {len(ours)} of its shards are of the same configuration and are"
+            " taken",
             stacklevel=5,
         )
 

@@ -88,6 +88,7 @@ class Work:
         label: str,
         unit: str = "shards",
         steps: Sequence[int] | None = None,
+        prepare: Callable[[Sequence[Cell], Bar], None] | None = None,
     ) -> Finished:
         """Every cell's shard: those in the folder are read, the others are computed, each by one process alone.
 
@@ -98,8 +99,12 @@ class Work:
             label: what is being done, for the progress bar.
             unit: what a step of the bar is.
             steps: how many steps each cell has; one each if None.
+            prepare: called once with all missing cells before the first of them is computed, if there is one: for what
+                they share.
         """
-        return self._run(lambda cell, bar, before: compute(cell, bar), cells, label, unit, steps, in_order=False)
+        return self._run(
+            lambda cell, bar, before: compute(cell, bar), cells, label, unit, steps, in_order=False, prepare=prepare
+        )
 
     def run_in_order(
         self,
@@ -124,6 +129,7 @@ class Work:
         unit: str,
         steps: Sequence[int] | None,
         in_order: bool,
+        prepare: Callable[[Sequence[Cell], Bar], None] | None = None,
     ) -> Finished:
         steps = [1] * len(cells) if steps is None else list(steps)
         with shards(self.folder, verb=self.verb, config=self.config, total=len(cells)) as stored:
@@ -131,6 +137,9 @@ class Work:
             with progress_bar(label, sum(steps), unit, self.progress, done) as shown:
                 bar, expected = _Counted(shown, sum(steps) - done), 0
                 for i in stored.pending(in_order):
+                    if prepare is not None:
+                        prepare([cell for j, cell in enumerate(cells) if j not in stored.done], bar)
+                        prepare = None
                     before = [stored.get(earlier) for earlier in range(i)] if in_order else []
                     self._put(stored, i, compute(cells[i], bar, before))
                     expected += steps[i]

@@ -170,14 +170,7 @@ class _Grid:
 
 
 def _swept(
-    work: Work,
-    model: HookedModel,
-    grid: _Grid,
-    plain: TokenizedPrompts,
-    metric: Metric,
-    *,
-    who: str,
-    engine: str,
+    work: Work, model: HookedModel, grid: _Grid, plain: TokenizedPrompts, metric: Metric, *, who: str, engine: str
 ) -> tuple[Float[np.ndarray, "run example"], dict[str, Any]]:
     """The metric of the unedited queries, then of every cell; and what the provenance says of the runs."""
     base, cells = model.tokens(plain.tokens), grid.cells

@@ -13,13 +13,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tv_lens.circuits import ACDC, EAPIG, Circuit, Comparison, EdgeScores, ExactEdges, compare, discover, faithfulness
-from tv_lens.circuits.discovery import Estimate
+from tv_lens.circuits import EAPIG, Circuit, Comparison, EdgeScores, compare, discover, faithfulness
+from tv_lens.circuits.method import EdgeMethod
 from tv_lens.errors import InvalidArgument, MisalignedPrompts
 from tv_lens.experiments.regressors.contrasts import LatentContrast, Twin
 from tv_lens.experiments.regressors.loss_changes import described, family_of
 from tv_lens.lab.latent_task import LatentTask, latent_tasks
 from tv_lens.lab.regressor import Regressor
+from tv_lens.method_value import takes_method
 from tv_lens.metrics import Answers, metric, squared_error
 from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep, concat
@@ -135,6 +136,8 @@ class LatentCircuits:
         return "\n".join(lines)
 
 
+@takes_method(EdgeMethod)
+@takes_method(LatentContrast, "contrast")
 @renamed_keywords(random="n_random=", positions="pos=")
 def latent_circuits(
     regressor: Regressor,
@@ -145,7 +148,7 @@ def latent_circuits(
     edges: int | None = None,
     n: int = 64,
     held_out: int = 64,
-    method: ExactEdges | ACDC | Estimate | None = None,
+    method: EdgeMethod | None = None,
     pos: str = "kinds",
     sizes: Sequence[int] | None = None,
     n_random: int = 3,

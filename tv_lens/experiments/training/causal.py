@@ -18,8 +18,10 @@ from tv_lens.experiments.regressors.signs import sign_pattern
 from tv_lens.experiments.stages import Clock
 from tv_lens.experiments.training.result import Emergence
 from tv_lens.lab.regressor import Regressor
+from tv_lens.progress import Bar
 from tv_lens.results.sweep import Sweep
-from tv_lens.storage.run_folder import FolderLike, inside, shards
+from tv_lens.storage.run_folder import FolderLike, inside
+from tv_lens.storage.runner import Piece, Work
 
 PATCHED = dict(position="y", mode="add-difference", scored="sequence")  # the way of patching that the page shows first
 _EARLY, _MIDDLE = 0.1, 0.5  # shares of the rise of mean decodability over training
@@ -138,9 +140,12 @@ def _stored(folder: FolderLike, verb: str, config: Mapping[str, Any], make: Call
     """A sweep that a folder keeps as one shard, with the bytes of the file that `Sweep.save` writes."""
     if folder is None:
         return make()
-    with tempfile.TemporaryDirectory() as scratch, shards(folder, verb=verb, config=config, total=1) as parts:
+    with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "sweep.npz"
-        for i in parts.pending():
-            parts.put(i, {"sweep": np.frombuffer(make().save(path).read_bytes(), np.uint8)})
-        path.write_bytes(parts.get(0)["sweep"].tobytes())
+
+        def saved(cell: int, bar: Bar) -> Piece:
+            return {"sweep": np.frombuffer(make().save(path).read_bytes(), np.uint8)}
+
+        (shard,) = Work(verb, config, folder).run(saved, [0], label=verb)
+        path.write_bytes(shard["sweep"].tobytes())
         return Sweep.load(path)
