@@ -151,3 +151,4 @@ def test_work_on_a_model_depends_on_the_model(tmp_path):
     work = Work.on(model, "look", {"layer": 1}, tmp_path, False)
     assert work.config == {"model": model_described(model), "layer": 1}
     assert (work.verb, work.folder, work.progress) == ("look", tmp_path, False)
+    assert Work.on(None, "look", {"layer": 1}).config == {"layer": 1}, "no folder, nothing to describe"

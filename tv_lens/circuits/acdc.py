@@ -85,9 +85,7 @@ class ACDC(EdgeMethod):
     def _kept(self, effects: Float[Tensor, "example m"]) -> Bool[Tensor, "m"]:
         return effects.double().mean(0).abs() >= self.threshold
 
-    def _remaining(
-        self, graph: Graph, tried: Sequence[Tensor], before: Sequence[Shard]
-    ) -> Bool[Tensor, "edge"]:
+    def _remaining(self, graph: Graph, tried: Sequence[Tensor], before: Sequence[Shard]) -> Bool[Tensor, "edge"]:
         """The edges that are left after these rounds."""
         remaining = torch.ones(len(graph), dtype=torch.bool)
         for edges, shard in zip(tried, before):

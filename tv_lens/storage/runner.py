@@ -72,8 +72,9 @@ class Work:
     def on(
         cls, model: Any, verb: str, config: Mapping[str, Any], folder: FolderLike = None, progress: bool = True
     ) -> Work:
-        """Work whose numbers depend on a model, too: the one place that describes it."""
-        return cls(verb, {"model": model_described(model), **config}, folder, progress)
+        """Work whose numbers depend on a model, too: the one place that describes it, where a folder has to know."""
+        about = {} if folder is None else {"model": model_described(model)}
+        return cls(verb, {**about, **config}, folder, progress)
 
     def stage(self, name: str, verb: str | None = None, **config: Any) -> Work:
         """A stage of this work, with a folder of its own inside, whose numbers depend on `config`, too."""

@@ -160,7 +160,6 @@ def emergence(
         n=size.patch_episodes,
         circuits=size.circuits,
         seed=seed,
-        config=config,
         folder=folder,
         clock=clock,
         progress=progress,
