@@ -69,8 +69,8 @@ def logged(log: Path) -> None:
         with open(log, "a") as file:
             file.write(f"{line} {os.getpid()}\n")
 
-    def pending(self):
-        for i in begin(self):
+    def pending(self, in_order=False):
+        for i in begin(self, in_order):
             note(f"begin {i}")
             yield i
 

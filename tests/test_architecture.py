@@ -28,13 +28,14 @@ FOLDERS = {
     "words": """
         errors progress torch_settings
         batch metrics renamed site
-        intervention
+        intervention method_value
     """,
     "storage": """
         atomic configuration shard_file
         manifest
         sharded_work
         run_folder
+        runner
     """,
     "results": """
         bootstrap selection sweep_file sweep_parts
@@ -86,8 +87,9 @@ FOLDERS = {
     "task_vectors": """
         activation_table decodability_result mean_activations neighbours ranking vector_file
         head_effects representations vector
-        decodability_votes injection maps method selection
-        decodability function_vector residual_mean
+        decodability_votes injection map_method method selection
+        decodability function_vector pca_map residual_mean umap_map
+        maps
         extraction universal
         control_vectors
         evaluation
@@ -97,8 +99,10 @@ FOLDERS = {
         contrast edge_paths
         graph
         circuit_json contrast_passes growing truth.known
-        eap edge_table exact patched truth.absolute truth.relative
-        acdc circuit
+        edge_table exact method patched truth.absolute truth.relative
+        acdc circuit circuit_runs estimate
+        eap
+        exact_edges
         comparison discovery evaluation wiring
         export truth.board
         truth

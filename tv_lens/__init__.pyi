@@ -77,9 +77,11 @@ from .task_vectors.function_vector import FunctionVector as FunctionVector
 from .task_vectors.injection import vector_sweep as vector_sweep
 from .task_vectors.maps import RepresentationMap as RepresentationMap
 from .task_vectors.maps import representation_map as representation_map
+from .task_vectors.pca_map import PCA as PCA
 from .task_vectors.ranking import head_ranking as head_ranking
 from .task_vectors.ranking import ranking_stability as ranking_stability
 from .task_vectors.residual_mean import ResidualMean as ResidualMean
+from .task_vectors.umap_map import UMAP as UMAP
 from .task_vectors.universal import UniversalHeads as UniversalHeads
 from .task_vectors.universal import universal_heads as universal_heads
 from .task_vectors.vector import TaskVector as TaskVector

@@ -8,6 +8,7 @@ import tv_lens as tv
 from circuit_cases import contrast, passes, vector
 from tv_lens.circuits.patched import run_circuits
 from tv_lens.errors import InvalidArgument
+from tv_lens.storage.runner import Work
 
 SOURCE = tv.Replace("resid_post[0]@-1", vector())
 
@@ -35,6 +36,6 @@ def test_a_threshold_is_a_finite_number_from_zero_on(threshold):
 
 def test_a_threshold_of_zero_prunes_nothing(tiny_model):
     made = passes(tiny_model("gpt2"), "vector at the last token", n=2)
-    effects, about = tv.ACDC(0.0).score_edges(made, progress=False)
+    effects, about = tv.ACDC(0.0).score_edges(made, Work("discover", {}))
     assert about["acdc"]["kept"] == effects.shape[1] == len(made.graph)
     assert about["acdc"]["metric_left"] == pytest.approx(float(made.baselines[0].mean()), abs=1e-5)

@@ -7,8 +7,8 @@ import torch
 
 import tv_lens as tv
 from circuit_cases import contrast, question, tokens, vector
-from tv_lens.circuits import discovery
-from tv_lens.circuits.discovery import spearman
+from tv_lens.circuits import exact
+from tv_lens.circuits.estimate import spearman
 from tv_lens.errors import InvalidArgument, RunMismatch, UnknownName
 
 
@@ -60,10 +60,10 @@ def test_estimates_say_what_they_are_worth(tiny_model):
     assert abs(about["completeness_gap"]) < 0.02 * abs(float(found.gap.mean()))
     plain = tv.discover(tiny_model("gpt2"), contrast(3), **given("vector at the last token"), method=tv.EAP(recheck=30))
     assert abs(about["completeness_gap"]) < abs(plain.provenance["recheck"]["completeness_gap"])
-    exact = tv.discover(tiny_model("gpt2"), contrast(3), **given("vector at the last token"))
+    measured = tv.discover(tiny_model("gpt2"), contrast(3), **given("vector at the last token"))
     best = found.order()[:30]
-    assert about["spearman"] == pytest.approx(spearman(found.mean()[best], exact.mean()[best]), abs=1e-3)
-    assert "spearman" in repr(found) and found.gradient_at == "path" and exact.gradient_at is None
+    assert about["spearman"] == pytest.approx(spearman(found.mean()[best], measured.mean()[best]), abs=1e-3)
+    assert "spearman" in repr(found) and found.gradient_at == "path" and measured.gradient_at is None
 
 
 def test_screened_and_chosen_readers_are_the_exact_effects_of_those_edges(tiny_model):
@@ -82,8 +82,8 @@ def test_screened_and_chosen_readers_are_the_exact_effects_of_those_edges(tiny_m
 
 def test_a_killed_discovery_continues_and_another_one_is_refused(tiny_model, tmp_path, monkeypatch):
     model, arguments = tiny_model("llama"), given("vector at the last token")
-    monkeypatch.setattr(discovery, "ROWS_AT_ONCE", 200)  # two prompts a shard
-    measured, calls = discovery.measured_effects, []
+    monkeypatch.setattr(exact, "ROWS_AT_ONCE", 200)  # two prompts a shard
+    measured, calls = exact.measured_effects, []
 
     def killed(*args, **kwargs):
         calls.append(1)
@@ -91,7 +91,7 @@ def test_a_killed_discovery_continues_and_another_one_is_refused(tiny_model, tmp
             raise KeyboardInterrupt
         return measured(*args, **kwargs)
 
-    monkeypatch.setattr(discovery, "measured_effects", killed)
+    monkeypatch.setattr(exact, "measured_effects", killed)
     with pytest.raises(KeyboardInterrupt):
         tv.discover(model, contrast(4), **arguments, folder=tmp_path / "run")
     again = tv.discover(model, contrast(4), **arguments, folder=tmp_path / "run")
@@ -149,10 +149,3 @@ def test_nothing_stays_on_the_model(tiny_model):
 
 def fail(logits):
     raise RuntimeError("on purpose")
-
-
-def test_the_rank_correlation_is_that_of_ranks_and_has_none_of_constants():
-    one = torch.tensor([1.0, 2.0, 30.0, 4.0])
-    assert spearman(one, torch.tensor([0.1, 0.2, 9.0, 0.3])) == pytest.approx(1)
-    assert spearman(one, -one) == pytest.approx(-1)
-    assert torch.isnan(torch.tensor(spearman(one, torch.ones(4))))

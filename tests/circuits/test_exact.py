@@ -12,7 +12,6 @@ from circuit_cases import CASES, contrast, passes
 from tv_lens.circuits.contrast_passes import make_passes
 from tv_lens.circuits.exact import measured_effects
 from tv_lens.circuits.patched import run_circuits
-from tv_lens.errors import InvalidArgument
 from tv_lens.tasks.tokenized import TokenSpan
 
 
@@ -73,9 +72,3 @@ def test_examples_are_measured_alone_as_together(tiny_model):
     edges = some_edges(made)
     both = measured_effects(made, edges)
     torch.testing.assert_close(measured_effects(made, edges, [2, 0]), both[[2, 0]], atol=1e-6, rtol=1e-5)
-
-
-def test_at_least_one_edge_is_measured():
-    with pytest.raises(InvalidArgument) as caught:
-        tv.ExactEdges(screen=0)
-    assert str(caught.value) == "At least one edge must be measured.\n  got:     screen=0"

@@ -12,7 +12,9 @@ from row_cases import batch, two_logits, zeroing
 from tv_lens.metrics import Answers, Readout
 from tv_lens.rows import sharding
 from tv_lens.rows.engine import run_rows
-from tv_lens.rows.sharding import added, cut_rows, run_sharded
+from tv_lens.rows.sharding import added, cut_rows, run_parts, run_sharded
+from tv_lens.storage.run_folder import RunFolder
+from tv_lens.storage.runner import Work
 
 
 @pytest.mark.parametrize("whole", [False, True])
@@ -52,15 +54,15 @@ def test_shards_of_rows_are_the_rows(family, tiny_model, monkeypatch, tmp_path):
         return two_logits(logits, index)
 
     plain, largest = run_rows(model, model.tokens(batch()), rows, readout).values, seen.clone()
-    asked = dict(verb="zeroing", config={}, who="test", beside={"seen": seen})
+    asked = dict(who="test", beside={"seen": seen})
     monkeypatch.setattr(sharding, "TOKENS_A_SHARD", 60)
-    without = run_sharded(model, model.tokens(batch()), rows, readout, folder=None, **asked)
+    without = run_sharded(Work("zeroing", {}), model, model.tokens(batch()), rows, readout, **asked)
     torch.testing.assert_close(without.values, plain, atol=1e-5, rtol=0)
     torch.testing.assert_close(seen, largest, atol=1e-5, rtol=0)
     bits = without.values.numpy().tobytes(), seen.numpy().tobytes()
     for _ in range(2):  # computed, then read
         seen.zero_()
-        kept = run_sharded(model, model.tokens(batch()), rows, readout, folder=tmp_path, **asked)
+        kept = run_sharded(Work("zeroing", {}, tmp_path), model, model.tokens(batch()), rows, readout, **asked)
         assert (kept.values.numpy().tobytes(), seen.numpy().tobytes()) == bits
         assert kept.provenance["rows"] == len(rows) and kept.provenance["folder"] == str(tmp_path)
     assert tv.RunFolder(tmp_path).total > 2
@@ -72,8 +74,37 @@ def test_a_readout_of_answers_stays_narrow_in_shards(tiny_model, monkeypatch):
     readout = Readout(tv.logit_diff, Answers(torch.tensor([5, 6, 7, 8]), torch.tensor([9, 10, 11, 12])), owners)
     whole = run_rows(model, model.tokens(batch()), rows, readout).values
     monkeypatch.setattr(sharding, "TOKENS_A_SHARD", 60)
-    found = run_sharded(model, model.tokens(batch()), rows, readout, folder=None, verb="x", config={}, who="test")
+    found = run_sharded(Work("x", {}), model, model.tokens(batch()), rows, readout, who="test")
     torch.testing.assert_close(found.values, whole, atol=1e-5, rtol=0)
+
+
+def test_rows_that_are_made_shard_by_shard_are_the_rows_beside_the_runs_without_an_edit(tiny_model, tmp_path):
+    model, rows = tiny_model("llama"), zeroing()
+    expected = run_rows(model, model.tokens(batch()), rows, two_logits).values
+    numbers = list(range(len(rows)))
+    parts, made = [numbers[::2], numbers[1::2]], []
+
+    def rows_of(part):
+        made.append(len(part))
+        return [rows[i] for i in part]
+
+    for folder in (None, tmp_path):
+        found = run_parts(
+            Work("parts", {}, folder), model, model.tokens(batch()), parts, rows_of,
+            lambda part: two_logits, who="test", plain=lambda: {"clean": 7.0},
+        )  # fmt: skip
+        torch.testing.assert_close(found.values.values, expected, atol=1e-5, rtol=0)
+        assert float(found.plain["clean"]) == 7.0 and found.values.provenance["rows"] == len(rows)
+    assert made == 2 * [len(part) for part in parts] and RunFolder(tmp_path).total == 3
+
+
+@pytest.mark.parametrize("engine", ["rows", "passes"])
+def test_the_engine_is_the_one_that_was_asked_for(engine, tiny_model):
+    model, rows = tiny_model("llama"), zeroing()
+    expected = run_rows(model, model.tokens(batch()), rows, two_logits).values
+    found = run_sharded(Work("x", {}), model, model.tokens(batch()), rows, two_logits, who="test", engine=engine)
+    assert found.provenance["engine"] == engine and found.values.shape == expected.shape
+    torch.testing.assert_close(found.values, expected, atol=1e-5, rtol=0)
 
 
 def test_the_provenance_of_shards_adds_up():

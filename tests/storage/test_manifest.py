@@ -8,9 +8,10 @@ import pytest
 import torch
 
 import tv_lens as tv
-from squares import CONFIG, square
+from squares import CONFIG, files, square, truncate
 from tv_lens.errors import FormatError, InvalidArgument, RunMismatch, StorageError
 from tv_lens.storage import manifest
+from tv_lens.storage.shard_file import Shard, packed, unpacked
 
 
 def test_another_configuration_is_refused_and_every_difference_is_named(tmp_path):
@@ -69,12 +70,80 @@ def test_what_is_written_is_what_is_read(tmp_path):
     assert manifest.read(tmp_path) is None and manifest.read(tmp_path / "nowhere") is None
     manifest.begin(tmp_path, "squares", CONFIG, 4)
     found = manifest.read(tmp_path)
-    assert (found["format"], found["version"], found["verb"], found["total"]) == ("tv_lens.run", 1, "squares", 4)
+    assert (found["format"], found["version"], found["verb"], found["total"]) == ("tv_lens.run", 2, "squares", 4)
     assert found["config"]["model"] == CONFIG["model"] and set(found["config"]["versions"]) == set(manifest._LIBRARIES)
     assert found["circumstances"] == manifest._circumstances()
     content = (tmp_path / "manifest.json").read_bytes()
     manifest.begin(tmp_path, "squares", CONFIG, 4)
     assert (tmp_path / "manifest.json").read_bytes() == content, "it is written once"
+
+
+# ------------------------------------------------------------------------------------------------- a lost manifest
+
+
+@pytest.mark.parametrize("claims", [True, False], ids=["claims there", "claims gone"])
+def test_a_lost_manifest_is_said_and_shards_of_the_same_configuration_are_taken(claims, tmp_path):
+    square(tmp_path)
+    (tmp_path / "manifest.json").unlink()
+    if not claims:
+        (tmp_path / "claims").rmdir()
+    (tmp_path / "shards" / "00002.npz").unlink()
+    with pytest.warns(UserWarning, match=f"the run {tmp_path} has lost its manifest.json; 3 of its shards are of the"):
+        assert square(tmp_path) == [2]
+    assert tv.RunFolder(tmp_path).done == 4 and square(tmp_path) == []
+
+
+def strip(path):
+    """The shard as version 0.1 wrote it: its header says nothing of the configuration."""
+    shard = unpacked(path.read_bytes(), int(path.stem))
+    path.write_bytes(packed(Shard(shard.arrays, shard.about), int(path.stem)))
+
+
+@pytest.mark.parametrize("seed", [0, 1], ids=["shards that do not say it", "shards of another configuration"])
+def test_a_lost_manifest_with_other_shards_is_refused_and_nothing_is_written(seed, tmp_path):
+    square(tmp_path)
+    if seed == 0:
+        strip(tmp_path / "shards" / "00003.npz")
+    (tmp_path / "manifest.json").unlink()
+    before = files(tmp_path)
+    with pytest.raises(RunMismatch) as caught:
+        square(tmp_path, config=CONFIG | {"seed": seed})
+    name, why = ("00003", "the shard does not say what it is of") if seed == 0 else ("00000", "another digest")
+    assert str(caught.value) == (
+        "This folder holds shards of another configuration, and its manifest is lost.\n"
+        f"  got:     {tmp_path}/shards/{name}.npz: {why}\n"
+        "  allowed: shards of the configuration that is asked for\n"
+        "  do:      put manifest.json back, or name another folder with folder=."
+    )
+    assert files(tmp_path) == before and manifest.read(tmp_path) is None
+
+
+def test_damaged_shards_and_other_files_beside_a_lost_manifest_are_no_reason_to_refuse(tmp_path):
+    square(tmp_path)
+    (tmp_path / "manifest.json").unlink()
+    truncate(tmp_path / "shards" / "00001.npz")
+    (tmp_path / "shards" / "notes.npz").write_text("mine")
+    with pytest.warns(UserWarning) as said:
+        assert square(tmp_path) == [1]
+    assert ["lost its manifest" in str(one.message) for one in said] == [True, False]
+    assert (tmp_path / "shards" / "notes.npz").read_text() == "mine"
+
+
+def test_the_digest_is_of_the_whole_work_and_not_of_its_order():
+    one = {"verb": "squares", "total": 4, "config": {"a": 1, "b": {"c": float("nan")}}, "created": "today"}
+    same = {"config": {"b": {"c": float("nan")}, "a": 1}, "total": 4, "verb": "squares", "created": "tomorrow"}
+    assert manifest.digest_of(one) == manifest.digest_of(same) and len(manifest.digest_of(one)) == 32
+    for other in ({"verb": "cubes"}, {"total": 5}, {"config": {"a": 1, "b": {"c": 0}}}):
+        assert manifest.digest_of(one | other) != manifest.digest_of(one)
+
+
+def test_files_of_shards_are_told_by_their_names_alone(tmp_path):
+    (tmp_path / "shards").mkdir()
+    for name in ("00001.npz", "123456.npz", "1.npz", "00002 (copy).npz", "٠٠٠٠٣.npz", "00004.txt", "x.npz"):
+        (tmp_path / "shards" / name).touch()
+    assert [path.name for path in manifest.shard_files(tmp_path)] == ["00001.npz", "123456.npz"]
+    assert manifest.shard_file(tmp_path, 7) == tmp_path / "shards" / "00007.npz"
+    assert manifest.shard_files(tmp_path / "nowhere") == []
 
 
 def test_runs_inside_are_found_at_any_depth_and_not_within_another(tmp_path):

@@ -54,6 +54,12 @@ def survey_numbers(found) -> list[np.ndarray]:
     return [*vectors, *(sweep.values.values for sweep in sweeps), found.map.points]
 
 
+def demonstrations(model, tasks, by, run) -> list[np.ndarray]:
+    prompts = tasks[0].prompts(shots=3, n=3)
+    found = tv.demonstration_effects(model, prompts, by=by, metric=tv.kl, folder=run, progress=False)
+    return [found.values.values, np.array(found.provenance["whole_prompt"])]
+
+
 VERBS = {
     "ResidualMean": lambda model, tasks, vector, run: vector_numbers(
         tv.extract(model, tasks[0], method=tv.ResidualMean(shots=2, contexts=4, dev=3), folder=run, progress=False)
@@ -77,6 +83,16 @@ VERBS = {
     "map": lambda model, tasks, vector, run: [
         tv.representation_map(model, tasks, 1, n=5, folder=run, progress=False).points
     ],
+    "vector sweep": lambda model, tasks, vector, run: [
+        one.values
+        for sweep in [tv.vector_sweep(model, vector, tasks[0], scales=(1.0, 2.0), n=3, folder=run, progress=False)]
+        for one in (sweep.values, sweep.clean, sweep.corrupted)
+    ],
+    "layers": lambda model, tasks, vector, run: [
+        tv.universal_heads(model, tasks, method=HEADS, folder=run, progress=False).over_tasks.values.values
+    ],
+    "demonstrations removed": lambda model, tasks, vector, run: demonstrations(model, tasks, "removing", run),
+    "demonstrations hidden": lambda model, tasks, vector, run: demonstrations(model, tasks, "hiding", run),
     "survey": lambda model, tasks, vector, run: survey_numbers(
         survey(model, tasks, shots=2, size=SIZE, folder=run, progress=False)
     ),

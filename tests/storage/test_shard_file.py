@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -59,6 +61,19 @@ def test_a_shard_comes_back_as_it_was_packed():
         "c": ("<f8", 2.5),
     }
     assert again.about == {"layers": [1, 2], "name": "é"}
+
+
+def test_a_shard_says_what_it_is_of_and_the_checksum_covers_it():
+    shard = Shard.of({"a": np.zeros(2)}, {}, "0123abcd")
+    content = packed(shard, 7)
+    assert unpacked(content, 7).configuration == "0123abcd"
+    with np.load(io.BytesIO(content)) as file:
+        arrays = {name: file[name] for name in file.files}
+    arrays["header"] = np.frombuffer(arrays["header"].tobytes().replace(b"0123abcd", b"0123abce"), np.uint8)
+    np.savez(changed := io.BytesIO(), **arrays)
+    with pytest.raises(FormatError, match="its checksum does not fit"):
+        unpacked(changed.getvalue(), 7)
+    assert unpacked(packed(Shard.of({"a": np.zeros(2)}, {}), 7), 7).configuration is None, "as in files of format 1"
 
 
 def test_another_shard_and_another_file_are_refused():

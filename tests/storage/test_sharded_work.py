@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import signal
@@ -15,8 +16,8 @@ import pytest
 from killing import child, logged
 from squares import CONFIG, files, square, truncate
 from tv_lens.errors import StorageError
-from tv_lens.storage.run_folder import shards
-from tv_lens.storage.shard_file import unpacked
+from tv_lens.storage.run_folder import RunFolder, shards
+from tv_lens.storage.shard_file import Shard, packed, unpacked
 
 
 def test_a_kill_in_the_middle_of_writing_leaves_a_file_that_the_next_process_removes(tmp_path):
@@ -132,3 +133,121 @@ def test_a_damaged_shard_is_named_and_computed_again(harm, tmp_path):
     assert {i: unpacked(one, i).arrays for i, one in files(tmp_path).items()} == {
         i: unpacked(one, i).arrays for i, one in whole.items()
     }
+
+
+# ------------------------------------------------------------------------------------------------- of another run
+
+
+@pytest.mark.parametrize(
+    "other", [{"config": CONFIG | {"seed": 1}}, {"verb": "cubes"}, {"total": 5}], ids=["config", "verb", "total"]
+)
+def test_shards_of_another_run_are_named_and_computed_again(other, tmp_path):
+    square(tmp_path / "run")
+    before = files(tmp_path / "run")
+    asked = dict(verb="squares", config=CONFIG, total=4) | other
+    with shards(tmp_path / "other", **asked) as work:
+        for i in work.pending():
+            work.put(i, {"square": np.float32(-1)}, {"i": i})
+    for i in (1, 3):
+        content = files(tmp_path / "other")[i]
+        assert unpacked(content, i)["square"] == -1, "whole in itself"
+        (tmp_path / "run/shards" / f"{i:05d}.npz").write_bytes(content)
+    with pytest.warns(UserWarning) as said, shards(tmp_path / "run", verb="squares", config=CONFIG, total=4) as work:
+        assert work.done == [0, 2] and work.provenance["damaged_shards"] == [1, 3]
+    assert [str(one.message).split(" (")[0] for one in said] == [
+        f"shard {i} of the run {tmp_path / 'run'} is of another run" for i in (1, 3)
+    ]
+    with pytest.warns(UserWarning, match="is of another run"):
+        assert square(tmp_path / "run") == [1, 3]
+    assert {i: unpacked(one, i)["square"] for i, one in files(tmp_path / "run").items()} == {
+        i: unpacked(one, i)["square"] for i, one in before.items()
+    }
+    assert square(tmp_path / "run") == []
+
+
+def strip(path: Path) -> None:
+    """The shard as version 0.1 wrote it: its header says nothing of the configuration."""
+    shard = unpacked(path.read_bytes(), int(path.stem))
+    path.write_bytes(packed(Shard(shard.arrays, shard.about), int(path.stem)))
+
+
+def test_shards_of_format_1_are_taken_on_the_word_of_a_manifest_of_format_1_alone(tmp_path):
+    square(tmp_path)
+    for i in range(3):
+        strip(tmp_path / "shards" / f"{i:05d}.npz")
+    with pytest.warns(UserWarning, match="shard 0 of the run .* is of another run"):
+        assert square(tmp_path) == [0, 1, 2], (
+            "in a folder whose shards say what they are of, one that does not is foreign"
+        )
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"version": 1}))
+    for i in range(2):
+        strip(tmp_path / "shards" / f"{i:05d}.npz")
+    (tmp_path / "shards" / "00003.npz").unlink()
+    with pytest.warns(UserWarning) as said:
+        assert square(tmp_path) == [3]
+    assert len(said) == 1 and str(said[0].message).startswith(
+        f"2 shards of the run {tmp_path} were written before shards"
+    )
+    assert "damaged_shards" not in RunFolder(tmp_path).manifest
+    other = tmp_path / "other"
+    square(other, config=CONFIG | {"seed": 1})
+    (tmp_path / "shards" / "00003.npz").write_bytes(files(other)[3])
+    with pytest.warns(UserWarning, match="shard 3 of the run .* is of another run"):
+        assert square(tmp_path) == [3], "a shard that says it is of another run is foreign here, too"
+
+
+# --------------------------------------------------------------------------------------------------- foreign files
+
+NAMES = ("notes", "1 (copy)", "3", "00001.bak", "0x2", "²", ".DS_Store", "00009", "-1", "1e3")
+
+
+def test_foreign_files_among_claims_and_shards_are_left_alone(tmp_path):
+    square(tmp_path)
+    strangers = [tmp_path / folder / name for folder in ("claims", "shards") for name in NAMES]
+    strangers += [tmp_path / "shards" / f"{name}.npz" for name in NAMES]
+    for path in strangers:
+        path.write_text("mine")
+    folders = [tmp_path / "claims" / "00002", tmp_path / "shards" / ".00002.npz.tmp-x", tmp_path / "claims" / "deep"]
+    for path in folders:
+        path.mkdir()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert square(tmp_path) == []
+        (tmp_path / "shards" / "00003.npz").unlink()
+        assert square(tmp_path) == [3]
+    assert all(path.read_text() == "mine" for path in strangers) and all(path.is_dir() for path in folders)
+    assert (RunFolder(tmp_path).done, RunFolder(tmp_path).total) == (4, 4)
+
+
+def test_a_folder_in_the_place_of_a_claim_or_of_a_shard_is_said(tmp_path):
+    (tmp_path / "claims" / "00002").mkdir(parents=True)
+    (tmp_path / "shards").mkdir()
+    with pytest.raises(StorageError, match="00002 could not be written"):
+        square(tmp_path)
+    (tmp_path / "claims" / "00002").rmdir()
+    (tmp_path / "shards" / "00003.npz").mkdir()
+    with pytest.warns(UserWarning, match="shard 3 .* is damaged"), pytest.raises(StorageError):
+        square(tmp_path)
+
+
+def test_in_order_a_shard_waits_for_those_before_it(tmp_path):
+    run, log = tmp_path / "run", tmp_path / "log"
+
+    def rest() -> None:
+        logged(log)
+        with shards(run, verb="squares", config=CONFIG, total=4) as work:
+            for i in work.pending(in_order=True):
+                assert work.done == list(range(i)), "all before it are there"
+                work.put(i, {"square": np.float32(i) ** 2}, {"i": i})
+
+    with shards(run, verb="squares", config=CONFIG, total=4) as work:
+        waiting = work.pending(in_order=True)
+        first = next(waiting)
+        pid = child(rest)
+        time.sleep(0.3)
+        assert files(run) == {} and os.waitpid(pid, os.WNOHANG) == (0, 0), "the other process waits"
+        work.put(first, {"square": np.float32(0)}, {"i": 0})
+        for i in waiting:
+            work.put(i, {"square": np.float32(i) ** 2}, {"i": i})
+    assert os.waitpid(pid, 0)[1] == 0 and square(run) == []

@@ -8,7 +8,7 @@ from tv_lens.circuits.contrast import CircuitQuestion, Contrast, Projection
 from tv_lens.circuits.discovery import discover
 from tv_lens.circuits.eap import EAP, EAPIG
 from tv_lens.circuits.evaluation import completeness, faithfulness, minimality
-from tv_lens.circuits.exact import ExactEdges
+from tv_lens.circuits.exact_edges import ExactEdges
 from tv_lens.circuits.export import to_attribution_graph, to_dot, to_graphml
 from tv_lens.circuits.graph import Graph
 from tv_lens.circuits.nodes import Position

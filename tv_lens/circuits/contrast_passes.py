@@ -45,6 +45,12 @@ class Trace:
             return by_component[site.component][layer]
         return self.post if layer == len(self.pre) - 1 else self.pre[layer + 1]
 
+    def of(self, places: Sequence[int]) -> Trace:
+        """The same for some of the examples."""
+        chosen = torch.tensor(list(places), dtype=torch.long, device="cpu")
+        by_layer = (getattr(self, name)[:, chosen] for name in ("pre", "attn", "mid", "mlp", "z"))
+        return Trace(*by_layer, self.post[chosen])
+
     def read_by(self, layer: int, part: str) -> Float[Tensor, "example slot d_model"]:
         """The stream that a part of a layer reads."""
         return self.mid[layer] if part == "mlp" else self.pre[layer]
@@ -58,6 +64,14 @@ class Chunk:
     clean: Trace
     corrupted: Trace
     derived: dict[object, Any] = field(default_factory=dict)  # intermediate results that several methods use
+
+    def of(self, rows: Sequence[int]) -> Chunk:
+        """The chunk of some of its examples, which are named by their numbers among all."""
+        places = {row: place for place, row in enumerate(self.rows.tolist())}
+        chosen = [places[row] for row in rows]
+        return Chunk(
+            torch.tensor(list(rows), dtype=torch.long, device="cpu"), self.clean.of(chosen), self.corrupted.of(chosen)
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,6 +148,10 @@ class ContrastPasses:
         for start in range(0, len(rows), size):
             part = tuple(rows[start : start + size])
             if part not in self._last_chunk:  # if all examples fit into one chunk, they are traced once
+                around = [chunk for held, chunk in self._last_chunk.items() if set(part) <= set(held)]
+                if around:
+                    yield around[0].of(part)
+                    continue
                 self._last_chunk.clear()
                 self._last_chunk[part] = Chunk(
                     torch.tensor(part, dtype=torch.long, device="cpu"),

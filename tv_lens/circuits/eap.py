@@ -8,14 +8,17 @@ the projection and the norm's Jacobian, reader by reader. Nothing is split by he
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import final
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from tv_lens.circuits.contrast_passes import Chunk, ContrastPasses
+from tv_lens.circuits.estimate import Estimate
+from tv_lens.circuits.method import Scored
 from tv_lens.errors import InvalidArgument, NonFiniteMetric, unknown
 from tv_lens.intervention import Intervention, Replace
 from tv_lens.metrics import checked
@@ -23,14 +26,18 @@ from tv_lens.model.capture import bytes_per_prompt
 from tv_lens.model.editing import Edit
 from tv_lens.model.grad_mode import GradMode
 from tv_lens.model.readers import PARTS, SITES, Readers
-from tv_lens.progress import progress as progress_bar
+from tv_lens.progress import Bar
 from tv_lens.renamed import renamed_attributes, renamed_keywords
 from tv_lens.site import Site
+from tv_lens.storage.runner import Piece, Work
+
+TOKENS_A_SHARD = 4096  # in all points of the path; as many as one batch of gradients holds at most
 
 
+@final
 @renamed_keywords(grad_at="gradient_at=")
 @dataclass(frozen=True)
-class EAP:
+class EAP(Estimate):
     """Edge attribution patching: one forward and one backward pass, all edges at once.
 
     Args:
@@ -52,14 +59,18 @@ class EAP:
         if self.gradient_at not in ("clean", "corrupted"):
             raise unknown("run", self.gradient_at, ("clean", "corrupted"))
 
-    def estimate(self, passes: ContrastPasses, progress: bool = True) -> Float[Tensor, "example edge"]:
-        """The estimated effect of every edge."""
-        alpha = {"clean": 0.0, "corrupted": 1.0}[self.gradient_at]
-        return _estimated(passes, lambda chunk: _PointOnPath(passes, chunk, (alpha,)), progress)
+    @property
+    def gradient_taken(self) -> str | None:
+        return self.gradient_at
+
+    def estimated(self, passes: ContrastPasses, work: Work) -> Scored:
+        """The effect of every edge from one gradient."""
+        return _estimated(passes, ({"clean": 0.0, "corrupted": 1.0}[self.gradient_at],), [None], work)
 
 
+@final
 @dataclass(frozen=True)
-class EAPIG:
+class EAPIG(Estimate):
     """EAP with the gradient averaged along a straight path from the clean to the corrupted run.
 
     Args:
@@ -84,19 +95,15 @@ class EAPIG:
         if self.steps < 1:
             raise InvalidArgument("A path needs at least one step.", got=f"steps={self.steps}")
 
-    def estimate(self, passes: ContrastPasses, progress: bool = True) -> Float[Tensor, "example edge"]:
-        """The estimated effect of every edge."""
+    @property
+    def gradient_taken(self) -> str | None:
+        return "path"
+
+    def estimated(self, passes: ContrastPasses, work: Work) -> Scored:
+        """The effect of every edge from the mean gradient along the path, which all writers move, or each group."""
         alphas = tuple((step + 0.5) / self.steps for step in range(self.steps))
-        if self.where == "inputs":
-            return _estimated(passes, lambda chunk: _PointOnPath(passes, chunk, alphas), progress)
-        graph = passes.graph
-        total = torch.zeros(len(passes.contrast), len(graph), dtype=torch.float32, device="cpu")
-        for writers in _groups_of_writers(passes):
-            chosen = torch.isin(graph.edges[:, 1], torch.tensor(writers, dtype=torch.long, device="cpu"))
-            if bool(chosen.any()):
-                part = _estimated(passes, lambda chunk: _PointOnPath(passes, chunk, alphas, tuple(writers)), progress)
-                total[:, chosen] = part[:, chosen]
-        return total
+        groups = [None] if self.where == "inputs" else [tuple(group) for group in _groups_of_writers(passes)]
+        return _estimated(passes, alphas, groups, work)
 
 
 def _groups_of_writers(passes: ContrastPasses) -> list[list[int]]:
@@ -161,34 +168,73 @@ class _PointOnPath:
 
 
 def _estimated(
-    passes: ContrastPasses, point_of: Callable[[Chunk], _PointOnPath], progress: bool
-) -> Float[Tensor, "example edge"]:
-    out = torch.zeros(len(passes.contrast), len(passes.graph), dtype=torch.float32, device="cpu")
+    passes: ContrastPasses, alphas: tuple[float, ...], groups: Sequence[tuple[int, ...] | None], work: Work
+) -> Scored:
+    """The estimate of every edge; a shard moves one group of writers in some examples, and None moves the start."""
     if "blocks" in passes.readers.computed_by.values():
         raise InvalidArgument(
             "This architecture's modules cannot be called alone, so gradients cannot be pulled back through them.",
             got=str(passes.readers.computed_by),
             do="use tv.ExactEdges(): it measures.",
         )
-    with progress_bar("edge attribution", len(passes.contrast), "prompts", progress) as bar:
-        for chunk in passes.chunks():
-            point, difference = point_of(chunk), passes.difference(chunk)
-            at_once = _rows_at_once(passes)
-            steps, size = len(point.alphas), max(1, at_once // len(point.alphas))
-            for start in range(0, len(chunk.rows), size):
-                rows = torch.arange(start, min(start + size, len(chunk.rows)), device="cpu")
-                for first in range(0, steps, max(1, at_once // len(rows))):
-                    alphas = point.alphas[first : first + max(1, at_once // len(rows))]
-                    _add_scores(passes, point, rows, alphas, difference[rows], out)
-                bar.advance(len(rows))
-    if not bool(torch.isfinite(out).all()):  # NaN in a table of scores would mean that the edge was not measured
-        broken = (~torch.isfinite(out)).any(1).nonzero()[:, 0].tolist()
+    size = max(1, TOKENS_A_SHARD // (passes.contrast.clean.width * len(alphas)))
+    examples = list(range(len(passes.contrast)))
+    parts = [examples[start : start + size] for start in range(0, len(examples), size)]
+    cells = [(group, rows) for group in groups if len(_edges_of(passes, group)) for rows in parts]
+
+    def scores(cell: tuple[tuple[int, ...] | None, list[int]], bar: Bar) -> Piece:
+        group, rows = cell
+        return {"scores": _of_examples(passes, alphas, group, rows, bar)[:, _edges_of(passes, group)]}
+
+    steps = [len(rows) for _, rows in cells]
+    finished = work.run(scores, cells, label="edge attribution", unit="prompts", steps=steps)
+    out = torch.zeros(len(examples), len(passes.graph), dtype=torch.float32, device="cpu")
+    for (group, rows), shard in zip(cells, finished):
+        out[torch.tensor(rows, dtype=torch.long, device="cpu")[:, None], _edges_of(passes, group)[None]] = (
+            torch.from_numpy(shard["scores"])
+        )
+    return out, finished.provenance
+
+
+def _finite(scores: Float[Tensor, "example edge"], examples: Sequence[int]) -> Float[Tensor, "example edge"]:
+    """The scores, if they are finite: NaN in a table of scores would mean that an edge was not measured."""
+    broken = [examples[i] for i in (~torch.isfinite(scores)).any(1).nonzero()[:, 0].tolist()]
+    if broken:
         raise NonFiniteMetric(
             "A gradient is NaN or infinite, and with it the estimates.",
-            got=f"{len(broken)} of {len(out)} examples, the first is {broken[0]}",
+            got=f"{len(broken)} of {len(examples)} examples, the first is {broken[0]}",
             do="half precision overflows in gradients: load the model in float32, or measure with tv.ExactEdges().",
         )
-    return out
+    return scores
+
+
+def _edges_of(passes: ContrastPasses, group: tuple[int, ...] | None) -> Int[Tensor, "m"]:
+    """The edges out of a group of writers; all edges for None."""
+    writers = passes.graph.edges[:, 1]
+    chosen = (
+        torch.ones_like(writers, dtype=torch.bool)
+        if group is None
+        else torch.isin(writers, torch.tensor(group, dtype=torch.long, device="cpu"))
+    )
+    return chosen.nonzero()[:, 0]
+
+
+def _of_examples(
+    passes: ContrastPasses, alphas: tuple[float, ...], group: tuple[int, ...] | None, examples: list[int], bar: Bar
+) -> Float[Tensor, "example edge"]:
+    """The estimates in some examples."""
+    out = torch.zeros(len(passes.contrast), len(passes.graph), dtype=torch.float32, device="cpu")
+    for chunk in passes.chunks(rows=examples):
+        point, difference = _PointOnPath(passes, chunk, alphas, group), passes.difference(chunk)
+        at_once = _rows_at_once(passes)
+        size = max(1, at_once // len(alphas))
+        for start in range(0, len(chunk.rows), size):
+            rows = torch.arange(start, min(start + size, len(chunk.rows)), device="cpu")
+            for first in range(0, len(alphas), max(1, at_once // len(rows))):
+                some = alphas[first : first + max(1, at_once // len(rows))]
+                _add_scores(passes, point, rows, some, difference[rows], out)
+            bar.advance(len(rows))
+    return _finite(out[examples], examples)
 
 
 def _rows_at_once(passes: ContrastPasses) -> int:

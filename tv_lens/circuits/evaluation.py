@@ -18,16 +18,18 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from tv_lens.circuits.circuit import Circuit, EdgeScores
+from tv_lens.circuits.circuit_runs import circuits_in_shards
 from tv_lens.circuits.contrast import CircuitQuestion, Contrast
 from tv_lens.circuits.contrast_passes import ContrastPasses, make_passes
 from tv_lens.circuits.graph import Graph
-from tv_lens.circuits.patched import run_circuits
 from tv_lens.errors import EmptySelection, InvalidArgument, MisalignedPrompts
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.model.verb import verb
 from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
 from tv_lens.storage.configuration import origin
+from tv_lens.storage.run_folder import FolderLike
+from tv_lens.storage.runner import Work
 from tv_lens.tasks.prompts import PromptPairs, Prompts
 
 SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -47,6 +49,7 @@ def faithfulness(
     grow: bool = False,
     n_random: int = 3,
     seed: int = 0,
+    folder: FolderLike = None,
     progress: bool = True,
 ) -> Sweep:
     """The metric of a model that runs only a circuit, over the circuit's size, with random circuits beside it.
@@ -61,6 +64,7 @@ def faithfulness(
         grow: grow each circuit from the end (`EdgeScores.grow`) instead of taking the best edges wherever they are.
         n_random: how many random circuits of each size and kind are averaged.
         seed: fixes the draws.
+        folder: a folder that keeps finished circuits, so that a killed call continues there.
         progress: show a progress bar on a terminal or in a notebook.
 
     Returns:
@@ -87,7 +91,8 @@ def faithfulness(
         matched = [_degree_matched(graph, mask, generator) for _ in range(n_random)]
         masks.append(torch.stack([mask, *drawn, *matched]))
         effective.append(int(graph.sparse(graph.on_paths(graph.dense(mask))).sum()))
-    values = run_circuits(passes, torch.cat(masks), progress=progress).unflatten(1, (len(sizes), 1 + 2 * n_random))
+    metrics, record = circuits_in_shards(passes, torch.cat(masks), _work(passes, "faithfulness", folder, progress))
+    values = metrics.unflatten(1, (len(sizes), 1 + 2 * n_random))
     kinds = {"circuit": values[:, :, 0]}
     if n_random:
         kinds |= {
@@ -99,7 +104,7 @@ def faithfulness(
         dims=("example", "kind", "size"),
         coords={"kind": list(kinds), "size": list(sizes), "effective": ("size", effective)},
     )
-    about = {"n_edges": len(graph), "by": by, "grown": grow, "random": n_random, "seed": seed}
+    about = {"n_edges": len(graph), "by": by, "grown": grow, "random": n_random, "seed": seed, **record}
     sweep = _sweep(passes, labelled, "faithfulness", about)
     return replace(sweep, provenance={**sweep.provenance, "areas": areas(sweep, len(graph))})
 
@@ -135,6 +140,7 @@ def completeness(
     subsets: int = 10,
     share: float = 0.5,
     seed: int = 0,
+    folder: FolderLike = None,
     progress: bool = True,
 ) -> Sweep:
     """The metric of the circuit and of the whole model when the same edges are taken out of both.
@@ -147,6 +153,7 @@ def completeness(
         subsets: how many random sets of the circuit's edges are taken out, beside all of them.
         share: the share of the circuit's edges in each set.
         seed: fixes the draws.
+        folder: a folder that keeps finished circuits, so that a killed call continues there.
         progress: show a progress bar on a terminal or in a notebook.
 
     Returns:
@@ -171,13 +178,14 @@ def completeness(
         ]
         removed.append(torch.zeros_like(circuit.mask).index_fill_(0, edges, True))
     out = torch.stack(removed)
-    metrics = run_circuits(passes, torch.cat([circuit.mask & ~out, ~out]), progress=progress)
+    work = _work(passes, "completeness", folder, progress)
+    metrics, record = circuits_in_shards(passes, torch.cat([circuit.mask & ~out, ~out]), work)
     values = xr.DataArray(
         metrics.unflatten(1, (2, len(out))).numpy(),
         dims=("example", "run", "removed"),
         coords={"run": ["circuit", "model"], "removed": ["nothing", "all", *map(str, range(subsets))]},
     )
-    about = {"n_edges": len(graph), "share": share, "seed": seed, "size": len(circuit)}
+    about = {"n_edges": len(graph), "share": share, "seed": seed, "size": len(circuit), **record}
     return _sweep(passes, values, "completeness", about)
 
 
@@ -189,6 +197,7 @@ def minimality(
     prompts: Prompts | PromptPairs | Contrast,
     *,
     question: CircuitQuestion | None = None,
+    folder: FolderLike = None,
     progress: bool = True,
 ) -> Sweep:
     """The effect of each edge within a circuit: the circuit's metric less its metric without the edge.
@@ -198,6 +207,7 @@ def minimality(
         circuit: the circuit.
         prompts: the prompts to test on.
         question: source, baseline, target, metric and positions of the search; the scores' own if None.
+        folder: a folder that keeps finished circuits, so that a killed call continues there.
         progress: show a progress bar on a terminal or in a notebook.
 
     Returns:
@@ -214,11 +224,11 @@ def minimality(
         raise EmptySelection("An empty circuit has no edge to leave out.")
     masks = circuit.mask.repeat(len(circuit) + 1, 1)
     masks[torch.arange(len(circuit), device="cpu"), circuit.edges] = False
-    metrics = run_circuits(passes, masks, progress=progress)
+    metrics, record = circuits_in_shards(passes, masks, _work(passes, "minimality", folder, progress))
     values = xr.DataArray(
         (metrics[:, -1:] - metrics[:, :-1]).numpy(), dims=("example", "edge"), coords={"edge": circuit.names}
     )
-    sweep = _sweep(passes, values, "minimality", {"n_edges": len(graph), "size": len(circuit)})
+    sweep = _sweep(passes, values, "minimality", {"n_edges": len(graph), "size": len(circuit), **record})
     return replace(
         sweep,
         metric=f"loss of {passes.info.name}",
@@ -259,6 +269,13 @@ def _passes(
         )
     passes.check_gap()
     return passes, ours
+
+
+def _work(passes: ContrastPasses, verb: str, folder: FolderLike, progress: bool) -> Work:
+    """The work of running circuits on these prompts."""
+    edits = {"clean_edits": passes.clean_edits, "corrupted_edits": passes.corrupted_edits}
+    config = {"contrast": passes.contrast, **edits, "metric": passes.metric, "target": passes.target}
+    return Work.on(passes.model, verb, config, folder, progress)
 
 
 def _sizes(circuit: Circuit | EdgeScores, sizes: Sequence[int] | None) -> list[int]:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from tv_lens.circuits.contrast_passes import Chunk, ContrastPasses
-from tv_lens.errors import InvalidArgument
 from tv_lens.intervention import Replace
 from tv_lens.metrics import Readout
 from tv_lens.model.readers import PARTS, SITES
+from tv_lens.progress import Bar
 from tv_lens.progress import progress as progress_bar
 from tv_lens.rows.edits import PlacedEdit, Row, merged
 from tv_lens.rows.engine import run_rows
 from tv_lens.site import Site
+from tv_lens.storage.runner import Piece, Work
 
 ROWS_AT_ONCE = 40_000  # each row is a few Python objects; beyond this number they need noticeable memory
 
@@ -34,8 +36,30 @@ class _Reading:
     heads: Int[Tensor, "m"]
 
 
+def effects_in_shards(
+    passes: ContrastPasses, edges: Int[Tensor, "m"], work: Work
+) -> tuple[Float[Tensor, "example m"], dict[str, Any]]:
+    """The exact effect of these edges in every example, some examples per shard; and the provenance of the folder."""
+    examples = list(range(len(passes.contrast)))
+    size = max(1, ROWS_AT_ONCE // max(1, len(edges)))
+    groups = [examples[start : start + size] for start in range(0, len(examples), size)]
+
+    def effects(rows: list[int], bar: Bar) -> Piece:
+        return {"effects": measured_effects(passes, edges, rows, bar=bar)}
+
+    work = replace(work, config={**work.config, "edges": edges})
+    steps = [len(rows) * len(edges) for rows in groups]
+    finished = work.run(effects, groups, label="exact edges", unit="edges", steps=steps)
+    return torch.cat([torch.from_numpy(shard["effects"]) for shard in finished]), finished.provenance
+
+
 def measured_effects(
-    passes: ContrastPasses, edges: Int[Tensor, "m"], examples: Sequence[int] | None = None, *, progress: bool = True
+    passes: ContrastPasses,
+    edges: Int[Tensor, "m"],
+    examples: Sequence[int] | None = None,
+    *,
+    progress: bool = True,
+    bar: Bar | None = None,
 ) -> Float[Tensor, "example m"]:
     """The exact effect of each of these edges: the clean metric less the metric with the edge corrupted, per example.
 
@@ -44,6 +68,7 @@ def measured_effects(
         edges: which of the graph's edges.
         examples: on which examples; all if None.
         progress: show a progress bar on a terminal or in a notebook.
+        bar: a bar that is shown already, to advance by one step per edge and example instead.
 
     Source:
         Wang et al. 2022 (arXiv 2211.00593) and Goldowsky-Dill et al. 2023 (arXiv 2304.05969), path patching of one
@@ -55,7 +80,7 @@ def measured_effects(
     readings, at_end = _readings(passes, edges)
     group = max(1, ROWS_AT_ONCE // max(1, len(edges)))
     clean = passes.baselines[0]
-    with progress_bar("exact edges", len(chosen) * len(edges), "edges", progress) as bar:
+    with progress_bar("exact edges", len(chosen) * len(edges), "edges", progress and bar is None) as own:
         for start in range(0, len(chosen), group):
             for chunk in passes.chunks(rows=chosen[start : start + group]):
                 where = torch.tensor([place[row] for row in chunk.rows.tolist()], dtype=torch.long, device="cpu")
@@ -66,7 +91,7 @@ def measured_effects(
                 if readings:
                     columns, values = _measured(passes, chunk, difference, readings)
                     out[where[:, None], columns[None]] = baseline[:, None] - values
-                bar.advance(len(where) * len(edges))
+                (bar or own).advance(len(where) * len(edges))
     return out
 
 
@@ -160,28 +185,3 @@ def _at_target(passes: ContrastPasses, chunk: Chunk, rows: Sequence[Row]) -> Flo
         _, attachment = passes.model.forward(batch, edits, [site], stop_after=site.layer, who="exact edges")
         numbers.append(passes.target.read(attachment.values[site].float().cpu()))
     return torch.cat(numbers)
-
-
-@dataclass(frozen=True)
-class ExactEdges:
-    """Measure every edge; estimate none.
-
-    For a vector injected at the last token this is cheap: only what lies downstream of it differs, and one row of one
-    token per edge is all there is to run. For pairs of prompts use `screen`: the edges are ranked by EAP first, and the
-    best ones are measured.
-
-    Args:
-        screen: how many edges to measure; all if None.
-        into: only edges into these readers or nodes, such as ("logits", "a5.h2<q>", "m3"); all if None.
-
-    Source:
-        Path patching of single edges (Goldowsky-Dill et al. 2023, arXiv 2304.05969), run by the row engine
-        (`tv_lens.rows`).
-    """
-
-    screen: int | None = None
-    into: tuple[str, ...] | None = None
-
-    def __post_init__(self) -> None:
-        if self.screen is not None and self.screen < 1:
-            raise InvalidArgument("At least one edge must be measured.", got=f"screen={self.screen}")

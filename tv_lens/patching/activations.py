@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-import numpy as np
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -24,16 +22,14 @@ from tv_lens.model.hooked_model import HookedModel
 from tv_lens.model.verb import verb
 from tv_lens.patching.cells import Cell, SitesLike, array_of, axes_of, cells_of, positions_of, targets_of
 from tv_lens.patching.plain_runs import DIRECTIONS, PlainRuns, base_and_source
-from tv_lens.progress import Bar
-from tv_lens.progress import progress as progress_bar
 from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
-from tv_lens.rows.engine import PlacedEdit, Row, RowValues, run_rows, why_whole_passes
-from tv_lens.rows.sharding import added, cut_rows
+from tv_lens.rows.engine import PlacedEdit, Row, why_whole_passes
+from tv_lens.rows.sharding import cut_rows, run_parts
 from tv_lens.site import Site
-from tv_lens.storage.configuration import model_described, origin
-from tv_lens.storage.run_folder import FolderLike, shards
-from tv_lens.storage.shard_file import Shard
+from tv_lens.storage.configuration import origin
+from tv_lens.storage.run_folder import FolderLike
+from tv_lens.storage.runner import Work
 from tv_lens.tasks.prompts import PromptPairs
 from tv_lens.tasks.tokenized import TokenizedPairs
 
@@ -101,17 +97,33 @@ def patch(
     targets = targets_of(model, sites, over)
     tokens, alignment = _tokenized(model, pairs, [target.site for target in targets], over)
     cells = cells_of(tokens, targets, over, scales)
-    runs = _PatchedRuns.of(model, tokens, cells, direction, mode, engine, memory_budget)
+    runs = _PatchedRuns.of(model, tokens, cells, metric, direction, mode, engine, memory_budget)
 
     # 2. the metric of the two runs without a patch, and with the source run's activations in each cell
+    parts = runs.parts()
     config = {
+        **runs.config,
         "prompts": pairs.recipe,
         "over": over,
         "sites": [[target.set, str(target.site)] for target in targets],
         "direction": direction,
         "scales": scales,
+        "shard_sizes": [len(part) for part in parts],
     }
-    values, plain, provenance = _measured(runs, metric, config, folder, progress)
+    measured = run_parts(
+        Work.on(model, "patch", config, folder, progress),
+        model,
+        runs.base,
+        parts,
+        runs.rows,
+        runs.readout,
+        who="tv.patch",
+        unit="patched runs",
+        engine=engine,
+        memory_budget=runs.budget,
+        plain=runs.plain_shard,
+    )
+    values = measured.values.values.double().numpy().reshape(len(cells), -1).T
 
     # 3. the labelled result
     info = info_of(metric)
@@ -120,8 +132,8 @@ def patch(
         metric=info.name,
         units=info.units,
         sign=info.sign,
-        clean=plain["clean"],
-        corrupted=plain["corrupted"],
+        clean=measured.plain["clean"],
+        corrupted=measured.plain["corrupted"],
         name=f"{direction} {', '.join(sorted({target.site.component for target in targets}))} of {pairs.task}",
         provenance={
             "verb": "patch",
@@ -130,7 +142,7 @@ def patch(
             "mode": mode,
             "prompts": pairs.recipe,
             **alignment,
-            **provenance,
+            **measured.values.provenance,
             "zero": info.zero,
         },
     )
@@ -200,31 +212,6 @@ def _drawn(
     return tokens, {"redrawn": False}
 
 
-def _measured(
-    runs: _PatchedRuns, metric: Metric, config: Mapping[str, object], folder: FolderLike, progress: bool
-) -> tuple[Float[np.ndarray, "example cell"], Shard, dict[str, object]]:
-    """The metric under every patch, the shard with that of the runs without one, and how they were computed."""
-    parts, plain, n = runs.parts(), None, len(runs.cells) * len(runs.base)
-    config = {**runs.config, **config, "metric": metric, "shard_sizes": [len(part) for part in parts]}
-    with shards(folder, verb="patch", config=config, total=1 + len(parts)) as stored:
-        done = sum(len(parts[i - 1]) for i in stored.done if i > 0)
-        with progress_bar("tv.patch", n, "patched runs", progress, done) as bar:
-            for i in stored.pending():
-                plain = plain or PlainRuns.of(runs.model, runs.tokens, metric, runs.budget, "tv.patch")
-                if i == 0:
-                    stored.put(0, {"clean": plain.clean, "corrupted": plain.corrupted})
-                    continue
-                part = parts[i - 1]
-                result = runs.run(part, Readout(metric, plain.answers, runs.owners(part)), bar)
-                stored.put(i, {"values": result.values}, result.provenance)
-        first, *others = stored.all()
-    values, provenance = np.full(n, np.nan), {}
-    for part, shard in zip(parts, others):
-        values[part] = shard["values"]
-        provenance = added(provenance, shard.about)
-    return values.reshape(len(runs.cells), -1).T, first, {**provenance, **stored.provenance}
-
-
 @dataclass(frozen=True, eq=False)
 class _PatchedRuns:
     """Every cell in every example; cell c in example e has the number `c * examples + e`."""
@@ -234,6 +221,7 @@ class _PatchedRuns:
     base: TokenBatch
     source: TokenBatch
     cells: list[Cell]
+    metric: Metric
     mode: str
     engine: str
     budget: int
@@ -244,22 +232,23 @@ class _PatchedRuns:
         model: HookedModel,
         tokens: TokenizedPairs,
         cells: list[Cell],
+        metric: Metric,
         direction: str,
         mode: str,
         engine: str,
         memory_budget: int | None,
     ) -> _PatchedRuns:
         base, source = base_and_source(model, tokens, direction)
-        return cls(model, tokens, base, source, cells, mode, engine, memory_budget or model.memory_budget)
+        return cls(model, tokens, base, source, cells, metric, mode, engine, memory_budget or model.memory_budget)
 
     @property
     def config(self) -> dict[str, object]:
         """What the values depend on, as far as these runs know it."""
         return {
-            "model": model_described(self.model),
             "clean": self.tokens.clean.tokens,
             "corrupted": self.tokens.corrupted.tokens,
             "answers": self.tokens.answers,
+            "metric": self.metric,
             "mode": self.mode,
             "engine": self.kind,
             "memory_budget": self.budget,
@@ -270,6 +259,15 @@ class _PatchedRuns:
         """The engine that will run, and why where it is whole passes."""
         why = why_whole_passes(self.model, [site for cell in self.cells for site in cell.sites], self.engine)
         return "rows" if why is None else f"passes: {why}"
+
+    @cached_property
+    def plain(self) -> PlainRuns:
+        """The runs without a patch, run when they are first needed."""
+        return PlainRuns.of(self.model, self.tokens, self.metric, self.budget, "tv.patch", self.engine)
+
+    def plain_shard(self) -> dict[str, Tensor]:
+        """What the folder keeps of the runs without a patch."""
+        return {"clean": self.plain.clean, "corrupted": self.plain.corrupted}
 
     @cached_property
     def lengths(self) -> tuple[list[int], list[int]]:
@@ -292,12 +290,12 @@ class _PatchedRuns:
             most_prompts=max(1, self.budget // per_example),
         )
 
-    def owners(self, part: Sequence[int]) -> Int[Tensor, "row"]:
-        """The example of each number."""
-        return torch.tensor(part, dtype=torch.long, device="cpu") % len(self.base)
+    def readout(self, part: Int[Tensor, "row"]) -> Readout:
+        """The metric of a shard's rows, each with the answers of its example."""
+        return Readout(self.metric, self.plain.answers, part % len(self.base))
 
-    def run(self, part: Sequence[int], readout: Readout, bar: Bar) -> RowValues:
-        """A shard's values: its examples' source activations, written cell by cell into their base runs."""
+    def rows(self, part: Sequence[int]) -> list[Row]:
+        """A shard's rows: its examples' source activations, written cell by cell into their base runs."""
         numbers = [divmod(number, len(self.base)) for number in part]
         examples = sorted({i for _, i in numbers})
         sources = self.model.capture(self.source.select(examples), self._tensors(numbers), memory_budget=self.budget)
@@ -305,10 +303,7 @@ class _PatchedRuns:
         if self.mode == "add":
             bases = self.model.capture(self.base.select(examples), self._tensors(numbers), memory_budget=self.budget)
         places = {i: at for at, i in enumerate(examples)}
-        rows = [self._row(self.cells[cell], sources, bases, places[i], i) for cell, i in numbers]
-        return run_rows(
-            self.model, self.base, rows, readout, engine=self.engine, memory_budget=self.budget, who="tv.patch", bar=bar
-        )
+        return [self._row(self.cells[cell], sources, bases, places[i], i) for cell, i in numbers]
 
     def _tensors(self, numbers: Sequence[tuple[int, int]]) -> list[Site]:
         chosen = {cell for cell, _ in numbers}

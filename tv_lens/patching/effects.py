@@ -6,7 +6,9 @@ changed. Effects of heads and MLPs come from `patch`; those of paths between hea
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -21,13 +23,15 @@ from tv_lens.model.masking import Hiding, supports_masking
 from tv_lens.model.verb import verb
 from tv_lens.patching.activations import patch
 from tv_lens.patching.plain_runs import last_logits
-from tv_lens.progress import progress as progress_bar
+from tv_lens.progress import Bar
 from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
-from tv_lens.rows.engine import Row, run_rows
+from tv_lens.rows.engine import Row
+from tv_lens.rows.sharding import cut_rows, run_parts
 from tv_lens.site import Sites
 from tv_lens.storage.configuration import origin
 from tv_lens.storage.run_folder import FolderLike, inside
+from tv_lens.storage.runner import Piece, Work
 from tv_lens.tasks.prompt import Prompt
 from tv_lens.tasks.prompts import PromptPairs, Prompts
 from tv_lens.tasks.templates import Pair
@@ -127,6 +131,7 @@ def demonstration_effects(
     metric: Metric = logit_diff,
     engine: str = "auto",
     memory_budget: int | None = None,
+    folder: FolderLike = None,
     progress: bool = True,
 ) -> Sweep:
     """What each demonstration of a prompt does for the metric: one left out at a time, `example x demonstration`.
@@ -139,6 +144,7 @@ def demonstration_effects(
         metric: takes logits and answers, gives one number per example.
         engine: how the prompts run where `by` is "removing": "auto", "rows" or "passes".
         memory_budget: bytes one batch may take beside the weights; the model's if None.
+        folder: a folder that keeps finished shards, so that a killed call can continue; the values are the same.
         progress: Show a progress bar (only on a terminal or in a notebook).
 
     Returns:
@@ -161,14 +167,9 @@ def demonstration_effects(
             got=sorted(shots),
             allowed="task.prompts(shots=5, n=20)",
         )
-    count, whole = shots.pop(), prompts.tokenize(model)
-    budget = memory_budget or model.memory_budget
-    reference = last_logits(model, whole.tokens, budget) if by == "hiding" or _needs_reference(metric) else None
-    answers = replace(whole.answers, reference=reference)
-    if by == "removing":
-        values, about = _removed(model, whole, answers, count, metric, engine, budget, progress)
-    else:
-        values, about = _hidden(model, whole, answers, count, metric, progress)
+    question = _Demonstrations(model, prompts.tokenize(model), shots.pop(), metric, engine, memory_budget)
+    work = Work.on(model, "demonstration_effects", {**question.config, "by": by}, folder, progress)
+    values, about = question.removed(work) if by == "removing" else question.hidden(work)
     full, without = values[:, 0], values[:, 1:]
     info = info_of(metric)
     return Sweep(
@@ -189,72 +190,88 @@ def demonstration_effects(
     )
 
 
-def _needs_reference(metric: Metric) -> bool:
-    return info_of(metric).name == "kl"
+@dataclass(frozen=True, eq=False)
+class _Demonstrations:
+    """Prompts, each whole and without each one of its demonstrations."""
 
+    model: HookedModel
+    whole: TokenizedPrompts
+    count: int
+    metric: Metric
+    engine: str
+    memory_budget: int | None
 
-def _removed(
-    model: HookedModel,
-    whole: TokenizedPrompts,
-    answers: Answers,
-    count: int,
-    metric: Metric,
-    engine: str,
-    budget: int,
-    progress: bool,
-) -> tuple[Float[Tensor, "example one_and_demonstration"], dict[str, object]]:
-    """The metric of each whole prompt, and of the same prompt without each one of its demonstrations."""
-    items = [
-        one for prompt in whole.prompts for one in (prompt, *(_without(whole.prompts, prompt, i) for i in range(count)))
-    ]
-    tokens = replace(whole.prompts, items=tuple(items)).tokenize(model)
-    base, owners = model.tokens(tokens.tokens), torch.arange(len(whole), device="cpu").repeat_interleave(count + 1)
-    result = run_rows(
-        model,
-        base,
-        [Row(i) for i in range(len(items))],
-        Readout(metric, answers, owners),
-        engine=engine,
-        memory_budget=budget,
-        who="prompts without a demonstration",
-        progress=progress,
-    )
-    return result.values.view(len(whole), count + 1), result.provenance
+    @property
+    def budget(self) -> int:
+        return self.memory_budget or self.model.memory_budget
+
+    @property
+    def config(self) -> dict[str, object]:
+        """What the values depend on, as far as the prompts and the metric go."""
+        tokens = {"prompts": self.whole.prompts.recipe, "tokens": self.whole.tokens, "answers": self.whole.answers}
+        return {**tokens, "metric": self.metric, "engine": self.engine, "memory_budget": self.budget}
+
+    @cached_property
+    def answers(self) -> Answers:
+        """The answers, with the whole prompts' logits where the metric compares with them; run when first needed."""
+        if info_of(self.metric).answers_only:
+            return self.whole.answers
+        reference = last_logits(self.model, self.whole.tokens, self.budget, engine=self.engine)
+        return replace(self.whole.answers, reference=reference)
+
+    def removed(self, work: Work) -> tuple[Float[Tensor, "example one_and_demonstration"], dict[str, object]]:
+        """The metric of each whole prompt, and of the same prompt without each one of its demonstrations."""
+        prompts, per = self.whole.prompts, self.count + 1
+        items = [one for prompt in prompts for one in (prompt, *(_without(prompts, prompt, i) for i in range(per - 1)))]
+        base = self.model.tokens(replace(prompts, items=tuple(items)).tokenize(self.model).tokens)
+        lengths = base.lengths.tolist()
+        result = run_parts(
+            work,
+            self.model,
+            base,
+            cut_rows(range(len(base)), [length - 1 for length in lengths], lengths),
+            lambda part: [Row(number) for number in part],
+            lambda part: Readout(self.metric, self.answers, part // per),
+            who="prompts without a demonstration",
+            unit="prompts",
+            engine=self.engine,
+            memory_budget=self.budget,
+        ).values
+        return result.values.view(-1, per), result.provenance
+
+    def hidden(self, work: Work) -> tuple[Float[Tensor, "example one_and_demonstration"], dict[str, object]]:
+        """The metric of each whole prompt, and of the same prompt with one demonstration that no later token sees."""
+        if not supports_masking(self.model):
+            raise SiteNotWritable(
+                f"The attention of {self.model.architecture} cannot be kept from seeing tokens from outside.",
+                got='by="hiding"',
+                do='by="removing" takes the demonstration out of the text.',
+            )
+        base = self.model.tokens(self.whole.tokens)
+        cases = [(row, demo) for row in range(len(base)) for demo in (None, *range(self.count))]
+        step = max(1, 4096 // base.width)
+        parts = [cases[start : start + step] for start in range(0, len(cases), step)]
+
+        def metrics(part: Sequence[tuple[int, int | None]], bar: Bar) -> Piece:
+            rows = [row for row, _ in part]
+            batch = base.select(rows)
+            blocked = torch.stack([_blocked(self.whole, row, demo, batch.width) for row, demo in part])
+            logits, _ = self.model.forward(
+                batch, logits_at=batch.last[:, None], block_call=Hiding(blocked), who="demonstration_effects"
+            )
+            return {"values": checked(self.metric, logits[:, 0].cpu(), self.answers.select(rows), "a hidden run").cpu()}
+
+        label, steps = "prompts with a hidden demonstration", list(map(len, parts))
+        finished = work.run(metrics, parts, label=label, unit="prompts", steps=steps)
+        values = torch.cat([torch.from_numpy(shard["values"]) for shard in finished]).float()
+        about = {"engine": "passes", "engine_why": "the mask of every token changes", **finished.provenance}
+        return values.view(len(base), self.count + 1), about
 
 
 def _without(prompts: Prompts, prompt: Prompt, i: int) -> Prompt:
     others = [pair for at, pair in enumerate(prompt.demonstrations) if at != i]
     built = Prompt.build(prompts.template, others, Pair(prompt.input, prompt.output))
     return replace(built, answer=prompt.answer, foil=prompt.foil, spares=prompt.spares)
-
-
-def _hidden(
-    model: HookedModel, whole: TokenizedPrompts, answers: Answers, count: int, metric: Metric, progress: bool
-) -> tuple[Float[Tensor, "example one_and_demonstration"], dict[str, object]]:
-    """The metric of each whole prompt, and of the same prompt with one demonstration that no later token sees."""
-    if not supports_masking(model):
-        raise SiteNotWritable(
-            f"The attention of {model.architecture} cannot be kept from seeing tokens from outside.",
-            got='by="hiding"',
-            do='by="removing" takes the demonstration out of the text.',
-        )
-    base = model.tokens(whole.tokens)
-    cases = [(row, demo) for row in range(len(base)) for demo in (None, *range(count))]
-    values, step = torch.zeros(len(cases), dtype=torch.float32, device="cpu"), max(1, 4096 // base.width)
-    with progress_bar("prompts with a hidden demonstration", len(cases), "prompts", progress) as bar:
-        for start in range(0, len(cases), step):
-            part = cases[start : start + step]
-            rows = [row for row, _ in part]
-            batch = base.select(rows)
-            blocked = torch.stack([_blocked(whole, row, demo, batch.width) for row, demo in part])
-            logits, _ = model.forward(
-                batch, logits_at=batch.last[:, None], block_call=Hiding(blocked), who="demonstration_effects"
-            )
-            values[start : start + step] = checked(
-                metric, logits[:, 0].cpu(), answers.select(rows), "a hidden run"
-            ).cpu()
-            bar.advance(len(part))
-    return values.view(len(base), count + 1), {"engine": "passes", "engine_why": "the mask of every token changes"}
 
 
 def _blocked(whole: TokenizedPrompts, row: int, demo: int | None, width: int) -> Bool[Tensor, "query key"]:

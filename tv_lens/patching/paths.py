@@ -8,15 +8,15 @@ receiver's layer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from tv_lens.batch import TokenBatch
@@ -29,14 +29,16 @@ from tv_lens.model.readers import readers_of
 from tv_lens.model.verb import verb
 from tv_lens.patching.effects import as_effects
 from tv_lens.patching.plain_runs import DIRECTIONS, PlainRuns, base_and_source
-from tv_lens.progress import progress as progress_bar
 from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
-from tv_lens.rows.engine import PlacedEdit, Row, run_rows
+from tv_lens.rows.engine import PlacedEdit, Row
+from tv_lens.rows.sharding import run_parts
 from tv_lens.site import HeadLike, Site, parse_head
-from tv_lens.storage.configuration import model_described, origin
-from tv_lens.storage.run_folder import FolderLike, shards
+from tv_lens.storage.configuration import origin
+from tv_lens.storage.run_folder import FolderLike
+from tv_lens.storage.runner import Work
 from tv_lens.tasks.prompts import PromptPairs
+from tv_lens.tasks.tokenized import TokenizedPairs
 
 READS = ("q", "k", "v")
 REPORTED = ("engine", "engine_why", "folder", "damaged_shards")  # what the result says of how its shards were run
@@ -99,10 +101,22 @@ def path_effects(
     # 2. the metric of the two runs without a patch, and with each path's change in the base run
     tokens = pairs.tokenize(model)
     base, source = base_and_source(model, tokens, direction)
-    plain = PlainRuns.of(model, tokens, metric, memory_budget, "tv.path_effects")
-    config = {"answers": plain.answers, "metric": metric, "direction": direction, "engine": engine}
-    readout_of = partial(Readout, metric, plain.answers)
-    values, about = _measured(model, base, source, paths, readout_of, config, engine, memory_budget, folder, progress)
+    runs = _PathRuns(model, tokens, base, source, paths, metric, engine, memory_budget or model.memory_budget)
+    measured = run_parts(
+        Work.on(model, "path_effects", {**runs.config, "direction": direction}, folder, progress),
+        model,
+        base,
+        runs.parts(),
+        runs.rows,
+        runs.readout,
+        who="tv.path_effects",
+        label="paths between heads",
+        unit="paths",
+        engine=engine,
+        memory_budget=runs.budget,
+        plain=runs.plain_shard,
+    )
+    values, about = measured.values.values.view(len(paths.links), -1).T, measured.values.provenance
 
     # 3. the labelled result
     info = info_of(metric)
@@ -111,8 +125,8 @@ def path_effects(
         metric=info.name,
         units=info.units,
         sign=info.sign,
-        clean=plain.clean.numpy(),
-        corrupted=plain.corrupted.numpy(),
+        clean=measured.plain["clean"],
+        corrupted=measured.plain["corrupted"],
         name=f"{pairs.task}: effect of heads through later heads' {reads} ({direction})",
         allow_missing=True,
         provenance={
@@ -165,57 +179,63 @@ class _Paths:
         return xr.DataArray(grid, dims=("example", "sender", "receiver"), coords=coords)
 
 
-def _measured(
-    model: HookedModel,
-    base: TokenBatch,
-    source: TokenBatch,
-    paths: _Paths,
-    readout_of: Callable[[Tensor], Readout],
-    config: Mapping[str, object],
-    engine: str,
-    memory_budget: int | None,
-    folder: FolderLike,
-    progress: bool,
-) -> tuple[Float[Tensor, "example link"], dict[str, object]]:
-    """The metric of every example under every path, in shards of some examples, with its provenance."""
-    links, config = paths.links, {**config, **_described(model, base, source, paths, memory_budget)}
-    size = max(1, ROWS_AT_ONCE // len(links))
-    parts = [list(range(start, min(start + size, len(base)))) for start in range(0, len(base), size)]
-    with shards(folder, verb="path_effects", config=config, total=len(parts)) as stored:
-        done = len(links) * sum(len(parts[i]) for i in stored.done)
-        with progress_bar("paths between heads", len(links) * len(base), "paths", progress, done) as bar:
-            for i in stored.pending():
-                changed = _Receivers.of(model, base.select(parts[i]), source.select(parts[i]), paths)
-                result = run_rows(
-                    model,
-                    changed.base,
-                    [row for link in links for row in changed.rows(*link)],
-                    readout_of(torch.tensor(parts[i], dtype=torch.long, device="cpu").repeat(len(links))),
-                    engine=engine,
-                    memory_budget=memory_budget,
-                    who="tv.path_effects",
-                    bar=bar,
-                )
-                stored.put(i, {"values": result.values.view(len(links), len(parts[i])).T}, result.provenance)
-        every = stored.all()
-    values = torch.cat([torch.from_numpy(shard["values"]) for shard in every])
-    return values, {**every[-1].about, **stored.provenance}
+@dataclass(frozen=True, eq=False)
+class _PathRuns:
+    """Every path in every example; path p in example e has the number `p * examples + e`."""
 
+    model: HookedModel
+    tokens: TokenizedPairs
+    base: TokenBatch
+    source: TokenBatch
+    paths: _Paths
+    metric: Metric
+    engine: str
+    budget: int
 
-def _described(
-    model: HookedModel, base: TokenBatch, source: TokenBatch, paths: _Paths, memory_budget: int | None
-) -> dict[str, object]:
-    """What the values depend on beside the metric, for the folder that keeps them."""
-    senders, receivers = (list(dict.fromkeys(heads)) for heads in zip(*paths.links))
-    return {
-        "model": model_described(model),
-        "base": base,
-        "source": source,
-        "senders": senders,
-        "receivers": receivers,
-        "reads": paths.reads,
-        "memory_budget": memory_budget or model.memory_budget,
-    }
+    @property
+    def config(self) -> dict[str, object]:
+        """What the values depend on, as far as these runs know it."""
+        senders, receivers = (list(dict.fromkeys(heads)) for heads in zip(*self.paths.links))
+        return {
+            "answers": self.tokens.answers,
+            "metric": self.metric,
+            "engine": self.engine,
+            "base": self.base,
+            "source": self.source,
+            "senders": senders,
+            "receivers": receivers,
+            "reads": self.paths.reads,
+            "memory_budget": self.budget,
+        }
+
+    def parts(self) -> list[list[int]]:
+        """The numbers in shards of some examples with all their paths."""
+        n, links = len(self.base), range(len(self.paths.links))
+        size = max(1, ROWS_AT_ONCE // len(links))
+        return [
+            [link * n + example for link in links for example in range(start, min(start + size, n))]
+            for start in range(0, n, size)
+        ]
+
+    @cached_property
+    def plain(self) -> PlainRuns:
+        """The runs without a change, run when they are first needed."""
+        return PlainRuns.of(self.model, self.tokens, self.metric, self.budget, "tv.path_effects", self.engine)
+
+    def plain_shard(self) -> dict[str, Tensor]:
+        """What the folder keeps of the runs without a change."""
+        return {"clean": self.plain.clean, "corrupted": self.plain.corrupted}
+
+    def readout(self, part: Int[Tensor, "row"]) -> Readout:
+        """The metric of a shard's rows, each with the answers of its example."""
+        return Readout(self.metric, self.plain.answers, part % len(self.base))
+
+    def rows(self, part: Sequence[int]) -> list[Row]:
+        """A shard's rows, in the order of their numbers."""
+        examples = sorted({number % len(self.base) for number in part})
+        base, source = self.base.select(examples), self.source.select(examples)
+        receivers = _Receivers.of(self.model, base, source, self.paths)
+        return [row for link in self.paths.links for row in receivers.rows(*link, examples)]
 
 
 def name(head: Head) -> str:
@@ -260,14 +280,14 @@ class _Receivers:
                 values[layer] = readers.value(layer, paths.reads, seen.flatten(0, 1)).cpu().unflatten(0, seen.shape[:2])
         return cls(base, paths.reads, {head: at for at, head in enumerate(senders)}, values)
 
-    def rows(self, sender: Head, receiver: Head) -> list[Row]:
-        """One row per example."""
+    def rows(self, sender: Head, receiver: Head, examples: Sequence[int]) -> list[Row]:
+        """One row per example; `examples` are their numbers among all."""
         layer, head = receiver
         values = self.values[layer][:, self.senders[sender], head]
         site, lengths = Site(self.reads, layer, head), self.base.lengths.tolist()
         return [
             Row(i, (PlacedEdit(Replace(site, value[None]), (length - 1,)),))
-            for i, (value, length) in enumerate(zip(values, lengths))
+            for i, value, length in zip(examples, values, lengths)
         ]
 
 

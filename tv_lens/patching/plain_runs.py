@@ -34,16 +34,25 @@ class PlainRuns:
     corrupted: Float[Tensor, "example"]
 
     @classmethod
-    def of(cls, model: HookedModel, tokens: TokenizedPairs, metric: Metric, budget: int | None, who: str) -> PlainRuns:
-        logits = last_logits(model, tokens.clean.tokens, budget, f"{who} clean run")
+    def of(
+        cls,
+        model: HookedModel,
+        tokens: TokenizedPairs,
+        metric: Metric,
+        budget: int | None,
+        who: str,
+        engine: str = "auto",
+    ) -> PlainRuns:
+        """Both runs, by the engine that runs the patches: "passes" is the reference, so nothing of it may be rows."""
+        logits = last_logits(model, tokens.clean.tokens, budget, f"{who} clean run", engine)
         answers = replace(tokens.answers, reference=logits)
         clean = checked(metric, logits, answers, "the clean run").cpu()
-        logits = last_logits(model, tokens.corrupted.tokens, budget, f"{who} corrupted run")
+        logits = last_logits(model, tokens.corrupted.tokens, budget, f"{who} corrupted run", engine)
         return cls(answers, clean, checked(metric, logits, answers, "the corrupted run").cpu())
 
 
 def last_logits(
-    model: HookedModel, tokens: TokenBatch, budget: int | None = None, who: str = "plain runs"
+    model: HookedModel, tokens: TokenBatch, budget: int | None = None, who: str = "plain runs", engine: str = "auto"
 ) -> Float[Tensor, "batch d_vocab"]:
     """Every prompt's logits after its last token, run without any edit; on the host."""
     tokens, by_prompt = model.tokens(tokens), [torch.empty(0, dtype=torch.float32, device="cpu")] * len(tokens)
@@ -53,5 +62,7 @@ def last_logits(
             by_prompt[i] = row
         return torch.zeros(len(index), dtype=torch.float32, device="cpu")
 
-    run_rows(model, tokens, [Row(i) for i in range(len(tokens))], keep, memory_budget=budget, who=who, progress=False)
+    rows = [Row(i) for i in range(len(tokens))]
+    engine = "auto" if engine == "rows" else engine  # a plain run has no edit that rows would have to apply to
+    run_rows(model, tokens, rows, keep, engine=engine, memory_budget=budget, who=who, progress=False)
     return torch.stack(by_prompt)

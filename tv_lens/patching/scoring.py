@@ -24,9 +24,14 @@ from tv_lens.model.editing import Edit, positions_of, refuse_duplicates
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.model.passes import in_batches
 from tv_lens.model.verb import verb
-from tv_lens.progress import progress as progress_bar
+from tv_lens.progress import Bar
+from tv_lens.storage.run_folder import FolderLike
+from tv_lens.storage.runner import Piece, Work
 from tv_lens.tasks.prompts import Prompts
 from tv_lens.tasks.tokenized import TokenizedPrompts
+
+FIELDS = ("first_token", "exact_match", "log_prob", "top")
+TOKENS_A_SHARD = 16384
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -65,7 +70,9 @@ def score(
     *,
     memory_budget: int | None = None,
     who: str = "tv.score",
+    folder: FolderLike = None,
     progress: bool = True,
+    bar: Bar | None = None,
 ) -> Scores:
     """How the model answers each prompt, by three measures, with or without interventions.
 
@@ -77,7 +84,9 @@ def score(
             tokens too.
         memory_budget: bytes one batch may take beside the weights; the model's if None.
         who: the verb that calls, for the progress bar and the registry.
+        folder: a folder that keeps the scores of finished prompts, so that a killed call continues there.
         progress: Show a progress bar (only on a terminal or in a notebook).
+        bar: a bar that is shown already, to advance by one step per prompt instead.
 
     Raises:
         PromptError: a prompt with its answer is longer than the model's context.
@@ -101,15 +110,25 @@ def score(
     # The answer's last token is predicted, never read.
     whole = [row + answer[:-1] for row, answer in zip(tokens.tokens.rows(), tokens.answer_ids)]
     batch = model.tokens(TokenBatch.from_lists(whole))
-    parts: list[Scores] = []
     size = prompts_per_pass(model, batch.width, most, memory_budget or model.memory_budget)
-    work = partial(_scored, model, batch, lengths, tokens.answer_ids, edits, who)
-    with progress_bar(who, len(batch), "prompts", progress) as bar:
-        for rows, part in in_batches(model, len(batch), size, batch.width, work, who=who):
-            parts.append(part)
-            bar.advance(rows.stop - rows.start)
-    fields = ("first_token", "exact_match", "log_prob", "top")
-    return Scores(**{name: torch.cat([getattr(part, name) for part in parts]) for name in fields})
+
+    def scored(part: slice, shown: Bar) -> Piece:
+        """The scores of some prompts, in batches that fit the budget."""
+        arguments = (batch.select(part), lengths[part], tokens.answer_ids[part], edits, who)
+        n, work = part.stop - part.start, partial(_scored, model, *arguments)
+        pieces = []
+        for rows, piece in in_batches(model, n, size, batch.width, work, who=who):
+            pieces.append(piece)
+            (bar or shown).advance(rows.stop - rows.start)
+        return {name: torch.cat([getattr(piece, name) for piece in pieces]) for name in FIELDS}
+
+    step = max(1, TOKENS_A_SHARD // batch.width)
+    parts = [slice(start, min(start + step, len(batch))) for start in range(0, len(batch), step)]
+    config = {"tokens": tokens.tokens, "answers": tokens.answer_ids, "edits": edits, "memory_budget": memory_budget}
+    work = Work.on(model, "score", config, folder, progress and bar is None)
+    steps = [part.stop - part.start for part in parts]
+    finished = work.run(scored, parts, label=who, unit="prompts", steps=steps)
+    return Scores(**{name: torch.cat([torch.from_numpy(shard[name]) for shard in finished]) for name in FIELDS})
 
 
 def _refuse(model: HookedModel, edits: Sequence[Intervention], most: int) -> None:

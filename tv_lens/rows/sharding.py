@@ -1,4 +1,4 @@
-"""Rows in shards that a folder keeps.
+"""Rows in shards that a folder keeps: the runner of `storage.runner` for work that consists of rows.
 
 The cut depends on prompts and positions alone, never on the shards that are finished already, so that a killed run
 continues with the same shards.
@@ -6,8 +6,8 @@ continues with the same shards.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,11 +16,11 @@ from torch import Tensor
 
 from tv_lens.batch import TokenBatch
 from tv_lens.model.hooked_model import HookedModel
-from tv_lens.progress import progress as progress_bar
+from tv_lens.progress import Bar
 from tv_lens.rows.edits import Readout, Row, columns_of
 from tv_lens.rows.engine import RowValues, run_rows, why_whole_passes
-from tv_lens.storage.configuration import model_described
-from tv_lens.storage.run_folder import FolderLike, shards
+from tv_lens.storage.runner import Piece, Work
+from tv_lens.storage.shard_file import Shard
 
 TOKENS_A_SHARD = 16384  # a minute of a 135M-parameter model on one CPU thread; one more base run is 1/160 of it
 
@@ -104,67 +104,124 @@ class _Renumbered:
 
 
 def run_sharded(
+    work: Work,
     model: HookedModel,
     base: TokenBatch,
     rows: Sequence[Row],
     readout: Readout,
     *,
-    folder: FolderLike,
-    verb: str,
-    config: Mapping[str, Any],
     who: str,
-    progress: bool = True,
+    engine: str = "auto",
     beside: Mapping[str, Tensor] | None = None,
 ) -> RowValues:
     """What `run_rows` gives, for rows that are cut into shards and kept in a folder, if there is one.
 
     Args:
+        work: the verb, what the rows and the readout depend on (the prompts, the engine and the memory budget are
+            added), and where finished shards are kept.
         model: any hooked model.
         base: the prompts that the rows edit.
         rows: what to run.
         readout: takes logits and the numbers of their rows among all rows, gives one number each.
-        folder: a folder that keeps finished shards; None keeps nothing.
-        verb: the verb's name in the folder's manifest.
-        config: what the rows and the readout depend on; the model, the prompts and the memory budget are added.
         who: the verb that calls, for the progress bar and the registry.
-        progress: Show a progress bar (only on a terminal or in a notebook).
+        engine: "auto", "rows" or "passes", as in `run_rows`.
         beside: tensors with one entry per row that the readout fills as it goes; the folder keeps them, too.
     """
-    beside, lengths = beside or {}, base.lengths.tolist()
+    lengths = base.lengths.tolist()
     starts = [min((min(edit.positions) for edit in row.edits), default=lengths[row.prompt] - 1) for row in rows]
-    sites = [edit.intervention.site for row in rows for edit in row.edits]
-    why = why_whole_passes(model, sites)
-    parts = [
-        torch.tensor(part, dtype=torch.long, device="cpu")
-        for part in cut_rows([row.prompt for row in rows], starts, lengths, whole=why is not None)
-    ]
-    values, provenance = torch.zeros(len(rows), dtype=torch.float32, device="cpu"), {}
+    why = why_whole_passes(model, [edit.intervention.site for row in rows for edit in row.edits], engine)
     config = {
-        "model": model_described(model),
-        **config,
+        **work.config,
         "tokens": base,
         "rows": len(rows),
         "memory_budget": model.memory_budget,
         "engine": "rows" if why is None else f"passes: {why}",
     }
-    with shards(folder, verb=verb, config=config, total=len(parts)) as stored:
-        done = sum(len(parts[i]) for i in stored.done)
-        with progress_bar(who, len(rows), "rows", progress, done) as bar:
-            for i in stored.pending():
-                result = run_rows(
-                    model, base, [rows[row] for row in parts[i]], _Renumbered(readout, parts[i]), who=who, bar=bar
-                )
-                stored.put(
-                    i,
-                    {"values": result.values, **{name: one[parts[i]] for name, one in beside.items()}},
-                    result.provenance,
-                )
-        for part, shard in zip(parts, stored.all()):
-            values[part] = torch.from_numpy(shard["values"])
-            for name, one in beside.items():
-                one[part] = torch.from_numpy(shard[name])
-            provenance = added(provenance, shard.about)
-    return RowValues(values, {**provenance, **stored.provenance})
+    return run_parts(
+        replace(work, config=config),
+        model,
+        base,
+        cut_rows([row.prompt for row in rows], starts, lengths, whole=why is not None),
+        lambda part: [rows[row] for row in part],
+        lambda part: _Renumbered(readout, part),
+        who=who,
+        engine=engine,
+        beside=beside,
+    ).values
+
+
+@dataclass(frozen=True, eq=False)
+class ShardedRows:
+    """The values of all rows, and the shard of the runs without an edit, if there is one."""
+
+    values: RowValues
+    plain: Shard | None
+
+
+def run_parts(
+    work: Work,
+    model: HookedModel,
+    base: TokenBatch,
+    parts: Sequence[Sequence[int]],
+    rows_of: Callable[[Sequence[int]], Sequence[Row]],
+    readout_of: Callable[[Int[Tensor, "row"]], Readout],
+    *,
+    who: str,
+    label: str | None = None,
+    unit: str = "rows",
+    engine: str = "auto",
+    memory_budget: int | None = None,
+    plain: Callable[[], Mapping[str, Any]] | None = None,
+    beside: Mapping[str, Tensor] | None = None,
+) -> ShardedRows:
+    """The values of rows that are made shard by shard: what an edit writes may have to be computed first.
+
+    Args:
+        work: the verb, what everything depends on, and where finished shards are kept.
+        model: any hooked model.
+        base: the prompts that the rows edit.
+        parts: the numbers of the rows in each shard; every number from 0 on is in one of them.
+        rows_of: the rows of a shard, from their numbers.
+        readout_of: the readout of a shard's rows, from their numbers; the engine numbers them from 0.
+        who: the verb that calls, for the registry.
+        label: what is being done, for the progress bar; `who` if None.
+        unit: what a row is called there.
+        engine: "auto", "rows" or "passes", as in `run_rows`.
+        memory_budget: bytes one batch may take beside the weights; the model's if None.
+        plain: the runs without an edit, as a shard of their own before the others.
+        beside: tensors with one entry per row that the readouts fill as they go; the folder keeps them, too.
+    """
+    beside = beside or {}
+
+    def compute(part: Sequence[int] | None, bar: Bar) -> Piece:
+        if part is None:
+            return {} if plain is None else plain()
+        numbers = torch.tensor(part, dtype=torch.long, device="cpu")
+        result = run_rows(
+            model,
+            base,
+            rows_of(part),
+            readout_of(numbers),
+            engine=engine,
+            memory_budget=memory_budget,
+            who=who,
+            bar=bar,
+        )
+        return {"values": result.values, **{name: one[numbers] for name, one in beside.items()}}, result.provenance
+
+    cells = [*([] if plain is None else [None]), *parts]
+    steps = [0 if cell is None else len(cell) for cell in cells]
+    finished = work.run(compute, cells, label=label or who, unit=unit, steps=steps)
+    values, provenance = torch.full((sum(steps),), float("nan"), dtype=torch.float32, device="cpu"), {}
+    for part, shard in zip(cells, finished):
+        if part is None:
+            continue
+        values[list(part)] = torch.from_numpy(shard["values"])
+        for name, one in beside.items():
+            one[list(part)] = torch.from_numpy(shard[name])
+        provenance = added(provenance, shard.about)
+    without_edit = None if plain is None else finished[0]
+    return ShardedRows(RowValues(values, {**provenance, **finished.provenance}), without_edit)
 
 
 def added(total: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:

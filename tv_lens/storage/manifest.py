@@ -1,13 +1,19 @@
-"""The manifest of a run's folder: the verb, its configuration and the number of shards; written once, then compared."""
+"""The manifest of a run's folder: the verb, its configuration and the number of shards; written once, then compared.
+
+Every shard carries the digest of the configuration that it was computed under, so that a shard of another run is
+noticed, also where the manifest is lost. Folders of format 1 hold shards without one: there the manifest is believed.
+"""
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import platform
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,11 +24,25 @@ import torch
 from tv_lens.errors import FormatError, InvalidArgument, RunMismatch
 from tv_lens.storage.atomic import atomic_write, plain_errors
 from tv_lens.storage.configuration import described, differences
+from tv_lens.storage.shard_file import unpacked
 from tv_lens.torch_settings import settings_in_force
 
-FORMAT, VERSION = "tv_lens.run", 1
+FORMAT, VERSION = "tv_lens.run", 2  # since version 2 every shard says which configuration it is of
 MANIFEST, SHARDS, CLAIMS = "manifest.json", "shards", "claims"  # what lies in a run's folder
 _LIBRARIES = ("tv_lens", "torch", "transformers", "transformer_lens", "numpy")
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What a folder's shards must be of.
+
+    Args:
+        configuration: the digest of verb, configuration and number of shards, as the manifest holds them.
+        shards_say_it: whether every shard carries this digest; not so in folders of format 1.
+    """
+
+    configuration: str
+    shards_say_it: bool = True
 
 
 def read(folder: Path) -> dict[str, Any] | None:
@@ -56,11 +76,14 @@ def read(folder: Path) -> dict[str, Any] | None:
     return manifest
 
 
-def begin(folder: Path, verb: str, config: Mapping[str, Any], total: int) -> None:
+def begin(folder: Path, verb: str, config: Mapping[str, Any], total: int) -> Begun:
     """Writes the manifest of a new run, or checks that the folder was begun with the same configuration.
 
+    A folder that holds shards and no manifest has lost it: shards of this configuration are taken, with a warning.
+
     Raises:
-        RunMismatch: the folder was begun with another configuration; names each difference.
+        RunMismatch: the folder was begun with another configuration, whose differences are named; or its manifest is
+            lost, and its shards are of another configuration.
         InvalidArgument: the folder holds other files and no run.
         FormatError: the manifest is damaged, or a later tv_lens wrote it.
         StorageError: the folder cannot be written.
@@ -72,10 +95,29 @@ def begin(folder: Path, verb: str, config: Mapping[str, Any], total: int) -> Non
         stored = read(folder)
         if stored is None:
             _refuse_other_files(folder)
+            _refuse_shards_of_another_run(folder, digest_of(requested))
             _write(folder, requested)
-            return
+            return Begun(digest_of(requested))
     _refuse_another_configuration(folder, stored, requested)
     _warn_of_other_circumstances(folder, stored)
+    return Begun(digest_of(stored), stored["version"] > 1)
+
+
+def digest_of(manifest: Mapping[str, Any]) -> str:
+    """The digest of what a manifest says of the work: its verb, its configuration and the number of shards."""
+    work = {name: manifest[name] for name in ("verb", "total", "config")}
+    return hashlib.sha256(json.dumps(work, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def shard_file(folder: Path, i: int) -> Path:
+    """The file of a shard."""
+    return folder / SHARDS / f"{i:05d}.npz"
+
+
+def shard_files(folder: Path) -> list[Path]:
+    """The files with a shard's name, in order; what else lies among them is left alone."""
+    named = [path for path in (folder / SHARDS).glob("*.npz") if path.stem.isascii() and path.stem.isdigit()]
+    return sorted(path for path in named if path.name == shard_file(folder, int(path.stem)).name)
 
 
 def runs_inside(folder: Path) -> list[Path]:
@@ -120,7 +162,7 @@ def _refuse_other_files(folder: Path) -> None:
         entry.name
         for entry in folder.iterdir()
         if not entry.name.startswith(".")
-        and entry.name != SHARDS
+        and entry.name not in (SHARDS, CLAIMS)
         and not (entry / MANIFEST).is_file()
         and not runs_inside(entry)
     )
@@ -130,6 +172,30 @@ def _refuse_other_files(folder: Path) -> None:
             got=f"{folder}: {', '.join(strange[:5])}",
             allowed="an empty folder, a new one, or one that a run was begun in",
             do="name another folder.",
+        )
+
+
+def _refuse_shards_of_another_run(folder: Path, configuration: str) -> None:
+    """Looks at the shards of a folder that has lost its manifest: shards of another run are not written over."""
+    ours: list[Path] = []
+    for path in shard_files(folder):
+        try:
+            of = unpacked(path.read_bytes(), int(path.stem)).configuration
+        except (OSError, FormatError):  # a damaged shard is named, and computed again, when it is read
+            continue
+        if of != configuration:
+            raise RunMismatch(
+                "This folder holds shards of another configuration, and its manifest is lost.",
+                got=f"{path}: {'the shard does not say what it is of' if of is None else 'another digest'}",
+                allowed="shards of the configuration that is asked for",
+                do=f"put {MANIFEST} back, or name another folder with folder=.",
+            )
+        ours.append(path)
+    if ours:
+        warnings.warn(
+            f"the run {folder} has lost its {MANIFEST}; {len(ours)} of its shards are of the same configuration and are"
+            " taken",
+            stacklevel=5,
         )
 
 

@@ -5,7 +5,7 @@ computed by the same calls, written atomically with a checksum, and read in orde
 a run was stopped, nor how often, nor how many processes shared it, can change a bit of its result.
 
     folder/manifest.json      the verb, its configuration and the number of shards; written once
-    folder/shards/00012.npz   one shard: named arrays with a JSON header
+    folder/shards/00012.npz   one shard: named arrays with a JSON header, which says of what configuration it is
     folder/claims/00012       locked by the process that computes the shard
     folder/NAME/...           a run inside this one: a verb that works in several stages has a folder for each
 """
@@ -80,7 +80,7 @@ class RunFolder:
         return tuple(RunFolder(path) for path in manifests.runs_inside(self.path))
 
     def _shard_files(self) -> list[Path]:
-        return list((self.path / manifests.SHARDS).glob("[0-9]*.npz"))
+        return [path for path in manifests.shard_files(self.path) if int(path.stem) < self.total]
 
     def _lines(self) -> list[str]:
         manifest = self.manifest
@@ -142,9 +142,7 @@ def shards(folder: FolderLike, *, verb: str, config: Mapping[str, Any], total: i
     if total < 1:
         raise InvalidArgument("A run has at least one shard.", got=total)
     path = None if folder is None else Path(folder)
-    if path is not None:
-        manifests.begin(path, verb, config, total)
-    work = Shards(path, total)
+    work = Shards(path, total, None if path is None else manifests.begin(path, verb, config, total))
     try:
         yield work
     finally:

@@ -10,7 +10,7 @@ from typing import Any
 
 from tv_lens.errors import FormatError, InvalidArgument
 from tv_lens.storage.atomic import atomic_write, leftover_prefix, plain_errors
-from tv_lens.storage.manifest import CLAIMS, SHARDS
+from tv_lens.storage.manifest import CLAIMS, SHARDS, Begun, shard_file
 from tv_lens.storage.shard_file import Shard, packed, unpacked
 
 _PATIENCE = 0.5  # seconds at most between two looks at shards that another process computes
@@ -22,20 +22,25 @@ class Shards:
     Args:
         folder: the folder of the run; None keeps the shards in memory.
         total: how many shards there are.
+        begun: what the shards of the folder must be of; None without a folder.
 
     Attributes:
-        damaged: the shards that were damaged on the disk and are computed again.
+        damaged: the shards that were damaged on the disk, or of another run, and are computed again.
     """
 
-    def __init__(self, folder: Path | None, total: int):
-        self.folder, self.total = folder, total
+    def __init__(self, folder: Path | None, total: int, begun: Begun | None = None):
+        self.folder, self.total, self.begun = folder, total, begun
         self.damaged: list[int] = []
+        self._unsigned: list[int] = []  # shards of format 1, which do not say what they are of
         self._ready: dict[int, Shard] = {}
         self._claims: dict[int, Any] = {}  # the locks that this process holds
-        self._leftovers = [] if folder is None else sorted((folder / SHARDS).glob(f"{leftover_prefix(Path('*'))}*"))
+        self._leftovers: list[Path] = []
         if folder is not None:
+            unfinished = (folder / SHARDS).glob(f"{leftover_prefix(Path('*'))}*")
+            self._leftovers = sorted(path for path in unfinished if path.is_file())
             for i in range(total):
                 self._read(i)
+            self._warn_of_unsigned()
             self._remove_old_claims()
 
     def __len__(self) -> int:
@@ -53,17 +58,20 @@ class Shards:
             return {}
         return {"folder": str(self.folder), **({"damaged_shards": self.damaged} if self.damaged else {})}
 
-    def pending(self) -> Iterator[int]:
+    def pending(self, in_order: bool = False) -> Iterator[int]:
         """The shards that are not computed yet, one at a time, each for this process alone.
 
         Where another process works on the same folder, each takes shards that the other has not claimed, and at the
         end waits for the last shards of the other. The claims of a process that died are taken over.
+
+        Args:
+            in_order: a shard needs all those before it, so it is yielded only when they are there.
         """
         yielded: set[int] = set()  # a shard that the caller did not put is not yielded again
         patience = _PATIENCE / 50
         while missing := [i for i in range(self.total) if i not in self._ready and i not in yielded]:
             worked = False
-            for i in missing:
+            for i in missing[:1] if in_order else missing:
                 if not self._claim(i):
                     continue
                 worked = True
@@ -85,7 +93,7 @@ class Shards:
         """
         if not 0 <= i < self.total:
             raise InvalidArgument("There is no such shard.", got=i, allowed=f"0 to {self.total - 1}")
-        shard = Shard.of(arrays, about or {})
+        shard = Shard.of(arrays, about or {}, None if self.begun is None else self.begun.configuration)
         if self.folder is not None:
             atomic_write(self._file(i), packed(shard, i))
         self._ready[i] = shard
@@ -112,26 +120,42 @@ class Shards:
             self._release(i)
 
     def _file(self, i: int) -> Path:
-        return self.folder / SHARDS / f"{i:05d}.npz"
+        return shard_file(self.folder, i)
 
     def _read(self, i: int) -> bool:
-        """Whether the shard is ready, after a look at the disk; a damaged one causes a warning and is not ready."""
+        """Whether the shard is ready, after a look at the disk; a damaged one causes a warning and is not ready.
+
+        So does a shard of another run: its numbers are whole, and answer another question.
+        """
         if i in self._ready or self.folder is None:
             return i in self._ready
-        path = self._file(i)
         try:
-            self._ready[i] = unpacked(path.read_bytes(), i)
+            shard = unpacked(self._file(i).read_bytes(), i)
         except FileNotFoundError:
             return False
         except (OSError, FormatError) as error:
-            if i not in self.damaged:
-                self.damaged.append(i)
-                reason = error.got if isinstance(error, FormatError) else error.strerror
-                warnings.warn(
-                    f"shard {i} of the run {self.folder} is damaged ({reason}); it is computed again", stacklevel=2
-                )
-            return False
+            reason = error.got if isinstance(error, FormatError) else error.strerror
+            return self._refused(i, f"damaged ({reason})")
+        if shard.configuration is None and not self.begun.shards_say_it:
+            self._unsigned.append(i)
+        elif shard.configuration != self.begun.configuration:
+            return self._refused(i, "of another run (it carries the digest of another configuration, or none)")
+        self._ready[i] = shard
         return True
+
+    def _refused(self, i: int, what: str) -> bool:
+        if i not in self.damaged:
+            self.damaged.append(i)
+            warnings.warn(f"shard {i} of the run {self.folder} is {what}; it is computed again", stacklevel=3)
+        return False
+
+    def _warn_of_unsigned(self) -> None:
+        if self._unsigned:
+            warnings.warn(
+                f"{len(self._unsigned)} shards of the run {self.folder} were written before shards said which "
+                "configuration they are of; they are taken, because the manifest beside them fits",
+                stacklevel=3,
+            )
 
     def _claim(self, i: int) -> bool:
         """Whether this process now holds the claim to compute the shard."""
@@ -139,7 +163,7 @@ class Shards:
             return True
         from filelock import FileLock, Timeout
 
-        path = self.folder / CLAIMS / f"{i:05d}"
+        path = self.folder / CLAIMS / _claim_name(i)
         with plain_errors(path):
             path.parent.mkdir(exist_ok=True)
             lock = FileLock(path)
@@ -155,9 +179,9 @@ class Shards:
 
     def _remove_old_claims(self) -> None:
         """Removes the claims of ready shards: their process died after it wrote them and before it released them."""
-        for path in sorted((self.folder / CLAIMS).glob("[0-9]*")):
-            i = int(path.name)
-            if i in self._ready and self._claim(i):
+        present = {path.name for path in (self.folder / CLAIMS).glob("*") if path.is_file()}
+        for i in self.done:
+            if _claim_name(i) in present and self._claim(i):
                 self._release(i)
 
     def _release(self, i: int) -> None:
@@ -167,3 +191,7 @@ class Shards:
         lock.release()
         if i in self._ready:  # a process that locks the file now reads the shard next, and it is there
             Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def _claim_name(i: int) -> str:
+    return f"{i:05d}"

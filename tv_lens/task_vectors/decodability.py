@@ -15,12 +15,13 @@ from torch import Tensor
 from tv_lens.errors import InvalidArgument, unknown
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.model.verb import verb
-from tv_lens.progress import progress as progress_bar
+from tv_lens.progress import Bar
 from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
 from tv_lens.site import Site
-from tv_lens.storage.configuration import digest, model_described, origin
-from tv_lens.storage.run_folder import FolderLike, shards
+from tv_lens.storage.configuration import digest, origin
+from tv_lens.storage.run_folder import FolderLike
+from tv_lens.storage.runner import Piece, Work
 from tv_lens.task_vectors.activation_table import ActivationTable
 from tv_lens.task_vectors.decodability_result import CONTROLS, MATCHED, METRIC, Decodability
 from tv_lens.task_vectors.decodability_votes import VoteRule, Votes, votes_of
@@ -116,7 +117,8 @@ def decodability(
     prompts = measurement.prompts(model)
 
     # 2. one activation table of all layers per shot count, and its votes
-    votes, record = _voted(model, measurement, prompts, folder, store, progress)
+    work = Work.on(model, "decodability", measurement.config(prompts), folder, progress)
+    votes, record = _voted(work, model, measurement, prompts, store)
 
     # 3. the labelled results
     return _labelled(votes, measurement, {**measurement.provenance(model), **record})
@@ -168,10 +170,9 @@ class _Measurement:
             for count in self.shots
         }
 
-    def config(self, model: HookedModel, prompts: Mapping[int, Points]) -> dict[str, Any]:
-        """Everything that the numbers depend on."""
+    def config(self, prompts: Mapping[int, Points]) -> dict[str, Any]:
+        """Everything that the numbers depend on, beside the model."""
         return {
-            "model": model_described(model),
             "classes": {name: one.fingerprint for name, one in self.classes.items()},
             "shots": self.shots,
             "n": self.n,
@@ -209,32 +210,29 @@ class _Measurement:
 
 
 def _voted(
+    work: Work,
     model: HookedModel,
     measurement: _Measurement,
     prompts: dict[int, Points],
-    folder: FolderLike,
     store: str | os.PathLike[str] | None,
-    progress: bool,
 ) -> tuple[list[Votes], dict[str, Any]]:
     """The votes by shot count, and what the provenance says of the folder that keeps them."""
     shots, sites, entry = measurement.shots, measurement.sites, measurement.entry
-    config = measurement.config(model, prompts)
-    with shards(folder, verb="decodability", config=config, total=len(shots)) as pieces:
+    tables: dict[int, ActivationTable] = {}
+
+    def read(missing: Sequence[int], bar: Bar) -> None:
+        """Runs all missing shot counts together: their prompts begin alike."""
         # A store always holds the prompts of every count, even of those whose votes are there already.
-        voted = set() if store is not None else {shots[i] for i in pieces.done}
-        begun = sum(prompts[count].n_tokens for count in voted)
-        with progress_bar(METRIC, sum(one.n_tokens for one in prompts.values()), "tokens", progress, begun) as bar:
-            tables: dict[int, ActivationTable] = {}
-            for i in pieces.pending():
-                if (
-                    shots[i] not in tables
-                ):  # prompts of several shot counts begin alike, so all missing are run together
-                    missing = {count: points for count, points in prompts.items() if count not in voted}
-                    tables = read_together(model, missing, [*sites, *({entry} - set(sites))], bar.advance, store)
-                table = tables.pop(shots[i])
-                pieces.put(i, vars(votes_of(table, sites, entry, prompts[shots[i]], measurement.rule)))
-        votes = [Votes(**{name: torch.from_numpy(array) for name, array in one.arrays.items()}) for one in pieces.all()]
-    return votes, pieces.provenance
+        counted = {count: prompts[count] for count in (missing if store is None else shots)}
+        tables.update(read_together(model, counted, [*sites, *({entry} - set(sites))], bar.advance, store))
+
+    def votes(count: int, bar: Bar) -> Piece:
+        return vars(votes_of(tables.pop(count), sites, entry, prompts[count], measurement.rule))
+
+    steps = [prompts[count].n_tokens for count in shots]
+    finished = work.run(votes, shots, label=METRIC, unit="tokens", steps=steps, prepare=read)
+    voted = [Votes(**{name: torch.from_numpy(array) for name, array in one.arrays.items()}) for one in finished]
+    return voted, finished.provenance
 
 
 def _inputs(tasks: Sequence[Task]) -> str:

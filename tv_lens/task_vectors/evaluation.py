@@ -12,14 +12,17 @@ from jaxtyping import Float
 
 from tv_lens.errors import EmptySelection, InvalidArgument, unknown
 from tv_lens.intervention import Intervention
+from tv_lens.method_value import takes_method
 from tv_lens.metrics import exact_match, info_of
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.model.verb import verb
 from tv_lens.patching.scoring import Scores, score
+from tv_lens.progress import Bar
 from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
-from tv_lens.storage.configuration import digest, model_described, origin
-from tv_lens.storage.run_folder import FolderLike, shards
+from tv_lens.storage.configuration import digest, origin
+from tv_lens.storage.run_folder import FolderLike
+from tv_lens.storage.runner import Piece, Work
 from tv_lens.task_vectors.control_vectors import ControlMaker, ControlVectors, template_of
 from tv_lens.task_vectors.method import Method
 from tv_lens.task_vectors.vector import TaskVector, audit_words
@@ -32,6 +35,7 @@ CONDITIONS = ("zero-shot", "few-shot", "vector", "random vector", "other task's 
 ACCURACIES = {"first token": "first_token", "exact match": "exact_match"}
 
 
+@takes_method(Method)
 @renamed_keywords(run="folder=", random_seeds="n_random=")
 @verb
 def evaluate(
@@ -170,7 +174,6 @@ def _scored(
     """The scores by condition, and what the provenance says of the folder that keeps them."""
     plain, shown = conditions[0].prompts, conditions[1].prompts
     config = {
-        "model": model_described(model),
         "task": task.name,
         "site": str(vector.site),
         "scale": scale,
@@ -182,16 +185,16 @@ def _scored(
         "vectors": [one.vector.direction for one in conditions if one.vector is not None],
         "memory_budget": model.memory_budget,
     }
+
+    def scored(one: _Condition, bar: Bar) -> Piece:
+        return vars(score(model, one.prompts, one.edits(scale), who=f"{task.name}: {one.label}", bar=bar))
+
+    work, sizes = Work.on(model, "evaluate", config, folder, progress), [len(one.prompts) for one in conditions]
+    finished = work.run(scored, conditions, label=f"{task.name}: conditions", unit="prompts", steps=sizes)
     scores: dict[str, list[Scores]] = {one.label: [] for one in conditions}
-    with shards(folder, verb="evaluate", config=config, total=len(conditions)) as pieces:
-        for i in pieces.pending():
-            one = conditions[i]
-            who = f"{task.name}: {one.label}"
-            pieces.put(i, vars(score(model, one.prompts, one.edits(scale), who=who, progress=progress)))
-        for one, piece in zip(conditions, pieces.all()):
-            arrays = {name: torch.from_numpy(array) for name, array in piece.arrays.items()}
-            scores[one.label].append(Scores(**arrays))
-    return scores, pieces.provenance
+    for one, piece in zip(conditions, finished):
+        scores[one.label].append(Scores(**{name: torch.from_numpy(array) for name, array in piece.arrays.items()}))
+    return scores, finished.provenance
 
 
 def _provenance(

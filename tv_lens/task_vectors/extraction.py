@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tv_lens.errors import InvalidArgument
+from tv_lens.method_value import takes_method
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.model.verb import verb
 from tv_lens.renamed import renamed_keywords
@@ -16,9 +16,11 @@ from tv_lens.task_vectors.residual_mean import ResidualMean
 from tv_lens.task_vectors.vector import TaskVector
 from tv_lens.tasks.words import TaskLike, as_task
 
-METHODS: dict[str, type[Method]] = {"ResidualMean": ResidualMean, "FunctionVector": FunctionVector}
+# Imported here, too, so that a vector from a file finds the method that made it by its name.
+__all__ = ["FunctionVector", "ResidualMean", "extract", "method_alike", "method_of"]
 
 
+@takes_method(Method)
 @renamed_keywords(run="folder=")
 @verb
 def extract(
@@ -49,10 +51,6 @@ def extract(
         >>> vector = extract(model, "present-past", method=ResidualMean(layer=20))  # doctest: +SKIP
         >>> model.run("Q: walk\\nA:", vector.replace()).argmax()  # doctest: +SKIP
     """
-    if not isinstance(method, Method):
-        raise InvalidArgument(
-            "A method is a value.", got=repr(method), allowed=", ".join(METHODS), do="method=tv.ResidualMean(layer=20)"
-        )
     task = as_task(task)
     config = {
         "model": model_described(model),
@@ -68,7 +66,7 @@ def extract(
 def method_of(vector: TaskVector) -> Method | None:
     """The method of a vector (of a sum of vectors: of its first term); None if it was not extracted by a method."""
     description = _description(vector)
-    kind = METHODS.get(description.get("name", ""))
+    kind = Method.named(description.get("name", ""))
     return None if kind is None else kind.from_dict(description)
 
 

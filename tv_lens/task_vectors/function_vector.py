@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, final
 
 import torch
 from jaxtyping import Float
@@ -31,6 +31,7 @@ from tv_lens.torch_settings import settings_in_force
 COUNTS = (1, 2, 3, 5, 10, 20, 40)  # the numbers of heads that heads=None chooses from
 
 
+@final
 @dataclass(frozen=True)
 class FunctionVector(Method):
     """The summed mean outputs of the heads that cause the right answer, to be added at a prompt's last token.

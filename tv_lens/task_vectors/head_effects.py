@@ -24,6 +24,7 @@ from tv_lens.rows.sharding import run_sharded
 from tv_lens.site import Site
 from tv_lens.storage.configuration import origin
 from tv_lens.storage.run_folder import FolderLike
+from tv_lens.storage.runner import Work
 from tv_lens.task_vectors.ranking import split_half
 from tv_lens.tasks.prompts import PromptPairs
 
@@ -77,17 +78,10 @@ def head_effects(
     rows = [Row(i) for i in range(n)]
     rows += [Row(i, (PlacedEdit(edit, (last[i],)),)) for edit in edits for i in range(n)]
     owners = torch.arange(n, device="cpu").repeat(1 + len(edits))
-    result = run_sharded(
-        model,
-        base,
-        rows,
-        Readout(prob, tokens.answers, owners),
-        folder=folder,
-        verb="effects",
-        config={"prompts": pairs.recipe, "answers": tokens.answers, "means": means},
-        who=f"{pairs.task}: effects of heads",
-        progress=progress,
-    )
+    config = {"prompts": pairs.recipe, "answers": tokens.answers, "means": means}
+    work = Work.on(model, "effects", config, folder, progress)
+    readout = Readout(prob, tokens.answers, owners)
+    result = run_sharded(work, model, base, rows, readout, who=f"{pairs.task}: effects of heads")
     plain, edited = result.values[:n].double(), result.values[n:].double()
     by_head = einops.rearrange(edited, "(layer head n) -> n layer head", layer=layers, head=heads)
     provenance = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,11 +19,12 @@ from tv_lens.model.hooked_model import HookedModel
 from tv_lens.model.verb import verb
 from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
-from tv_lens.rows.engine import PlacedEdit, Row, run_rows
+from tv_lens.rows.engine import PlacedEdit, Row
 from tv_lens.rows.sharding import run_sharded
 from tv_lens.site import Site
 from tv_lens.storage.configuration import origin
-from tv_lens.storage.run_folder import FolderLike, inside
+from tv_lens.storage.run_folder import FolderLike
+from tv_lens.storage.runner import Work
 from tv_lens.task_vectors.vector import TaskVector
 from tv_lens.tasks.definition import Task
 from tv_lens.tasks.prompts import Prompts
@@ -52,6 +53,7 @@ def vector_sweep(
     shots: int | None = None,
     split: str = "test",
     seed: int = 0,
+    engine: str = "auto",
     folder: FolderLike = None,
     progress: bool = True,
 ) -> Sweep:
@@ -72,6 +74,7 @@ def vector_sweep(
         shots: demonstrations of the clean baseline; as many as in the prompts of the vector if None.
         split: the split that queries come from: "dev" to choose, "test" to report.
         seed: the draw of queries and demonstrations.
+        engine: "auto", "rows" or "passes" (see `run_rows`); the values are the same.
         folder: a folder that keeps finished shards.
         progress: Show a progress bar (only on a terminal or in a notebook).
 
@@ -98,7 +101,9 @@ def vector_sweep(
         "pos": _positions(first, pos, min(plain.tokens.lengths.tolist()), over),
     }
     grid = _Grid(vectors, mode, over, labels)
-    values, record = _swept(model, grid, plain, metric, folder=folder, who=task.name, progress=progress)
+    work = Work.on(model, "vector_sweep", {"metric": metric}, folder, progress)
+    values, record = _swept(work.stage("cells"), model, grid, plain, metric, who=task.name, engine=engine)
+    demonstrated = _shown(work.stage("demonstrations"), model, shown, metric, engine=engine)
 
     # 3. the labelled result
     info = info_of(metric)
@@ -108,7 +113,7 @@ def vector_sweep(
         units=info.units,
         sign=info.sign,
         corrupted=values[0],
-        clean=_shown(model, shown, metric),
+        clean=demonstrated,
         name=f"{task.name}: the vector of {first.task} by {', '.join(over)} ({mode})",
         provenance={
             "verb": "vector_sweep",
@@ -167,36 +172,27 @@ class _Grid:
 
 
 def _swept(
-    model: HookedModel,
-    grid: _Grid,
-    plain: TokenizedPrompts,
-    metric: Metric,
-    *,
-    folder: FolderLike,
-    who: str,
-    progress: bool,
+    work: Work, model: HookedModel, grid: _Grid, plain: TokenizedPrompts, metric: Metric, *, who: str, engine: str
 ) -> tuple[Float[np.ndarray, "run example"], dict[str, Any]]:
     """The metric of the unedited queries, then of every cell; and what the provenance says of the runs."""
     base, cells = model.tokens(plain.tokens), grid.cells
     config = {
         "prompts": plain.prompts.recipe,
+        **work.config,
         "answers": plain.answers,
-        "metric": metric,
         "over": grid.over,
         "mode": grid.mode,
         "cells": [list(map(str, cell)) for cell in cells],
         "vectors": {str(layer): one.direction for layer, one in grid.vectors.items()},
     }
     result = run_sharded(
+        replace(work, config=config),
         model,
         base,
         [Row(i) for i in range(len(base))] + grid.rows(plain.tokens.lengths.tolist()),
         Readout(metric, plain.answers, torch.arange(len(base), device="cpu").repeat(1 + len(cells))),
-        folder=inside(folder, "cells"),
-        verb="vector_sweep",
-        config=config,
         who=f"{who}: sweep of a vector",
-        progress=progress,
+        engine=engine,
     )
     return result.values.view(1 + len(cells), len(base)).double().numpy(), result.provenance
 
@@ -271,11 +267,11 @@ def _edit(vector: TaskVector, layer: int, scale: float, mode: str) -> Interventi
     return Replace(site, scale * vector.direction) if mode == "replace" else Add(site, vector.direction, scale)
 
 
-def _shown(model: HookedModel, shown: TokenizedPrompts, metric: Metric) -> np.ndarray:
+def _shown(work: Work, model: HookedModel, shown: TokenizedPrompts, metric: Metric, *, engine: str) -> np.ndarray:
     """The metric of the prompts with demonstrations, without any edit."""
     answers = Answers(shown.answers.correct, shown.answers.wrong)
     readout = Readout(metric, answers, torch.arange(len(shown), device="cpu"))
-    rows = [Row(i) for i in range(len(shown))]
-    return (
-        run_rows(model, shown.tokens, rows, readout, who="with demonstrations", progress=False).values.double().numpy()
-    )
+    work = replace(work, config={**work.config, "prompts": shown.prompts.recipe, "answers": answers}, progress=False)
+    rows, base = [Row(i) for i in range(len(shown))], model.tokens(shown.tokens)
+    result = run_sharded(work, model, base, rows, readout, who="with demonstrations", engine=engine)
+    return result.values.double().numpy()

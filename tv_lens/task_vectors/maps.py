@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from jaxtyping import Float
 
-from tv_lens.errors import InvalidArgument, unknown
+from tv_lens.errors import InvalidArgument
+from tv_lens.method_value import takes_method
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.model.verb import verb
-from tv_lens.progress import progress as progress_bar
+from tv_lens.progress import Bar
 from tv_lens.renamed import renamed_keywords
-from tv_lens.storage.configuration import digest, model_described, origin
-from tv_lens.storage.run_folder import FolderLike, shards
+from tv_lens.site import Site
+from tv_lens.storage.configuration import digest, origin
+from tv_lens.storage.run_folder import FolderLike
+from tv_lens.storage.runner import Piece, Work
+from tv_lens.task_vectors.map_method import MapMethod
+from tv_lens.task_vectors.pca_map import PCA
 from tv_lens.task_vectors.representations import Tasks, classes_of, draw, read, sites_of
 from tv_lens.tasks.definition import Task
 from tv_lens.tasks.templates import Template
-
-METHODS = ("pca", "umap")
-N_NEIGHBOURS, MIN_DIST = 15, 0.1
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -33,7 +33,7 @@ class RepresentationMap:
     Args:
         points: one row per prompt.
         labels: the task of each prompt.
-        method: "pca" or "umap".
+        method: the name of the method, such as "pca" or "umap".
         site: where the representations were read, such as `resid_post[20]@-1`.
         texts: the text of each prompt.
         explained: the share of variance along each axis (PCA); None otherwise.
@@ -70,6 +70,7 @@ class RepresentationMap:
         return f"RepresentationMap({what} at {self.site}, {self.method}{variance})"
 
 
+@takes_method(MapMethod)
 @renamed_keywords(run="folder=", site="component=")
 @verb
 def representation_map(
@@ -78,7 +79,7 @@ def representation_map(
     layer: int,
     shots: int = 4,
     n: int = 100,
-    method: str = "pca",
+    method: MapMethod = PCA(),
     seed: int = 0,
     *,
     component: str = "resid_post",
@@ -97,8 +98,8 @@ def representation_map(
         layer: the layer that is read.
         shots: demonstrations per prompt.
         n: prompts per task.
-        method: "pca" (linear; preserves distances as well as a plane can) or "umap" (preserves neighbourhoods; needs
-            the extra `tv_lens[umap]`).
+        method: `PCA()` (linear; preserves distances as well as a plane can) or `UMAP()` (preserves neighbourhoods;
+            needs the extra `tv_lens[umap]`).
         seed: the draws of prompts and of the Null task, and the start of UMAP.
         component: the component that is read.
         pos: a position or a kind of span, as in `decodability`.
@@ -112,28 +113,25 @@ def representation_map(
         Han et al. 2025 (arXiv 2412.12276), figures 2 and 3: UMAP of 100 prompts per class, 15 neighbours, minimal
         distance 0.1.
     """
-    if method not in METHODS:
-        raise unknown("method of drawing a map", method, METHODS)
     classes, absent = classes_of(tasks, null, seed)
-    least = N_NEIGHBOURS + 1 if method == "umap" else 3
-    if n * len(classes) < least:
+    if n * len(classes) < method.least_points:
         raise InvalidArgument(
             "A map needs more points.",
             got=f"{n * len(classes)} prompts",
-            allowed=f"{least} or more for {method}",
+            allowed=f"{method.least_points} or more for {method.name}",
             do="raise n",
         )
     (where,) = sites_of(model, component, layer)
-    if method == "umap":
-        _umap()  # where it is missing, the error comes before anything runs
+    method.check_installed()
     drawn = draw(model, classes, shots=shots, n=n, seed=seed, split=split, pos=pos, template=template)
-    config = {"model": model_described(model), "site": str(where), "pos": pos, "seed": seed, "points": digest(drawn)}
-    with shards(folder, verb="representation_map", config=config, total=1) as pieces:
-        for _ in pieces.pending():
-            with progress_bar("representation map", drawn.n_tokens, "tokens", progress) as bar:
-                pieces.put(0, {"vectors": read(model, drawn, [where], bar.advance)[where]})
-        vectors = pieces.get(0)["vectors"]
-    points, explained = _pca(vectors) if method == "pca" else (_reduced_by_umap(vectors, seed), None)
+
+    def vectors_at(site: Site, bar: Bar) -> Piece:
+        return {"vectors": read(model, drawn, [site], bar.advance)[site]}
+
+    config = {"site": str(where), "pos": pos, "seed": seed, "points": digest(drawn)}
+    work = Work.on(model, "representation_map", config, folder, progress)
+    (shard,) = work.run(vectors_at, [where], label="representation map", unit="tokens", steps=[drawn.n_tokens])
+    points, explained = method.plane(shard["vectors"], seed)
     provenance = {
         "verb": "representation_map",
         **origin(model),
@@ -144,46 +142,8 @@ def representation_map(
         "split": split,
         "seed": seed,
         "template": [(template or one.template).name for one in classes.values()],
-        **({"n_neighbors": N_NEIGHBOURS, "min_dist": MIN_DIST} if method == "umap" else {}),
+        **method.settings,
     }
     labels = [drawn.classes[label] for label in drawn.labels.tolist()]
     place = str(where.at(pos)) if isinstance(pos, int) else f"{where}@{pos}"
-    return RepresentationMap(points, labels, method, place, drawn.texts, explained, provenance)
-
-
-def _pca(vectors: Float[np.ndarray, "n d"]) -> tuple[Float[np.ndarray, "n 2"], tuple[float, ...]]:
-    """The first two principal components, signs fixed, and the share of variance along each."""
-    from sklearn.decomposition import PCA
-
-    vectors = vectors.astype(np.float64)
-    if np.ptp(vectors, axis=0).max() == 0:  # all prompts are one point, so no direction is better than another
-        return np.zeros((len(vectors), 2)), (0.0, 0.0)
-    pca = PCA(n_components=2, svd_solver="full")
-    return pca.fit_transform(vectors), tuple(float(share) for share in pca.explained_variance_ratio_)
-
-
-def _umap() -> Any:
-    """The UMAP library, or an error that says how to install it."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            import umap
-    except ImportError as error:
-        raise InvalidArgument(
-            "Drawing a map by UMAP needs the library umap-learn.",
-            got="method='umap'",
-            allowed="method='pca', which needs nothing more",
-            do="pip install 'tv_lens[umap]'",
-        ) from error
-    return umap
-
-
-def _reduced_by_umap(vectors: Float[np.ndarray, "n d"], seed: int) -> Float[np.ndarray, "n 2"]:
-    threads = torch.get_num_threads()
-    try:
-        reducer = _umap().UMAP(n_neighbors=N_NEIGHBOURS, min_dist=MIN_DIST, random_state=seed, n_jobs=1)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a warning about the single thread that a fixed seed needs
-            return reducer.fit_transform(vectors).astype(np.float64)
-    finally:  # numba, which UMAP runs on, sets the thread count of the OpenMP runtime that torch shares with it
-        torch.set_num_threads(threads)
+    return RepresentationMap(points, labels, method.name, place, drawn.texts, explained, provenance)

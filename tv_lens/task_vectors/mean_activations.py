@@ -12,10 +12,10 @@ from torch import Tensor
 from tv_lens.batch import TokenBatch
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.model.verb import verb
-from tv_lens.progress import progress as progress_bar
+from tv_lens.progress import Bar
 from tv_lens.site import Site
-from tv_lens.storage.configuration import model_described
-from tv_lens.storage.run_folder import FolderLike, shards
+from tv_lens.storage.run_folder import FolderLike
+from tv_lens.storage.runner import Piece, Work
 
 TOKENS_A_BATCH = 4096  # sums are taken batch by batch, so that many prompts need no more memory
 
@@ -46,20 +46,19 @@ def mean_at(
     step = max(1, TOKENS_A_BATCH // batch.width)
     batches = [slice(start, min(start + step, len(batch))) for start in range(0, len(batch), step)]
     config = {
-        "model": model_described(model),
         **(config or {}),
         "tokens": batch,
         "sites": [str(site) for site in sites],
         "memory_budget": model.memory_budget,
         "batch": step,
     }
-    with shards(folder, verb="contexts", config=config, total=len(batches)) as pieces:
-        done = sum(batches[i].stop - batches[i].start for i in pieces.done)
-        with progress_bar(who, len(batch), "prompts", progress, done) as bar:
-            for i in pieces.pending():
-                part = batch.select(batches[i])
-                values = model.capture(part, sites)
-                pieces.put(i, {"sum": torch.stack([values[site].double().sum(0) for site in sites])})
-                bar.advance(len(part))
-        total = sum(torch.from_numpy(one["sum"]) for one in pieces.all())
+
+    def summed(rows: slice, bar: Bar) -> Piece:
+        values = model.capture(batch.select(rows), sites)
+        return {"sum": torch.stack([values[site].double().sum(0) for site in sites])}
+
+    work = Work.on(model, "contexts", config, folder, progress)
+    sizes = [rows.stop - rows.start for rows in batches]
+    finished = work.run(summed, batches, label=who, unit="prompts", steps=sizes)
+    total = sum(torch.from_numpy(one["sum"]) for one in finished)
     return (total / len(batch)).float()

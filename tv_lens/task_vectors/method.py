@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, ClassVar
 
+from tv_lens.method_value import MethodValue
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.storage.run_folder import FolderLike
 from tv_lens.task_vectors.vector import TaskVector
@@ -14,11 +15,14 @@ from tv_lens.tasks.definition import Task
 from tv_lens.tasks.templates import Template
 
 
-class Method(ABC):
+class Method(MethodValue):
     """A way to extract a task vector: a frozen dataclass whose fields are its options.
 
     A method is a value, so it is saved with the vectors that it made and can make their controls later.
     """
+
+    purpose: ClassVar[str] = "extraction"
+    examples: ClassVar[str] = "tv.ResidualMean(layer=20), tv.FunctionVector()"
 
     @abstractmethod
     def extract(
@@ -54,6 +58,15 @@ class Method(ABC):
         if isinstance(options.get("template"), Template):
             options["template"] = options["template"].to_dict()
         return {"name": type(self).__name__, **options}
+
+    @classmethod
+    def named(cls, name: str) -> type[Method] | None:
+        """The method's class of this name, among all that derive from this one; None if there is none."""
+        for method in cls.__subclasses__():
+            found = method if method.__name__ == name else method.named(name)
+            if found is not None:
+                return found
+        return None
 
     @classmethod
     def from_dict(cls, options: dict[str, Any]) -> Method:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, final
 
 from tv_lens.errors import EmptySelection, InvalidArgument
 from tv_lens.model.hooked_model import HookedModel
@@ -23,6 +23,7 @@ from tv_lens.tasks.templates import Template
 from tv_lens.torch_settings import settings_in_force
 
 
+@final
 @dataclass(frozen=True)
 class ResidualMean(Method):
     """The mean residual stream at the last token of prompts that show the task and ask a dummy query.

@@ -20,6 +20,7 @@ from tv_lens.rows.engine import PlacedEdit, Row
 from tv_lens.rows.sharding import run_sharded
 from tv_lens.storage.configuration import origin
 from tv_lens.storage.run_folder import FolderLike
+from tv_lens.storage.runner import Work
 from tv_lens.task_vectors.vector import TaskVector, audit_words
 from tv_lens.tasks.definition import Task
 from tv_lens.tasks.prompts import Prompts
@@ -110,22 +111,20 @@ def _answered(
     tokens = prompts.tokenize(model)
     rows = _rows(vectors, tokens, scale)
     nats = torch.zeros(len(rows), dtype=torch.float32, device="cpu")
+    config = {
+        "prompts": prompts.recipe,
+        "answers": tokens.answers,
+        "scale": scale,
+        "vectors": {str(vector.site): vector.direction for vector in vectors},
+    }
     result = run_sharded(
+        Work.on(model, "layer_sweep", config, folder, progress),
         model,
         model.tokens(tokens.tokens),
         rows,
         _readout(tokens, len(vectors), nats),
-        folder=folder,
-        verb="layer_sweep",
-        config={
-            "prompts": prompts.recipe,
-            "answers": tokens.answers,
-            "scale": scale,
-            "vectors": {str(vector.site): vector.direction for vector in vectors},
-        },
         beside={"nats": nats},
         who=f"{who}: which layer",
-        progress=progress,
     )
     shape = len(vectors), len(prompts)
     return result.values.view(shape), nats.view(shape).double().mean(1).tolist(), result.provenance

@@ -14,7 +14,7 @@ from tv_lens.circuits.acdc import ACDC
 from tv_lens.circuits.circuit import EdgeScores
 from tv_lens.circuits.discovery import discover
 from tv_lens.circuits.eap import EAP, EAPIG
-from tv_lens.circuits.exact import ExactEdges
+from tv_lens.circuits.exact_edges import ExactEdges
 from tv_lens.circuits.truth.absolute import first_of_class, induction
 from tv_lens.circuits.truth.known import Truth
 from tv_lens.circuits.truth.relative import task_switch, task_switch_decoding, two_steps
@@ -74,7 +74,9 @@ def scoreboard(
                 progress=progress,
                 **where,
             )
-            rows.append({"circuit": known.name, "method": name, **compared(known, scores, _own_choice(method, scores))})
+            rows.append(
+                {"circuit": known.name, "method": name, **compared(known, scores, method.own_choice(scores.mean()))}
+            )
     return pd.DataFrame(rows)
 
 
@@ -139,10 +141,3 @@ def _measures(
         "recall": round(hits / int(truth.sum()), 4),
         "auroc": round(auroc(scores, truth), 4),
     }
-
-
-def _own_choice(method: Any, scores: EdgeScores) -> Bool[Tensor, "edge"] | None:
-    """The edges that a pruning method chooses itself; None for a method that only scores."""
-    if not isinstance(method, ACDC):
-        return None
-    return scores.mean().abs() >= method.threshold

@@ -9,15 +9,19 @@ from typing import Any
 import pandas as pd
 
 from tv_lens.experiments.language_models.performance import tasks_of
+from tv_lens.method_value import takes_method
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.model.verb import verb
+from tv_lens.progress import Bar
 from tv_lens.renamed import renamed_keywords
-from tv_lens.storage.configuration import model_described
-from tv_lens.storage.run_folder import FolderLike, inside, shards
+from tv_lens.storage.run_folder import FolderLike, inside
+from tv_lens.storage.runner import Piece, Work
 from tv_lens.storage.shard_file import Shard
 from tv_lens.task_vectors.decodability import decodability
 from tv_lens.task_vectors.decodability_result import Decodability
+from tv_lens.task_vectors.map_method import MapMethod
 from tv_lens.task_vectors.maps import RepresentationMap, representation_map
+from tv_lens.task_vectors.pca_map import PCA
 from tv_lens.task_vectors.representations import Tasks
 from tv_lens.tasks.definition import Task
 from tv_lens.tasks.templates import Template
@@ -54,6 +58,7 @@ class Encoding:
         return f"Encoding at layer {self.layer}, {len(self.maps)} maps\n{self.decodability!r}"
 
 
+@takes_method(MapMethod, "maps")
 @renamed_keywords(run="folder=")
 @verb
 def task_encoding(
@@ -64,7 +69,7 @@ def task_encoding(
     n: int = 100,
     k: int = 10,
     layers: Sequence[int] | None = None,
-    maps: str | None = "pca",
+    maps: MapMethod | None = PCA(),
     seed: int = 0,
     template: Template | None = None,
     folder: FolderLike = None,
@@ -79,7 +84,7 @@ def task_encoding(
         n: prompts per task.
         k: neighbours that vote.
         layers: the layers that are read; all if None.
-        maps: "pca", "umap" or None for no maps.
+        maps: how the maps are drawn, such as `tv.PCA()`; None for no maps.
         seed: fixes every draw.
         template: the text around inputs and answers, instead of the tasks' own.
         folder: a folder that keeps the results of each shot count, so that a killed measurement continues there.
@@ -121,7 +126,6 @@ def _maps(
     """A map of the prompts per shot count, at the best layer."""
     layer = encoded.best_layer()
     config = {
-        "model": model_described(model),
         "tasks": encoded.sweep.provenance["tasks"],
         "layer": layer,
         "n": options["n"],
@@ -130,12 +134,14 @@ def _maps(
         "shots": list(shots),
         "template": list(encoded.sweep.provenance["template"]),
     }
-    with shards(folder, verb="maps", config=config, total=len(shots)) as work:
-        for i in work.pending():
-            one = representation_map(model, members, layer, shots=int(shots[i]), progress=progress, **options)
-            about = {name: getattr(one, name) for name in ("labels", "texts", "site", "explained", "provenance")}
-            work.put(i, {"points": one.points}, about=about)
-        return {int(count): _map(stored, options["method"]) for count, stored in zip(shots, work.all())}
+
+    def drawn(count: int, bar: Bar) -> Piece:
+        one = representation_map(model, members, layer, shots=int(count), progress=False, **options)
+        about = {name: getattr(one, name) for name in ("labels", "texts", "site", "explained", "provenance")}
+        return {"points": one.points}, about
+
+    finished = Work.on(model, "maps", config, folder, progress).run(drawn, list(shots), label="maps", unit="maps")
+    return {int(count): _map(stored, options["method"].name) for count, stored in zip(shots, finished)}
 
 
 def _map(stored: Shard, method: str) -> RepresentationMap:

@@ -17,8 +17,10 @@ from torch import Tensor
 from tv_lens.errors import InvalidArgument
 from tv_lens.loading.weights import fingerprint
 from tv_lens.model.grad_mode import GradMode
-from tv_lens.progress import progress as progress_bar
-from tv_lens.storage.run_folder import FolderLike, shards
+from tv_lens.progress import Bar
+from tv_lens.storage.run_folder import FolderLike
+from tv_lens.storage.runner import Piece, Work
+from tv_lens.storage.shard_file import Shard
 from tv_lens.tasks.definition import Task
 from tv_lens.tasks.drawing import rng_of
 
@@ -103,24 +105,25 @@ def trained(
     tuned = peft.get_peft_model(model, settings)
     weights = [weight for weight in tuned.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=method.lr, weight_decay=0.0)
-    stretches = -(-method.steps // method.every)
-    with shards(folder, verb="finetune", config=config, total=stretches) as work:
-        if work.done:
-            _restore(work.get(max(work.done)).arrays, weights, optimizer)
-        with progress_bar("finetuning", method.steps, "steps", progress, done=len(work.done) * method.every) as bar:
-            for i in work.pending():
-                losses = []
-                tuned.train()
-                for step in range(i * method.every, min((i + 1) * method.every, method.steps)):
-                    losses.append(
-                        _step(tuned, optimizer, *_examples(tokenizer, tasks, method, shots, seed, step), seed + step)
-                    )
-                    bar.advance()
-                work.put(i, _state(weights, optimizer), about={"loss": sum(losses) / len(losses)})
-                if saved is not None:
-                    _save(tuned, tokenizer, saved / f"checkpoint-{min((i + 1) * method.every, method.steps)}")
-        losses = [one.about["loss"] for one in work.all()]
-    return tuned.eval().merge_and_unload(), losses
+    stretches = [range(at, min(at + method.every, method.steps)) for at in range(0, method.steps, method.every)]
+
+    def stretch(steps: range, bar: Bar, before: Sequence[Shard]) -> Piece:
+        if before:
+            _restore(before[-1].arrays, weights, optimizer)
+        tuned.train()
+        losses = []
+        for step in steps:
+            losses.append(_step(tuned, optimizer, *_examples(tokenizer, tasks, method, shots, seed, step), seed + step))
+            bar.advance()
+        if saved is not None:
+            _save(tuned, tokenizer, saved / f"checkpoint-{steps.stop}")
+        return _state(weights, optimizer), {"loss": sum(losses) / len(losses)}
+
+    finished = Work("finetune", config, folder, progress).run_in_order(
+        stretch, stretches, label="finetuning", unit="steps", steps=list(map(len, stretches))
+    )
+    _restore(finished[-1].arrays, weights, optimizer)
+    return tuned.eval().merge_and_unload(), [one.about["loss"] for one in finished]
 
 
 def _linear_maps(model: torch.nn.Module, layers: Sequence[int]) -> list[str]:

@@ -23,6 +23,8 @@ from tv_lens.model.hooked_model import HookedModel, load
 from tv_lens.model.verb import verb
 from tv_lens.renamed import renamed_keywords
 from tv_lens.storage.run_folder import FolderLike, inside
+from tv_lens.task_vectors.map_method import MapMethod
+from tv_lens.task_vectors.pca_map import PCA
 from tv_lens.tasks.definition import Task
 
 FAMILIES = ("pos", "bitwise")
@@ -44,7 +46,7 @@ class PaperSize:
         steer_queries: test prompts per task that are steered.
         contexts: prompts behind each mean.
         replicates: how often the means are drawn anew.
-        maps: "pca", "umap", or None.
+        maps: how the maps are drawn, such as `tv.PCA()`; None for no maps.
         finetune: steps of LoRA for each variant; 0 leaves finetuning out.
         batch: prompts per step of LoRA.
         tuned: the share of the layers that is tuned, first the first ones and then the last ones.
@@ -61,7 +63,7 @@ class PaperSize:
     steer_queries: int = 50
     contexts: int = 100
     replicates: int = 5
-    maps: str | None = "pca"
+    maps: MapMethod | None = field(default_factory=PCA)
     finetune: int = 300
     batch: int = 8
     tuned: float = 1 / 3
@@ -139,6 +141,7 @@ def paper(
         )
     settings = {
         **asdict(size),
+        "maps": None if size.maps is None else size.maps.name,
         "size": size.name,
         "seed": seed,
         "families": list(families),

@@ -12,11 +12,12 @@ from tv_lens.metrics import exact_match, info_of
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.model.verb import verb
 from tv_lens.patching.scoring import score
-from tv_lens.progress import progress as progress_bar
+from tv_lens.progress import Bar
 from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
-from tv_lens.storage.configuration import model_described, origin
-from tv_lens.storage.run_folder import FolderLike, shards
+from tv_lens.storage.configuration import origin
+from tv_lens.storage.run_folder import FolderLike
+from tv_lens.storage.runner import Piece, Work
 from tv_lens.task_vectors.representations import Tasks, classes_of
 from tv_lens.tasks.definition import Task
 from tv_lens.tasks.templates import Template
@@ -64,7 +65,6 @@ def accuracies(
     n = min(queries, *(len(one.split(split)) for one in members)) if 0 in shots else queries
     cells = [(one, count) for one in members for count in shots]
     config = {
-        "model": model_described(model),
         "tasks": {one.name: one.fingerprint for one in members},
         "shots": shots,
         "n": n,
@@ -72,14 +72,16 @@ def accuracies(
         "split": split,
         "template": [(template or one.template).to_dict() for one in members],
     }
-    with shards(folder, verb="accuracies", config=config, total=len(cells)) as work:
-        with progress_bar("accuracy", len(cells), "cells", progress, done=len(work.done)) as bar:
-            for i in work.pending():
-                one, count = cells[i]
-                prompts = one.prompts(count, n, seed=seed, split=split, template=template)
-                work.put(i, {"exact": score(model, prompts, progress=False).exact_match})
-                bar.advance()
-        columns = np.stack([cell["exact"] for cell in work.all()], axis=1).reshape(n, len(members), len(shots))
+
+    def answered(cell: tuple[Task, int], bar: Bar) -> Piece:
+        one, count = cell
+        prompts = one.prompts(count, n, seed=seed, split=split, template=template)
+        return {"exact": score(model, prompts, progress=False).exact_match}
+
+    finished = Work.on(model, "accuracies", config, folder, progress).run(
+        answered, cells, label="accuracy", unit="cells"
+    )
+    columns = np.stack([cell["exact"] for cell in finished], axis=1).reshape(n, len(members), len(shots))
     values = xr.DataArray(
         columns.astype(float),
         dims=("example", "task", "shots"),
@@ -93,7 +95,7 @@ def accuracies(
         "tasks": {one.name: one.fingerprint for one in members},
         "measure": "greedy exact match",
         "majority": {one.name: round(_majority(one), 4) for one in members},
-        **work.provenance,
+        **finished.provenance,
     }
     return Sweep(
         values,

@@ -19,12 +19,13 @@ from tv_lens.intervention import Replace
 from tv_lens.metrics import exact_match, info_of
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.model.verb import verb
-from tv_lens.progress import progress as progress_bar
+from tv_lens.progress import Bar
 from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
 from tv_lens.rows.engine import PlacedEdit, Row, run_rows
-from tv_lens.storage.configuration import model_described, origin
-from tv_lens.storage.run_folder import FolderLike, shards
+from tv_lens.storage.configuration import origin
+from tv_lens.storage.run_folder import FolderLike
+from tv_lens.storage.runner import Piece, Work
 from tv_lens.task_vectors.representations import Tasks
 from tv_lens.task_vectors.residual_mean import ResidualMean
 from tv_lens.task_vectors.vector import TaskVector
@@ -146,7 +147,6 @@ def steer(
     nothing = task_library.null(members, seed=seed) if null is None else null
     method = ResidualMean(shots=shots, contexts=contexts, layers=layers, template=template)
     config = {
-        "model": model_described(model),
         "tasks": {one.name: one.fingerprint for one in (*members, nothing)},
         "layers": layers,
         "shots": shots,
@@ -156,25 +156,26 @@ def steer(
         "replicates": replicates,
         "template": [(template or one.template).to_dict() for one in members],
     }
-    with shards(folder, verb="steer", config=config, total=replicates) as work:
-        with progress_bar(
-            "steering", replicates * len(members), "tasks", progress, len(work.done) * len(members)
-        ) as bar:
-            for i in work.pending():
-                means = [method.at_layers(model, one, seed=seed + i, progress=False) for one in (*members, nothing)]
-                grids = []
-                for place, one in enumerate(members):
-                    prompts = one.prompts(shots, queries, seed=seed, split="test", template=template)
-                    grids.append(_replaced(model, prompts, means, place, layers, seed + i))
-                    bar.advance()
-                work.put(i, {"exact": torch.stack(grids, dim=-1)})
-        mean = np.mean([one["exact"] for one in work.all()], axis=0)
+
+    def replicate(i: int, bar: Bar) -> Piece:
+        means = [method.at_layers(model, one, seed=seed + i, progress=False) for one in (*members, nothing)]
+        grids = []
+        for place, one in enumerate(members):
+            prompts = one.prompts(shots, queries, seed=seed, split="test", template=template)
+            grids.append(_replaced(model, prompts, means, place, layers, seed + i))
+            bar.advance()
+        return {"exact": torch.stack(grids, dim=-1)}
+
+    work = Work.on(model, "steer", config, folder, progress)
+    steps = [len(members)] * replicates
+    finished = work.run(replicate, range(replicates), label="steering", unit="tasks", steps=steps)
+    mean = np.mean([one["exact"] for one in finished], axis=0)
     values = xr.DataArray(
         mean,
         dims=("example", "condition", "layer", "task"),
         coords={"condition": list(CONDITIONS), "layer": sorted(set(layers)), "task": [one.name for one in members]},
     )
-    provenance = {**config, "verb": "steer", **origin(model), **work.provenance}
+    provenance = {**config, "verb": "steer", **origin(model), **finished.provenance}
     sweep = Sweep(
         values, "accuracy", info_of(exact_match).units, SIGN, name="exact match when steered", provenance=provenance
     )

@@ -13,17 +13,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tv_lens.circuits import ACDC, EAPIG, Circuit, Comparison, EdgeScores, ExactEdges, compare, discover, faithfulness
-from tv_lens.circuits.discovery import Estimate
+from tv_lens.circuits import EAPIG, Circuit, Comparison, EdgeScores, compare, discover, faithfulness
+from tv_lens.circuits.method import EdgeMethod
 from tv_lens.errors import InvalidArgument, MisalignedPrompts
 from tv_lens.experiments.regressors.contrasts import LatentContrast, Twin
 from tv_lens.experiments.regressors.loss_changes import described, family_of
 from tv_lens.lab.latent_task import LatentTask, latent_tasks
 from tv_lens.lab.regressor import Regressor
+from tv_lens.method_value import takes_method
 from tv_lens.metrics import Answers, metric, squared_error
 from tv_lens.model.verb import verb
 from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep, concat
+from tv_lens.storage.run_folder import FolderLike, inside
 from tv_lens.tasks.prompts import PromptPairs, Prompts
 
 
@@ -136,6 +138,8 @@ class LatentCircuits:
         return "\n".join(lines)
 
 
+@takes_method(EdgeMethod)
+@takes_method(LatentContrast, "contrast")
 @renamed_keywords(random="n_random=", positions="pos=")
 @verb
 def latent_circuits(
@@ -147,11 +151,12 @@ def latent_circuits(
     edges: int | None = None,
     n: int = 64,
     held_out: int = 64,
-    method: ExactEdges | ACDC | Estimate | None = None,
+    method: EdgeMethod | None = None,
     pos: str = "kinds",
     sizes: Sequence[int] | None = None,
     n_random: int = 3,
     seed: int = 0,
+    folder: FolderLike = None,
     progress: bool = True,
 ) -> LatentCircuits:
     """The circuit of each latent task, measured on dev episodes and evaluated on test episodes.
@@ -175,6 +180,7 @@ def latent_circuits(
         sizes: numbers of edges of the curves, beside `edges` and all of them; the contrast's own choice if None.
         n_random: random circuits per size and kind.
         seed: of every draw.
+        folder: a folder that keeps finished edges and circuits, so that a killed call continues there.
         progress: show a progress bar on a terminal or in a notebook.
 
     Source:
@@ -197,6 +203,7 @@ def latent_circuits(
             metric=negative_squared_error,
             method=method,
             pos=pos,
+            folder=inside(folder, f"{task.name} edges"),
             **options,
         )
     most = min(len(one.measured) for one in scores.values())
@@ -206,7 +213,7 @@ def latent_circuits(
     # 2. circuits of the strongest edges, on test episodes
     grid = sorted({edges, most} | {size for size in (contrast.sizes if sizes is None else sizes) if size <= most})
     prompts = {task.name: contrast.prompts(task, shots, held_out, seed, "test") for task in members}
-    curves = _curves(regressor, scores, prompts, sizes=grid, n_random=n_random, **options)
+    curves = _curves(regressor, scores, prompts, folder, sizes=grid, n_random=n_random, **options)
 
     # 3. what the tasks share
     comparison = compare(scores, size=edges, seed=seed) if len(scores) > 1 and n >= 4 else None
@@ -237,12 +244,16 @@ def _chosen(everyone: Sequence[LatentTask], labels: Sequence[int] | None) -> lis
 
 
 def _curves(
-    regressor: Regressor, scores: Mapping[str, EdgeScores], prompts: Mapping[str, Prompts | PromptPairs], **options: Any
+    regressor: Regressor,
+    scores: Mapping[str, EdgeScores],
+    prompts: Mapping[str, Prompts | PromptPairs],
+    folder: FolderLike,
+    **options: Any,
 ) -> Sweep:
     """What the circuits of each task and size carry on its prompts: a Sweep over task, kind and size."""
     curves = []
     for name, one in scores.items():
-        sweep = faithfulness(regressor, one, prompts[name], **options)
+        sweep = faithfulness(regressor, one, prompts[name], folder=inside(folder, f"{name} circuits"), **options)
         curves.append(replace(sweep, values=sweep.values.drop_vars("effective")))
     joined = concat(curves, "task", list(scores), name="What circuits of each size carry")
     return replace(joined, values=joined.values.assign_coords(task=np.array(list(scores))))

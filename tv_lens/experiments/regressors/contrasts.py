@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, final
 
 from tv_lens.errors import InvalidArgument, unknown
 from tv_lens.experiments.regressors.patches import class_means
 from tv_lens.intervention import Add, Intervention
 from tv_lens.lab.latent_task import LatentTask
 from tv_lens.lab.regressor import Regressor
+from tv_lens.method_value import MethodValue
 from tv_lens.site import Site
 from tv_lens.tasks.prompts import PromptPairs, Prompts
 
 
-class LatentContrast(ABC):
+class LatentContrast(MethodValue):
     """How the clean and the corrupted run of an episode differ.
 
     Attributes:
@@ -26,6 +27,8 @@ class LatentContrast(ABC):
         sizes: numbers of edges of the curves, by default.
     """
 
+    purpose: ClassVar[str] = "setting two episodes against each other"
+    examples: ClassVar[str] = "Twin(), Injected(layer=1)"
     description: ClassVar[str]
     edges: ClassVar[int]
     sizes: ClassVar[tuple[int, ...]]
@@ -45,6 +48,7 @@ class LatentContrast(ABC):
         return [{} for _ in tasks]
 
 
+@final
 @dataclass(frozen=True)
 class Twin(LatentContrast):
     """An episode against its twin: the same inputs, answered by a function of the next latent task.
@@ -64,6 +68,7 @@ class Twin(LatentContrast):
         return task.pairs(shots, n, seed=seed, split=split)
 
 
+@final
 @dataclass(frozen=True)
 class Injected(LatentContrast):
     """The own task's vector in an episode against the next task's: the *decoding* circuit is what lies downstream.

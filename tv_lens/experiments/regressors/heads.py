@@ -20,9 +20,10 @@ from tv_lens.lab.latent_task import LatentTask, latent_tasks
 from tv_lens.lab.regressor import Regressor
 from tv_lens.lab.sparse_mixture import SparseMixture
 from tv_lens.model.verb import verb
-from tv_lens.progress import progress as progress_bar
 from tv_lens.results.sweep import Sweep
 from tv_lens.site import Site
+from tv_lens.storage.run_folder import FolderLike
+from tv_lens.storage.runner import Work
 
 HOW = ("zero", "mean")
 SIGN = "above 0: the loss is higher without the head (the head helps); 0: it makes no difference; below 0: it hurts"
@@ -40,6 +41,7 @@ def head_ablation(
     split: str = "test",
     seed: int = 0,
     memory_budget: int | None = None,
+    folder: FolderLike = None,
     progress: bool = True,
 ) -> Sweep:
     """The change of each latent task's loss when one head's output is removed at every token.
@@ -55,6 +57,7 @@ def head_ablation(
         split: of the ablated episodes, "dev" or "test".
         seed: of every draw.
         memory_budget: bytes that one pass may take beside the weights.
+        folder: a folder that keeps the losses of each task, so that a killed measurement continues there.
         progress: show a progress bar on a terminal or in a notebook.
 
     Returns:
@@ -87,11 +90,13 @@ def head_ablation(
         for layer, head, way in np.ndindex(shape)
     ]
     matched = matched_episodes(tasks, n, seed, split)
-    episodes = matched or (task.episodes(n, seed, split) for task in tasks)
-    with progress_bar("head ablation", len(tasks) * n * len(branches), "ablated episodes", progress) as bar:
-        measured = LossChanges.measure(
-            regressor, episodes, branches, scored, verb="head_ablation", memory_budget=memory_budget, bar=bar
-        )
+    episodes = matched or [task.episodes(n, seed, split) for task in tasks]
+    settings = {"n": n, "contexts": contexts, "split": split, "seed": seed}
+    config = {**settings, "how": how, "layers": layers, "scored": scored, "family": family}
+    work = Work.on(regressor, "head_ablation", {**config, "memory_budget": memory_budget}, folder, progress)
+    measured = LossChanges.measure(
+        regressor, episodes, branches, scored, work=work, unit="ablated episodes", memory_budget=memory_budget
+    )
 
     # 2. the labelled result
     values = measured.changes.unflatten(1, shape)  # task layer head how example scored
@@ -101,7 +106,7 @@ def head_ablation(
         verb="head_ablation",
         name="Change of the loss without a head",
         sign=SIGN,
-        settings={"n": n, "contexts": contexts, "split": split, "seed": seed, "matched": matched is not None},
+        settings={**settings, "matched": matched is not None},
     )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 import xarray as xr
@@ -16,6 +16,7 @@ from tv_lens.lab.family import Episodes, Family
 from tv_lens.lab.regressor import Regressor
 from tv_lens.progress import Bar
 from tv_lens.results.sweep import Sweep
+from tv_lens.storage.runner import Piece, Work
 
 SCORED = ("sequence", "query")
 
@@ -29,24 +30,26 @@ class LossChanges:
         scored: the losses, "sequence" or "query"; see `losses_of`.
         changes: the loss in a branch less the loss without an edit.
         untouched: the loss without an edit.
+        record: what the provenance says of the folder that keeps the losses.
     """
 
     regressor: Regressor
     scored: Sequence[str]
     changes: Float[Tensor, "task branch n scored"]
     untouched: Float[Tensor, "task n scored"]
+    record: Mapping[str, object] = field(default_factory=dict)
 
     @classmethod
     def measure(
         cls,
         regressor: Regressor,
-        episodes: Iterable[Episodes],
+        episodes: Sequence[Episodes],
         branches: Sequence[Branch],
         scored: Sequence[str],
         *,
-        verb: str,
+        work: Work,
+        unit: str,
         memory_budget: int | None,
-        bar: Bar,
     ) -> LossChanges:
         """The changes by every branch in the episodes of each task.
 
@@ -55,22 +58,20 @@ class LossChanges:
             episodes: of each latent task, equally many.
             branches: the edits.
             scored: the losses.
-            verb: the caller, for errors.
+            work: the verb, and the folder that keeps the losses of each task.
+            unit: what an episode in a branch is called on the progress bar.
             memory_budget: bytes that one pass may take beside the weights.
-            bar: advances by one per branch and episode.
         """
-        losses = torch.stack(
-            [
-                losses_of(
-                    branched_predictions(regressor, one, branches, memory_budget=memory_budget, who=verb, bar=bar),
-                    one,
-                    scored,
-                )
-                for one in episodes
-            ]
-        )
-        untouched = losses[:, 0]
-        return cls(regressor, scored, losses[:, 1:] - untouched[:, None], untouched)
+
+        def losses(one: Episodes, bar: Bar) -> Piece:
+            options = dict(memory_budget=memory_budget, who=work.verb, bar=bar)
+            return {"losses": losses_of(branched_predictions(regressor, one, branches, **options), one, scored)}
+
+        steps = [len(one.task) * len(branches) for one in episodes]
+        finished = work.run(losses, episodes, label=work.verb.replace("_", " "), unit=unit, steps=steps)
+        measured = torch.stack([torch.from_numpy(shard["losses"]) for shard in finished])
+        untouched = measured[:, 0]
+        return cls(regressor, scored, measured[:, 1:] - untouched[:, None], untouched, finished.provenance)
 
     def sweep(
         self,
@@ -100,7 +101,13 @@ class LossChanges:
             sign=sign,
             zero=0.0,
             name=name,
-            provenance={"verb": verb, **described(self.regressor), **settings, "untouched": self._untouched_means()},
+            provenance={
+                "verb": verb,
+                **described(self.regressor),
+                **settings,
+                "untouched": self._untouched_means(),
+                **self.record,
+            },
         )
 
     def _untouched_means(self) -> dict[str, dict[str, float]]:

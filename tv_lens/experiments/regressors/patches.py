@@ -17,10 +17,11 @@ from tv_lens.lab.branches import Branch
 from tv_lens.lab.latent_task import LatentTask, latent_tasks
 from tv_lens.lab.regressor import Regressor
 from tv_lens.model.verb import verb
-from tv_lens.progress import progress as progress_bar
 from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
 from tv_lens.site import Site
+from tv_lens.storage.run_folder import FolderLike
+from tv_lens.storage.runner import Work
 
 POSITIONS = ("x", "y", "last")
 MODES = ("replace", "add", "add-difference")
@@ -41,6 +42,7 @@ def patch_matrix(
     split: str = "test",
     seed: int = 0,
     memory_budget: int | None = None,
+    folder: FolderLike = None,
     progress: bool = True,
 ) -> Sweep:
     """The change of the loss of episodes of one latent task when another's mean representation is written into them.
@@ -61,6 +63,7 @@ def patch_matrix(
         split: "dev" or "test". What is chosen on one (a layer, a mode) should be reported on the other.
         seed: of every draw.
         memory_budget: bytes that one pass may take beside the weights.
+        folder: a folder that keeps the losses of each task, so that a killed measurement continues there.
         progress: show a progress bar on a terminal or in a notebook.
 
     Returns:
@@ -97,11 +100,13 @@ def patch_matrix(
     # 2. every patch, as a branch of the target task's episodes
     shape = (len(tasks), len(pos), len(modes), len(layers))
     branches = [_Patch(*labels).branch(regressor, means, pos, modes, layers) for labels in np.ndindex(shape)]
-    episodes = (task.episodes(n, seed, split) for task in tasks)
-    with progress_bar("patch matrix", len(tasks) * n * len(branches), "patched episodes", progress) as bar:
-        measured = LossChanges.measure(
-            regressor, episodes, branches, scored, verb="patch_matrix", memory_budget=memory_budget, bar=bar
-        )
+    episodes = [task.episodes(n, seed, split) for task in tasks]
+    settings = {"n": n, "contexts": contexts, "split": split, "seed": seed}
+    config = {**settings, "pos": pos, "modes": modes, "layers": layers, "scored": scored, "family": family}
+    work = Work.on(regressor, "patch_matrix", {**config, "memory_budget": memory_budget}, folder, progress)
+    measured = LossChanges.measure(
+        regressor, episodes, branches, scored, work=work, unit="patched episodes", memory_budget=memory_budget
+    )
 
     # 3. the labelled result
     values = measured.changes.unflatten(1, shape)  # target source position mode layer example scored
@@ -112,7 +117,7 @@ def patch_matrix(
         verb="patch_matrix",
         name="Change of the loss by the representation of a task",
         sign=SIGN,
-        settings={"n": n, "contexts": contexts, "split": split, "seed": seed},
+        settings=settings,
     )
 
 

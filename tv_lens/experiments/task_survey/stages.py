@@ -213,6 +213,7 @@ class Stages:
                     n_random=2,
                     screen=self.size.circuit_screen,
                     template=self.template,
+                    folder=inside(self.folder, f"{name} circuit"),
                     **self.options,
                 )
             except (EmptySelection, PromptError, InvalidArgument) as error:  # no foils, or no effect to explain

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Mapping
-from functools import partial
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
-
-import numpy as np
 
 from tv_lens.experiments.regressors.circuits import LatentCircuits, latent_circuits
 from tv_lens.experiments.regressors.contrasts import Injected
@@ -19,7 +14,7 @@ from tv_lens.experiments.stages import Clock
 from tv_lens.experiments.training.result import Emergence
 from tv_lens.lab.regressor import Regressor
 from tv_lens.results.sweep import Sweep
-from tv_lens.storage.run_folder import FolderLike, inside, shards
+from tv_lens.storage.run_folder import FolderLike, inside
 
 PATCHED = dict(position="y", mode="add-difference", scored="sequence")  # the way of patching that the page shows first
 _EARLY, _MIDDLE = 0.1, 0.5  # shares of the rise of mean decodability over training
@@ -71,7 +66,6 @@ def causes(
     n: int,
     circuits: int,
     seed: int,
-    config: Mapping[str, Any],
     folder: FolderLike,
     clock: Clock,
     progress: bool,
@@ -86,7 +80,6 @@ def causes(
         n: episodes per task that are patched; 0 leaves patching and ablation out.
         circuits: episodes per task that edges are measured on; 0 leaves circuits out.
         seed: of the episodes.
-        config: what identifies this measurement in its folder.
         folder: a folder that keeps the results of patching and ablation.
         clock: measures the time of each stage.
         progress: show a progress bar on a terminal or in a notebook.
@@ -101,28 +94,22 @@ def causes(
     decoding: dict[int, LatentCircuits] = {}
     options = dict(seed=seed, progress=progress)
     for step in patching:
-        config_of_step = {**config, "step": step, "n": n}
+        measured = dict(n=n, contexts=4 * n, **options)
         with clock.stage("patching", f"step {step}: patching each task's mean into each task's episodes"):
-            patched[step] = _stored(
-                inside(folder, f"patching {step}"),
-                "patch_matrix",
-                config_of_step,
-                partial(patch_matrix, networks[step], n=n, contexts=4 * n, **options),
-            )
+            patched[step] = patch_matrix(networks[step], folder=inside(folder, f"patching {step}"), **measured)
         with clock.stage("heads", f"step {step}: taking out each head"):
-            ablated[step] = _stored(
-                inside(folder, f"heads {step}"),
-                "head_ablation",
-                config_of_step,
-                partial(head_ablation, networks[step], n=n, contexts=4 * n, **options),
-            )
+            ablated[step] = head_ablation(networks[step], folder=inside(folder, f"heads {step}"), **measured)
     layer = _vector_layer(patched.get(at["last"]), networks[at["last"]].n_layers) if dissected else None
     for step in dissected:
         with clock.stage("circuits", f"step {step}: the circuit of each task"):
-            circuits_of[step] = latent_circuits(networks[step], n=circuits, held_out=2 * circuits, **options)
+            place = inside(folder, f"circuits {step}")
+            fewer = dict(n=circuits, held_out=2 * circuits)
+            circuits_of[step] = latent_circuits(networks[step], folder=place, **fewer, **options)
             if layer is not None:
                 more = dict(n=_MORE * circuits, held_out=_MORE * circuits)
-                decoding[step] = latent_circuits(networks[step], contrast=Injected(layer), **more, **options)
+                place = inside(folder, f"decoding {step}")
+                contrast = Injected(layer)
+                decoding[step] = latent_circuits(networks[step], contrast=contrast, folder=place, **more, **options)
     steps = {"patching and head ablation": patching, "circuits": dissected}
     left_out = {name: "not part of this size" for name, chosen in steps.items() if not chosen}
     return {
@@ -132,15 +119,3 @@ def causes(
         "decoding": decoding,
         "left_out": left_out,
     }
-
-
-def _stored(folder: FolderLike, verb: str, config: Mapping[str, Any], make: Callable[[], Sweep]) -> Sweep:
-    """A sweep that a folder keeps as one shard, with the bytes of the file that `Sweep.save` writes."""
-    if folder is None:
-        return make()
-    with tempfile.TemporaryDirectory() as scratch, shards(folder, verb=verb, config=config, total=1) as parts:
-        path = Path(scratch) / "sweep.npz"
-        for i in parts.pending():
-            parts.put(i, {"sweep": np.frombuffer(make().save(path).read_bytes(), np.uint8)})
-        path.write_bytes(parts.get(0)["sweep"].tobytes())
-        return Sweep.load(path)

@@ -23,9 +23,9 @@ from tv_lens.experiments.training.result import Emergence
 from tv_lens.experiments.training.sweeps import CheckpointSweeps
 from tv_lens.lab import embedded
 from tv_lens.lab.family import Family
-from tv_lens.progress import progress as progress_bar
 from tv_lens.renamed import renamed_keywords
-from tv_lens.storage.run_folder import FolderLike, inside, shards
+from tv_lens.storage.run_folder import FolderLike, inside
+from tv_lens.storage.runner import Piece, Work
 
 
 @renamed_keywords(train="probe_episodes=", deals="n_label_shuffles=", drawn="map_points=", patched="patch_episodes=")
@@ -160,7 +160,6 @@ def emergence(
         n=size.patch_episodes,
         circuits=size.circuits,
         seed=seed,
-        config=config,
         folder=folder,
         clock=clock,
         progress=progress,
@@ -234,15 +233,13 @@ def _measurements(
     progress: bool,
 ) -> tuple[list[dict[str, np.ndarray]], dict[str, Any]]:
     """The arrays of every checkpoint, each a part of the folder; and the provenance of the folder."""
-    place = inside(folder, "checkpoints")
-    with (
-        shards(place, verb="emergence", config=config, total=len(steps)) as parts,
-        progress_bar("emergence", len(steps), "checkpoints", progress, len(parts.done)) as bar,
-    ):
-        for i in parts.pending():
-            parts.put(i, measured(trained.load(steps[i]), episodes))
-            bar.advance()
-        return [one.arrays for one in parts.all()], parts.provenance
+
+    def checkpoint(step: int, bar: Bar) -> Piece:
+        return measured(trained.load(step), episodes)
+
+    work = Work("emergence", config, inside(folder, "checkpoints"), progress)
+    finished = work.run(checkpoint, steps, label="emergence", unit="checkpoints")
+    return [one.arrays for one in finished], finished.provenance
 
 
 def _maps(

@@ -20,6 +20,8 @@ from tv_lens.model.hooked_model import HookedModel
 from tv_lens.model.verb import verb
 from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
+from tv_lens.storage.configuration import model_described
+from tv_lens.storage.run_folder import FolderLike, inside, whole
 from tv_lens.task_vectors.representations import Tasks
 from tv_lens.task_vectors.residual_mean import ResidualMean
 from tv_lens.task_vectors.selection import layer_sweep
@@ -77,6 +79,7 @@ def decoding_circuits(
     seed: int = 0,
     template: Template | None = None,
     say: Say | None = None,
+    folder: FolderLike = None,
     progress: bool = True,
 ) -> DecodingResult:
     """The edges that decode each task's vector, how much of its effect they carry on held-out queries, and overlaps.
@@ -96,6 +99,7 @@ def decoding_circuits(
         seed: fixes every draw.
         template: the text around inputs and answers, instead of the tasks' own.
         say: called with one line as each stage begins.
+        folder: a folder that keeps finished work; the next call with it measures only the rest.
         progress: Show a progress bar (only on a terminal or in a notebook).
 
     Example:
@@ -112,9 +116,21 @@ def decoding_circuits(
             allowed=f"0 to {model.n_layers - 2}",
         )
     started = time.perf_counter()
-    stages = _Stages(model, named_tasks(tasks), shots, size, seed, template, say or (lambda line: None), progress)
-    vectors, chosen = stages.vectors(layer)
-    circuits = stages.circuits(vectors, chosen, edges)
+    named, say = named_tasks(tasks), say or (lambda line: None)
+    stages = _Stages(model, named, shots, size, seed, template, say, folder, progress)
+    config = {
+        "model": model_described(model),
+        "tasks": {name: task.fingerprint for name, task in named.items()},
+        "layer": layer,
+        "edges": edges,
+        "shots": shots,
+        "size": size,
+        "seed": seed,
+        "template": template,
+    }
+    with whole(folder, verb="decoding_circuits", config=config):
+        vectors, chosen = stages.vectors(layer)
+        circuits = stages.circuits(vectors, chosen, edges)
     settings = {
         "layer": chosen,
         "layer_chosen": layer is None,
@@ -160,6 +176,7 @@ class _Stages:
     seed: int
     template: Template | None
     say: Say
+    folder: FolderLike
     progress: bool
 
     @property
@@ -178,9 +195,17 @@ class _Stages:
         selections: dict[str, Sweep] = {}
         for name, task in self.named.items():
             self.say(f"{name}: a vector from {size.contexts} prompts, tried at {len(layers)} layers")
-            candidates[name] = method.at_layers(self.model, task, **self.options)
+            candidates[name] = method.at_layers(
+                self.model, task, folder=inside(self.folder, f"{name} contexts"), **self.options
+            )
             selections[name] = layer_sweep(
-                self.model, task, candidates[name], template=self.template or task.template, n=size.dev, **self.options
+                self.model,
+                task,
+                candidates[name],
+                template=self.template or task.template,
+                n=size.dev,
+                folder=inside(self.folder, f"{name} layers"),
+                **self.options,
             )
         means = np.mean([one.mean().values for one in selections.values()], axis=0)
         chosen = layers[int(means.argmax())]
@@ -204,6 +229,7 @@ class _Stages:
                 held_out=self.size.held_out,
                 n_random=self.size.n_random,
                 template=self.template,
+                folder=inside(self.folder, f"{name} circuit"),
                 **self.options,
             )
         return circuits

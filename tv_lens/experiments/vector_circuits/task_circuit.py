@@ -13,6 +13,7 @@ from tv_lens.model.attention_patterns import AttentionPatterns, attention
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.model.verb import verb
 from tv_lens.results.sweep import Sweep
+from tv_lens.storage.run_folder import FolderLike, inside
 from tv_lens.task_vectors.vector import TaskVector
 from tv_lens.tasks.definition import Task
 from tv_lens.tasks.prompts import Prompts
@@ -99,6 +100,7 @@ def circuit_of_task(
     screen: int | None = None,
     seed: int = 0,
     template: Template | None = None,
+    folder: FolderLike = None,
     progress: bool = True,
 ) -> TaskCircuit:
     """A `TaskCircuit`: edges measured on `n` development queries, circuits tested on `held_out` test queries.
@@ -114,16 +116,32 @@ def circuit_of_task(
         screen: how many edges are measured, those with the largest gradients; all if None.
         seed: fixes every draw.
         template: the text around the queries, instead of the task's own.
+        folder: a folder that keeps finished edges and circuits, so that a killed call continues there.
         progress: Show a progress bar (only on a terminal or in a notebook).
     """
     dev, test = _queries(model, task, {"dev": n, "test": held_out}, seed, template)
     scores = discover(
-        model, dev, source=vector.replace(), method=ExactEdges(screen=screen), seed=seed, progress=progress
+        model,
+        dev,
+        source=vector.replace(),
+        method=ExactEdges(screen=screen),
+        seed=seed,
+        folder=inside(folder, "edges"),
+        progress=progress,
     )
     strongest = scores.top(min(edges, len(scores.measured)))
     most = len(scores.measured)
     sizes: Sequence[int] = sorted({size for size in (*GRID, len(strongest), most) if size <= most})
-    curve = faithfulness(model, scores, test, sizes=sizes, n_random=n_random, seed=seed, progress=progress)
+    curve = faithfulness(
+        model,
+        scores,
+        test,
+        sizes=sizes,
+        n_random=n_random,
+        seed=seed,
+        folder=inside(folder, "circuits"),
+        progress=progress,
+    )
     circuit = strongest.prune()
     return TaskCircuit(task.name, scores, circuit, curve, _patterns(model, circuit, vector, test[0].text))
 
