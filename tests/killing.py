@@ -2,6 +2,7 @@
 
     python tests/killing.py killed FOLDER 50     sweeps that are killed fifty times in all
     python tests/killing.py shared FOLDER        two processes that share one sweep
+    python tests/killing.py EAP FOLDER 4         the same two for a discovery by EAP, or by ACDC
 
 It is a program, and not a function that tests call, because it forks and then computes with torch: after torch has used
 several threads in a process, its forked child waits for ever for threads that do not exist there. In a fresh process
@@ -45,6 +46,16 @@ def swept(model: tv.HookedModel, pairs: tv.PromptPairs, folder: Path | None = No
 
 def bits(sweep: tv.Sweep) -> list[bytes]:
     return [getattr(sweep, part).values.tobytes() for part in ("values", "clean", "corrupted")]
+
+
+def discovered(method: tv.circuits.method.EdgeMethod, model, prompts, folder: Path | None = None) -> tv.EdgeScores:
+    """A discovery at the last token of four prompts."""
+    source = tv.Replace(
+        "resid_post[0]@-1", torch.randn(model.shape.d_model, generator=torch.Generator().manual_seed(1))
+    )
+    return tv.discover(
+        model, prompts, source=3 * source if False else source, method=method, folder=folder, progress=False
+    )
 
 
 def child(work: Callable[..., object], *arguments: object) -> int:

@@ -7,9 +7,10 @@ import torch
 
 import tv_lens as tv
 from circuit_cases import contrast, question, tokens, vector
-from tv_lens.circuits import exact
+from tv_lens.circuits import eap, exact
 from tv_lens.circuits.estimate import spearman
 from tv_lens.errors import InvalidArgument, RunMismatch, UnknownName
+from tv_lens.storage.run_folder import Shards
 
 
 def given(case: str) -> dict:
@@ -99,6 +100,52 @@ def test_a_killed_discovery_continues_and_another_one_is_refused(tiny_model, tmp
     assert torch.equal(again.values, tv.discover(model, contrast(4), **arguments).values)
     with pytest.raises(RunMismatch, match="contrast"):
         tv.discover(model, contrast(4, seed=5), **arguments, folder=tmp_path / "run")
+
+
+KEPT = {
+    "EAP": tv.EAP(recheck=6),
+    "EAPIG": tv.EAPIG(2, recheck=6),
+    "EAPIG activations": tv.EAPIG(2, where="activations", recheck=0),
+    "ACDC": tv.ACDC(0.03),
+    "screened": tv.ExactEdges(screen=20),
+    "exact": tv.ExactEdges(),
+}
+
+
+@pytest.mark.parametrize("name", KEPT)
+@pytest.mark.parametrize("at", [1, 3])
+def test_every_method_goes_on_where_it_was_stopped(name, at, tiny_model, tmp_path, monkeypatch):
+    """Stopped after each of the first shards, wherever that is: in the gradients, a round, or the measuring after."""
+    monkeypatch.setattr(exact, "ROWS_AT_ONCE", 30)
+    monkeypatch.setattr(eap, "TOKENS_A_SHARD", 12)
+    model, asked = tiny_model("llama"), dict(given("vector at the last token"), method=KEPT[name], seed=3)
+    expected = tv.discover(model, contrast(4), **asked)
+    own, puts = Shards.put, []
+
+    def stop(self, *arguments):
+        own(self, *arguments)
+        puts.append(self.folder)
+        if len(puts) == at:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Shards, "put", stop)
+        tv.discover(model, contrast(4), **asked, folder=tmp_path)
+    kept = {path: path.read_bytes() for path in tmp_path.rglob("*.npz")}
+    assert len(kept) == at
+    found = tv.discover(model, contrast(4), **asked, folder=tmp_path)
+    torch.testing.assert_close(found.values, expected.values, atol=0, rtol=0, equal_nan=True)
+    about, plain = (dict(one.provenance) for one in (found, expected))
+    assert about.pop("folder") == str(tmp_path) and about == plain, "the measuring after it, too"
+    assert all(path.read_bytes() == content for path, content in kept.items())
+
+    with monkeypatch.context() as patched:  # all is there: nothing is put again
+        patched.setattr(Shards, "put", lambda *arguments: pytest.fail("a shard was computed again"))
+        again = tv.discover(model, contrast(4), **asked, folder=tmp_path)
+    torch.testing.assert_close(again.values, expected.values, atol=0, rtol=0, equal_nan=True)
+    other = {"EAP": tv.EAP(recheck=7), "ACDC": tv.ACDC(0.04)}.get(name, tv.ExactEdges(screen=3))
+    with pytest.raises(RunMismatch, match="method"):
+        tv.discover(model, contrast(4), **asked | {"method": other}, folder=tmp_path)
 
 
 def test_against_another_vector_only_the_difference_counts(tiny_model):

@@ -9,7 +9,7 @@ import tiny_characters
 import tv_lens as tv
 from tv_lens.errors import RunMismatch
 from tv_lens.experiments import SurveySize, survey
-from tv_lens.patching import paths
+from tv_lens.patching import effects, paths, scoring
 from tv_lens.rows import sharding
 from tv_lens.storage.run_folder import RunFolder, Shards
 from tv_lens.task_vectors import mean_activations
@@ -93,6 +93,9 @@ VERBS = {
     ],
     "demonstrations removed": lambda model, tasks, vector, run: demonstrations(model, tasks, "removing", run),
     "demonstrations hidden": lambda model, tasks, vector, run: demonstrations(model, tasks, "hiding", run),
+    "score": lambda model, tasks, vector, run: list(
+        map(np.asarray, vars(tv.score(model, tasks[0].prompts(shots=2, n=9), folder=run, progress=False)).values())
+    ),
     "survey": lambda model, tasks, vector, run: survey_numbers(
         survey(model, tasks, shots=2, size=SIZE, folder=run, progress=False)
     ),
@@ -101,8 +104,10 @@ VERBS = {
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_stopped_verb_goes_on_to_the_same_bits(verb, model, tasks, vector, tmp_path, monkeypatch):
-    monkeypatch.setattr(sharding, "TOKENS_A_SHARD", 150)
+    monkeypatch.setattr(sharding, "TOKENS_A_SHARD", 60)
     monkeypatch.setattr(mean_activations, "TOKENS_A_BATCH", 20)
+    monkeypatch.setattr(scoring, "TOKENS_A_SHARD", 60)
+    monkeypatch.setattr(effects, "TOKENS_AT_ONCE", 60)
     asked = VERBS[verb]
     expected = [array.tobytes() for array in asked(model, tasks, vector, None)]
 
@@ -143,7 +148,7 @@ def test_stopped_paths_go_on_to_the_same_bits(model, tasks, tmp_path, monkeypatc
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(Shards, "put", stop_after_the_first)
         asked(tmp_path)
-    assert (RunFolder(tmp_path).done, RunFolder(tmp_path).total) == (1, 3)
+    assert (RunFolder(tmp_path).done, RunFolder(tmp_path).total) == (1, 4), "the runs without a change come first"
     assert asked(tmp_path).values.values.tobytes() == asked(None).values.values.tobytes()
     with pytest.raises(RunMismatch, match="receivers"):
         tv.path_effects(model, pairs, receivers=[(2, 0)], folder=tmp_path, progress=False)

@@ -117,7 +117,7 @@ def _labelled(
         values,
         metric=info.name,
         units=info.units,
-        method=_described(method),
+        method=method.to_dict(),
         clean=clean,
         corrupted=corrupted,
         approximate=method.approximate,
@@ -131,7 +131,3 @@ def _labelled(
         },
         question=question,
     )
-
-
-def _described(method: EdgeMethod) -> dict[str, Any]:
-    return {"name": type(method).__name__, **{k: v for k, v in vars(method).items() if not k.startswith("_")}}

@@ -17,9 +17,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tv_lens.circuits.contrast_passes import Chunk, ContrastPasses
-from tv_lens.circuits.estimate import Estimate
+from tv_lens.circuits.estimate import Estimate, finite
 from tv_lens.circuits.method import Scored
-from tv_lens.errors import InvalidArgument, NonFiniteMetric, unknown
+from tv_lens.errors import InvalidArgument, unknown
 from tv_lens.intervention import Intervention, Replace
 from tv_lens.metrics import checked
 from tv_lens.model.capture import bytes_per_prompt
@@ -196,27 +196,12 @@ def _estimated(
     return out, finished.provenance
 
 
-def _finite(scores: Float[Tensor, "example edge"], examples: Sequence[int]) -> Float[Tensor, "example edge"]:
-    """The scores, if they are finite: NaN in a table of scores would mean that an edge was not measured."""
-    broken = [examples[i] for i in (~torch.isfinite(scores)).any(1).nonzero()[:, 0].tolist()]
-    if broken:
-        raise NonFiniteMetric(
-            "A gradient is NaN or infinite, and with it the estimates.",
-            got=f"{len(broken)} of {len(examples)} examples, the first is {broken[0]}",
-            do="half precision overflows in gradients: load the model in float32, or measure with tv.ExactEdges().",
-        )
-    return scores
-
-
 def _edges_of(passes: ContrastPasses, group: tuple[int, ...] | None) -> Int[Tensor, "m"]:
     """The edges out of a group of writers; all edges for None."""
     writers = passes.graph.edges[:, 1]
-    chosen = (
-        torch.ones_like(writers, dtype=torch.bool)
-        if group is None
-        else torch.isin(writers, torch.tensor(group, dtype=torch.long, device="cpu"))
-    )
-    return chosen.nonzero()[:, 0]
+    if group is None:
+        return torch.arange(len(writers), device="cpu")
+    return torch.isin(writers, torch.tensor(group, dtype=torch.long, device="cpu")).nonzero()[:, 0]
 
 
 def _of_examples(
@@ -234,7 +219,7 @@ def _of_examples(
                 some = alphas[first : first + max(1, at_once // len(rows))]
                 _add_scores(passes, point, rows, some, difference[rows], out)
             bar.advance(len(rows))
-    return _finite(out[examples], examples)
+    return finite(out[examples], examples)
 
 
 def _rows_at_once(passes: ContrastPasses) -> int:

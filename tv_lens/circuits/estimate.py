@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 from tv_lens.circuits.contrast_passes import ContrastPasses
 from tv_lens.circuits.exact import effects_in_shards
 from tv_lens.circuits.method import EdgeMethod, Scored
+from tv_lens.errors import NonFiniteMetric
 from tv_lens.storage.runner import Work
 
 
@@ -39,6 +41,18 @@ class Estimate(EdgeMethod):
         values, about = self.estimated(passes, work)
         recheck = rechecked(passes, values, self.recheck, seed, work.stage("recheck", verb="recheck", seed=seed))
         return values, {**about, "recheck": recheck}
+
+
+def finite(scores: Float[Tensor, "example edge"], examples: Sequence[int]) -> Float[Tensor, "example edge"]:
+    """The scores, if they are finite: NaN in a table of scores would mean that an edge was not measured."""
+    broken = [examples[i] for i in (~torch.isfinite(scores)).any(1).nonzero()[:, 0].tolist()]
+    if broken:
+        raise NonFiniteMetric(
+            "A gradient is NaN or infinite, and with it the estimates.",
+            got=f"{len(broken)} of {len(examples)} examples, the first is {broken[0]}",
+            do="half precision overflows in gradients: load the model in float32, or measure with tv.ExactEdges().",
+        )
+    return scores
 
 
 def rechecked(

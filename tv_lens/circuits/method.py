@@ -44,3 +44,8 @@ class EdgeMethod(MethodValue):
     def own_choice(self, mean: Float[Tensor, "edge"]) -> Bool[Tensor, "edge"] | None:
         """The edges that the method itself would keep, from its mean scores; None for a method that only scores."""
         return None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The method's name and options, for the scores."""
+        options = {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        return {"name": type(self).__name__, **options}

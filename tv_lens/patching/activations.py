@@ -25,7 +25,7 @@ from tv_lens.patching.plain_runs import DIRECTIONS, PlainRuns, base_and_source
 from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
 from tv_lens.rows.engine import PlacedEdit, Row, why_whole_passes
-from tv_lens.rows.sharding import cut_rows, run_parts
+from tv_lens.rows.sharding import ShardedRows, cut_rows, run_parts
 from tv_lens.site import Site
 from tv_lens.storage.configuration import origin
 from tv_lens.storage.run_folder import FolderLike
@@ -100,7 +100,6 @@ def patch(
     runs = _PatchedRuns.of(model, tokens, cells, metric, direction, mode, engine, memory_budget)
 
     # 2. the metric of the two runs without a patch, and with the source run's activations in each cell
-    parts = runs.parts()
     config = {
         **runs.config,
         "prompts": pairs.recipe,
@@ -108,21 +107,8 @@ def patch(
         "sites": [[target.set, str(target.site)] for target in targets],
         "direction": direction,
         "scales": scales,
-        "shard_sizes": [len(part) for part in parts],
     }
-    measured = run_parts(
-        Work.on(model, "patch", config, folder, progress),
-        model,
-        runs.base,
-        parts,
-        runs.rows,
-        runs.readout,
-        who="tv.patch",
-        unit="patched runs",
-        engine=engine,
-        memory_budget=runs.budget,
-        plain=runs.plain_shard,
-    )
+    measured = runs.measured(Work.on(model, "patch", config, folder, progress))
     values = measured.values.values.double().numpy().reshape(len(cells), -1).T
 
     # 3. the labelled result
@@ -252,7 +238,24 @@ class _PatchedRuns:
             "mode": self.mode,
             "engine": self.kind,
             "memory_budget": self.budget,
+            "shard_sizes": [len(part) for part in self.parts],
         }
+
+    def measured(self, work: Work) -> ShardedRows:
+        """The metric of every cell in every example, and of the two runs without a patch."""
+        return run_parts(
+            work,
+            self.model,
+            self.base,
+            self.parts,
+            self.rows,
+            self.readout,
+            who="tv.patch",
+            unit="patched runs",
+            engine=self.engine,
+            memory_budget=self.budget,
+            plain=self.plain_shard,
+        )
 
     @cached_property
     def kind(self) -> str:
@@ -274,6 +277,7 @@ class _PatchedRuns:
         """How many tokens each source prompt and each base prompt has."""
         return self.source.lengths.tolist(), self.base.lengths.tolist()
 
+    @cached_property
     def parts(self) -> list[list[int]]:
         """The numbers in shards; the source run's activations of one shard fit the budget (at least one example's)."""
         n = len(self.base)

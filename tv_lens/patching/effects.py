@@ -38,6 +38,7 @@ from tv_lens.tasks.templates import Pair
 from tv_lens.tasks.tokenized import TokenizedPrompts
 
 WAYS = ("removing", "hiding")
+TOKENS_AT_ONCE = 4096  # of prompts with a hidden demonstration; they are a shard, too
 
 
 @renamed_keywords(run="folder=", plan="engine=")
@@ -249,7 +250,7 @@ class _Demonstrations:
             )
         base = self.model.tokens(self.whole.tokens)
         cases = [(row, demo) for row in range(len(base)) for demo in (None, *range(self.count))]
-        step = max(1, 4096 // base.width)
+        step = max(1, TOKENS_AT_ONCE // base.width)
         parts = [cases[start : start + step] for start in range(0, len(cases), step)]
 
         def metrics(part: Sequence[tuple[int, int | None]], bar: Bar) -> Piece:

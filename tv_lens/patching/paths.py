@@ -32,7 +32,7 @@ from tv_lens.patching.plain_runs import DIRECTIONS, PlainRuns, base_and_source
 from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
 from tv_lens.rows.engine import PlacedEdit, Row
-from tv_lens.rows.sharding import run_parts
+from tv_lens.rows.sharding import ShardedRows, run_parts
 from tv_lens.site import HeadLike, Site, parse_head
 from tv_lens.storage.configuration import origin
 from tv_lens.storage.run_folder import FolderLike
@@ -102,20 +102,7 @@ def path_effects(
     tokens = pairs.tokenize(model)
     base, source = base_and_source(model, tokens, direction)
     runs = _PathRuns(model, tokens, base, source, paths, metric, engine, memory_budget or model.memory_budget)
-    measured = run_parts(
-        Work.on(model, "path_effects", {**runs.config, "direction": direction}, folder, progress),
-        model,
-        base,
-        runs.parts(),
-        runs.rows,
-        runs.readout,
-        who="tv.path_effects",
-        label="paths between heads",
-        unit="paths",
-        engine=engine,
-        memory_budget=runs.budget,
-        plain=runs.plain_shard,
-    )
+    measured = runs.measured(Work.on(model, "path_effects", {**runs.config, "direction": direction}, folder, progress))
     values, about = measured.values.values.view(len(paths.links), -1).T, measured.values.provenance
 
     # 3. the labelled result
@@ -207,6 +194,23 @@ class _PathRuns:
             "reads": self.paths.reads,
             "memory_budget": self.budget,
         }
+
+    def measured(self, work: Work) -> ShardedRows:
+        """The metric of every path in every example, and of the two runs without a patch."""
+        return run_parts(
+            work,
+            self.model,
+            self.base,
+            self.parts(),
+            self.rows,
+            self.readout,
+            who="tv.path_effects",
+            label="paths between heads",
+            unit="paths",
+            engine=self.engine,
+            memory_budget=self.budget,
+            plain=self.plain_shard,
+        )
 
     def parts(self) -> list[list[int]]:
         """The numbers in shards of some examples with all their paths."""

@@ -95,11 +95,8 @@ def vector_sweep(
     plain, shown = (_queries(task, count, n, seed, split).tokenize(model) for count in (0, shots))
 
     # 2. the metric of every query, unedited and in every cell
-    labels = {
-        "layer": list(vectors),
-        "scale": list(map(float, scales)) if "scale" in over else [1.0],
-        "pos": _positions(first, pos, min(plain.tokens.lengths.tolist()), over),
-    }
+    labels = {"layer": list(vectors), "scale": list(map(float, scales)) if "scale" in over else [1.0]}
+    labels["pos"] = _positions(first, pos, min(plain.tokens.lengths.tolist()), over)
     grid = _Grid(vectors, mode, over, labels)
     work = Work.on(model, "vector_sweep", {"metric": metric}, folder, progress)
     values, record = _swept(work.stage("cells"), model, grid, plain, metric, who=task.name, engine=engine)

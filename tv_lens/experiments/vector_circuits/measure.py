@@ -115,8 +115,7 @@ def decoding_circuits(
             got=f"layer={layer}",
             allowed=f"0 to {model.n_layers - 2}",
         )
-    started = time.perf_counter()
-    named, say = named_tasks(tasks), say or (lambda line: None)
+    started, named, say = time.perf_counter(), named_tasks(tasks), say or (lambda line: None)
     stages = _Stages(model, named, shots, size, seed, template, say, folder, progress)
     config = {
         "model": model_described(model),
