@@ -37,8 +37,9 @@ FOLDERS = {
         run_folder
     """,
     "results": """
-        bootstrap selection sweep_file sweep_parts
-        joining recovery
+        bootstrap correlations selection sweep_file sweep_parts
+        joining rates recovery
+        limits
         sweep
         draws
     """,

@@ -124,5 +124,6 @@ def test_ranks_give_ties_their_mean():
 def test_a_line_by_hand_and_no_line_where_a_side_does_not_vary():
     x = np.array([[0.0, 1.0, 2.0], [1.0, 1.0, 1.0]])
     y = np.array([[1.0, 3.0, 5.0], [0.0, 1.0, 2.0]])
-    slope, r2, rank = _line(x, y)
-    assert (slope[0], r2[0], rank[0]) == (2.0, 1.0, 1.0) and np.isnan([slope[1], r2[1], rank[1]]).all()
+    slope, correlation, rank = _line(x, -y)
+    assert (slope[0], correlation[0], rank[0]) == (-2.0, -1.0, -1.0)
+    assert np.isnan([slope[1], correlation[1], rank[1]]).all()
