@@ -44,7 +44,7 @@ class Fit:
         rank_low, rank_high: its limits over prompts.
         slope_low, slope_high: limits of the slope over prompts.
 
-    Limits are NaN for fewer than 20 prompts behind each point, and for fewer than four tasks.
+    Limits are NaN for fewer than 30 prompts behind each point, and for fewer than four tasks.
     """
 
     n: int
