@@ -46,10 +46,16 @@ def test_jackknife_limits_cover(n, truth):
 def test_resampled_limits_are_as_wide_as_the_spread_of_the_draws():
     draws = np.random.default_rng(0).normal(2.0, 0.3, 4000)
     low, high = resampled_limits(2.0, draws, 12, 50, correlation=False)
-    half = stats.t.ppf(0.975, 10) * 0.3 * correlations._WIDER
+    half = stats.t.ppf(0.975, 10) * 0.3
     np.testing.assert_allclose([low, high], [2.0 - half, 2.0 + half], atol=0.03)
     low, high = resampled_limits(0.9, np.tanh(np.arctanh(0.9) + (draws - 2.0)), 12, 50)
     np.testing.assert_allclose(np.arctanh([low, high]), np.arctanh(0.9) + np.array([-half, half]), atol=0.03)
+
+
+def test_points_that_happen_to_lie_on_a_line_are_no_certain_line():
+    draws = np.random.default_rng(0).normal(0.9, 0.02, 500).clip(-1, 1)
+    low, high = resampled_limits(1.0, draws, 12, 50)
+    assert low <= np.quantile(draws, 0.025) and high == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(

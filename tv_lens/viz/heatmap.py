@@ -35,7 +35,8 @@ def heatmap(sweep: Sweep, *, title: str, height: int | None, level: float, cente
         ends, n = [part["low"].values, part["high"].values], np.broadcast_to(part["n"], part["low"].shape)
         numbers = np.round(np.stack([*ends, n], axis=-1), 6)
         if gaps:  # words beside the numbers only where they are needed: they make a large map heavy
-            words = np.vectorize(theme.hover_limits, otypes=[object])(*ends, part["why"].values, level)
+            cells = zip(*(one.ravel().tolist() for one in (*ends, part["why"].values)), strict=True)
+            words = np.array([theme.hover_limits(*cell, level) for cell in cells], dtype=object).reshape(n.shape)
             numbers = np.concatenate([numbers.astype(object), words[..., None]], axis=-1)
         shape = part["mean"].shape
         traces.append(

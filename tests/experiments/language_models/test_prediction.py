@@ -77,9 +77,10 @@ def test_intervals_hold_what_they_promise():
     random = np.random.default_rng(2)
     td = random.uniform(0.2, 0.8, (6, 3))
     acc = 0.1 + 0.6 * td
-    wide, narrow = (made(td, acc, np.full_like(td, 0.5), n=n).fit() for n in (20, 400))
+    wide, narrow = (made(td, acc, np.full_like(td, 0.5), n=n).fit() for n in (40, 400))
     assert wide.r2_high - wide.r2_low > 2 * (narrow.r2_high - narrow.r2_low)
-    assert narrow.slope_low <= 0.6 <= narrow.slope_high
+    assert narrow.slope_low <= 0.6 <= narrow.slope_high and narrow.r2_high - narrow.r2_low > 0.005  # though on a line
+    assert np.isnan(made(td, acc, np.full_like(td, 0.5), n=20).fit().r2_low)
     still = made(td, np.full_like(td, 0.5), np.full_like(td, 0.5)).fit()
     assert np.isnan(still.r2) and np.isnan(still.rank)
 
