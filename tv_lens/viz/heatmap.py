@@ -35,17 +35,17 @@ def heatmap(sweep: Sweep, *, title: str, height: int | None, level: float, cente
         ends, n = [part["low"].values, part["high"].values], np.broadcast_to(part["n"], part["low"].shape)
         numbers = np.round(np.stack([*ends, n], axis=-1), 6)
         if gaps:  # words beside the numbers only where they are needed: they make a large map heavy
-            cells = zip(*(one.ravel().tolist() for one in (*ends, part["why"].values)), strict=True)
-            words = np.array([theme.hover_limits(*cell, level) for cell in cells], dtype=object).reshape(n.shape)
-            numbers = np.concatenate([numbers.astype(object), words[..., None]], axis=-1)
-        shape = part["mean"].shape
+            cells = zip(*(one.ravel().tolist() for one in ends), part["why"].values.ravel(), strict=True)
+            said = [theme.hover_limits(start, end, str(why), level) for start, end, why in cells]
+            words = np.array(said, dtype=object).reshape(*n.shape, 1)
+            numbers = np.concatenate([numbers.astype(object), words], axis=-1)
         traces.append(
             go.Heatmap(
                 z=np.round(part["mean"].values, 6),
                 x=_places(sweep, x),
                 y=_places(sweep, y),
-                text=np.broadcast_to(x_names[None], shape).tolist(),
-                hovertext=np.broadcast_to(y_names[:, None], shape).tolist(),
+                text=np.broadcast_to(x_names[None], n.shape).tolist(),
+                hovertext=np.broadcast_to(y_names[:, None], n.shape).tolist(),
                 customdata=numbers,
                 colorscale=scale,
                 zmin=low,

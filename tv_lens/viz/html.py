@@ -221,7 +221,9 @@ def _with_intervals(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[object, str
         reason = str(low).removesuffix("low") + "why"
         why = frame[reason] if reason in frame.columns else [""] * len(frame)
         text = [
-            interval_text(*row, words) if len(row) == 3 else f"{number(row[0])} to {number(row[1])}"
+            interval_text(row[0], row[1], row[2], why=words)
+            if len(row) == 3
+            else f"{number(row[0])} to {number(row[1])}"
             for row, words in zip(frame[columns].itertuples(index=False), why, strict=True)
         ]
         place = list(frame.columns).index(columns[0])

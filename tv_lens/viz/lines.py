@@ -203,8 +203,8 @@ def _axes(figure: Any, sweep: Sweep, interval: xr.Dataset, x: str, n_rows: int, 
     figure.update_yaxes(**theme.axis())
     for row in range(1, n_rows + 1):
         figure.update_yaxes(title=theme.axis(title)["title"], row=row, col=1)
-    low, high = (interval[end].fillna(interval["mean"]).values for end in ("low", "high"))
-    ends = [float(np.nanmin(low)), float(np.nanmax(high)), *sweep_labels.baseline_means(sweep).values()]
+    lows, highs = (interval[end].fillna(interval["mean"]).values for end in ("low", "high"))
+    ends = [float(np.nanmin(lows)), float(np.nanmax(highs)), *sweep_labels.baseline_means(sweep).values()]
     room = (max(ends) - min(ends)) * 0.05 or 0.5
     limits = sweep_labels.value_range(sweep, min(ends), max(ends)) or [min(ends) - room, max(ends) + room]
     figure.update_yaxes(range=limits)

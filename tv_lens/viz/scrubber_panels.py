@@ -156,7 +156,7 @@ class Panels:
             drawn += [Drawn(trace, row, self.columns, one) for trace, one in zip(traces, states, strict=True)]
         return drawn
 
-    def _band(self, outline: dict[str, list[float | int]], colour: str, name: str) -> Any:
+    def _band(self, outline: dict[str, list[float | int | None]], colour: str, name: str) -> Any:
         import plotly.graph_objects as go
 
         return go.Scatter(

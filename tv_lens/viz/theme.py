@@ -90,7 +90,7 @@ def number(value: float | int, digits: int = 3) -> str:
     return "0" if float(text) == 0 else text.replace("-", "−")
 
 
-def interval_text(mean: float | int, low: float | int, high: float | int, why: str = "") -> str:
+def interval_text(mean: float | int, low: float | int, high: float | int, *, why: str = "") -> str:
     """`0.75 [0.62, 0.86]`; without limits the reason in their place; a dash where there is no number."""
     if mean != mean:
         return number(mean)

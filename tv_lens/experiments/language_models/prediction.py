@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -153,9 +154,9 @@ class Prediction:
             resampled, exact, one_less = _without(*resampled), _without(*exact), _without(*one_less)
         draws = _line(*resampled[:2])
         slope, correlation, rank = (float(one[0]) for one in _line(*exact[:2]))
-        known = dict(n_points=len(td), n_examples=min(n), level=level)
+        known: dict[str, Any] = dict(n_points=len(td), n_examples=min(n), level=level)
         of_slope = resampled_limits(slope, draws[0], **known, correlation=False)
-        of_r2, of_rank = (resampled_limits(*pair, **known) for pair in ((correlation, draws[1]), (rank, draws[2])))
+        of_r2, of_rank = resampled_limits(correlation, draws[1], **known), resampled_limits(rank, draws[2], **known)
         over_tasks = jackknife_limits(correlation, _line(*one_less[:2])[1], level)
         intercept = float(exact[1].mean() - slope * exact[0].mean())
         return Fit(

@@ -126,7 +126,7 @@ def _verdict(row: dict[str, object]) -> str:
     ends = [float(row[f"{column}{end}"]) for column in columns for end in ("", "_low", "_high")]
     if np.nanmax(np.abs(ends)) < NOTHING:
         return "nothing"
-    if np.isnan([row[f"{column}_low"] for column in columns]).all():
+    if all(pd.isna(row[f"{column}_low"]) for column in columns):
         return "undecided"
 
     def raises(column: str) -> bool:

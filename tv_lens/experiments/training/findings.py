@@ -206,7 +206,7 @@ def less(more: Sweep, less: Sweep) -> Interval:
 
 def text_of(ends: Interval) -> str:
     """`0.75 [0.62, 0.86]`, from mean, low and high."""
-    return interval_text(ends["mean"], ends["low"], ends["high"], ends.get("why", ""))
+    return interval_text(ends["mean"], ends["low"], ends["high"], why=ends.get("why", ""))
 
 
 class Alike(NamedTuple):

@@ -18,7 +18,7 @@ def optimal(findings: Findings) -> Claim | None:
     worst = int(mean.argmax())
     ours = (
         f"MSE of the worst, {findings.result.tasks[worst]}: "
-        f"{interval_text(mean[worst], low[worst], high[worst], str(why[worst]))} times the Bayes mixture's; "
+        f"{interval_text(mean[worst], low[worst], high[worst], why=str(why[worst]))} times the Bayes mixture's; "
         f"the best {number(mean.min())}"
     )
     blind = findings.ratio(str(findings.result.blind)).mean().mean()
