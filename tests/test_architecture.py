@@ -38,8 +38,9 @@ FOLDERS = {
         runner
     """,
     "results": """
-        bootstrap selection sweep_file sweep_parts
-        joining recovery
+        bootstrap correlations selection sweep_file sweep_parts
+        joining rates recovery
+        limits
         sweep
         draws
     """,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from scipy import stats
 
 from tv_lens.circuits import EdgeScores, Graph, Position
 from tv_lens.errors import EmptySelection, ModelMismatch, ShapeMismatch
@@ -67,7 +68,15 @@ def test_a_table_of_the_best_edges():
     table = scores(graph).to_frame(3)
     best = scores(graph).order()[:3]
     assert table["edge"].tolist() == graph.names(best) and table.position.unique().tolist() == ["last"]
-    assert (table.low <= table["mean"]).all() and (table["mean"] <= table.high).all()
+    assert table.low.isna().all() and table.high.isna().all()  # of fewer than six examples
+    many = EdgeScores(
+        graph, torch.randn(9, len(graph), generator=torch.Generator().manual_seed(0)), metric="m", units="u"
+    )
+    table_of_many = many.to_frame(3)
+    assert (table_of_many.low < table_of_many["mean"]).all() and (table_of_many["mean"] < table_of_many.high).all()
+    student = stats.ttest_1samp(many.values.double().numpy(), 0.0).confidence_interval()
+    low, high = many.interval()
+    assert (low.numpy() <= student.low + 1e-6).all() and (high.numpy() >= student.high - 1e-6).all()
     assert (table.writer + "->" + table.reader).tolist() == table["edge"].tolist()
 
 

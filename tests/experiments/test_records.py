@@ -8,9 +8,20 @@ from importlib import metadata
 
 import numpy as np
 import pandas as pd
+import pytest
 import xarray as xr
 
-from tv_lens.experiments.records import interval_of, limits_text, mean_text, model_card, records, rows_of, versions
+from tv_lens.experiments.records import (
+    as_json,
+    interval_of,
+    limits_text,
+    mean_text,
+    model_card,
+    records,
+    rows_of,
+    signed_text,
+    versions,
+)
 from tv_lens.results.sweep import Sweep
 
 
@@ -19,20 +30,37 @@ def constant(value: float) -> Sweep:
     return Sweep(values, "m", "share", "up", zero=0.0)
 
 
+def varied() -> Sweep:
+    values = xr.DataArray(
+        np.random.default_rng(0).normal(size=(9, 2)), dims=("example", "layer"), coords={"layer": [0, 3]}
+    )
+    return Sweep(values, "m", "u", "up")
+
+
 def test_a_cell_is_four_plain_numbers():
-    cell = {"mean": 0.25, "low": 0.25, "high": 0.25, "n": 4}
-    assert interval_of(constant(0.25).sel(layer=3)) == cell
-    assert interval_of(constant(0.25).sel(layer=3).interval()) == cell
-    assert isinstance(interval_of(constant(0.25).sel(layer=3))["n"], int)
+    sweep = varied()
+    cell, limits = interval_of(sweep.sel(layer=3)), sweep.interval().sel(layer=3)
+    assert cell == {key: pytest.approx(float(limits[key]), abs=1e-6) for key in ("mean", "low", "high", "n")}
+    assert interval_of(limits) == cell and isinstance(cell["n"], int)
+
+
+def test_a_cell_without_limits_says_why():
+    cell = interval_of(constant(0.25).sel(layer=3))
+    assert (cell["mean"], cell["n"]) == (0.25, 4) and np.isnan(cell["low"]) and np.isnan(cell["high"])
+    assert cell["why"] == "too few: 4 examples, at least 6 are needed"
+    assert limits_text(cell) == "0.25 [too few: 4 examples, at least 6 are needed]"
+    assert signed_text(cell) == "+0.25 [too few: 4 examples, at least 6 are needed]"
+    assert as_json({"a": [cell]})["a"][0]["low"] is None
+    json.dumps(as_json(cell), allow_nan=False)
 
 
 def test_a_record_per_cell_with_its_labels():
-    rows = records(constant(0.5))
-    assert [(row["layer"], row["mean"], row["low"], row["high"], row["n"]) for row in rows] == [
-        (0, 0.5, 0.5, 0.5, 4),
-        (3, 0.5, 0.5, 0.5, 4),
-    ]
-    json.dumps(rows)  # plain numbers
+    rows = records(varied())
+    assert [(row["layer"], row["n"]) for row in rows] == [(0, 9), (3, 9)] and "why" not in rows[0]
+    assert all(row["low"] < row["mean"] < row["high"] for row in rows)
+    few = records(constant(0.5))
+    assert [(row["mean"], row["low"], row["why"][:7]) for row in few] == [(0.5, None, "too few")] * 2
+    json.dumps([rows, few], allow_nan=False)  # plain numbers
 
 
 def test_rows_are_rounded_to_six_digits():
@@ -42,6 +70,7 @@ def test_rows_are_rounded_to_six_digits():
 def test_an_interval_in_words():
     assert mean_text({"mean": 0.125, "low": 0, "high": 1}) == "0.12"
     assert limits_text({"mean": 0.5, "low": 0.4, "high": 0.625}) == "0.50 [0.40, 0.62]"
+    assert signed_text({"mean": 0.5, "low": -0.4, "high": 0.625}) == "+0.50 [-0.40, +0.62]"
     assert limits_text(pd.Series({"mean": 1.0, "low": 1.0, "high": 1.0})) == "1.00 [1.00, 1.00]"
 
 

@@ -86,7 +86,7 @@ def test_repr_tells_the_result_at_a_glance():
         "  metric    logit_diff [logits]\n"
         "  sign      higher: clean\n"
         "  n         2 examples\n"
-        "  largest   3 [2, 4] at layer=1\n"
+        "  largest   3 [too few: 2 examples, at least 6 are needed] at layer=1\n"
         "  clean     5\n"
         "  engine    passes"
     )

@@ -59,3 +59,12 @@ def test_missing_values_and_single_cells_are_drawn(by_token):
     assert drawn(plot(holes))["data"][0]["type"] == "heatmap"
     plot(sweep(1, 1, dims=("layer", "pos"))).payload()
     plot(sweep(1, dims=("layer",))).payload()
+
+
+def test_cells_without_limits_say_why_and_the_subtitle_too(by_token):
+    few = by_token.isel(example=slice(0, 4))
+    figure = plot(few)
+    (cells,) = [trace for trace in figure.plotly.data if trace.type == "heatmap"]
+    assert cells.customdata[0][0][3] == "no interval: too few: 4 examples, at least 6 are needed"
+    assert "%{customdata[3]}" in cells.hovertemplate and "no interval: too few: 4 examples" in figure.subtitle
+    assert "no interval" not in plot(by_token).subtitle

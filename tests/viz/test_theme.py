@@ -55,3 +55,20 @@ def test_colours_fade_and_have_dark_counterparts():
     assert theme.swap_table()[theme.faded(theme.INK)] == theme.faded(theme.SWAP[theme.INK], theme.BAND + 0.05)
     assert theme.series_colours(2, ordered=True)[0] != theme.series_colours(2, ordered=False)[0]
     assert theme.series_colours(9, ordered=True)[8] == theme.PALETTE[0]  # more than the shades of one hue
+
+
+def test_what_has_no_limits_says_why():
+    nan = float("nan")
+    assert theme.interval_text(0.5, 0.25, 0.75) == "0.50 [0.25, 0.75]"
+    assert theme.interval_text(0.5, nan, nan) == "0.50 [no limits]"
+    assert theme.interval_text(0.5, nan, nan, why="too few: 3 examples") == "0.50 [too few: 3 examples]"
+    assert theme.hover_limits(0.25, 0.75, "", 0.95) == "95% interval 0.25 to 0.75"
+    assert theme.hover_limits(nan, nan, "too few", 0.95) == "no interval: too few"
+
+
+def test_a_band_has_a_piece_per_run_of_spots_with_limits():
+    nan = float("nan")
+    assert theme.band([1, 2], [0.0, 0.1], [1.0, 1.1]) == {"x": [1, 2, 2, 1], "y": [1.0, 1.1, 0.1, 0.0]}
+    parts = theme.band([1, 2, 3], [0.0, nan, 0.2], [1.0, nan, 1.2])
+    assert parts == {"x": [1, 1, None, 3, 3], "y": [1.0, 0.0, None, 1.2, 0.2]}
+    assert theme.band([1], [nan], [nan]) == {"x": [], "y": []}

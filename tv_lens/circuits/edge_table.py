@@ -20,7 +20,7 @@ from tv_lens.circuits.graph import Graph
 from tv_lens.circuits.nodes import Position
 from tv_lens.errors import EmptySelection, InvalidArgument, ModelMismatch, ShapeMismatch, unknown
 from tv_lens.model.hooked_model import HookedModel
-from tv_lens.results.bootstrap import ratio_interval
+from tv_lens.results.limits import MEAN, limits_of
 from tv_lens.results.sweep_parts import plain
 
 ORDERS = ("magnitude", "helpful", "harmful")
@@ -93,10 +93,13 @@ class EdgeTable:
     def interval(
         self, edges: Int[Tensor, "n"] | None = None, level: float = 0.95, n_boot: int = 1000, seed: int = 0
     ) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
-        """Low and high percentile bootstrap limits of the mean, over examples, for some edges or all."""
+        """Low and high limits of the mean over examples, for some edges or all; NaN where there are none.
+
+        On each side the wider of t and bootstrap-t (`Sweep.interval`); with fewer than six examples there are none.
+        """
         chosen = self.values if edges is None else self.values[:, edges]
-        low, high = ratio_interval(chosen.double().numpy(), np.ones((self.n, 1)), level=level, n_boot=n_boot, seed=seed)
-        return torch.from_numpy(low).float(), torch.from_numpy(high).float()
+        found = limits_of(chosen.double().numpy(), method=MEAN, level=level, n_boot=n_boot, seed=seed)
+        return torch.from_numpy(found.low).float(), torch.from_numpy(found.high).float()
 
     def order(self, by: str = "magnitude") -> Int[Tensor, "m"]:
         """The measured edges, best first; of equal ones the first in the graph's order.

@@ -42,7 +42,7 @@ class Wire:
         name: the edge's name.
         part: what it enters a head through, "q", "k" or "v"; "" elsewhere.
         effect: the mean score over examples; None for a circuit without scores, or an edge without one.
-        low, high: limits of the effect's 95 % bootstrap interval.
+        low, high: limits of the effect's 95 % interval; None where there are none.
         rank: 0 for the edge of the largest effect; the wires of one edge share it.
     """
 

@@ -148,6 +148,7 @@ def _finish(result: TaskSurvey, out: Path) -> None:
         "answers of\none token",
     ):
         table.add_column(heading, justify="left" if heading == "task" else "right", no_wrap=True)
+    limits_text = loaded("tv_lens.experiments.records").limits_text
     for name, vector in result.vectors.items():
         shown = ("zero-shot", "vector", "random vector", "few-shot")
         zero, own, random, few = (result.accuracy(name, key) for key in shown)
@@ -156,7 +157,7 @@ def _finish(result: TaskSurvey, out: Path) -> None:
             escape(name),
             str(vector.site.layer),
             f"{zero['mean']:.2f}",
-            f"[bold]{own['mean']:.2f}[/bold] \\[{own['low']:.2f}, {own['high']:.2f}]",
+            f"[bold]{own['mean']:.2f}[/bold] {escape(limits_text(own).partition(' ')[2])}",
             f"{random['mean']:.2f}",
             f"{few['mean']:.2f}",
             f"{audit.majority_rate:.2f}",

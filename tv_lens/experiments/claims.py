@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 AGREES, DISAGREES, UNDECIDED = "agrees", "disagrees", "undecided"
 
@@ -32,6 +33,6 @@ class Claim:
     control: str = ""
 
 
-def verdict_of(interval: Mapping[str, float]) -> str:
+def verdict_of(interval: Mapping[str, Any]) -> str:
     """Whether an interval is above 0, below, or on both sides."""
     return AGREES if interval["low"] > 0 else DISAGREES if interval["high"] < 0 else UNDECIDED

@@ -13,13 +13,14 @@ import xarray as xr
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.results.sweep import Sweep
 
-Interval = dict[str, float]
+Interval = dict[str, Any]
 
 
 def interval_of(cell: Sweep | xr.Dataset) -> Interval:
-    """One cell's mean, limits and number of examples as plain numbers."""
+    """One cell's mean, limits and number of examples as plain numbers; without limits NaN, and `why` in words."""
     cell = cell.interval() if isinstance(cell, Sweep) else cell
-    return {**{key: round(float(cell[key]), 6) for key in ("mean", "low", "high")}, "n": int(cell["n"])}
+    numbers = {**{key: round(float(cell[key]), 6) for key in ("mean", "low", "high")}, "n": int(cell["n"])}
+    return numbers | ({"why": str(cell["why"].item())} if numbers["low"] != numbers["low"] else {})
 
 
 def mean_text(interval: Mapping[str, Any] | pd.Series) -> str:
@@ -28,8 +29,26 @@ def mean_text(interval: Mapping[str, Any] | pd.Series) -> str:
 
 
 def limits_text(interval: Mapping[str, Any] | pd.Series) -> str:
-    """A mean with its limits, with two decimals: "0.50 [0.40, 0.60]"."""
+    """A mean with its limits, with two decimals: "0.50 [0.40, 0.60]"; where there are none, with the reason."""
+    if interval["low"] != interval["low"]:
+        return f"{interval['mean']:.2f} [{interval.get('why') or 'no limits'}]"
     return f"{interval['mean']:.2f} [{interval['low']:.2f}, {interval['high']:.2f}]"
+
+
+def signed_text(interval: Mapping[str, Any]) -> str:
+    """A difference with its limits: "+0.20 [+0.10, +0.30]"; where there are none, with the reason."""
+    if interval["low"] != interval["low"]:
+        return f"{interval['mean']:+.2f} [{interval.get('why') or 'no limits'}]"
+    return f"{interval['mean']:+.2f} [{interval['low']:+.2f}, {interval['high']:+.2f}]"
+
+
+def as_json(value: Any) -> Any:
+    """The same nested value with None in the place of every NaN, which JSON does not have."""
+    if isinstance(value, Mapping):
+        return {key: as_json(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_json(part) for part in value]
+    return None if isinstance(value, float) and value != value else value
 
 
 def records(sweep: Sweep) -> list[dict[str, Any]]:
@@ -38,8 +57,8 @@ def records(sweep: Sweep) -> list[dict[str, Any]]:
 
 
 def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """One record per row of a table."""
-    return table.round(6).astype(object).to_dict(orient="records")
+    """One record per row of a table; None where a number is missing."""
+    return as_json(table.round(6).astype(object).to_dict(orient="records"))
 
 
 def model_card(model: HookedModel) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from tv_lens.errors import InvalidArgument
+from tv_lens.results.limits import AUTO, check_options, too_few
 from tv_lens.results.sweep import Sweep
 
 
@@ -22,13 +22,14 @@ class Draws(Sweep):
     counted = "draws"
     bands = "of single draws"
 
-    def interval(self, level: float = 0.95, n_boot: int = 1000, seed: int = 0) -> xr.Dataset:
+    def interval(self, level: float = 0.95, n_boot: int = 1000, seed: int = 0, *, method: str = AUTO) -> xr.Dataset:
         """Mean of the draws, and the limits between which the given share of them lies; there is no resampling."""
-        if not 0 < level < 1:
-            raise InvalidArgument("An interval's level is a share.", got=level, allowed="between 0 and 1")
+        check_options(level, n_boot, method)
         mean, tail = self.mean(), (1 - level) / 2
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about cells without any draw
             limits = self.values.astype(np.float64).quantile([tail, 1 - tail], dim="example")
         low, high = (mean.copy(data=limits.isel(quantile=i).transpose(*self.axes).values) for i in (0, 1))
-        return xr.Dataset({"mean": mean, "low": low, "high": high, "n": self.values.notnull().sum("example")})
+        n = self.values.notnull().sum("example")
+        why = xr.where(n == 0, too_few(0, 1, "draw"), "").astype(object)
+        return xr.Dataset({"mean": mean, "low": low, "high": high, "n": n, "why": why})

@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 
 from tv_lens.errors import InvalidArgument
+from tv_lens.results.bootstrap import ratio_of, t_limits
 from tv_lens.results.sweep_parts import EXAMPLE
 
 
@@ -31,3 +32,13 @@ def baseline_gap(clean: xr.DataArray | None, corrupted: xr.DataArray | None) -> 
             do="read the sweep in its own units, or choose a corruption that changes the metric",
         )
     return gap
+
+
+def may_be_zero(gap: xr.DataArray, level: float = 0.95) -> bool:
+    """Whether the t limits of a mean gap include 0, in any cell."""
+    values = gap.values.reshape(gap.sizes[EXAMPLE], -1).astype(np.float64)
+    if len(values) < 2:
+        return False  # one example says nothing of the spread
+    counts = np.full(values.shape[1], float(len(values)))
+    low, high = t_limits(ratio_of(values, np.ones((len(values), 1)), counts), level)
+    return bool(((low <= 0) & (high >= 0)).any())

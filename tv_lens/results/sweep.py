@@ -17,8 +17,8 @@ from tv_lens.errors import EmptySelection, InvalidArgument, unknown
 from tv_lens.metrics import METRICS, info_of
 from tv_lens.results import joining, sweep_file
 from tv_lens.results import sweep_parts as parts
-from tv_lens.results.bootstrap import ratio_interval
-from tv_lens.results.recovery import baseline_gap
+from tv_lens.results.limits import AUTO, check_options, limits_of
+from tv_lens.results.recovery import baseline_gap, may_be_zero
 from tv_lens.results.selection import indices, places, require_axis
 from tv_lens.results.sweep_parts import EXAMPLE
 
@@ -159,36 +159,40 @@ class Sweep:
         with np.errstate(divide="ignore", invalid="ignore"):
             return (above.sum(EXAMPLE) / below.sum(EXAMPLE)).transpose(*self.axes).rename(self.metric)
 
-    def interval(self, level: float = 0.95, n_boot: int = 1000, seed: int = 0) -> xr.Dataset:
-        """The mean with percentile bootstrap limits over examples, as variables `mean`, `low`, `high` and `n`.
+    def interval(self, level: float = 0.95, n_boot: int = 1000, seed: int = 0, *, method: str = AUTO) -> xr.Dataset:
+        """The mean with limits over examples, as variables `mean`, `low`, `high`, `n` and `why`.
 
-        Examples that share a "group" coordinate are resampled together, and so are numerator and denominator.
+        Examples that share a "group" coordinate are one unit. Where no limits can be given (too few units, values that
+        are all equal, a gap that may be 0), `low` and `high` are NaN and `why` says so in words; elsewhere it is "".
 
         Args:
-            level: the share of resamples between the limits.
-            n_boot: how many resamples are drawn.
+            level: nominal coverage.
+            n_boot: how many resamples are drawn; rates need none.
             seed: fixes the resamples; the same seed gives the same limits.
+            method: "auto" decides by the values and units. "rate" (all 0 or 1, or shares): Wilson's score limits with
+                continuity correction, for shares and groups Korn and Graubard's. "difference of rates" (-1, 0 or 1):
+                Newcombe's for paired rates. "mean" (anything else, and ratios such as a recovery): on each side the
+                wider of t and bootstrap-t. `docs/statistics.md` has the coverage of each.
         """
-        if not 0 < level < 1:
-            raise InvalidArgument("An interval's level is a share.", got=level, allowed="between 0 and 1")
-        if n_boot < 1:
-            raise InvalidArgument("A bootstrap needs resamples.", got=n_boot, allowed="1 or more")
-        above, below = self._parts()
-        mean = self.mean()
-        if set(below.dims) != {EXAMPLE}:
-            below = below.broadcast_like(above).transpose(*above.dims)
-        group = self.values.coords["group"].values if "group" in self.values.coords else None
-        codes = None if group is None else np.unique(group, return_inverse=True)[1]
-        limits = ratio_interval(
-            above.values.reshape(self.n, -1),
-            below.values.reshape(self.n, -1),
-            group=codes,
+        check_options(level, n_boot, method)
+        values, mean, below = self.values.astype(np.float64), self.mean(), self.denominator
+        if below is not None:
+            if set(below.dims) != {EXAMPLE}:
+                below = below.broadcast_like(values).transpose(*values.dims)
+            below = below.values.reshape(self.n, -1)
+        limits = limits_of(
+            values.values.reshape(self.n, -1),
+            below,
+            group=self.values.coords["group"].values if "group" in self.values.coords else None,
+            units=self.units,
+            metric=self.metric,
+            method=method,
             level=level,
             n_boot=n_boot,
             seed=seed,
         )
-        low, high = (mean.copy(data=limit.reshape(mean.shape)) for limit in limits)
-        return xr.Dataset({"mean": mean, "low": low, "high": high, "n": self.values.notnull().sum(EXAMPLE)})
+        low, high, why = (mean.copy(data=part.reshape(mean.shape)) for part in limits)
+        return xr.Dataset({"mean": mean, "low": low, "high": high, "n": values.notnull().sum(EXAMPLE), "why": why})
 
     def baselines(self, level: float = 0.95, n_boot: int = 1000, seed: int = 0) -> dict[str, xr.Dataset]:
         """The means of the clean and the corrupted run with their limits; empty where the sweep has no baselines."""
@@ -216,11 +220,9 @@ class Sweep:
             return self  # this sweep is a recovery already
         gap = baseline_gap(self.clean, self.corrupted)
         mean_gap = gap.mean(EXAMPLE)
-        limits = replace(self, values=gap, clean=None, corrupted=None).interval()
-        if bool(((limits["low"] <= 0) & (limits["high"] >= 0)).any()):
-            warnings.warn(
-                "the clean-corrupted gap's 95% interval includes 0: recovery is poorly determined", stacklevel=2
-            )
+        if may_be_zero(gap):
+            what = "the clean-corrupted gap's 95% interval includes 0: recovery is poorly determined"
+            warnings.warn(what, stacklevel=2)
         noising = self.provenance.get("direction") == "noising"
         return replace(
             self,
@@ -256,10 +258,13 @@ class Sweep:
     # -------------------------------------------------------------------------------------- leaving python
 
     def to_frame(self, level: float = 0.95, n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:
-        """A tidy table with one row per cell: the axes, their labelling coordinates, mean, low, high and n."""
+        """A tidy table with one row per cell: the axes, their labelling coordinates, mean, low, high and n.
+
+        Where some cell has no limits, a column `why` says the reason.
+        """
         interval = self.interval(level, n_boot, seed)
         labels = [str(name) for name in interval.coords if name not in self.axes]
-        numbers = ["mean", "low", "high", "n"]
+        numbers = ["mean", "low", "high", "n", *(["why"] if bool((interval["why"] != "").any()) else [])]
         if not self.axes:
             row = {name: interval[name].values.item() for name in [*labels, *numbers]}
             return pd.DataFrame([row])

@@ -149,7 +149,8 @@ def summary(sweep: Any) -> list[tuple[str, str]]:
         best = sweep.best() if sweep.axes else {}
         cell = sweep.sel(**best).interval()
         where = ", ".join(f"{axis}={label}" for axis, label in best.items())
-        number = f"{float(cell['mean']):.3g} [{float(cell['low']):.3g}, {float(cell['high']):.3g}]"
+        limits = cell["why"].item() or f"{float(cell['low']):.3g}, {float(cell['high']):.3g}"
+        number = f"{float(cell['mean']):.3g} [{limits}]"
         lines.append(("largest" if where else "mean", f"{number} at {where}" if where else number))
     for key, interval in sweep.baselines().items():
         lines.append((key, f"{float(interval['mean'].mean()):.3g}"))

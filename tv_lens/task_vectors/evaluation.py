@@ -89,7 +89,8 @@ def evaluate(
     Returns:
         A Sweep `example x condition x score`, or `example x condition` for "log_prob". Its baselines are few-shot
         (clean) and zero-shot (corrupted), so `recovery()` is the share of the demonstrations' effect that the vector
-        has. Its title says what guessing scores, and its provenance has the whole audit.
+        has. Its title says what guessing scores, and its provenance has the whole audit. Its intervals are over
+        queries, for these vectors: other contexts and other random vectors are not in them.
 
     Raises:
         ModelMismatch: the vector was made on another model.

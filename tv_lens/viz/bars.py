@@ -40,7 +40,8 @@ def bars(sweep: Sweep, *, title: str, height: int | None, level: float, strong: 
         vertical_spacing=min(0.3, 105 / height),
     )
     baselines = _baselines(sweep, interval)
-    ends = [0.0, float(interval["low"].min()), float(interval["high"].max()), *baselines.values()]
+    low, high = (interval[end].fillna(interval["mean"]).values for end in ("low", "high"))
+    ends = [0.0, float(np.nanmin(low)), float(np.nanmax(high)), *baselines.values()]
     room = (max(ends) - min(ends) or 1.0) * (0.13 if n_columns == 1 else 0.22)  # for the number after each bar
     limits = [min(ends) - (room if min(ends) < 0 else 0), max(ends) + room]
     for panel in range(max(1, len(panel_names))):
@@ -63,7 +64,7 @@ def bars(sweep: Sweep, *, title: str, height: int | None, level: float, strong: 
                 row=row,
                 col=column,
             )
-    text = sweep_labels.subtitle(sweep, f"lines: {level:.0%} bootstrap intervals")
+    text = sweep_labels.subtitle(sweep, f"lines: {level:.0%} intervals", *sweep_labels.without_limits(interval))
     figure.update_layout(theme.layout(title, text, height), showlegend=False, bargap=0.38)
     figure.update_layout(margin_t=96 + 22 * bool(panel_names) + 12 * len(baselines))
     figure.update_yaxes(**theme.axis(), showgrid=False)
@@ -112,21 +113,21 @@ def _bars(
     import plotly.graph_objects as go
 
     mean, low, high, n = (np.atleast_1d(interval[key].values) for key in ("mean", "low", "high", "n"))
-    n = np.broadcast_to(n, mean.shape)
+    n, why = np.broadcast_to(n, mean.shape), np.atleast_1d(interval["why"].values)
+    said = [theme.hover_limits(*ends, level) for ends in zip(low, high, why, strict=True)]
     set_off = [name in strong if strong else re.match(r"vector($|,| \(| @)", name) is not None for name in names]
     colours = [theme.ACCENT if one or not any(set_off) else theme.MUTED for one in set_off]
     hover = (
         "<b>%{y}</b><br><b>%{x:.3g}</b> "
         + theme.escaped(sweep.units)
-        + f"<br>{level:.0%} interval %{{customdata[0]:.3g}} to %{{customdata[1]:.3g}}"
-        + "<br>n = %{customdata[2]}<extra></extra>"
+        + "<br>%{customdata[3]}<br>n = %{customdata[2]}<extra></extra>"
     )
     bar = go.Bar(
         x=np.round(mean, 6),
         y=list(names),
         orientation="h",
         marker=dict(color=colours, line=dict(width=0)),
-        customdata=np.stack([low, high, n], axis=-1),
+        customdata=[list(row) for row in zip(low.tolist(), high.tolist(), n.tolist(), said, strict=True)],
         hovertemplate=hover,
         error_x=dict(
             type="data",
@@ -138,12 +139,12 @@ def _bars(
             width=4,
         ),
     )
-    right = np.maximum(high, 0) + (limits[1] - limits[0]) * 0.012
+    right = np.maximum(np.where(np.isnan(high), mean, high), 0) + (limits[1] - limits[0]) * 0.012
     label = go.Scatter(
         x=right,
         y=list(names),
         mode="text",
-        text=[theme.number(one) for one in mean],
+        text=[theme.number(one) + (" (no interval)" if words else "") for one, words in zip(mean, why, strict=True)],
         textposition="middle right",
         textfont=dict(size=12.5, color=theme.INK),
         hoverinfo="skip",

@@ -181,7 +181,8 @@ def _words(wire: Wire) -> str:
     """An edge in one line of text: name, effect, interval."""
     if wire.effect is None:
         return wire.name
-    return f"{wire.name}  {theme.interval_text(wire.effect, wire.low or 0.0, wire.high or 0.0)}"
+    low, high = (float("nan") if end is None else end for end in (wire.low, wire.high))
+    return f"{wire.name}  {theme.interval_text(wire.effect, low, high)}"
 
 
 def _style() -> str:

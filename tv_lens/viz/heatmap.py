@@ -20,7 +20,7 @@ def heatmap(sweep: Sweep, *, title: str, height: int | None, level: float, cente
     y, x, *rest = _arranged(sweep)
     frames = sweep.values[rest[0]].values.tolist() if rest else [None]
     interval = sweep.interval(level)
-    means = interval["mean"].values
+    means, gaps = interval["mean"].values, sweep_labels.without_limits(interval)
     scale, low, high = _scale(sweep, means, center)
     columns = sweep_labels.tick_labels(sweep, x)
     x_names, y_names = (np.array(sweep_labels.full_labels(sweep, axis), dtype=object) for axis in (x, y))
@@ -32,16 +32,21 @@ def heatmap(sweep: Sweep, *, title: str, height: int | None, level: float, cente
     traces = []
     for i, frame in enumerate(frames):
         part = (interval.sel({rest[0]: frame}) if rest else interval).transpose(y, x)
-        numbers = np.stack([part["low"], part["high"], np.broadcast_to(part["n"], part["low"].shape)], axis=-1)
-        shape = part["mean"].shape
+        ends, n = [part["low"].values, part["high"].values], np.broadcast_to(part["n"], part["low"].shape)
+        numbers = np.round(np.stack([*ends, n], axis=-1), 6)
+        if gaps:  # words beside the numbers only where they are needed: they make a large map heavy
+            cells = zip(*(one.ravel().tolist() for one in ends), part["why"].values.ravel(), strict=True)
+            said = [theme.hover_limits(start, end, str(why), level) for start, end, why in cells]
+            words = np.array(said, dtype=object).reshape(*n.shape, 1)
+            numbers = np.concatenate([numbers.astype(object), words], axis=-1)
         traces.append(
             go.Heatmap(
                 z=np.round(part["mean"].values, 6),
                 x=_places(sweep, x),
                 y=_places(sweep, y),
-                text=np.broadcast_to(x_names[None], shape).tolist(),
-                hovertext=np.broadcast_to(y_names[:, None], shape).tolist(),
-                customdata=np.round(numbers, 6),
+                text=np.broadcast_to(x_names[None], n.shape).tolist(),
+                hovertext=np.broadcast_to(y_names[:, None], n.shape).tolist(),
+                customdata=numbers,
                 colorscale=scale,
                 zmin=low,
                 zmax=high,
@@ -49,11 +54,12 @@ def heatmap(sweep: Sweep, *, title: str, height: int | None, level: float, cente
                 xgap=1 if len(columns) <= 60 else 0,
                 ygap=1 if sweep.values.sizes[y] <= 60 else 0,
                 hoverongaps=False,
-                hovertemplate=_hover(sweep, x, y, level),
+                hovertemplate=_hover(sweep, x, y, level, bool(gaps)),
                 colorbar=_colourbar(sweep, bar),
             )
         )
-    figure = go.Figure(traces, theme.layout(title, _subtitle(sweep, center), height))
+    text = " · ".join([_subtitle(sweep, center), *gaps])
+    figure = go.Figure(traces, theme.layout(title, text, height))
     if not sweep_labels.is_numbered(sweep, y):
         figure.update_yaxes(autorange="reversed")  # names read from the top, layers rise from the bottom
     crowded = len(columns) > 70
@@ -68,7 +74,7 @@ def heatmap(sweep: Sweep, *, title: str, height: int | None, level: float, cente
         figure.update_xaxes(tickfont_size=8.5 if crowded else 11)
     if rest:
         figure.update_layout(updatemenus=[_menu(rest[0], sweep_labels.tick_labels(sweep, rest[0]))], margin_t=130)
-    return Figure(title, _subtitle(sweep, center), sweep.sign, plotly=figure, height=height)
+    return Figure(title, text, sweep.sign, plotly=figure, height=height)
 
 
 def _arranged(sweep: Sweep) -> list[str]:
@@ -111,11 +117,12 @@ def _scale(sweep: Sweep, means: np.ndarray, center: float | int | None) -> tuple
     return theme.colourscale(theme.SEQUENTIAL), low, high if high > low else low + 1.0
 
 
-def _hover(sweep: Sweep, x: str, y: str, level: float) -> str:
+def _hover(sweep: Sweep, x: str, y: str, level: float, in_words: bool) -> str:
+    limits = f"{level:.0%} interval %{{customdata[0]:.3g}} to %{{customdata[1]:.3g}}"
     return (
         f"{theme.axis_title(y)} %{{hovertext}} · {theme.axis_title(x)} %{{text}}"
         f"<br><b>%{{z:.3g}}</b> {theme.escaped(sweep.units)}"
-        f"<br>{level:.0%} interval %{{customdata[0]:.3g}} to %{{customdata[1]:.3g}}"
+        f"<br>{'%{customdata[3]}' if in_words else limits}"
         "<br>n = %{customdata[2]}<extra></extra>"
     )
 

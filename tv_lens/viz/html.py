@@ -218,12 +218,16 @@ def _with_intervals(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[object, str
         if high not in frame.columns:
             continue
         columns = [name, low, high] if name in frame.columns else [low, high]
+        reason = str(low).removesuffix("low") + "why"
+        why = frame[reason] if reason in frame.columns else [""] * len(frame)
         text = [
-            interval_text(*row) if len(row) == 3 else f"{number(row[0])} to {number(row[1])}"
-            for row in frame[columns].itertuples(index=False)
+            interval_text(row[0], row[1], row[2], why=words)
+            if len(row) == 3
+            else f"{number(row[0])} to {number(row[1])}"
+            for row, words in zip(frame[columns].itertuples(index=False), why, strict=True)
         ]
         place = list(frame.columns).index(columns[0])
-        frame = frame.drop(columns=columns)
+        frame = frame.drop(columns=[*columns, *([reason] if reason in frame.columns else [])])
         frame.insert(min(place, frame.shape[1]), name, text)
         joined[name] = f"{name} [95% interval]" if len(columns) == 3 else f"{name} [95%]"
     return frame, joined

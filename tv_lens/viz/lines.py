@@ -60,7 +60,8 @@ def lines(
             figure.add_hline(mean, row=row, col=column, line=dict(color=theme.SOFT, width=1.3, dash="dash"))
         if mark is not None:
             _mark(figure, sweep, x, mark, mark_label if panel == 0 else "", row, column)
-    text = sweep_labels.subtitle(sweep, f"bands: {level:.0%} {getattr(sweep, 'bands', 'bootstrap intervals')}")
+    bands = f"bands: {level:.0%} {getattr(sweep, 'bands', 'intervals')}"
+    text = sweep_labels.subtitle(sweep, bands, *sweep_labels.without_limits(interval))
     figure.update_layout(theme.layout(title, text, height), showlegend=len(names) > 1)
     figure.update_layout(margin_t=90 + 24 * bool(panel_names), legend_tracegroupgap=2)
     pixels = (height - 150) / n_rows
@@ -123,8 +124,7 @@ def _curve(
     n = np.broadcast_to(interval["n"].values, mean.shape)
     shared = dict(legendgroup=label or "all", name=label or "", showlegend=False)
     limits = go.Scatter(
-        x=[*spots, *spots[::-1]],
-        y=[*high, *low[::-1]],
+        **theme.band(spots, low.tolist(), high.tolist()),
         fill="toself",
         fillcolor=theme.faded(colour, band),
         mode="lines",
@@ -133,12 +133,12 @@ def _curve(
         **shared,
     )
     places = sweep_labels.full_labels(sweep, x)
-    custom = [list(row) for row in zip(low.tolist(), high.tolist(), n.tolist(), places, strict=True)]
+    said = [theme.hover_limits(*ends, level) for ends in zip(low, high, interval["why"].values, strict=True)]
+    custom = [list(row) for row in zip(low.tolist(), high.tolist(), n.tolist(), places, said, strict=True)]
     name = f"<b>{label}</b><br>" if label else ""
     hover = (
         f"{name}{theme.axis_title(x)} %{{customdata[3]}}<br><b>%{{y:.3g}}</b> {theme.escaped(sweep.units)}"
-        f"<br>{level:.0%} interval %{{customdata[0]:.3g}} to %{{customdata[1]:.3g}}"
-        "<br>n = %{customdata[2]}<extra></extra>"
+        "<br>%{customdata[4]}<br>n = %{customdata[2]}<extra></extra>"
     )
     line = go.Scatter(
         x=spots,
@@ -203,7 +203,8 @@ def _axes(figure: Any, sweep: Sweep, interval: xr.Dataset, x: str, n_rows: int, 
     figure.update_yaxes(**theme.axis())
     for row in range(1, n_rows + 1):
         figure.update_yaxes(title=theme.axis(title)["title"], row=row, col=1)
-    ends = [float(interval["low"].min()), float(interval["high"].max()), *sweep_labels.baseline_means(sweep).values()]
+    lows, highs = (interval[end].fillna(interval["mean"]).values for end in ("low", "high"))
+    ends = [float(np.nanmin(lows)), float(np.nanmax(highs)), *sweep_labels.baseline_means(sweep).values()]
     room = (max(ends) - min(ends)) * 0.05 or 0.5
     limits = sweep_labels.value_range(sweep, min(ends), max(ends)) or [min(ends) - room, max(ends) + room]
     figure.update_yaxes(range=limits)

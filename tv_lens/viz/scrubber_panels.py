@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from tv_lens.viz import sweep_labels, theme
 from tv_lens.viz.slider import map_ranges, map_traces, rounded
@@ -96,7 +98,7 @@ class Panels:
                 hovertemplate=f"<b>{name}</b><br>step %{{customdata[0]}}<br>"
                 "%{y:.3g} [%{customdata[1]:.3g}, %{customdata[2]:.3g}]<extra></extra>",
             )
-            band = self._band(_outline(self.places, low, high), colour, name)
+            band = self._band(theme.band(self.places, low, high), colour, name)
             drawn += [Drawn(band, 1, 1, []), Drawn(curve, 1, 1, [])]
         return drawn
 
@@ -130,7 +132,7 @@ class Panels:
                 here = self.td.sel(token=token, task=task).transpose("step", "layer")
                 mean, low, high = ([rounded(row, 4) for row in here[end].values] for end in ("mean", "low", "high"))
                 name = theme.escaped(task)
-                outlines = [_outline(layers, *ends) for ends in zip(low, high, strict=True)]
+                outlines = [theme.band(layers, *ends) for ends in zip(low, high, strict=True)]
                 curves = [{"x": layers, "y": row} for row in mean]
                 curve = go.Scatter(
                     **curves[-1],
@@ -154,7 +156,7 @@ class Panels:
             drawn += [Drawn(trace, row, self.columns, one) for trace, one in zip(traces, states, strict=True)]
         return drawn
 
-    def _band(self, outline: dict[str, list[float | int]], colour: str, name: str) -> Any:
+    def _band(self, outline: dict[str, list[float | int | None]], colour: str, name: str) -> Any:
         import plotly.graph_objects as go
 
         return go.Scatter(
@@ -172,7 +174,8 @@ class Panels:
     # ---- style ------------------------------------------------------------------------------------------------
 
     def _loss_range(self) -> tuple[float, float]:
-        ends = [float(self.loss["low"].min()), float(self.loss["high"].max()), *self.view.references.values()]
+        low, high = (self.loss[end].fillna(self.loss["mean"]).values for end in ("low", "high"))
+        ends = [float(np.nanmin(low)), float(np.nanmax(high)), *self.view.references.values()]
         return min(0.0, min(ends)), max(ends) + ((max(ends) - min(ends)) * 0.06 or 0.5)
 
     def dress(self, figure: Any) -> None:
@@ -232,8 +235,3 @@ class Panels:
                 opacity=0.85,
                 font=dict(size=11, color=theme.SOFT),
             )
-
-
-def _outline(spots: Sequence[float | int], low: list[float], high: list[float]) -> dict[str, list[float | int]]:
-    """The outline of a band between two curves."""
-    return {"x": [*spots, *spots[::-1]], "y": [*high, *low[::-1]]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import xarray as xr
 
 from tv_lens.results.sweep import Sweep
 from tv_lens.viz.theme import escaped, number, token_label
@@ -54,6 +55,16 @@ def subtitle(sweep: Sweep, *more: str) -> str:
     n = f"n = {counts.max()}" if counts.min() == counts.max() else f"n = {counts.min()} to {counts.max()}"
     lines = [value_title(sweep), f"mean of {n} {getattr(sweep, 'counted', 'examples')}"]
     return " · ".join([*lines, *more])
+
+
+def without_limits(interval: xr.Dataset) -> list[str]:
+    """Why cells have no limits, in words for a subtitle; empty where all have some."""
+    why = [str(words) for words in np.ravel(interval["why"].values) if words]
+    reasons = list(dict.fromkeys(why))
+    if not reasons:
+        return []
+    where = "" if len(why) == interval["why"].size else f" in {len(why)} of {interval['why'].size} cells"
+    return [f"no interval{where}: {reasons[0]}" + (" and other reasons" if len(reasons) > 1 else "")]
 
 
 def baseline_means(sweep: Sweep) -> dict[str, float]:

@@ -7,6 +7,7 @@ second description.
 from __future__ import annotations
 
 import html
+import itertools
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -89,9 +90,31 @@ def number(value: float | int, digits: int = 3) -> str:
     return "0" if float(text) == 0 else text.replace("-", "−")
 
 
-def interval_text(mean: float | int, low: float | int, high: float | int) -> str:
-    """`0.75 [0.62, 0.86]`, or a dash where there is no number."""
-    return number(mean) if mean != mean else f"{number(mean)} [{number(low)}, {number(high)}]"
+def interval_text(mean: float | int, low: float | int, high: float | int, *, why: str = "") -> str:
+    """`0.75 [0.62, 0.86]`; without limits the reason in their place; a dash where there is no number."""
+    if mean != mean:
+        return number(mean)
+    return f"{number(mean)} [{why or 'no limits'}]" if low != low else f"{number(mean)} [{number(low)}, {number(high)}]"
+
+
+def hover_limits(low: float | int, high: float | int, why: str, level: float) -> str:
+    """The limits, or why there are none, as a line of a hover label."""
+    return f"no interval: {why}" if low != low else f"{level:.0%} interval {number(low)} to {number(high)}"
+
+
+def band(
+    spots: Sequence[float | int], low: Sequence[float | int], high: Sequence[float | int]
+) -> dict[str, list[float | int | None]]:
+    """The outline of a band between limits, as plotly fills it: one closed piece per run of spots that have limits."""
+    outline: dict[str, list[float | int | None]] = {"x": [], "y": []}
+    for has_limits, run in itertools.groupby(range(len(spots)), lambda i: low[i] == low[i] and low[i] is not None):
+        if not has_limits:
+            continue
+        there = list(run)
+        gap = [None] if outline["x"] else []
+        outline["x"] += [*gap, *(spots[i] for i in there), *(spots[i] for i in reversed(there))]
+        outline["y"] += [*gap, *(high[i] for i in there), *(low[i] for i in reversed(there))]
+    return outline
 
 
 def escaped(text: object) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import xarray as xr
+from scipy import stats
 
-from tv_lens.experiments.language_models.claims import _less, _text, of_comparison, of_encoding
+from tv_lens.experiments.language_models.claims import _less, of_comparison, of_encoding
+from tv_lens.experiments.records import signed_text
 from tv_lens.results.sweep import Sweep
 
 
@@ -37,7 +39,7 @@ def test_every_claim_has_its_numbers_and_a_verdict(result):
 
 def test_the_interval_of_a_difference(result):
     found = result.prediction["bitwise"].accuracy
-    assert _less(found, found)["mean"] == 0 and _less(found, found)["low"] <= 0
+    assert _less(found, found)["mean"] == 0 and not _less(found, found)["low"] > 0
 
 
 def sweep_of(values: list[float]) -> Sweep:
@@ -45,10 +47,14 @@ def sweep_of(values: list[float]) -> Sweep:
 
 
 def test_a_difference_by_hand():
-    found = _less(sweep_of([1.0, 1.0, 0.0, 0.0]), sweep_of([0.0, 0.0, 0.0, 0.0]))
-    half = 1.96 * (1 / 3 / 4) ** 0.5  # the variance of four values over four
-    assert found == pytest.approx({"mean": 0.5, "low": 0.5 - half, "high": 0.5 + half})
-    assert _text({"mean": 0.5, "low": -0.25, "high": 1.0}) == "+0.50 [-0.25, +1.00]"
+    one, other = [1.0, 1.0, 0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0, 0.0, 0.5]
+    found = _less(sweep_of(one), sweep_of(other))
+    limits = stats.ttest_ind(one, other, equal_var=False).confidence_interval()
+    expected = {"mean": np.mean(one) - np.mean(other), "low": limits.low, "high": limits.high, "why": ""}
+    assert found == {key: value if key == "why" else pytest.approx(value) for key, value in expected.items()}
+    few = _less(sweep_of(one[:4]), sweep_of(other[:4]))
+    assert few["mean"] == 0.5 and np.isnan(few["low"]) and few["why"] == "too few: 4 examples, at least 6 are needed"
+    assert signed_text({"mean": 0.5, "low": -0.25, "high": 1.0}) == "+0.50 [-0.25, +1.00]"
 
 
 def test_claims_that_need_more_than_was_measured_are_not_made(result):

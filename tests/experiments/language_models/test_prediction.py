@@ -77,9 +77,10 @@ def test_intervals_hold_what_they_promise():
     random = np.random.default_rng(2)
     td = random.uniform(0.2, 0.8, (6, 3))
     acc = 0.1 + 0.6 * td
-    wide, narrow = (made(td, acc, np.full_like(td, 0.5), n=n).fit() for n in (20, 400))
+    wide, narrow = (made(td, acc, np.full_like(td, 0.5), n=n).fit() for n in (40, 400))
     assert wide.r2_high - wide.r2_low > 2 * (narrow.r2_high - narrow.r2_low)
-    assert narrow.slope_low <= 0.6 <= narrow.slope_high
+    assert narrow.slope_low <= 0.6 <= narrow.slope_high and narrow.r2_high - narrow.r2_low > 0.005  # though on a line
+    assert np.isnan(made(td, acc, np.full_like(td, 0.5), n=20).fit().r2_low)
     still = made(td, np.full_like(td, 0.5), np.full_like(td, 0.5)).fit()
     assert np.isnan(still.r2) and np.isnan(still.rank)
 
@@ -124,5 +125,6 @@ def test_ranks_give_ties_their_mean():
 def test_a_line_by_hand_and_no_line_where_a_side_does_not_vary():
     x = np.array([[0.0, 1.0, 2.0], [1.0, 1.0, 1.0]])
     y = np.array([[1.0, 3.0, 5.0], [0.0, 1.0, 2.0]])
-    slope, r2, rank = _line(x, y)
-    assert (slope[0], r2[0], rank[0]) == (2.0, 1.0, 1.0) and np.isnan([slope[1], r2[1], rank[1]]).all()
+    slope, correlation, rank = _line(x, -y)
+    assert (slope[0], correlation[0], rank[0]) == (-2.0, -1.0, -1.0)
+    assert np.isnan([slope[1], correlation[1], rank[1]]).all()

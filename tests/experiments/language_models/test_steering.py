@@ -74,7 +74,7 @@ def test_effects_are_differences_to_the_untouched_prompts():
     found = made(0.4, own=0.6, null=0.2, other=0.5, random=0.4)
     means = found.effects().sel(layer=0, task="AND").mean()
     assert means.values == pytest.approx([0.2, -0.2, 0.1, 0.0]) and found.best_layer() == 0
-    assert repr(found).startswith("Steering at layer 0, 1 replicates: untouched 0.400; own +0.200 [+0.200, +0.200]")
+    assert repr(found).startswith("Steering at layer 0, 1 replicates: untouched 0.400; own +0.20 [")
     assert made(0.4, own=0.2, null=0.4, other=0.4, random=0.4).best_layer() == 2
 
 

@@ -44,9 +44,11 @@ def test_differences_of_means_have_limits(run):
         gap["mean"] == pytest.approx(float(first.mean()) - float(last.mean()))
         and gap["low"] < gap["mean"] < gap["high"]
     )
-    assert less(first, first) == {"mean": 0.0, "low": 0.0, "high": 0.0}
+    same = less(first, first)
+    assert same["mean"] == 0.0 and np.isnan(same["low"])
+    assert text_of(same) == f"0 [no spread: all {first.n} examples have the same value]"
     assert text_of({"mean": 0.5, "low": 0.25, "high": 0.75}) == "0.50 [0.25, 0.75]"
-    assert set(limits(first)) == {"mean", "low", "high"}
+    assert set(limits(first)) == {"mean", "low", "high", "n"}
 
 
 def test_correlations_among_rows_and_with_another():

@@ -6,6 +6,7 @@ import pytest
 
 import tiny_folder
 import tv_lens as tv
+from tv_lens.experiments.records import as_json
 from tv_lens.experiments.vector_circuits.task_circuit import _queries, _two, circuit_of_task
 
 
@@ -16,7 +17,7 @@ def test_shares_of_the_effect_by_hand(known):
     gap = float((circuit.curve.clean - circuit.curve.corrupted).mean())
     assert circuit.gap()["mean"] == pytest.approx(gap, abs=1e-6) and gap > 0
     summary = circuit.summary()
-    assert summary["requested"] == 2 and summary["recovered"]["circuit"] == circuit.recovered()
+    assert summary["requested"] == 2 and summary["recovered"]["circuit"] == as_json(circuit.recovered())
     assert len(summary["top_edges"]) == 2 and summary["sentence"] == circuit.sentence()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from tv_lens.experiments.language_models.finetuning import PRETRAINED, Finetunin
 from tv_lens.experiments.language_models.instruction import CONDITIONS, Instruction
 from tv_lens.experiments.language_models.prediction import Prediction
 from tv_lens.experiments.language_models.steering import Steering
+from tv_lens.experiments.records import Interval, interval_of, signed_text
+from tv_lens.results.limits import difference_of_means
 from tv_lens.results.sweep import Sweep
 from tv_lens.task_vectors.decodability_result import CHARACTERS, EMBEDDING, TOKENS
 
@@ -52,7 +55,7 @@ def _rise(family: str, one: Encoding) -> list[Claim]:
             family,
             "decodability rises with shots",
             "rises",
-            f"{curve} shots; {_text(gain)} more",
+            f"{curve} shots; {signed_text(gain)} more",
             verdict_of(gain),
             surface,
         )
@@ -72,7 +75,7 @@ def _peak(family: str, one: Encoding) -> Claim:
         "decodability peaks in the middle layers",
         PAPER_LAYER.get(family, "middle"),
         f"layer {one.layer} of {max(layers) + 1} (from 0); above layer "
-        + ", above layer ".join(f"{layer} by {_text(gap)}" for layer, gap in above.items()),
+        + ", above layer ".join(f"{layer} by {signed_text(gap)}" for layer, gap in above.items()),
         DISAGREES if len(ends) < 2 else AGREES if everywhere else UNDECIDED,
     )
 
@@ -96,7 +99,7 @@ def _contrast(family: str, one: Encoding) -> list[Claim]:
             family,
             f"{' and '.join(groups[0])} are encoded better than {' and '.join(groups[1])}",
             "separate against overlapping with Null",
-            f"{_mean(clear):.2f} against {_mean(blurred):.2f}; {_text(gap)}",
+            f"{_mean(clear):.2f} against {_mean(blurred):.2f}; {signed_text(gap)}",
             verdict_of(gap),
             f"answers alone: {control[0]:.2f} against {control[1]:.2f}",
         )
@@ -106,19 +109,13 @@ def _contrast(family: str, one: Encoding) -> list[Claim]:
 def of_prediction(family: str, one: Prediction) -> list[Claim]:
     """Fig. 4: the tasks that are encoded well are answered well."""
     fit, beyond = one.fit(), one.fit(controlled=True)
-    slope = {"mean": fit.slope, "low": fit.slope_low, "high": fit.slope_high}
+    slope = {"mean": fit.slope, "low": fit.slope_low, "high": fit.slope_high, "why": fit.words("slope")[1:-1]}
     majority = one.accuracy.provenance.get("majority", {})
     guess = f"; always guessing {np.mean(list(majority.values())):.2f}" if majority else ""
-    line = (
-        f"R² {fit.r2:.2f} [{fit.r2_low:.2f}, {fit.r2_high:.2f}], slope {_text(slope)}, "
-        f"rank correlation {fit.rank:.2f}; "
-    )
+    line = f"R² {fit.r2:.2f} {fit.words('r2')}, slope {signed_text(slope)}, rank correlation {fit.rank:.2f}; "
     if not np.isfinite(fit.r2):
         line = "no line: one side does not vary; "
-    rest = (
-        f"R² {beyond.r2:.2f} [{beyond.r2_low:.2f}, {beyond.r2_high:.2f}] beyond what answers alone tell, "
-        f"slope {beyond.slope:.2f}; "
-    )
+    rest = f"R² {beyond.r2:.2f} {beyond.words('r2')} beyond what answers alone tell, slope {beyond.slope:.2f}; "
     return [
         Claim(
             "Fig. 4",
@@ -127,7 +124,7 @@ def of_prediction(family: str, one: Prediction) -> list[Claim]:
             f"R² {PAPER_R2.get(family, '?')} (Llama-3.1-8B)",
             f"{line}accuracy {float(one.accuracy.mean().min()):.2f} to {float(one.accuracy.mean().max()):.2f}",
             verdict_of(slope),
-            f"{rest}over tasks [{fit.r2_tasks_low:.2f}, {fit.r2_tasks_high:.2f}]{guess}".replace("nan", "–"),
+            f"{rest}over tasks {fit.words('r2_tasks')}{guess}".replace("nan", "–"),
         )
     ]
 
@@ -135,20 +132,17 @@ def of_prediction(family: str, one: Prediction) -> list[Claim]:
 def of_steering(family: str, one: Steering) -> list[Claim]:
     """Fig. 20: the task's own mean helps, and Null's mean harms."""
     layer = one.best_layer()
-    interval = one.effects().sel(layer=layer).average("task").interval()
-    cells = {
-        name: {end: float(interval[end].sel(condition=name)) for end in ("mean", "low", "high")}
-        for name in interval["condition"].values.tolist()
-    }
+    effects = one.effects().sel(layer=layer).average("task")
+    cells = {name: interval_of(effects.sel(condition=name)) for name in effects.values["condition"].values.tolist()}
     below = {"mean": -cells["null"]["mean"], "low": -cells["null"]["high"], "high": -cells["null"]["low"]}
-    control = f"another task's {_text(cells['other'])}, random of that length {_text(cells['random'])}"
+    control = f"another task's {signed_text(cells['other'])}, random of that length {signed_text(cells['random'])}"
     return [
         Claim(
             "Fig. 20",
             family,
             "the task's own mean raises accuracy",
             "up to +0.14; +0.02 where tasks overlap",
-            f"{_text(cells['own'])} at layer {layer}",
+            f"{signed_text(cells['own'])} at layer {layer}",
             verdict_of(cells["own"]),
             control,
         ),
@@ -157,7 +151,7 @@ def of_steering(family: str, one: Steering) -> list[Claim]:
             family,
             "Null's mean lowers accuracy",
             "down to −0.15; −0.06 where tasks overlap",
-            f"{_text(cells['null'])} at layer {layer}",
+            f"{signed_text(cells['null'])} at layer {layer}",
             verdict_of(below),
             control,
         ),
@@ -172,7 +166,7 @@ def of_instruction(family: str, one: Instruction) -> list[Claim]:
     known = PAPER_TABLE.get(family, {})
     tasks, bottom = list(one.plain.decodability.tasks), int(first.rpartition(" ")[2])
 
-    def gain(layers: tuple[int, int]) -> dict[str, float]:
+    def gain(layers: tuple[int, int]) -> Interval:
         parts = zip((one.told, one.plain), layers)
         return _less(*(part.decodability.sel(layer=layer, shots=shots, task=tasks) for part, layer in parts))
 
@@ -182,14 +176,14 @@ def of_instruction(family: str, one: Instruction) -> list[Claim]:
     beyond = {"mean": float(net), "low": float(net - half), "high": float(net + half)}
     answered = _less(*(part.accuracy.sel(shots=shots) for part in (one.told, one.plain)))
 
-    def claim(key: str, words: str, interval: Mapping[str, float], more: str, verdict: str, control: str = "") -> Claim:
+    def claim(key: str, words: str, interval: Mapping[str, Any], more: str, verdict: str, control: str = "") -> Claim:
         return Claim(
             "Table 1, Fig. 25",
             family,
             words,
             "{} to {}".format(*known[key]) if known else "rises",
             " to ".join(f"{table.loc[(condition, shots)][key]:.2f}" for condition in CONDITIONS)
-            + f" at {shots} shots; {_text(interval)}{more}",
+            + f" at {shots} shots; {signed_text(interval)}{more}",
             verdict,
             control,
         )
@@ -199,9 +193,9 @@ def of_instruction(family: str, one: Instruction) -> list[Claim]:
             "TD",
             "saying the task raises decodability",
             risen,
-            f", {_text(beyond)} beyond the gain at layer {bottom}",
+            f", {signed_text(beyond)} beyond the gain at layer {bottom}",
             verdict_of(beyond),
-            f"at layer {bottom}, where little is inferred: {_text(given)}",
+            f"at layer {bottom}, where little is inferred: {signed_text(given)}",
         ),
         claim("accuracy", "saying the task raises accuracy", answered, "", verdict_of(answered)),
     ]
@@ -221,7 +215,7 @@ def of_finetuning(family: str, one: Finetuning) -> list[Claim]:
             family,
             f"tuning the {first} beats the {last}",
             f"{known['first']} against {known['last']}" if known else "first beats last",
-            f"{means[first]:.2f} against {means[last]:.2f} ({PRETRAINED} {means[PRETRAINED]:.2f}); {_text(gap)}",
+            f"{means[first]:.2f} against {means[last]:.2f} ({PRETRAINED} {means[PRETRAINED]:.2f}); {signed_text(gap)}",
             verdict_of(gap),
             f"decodability at each one's best layer: {td}",
         )
@@ -249,16 +243,8 @@ def _mean(sweep: Sweep) -> float:
     return float(sweep.mean().mean())
 
 
-def _less(more: Sweep, less: Sweep) -> dict[str, float]:
-    """The difference of two means over everything, with a normal interval: the two sets of examples are independent."""
-    means, variance = [], 0.0
-    for sweep in (more, less):
-        own = sweep.average(*sweep.axes).values.values.astype(float)
-        means.append(own.mean())
-        variance += own.var(ddof=1) / len(own)
-    mean, half = means[0] - means[1], 1.96 * variance**0.5
-    return {"mean": float(mean), "low": float(mean - half), "high": float(mean + half)}
-
-
-def _text(interval: Mapping[str, float]) -> str:
-    return f"{interval['mean']:+.2f} [{interval['low']:+.2f}, {interval['high']:+.2f}]"
+def _less(more: Sweep, less: Sweep) -> Interval:
+    """The difference of two means over everything, with Welch's limits: the two sets of examples are independent."""
+    one, other = (sweep.average(*sweep.axes).values.values.astype(float) for sweep in (more, less))
+    low, high, why = difference_of_means(one, other)
+    return {"mean": float(one.mean() - other.mean()), "low": low, "high": high, "why": why}

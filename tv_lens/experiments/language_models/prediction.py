@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from tv_lens.experiments.language_models.performance import accuracies, tasks_of
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.model.verb import verb
 from tv_lens.renamed import renamed_keywords
+from tv_lens.results.correlations import jackknife_limits, resampled_limits, squared
 from tv_lens.results.sweep import Sweep
 from tv_lens.storage.run_folder import FolderLike, inside
 from tv_lens.task_vectors.decodability import decodability
@@ -38,11 +40,13 @@ class Fit:
         slope: accuracy gained per unit of decodability.
         intercept: accuracy at decodability 0.
         r2: share of the accuracies' variance that the line explains.
-        r2_low, r2_high: limits over resampled prompts, which say how exactly these points are known.
-        r2_tasks_low, r2_tasks_high: limits over resampled tasks, which say how other tasks might have come out.
+        r2_low, r2_high: limits over prompts: what R2 may be on other prompts of the same number (`resampled_limits`).
+        r2_tasks_low, r2_tasks_high: limits over tasks, by a jackknife: what R2 may be on other tasks.
         rank: Spearman's rank correlation.
-        rank_low, rank_high: its limits over resampled prompts.
-        slope_low, slope_high: limits of the slope over resampled prompts.
+        rank_low, rank_high: its limits over prompts.
+        slope_low, slope_high: limits of the slope over prompts.
+
+    Limits are NaN for fewer than 30 prompts behind each point, and for fewer than four tasks.
     """
 
     n: int
@@ -61,11 +65,16 @@ class Fit:
 
     def __repr__(self) -> str:
         return (
-            f"Fit over {self.n} points: R2 {self.r2:.2f} [{self.r2_low:.2f}, {self.r2_high:.2f}] over prompts, "
-            f"[{self.r2_tasks_low:.2f}, {self.r2_tasks_high:.2f}] over tasks; slope {self.slope:.2f} "
-            f"[{self.slope_low:.2f}, {self.slope_high:.2f}]; rank correlation {self.rank:.2f} "
-            f"[{self.rank_low:.2f}, {self.rank_high:.2f}]"
+            f"Fit over {self.n} points: R2 {self.r2:.2f} {self.words('r2')} over prompts, "
+            f"{self.words('r2_tasks')} over tasks; slope {self.slope:.2f} {self.words('slope')}; "
+            f"rank correlation {self.rank:.2f} {self.words('rank')}"
         )
+
+    def words(self, name: str) -> str:
+        """The limits of "r2", "r2_tasks", "slope" or "rank" in brackets, or that there are too few points for any."""
+        low, high = getattr(self, f"{name}_low"), getattr(self, f"{name}_high")
+        few = f"too few {'tasks' if name == 'r2_tasks' else 'prompts'}"
+        return f"[{few}]" if low != low else f"[{low:.2f}, {high:.2f}]"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -141,19 +150,19 @@ class Prediction:
 
         resampled = drawn(td, n[0]), drawn(acc, n[1]), np.stack([drawn(one, n[0]) for one in surface], axis=-1)
         exact = td[None], acc[None], np.stack(surface, axis=-1)[None]
-        by_task = self._by_task(td, acc, surface, random, n_boot)
+        one_less = self._without_each_task(td, acc, surface)
         if controlled:
-            resampled, exact, by_task = _without(*resampled), _without(*exact), _without(*by_task)
-        slope, r2, rank = _line(*resampled[:2])
-        (own_slope,), (own_r2,), (own_rank,) = _line(*exact[:2])
-        tails = [(1 - level) / 2, (1 + level) / 2]
-        limits = [
-            np.nanquantile(one, tails) if np.isfinite(one).any() else (np.nan, np.nan)
-            for one in (r2, _line(*by_task[:2])[1], rank, slope)
-        ]
-        flat = [float(limit) for pair in limits for limit in pair]
-        intercept = float(exact[1].mean() - own_slope * exact[0].mean())
-        return Fit(len(td), float(own_slope), intercept, float(own_r2), *flat[:4], float(own_rank), *flat[4:])
+            resampled, exact, one_less = _without(*resampled), _without(*exact), _without(*one_less)
+        draws = _line(*resampled[:2])
+        slope, correlation, rank = (float(one[0]) for one in _line(*exact[:2]))
+        known: dict[str, Any] = dict(n_points=len(td), n_examples=min(n), level=level)
+        of_slope = resampled_limits(slope, draws[0], **known, correlation=False)
+        of_r2, of_rank = resampled_limits(correlation, draws[1], **known), resampled_limits(rank, draws[2], **known)
+        over_tasks = jackknife_limits(correlation, _line(*one_less[:2])[1], level)
+        intercept = float(exact[1].mean() - slope * exact[0].mean())
+        return Fit(
+            len(td), slope, intercept, correlation**2, *squared(of_r2), *squared(over_tasks), rank, *of_rank, *of_slope
+        )
 
     def _cells(self) -> tuple[Points, Points, list[Points], tuple[int, int]]:
         table = self.points()
@@ -165,16 +174,13 @@ class Prediction:
             (self.decodability.sweep.n, self.accuracy.n),
         )
 
-    def _by_task(
-        self, td: Points, acc: Points, surface: list[Points], random: np.random.Generator, n_boot: int
-    ) -> tuple[
-        Float[np.ndarray, "draws cell"], Float[np.ndarray, "draws cell"], Float[np.ndarray, "draws cell control"]
-    ]:
-        """The same points, with whole tasks resampled."""
+    def _without_each_task(
+        self, td: Points, acc: Points, surface: list[Points]
+    ) -> tuple[Float[np.ndarray, "task rest"], Float[np.ndarray, "task rest"], Float[np.ndarray, "task rest control"]]:
+        """The points of all tasks but one, for each task."""
         names = self.points()["task"].to_numpy()
-        groups = np.stack([np.flatnonzero(names == name) for name in self._tasks])  # task shots
-        picked = groups[random.integers(len(groups), size=(n_boot, len(groups)))].reshape(n_boot, -1)
-        return td[picked], acc[picked], np.stack(surface, axis=-1)[picked]
+        rest = np.stack([np.flatnonzero(names != name) for name in self._tasks])
+        return td[rest], acc[rest], np.stack(surface, axis=-1)[rest]
 
     def __repr__(self) -> str:
         made = self.decodability.sweep.provenance
@@ -264,9 +270,7 @@ def encoding_against_accuracy(
 def plot_prediction(result: Prediction, *, title: str | None = None, height: int = 480) -> Figure:
     """A `Figure` of accuracy over decodability, one point per task and shot count, with the line through them."""
     fit = result.fit()
-    subtitle = (
-        f"R² {fit.r2:.2f} [{fit.r2_low:.2f}, {fit.r2_high:.2f}] over prompts, {fit.n} points, layer {result.layer}"
-    )
+    subtitle = f"R² {fit.r2:.2f} {fit.words('r2')} over prompts, {fit.n} points, layer {result.layer}"
     return scatter(
         result.points(),
         "TD",
@@ -287,9 +291,9 @@ def plot_prediction(result: Prediction, *, title: str | None = None, height: int
 def _line(
     x: Float[np.ndarray, "draws cell"], y: Float[np.ndarray, "draws cell"]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Slope, R2 and rank correlation of each draw; NaN where one side does not vary."""
+    """Slope, correlation and rank correlation of each draw; NaN where one side does not vary."""
     correlation, slope = _correlation(x, y)
-    return slope, correlation**2, _correlation(_ranks(x), _ranks(y))[0]
+    return slope, correlation, _correlation(_ranks(x), _ranks(y))[0]
 
 
 def _correlation(

@@ -15,6 +15,7 @@ from tv_lens import tasks as task_library
 from tv_lens.batch import TokenBatch
 from tv_lens.errors import InvalidArgument
 from tv_lens.experiments.language_models.performance import tasks_of
+from tv_lens.experiments.records import interval_of, signed_text
 from tv_lens.intervention import Replace
 from tv_lens.metrics import exact_match, info_of
 from tv_lens.model.hooked_model import HookedModel
@@ -73,11 +74,8 @@ class Steering:
 
     def __repr__(self) -> str:
         layer = self.best_layer()
-        effects = self.effects().sel(layer=layer).average("task").interval()
-        parts = []
-        for name in CONDITIONS[1:]:
-            mean, low, high = (float(effects[key].sel(condition=name)) for key in ("mean", "low", "high"))
-            parts.append(f"{name} {mean:+.3f} [{low:+.3f}, {high:+.3f}]")
+        effects = self.effects().sel(layer=layer).average("task")
+        parts = [f"{name} {signed_text(interval_of(effects.sel(condition=name)))}" for name in CONDITIONS[1:]]
         untouched = float(self.sweep.sel(condition="none", layer=layer).mean().mean())
         return f"Steering at layer {layer}, {self.replicates} replicates: untouched {untouched:.3f}; " + ", ".join(
             parts

@@ -16,6 +16,7 @@ from torch import Tensor
 from tv_lens.circuits import EAPIG, Circuit, Comparison, EdgeScores, compare, discover, faithfulness
 from tv_lens.circuits.method import EdgeMethod
 from tv_lens.errors import InvalidArgument, MisalignedPrompts
+from tv_lens.experiments.records import limits_text
 from tv_lens.experiments.regressors.contrasts import LatentContrast, Twin
 from tv_lens.experiments.regressors.loss_changes import described, family_of
 from tv_lens.lab.latent_task import LatentTask, latent_tasks
@@ -24,9 +25,12 @@ from tv_lens.method_value import takes_method
 from tv_lens.metrics import Answers, metric, squared_error
 from tv_lens.model.verb import verb
 from tv_lens.renamed import renamed_keywords
+from tv_lens.results.recovery import may_be_zero
 from tv_lens.results.sweep import Sweep, concat
 from tv_lens.storage.run_folder import FolderLike, inside
 from tv_lens.tasks.prompts import PromptPairs, Prompts
+
+_ENDS = {"mean": "", "low": "_low", "high": "_high"}
 
 
 @metric(
@@ -83,7 +87,7 @@ class LatentCircuits:
     def table(self, level: float = 0.95) -> pd.DataFrame:
         """One row per task: the gap, and the share of it that circuits and random circuits carry on test episodes.
 
-        Where the interval of the gap contains 0 there may be nothing to carry, and no share is given.
+        Where the t limits of the gap contain 0 there may be nothing to carry, and no share is given.
         """
         gaps, rows = self.gaps().interval(level), []
         for task in self.curves.values["task"].values.tolist():
@@ -97,7 +101,7 @@ class LatentCircuits:
                 "effective": len(self.circuits[task]),
             }
             at = self.curves.sel(task=task, size=self.edges)
-            recovery = None if low <= 0 <= high else at.recovery().interval(level)
+            recovery = None if may_be_zero(at.clean - at.corrupted, level) else at.recovery().interval(level)
             for kind, end, name in (
                 ("circuit", "mean", "recovered"),
                 ("circuit", "low", "recovered_low"),
@@ -129,8 +133,8 @@ class LatentCircuits:
                 "no gap between the two runs"
                 if np.isnan(row["recovered"])
                 else (
-                    f"{row['edges']} edges carry {row['recovered']:.2f} "
-                    f"[{row['recovered_low']:.2f}, {row['recovered_high']:.2f}] "
+                    f"{row['edges']} edges carry "
+                    f"{limits_text({end: row[f'recovered{part}'] for end, part in _ENDS.items()})} "
                     f"of the gap {row['gap']:.2f}; random {row['random']:.2f}"
                 )
             )

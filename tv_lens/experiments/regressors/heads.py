@@ -209,7 +209,7 @@ def head_ties(
                     "selectivity": mean[2],
                     "selectivity_low": low[2],
                     "selectivity_high": high[2],
-                    "tied": bool(min(low[2], low[3]) > 0),
+                    "tied": bool(low[2] > 0 and low[3] > 0),
                 }
             )
     return pd.DataFrame(rows).sort_values("selectivity", ascending=False, ignore_index=True)

@@ -93,6 +93,7 @@ def sign_verdicts(
         "own lowers": the own one lowers it, others do not raise it.
         "all raise": any representation hurts; `difference` says whether the own one hurts less.
         "nothing": the patch has no effect at all, as after the last layer at answers.
+        "undecided": no mean has limits, as of too few episodes.
         "no": none of these.
 
     Of many cells some hold by chance: choose one on `split="dev"`, and report it on "test".
@@ -121,9 +122,12 @@ def sign_verdicts(
 
 
 def _verdict(row: dict[str, object]) -> str:
-    ends = [abs(float(value)) for name, value in row.items() if name.endswith(("_low", "_high"))]
-    if max(ends) < NOTHING:
+    columns = [name.removesuffix("_low") for name in row if name.endswith("_low")]
+    ends = [float(row[f"{column}{end}"]) for column in columns for end in ("", "_low", "_high")]
+    if np.nanmax(np.abs(ends)) < NOTHING:
         return "nothing"
+    if all(pd.isna(row[f"{column}_low"]) for column in columns):
+        return "undecided"
 
     def raises(column: str) -> bool:
         return float(row[f"{column}_low"]) > 0

@@ -90,7 +90,8 @@ def _measured(result: TaskSurvey) -> list[Any]:
         f"and no input. The random vector's accuracy is the mean over {settings['n_random']} draws.\n"
         f"- **Decodability** (Han et al. 2025): {made['n']} prompts per task, {made['k']} nearest neighbours by "
         f"{made['distance']} distance, leave one out; ties: {made['ties']}.\n"
-        "- **Intervals**: 95% percentile bootstrap over examples, 1000 resamples.\n"
+        "- **Intervals**: 95%, over examples: Wilson's for rates, Newcombe's for their differences, t and bootstrap-t "
+        "for anything else.\n"
         f"- **Whole answer**: greedy decoding would begin with it. Seed {settings['seed']}, size {settings['size']}."
     )
     rows = [("model", f"{model['name']}, fingerprint {model['fingerprint']}, {model['dtype']} on {model['device']}")]

@@ -11,11 +11,13 @@ from typing import Any
 import xarray as xr
 
 from tv_lens.experiments.folders import filled, json_text
-from tv_lens.experiments.records import Interval, interval_of, limits_text, mean_text, records
+from tv_lens.experiments.records import Interval, as_json, interval_of, limits_text, mean_text, records
 from tv_lens.experiments.reporting import report
 from tv_lens.experiments.stages import counted
 from tv_lens.experiments.vector_circuits.task_circuit import TaskCircuit
 from tv_lens.renamed import renamed_attributes
+from tv_lens.results.limits import DIFFERENCE
+from tv_lens.results.recovery import may_be_zero
 from tv_lens.results.sweep import Sweep
 from tv_lens.results.sweep_parts import plain
 from tv_lens.task_vectors.decodability_result import Decodability
@@ -108,8 +110,7 @@ class TaskSurvey:
         if self.patching is None:
             return None
         sweep = self.patching
-        gap = interval_of(replace(sweep, values=sweep.clean - sweep.corrupted, clean=None, corrupted=None))
-        return sweep.recovery() if gap["low"] > 0 or gap["high"] < 0 else None
+        return None if may_be_zero(sweep.clean - sweep.corrupted) else sweep.recovery()
 
     def answer(self) -> str:
         """Two sentences with the main numbers."""
@@ -173,7 +174,7 @@ class TaskSurvey:
             "seconds": self.seconds,
             "versions": self.versions,
         }
-        return plain(numbers, "summary")
+        return plain(as_json(numbers), "summary")
 
     def _task_summary(self, name: str) -> dict[str, Any]:
         task, vector, table = self.tasks[name], self.vectors[name], self._accuracies[name]
@@ -256,13 +257,13 @@ def lifts(evaluation: Sweep) -> dict[str, Interval]:
     """How much more the vector answers by first token than each condition does, query by query."""
     scored = evaluation.sel(score="first token")
     difference = scored.values.sel(condition="vector", drop=True) - scored.values.sel(condition=list(AGAINST))
-    table = replace(scored, values=difference, clean=None, corrupted=None).interval()
+    table = replace(scored, values=difference, clean=None, corrupted=None).interval(method=DIFFERENCE)
     return {condition: interval_of(table.sel(condition=condition)) for condition in AGAINST}
 
 
 def unbeaten(intervals: Mapping[str, Interval]) -> list[str]:
-    """The conditions that the vector does not certainly beat: the 95% interval of the lift reaches 0."""
-    return [condition for condition, interval in intervals.items() if interval["low"] <= 0]
+    """The conditions that the vector does not certainly beat: no 95% interval of the lift, or one that reaches 0."""
+    return [condition for condition, interval in intervals.items() if not interval["low"] > 0]
 
 
 def _decodability_summary(decodability: Decodability) -> dict[str, Any]:

@@ -226,9 +226,7 @@ def controls_parts(result: TaskSurvey) -> list[Any]:
     strong = [f"{name}: vector" for name in result.tasks]
     reading = (
         "Evidence for a task vector is a bar of “vector” well above “zero-shot” and above all three controls. The "
-        "random vector shows what any push of this size does; the Null vector what a prompt's form alone does. An "
-        "interval of no width means that all queries went the same way: among n queries, a rate below about 3/n can "
-        "look like 0."
+        "random vector shows what any push of this size does; the Null vector what a prompt's form alone does."
     )
     parts: list[Any] = [text, listed, plot(_tested(result), title="First-token accuracy on test queries"), reading]
     parts += [Table(table, "Accuracy on test queries", strong=strong), *_audit(result)]

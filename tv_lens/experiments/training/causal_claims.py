@@ -9,6 +9,7 @@ import numpy as np
 from tv_lens.experiments.claims import AGREES, DISAGREES, UNDECIDED, Claim, verdict_of
 from tv_lens.experiments.stages import counted
 from tv_lens.experiments.training.findings import UNLEARNT, Findings, alike, text_of
+from tv_lens.results.correlations import resampled_limits
 from tv_lens.viz.theme import number
 
 
@@ -72,7 +73,8 @@ def _signs(findings: Findings, step: int, claim: str, paper: str, unmoved: str) 
     if not literal.empty:
         own, others = (number(literal.iloc[0][name]) for name in ("same", "other"))
         beside = f"; replacing x-tokens instead: own {own}, others {others}"
-    verdict = {"holds": AGREES, "others raise": unmoved, "own lowers": UNDECIDED}.get(str(row.verdict), DISAGREES)
+    open_ = dict.fromkeys(("own lowers", "undecided"), UNDECIDED)
+    verdict = {"holds": AGREES, "others raise": unmoved, **open_}.get(str(row.verdict), DISAGREES)
     return findings.claim(
         "patching",
         claim,
@@ -120,8 +122,9 @@ def shared(findings: Findings) -> Claim | None:
     draws = [np.arange(len(values)), *(random.integers(len(values), size=len(values)) for _ in range(1000))]
     mine, its = [findings.result.tasks.index(name) for name in others], findings.result.tasks.index(UNLEARNT)
     here, *resampled = (alike(np.corrcoef(values[draw].mean(0)), mine, its) for draw in draws)
-    low, high = np.nanquantile([one.gap for one in resampled], [0.025, 0.975])
-    gap = dict(mean=here.gap, low=float(low), high=float(high))
+    gaps, heads = np.array([one.gap for one in resampled]), values.shape[-1]
+    low, high = resampled_limits(here.gap, gaps, heads, len(values), correlation=False)
+    gap = dict(mean=here.gap, low=low, high=high, why="too few episodes")
     return findings.claim(
         "heads",
         "heads are shared by the linear families, not with the quadratic one",

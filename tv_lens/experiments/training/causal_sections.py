@@ -62,7 +62,10 @@ def _patch_table(one: Findings, step: int) -> Table:
             continue
         limits = table[[name, f"{name}_low", f"{name}_high"]].to_numpy(float)
         # To a thousandth, so that the table stays narrow: smaller effects do not matter.
-        rows[f"{words} [95%]"] = [f"{mean:.3f} [{low:.3f}, {high:.3f}]".replace("-", "−") for mean, low, high in limits]
+        rows[f"{words} [95%]"] = [
+            f"{mean:.3f} [{f'{low:.3f}, {high:.3f}' if low == low else 'no limits'}]".replace("-", "−")
+            for mean, low, high in limits
+        ]
     rows["verdict"] = table["verdict"]
     by_then = "" if clusters is None else f"; distinguished by then: {_distinguished(one.result.tasks, clusters)}"
     return Table(

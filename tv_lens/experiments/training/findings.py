@@ -12,6 +12,7 @@ import pandas as pd
 import xarray as xr
 
 from tv_lens.experiments.claims import Claim
+from tv_lens.experiments.records import Interval, interval_of
 from tv_lens.experiments.regressors.heads import head_ties
 from tv_lens.experiments.regressors.signs import sign_verdicts
 from tv_lens.experiments.training.causal import every_second, patched_layer, turning_points
@@ -145,7 +146,7 @@ class Findings:
         """The best decodability without the network, at the token that is read."""
         return float(self.result.td_controls.sel(token=self.place["token"]).average("task").mean().max())
 
-    def level(self, level: str) -> tuple[dict[str, float], dict[str, object]]:
+    def level(self, level: str) -> tuple[Interval, dict[str, object]]:
         """Decodability of the task's group, or within it, at the last step, with its limits; and where it was read."""
         place = self.result.best(level=level)
         return limits(self.result.td_curve(**place, level=level).isel(step=-1).average("task")), place
@@ -192,21 +193,20 @@ class Findings:
         return head_ties(ablation, how="mean", level=1 - 0.05 / heads, n_boot=4000)
 
 
-def limits(sweep: Sweep) -> dict[str, float]:
-    """Mean, low and high of a sweep without axes."""
-    interval = sweep.interval()
-    return {end: float(interval[end]) for end in ("mean", "low", "high")}
+def limits(sweep: Sweep) -> Interval:
+    """Mean, low and high of a sweep without axes; NaN and `why` in words where there are no limits."""
+    return interval_of(sweep)
 
 
-def less(more: Sweep, less: Sweep) -> dict[str, float]:
+def less(more: Sweep, less: Sweep) -> Interval:
     """The difference of two means over the same episodes."""
     gap = more.values.reset_coords(drop=True).astype(float) - less.values.reset_coords(drop=True).astype(float)
     return limits(replace(more, values=gap, zero=0.0))
 
 
-def text_of(ends: dict[str, float]) -> str:
+def text_of(ends: Interval) -> str:
     """`0.75 [0.62, 0.86]`, from mean, low and high."""
-    return interval_text(ends["mean"], ends["low"], ends["high"])
+    return interval_text(ends["mean"], ends["low"], ends["high"], why=ends.get("why", ""))
 
 
 class Alike(NamedTuple):

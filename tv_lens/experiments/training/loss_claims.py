@@ -14,11 +14,11 @@ def optimal(findings: Findings) -> Claim | None:
     if findings.result.bayes is None:
         return None
     ratio = findings.ratio(findings.result.bayes).interval()
-    mean, low, high = (ratio[end].values for end in ("mean", "low", "high"))
+    mean, low, high, why = (ratio[end].values for end in ("mean", "low", "high", "why"))
     worst = int(mean.argmax())
     ours = (
         f"MSE of the worst, {findings.result.tasks[worst]}: "
-        f"{interval_text(mean[worst], low[worst], high[worst])} times the Bayes mixture's; "
+        f"{interval_text(mean[worst], low[worst], high[worst], why=str(why[worst]))} times the Bayes mixture's; "
         f"the best {number(mean.min())}"
     )
     blind = findings.ratio(str(findings.result.blind)).mean().mean()

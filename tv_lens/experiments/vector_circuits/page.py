@@ -7,9 +7,11 @@ from typing import Any
 
 import pandas as pd
 
+from tv_lens.experiments.records import limits_text
 from tv_lens.experiments.reporting import report
 from tv_lens.experiments.vector_circuits.result import DecodingResult
 from tv_lens.experiments.vector_circuits.task_circuit import TaskCircuit
+from tv_lens.results.recovery import may_be_zero
 from tv_lens.viz.dispatch import plot
 from tv_lens.viz.html import Facts, Note, Page, Section, Table, page
 from tv_lens.viz.theme import interval_text, number
@@ -44,7 +46,7 @@ def _question(result: DecodingResult) -> list[Any]:
     for name, one in result.found.items():
         own, random = one.recovered(), one.recovered("random")
         small = (
-            f"[{number(own['low'])}, {number(own['high'])}] of the vector's effect, by {settings['edges']} of "
+            f"{limits_text(own).partition(' ')[2]} of the vector's effect, by {settings['edges']} of "
             f"{len(one.circuit.graph):,} edges; random ones {number(round(random['mean'], 2))}"
         )
         tiles[name] = (number(own["mean"]), small)
@@ -73,11 +75,11 @@ def circuit_parts(task_circuit: TaskCircuit) -> list[Any]:
     )
     parts: list[Any] = [drawing]
     own, gap = task_circuit.recovered(), task_circuit.gap()
-    if gap["low"] <= 0 <= gap["high"]:
+    if may_be_zero(task_circuit.curve.clean - task_circuit.curve.corrupted):
         parts.append(
             Note(
                 "On these test queries the vector does not certainly change the metric "
-                f"({interval_text(gap['mean'], gap['low'], gap['high'])} {scores.units}): a share of nothing means "
+                f"({limits_text(gap)} {scores.units}): a share of nothing means "
                 "nothing.",
                 warn=True,
             )
@@ -126,5 +128,5 @@ def _measured(result: DecodingResult) -> str:
         f"Layer: chosen on {settings['dev']} development queries per task. Edges: exact effects on {settings['n']} "
         f"development queries, by rows. Circuits: tested on {settings['held_out']} test queries, or all of a smaller "
         f"test split, which neither vectors nor edges have seen; {settings['n_random']} random circuits of each size "
-        f"and kind. Limits are 95% bootstrap intervals over queries. It took {result.seconds:.0f} seconds."
+        f"and kind. Limits are 95% intervals over queries. It took {result.seconds:.0f} seconds."
     )

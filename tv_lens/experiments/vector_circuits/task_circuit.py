@@ -8,7 +8,7 @@ from typing import Any
 
 from tv_lens.circuits import Circuit, EdgeScores, ExactEdges, discover, faithfulness
 from tv_lens.errors import EmptySelection, PromptError
-from tv_lens.experiments.records import interval_of, records
+from tv_lens.experiments.records import Interval, as_json, interval_of, limits_text, records
 from tv_lens.model.attention_patterns import AttentionPatterns, attention
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.model.verb import verb
@@ -46,11 +46,11 @@ class TaskCircuit:
         """How many edges were requested."""
         return self.circuit.requested or len(self.circuit)
 
-    def recovered(self, kind: str = "circuit") -> dict[str, float]:
+    def recovered(self, kind: str = "circuit") -> Interval:
         """The share of the vector's effect that the requested number of edges carries on test queries, with limits."""
         return interval_of(self.curve.recovery().sel(kind=kind, size=self.asked))
 
-    def gap(self) -> dict[str, float]:
+    def gap(self) -> Interval:
         """The vector's whole effect on test queries: the metric with the vector minus the metric without it."""
         curve = self.curve
         return interval_of(replace(curve, values=curve.clean - curve.corrupted, clean=None, corrupted=None))
@@ -62,14 +62,14 @@ class TaskCircuit:
         screened = "" if measured == len(graph) else f" ({measured:,} of them measured)"
         return (
             f"{self.task}: the {self.asked} strongest of {len(graph):,} edges downstream of the vector{screened} carry "
-            f"{own['mean']:.2f} [{own['low']:.2f}, {own['high']:.2f}] of its effect on {own['n']} held-out queries; "
+            f"{limits_text(own)} of its effect on {own['n']} held-out queries; "
             f"random circuits of that size carry {_two(shares['random']['mean'])}, degree-matched ones "
             f"{_two(shares['degree-matched']['mean'])}."
         )
 
     def summary(self) -> dict[str, Any]:
         """Every number, as JSON holds it."""
-        return {
+        numbers = {
             "task": self.task,
             "sentence": self.sentence(),
             "n_edges": len(self.circuit.graph),
@@ -85,6 +85,7 @@ class TaskCircuit:
             "areas": self.curve.provenance["areas"],
             "top_edges": self.scores.to_frame(self.asked).round(6).to_dict(orient="records"),
         }
+        return as_json(numbers)
 
 
 @verb

@@ -22,7 +22,9 @@ window.TVCircuit = (function () {
   }
 
   function interval(wire) {
-    return wire[EFFECT] === null ? "" : number(wire[EFFECT]) + " [" + number(wire[LOW]) + ", " + number(wire[HIGH]) + "]";
+    if (wire[EFFECT] === null) return "";
+    const limits = wire[LOW] === null ? "no limits" : number(wire[LOW]) + ", " + number(wire[HIGH]);
+    return number(wire[EFFECT]) + " [" + limits + "]";
   }
 
   function enhance(place, figure) {

@@ -1,0 +1,78 @@
+"""`benchmarks/coverage.py` in short: every kind of number that has limits holds the truth about as often as it says."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+LEAST = 0.93
+QUICK = [
+    ("rate", "Bernoulli .05", 12),
+    ("mean", "log-normal .5", 6),
+    ("mean", "t, 3 df", 12),
+    ("recovery", "log-normal .5", 12),
+    ("faithfulness", "normal", 6),
+    ("difference of two rates, paired", "Bernoulli .8", 12),
+]
+
+
+@pytest.fixture(scope="module")
+def coverage():
+    """The command as a module; by its path, since a library of the same name measures tests."""
+    spec = importlib.util.spec_from_file_location("coverage_of_limits", BENCHMARKS / "coverage.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def enough(held: float, simulations: int, least: float = LEAST) -> bool:
+    """Whether so large a share of simulations does not contradict a coverage of `least`: three standard errors."""
+    return held > least - 3 * np.sqrt(least * (1 - least) / simulations)
+
+
+@pytest.mark.parametrize("kind, distribution, n", QUICK)
+def test_limits_hold_the_truth(coverage, kind, distribution, n):
+    held, shown = coverage.coverage(kind, distribution, n, 500)
+    assert enough(held, 500) and shown > 0.9
+
+
+def test_limits_that_are_too_short_are_noticed(coverage):
+    """The check can fail: limits of half the width do not pass it."""
+
+    def halved(random, one, n, simulations):
+        low, high, truth = coverage.mean(random, one, n, simulations)
+        return coverage.Limits(low + (high - low) / 4, high - (high - low) / 4, truth)
+
+    coverage.KINDS["halved"] = halved
+    try:
+        assert not enough(coverage.coverage("halved", "normal", 12, 500)[0], 500)
+    finally:
+        del coverage.KINDS["halved"]
+
+
+def test_too_few_is_a_dash(coverage):
+    assert coverage._cell(*coverage.coverage("mean", "normal", 5, 20)) == "–"
+    assert coverage.table("rate", [6], 20).index.tolist() == ["Bernoulli .05", "Bernoulli .5", "Bernoulli .8"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [6, 12, 50])
+def test_every_kind_holds_the_truth(coverage, n):
+    short = {}
+    for kind in coverage.KINDS:
+        for distribution in coverage.DISTRIBUTIONS:
+            held, shown = coverage.coverage(kind, distribution, n, 250)
+            if shown > 0 and not enough(held, round(250 * shown)):
+                short[kind, distribution] = (held, shown)
+    assert not short
+
+
+@pytest.mark.slow
+def test_tests_are_uniform_under_their_null(coverage):
+    for name in coverage.TESTS:
+        found = coverage.calibration(name, 200)
+        assert found["KS p"] > 0.01 and found["rejected under the null"] < 0.1 and found["power"] > 0.5, name
