@@ -45,7 +45,10 @@ FOLDERS = {
         draws
     """,
     "loading": """
-        fingerprint folder_cache gguf hugging_face
+        fingerprint folder_cache gguf_header hugging_face
+        gguf_rope gguf_tokenizer stored_weights
+        gguf_config
+        gguf
         weights
         in_memory
     """,

@@ -82,7 +82,7 @@ DAMAGE = {
     "manifest gone": (lambda f: (f / MANIFEST).unlink(), "manifest.json cannot be read (FileNotFoundError)"),
     "half a manifest": (_half_a_manifest, "manifest.json cannot be read (JSONDecodeError)"),
     "wrong manifest": (lambda f: (f / MANIFEST).write_text("[]"), "manifest.json cannot be read (TypeError)"),
-    "other format": (_older_format, "it has format 0 and this version of tv_lens reads 1"),
+    "other format": (_older_format, "it has format 0 and this version of tv_lens reads 2"),
 }
 
 

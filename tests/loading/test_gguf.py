@@ -10,7 +10,6 @@ import torch
 
 import tiny_gguf
 from tv_lens.errors import ModelLoadError
-from tv_lens.loading import gguf
 from tv_lens.loading.gguf import unpack
 from tv_lens.loading.hugging_face import load_local
 
@@ -73,9 +72,3 @@ def test_an_incomplete_file_is_said_whole(tmp_path):
         "  got:     model.gguf lacks 1 weights, the first is model.layers.1.mlp.up_proj.weight\n"
         "  do:      download or convert it again"
     )
-
-
-def test_texts_of_the_header_are_found_by_their_key(source):
-    assert gguf._metadata_text(source, "tokenizer.ggml.pre") == "smollm"
-    assert gguf._metadata_text(source, "general.architecture") == "llama"
-    assert gguf._metadata_text(source, "tokenizer.ggml.nothing") == ""

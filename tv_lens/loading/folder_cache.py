@@ -26,7 +26,7 @@ from tv_lens.storage.atomic import free as _free
 from tv_lens.storage.atomic import is_disk_full as _is_disk_full
 
 MANIFEST = "manifest.json"
-FORMAT = 1
+FORMAT = 2  # 2: GGUF files with what their metadata says
 
 # Up to this size every check reads every byte (0.4 s for 0.5 GB in the page cache, with SHA instructions).
 # In a larger folder only files whose time stamp differs from the manifest are read.

@@ -6,41 +6,52 @@ import contextlib
 import copy
 import io
 import logging
-import mmap
-import struct
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from tv_lens.errors import ModelLoadError
+from tv_lens.loading.gguf_config import apply_metadata, check_readable, check_tensors
+from tv_lens.loading.gguf_header import GgufHeader, read_header
+from tv_lens.loading.gguf_tokenizer import tokenizer_of
+from tv_lens.loading.stored_weights import stored_weights
 from tv_lens.progress import progress as progress_bar
 from tv_lens.torch_settings import plain_settings
 
 log = logging.getLogger(__name__)
 
-# Vocabularies, by their GGUF name, that were trained with each digit separated before the byte-level split.
-# transformers builds the plain byte-level tokenizer for them; the two differ where blanks come before a digit.
-_DIGITS_FIRST = frozenset({"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"})
-
 
 @plain_settings()
-def unpack(source: Path, folder: Path, name: str, progress: bool = True, dtype: torch.dtype = torch.float32) -> None:
+def unpack(
+    source: Path,
+    folder: Path,
+    name: str,
+    progress: bool = True,
+    dtype: torch.dtype = torch.float32,
+    full_name: str = "",
+) -> None:
     """Fills an empty folder with the model of a GGUF file.
 
+    Args:
+        full_name: what the model is called; the name that the file states if "".
+
     Raises:
-        ModelLoadError: the file is damaged, incomplete, or of an architecture that transformers cannot read.
+        ModelLoadError: the file is damaged, incomplete, of an architecture that transformers cannot read, or says
+            something that transformers would pass over.
         OSError: the folder cannot be written.
     """
     with progress_bar(f"Unpacking {name} (once)", total=3, unit="steps", show=progress) as bar:
         with _reading(source), _alone(source) as link:
+            header = read_header(link)
+            check_readable(header)
             with _quiet():
-                tokenizer = _tokenizer(link)
+                tokenizer = tokenizer_of(header)
             bar.advance()
             with _quiet():
-                model = _clean_copy(_dequantised(link, dtype), dtype)
+                model = _clean_copy(_dequantised(header, dtype), dtype)
+            model.config.stored_weights = stored_weights(header, full_name)
             bar.advance()
         with _quiet():
             model.save_pretrained(folder)
@@ -48,45 +59,21 @@ def unpack(source: Path, folder: Path, name: str, progress: bool = True, dtype: 
         bar.advance()
 
 
-def _tokenizer(source: Path) -> Any:
-    from tokenizers import pre_tokenizers
-    from transformers import AutoTokenizer
+def _dequantised(header: GgufHeader, dtype: torch.dtype) -> torch.nn.Module:
+    from transformers import AutoConfig, AutoModelForCausalLM, GgufConfig
 
-    tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name, local_files_only=True)
-    byte_level = _metadata_text(source, "tokenizer.ggml.model") == "gpt2"
-    if byte_level and _metadata_text(source, "tokenizer.ggml.pre") in _DIGITS_FIRST:
-        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-            [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-        )
-    for key in ("is_local", "local_files_only"):  # these say how it was loaded
-        tokenizer.init_kwargs.pop(key, None)
-    return tokenizer
-
-
-def _metadata_text(source: Path, key: str) -> str:
-    """The text under a metadata key, or "": a search for its bytes, since parsing the whole header takes seconds."""
-    string = 8  # GGUF's number for this type; an entry is the key's length, the key, the type, then length and text
-    entry = struct.pack("<Q", len(key)) + key.encode() + struct.pack("<I", string)
-    with open(source, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        place = data.find(entry)
-        if place < 0:
-            return ""
-        start = place + len(entry) + 8
-        (length,) = struct.unpack_from("<Q", data, start - 8)
-        return data[start : start + length].decode("utf-8", "replace")
-
-
-def _dequantised(source: Path, dtype: torch.dtype) -> torch.nn.Module:
-    from transformers import AutoModelForCausalLM, GgufConfig
-
+    source = header.path
+    where = dict(gguf_file=source.name, local_files_only=True)
+    config = AutoConfig.from_pretrained(source.parent, **where)
+    apply_metadata(config, header)
     # Said explicitly: where a GGUF kernel is installed, transformers would keep the quantised blocks instead.
     model, report = AutoModelForCausalLM.from_pretrained(
         source.parent,
-        gguf_file=source.name,
+        config=config,
         dtype=dtype,
         quantization_config=GgufConfig(dequantize=True),
-        local_files_only=True,
         output_loading_info=True,
+        **where,
     )
     if absent := sorted(report["missing_keys"]):  # transformers fills them with random numbers and raises nothing
         raise ModelLoadError(
@@ -94,6 +81,7 @@ def _dequantised(source: Path, dtype: torch.dtype) -> torch.nn.Module:
             got=f"{source.name} lacks {len(absent)} weights, the first is {absent[0]}",
             do="download or convert it again",
         )
+    check_tensors(model, header, report["unexpected_keys"])
     return model
 
 
@@ -125,6 +113,8 @@ def _reading(source: Path) -> Iterator[None]:
         if "not supported" in reason or "Unrecognized configuration class" in reason:
             what = "transformers cannot read this GGUF architecture."
             do = "load the model's original Hugging Face folder instead"
+        if "mismatched_sizes" in reason:
+            reason = "the sizes of its tensors are not those that its metadata gives"
         got = f"{source} ({type(error).__name__}: {reason[:200]})"
         raise ModelLoadError(what, got=got, do=do) from error
 

