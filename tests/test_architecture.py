@@ -65,7 +65,7 @@ FOLDERS = {
     """,
     "tasks": """
         null_rules templates tokenizing
-        drawing files prompt
+        drawing files prompt twins
         conllu_files split_pairs tokenized wordlists
         audit by_name pos_grammar prompts
         corruption

@@ -20,6 +20,7 @@ from tv_lens.tasks.files import SUFFIXES, read_pairs
 from tv_lens.tasks.null_rules import NullRule
 from tv_lens.tasks.pos import CLASSES, pos_family, pos_task
 from tv_lens.tasks.templates import ARROW, IO, QA, Template
+from tv_lens.tasks.twins import Groups, merged
 from tv_lens.tasks.wordlists import common_words, pair_list, pair_lists, words_of
 
 TaskLike = Task | str | os.PathLike[str]
@@ -147,7 +148,7 @@ def family(
     """
     if isinstance(name, str) and name in _MADE:
         make, usual = _MADE[name]
-        return make(**options, template=template or usual, seed=seed or 0)
+        return split_alike(make(**options, template=template or usual, seed=seed or 0))
     if options:
         raise InvalidArgument(
             "Only the families pos and bitwise have options.", got=", ".join(options), allowed="template=, seed="
@@ -180,7 +181,19 @@ def _shared(members: Sequence[Task]) -> tuple[Task, ...]:
             allowed="5 or more",
             do="name tasks over the same inputs; tv.decodability takes others, too.",
         )
-    return tuple(member.restricted(shared) for member in members)
+    return split_alike([member.restricted(shared) for member in members])
+
+
+def split_alike(members: Sequence[Task]) -> tuple[Task, ...]:
+    """The tasks, with what is a near-duplicate in one of them kept together in all, so that all are split alike."""
+    groups = _together(members)
+    wanted = set(map(frozenset, groups))
+    return tuple(one if set(map(frozenset, one.together)) == wanted else one.replace(twins=groups) for one in members)
+
+
+def _together(members: Sequence[Task]) -> Groups:
+    inputs = dict.fromkeys(pair.input for one in members for pair in one)
+    return merged(inputs, [group for one in members for group in one.together])
 
 
 def null(tasks: TaskLike | Sequence[TaskLike], seed: int = 0, name: str = "null") -> Task:
@@ -228,6 +241,7 @@ def null(tasks: TaskLike | Sequence[TaskLike], seed: int = 0, name: str = "null"
         seed=several[0].seed,
         instruction="" if rule is None else rule.instruction,
         null_rule=rule,
+        twins=_together(several),
     )
     check_null(several, nothing)
     return nothing
