@@ -70,8 +70,9 @@ FOLDERS = {
         audit by_name pos_grammar prompts
         corruption
         definition
-        bitwise pos
+        bitwise pos positions
         words
+        surface
     """,
     "patching": """
         cells plain_runs scoring

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any
@@ -17,7 +17,7 @@ from tv_lens.tasks.prompt import Prompt
 from tv_lens.tasks.prompts import PromptPairs, Prompts
 from tv_lens.tasks.split_pairs import SplitPairs
 from tv_lens.tasks.templates import QA, Pair, Template
-from tv_lens.tasks.twins import Groups
+from tv_lens.tasks.twins import Groups, merged
 
 
 @dataclass(frozen=True, init=False)
@@ -236,6 +236,19 @@ class Task(SplitPairs):
         sizes = ", ".join(f"{which} {len(self.split(which))}" for which in SPLITS)
         count = "1 pair" if len(self) == 1 else f"{len(self)} pairs"
         return f"Task({self.name!r}, {count}: {shown}{more}; {sizes})"
+
+
+def split_alike(members: Sequence[Task]) -> tuple[Task, ...]:
+    """The tasks, with what is a near-duplicate in one of them kept together in all, so that all are split alike."""
+    groups = together(members)
+    wanted = set(map(frozenset, groups))
+    return tuple(one if set(map(frozenset, one.together)) == wanted else one.replace(twins=groups) for one in members)
+
+
+def together(members: Sequence[Task]) -> Groups:
+    """The groups of inputs that lie in one split under any of the tasks."""
+    inputs = dict.fromkeys(pair.input for one in members for pair in one)
+    return merged(inputs, [group for one in members for group in one.together])
 
 
 def _unique(name: str, pairs: Iterable[Pair | tuple[str, str]]) -> tuple[Pair, ...]:

@@ -6,7 +6,7 @@ import os
 import string
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,13 @@ from tv_lens.errors import EmptySelection, InvalidArgument, unknown
 from tv_lens.tasks.bitwise import OPERATIONS, bitwise_family, bitwise_task
 from tv_lens.tasks.by_name import finds_tasks
 from tv_lens.tasks.conllu_files import is_conllu
-from tv_lens.tasks.definition import Task
+from tv_lens.tasks.definition import Task, split_alike, together
 from tv_lens.tasks.drawing import rng_of, take
 from tv_lens.tasks.files import SUFFIXES, read_pairs
 from tv_lens.tasks.null_rules import NullRule
 from tv_lens.tasks.pos import CLASSES, pos_family, pos_task
+from tv_lens.tasks.positions import mappings_family, orders_family, positions_family
 from tv_lens.tasks.templates import ARROW, IO, QA, Template
-from tv_lens.tasks.twins import Groups, merged
 from tv_lens.tasks.wordlists import common_words, pair_list, pair_lists, words_of
 
 TaskLike = Task | str | os.PathLike[str]
@@ -46,6 +46,10 @@ _FAMILIES = {
 _MADE: dict[str, tuple[Callable[..., tuple[Task, ...]], Template]] = {
     "pos": (pos_family, IO),
     "bitwise": (bitwise_family, ARROW),
+    "positions": (positions_family, QA),
+    "positions-5": (partial(positions_family, 5), QA),
+    "orders": (orders_family, QA),
+    "mappings": (mappings_family, QA),
 }
 _POS = {f"first-{word_class}": word_class for word_class in CLASSES}
 _BITWISE = {f"bitwise-{operation.lower()}": operation for operation in OPERATIONS}
@@ -134,7 +138,9 @@ def family(
         template: the text around inputs and answers; the tasks' own if None.
         seed: how the pairs are split; if None, 0 for built-in families, and their own for the tasks that are passed.
         options: for "pos", `source=` (a CoNLL-U file, "ptb"), `words=` and `tags=`; for "bitwise", `width=`, `style=`
-            and `n=`. See `tv_lens.tasks.pos.pos_family` and `tv_lens.tasks.bitwise.bitwise_family`.
+            and `n=`; for "positions" and "positions-5", `n=` and `vocabulary=`, for "orders" `length=` and
+            `vocabulary=`. See `tv_lens.tasks.pos.pos_family`, `tv_lens.tasks.bitwise.bitwise_family`, and the functions
+            of `tv_lens.tasks.positions`.
 
     Raises:
         UnknownName: there is no such family.
@@ -151,7 +157,7 @@ def family(
         return split_alike(make(**options, template=template or usual, seed=seed or 0))
     if options:
         raise InvalidArgument(
-            "Only the families pos and bitwise have options.", got=", ".join(options), allowed="template=, seed="
+            f"Only the families {', '.join(_MADE)} have options.", got=", ".join(options), allowed="template=, seed="
         )
     if not isinstance(name, str):
         members = [_with(as_task(one), template, seed) for one in name]
@@ -182,18 +188,6 @@ def _shared(members: Sequence[Task]) -> tuple[Task, ...]:
             do="name tasks over the same inputs; tv.decodability takes others, too.",
         )
     return split_alike([member.restricted(shared) for member in members])
-
-
-def split_alike(members: Sequence[Task]) -> tuple[Task, ...]:
-    """The tasks, with what is a near-duplicate in one of them kept together in all, so that all are split alike."""
-    groups = _together(members)
-    wanted = set(map(frozenset, groups))
-    return tuple(one if set(map(frozenset, one.together)) == wanted else one.replace(twins=groups) for one in members)
-
-
-def _together(members: Sequence[Task]) -> Groups:
-    inputs = dict.fromkeys(pair.input for one in members for pair in one)
-    return merged(inputs, [group for one in members for group in one.together])
 
 
 def null(tasks: TaskLike | Sequence[TaskLike], seed: int = 0, name: str = "null") -> Task:
@@ -241,7 +235,7 @@ def null(tasks: TaskLike | Sequence[TaskLike], seed: int = 0, name: str = "null"
         seed=several[0].seed,
         instruction="" if rule is None else rule.instruction,
         null_rule=rule,
-        twins=_together(several),
+        twins=together(several),
     )
     check_null(several, nothing)
     return nothing
