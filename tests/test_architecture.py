@@ -74,13 +74,14 @@ FOLDERS = {
     """,
     "tasks": """
         null_rules templates tokenizing
-        drawing files prompt
+        drawing files prompt twins
         conllu_files split_pairs tokenized wordlists
         audit by_name pos_grammar prompts
         corruption
         definition
-        bitwise pos
+        bitwise pos positions
         words
+        surface
     """,
     "patching": """
         cells plain_runs scoring

@@ -33,6 +33,8 @@ def test_the_audit_of_whole_words():
         "copy_rate": 0.25,
         "exact_majority_rate": 0.5,
         "exact_copy_rate": 0.25,
+        "near_duplicates": {},
+        "parted_share": 0.0,
     }
     assert repr(audit) == (
         "TaskAudit('t', 4 pairs, template 'qa')\n"
@@ -45,3 +47,28 @@ def test_the_audit_of_whole_words():
         "always guessing 'saw' scores 0.50 by first token",
         "repeating the input scores 0.25 by first token",
     ]
+
+
+def test_near_duplicates_are_counted_and_kept_in_one_split():
+    tokenizer = byte_level()
+    sums = Task("sum", [(f"{a} + {b}", str(a + b)) for a in range(1, 8) for b in range(1, 8)])
+    audit = sums.audit(tokenizer)
+    assert audit.near_duplicates == {"another order": 42} and audit.parted_share == 0.0
+    assert "parted near-duplicates    0.0%  (42 another order)" in repr(audit)
+    assert not any("near-duplicate" in caution for caution in audit.cautions)
+
+
+def test_near_duplicates_that_cannot_be_kept_in_one_split_are_told():
+    """Of eight bits, inputs with as many ones are each other's reorderings: nothing could be held out."""
+    parity = Task(
+        "parity", [(" ".join(f"{i:08b}"), "odd" if f"{i:08b}".count("1") % 2 else "even") for i in range(256)]
+    )
+    audit = parity.audit(byte_level())
+    assert audit.near_duplicates == {"another order": 254} and audit.parted_share > 0.9
+    assert any("have a near-duplicate in another split (254 another order)" in caution for caution in audit.cautions)
+    # By hand: a task that says itself what lies together.
+    apart = Task("sum", [(f"{a} + {b}", str(a + b)) for a in range(1, 8) for b in range(1, 8)], twins=())
+    split_of = {pair.input: which for which in ("train", "dev", "test") for pair in apart.split(which)}
+    swapped = [f"{b} + {a}" for a in range(1, 8) for b in range(1, 8)]
+    expected = sum(split_of[pair.input] != split_of[twin] for pair, twin in zip(apart, swapped))
+    assert apart.audit(byte_level()).parted_share == expected / 49 > 0

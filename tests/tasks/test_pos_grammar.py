@@ -1,18 +1,19 @@
-"""The sentences of the grammar: gold answers, and no place that gives a part of speech away."""
+"""The sentences of the grammar: gold answers; neither a place nor a length gives a part of speech away."""
 
 from __future__ import annotations
 
 from collections import Counter
 
-from tv_lens.tasks import family, null
+import numpy as np
+import pytest
+from scipy.stats import binom
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+
+from tv_lens.tasks import Task, family, null, task
+from tv_lens.tasks.drawing import SPLITS, rng_of
 from tv_lens.tasks.pos import CLASSES, TAGS
-from tv_lens.tasks.pos_grammar import grammar_sentences, patterns, slots
-
-
-def places(name: str) -> list[int]:
-    """Where the answer stands, in words."""
-    found = {sentence.text: sentence for sentence in grammar_sentences()}
-    return [found[pair.input].words.index(pair.output) for pair in {one.name: one for one in family("pos")}[name]]
+from tv_lens.tasks.pos_grammar import BLOCKS, grammar_blocks, grammar_sentences, patterns, slots
 
 
 def test_answers_are_gold_by_the_slots():
@@ -39,24 +40,75 @@ def test_a_word_does_not_tell_its_part_of_speech():
     assert {slot for _, pattern in patterns() for slot in pattern} - {","} == set(slots()) == set(of_slot)
 
 
-def test_where_the_answer_stands_gives_no_class_away():
-    """The best guess of the class from the place alone; Null's places are those of all words."""
-    tables = {name: Counter(places(name)) for name in CLASSES}
-    for place in range(7):
-        counts = [tables[name][place] for name in CLASSES]
-        assert max(counts) - min(counts) <= 3, (place, counts)
-    guess = sum(max(tables[name][place] for name in CLASSES) for place in range(10)) / 3600
-    assert guess < 1 / 6 + 0.003
-    nothing, found = null(family("pos")), {sentence.text: sentence for sentence in grammar_sentences()}
-    tables["null"] = Counter(found[pair.input].words.index(pair.output) for pair in nothing)
-    guess = sum(max(table[place] for table in tables.values()) for place in range(10)) / 4200
-    assert guess < 1 / 7 + 0.02
+def where(one: Task, split: str) -> list[tuple[int, int]]:
+    """Where each answer of a split stands, in words from the beginning and from the end."""
+    found = {sentence.text: sentence.words for sentence in grammar_sentences()}
+    answers = [(found[pair.input], pair.output) for pair in one.split(split)]
+    return [(words.index(answer), len(words) - words.index(answer)) for words, answer in answers]
 
 
-def test_the_guess_by_place_would_find_a_bias():
-    """On sentences of one pattern the place is the class: the measure above can fail."""
-    tables = [Counter({i: 100}) for i in range(6)]
-    assert sum(max(table[place] for table in tables) for place in range(6)) / 600 == 1.0
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("split", SPLITS)
+def test_where_the_answer_stands_gives_no_class_away(split, seed):
+    """Exactly: from the beginning, from the end, and together with the sentence's length."""
+    tables = [Counter(where(one, split)) for one in family("pos", seed=seed)]
+    assert len(tables) == 6 and all(table == tables[0] for table in tables) and len(tables[0]) == 17
+    for end in (0, 1):
+        assert len({tuple(sorted(Counter(place[end] for place in table.elements()).items())) for table in tables}) == 1
+
+
+def places_shown(members: list[Task], shots: int, n: int) -> np.ndarray:
+    """How often the shown answers of each prompt stand at each place, with the sentence's length."""
+    found = {sentence.text: sentence.words for sentence in grammar_sentences()}
+    rows = []
+    for one in members:
+        for i in range(n):
+            prompt = one.prompts(shots, 1, seed=rng_of(one.name, i).getrandbits(31), split="train")[0]
+            shown = [(found[pair.input], pair.output) for pair in prompt.demonstrations]
+            rows.append(Counter((words.index(answer), len(words)) for words, answer in shown))
+    columns = sorted(set().union(*rows))
+    return np.array([[row[column] for column in columns] for row in rows])
+
+
+def accuracy_of_places(members: list[Task], shots: int, n: int = 50) -> float:
+    labels = np.arange(len(members)).repeat(n)
+    folds = StratifiedKFold(4, shuffle=True, random_state=0)
+    forest = RandomForestClassifier(30, random_state=0)
+    return float((cross_val_predict(forest, places_shown(members, shots, n), labels, cv=folds) == labels).mean())
+
+
+@pytest.mark.parametrize("shots", [1, 4, 10])
+def test_a_classifier_of_place_and_length_is_at_chance(shots):
+    assert accuracy_of_places(list(family("pos")), shots) <= binom.ppf(0.999, 300, 1 / 6) / 300
+
+
+def test_that_classifier_would_find_a_class_that_stands_late():
+    """Sentences of which the first verb, or else the first noun, is in the second half: the measure above can fail."""
+    noun, _, verb, *_ = family("pos")
+    found = {sentence.text: sentence.words for sentence in grammar_sentences()}
+    late = [pair for pair in verb if found[pair.input].index(pair.output) > 3]
+    early = [pair for pair in noun if found[pair.input].index(pair.output) < 3]
+    biased = [verb.replace(pairs=late, twins=()), noun.replace(pairs=early, twins=())]
+    assert accuracy_of_places(biased, 1) > 0.95
+
+
+def test_null_stands_nearly_where_the_others_do():
+    """Null's places are those of all words, which reach further back."""
+    nothing = null(family("pos"))
+    tables = [Counter(where(one, "train")) for one in (*family("pos"), nothing)]
+    guess = sum(max(table[place] for table in tables) for place in set().union(*tables)) / (7 * 360)
+    assert 1 / 7 < guess < 1 / 7 + 0.05
+
+
+def test_every_block_holds_each_pattern_equally_often():
+    sizes = [len(block) for block in grammar_blocks()]
+    assert sizes == [120] * BLOCKS and all(count % BLOCKS == 0 for count, _ in patterns())
+    assert sorted({len(sentence.words) for sentence in grammar_sentences()}) == [8, 9]
+    for name in ("first-noun", "first-verb"):
+        one = task(name)
+        assert [len(one.split(which)) for which in SPLITS] == [360, 120, 120]
+        where_from = {pair.input: which for which in SPLITS for pair in one.split(which)}
+        assert all(len({where_from[sentence.text] for sentence in block}) == 1 for block in grammar_blocks())
 
 
 def test_neither_half_of_the_sentences_is_of_one_kind():

@@ -4,6 +4,7 @@ from tv_lens.tasks.audit import TaskAudit
 from tv_lens.tasks.definition import Task
 from tv_lens.tasks.prompt import Prompt
 from tv_lens.tasks.prompts import PromptPairs, Prompts
+from tv_lens.tasks.surface import SurfaceAudit, surface_audit
 from tv_lens.tasks.templates import ARROW, IO, QA, Pair, Span, Template
 from tv_lens.tasks.tokenized import TokenizedPairs, TokenizedPrompts, TokenSpan
 from tv_lens.tasks.words import check_null, families, family, names, null, task
@@ -17,6 +18,7 @@ __all__ = [
     "PromptPairs",
     "Prompts",
     "Span",
+    "SurfaceAudit",
     "Task",
     "TaskAudit",
     "Template",
@@ -28,5 +30,6 @@ __all__ = [
     "family",
     "names",
     "null",
+    "surface_audit",
     "task",
 ]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from tv_lens.tasks.drawing import SPLITS
 from tv_lens.tasks.split_pairs import SplitPairs
 from tv_lens.tasks.templates import Template
 from tv_lens.tasks.tokenizing import continuations, encode, tokenizer_of
+from tv_lens.tasks.twins import near_duplicates
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,9 @@ class TaskAudit:
         copy_rate: what repeating the input scores by first token.
         exact_majority_rate: what always giving the commonest whole answer scores by exact match.
         exact_copy_rate: what repeating the input scores by exact match.
+        near_duplicates: inputs that have a near-duplicate among the others, by kind (see `tv_lens.tasks.twins`).
+        parted_share: pairs with a near-duplicate in another split: where there are so many that they cannot be kept
+            in one, or where the task says itself what lies together.
     """
 
     task: str
@@ -38,6 +43,8 @@ class TaskAudit:
     copy_rate: float
     exact_majority_rate: float
     exact_copy_rate: float
+    near_duplicates: dict[str, int] = field(default_factory=dict)
+    parted_share: float = 0.0
 
     @property
     def cautions(self) -> list[str]:
@@ -52,7 +59,15 @@ class TaskAudit:
                 f"{self.ambiguous_first_token_share:.0%} of answers share their first token with another "
                 "answer: score whole answers"
             )
+        if self.parted_share > 0:
+            cautions.append(
+                f"{self.parted_share:.0%} of pairs have a near-duplicate in another split ({self._kinds()}): a test "
+                "answer may stand in train"
+            )
         return cautions
+
+    def _kinds(self) -> str:
+        return ", ".join(f"{count} {kind}" for kind, count in self.near_duplicates.items())
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers as a plain dictionary."""
@@ -66,6 +81,7 @@ class TaskAudit:
             f"  majority guess          {self.majority_rate:6.1%}  ({self.majority_answer!r}; "
             f"exact {self.exact_majority_rate:.1%})\n"
             f"  copied input            {self.copy_rate:6.1%}  (exact {self.exact_copy_rate:.1%})"
+            + (f"\n  parted near-duplicates  {self.parted_share:6.1%}  ({self._kinds()})" if self._kinds() else "")
         )
 
 
@@ -85,6 +101,7 @@ def audit(task: SplitPairs, model_or_tokenizer: Any, template: Template) -> Task
     majority = max(firsts, key=firsts.__getitem__)
     candidates = [label for label in task.labels if label in begun[majority]]
     n = len(task)
+    counts, parted = _near_duplicates(task)
     return TaskAudit(
         task=task.name,
         template=template.name,
@@ -96,4 +113,21 @@ def audit(task: SplitPairs, model_or_tokenizer: Any, template: Template) -> Task
         copy_rate=sum(copy[0] == answer[0] for copy, answer in zip(copies, answers)) / n,
         exact_majority_rate=max(outputs.values()) / n,
         exact_copy_rate=sum(pair.input == pair.output for pair in task) / n,
+        near_duplicates=counts,
+        parted_share=parted / n,
     )
+
+
+def _near_duplicates(task: SplitPairs) -> tuple[dict[str, int], int]:
+    """How many inputs have a near-duplicate, by kind, and how many have one in another split."""
+    found = near_duplicates(task.items)
+    split_of = {pair.input: which for which in SPLITS for pair in task.split(which)}
+    parted = {
+        text
+        for groups in found.values()
+        for group in groups
+        if len({split_of[other] for other in group}) > 1
+        for text in group
+    }
+    counts = {kind: len({text for group in groups for text in group}) for kind, groups in found.items() if groups}
+    return counts, len(parted)

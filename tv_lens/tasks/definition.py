@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any
@@ -17,6 +17,7 @@ from tv_lens.tasks.prompt import Prompt
 from tv_lens.tasks.prompts import PromptPairs, Prompts
 from tv_lens.tasks.split_pairs import SplitPairs
 from tv_lens.tasks.templates import QA, Pair, Template
+from tv_lens.tasks.twins import Groups, merged
 
 
 @dataclass(frozen=True, init=False)
@@ -24,8 +25,9 @@ class Task(SplitPairs):
     """Pairs (input, answer) under one rule, with the template that asks for it.
 
     The pairs are split 60/20/20 into train, dev and test by a hash of the input and the task's seed: no two
-    splits share a pair or an input, and tasks over the same inputs are split alike. Demonstrations are always
-    shown from train; queries come from the split that is named.
+    splits share a pair, an input or near-duplicates (swapped operands, reversed pairs, another case, a shared stem),
+    and the tasks of a family are split alike. Demonstrations are always shown from train; queries come from the
+    split that is named.
 
     Args:
         name: what results call it.
@@ -36,6 +38,7 @@ class Task(SplitPairs):
         seed: the split.
         instruction: what `instructed` puts first the whole prompt, such as "Find the first noun in the sentence.".
         null_rule: how the Null task of the same family answers, where the family has a rule of its own for it.
+        twins: groups of inputs that lie in one split; the near-duplicates that `near_duplicates` finds if None.
 
     Example:
         >>> numbers = Task("successor", [(str(i), str(i + 1)) for i in range(20)])
@@ -57,6 +60,7 @@ class Task(SplitPairs):
     seed: int = 0
     instruction: str = ""
     null_rule: NullRule | None = None
+    twins: Groups | None = None
 
     def __init__(
         self,
@@ -68,6 +72,7 @@ class Task(SplitPairs):
         seed: int = 0,
         instruction: str = "",
         null_rule: NullRule | None = None,
+        twins: Iterable[Iterable[str]] | None = None,
     ) -> None:
         fields = dict(
             template=template,
@@ -76,6 +81,7 @@ class Task(SplitPairs):
             seed=seed,
             instruction=instruction,
             null_rule=null_rule,
+            twins=None if twins is None else tuple(tuple(group) for group in twins),
         )
         for key, value in dict(fields, name=name, items=_unique(name, pairs)).items():
             object.__setattr__(self, key, value)
@@ -205,12 +211,12 @@ class Task(SplitPairs):
     def restricted(self, inputs: Iterable[str]) -> Task:
         """The task over some of its inputs, split into train, dev and test again."""
         wanted = set(inputs)
-        return self.replace(pairs=[pair for pair in self.items if pair.input in wanted])
+        return self.replace(pairs=[pair for pair in self.items if pair.input in wanted], twins=self.twins)
 
     __getattr__ = renamed_attributes(but="task.replace(...)")
 
     def replace(self, **changes: Any) -> Task:
-        """The same task with other fields (`pairs=` for the pairs)."""
+        """The same task with other fields (`pairs=` for the pairs; their near-duplicates are then looked for again)."""
         fields = dict(
             name=self.name,
             pairs=self.items,
@@ -220,6 +226,7 @@ class Task(SplitPairs):
             seed=self.seed,
             instruction=self.instruction,
             null_rule=self.null_rule,
+            twins=None if "pairs" in changes else self.twins,
         )
         return Task(**{**fields, **changes})
 
@@ -229,6 +236,19 @@ class Task(SplitPairs):
         sizes = ", ".join(f"{which} {len(self.split(which))}" for which in SPLITS)
         count = "1 pair" if len(self) == 1 else f"{len(self)} pairs"
         return f"Task({self.name!r}, {count}: {shown}{more}; {sizes})"
+
+
+def split_alike(members: Sequence[Task]) -> tuple[Task, ...]:
+    """The tasks, with what is a near-duplicate in one of them kept together in all, so that all are split alike."""
+    groups = together(members)
+    wanted = set(map(frozenset, groups))
+    return tuple(one if set(map(frozenset, one.together)) == wanted else one.replace(twins=groups) for one in members)
+
+
+def together(members: Sequence[Task]) -> Groups:
+    """The groups of inputs that lie in one split under any of the tasks."""
+    inputs = dict.fromkeys(pair.input for one in members for pair in one)
+    return merged(inputs, [group for one in members for group in one.together])
 
 
 def _unique(name: str, pairs: Iterable[Pair | tuple[str, str]]) -> tuple[Pair, ...]:

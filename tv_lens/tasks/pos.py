@@ -12,7 +12,7 @@ from tv_lens.errors import EmptySelection, InvalidArgument, unknown
 from tv_lens.tasks.conllu_files import TaggedSentence, is_conllu, read_conllu, treebank_sample
 from tv_lens.tasks.definition import Task
 from tv_lens.tasks.drawing import rng_of
-from tv_lens.tasks.pos_grammar import grammar_sentences
+from tv_lens.tasks.pos_grammar import grammar_blocks, grammar_sentences
 from tv_lens.tasks.templates import IO, Template
 
 CLASSES = ("noun", "adjective", "verb", "adverb", "preposition", "pronoun")
@@ -52,7 +52,8 @@ def pos_family(
 
     Args:
         source: a CoNLL-U file, plain or gzipped; "ptb" for NLTK's Penn Treebank sample; None for the sentences of the
-            library's own grammar, in which no part of speech has a place of its own.
+            library's own grammar, in which neither the place of an answer nor the sentence's length reveals its part
+            of speech.
         words: the fewest and the most words of a sentence from a file, punctuation included.
         tags: "upos" or "xpos" (Penn tags); those that the source has if None.
         template: the text around sentences and words.
@@ -169,4 +170,5 @@ def _task(
         seed=seed,
         instruction=instruction,
         null_rule=RandomWord(),
+        twins=None if source is not None else [[one.text for one in block] for block in grammar_blocks()],
     )

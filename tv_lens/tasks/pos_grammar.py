@@ -1,8 +1,11 @@
-"""Sentences of a grammar: the part of speech of every word is known, and none has a typical place in the sentence.
+"""Sentences of a grammar: the part of speech of every word is known, and no place in a sentence is typical of one.
 
 A pattern is a row of slots; each slot is filled with a word of its list. How many sentences each pattern makes is
-chosen so that the first noun stands at the first word as often as the first verb, at the second as often, and so on for
-all six parts of speech: the place of the answer does not reveal the task (tests/tasks/test_pos_grammar.py counts it).
+chosen so that, among the sentences of eight words and among those of nine, the first noun stands at the first word as
+often as the first verb, at the second as often, and so on for all six parts of speech. So neither the answer's place,
+counted from the beginning or from the end, nor the sentence's length, nor both together reveal the task. This holds in
+each of five blocks, and a block lies in one split, so it holds in train, dev and test, too
+(tests/tasks/test_pos_grammar.py counts it).
 """
 
 from __future__ import annotations
@@ -16,9 +19,10 @@ from tv_lens.tasks.drawing import rng_of
 # The universal tag of the words of each slot.
 TAGS = {
     "person": "NOUN", "thing": "NOUN", "place": "NOUN", "adjective": "ADJ", "mood": "ADJ", "acted": "VERB",
-    "handled": "VERB", "order": "VERB", "seemed": "VERB", "adverb": "ADV", "around": "ADP", "towards": "ADP",
-    "subject": "PRON", "object": "PRON", "the": "DET", "this": "DET",
+    "handled": "VERB", "order": "VERB", "seemed": "VERB", "walk": "VERB", "adverb": "ADV", "around": "ADP",
+    "towards": "ADP", "subject": "PRON", "object": "PRON", "the": "DET", "this": "DET",
 }  # fmt: skip
+BLOCKS = 5  # three for train, one for dev, one for test
 
 
 @cache
@@ -37,18 +41,25 @@ def patterns() -> tuple[tuple[int, tuple[str, ...]], ...]:
 
 
 @cache
-def grammar_sentences() -> tuple[TaggedSentence, ...]:
-    """The sentences, the same in every process, no two alike."""
-    sentences: dict[str, TaggedSentence] = {}
+def grammar_blocks() -> tuple[tuple[TaggedSentence, ...], ...]:
+    """The sentences in five blocks of equal patterns, the same in every process, no two alike."""
+    blocks: tuple[list[TaggedSentence], ...] = tuple([] for _ in range(BLOCKS))
+    texts: set[str] = set()
     for number, (count, pattern) in enumerate(patterns()):
         made = tried = 0
         while made < count:
             sentence = _filled(pattern, f"{number}|{tried}")
             tried += 1
-            if sentence.text not in sentences:
-                sentences[sentence.text] = sentence
+            if sentence.text not in texts:
+                texts.add(sentence.text)
+                blocks[made % BLOCKS].append(sentence)
                 made += 1
-    return tuple(sentences.values())
+    return tuple(tuple(block) for block in blocks)
+
+
+def grammar_sentences() -> tuple[TaggedSentence, ...]:
+    """The sentences of all blocks."""
+    return tuple(sentence for block in grammar_blocks() for sentence in block)
 
 
 def _filled(pattern: tuple[str, ...], key: str) -> TaggedSentence:

@@ -6,7 +6,7 @@ import os
 import string
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,12 @@ from tv_lens.errors import EmptySelection, InvalidArgument, unknown
 from tv_lens.tasks.bitwise import OPERATIONS, bitwise_family, bitwise_task
 from tv_lens.tasks.by_name import finds_tasks
 from tv_lens.tasks.conllu_files import is_conllu
-from tv_lens.tasks.definition import Task
+from tv_lens.tasks.definition import Task, split_alike, together
 from tv_lens.tasks.drawing import rng_of, take
 from tv_lens.tasks.files import SUFFIXES, read_pairs
 from tv_lens.tasks.null_rules import NullRule
 from tv_lens.tasks.pos import CLASSES, pos_family, pos_task
+from tv_lens.tasks.positions import mappings_family, orders_family, positions_family
 from tv_lens.tasks.templates import ARROW, IO, QA, Template
 from tv_lens.tasks.wordlists import common_words, pair_list, pair_lists, words_of
 
@@ -45,6 +46,10 @@ _FAMILIES = {
 _MADE: dict[str, tuple[Callable[..., tuple[Task, ...]], Template]] = {
     "pos": (pos_family, IO),
     "bitwise": (bitwise_family, ARROW),
+    "positions": (positions_family, QA),
+    "positions-5": (partial(positions_family, 5), QA),
+    "orders": (orders_family, QA),
+    "mappings": (mappings_family, QA),
 }
 _POS = {f"first-{word_class}": word_class for word_class in CLASSES}
 _BITWISE = {f"bitwise-{operation.lower()}": operation for operation in OPERATIONS}
@@ -133,7 +138,9 @@ def family(
         template: the text around inputs and answers; the tasks' own if None.
         seed: how the pairs are split; if None, 0 for built-in families, and their own for the tasks that are passed.
         options: for "pos", `source=` (a CoNLL-U file, "ptb"), `words=` and `tags=`; for "bitwise", `width=`, `style=`
-            and `n=`. See `tv_lens.tasks.pos.pos_family` and `tv_lens.tasks.bitwise.bitwise_family`.
+            and `n=`; for "positions" and "positions-5", `n=` and `vocabulary=`, for "orders" `length=` and
+            `vocabulary=`. See `tv_lens.tasks.pos.pos_family`, `tv_lens.tasks.bitwise.bitwise_family`, and the functions
+            of `tv_lens.tasks.positions`.
 
     Raises:
         UnknownName: there is no such family.
@@ -147,10 +154,10 @@ def family(
     """
     if isinstance(name, str) and name in _MADE:
         make, usual = _MADE[name]
-        return make(**options, template=template or usual, seed=seed or 0)
+        return split_alike(make(**options, template=template or usual, seed=seed or 0))
     if options:
         raise InvalidArgument(
-            "Only the families pos and bitwise have options.", got=", ".join(options), allowed="template=, seed="
+            f"Only the families {', '.join(_MADE)} have options.", got=", ".join(options), allowed="template=, seed="
         )
     if not isinstance(name, str):
         members = [_with(as_task(one), template, seed) for one in name]
@@ -180,7 +187,7 @@ def _shared(members: Sequence[Task]) -> tuple[Task, ...]:
             allowed="5 or more",
             do="name tasks over the same inputs; tv.decodability takes others, too.",
         )
-    return tuple(member.restricted(shared) for member in members)
+    return split_alike([member.restricted(shared) for member in members])
 
 
 def null(tasks: TaskLike | Sequence[TaskLike], seed: int = 0, name: str = "null") -> Task:
@@ -228,6 +235,7 @@ def null(tasks: TaskLike | Sequence[TaskLike], seed: int = 0, name: str = "null"
         seed=several[0].seed,
         instruction="" if rule is None else rule.instruction,
         null_rule=rule,
+        twins=together(several),
     )
     check_null(several, nothing)
     return nothing
