@@ -12,7 +12,8 @@ from typing import Any, ParamSpec, TypeVar
 
 import torch
 
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 _KINDS = ("cpu", "cuda", "mps", "xpu")
 _LOCK = threading.Lock()
 _default_dtype: torch.dtype | None = None  # what it was before the first context that is open; None where none is

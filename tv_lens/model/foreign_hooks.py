@@ -69,7 +69,9 @@ def hooks_of(name: str, module: nn.Module) -> Iterator[ForeignHook]:
             function = _as_added(module, key, function)
             if not is_ours(function) and not of_the_model(function):
                 point = isinstance(module, HookPoint)
-                yield ForeignHook((module.name or name) if point else name, "hook point" if point else text, function)
+                yield ForeignHook(
+                    str(module.name or name) if point else name, "hook point" if point else text, function
+                )
 
 
 def _as_added(module: nn.Module, key: int, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -99,7 +99,7 @@ class Installation:
     """
 
     def __init__(self, bridge: TransformerBridge):
-        self._bridge = ref(bridge)  # weak: the installation is kept by its bridge
+        self._weak_bridge = ref(bridge)  # the installation is kept by its bridge
         self.lock = ModelLock()
         self._contexts: list[ref[Attaching]] = []
         self._installed: list[Attachment] | None = []  # None from the first change of the model to the last
@@ -108,6 +108,13 @@ class Installation:
         self._hooks: list[tuple[HookPoint, int]] = []  # each hook point with the key of our hook on it
         self._flags: dict[str, bool] = {}  # the flags that are raised, as they were before
         self._frozen: list[torch.nn.Parameter] = []
+
+    @property
+    def _bridge(self) -> TransformerBridge:
+        bridge = self._weak_bridge()
+        if bridge is None:
+            raise ModelInUse("The TransformerLens model of this registry is gone.", do="keep the HookedModel.")
+        return bridge
 
     @classmethod
     def of(cls, bridge: TransformerBridge) -> Installation:
@@ -122,7 +129,8 @@ class Installation:
         live = [one for link in list(self._contexts) if (one := link()) is not None and one.active]
         barriers = [i for i, one in enumerate(live) if one.attachment is None]
         live = live[barriers[-1] + 1 if barriers else 0 :]
-        return [one.attachment for one in live if caller is None or one.turn.caller == caller]
+        own = [one.attachment for one in live if caller is None or one.turn.caller == caller]
+        return [attachment for attachment in own if attachment is not None]
 
     def add(self, context: Attaching) -> None:
         """Makes a context's attachment act, after those before it."""
@@ -147,14 +155,14 @@ class Installation:
             return
         running = _Running()
         self._settling, self._installed = ref(running), None
-        bridge = self._bridge()
+        bridge = self._bridge
         self._clear(bridge)
         for flag in sorted(set().union(*(attachment.all_flags for attachment in active))):
             self._flags.setdefault(flag, bool(getattr(bridge.cfg, flag, False)))
             getattr(bridge, f"set_{flag}")(True)
         for name, hook in Attachments(active).hook_functions():
-            handle = bridge.get_hook_point(name).add_hook(hook)
-            self._hooks.append((bridge.get_hook_point(name), handle.hook.id))
+            point: Any = bridge.get_hook_point(name)
+            self._hooks.append((point, point.add_hook(hook).hook.id))
         for attachment in active:
             if attachment.block_call is not None:
                 reroute_blocks(bridge.blocks, attachment.block_call)
@@ -199,7 +207,7 @@ class Installation:
 
     def _is_exact(self) -> bool:
         """Whether the hooks of ours that stand on the model are those that were put there."""
-        bridge = self._bridge()
+        bridge = self._bridge
         hooked = [point for point in self._points(bridge) if point._forward_hooks]
         ours = sum(is_ours(hook) for point in hooked for hook in point._forward_hooks.values())
         calls = any(a.block_call is not None for a in self._installed or [])
@@ -208,7 +216,7 @@ class Installation:
 
     def _points(self, bridge: TransformerBridge) -> list[HookPoint]:
         """Every hook point, once; TransformerLens lists some under several names."""
-        listed = bridge.hook_points()
+        listed: Any = bridge.hook_points()
         if self._listed[0] != len(listed):
             self._listed = len(listed), list({id(point): point for point in listed}.values())
         return self._listed[1]

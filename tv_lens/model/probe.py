@@ -49,7 +49,8 @@ class Probe:
         TransformerLens 4.3 rotates OLMo-2's queries into float32; in bfloat16 the product with the values then fails,
         except that a cache happens to turn the values into float32 too.
         """
-        for arguments in ({"use_cache": False}, {"use_cache": True}):
+        for use_cache in (False, True):
+            arguments: dict[str, object] = {"use_cache": use_cache}
             try:
                 with GradMode(False):
                     self._bridge(self._tokens, **arguments)

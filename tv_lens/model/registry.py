@@ -173,9 +173,10 @@ class HookRegistry:
                 self.check(edit.site, write=True)
             for site in (*reads, *traced):
                 self.check(site, write=False)
-            for active in () if batch is None else (*self.attached, attachment):
-                refuse_duplicates(active.edits, batch)
-                refuse_misaligned(active.edits, batch)
+            if batch is not None:
+                for active in (*self.attached, attachment):
+                    refuse_duplicates(active.edits, batch)
+                    refuse_misaligned(active.edits, batch)
 
         return Attaching(self._installation, who, attachment, check, passes=batch is not None, gives=gives)
 

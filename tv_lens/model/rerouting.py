@@ -83,7 +83,7 @@ def _call_block(
 
 def narrow(unembed: torch.nn.Module, columns: Int[Tensor, "batch n k"]) -> None:
     """The unembedding computes only the named tokens' logits: `batch n k` instead of `batch n d_vocab`."""
-    linear = unembed.original_component
+    linear: Any = unembed.original_component
     _replace_forward(linear, partial(_narrowed_product, linear, columns))
 
 

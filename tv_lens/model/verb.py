@@ -9,7 +9,8 @@ from typing import ParamSpec, TypeVar
 from tv_lens.model.hooked_bridge import HookedBridge
 from tv_lens.torch_settings import plain_settings
 
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def verb(function: Callable[P, T]) -> Callable[P, T]:

@@ -184,8 +184,8 @@ def _joined(one: Tensor | None, two: Tensor | None) -> Tensor | None:
         length = two.shape[-1] - two.shape[-2]
         hidden = future(length, two.device)[None, None]
         one = ~hidden if two.dtype == torch.bool else additive_mask(hidden, two.dtype)
-    hidden = False if two.dtype == torch.bool else lowest(two.dtype)
-    above = torch.full((*one.shape[:-1], two.shape[-1]), hidden, dtype=two.dtype, device=two.device)
+    blocked = False if two.dtype == torch.bool else lowest(two.dtype)
+    above = torch.full((*one.shape[:-1], two.shape[-1]), blocked, dtype=two.dtype, device=two.device)
     above[..., : one.shape[-1]] = one
     above = above.expand(len(two), -1, -1, -1) if len(above) == 1 else above
     return torch.cat([above, two], dim=-2)

@@ -23,6 +23,7 @@ from tv_lens.experiments.training.result import Emergence
 from tv_lens.experiments.training.sweeps import CheckpointSweeps
 from tv_lens.lab import embedded
 from tv_lens.lab.family import Family
+from tv_lens.progress import Bar
 from tv_lens.renamed import renamed_keywords
 from tv_lens.storage.run_folder import FolderLike, inside
 from tv_lens.storage.runner import Piece, Work
