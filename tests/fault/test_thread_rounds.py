@@ -71,6 +71,7 @@ def test_threads_that_begin_at_once_on_a_new_model_are_all_right():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_two_hundred_rounds_of_threads_are_all_right():
-    errors = in_fresh_process(_many, timeout=3000)
+    errors = in_fresh_process(_many, timeout=1700)
     assert len(errors) == 200 and max(errors) < 1e-4
