@@ -59,4 +59,4 @@ def test_repr(found):
     assert text.startswith(
         "Decodability of 3 tasks and Null: 5 nearest of 4 x 30 points, euclidean distance, chance 0.250\n"
     )
-    assert "  4 shots, layer " in text and "surface tokens 1.00" in text and "different inputs" not in text
+    assert "  4 shots, layer " in text and "surface tokens 0.99" in text and "different inputs" not in text

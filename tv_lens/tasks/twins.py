@@ -32,7 +32,7 @@ def near_duplicates(pairs: Sequence[Pair]) -> dict[str, Groups]:
 
     Example:
         >>> near_duplicates([Pair("hot", "cold"), Pair("Cold", "hot"), Pair("up", "down")])["reversed pair"]
-        (('hot', 'Cold'),)
+        (('Cold', 'hot'),)
     """
     return {
         CASE: _alike((pair.input, plain(pair.input)) for pair in pairs),

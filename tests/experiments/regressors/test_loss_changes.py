@@ -12,7 +12,7 @@ from tv_lens.errors import EmptySelection, InvalidArgument, UnknownName
 from tv_lens.experiments.regressors.loss_changes import LossChanges, check_labels, described, family_of, losses_of
 from tv_lens.lab import Episodes, Regressor, build_network, latent_tasks
 from tv_lens.lab.branches import Branch
-from tv_lens.progress import progress
+from tv_lens.storage.runner import Work
 
 
 def test_losses_of_a_sequence_and_of_its_query():
@@ -27,10 +27,10 @@ def measured(regressor):
     nothing = Branch(tv.Add("resid_pre[1]", torch.zeros(8)), (1, 3))
     erased = Branch(tv.Zero("resid_post[2]"), tuple(range(7)))
     episodes = [task.episodes(4, 0) for task in latent_tasks(FAMILY)]
-    with progress("test", 24, show=False) as bar:
-        return LossChanges.measure(
-            regressor, episodes, [nothing, erased], ("sequence",), verb="test", memory_budget=None, bar=bar
-        )
+    work = Work("test", {}, progress=False)
+    return LossChanges.measure(
+        regressor, episodes, [nothing, erased], ("sequence",), work=work, unit="episodes", memory_budget=None
+    )
 
 
 def test_an_edit_of_nothing_changes_nothing_and_another_one_does(measured):

@@ -95,7 +95,7 @@ def test_a_killed_measurement_goes_on_and_gives_the_same(result, trained, measur
         return measured(regressor, episodes)
 
     monkeypatch.setattr(module, "measured", counted)
-    monkeypatch.setattr("tv_lens.experiments.training.causal.patch_matrix", refuse)
+    monkeypatch.setattr("tv_lens.experiments.regressors.loss_changes.branched_predictions", refuse)
     again = emergence(trained.path, size="tiny", folder=measurement_folder, device="cpu", progress=False)
     assert calls == [trained.steps[2]]
     for name in ("loss", "td", "readout_kl", "kl"):
