@@ -20,7 +20,6 @@ from tv_lens.progress import Bar
 from tv_lens.rows.edits import Readout, Row, columns_of
 from tv_lens.rows.engine import RowValues, run_rows, why_whole_passes
 from tv_lens.storage.runner import Piece, Work
-from tv_lens.storage.shard_file import Shard
 
 TOKENS_A_SHARD = 16384  # a minute of a 135M-parameter model on one CPU thread; one more base run is 1/160 of it
 
@@ -155,7 +154,7 @@ class ShardedRows:
     """The values of all rows, and the shard of the runs without an edit, if there is one."""
 
     values: RowValues
-    plain: Shard | None
+    plain: Any  # a Shard, or None
 
 
 def run_parts(

@@ -80,7 +80,7 @@ class RunFolder:
         return tuple(RunFolder(path) for path in manifests.runs_inside(self.path))
 
     def _shard_files(self) -> list[Path]:
-        return [path for path in manifests.shard_files(self.path) if int(path.stem) < self.total]
+        return [path for path in manifests.shard_files(Path(self.path)) if int(path.stem) < self.total]
 
     def _lines(self) -> list[str]:
         manifest = self.manifest

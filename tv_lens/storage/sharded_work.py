@@ -120,14 +120,14 @@ class Shards:
             self._release(i)
 
     def _file(self, i: int) -> Path:
-        return shard_file(self.folder, i)
+        return shard_file(Path(self.folder or ""), i)
 
     def _read(self, i: int) -> bool:
         """Whether the shard is ready, after a look at the disk; a damaged one causes a warning and is not ready.
 
         So does a shard of another run: its numbers are whole, and answer another question.
         """
-        if i in self._ready or self.folder is None:
+        if i in self._ready or self.folder is None or self.begun is None:
             return i in self._ready
         try:
             shard = unpacked(self._file(i).read_bytes(), i)

@@ -64,8 +64,10 @@ class LossChanges:
         """
 
         def losses(one: Episodes, bar: Bar) -> Piece:
-            options = dict(memory_budget=memory_budget, who=work.verb, bar=bar)
-            return {"losses": losses_of(branched_predictions(regressor, one, branches, **options), one, scored)}
+            predictions = branched_predictions(
+                regressor, one, branches, memory_budget=memory_budget, who=work.verb, bar=bar
+            )
+            return {"losses": losses_of(predictions, one, scored)}
 
         steps = [len(one.task) * len(branches) for one in episodes]
         finished = work.run(losses, episodes, label=work.verb.replace("_", " "), unit=unit, steps=steps)

@@ -92,9 +92,9 @@ def causes(
     ablated: dict[int, Sweep] = {}
     circuits_of: dict[int, LatentCircuits] = {}
     decoding: dict[int, LatentCircuits] = {}
-    options = dict(seed=seed, progress=progress)
+    options: dict[str, Any] = dict(seed=seed, progress=progress)
     for step in patching:
-        measured = dict(n=n, contexts=4 * n, **options)
+        measured: dict[str, Any] = dict(n=n, contexts=4 * n, **options)
         with clock.stage("patching", f"step {step}: patching each task's mean into each task's episodes"):
             patched[step] = patch_matrix(networks[step], folder=inside(folder, f"patching {step}"), **measured)
         with clock.stage("heads", f"step {step}: taking out each head"):
@@ -103,10 +103,10 @@ def causes(
     for step in dissected:
         with clock.stage("circuits", f"step {step}: the circuit of each task"):
             place = inside(folder, f"circuits {step}")
-            fewer = dict(n=circuits, held_out=2 * circuits)
+            fewer: dict[str, Any] = dict(n=circuits, held_out=2 * circuits)
             circuits_of[step] = latent_circuits(networks[step], folder=place, **fewer, **options)
             if layer is not None:
-                more = dict(n=_MORE * circuits, held_out=_MORE * circuits)
+                more: dict[str, Any] = dict(n=_MORE * circuits, held_out=_MORE * circuits)
                 place = inside(folder, f"decoding {step}")
                 contrast = Injected(layer)
                 decoding[step] = latent_circuits(networks[step], contrast=contrast, folder=place, **more, **options)
