@@ -58,8 +58,8 @@ def write(
 ) -> torch.nn.Module:
     """The model that was written to `path`, in float32 tensors and without the one named `leave_out`.
 
-    `keys` are more metadata under their whole names, or other values of what is written anyway (None leaves one out),
-    and `tensors` are more tensors.
+    `keys` are more metadata under their whole names, or other values of what is written anyway (None leaves one
+    out), and `tensors` are more tensors.
     """
     model = llama(seed)
     write_model(path, model, architecture, keys, tensors, leave_out)
@@ -138,14 +138,17 @@ def _tokenizer() -> dict[str, Any]:
 
 def _gguf_name(name: str, architecture: str) -> str:
     base, suffix = name.rsplit(".", 1)
-    named = [arch for arch, called in gguf.MODEL_ARCH_NAMES.items() if called == architecture]
-    kind = named[0] if named else gguf.MODEL_ARCH.LLAMA  # an architecture that does not exist is written as Llama is
+    kinds = {called: kind for kind, called in gguf.MODEL_ARCH_NAMES.items()}
+    kind = kinds.get(architecture, gguf.MODEL_ARCH.LLAMA)
     return f"{gguf.get_tensor_name_map(kind, LAYERS).get_name(base)}.{suffix}"
 
 
 def _as_stored(name: str, weight: torch.Tensor, config: Any) -> torch.Tensor:
-    """A Llama interleaves the two rotary halves of each query and key head, a Gemma adds one to the gains of its norms,
-    and GPT-2's matrices are the other way round."""
+    """A weight as the converter changes it.
+
+    A Llama interleaves the two rotary halves of each query and key head, a Gemma adds one to the gains of its norms,
+    and GPT-2's matrices are the other way round.
+    """
     if config.model_type == "llama" and (".attn_q." in name or ".attn_k." in name):
         heads = config.num_attention_heads if ".attn_q." in name else config.num_key_value_heads
         return rearrange(weight, "(head half d) ... -> (head d half) ...", head=heads, half=2)
