@@ -98,6 +98,24 @@ def write_model(
     out.close()
 
 
+def write_quantised(source: Path, path: Path, kind: str) -> None:
+    """A copy of a GGUF file whose matrices have another type."""
+    reader, wanted = gguf.GGUFReader(source), gguf.GGMLQuantizationType[kind]
+    out = gguf.GGUFWriter(str(path), "llama")
+    for key, field in reader.fields.items():
+        if not key.startswith("GGUF.") and key != "general.architecture":
+            out.add_key_value(key, field.contents(), field.types[0], field.types[-1] if len(field.types) > 1 else None)
+    for tensor in reader.tensors:
+        if tensor.data.ndim == 2:
+            out.add_tensor(tensor.name, gguf.quants.quantize(tensor.data, wanted), raw_dtype=wanted)
+        else:
+            out.add_tensor(tensor.name, tensor.data)
+    out.write_header_to_file()
+    out.write_kv_data_to_file()
+    out.write_tensors_to_file()
+    out.close()
+
+
 def _metadata(config: Any, architecture: str) -> dict[str, Any]:
     gemma_or_llama = hasattr(config, "rms_norm_eps")
     eps = config.rms_norm_eps if gemma_or_llama else getattr(config, "norm_epsilon", None) or config.layer_norm_epsilon
