@@ -76,6 +76,8 @@ def write_model(
 ) -> None:
     """Writes a Hugging Face model (Llama, Qwen, Gemma, Phi-3, GPT-2, StarCoder2) as llama.cpp's converter would."""
     out = gguf.GGUFWriter(str(path), architecture)
+    if architecture == "llama" and "llama.rope.freq_base" not in (keys or {}):
+        out.add_rope_freq_base(10000.0)
     for key, value in (_metadata(model.config, architecture) | _tokenizer() | dict(keys or {})).items():
         if isinstance(value, bool):
             out.add_bool(key, value)
@@ -130,7 +132,7 @@ def _metadata(config: Any, architecture: str) -> dict[str, Any]:
         "vocab_size": config.vocab_size,
     }
     if architecture == "llama":
-        said |= {"rope.freq_base": 10000.0, "rope.dimension_count": config.head_dim}
+        said |= {"rope.dimension_count": config.head_dim}
     return {"general.name": "tiny"} | {f"{architecture}.{key}": value for key, value in said.items()}
 
 
