@@ -1,6 +1,6 @@
 """Reading prompts for decodability: tv_lens against a plain Hugging Face loop with output_hidden_states=True.
 
-    python benchmarks/decodability.py                              # SmolLM2-135M at 1, 4 and 10 shots, as in the paper
+    python benchmarks/decodability.py                              # 1, 4 and 10 shots, as in the paper
     python benchmarks/decodability.py --shots 10                   # every prompt has demonstrations of its own
     python benchmarks/decodability.py --layers 20                  # only what one layer needs
     python benchmarks/decodability.py --store readings             # into files, layer by layer

@@ -3,8 +3,8 @@
     python benchmarks/gpu.py [--out gpu.md] [--device cuda] [--only heads eap] [--budget-seconds 240]
     python benchmarks/gpu.py --device cpu --shape tiny       # a rehearsal
 
-Models of SmolLM2-135M's shape (float32 and bfloat16) and of Llama-3.1-8B's (bfloat16, without its scaled rotation and
-with as many layers as the card has room for) get random weights on the device; nothing is downloaded. The parts:
+Models of the embedded model's shape (float32 and bfloat16) and of Llama-3.1-8B's (bfloat16, without its scaled rotation
+and with as many layers as the card has room for) get random weights on the device; nothing is downloaded. The parts:
 
     heads         every head at the last token of a prompt of 105 tokens
     positions     the stream into every layer at every position of it

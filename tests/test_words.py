@@ -73,3 +73,19 @@ def test_nobody_meets(phrase):
         if pattern.search(line) and "renamed" not in line.lower()
     ]
     assert found == []
+
+
+READ = [path for path in FILES if path.suffix in (".md", ".ipynb") and path.name != "design-notes.md"]
+NAMING = [path for path in READ if re.search("smollm2-135m", path.read_text(encoding="utf-8"), re.IGNORECASE)]
+
+
+@pytest.mark.parametrize("path", NAMING, ids=lambda path: path.name)
+def test_the_embedded_model_is_called_what_it_is(path):
+    """Where its short name stands, the full one stands beside it; no name leaves out that it is the instructed one."""
+    text = " ".join(path.read_text(encoding="utf-8").split())
+    assert "SmolLM2-135M-Instruct, 4-bit (Q4_1), dequantised to float32" in text
+    assert not re.search(r"SmolLM2-135M(?!-Instruct)", text)
+
+
+def test_pages_that_name_the_embedded_model_are_found():
+    assert len(NAMING) > 15 and ROOT / "README.md" in NAMING

@@ -58,8 +58,8 @@ def write(
 ) -> torch.nn.Module:
     """The model that was written to `path`, in float32 tensors and without the one named `leave_out`.
 
-    `keys` are more metadata under their whole names, or other values of what is written anyway (None leaves one out),
-    and `tensors` are more tensors.
+    `keys` are more metadata under their whole names, or other values of what is written anyway (None leaves one
+    out), and `tensors` are more tensors.
     """
     model = llama(seed)
     write_model(path, model, architecture, keys, tensors, leave_out)
@@ -76,6 +76,8 @@ def write_model(
 ) -> None:
     """Writes a Hugging Face model (Llama, Qwen, Gemma, Phi-3, GPT-2, StarCoder2) as llama.cpp's converter would."""
     out = gguf.GGUFWriter(str(path), architecture)
+    if architecture == "llama" and "llama.rope.freq_base" not in (keys or {}):
+        out.add_rope_freq_base(10000.0)
     for key, value in (_metadata(model.config, architecture) | _tokenizer() | dict(keys or {})).items():
         if isinstance(value, bool):
             out.add_bool(key, value)
@@ -98,6 +100,24 @@ def write_model(
     out.close()
 
 
+def write_quantised(source: Path, path: Path, kind: str) -> None:
+    """A copy of a GGUF file whose matrices have another type."""
+    reader, wanted = gguf.GGUFReader(source), gguf.GGMLQuantizationType[kind]
+    out = gguf.GGUFWriter(str(path), "llama")
+    for key, field in reader.fields.items():
+        if not key.startswith("GGUF.") and key != "general.architecture":
+            out.add_key_value(key, field.contents(), field.types[0], field.types[-1] if len(field.types) > 1 else None)
+    for tensor in reader.tensors:
+        if tensor.data.ndim == 2:
+            out.add_tensor(tensor.name, gguf.quants.quantize(tensor.data, wanted), raw_dtype=wanted)
+        else:
+            out.add_tensor(tensor.name, tensor.data)
+    out.write_header_to_file()
+    out.write_kv_data_to_file()
+    out.write_tensors_to_file()
+    out.close()
+
+
 def _metadata(config: Any, architecture: str) -> dict[str, Any]:
     gemma_or_llama = hasattr(config, "rms_norm_eps")
     eps = config.rms_norm_eps if gemma_or_llama else getattr(config, "norm_epsilon", None) or config.layer_norm_epsilon
@@ -112,7 +132,7 @@ def _metadata(config: Any, architecture: str) -> dict[str, Any]:
         "vocab_size": config.vocab_size,
     }
     if architecture == "llama":
-        said |= {"rope.freq_base": 10000.0, "rope.dimension_count": config.head_dim}
+        said |= {"rope.dimension_count": config.head_dim}
     return {"general.name": "tiny"} | {f"{architecture}.{key}": value for key, value in said.items()}
 
 
@@ -138,14 +158,17 @@ def _tokenizer() -> dict[str, Any]:
 
 def _gguf_name(name: str, architecture: str) -> str:
     base, suffix = name.rsplit(".", 1)
-    named = [arch for arch, called in gguf.MODEL_ARCH_NAMES.items() if called == architecture]
-    kind = named[0] if named else gguf.MODEL_ARCH.LLAMA  # an architecture that does not exist is written as Llama is
+    kinds = {called: kind for kind, called in gguf.MODEL_ARCH_NAMES.items()}
+    kind = kinds.get(architecture, gguf.MODEL_ARCH.LLAMA)
     return f"{gguf.get_tensor_name_map(kind, LAYERS).get_name(base)}.{suffix}"
 
 
 def _as_stored(name: str, weight: torch.Tensor, config: Any) -> torch.Tensor:
-    """A Llama interleaves the two rotary halves of each query and key head, a Gemma adds one to the gains of its norms,
-    and GPT-2's matrices are the other way round."""
+    """A weight as the converter changes it.
+
+    A Llama interleaves the two rotary halves of each query and key head, a Gemma adds one to the gains of its norms,
+    and GPT-2's matrices are the other way round.
+    """
     if config.model_type == "llama" and (".attn_q." in name or ".attn_k." in name):
         heads = config.num_attention_heads if ".attn_q." in name else config.num_key_value_heads
         return rearrange(weight, "(head half d) ... -> (head d half) ...", head=heads, half=2)

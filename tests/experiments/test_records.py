@@ -13,6 +13,7 @@ import xarray as xr
 
 from tv_lens.experiments.records import (
     as_json,
+    called,
     interval_of,
     limits_text,
     mean_text,
@@ -80,7 +81,13 @@ def test_a_model_card_counts_every_weight_once(tiny_model):
     weights = {id(weight): weight.numel() for weight in model.tl.original_model.parameters()}
     assert card["n_parameters"] == sum(weights.values())
     assert (card["name"], card["n_layers"], card["n_heads"], card["d_model"]) == ("gpt2", 3, 4, 32)
+    assert card["full_name"] == "gpt2"
     assert card["dtype"] == "float32" and card["device"] == "cpu" and card["fingerprint"] == model.fingerprint
+
+
+def test_a_card_names_its_model_in_full_where_it_can():
+    assert called({"name": "x", "full_name": "x (X, 4-bit (Q4_1), dequantised to float32)"}).startswith("x (X, 4-bit")
+    assert called({"name": "x"}) == "x"  # as version 0.1 wrote it
 
 
 def test_versions_are_those_that_are_installed(monkeypatch):

@@ -1,7 +1,10 @@
-"""The header of a GGUF file: metadata, tensors with their types, small tensors' values; and damaged ones."""
+"""The header of a GGUF file as the gguf package reads it, and the name of its quantisation."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import gguf
 import numpy as np
 import pytest
 
@@ -10,32 +13,66 @@ from tv_lens.loading.gguf_header import read_header
 
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory):
-    path = tmp_path_factory.mktemp("header") / "model.gguf"
-    tiny_gguf.write(path, keys={"general.name": "Tiny"}, tensors={"rope_freqs.weight": [1.0, 2.0, 4.0, 8.0]})
+def source(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
+    keys = {"llama.a": True, "llama.b": 1.5, "llama.c": "word", "llama.d": [1, 2, 3], "llama.e": ["x", "yz"]}
+    tiny_gguf.write(path, keys=keys, tensors={"extra.weight": [1.0, 2.5, -3.0]})
     return path
 
 
-def test_metadata_and_tensors_are_those_that_were_written(path):
-    header = read_header(path)
-    assert header.architecture == "llama" and header.metadata["general.name"] == "Tiny"
-    assert header.of_architecture("block_count") == 2 and header.of_architecture("no.such.key", 7) == 7
-    assert header.tensors["rope_freqs.weight"].shape == (4,) and header.numbers("rope_freqs.weight") == [1, 2, 4, 8]
-    assert set(header.kinds) == {"F32"} and header.quantisation == ""
+def test_keys_and_tensors_are_those_that_the_gguf_package_reads(source):
+    header, reader = read_header(source), gguf.GGUFReader(source)
+    expected = {key: field.contents() for key, field in reader.fields.items() if not key.startswith("GGUF.")}
+    assert dict(header.metadata) == expected
+    assert header.architecture == "llama" and header.of_architecture("c") == "word"
+    assert {name: tensor.start for name, tensor in header.tensors.items()} == {
+        tensor.name: tensor.data_offset for tensor in reader.tensors
+    }
+    assert header.tensors["token_embd.weight"].shape == (300, 32)
+    assert header.numbers("extra.weight") == [1.0, 2.5, -3.0]
 
 
-def test_the_gguf_package_reads_the_same(path):
-    gguf = pytest.importorskip("gguf")
-    theirs, ours = gguf.GGUFReader(str(path)), read_header(path)
-    assert {tensor.name for tensor in theirs.tensors} == set(ours.tensors)
-    for tensor in theirs.tensors:
-        assert tuple(reversed(tensor.shape.tolist())) == ours.tensors[tensor.name].shape
-        if tensor.tensor_type.name == "F32" and tensor.n_elements < 100:
-            assert np.allclose(ours.numbers(tensor.name), np.array(tensor.data).ravel())
+def stored(path: Path, kinds: dict[str, str]) -> Path:
+    """A file of tensors alone, each of its type."""
+    out = gguf.GGUFWriter(str(path), "llama")
+    for name, kind in kinds.items():
+        numbers = np.linspace(-1, 1, 512, dtype=np.float32).reshape(2, 256)
+        quantised = gguf.GGMLQuantizationType[kind]
+        out.add_tensor(name, gguf.quants.quantize(numbers, quantised), raw_dtype=quantised)
+    out.write_header_to_file()
+    out.write_kv_data_to_file()
+    out.write_tensors_to_file()
+    out.close()
+    return path
 
 
-@pytest.mark.parametrize("length", [0, 3, 10, 40, 200])
-def test_a_file_cut_short_is_a_plain_error(path, tmp_path, length):
-    (tmp_path / "cut.gguf").write_bytes(path.read_bytes()[:length])
-    with pytest.raises(ValueError):
+@pytest.mark.parametrize(
+    ("kinds", "name"),
+    [
+        ({"a": "Q4_1", "b": "Q4_1", "c": "Q8_0", "d": "F32"}, "Q4_1"),
+        ({"a": "F32", "b": "F32", "c": "Q8_0"}, "Q8_0"),
+        ({"a": "F32", "b": "F16", "c": "BF16"}, ""),
+    ],
+)
+def test_the_quantisation_is_the_type_that_holds_most_numbers_in_blocks(tmp_path, kinds, name):
+    header = read_header(stored(tmp_path / "x.gguf", kinds))
+    assert header.quantisation == name
+    assert header.kinds == {kind: list(kinds.values()).count(kind) for kind in kinds.values()}
+
+
+def test_a_tensor_of_blocks_is_not_read_as_numbers(tmp_path):
+    with pytest.raises(ValueError, match="a is stored as Q8_0, not as plain numbers"):
+        read_header(stored(tmp_path / "x.gguf", {"a": "Q8_0"})).numbers("a")
+
+
+@pytest.mark.parametrize("size", [3, 20, 200, 5000])
+def test_a_file_that_is_cut_short_is_said_so(source, tmp_path, size):
+    (tmp_path / "cut.gguf").write_bytes(source.read_bytes()[:size])
+    with pytest.raises(ValueError, match="the header ends too early"):
         read_header(tmp_path / "cut.gguf")
+
+
+def test_another_version_is_refused(source, tmp_path):
+    (tmp_path / "old.gguf").write_bytes(b"GGUF\x01" + source.read_bytes()[5:])
+    with pytest.raises(ValueError, match="version 1, instead of b'GGUF' and 2 or 3"):
+        read_header(tmp_path / "old.gguf")

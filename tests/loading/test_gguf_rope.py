@@ -195,11 +195,7 @@ REFUSED = {
     "an extrapolation of half": ({"type": "yarn", "factor": 2.0, "yarn_ext_factor": 0.5}, {}, "yarn_ext_factor = 0.5"),
     "alpha": ({"alpha": 100.0}, {}, "llama.rope.scaling.alpha = 100"),
     "a multiplier of the logarithm": ({"yarn_log_multiplier": 0.1}, {}, "llama.rope.scaling.yarn_log_multiplier = 0.1"),
-    "louder linear": (
-        {"type": "linear", "factor": 2.0, "attn_factor": 1.5},
-        {},
-        "llama.rope.scaling.attn_factor = 1.5",
-    ),
+    "louder linear": ({"type": "linear", "factor": 2.0, "attn_factor": 1.5}, {}, "rope.scaling.attn_factor = 1.5"),
     "longrope without tables": ({"type": "longrope"}, {}, "rope.scaling.type = 'longrope' without"),
     "one table of two": ({}, {"rope_factors_long.weight": [1.0] * 4}, "rope_factors_long.weight without"),
     "a table of another size": ({}, {"rope_freqs.weight": [1.0] * 3}, "rope_freqs.weight with 3 factors for 4"),

@@ -104,6 +104,20 @@ def test_nothing_but_a_hub_name_touches_the_network(no_network, folder, tmp_path
     assert no_network == []
 
 
+def test_a_quantised_file_is_called_so_wherever_its_name_stands(tmp_path, monkeypatch):
+    monkeypatch.setenv("TV_LENS_CACHE", str(tmp_path / "cache"))
+    tiny_gguf.write(tmp_path / "plain.gguf")
+    tiny_gguf.write_quantised(tmp_path / "plain.gguf", tmp_path / "file.gguf", "Q4_1")
+    whole = "file (tiny, 4-bit (Q4_1), dequantised to float32)"
+    model = tv.load(tmp_path / "file.gguf")
+    assert (model.name, model.full_name) == ("file", whole)
+    assert repr(model).startswith("HookedModel file (tiny, 4-bit (Q4_1), dequantised to float32, LlamaForCausalLM)")
+    pairs = tv.PromptPairs.from_texts(["the", "th"], ["th", "the"], ["a", "a"], foils=["b", "b"])
+    sweep = tv.patch(model, pairs, "resid_post[1]@-1", over=("layer",))
+    assert sweep.provenance["full_name"] == whole and f"model     {whole}" in repr(sweep)
+    assert tv.load(tmp_path / "file.gguf", dtype="bfloat16").full_name.endswith("dequantised to bfloat16)")
+
+
 def test_a_hub_name_does_touch_it_so_the_test_above_can_fail(no_network):
     with pytest.raises(ModelLoadError, match="nobody/nothing-of-this-name"):
         tv.load("nobody/nothing-of-this-name")

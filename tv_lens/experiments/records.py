@@ -62,11 +62,12 @@ def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def model_card(model: HookedModel) -> dict[str, Any]:
-    """What a report says about a model: its name, sizes and fingerprint."""
+    """What a report says about a model: its name, short and in full, sizes and fingerprint."""
     shape = model.shape
     weights = {id(weight): weight for weight in model.tl.parameters()}.values()
     return {
         "name": model.name,
+        "full_name": model.full_name,
         "fingerprint": model.fingerprint,
         "architecture": model.architecture,
         "n_parameters": sum(weight.numel() for weight in weights),
@@ -77,6 +78,11 @@ def model_card(model: HookedModel) -> dict[str, Any]:
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": str(model.device),
     }
+
+
+def called(card: Mapping[str, Any]) -> str:
+    """What a page calls the model of a card: in full; the name alone in a card of version 0.1."""
+    return str(card.get("full_name", card["name"]))
 
 
 def versions() -> dict[str, str]:

@@ -23,7 +23,7 @@ _NO_COMPUTATION = {
     r"general\.(?!type$).*": "names, licences and sources; the alignment is used where tensors are read",
     r"(quantize|imatrix|mradermacher)\..*": "how the file was made",
     r"tokenizer\.chat_templates?(\..*)?": "a text that is put around a conversation by whoever wants it",
-    r"tokenizer\.ggml\.(eot|eom|seperator|mask|cls|fim_\w+|prefix|suffix|middle)_(token_)?id": "tokens called by name",
+    r"tokenizer\.ggml\.(eot|eom|seperator|mask|cls|fim_\w+|prefix|suffix|middle)_(token_)?id": "tokens of programs",
     r"tokenizer\.ggml\.(token_type_count|normalizer\..*)|tokenizer\.huggingface\.json": "of another kind of tokenizer",
     r"split\.(no|tensors\.count)": "which part of several this is; split.count says whether there are several",
     r"[\w-]+\.rope\.scaling\.finetuned": "whether the model was trained with its scaling; the scaling is the same",
@@ -64,7 +64,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(("attn_logit_softcapping", "final_logit_softcapping", "router_logit_softcapping"), (0,)),
     **dict.fromkeys(("logit_scale", "residual_scale", "embedding_scale", "expert_weights_scale"), (0, 1)),
     **dict.fromkeys(("expert_group_count", "expert_group_used_count", "interleave_moe_layer_step"), (0, 1)),
-    **dict.fromkeys(("attention.clamp_kqv", "attention.max_alibi_bias", "attention.sliding_window"), (0,)),
+    **dict.fromkeys(("attention.clamp_kqv", "attention.max_alibi_bias"), (0,)),
     **dict.fromkeys(("feed_forward_length", "attention.head_count", "attention.head_count_kv"), (0,)),
     **dict.fromkeys(("ssm.dt_b_c_rms", "swin_norm"), (False,)),
     "attention.output_scale": (1,),
@@ -105,7 +105,7 @@ def check_readable(header: GgufHeader) -> None:
     """Checks what stands before a config can be made: that the file is a whole model, of layers that are alike.
 
     Raises:
-        ModelLoadError: it holds an adapter, a part of a model, or sizes that differ between layers; names it.
+        ModelLoadError: it holds an adapter or a part of a model, or sizes that differ between layers.
     """
     refused = []
     if (kind := header.metadata.get("general.type", "model")) != "model":
@@ -172,8 +172,8 @@ def _scale_of_gemma(config: Any, header: GgufHeader) -> None:
 
 def _applied(config: Any, header: GgufHeader, key: str, value: Any) -> bool:
     """Whether the value under a key of the architecture stands in the config now, or changes nothing."""
-    if not isinstance(value, list) and value in _NEUTRAL.get(key, ()):
-        return True
+    if key.endswith("_logit_softcapping") and value == 0:
+        _set(config, (key,), None)  # in the config, zero would divide by zero
     special = {
         "attention.sliding_window": _window,
         "attention.sliding_window_pattern": _window_pattern,
@@ -181,6 +181,8 @@ def _applied(config: Any, header: GgufHeader, key: str, value: Any) -> bool:
         "attention.value_length": _value_length,
         "attention.head_count_kv": _key_value_heads,
     }
+    if not isinstance(value, list) and value in _NEUTRAL.get(key, ()):
+        return True
     if key in special:
         return special[key](config, header, value)
     if isinstance(value, list):
@@ -191,19 +193,18 @@ def _applied(config: Any, header: GgufHeader, key: str, value: Any) -> bool:
         return value == config.hidden_size // config.num_attention_heads
     if key == "feed_forward_length":  # BLOOM has no word for it
         return value == 4 * config.hidden_size
-    return key == "context_length" or (
-        key == "attention.max_alibi_bias" and config.model_type == "bloom" and value == 8
-    )
+    if key == "attention.max_alibi_bias":
+        return config.model_type == "bloom" and value == 8
+    return key == "context_length"  # it is the size of a table of positions, or changes nothing
 
 
 def _set(config: Any, names: Iterable[str], value: Any) -> bool:
     for name in names:
         if hasattr(config, name):
             present = getattr(config, name)
-            close = (
-                isinstance(value, float) and isinstance(present, float) and math.isclose(value, present, rel_tol=1e-6)
-            )
-            if present != value and not close:
+            if isinstance(value, float) and isinstance(present, float) and math.isclose(value, present, rel_tol=1e-6):
+                return True  # the file's value is the config's in single precision
+            if present != value:
                 setattr(config, name, value)
             return True
     return False
@@ -225,8 +226,8 @@ def _window(config: Any, header: GgufHeader, value: Any) -> bool:
     layers = getattr(config, "layer_types", None)
     uses_one = "sliding_attention" in layers if layers else config.model_type in ("mistral", "phi3", "starcoder2")
     if uses_one:
-        return _set(config, ("sliding_window",), value)
-    return value >= header.of_architecture("context_length", math.inf)
+        return value != 0 and _set(config, ("sliding_window",), value)
+    return value == 0 or value >= header.of_architecture("context_length", math.inf)
 
 
 def _window_pattern(config: Any, header: GgufHeader, value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""What the weights of a model are called and how they were stored, kept in its config."""
+"""What the weights of a model are called in full, and how the file they came from quantises them."""
 
 from __future__ import annotations
 

@@ -72,4 +72,4 @@ def attention(model: HookedModel, text: str, layer: int) -> AttentionPatterns:
     site = Site("pattern", layer)
     patterns: torch.Tensor = model.capture(batch, site)[site][0]
     tokens = [model.tokenizer.decode([token]) for token in batch.ids[0].tolist()]
-    return AttentionPatterns(tokens, patterns, layer, model.name)
+    return AttentionPatterns(tokens, patterns, layer, model.full_name)

@@ -155,4 +155,5 @@ def summary(sweep: Any) -> list[tuple[str, str]]:
     for key, interval in sweep.baselines().items():
         lines.append((key, f"{float(interval['mean'].mean()):.3g}"))
     origin = sweep.provenance
-    return lines + [(key, str(origin[key])) for key in ("model", "task", "engine", "plan") if key in origin]
+    lines += [("model", str(origin.get("full_name", origin["model"])))] if "model" in origin else []
+    return lines + [(key, str(origin[key])) for key in ("task", "engine", "plan") if key in origin]

@@ -91,7 +91,8 @@ def digest(value: Any) -> str:
 
 def origin(model: Any) -> dict[str, Any]:
     """What every provenance says of a `HookedModel`, and of torch's settings where they are not its own."""
-    return {"model": model.name, "fingerprint": model.fingerprint, **settings_in_force()}
+    in_full = {"full_name": model.full_name} if model.full_name != model.name else {}
+    return {"model": model.name, **in_full, "fingerprint": model.fingerprint, **settings_in_force()}
 
 
 def model_described(model: Any) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def plot_circuit(
 
 def _title(circuit: Circuit) -> str:
     about = {} if circuit.scores is None else circuit.scores.provenance
-    model = f" of {about['model']}" if about.get("model") else ""
+    model = f" of {about.get('full_name', about['model'])}" if about.get("model") else ""
     return f"Circuit{model}: {len(circuit)} edge{'s' * (len(circuit) != 1)}"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tv_lens.experiments.language_models.result import PaperResult
+from tv_lens.experiments.records import called
 from tv_lens.experiments.reporting import report
 from tv_lens.viz.dispatch import plot
 from tv_lens.viz.html import Facts, Note, Page, Section, Table, page
@@ -15,9 +16,10 @@ def paper_page(result: PaperResult) -> Page:
     """The page of a result, from the verdicts down to the figures."""
     table, settings = result.table(), result.settings
     counts = table["verdict"].value_counts()
+    size = f"{result.model['n_parameters'] / 1e6:.0f}M parameters"
     facts = Facts(
         {
-            "Model": (result.model["name"], f"{result.model['n_parameters'] / 1e6:.0f}M parameters"),
+            "Model": (result.model["name"], f"{called(result.model)}; {size}"),
             "Size": (settings["size"], f"{sum(result.seconds.values()):.0f} s this time"),
             **{word: int(counts.get(word, 0)) for word in ("agrees", "disagrees", "undecided")},
         }
@@ -47,7 +49,7 @@ def paper_page(result: PaperResult) -> Page:
         f"paper does not report. Sentences: {settings['sentences']}. Operands: {settings['width']} bits."
     )
     return page(
-        f"Encoding and performance: {result.model['name']}",
+        f"Encoding and performance: {called(result.model)}",
         sections,
         lead=lead,
         footer=f"fingerprint {result.model['fingerprint']}; seed {settings['seed']}; {made}",

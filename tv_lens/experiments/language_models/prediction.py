@@ -184,8 +184,9 @@ class Prediction:
 
     def __repr__(self) -> str:
         made = self.decodability.sweep.provenance
+        model = made.get("full_name", made["model"])
         return (
-            f"Prediction of {len(self._tasks)} tasks on {made['model']} at layer {self.layer}\n  {self.fit()!r}\n"
+            f"Prediction of {len(self._tasks)} tasks on {model} at layer {self.layer}\n  {self.fit()!r}\n"
             f"  beyond the surface controls: {self.fit(controlled=True)!r}"
         )
 

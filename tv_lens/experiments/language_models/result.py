@@ -26,6 +26,7 @@ from tv_lens.experiments.language_models.finetuning import Finetuning
 from tv_lens.experiments.language_models.instruction import Instruction
 from tv_lens.experiments.language_models.prediction import Prediction
 from tv_lens.experiments.language_models.steering import Steering
+from tv_lens.experiments.records import called
 from tv_lens.experiments.reporting import report
 from tv_lens.renamed import renamed_attributes
 from tv_lens.results.sweep_parts import plain
@@ -120,7 +121,7 @@ class PaperResult:
             f"  {one.figure} {one.family}: {one.claim}: {one.ours} (paper {one.paper}): {one.verdict}"
             for one in self.claims()
         ]
-        return "\n".join([f"PaperResult on {self.model['name']}, size {self.settings['size']}", *lines])
+        return "\n".join([f"PaperResult on {called(self.model)}, size {self.settings['size']}", *lines])
 
     def _repr_html_(self) -> str:
         return report(self)._repr_html_()

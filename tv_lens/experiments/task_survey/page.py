@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from tv_lens.experiments.records import mean_text
+from tv_lens.experiments.records import called, mean_text
 from tv_lens.experiments.reporting import report
 from tv_lens.experiments.stages import counted
 from tv_lens.experiments.task_survey.code import lines_of_code
@@ -46,7 +46,8 @@ def survey_page(result: TaskSurvey, *, out: str | Path = "report") -> Page:
         "`summary.json` beside it, with its interval."
     )
     first, second = result.sentences()
-    return page(f"Task vectors in {result.model['name']}", sections, lead=f"**{first}**\n\n{second}", footer=footer)
+    title = f"Task vectors in {called(result.model)}"
+    return page(title, sections, lead=f"**{first}**\n\n{second}", footer=footer)
 
 
 def _question(result: TaskSurvey) -> list[Any]:
@@ -70,7 +71,7 @@ def _question(result: TaskSurvey) -> list[Any]:
         rows.append((name, f"{pair.input} → {pair.output}", len(task), task.description or task.source or "–"))
     table = pd.DataFrame(rows, columns=["task", "example", "pairs", "what it is"])
     facts = (
-        f"Model: `{model['name']}` ({model['architecture']}, {model['n_layers']} layers, "
+        f"Model: {called(model)} ({model['architecture']}, {model['n_layers']} layers, "
         f"{model['n_parameters'] / 1e6:.0f}M parameters). Template: `{result.settings['template']}`. Layers count "
         f"from 0 to {model['n_layers'] - 1}."
     )
@@ -94,7 +95,8 @@ def _measured(result: TaskSurvey) -> list[Any]:
         "for anything else.\n"
         f"- **Whole answer**: greedy decoding would begin with it. Seed {settings['seed']}, size {settings['size']}."
     )
-    rows = [("model", f"{model['name']}, fingerprint {model['fingerprint']}, {model['dtype']} on {model['device']}")]
+    where = f"fingerprint {model['fingerprint']}, {model['dtype']} on {model['device']}"
+    rows = [("model", f"{called(model)}; {where}")]
     rows += [("versions", ", ".join(f"{name} {version}" for name, version in result.versions.items()))]
     rows += [("seconds", ", ".join(f"{name} {spent:.0f}" for name, spent in result.seconds.items()))]
     if result.patching is not None:

@@ -11,7 +11,7 @@ from typing import Any
 import xarray as xr
 
 from tv_lens.experiments.folders import filled, json_text
-from tv_lens.experiments.records import Interval, as_json, interval_of, limits_text, mean_text, records
+from tv_lens.experiments.records import Interval, as_json, called, interval_of, limits_text, mean_text, records
 from tv_lens.experiments.reporting import report
 from tv_lens.experiments.stages import counted
 from tv_lens.experiments.vector_circuits.task_circuit import TaskCircuit
@@ -237,7 +237,7 @@ class TaskSurvey:
         return Path(out) / "summary.json"
 
     def __repr__(self) -> str:
-        lines = [f"TaskSurvey of {len(self.tasks)} task{'s' * (len(self.tasks) != 1)} on {self.model['name']}"]
+        lines = [f"TaskSurvey of {len(self.tasks)} task{'s' * (len(self.tasks) != 1)} on {called(self.model)}"]
         shown = ("zero-shot", "vector", "few-shot", "random vector")
         for name, vector in self.vectors.items():
             parts = [f"{key} {mean_text(self.accuracy(name, key))}" for key in shown]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from tv_lens.experiments.records import limits_text
+from tv_lens.experiments.records import called, limits_text
 from tv_lens.experiments.reporting import report
 from tv_lens.experiments.vector_circuits.result import DecodingResult
 from tv_lens.experiments.vector_circuits.task_circuit import TaskCircuit
@@ -31,7 +31,7 @@ def circuits_page(result: DecodingResult) -> Page:
         f"Made {result.created} by tv_lens {result.versions.get('tv_lens', '')}, {settings['size']} size, seed "
         f"{settings['seed']}. Every number of this page is in `circuits.json` beside it."
     )
-    return page(f"Decoding circuits in {result.model['name']}", sections, lead=lead, footer=footer)
+    return page(f"Decoding circuits in {called(result.model)}", sections, lead=lead, footer=footer)
 
 
 def _question(result: DecodingResult) -> list[Any]:
@@ -51,7 +51,8 @@ def _question(result: DecodingResult) -> list[Any]:
         )
         tiles[name] = (number(own["mean"]), small)
     facts = (
-        f"Model: `{model['name']}` ({model['architecture']}, {model['n_layers']} layers, {model['n_heads']} heads). "
+        f"Model: {called(model)} ({model['architecture']}, {model['n_layers']} layers, "
+        f"{model['n_heads']} heads). "
         "Layers and heads count from 0; `a5.h2` is head 2 of layer 5, `m5` its MLP."
     )
     return [text, Facts(tiles), facts]

@@ -8,7 +8,7 @@ from typing import Any
 
 from tv_lens.circuits import Circuit, Comparison, to_attribution_graph, to_dot, to_graphml
 from tv_lens.experiments.folders import filled, json_text
-from tv_lens.experiments.records import records
+from tv_lens.experiments.records import called, records
 from tv_lens.experiments.reporting import report
 from tv_lens.experiments.vector_circuits.task_circuit import TaskCircuit
 from tv_lens.renamed import renamed_attributes
@@ -85,8 +85,8 @@ class DecodingResult:
 
     def __repr__(self) -> str:
         lines = [
-            f"DecodingResult of {len(self.tasks)} task{'s' * (len(self.tasks) != 1)} on {self.model['name']}, vectors "
-            f"injected at layer {self.settings['layer']}"
+            f"DecodingResult of {len(self.tasks)} task{'s' * (len(self.tasks) != 1)} on "
+            f"{called(self.model)}, vectors injected at layer {self.settings['layer']}"
         ]
         return "\n".join(lines + [f"  {one.sentence()}" for one in self.found.values()])
 
