@@ -53,7 +53,7 @@ FOLDERS = {
         in_memory
     """,
     "model": """
-        editing grad_mode length_tables lock passes rerouting support training_mode
+        bridging editing grad_mode length_tables lock passes rerouting support training_mode
         attachment
         foreign_hooks installation
         mark probe
@@ -84,7 +84,7 @@ FOLDERS = {
         surface
     """,
     "patching": """
-        cells plain_runs scoring
+        alignment cells plain_runs scoring
         activations
         effects
         paths

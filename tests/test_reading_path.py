@@ -15,7 +15,7 @@ from fresh_process import in_fresh_process
 
 ROOT = Path(tv_lens.__file__).parent
 DOCS = ROOT.parent / "docs" / "how-it-works.md"
-MOST_FILES, MOST_LINES, MOST_FUNCTIONS = 6, 1400, 120  # of the path
+MOST_FILES, MOST_LINES, MOST_FUNCTIONS = 6, 1300, 120  # of the path
 MOST_ENTERED = 340  # functions of the whole library that one patch enters; may only go down
 
 

@@ -22,8 +22,8 @@ from tv_lens.lab.families import Episodes, Family
 from tv_lens.lab.network import NetworkConfig, VectorTable, build_network
 from tv_lens.lab.vector_tokenizer import VectorTokenizer
 from tv_lens.loading.fingerprint import fingerprint
+from tv_lens.model.bridging import bridge_of
 from tv_lens.model.capture import bytes_per_prompt, prompts_per_batch
-from tv_lens.model.hooked_bridge import bridge_of
 from tv_lens.model.hooked_model import GIB, HookedModel
 from tv_lens.storage.atomic import atomic_write
 

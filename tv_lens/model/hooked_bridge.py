@@ -13,12 +13,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
-from transformer_lens.model_bridge.sources import build_bridge_from_module
 
 from tv_lens.batch import TokenBatch
-from tv_lens.errors import InvalidArgument, ModelLoadError, SiteAbsent
+from tv_lens.errors import InvalidArgument
 from tv_lens.intervention import Intervention
 from tv_lens.model.attachment import Attachment
+from tv_lens.model.bridging import shape_of
 from tv_lens.model.editing import Edit
 from tv_lens.model.facts import Facts
 from tv_lens.model.grad_mode import GradMode
@@ -28,7 +28,7 @@ from tv_lens.model.passes import raises_out_of_memory
 from tv_lens.model.registry import HookRegistry
 from tv_lens.model.rerouting import BlockCall
 from tv_lens.model.training_mode import refuse_training_mode
-from tv_lens.site import ModelShape, Site
+from tv_lens.site import Site
 from tv_lens.torch_settings import plain_settings
 
 
@@ -41,13 +41,8 @@ class HookedBridge:
 
     @plain_settings()
     def __init__(self, bridge: TransformerBridge):
-        if getattr(bridge, "compatibility_mode", False):
-            raise ModelLoadError(
-                "The TransformerBridge is in compatibility mode: its weights are folded and centred.",
-                do="load the model anew without enable_compatibility_mode(); tv_lens works on raw weights.",
-            )
         self.tl = bridge
-        self.shape = _shape_of(bridge)
+        self.shape = shape_of(bridge)
         self.registry = HookRegistry(bridge, self.shape)
         self.registry.probe(self.n_ids)
         self.facts = Facts(bridge, self.registry)
@@ -201,59 +196,3 @@ class HookedBridge:
             got=f"pickle of {type(self).__name__}",
             do="pass its name or folder to the other process and load it there: tv.load(...).",
         )
-
-
-def _shape_of(bridge: TransformerBridge) -> ModelShape:
-    if not hasattr(bridge, "blocks"):
-        raise SiteAbsent(
-            "This architecture has no stack of blocks in TransformerLens.",
-            got=type(bridge.original_model).__name__,
-            do="use a decoder-only language model.",
-        )
-    cfg = bridge.cfg
-    return ModelShape(
-        n_layers=len(bridge.blocks),
-        n_heads=cfg.n_heads,
-        n_kv_heads=cfg.n_key_value_heads or cfg.n_heads,
-        d_model=cfg.d_model,
-        d_head=cfg.d_head,
-        d_mlp=cfg.d_mlp or 0,
-        d_vocab=cfg.d_vocab,
-        n_ctx=cfg.n_ctx,
-    )
-
-
-def check_unbridged(model: torch.nn.Module) -> None:
-    """Raises `ModelLoadError` where `bridge_of` cannot take a module: it has no config, or is bridged already."""
-    if not hasattr(model, "config"):
-        raise ModelLoadError(
-            "This module is not a Hugging Face model.",
-            got=type(model).__name__,
-            allowed="a transformers model with its config, or a TransformerBridge",
-        )
-    if any(name.endswith("_original_component") for name, _ in model.named_modules()):
-        # A second bridge would take the parts out of the first one, which then misses hooks.
-        raise ModelLoadError(
-            "This Hugging Face model is inside a TransformerBridge already.",
-            got=type(model).__name__,
-            do="use the HookedModel made of it, or load the Hugging Face model anew.",
-        )
-
-
-def bridge_of(model: torch.nn.Module, label: str) -> TransformerBridge:
-    """The TransformerBridge of a Hugging Face model, which is consumed: its parts are put in place of the model's own.
-
-    Raises:
-        ModelLoadError: TransformerLens does not know the architecture.
-    """
-    architecture = type(model).__name__
-    model.eval()
-    model.config._attn_implementation = "eager"
-    try:
-        return build_bridge_from_module(model, architecture, hf_config=model.config, model_name=label)
-    except Exception as error:
-        raise ModelLoadError(
-            "TransformerLens could not bridge this model.",
-            got=f"{architecture}: {str(error) or type(error).__name__}",
-            do="see transformer_lens.supported_models for the architectures it knows.",
-        ) from error

@@ -23,8 +23,9 @@ from tv_lens.errors import InvalidArgument, NonFiniteActivation, PromptError
 from tv_lens.intervention import Intervention, as_interventions
 from tv_lens.loading import in_memory, weights
 from tv_lens.loading.stored_weights import full_name
+from tv_lens.model.bridging import bridge_of, check_unbridged
 from tv_lens.model.capture import Capture, captured
-from tv_lens.model.hooked_bridge import HookedBridge, bridge_of, check_unbridged
+from tv_lens.model.hooked_bridge import HookedBridge
 from tv_lens.model.installation import Attaching
 from tv_lens.model.length_tables import split_tables
 from tv_lens.model.load_checks import compare, reference, runs_at_all

@@ -14,12 +14,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tv_lens.batch import TokenBatch
-from tv_lens.errors import InvalidArgument, MisalignedPrompts, unknown
+from tv_lens.errors import InvalidArgument, unknown
 from tv_lens.intervention import Add, Replace
 from tv_lens.metrics import Metric, Readout, info_of, logit_diff
 from tv_lens.model.capture import Capture, floats_of
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.model.verb import verb
+from tv_lens.patching.alignment import aligned
 from tv_lens.patching.cells import Cell, SitesLike, array_of, axes_of, cells_of, positions_of, targets_of
 from tv_lens.patching.plain_runs import DIRECTIONS, PlainRuns, base_and_source
 from tv_lens.renamed import renamed_keywords
@@ -95,7 +96,7 @@ def patch(
     over = axes_of(over, sites)
     scales = _scales(mode, scales, over)
     targets = targets_of(model, sites, over)
-    tokens, alignment = _tokenized(model, pairs, [target.site for target in targets], over)
+    tokens, alignment = aligned(model, pairs, [target.site for target in targets], over)
     cells = cells_of(tokens, targets, over, scales)
     runs = _PatchedRuns.of(model, tokens, cells, metric, direction, mode, engine, memory_budget)
 
@@ -152,50 +153,6 @@ def _scales(mode: str, scales: Sequence[float | int] | None, over: Sequence[str]
             do='name the axis: over=("layer", "scale").',
         )
     return factors
-
-
-def _tokenized(
-    model: HookedModel, pairs: PromptPairs, targets: Sequence[Site], over: Sequence[str]
-) -> tuple[TokenizedPairs, dict[str, object]]:
-    """The pairs as tokens, aligned as far as the sweep needs it, and what was done to align them.
-
-    Raises:
-        MisalignedPrompts: they do not line up.
-        PositionError: a site names a position beyond some prompt.
-    """
-    tokens, note = _drawn(model, pairs, targets, over)
-    for position in sorted({p for site in targets for p in site.positions}):
-        for side in (tokens.clean, tokens.corrupted):
-            side.tokens.index(position)
-    return tokens, note
-
-
-def _drawn(
-    model: HookedModel, pairs: PromptPairs, targets: Sequence[Site], over: Sequence[str]
-) -> tuple[TokenizedPairs, dict[str, object]]:
-    """The pairs as tokens of one structure where the sweep needs it, drawn again if they have to be."""
-    tokens = pairs.tokenize(model)
-    # An attention pattern's keys are positions too, so it can only be carried between prompts of one structure.
-    by_position = "pos" in over or any(site.entry.position_axis == "query_pos" for site in targets)
-    everywhere = by_position or any(site.pos is None for site in targets)
-    if not everywhere or (tokens.is_uniform if by_position else tokens.is_aligned):
-        return tokens, {"redrawn": False}
-    if pairs.drawn_by is not None:
-        tokens = pairs.uniform(model).tokenize(model)
-        if tokens.is_uniform:
-            return tokens, {
-                "redrawn": True,
-                "redrawn_why": "the sweep over positions needs prompts of one structure; "
-                "they were drawn again, same seed, from words of the commonest token counts",
-            }
-    tokens.check_aligned()
-    if by_position and not tokens.is_uniform:
-        raise MisalignedPrompts(
-            "The prompts have different structures, so a position has no one meaning.",
-            got=f"{tokens!r}",
-            do='sweep over "span", or give prompts of one token structure.',
-        )
-    return tokens, {"redrawn": False}
 
 
 @dataclass(frozen=True, eq=False)
