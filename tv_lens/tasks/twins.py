@@ -32,7 +32,7 @@ def near_duplicates(pairs: Sequence[Pair]) -> dict[str, Groups]:
 
     Example:
         >>> near_duplicates([Pair("hot", "cold"), Pair("Cold", "hot"), Pair("up", "down")])["reversed pair"]
-        (('hot', 'Cold'),)
+        (('Cold', 'hot'),)
     """
     return {
         CASE: _alike((pair.input, plain(pair.input)) for pair in pairs),
@@ -50,7 +50,8 @@ def kept_together(pairs: Sequence[Pair], found: dict[str, Groups] | None = None)
     """
     found = near_duplicates(pairs) if found is None else found
     inputs = [pair.input for pair in pairs]
-    most, together = max(6, len(inputs) // 5), ()
+    most = max(6, len(inputs) // 5)
+    together: Groups = ()
     for kind in KINDS:
         groups = merged(inputs, (*together, *found[kind]))
         n_units = len(inputs) - sum(len(group) - 1 for group in groups)
