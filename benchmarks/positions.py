@@ -46,7 +46,7 @@ def main() -> None:
             folder=kept["decodability"],
         )
         shown = [shots for shots in options.shots if shots]
-        surface = tv.tasks.surface_audit(family, model, shots=shown, n=options.n, seed=pool)
+        surface = tv.tasks.surface_audit(family, model, shots=shown, seed=pool)
         right = tv.experiments.accuracies(
             model, family, shots=options.shots, queries=options.n, seed=pool, folder=kept["accuracy"]
         ).interval()

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 from sklearn.ensemble import RandomForestClassifier
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
 from tv_lens.tasks import Task, family, null, task
 from tv_lens.tasks.drawing import SPLITS, rng_of
@@ -70,11 +69,11 @@ def places_shown(members: list[Task], shots: int, n: int) -> np.ndarray:
     return np.array([[row[column] for column in columns] for row in rows])
 
 
-def accuracy_of_places(members: list[Task], shots: int, n: int = 50) -> float:
+def accuracy_of_places(members: list[Task], shots: int, n: int = 100) -> float:
     labels = np.arange(len(members)).repeat(n)
-    folds = StratifiedKFold(4, shuffle=True, random_state=0)
-    forest = RandomForestClassifier(30, random_state=0)
-    return float((cross_val_predict(forest, places_shown(members, shots, n), labels, cv=folds) == labels).mean())
+    table, learnt, tested = places_shown(members, shots, n), slice(0, None, 2), slice(1, None, 2)
+    forest = RandomForestClassifier(30, random_state=0).fit(table[learnt], labels[learnt])
+    return float((forest.predict(table[tested]) == labels[tested]).mean())
 
 
 @pytest.mark.parametrize("shots", [1, 4, 10])

@@ -12,7 +12,6 @@ import torch
 import transformers as hf
 from scipy.stats import binom
 from sklearn.ensemble import RandomForestClassifier
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
 import tv_lens as tv
 from tiny_tokenizers import byte_level
@@ -131,17 +130,17 @@ def surface(members: list[Task], shots: int, n: int) -> dict[str, np.ndarray]:
 
 def accuracy(table: np.ndarray, n_classes: int) -> float:
     labels = np.arange(n_classes).repeat(len(table) // n_classes)
-    forest = RandomForestClassifier(30, random_state=0)
-    folds = StratifiedKFold(4, shuffle=True, random_state=0)
-    return float((cross_val_predict(forest, table, labels, cv=folds) == labels).mean())
+    learnt, tested = slice(0, None, 2), slice(1, None, 2)  # not cross-validated: tested prompts are independent
+    forest = RandomForestClassifier(30, random_state=0).fit(table[learnt], labels[learnt])
+    return float((forest.predict(table[tested]) == labels[tested]).mean())
 
 
 @pytest.mark.parametrize("shots", [1, 4, 10])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_classifier_is_at_chance_on_every_surface_feature(name, shots):
     members = classes(name)
-    n = 40
-    total, chance = n * len(members), 1 / len(members)
+    n = 60
+    total, chance = n // 2 * len(members), 1 / len(members)
     most = binom.ppf(0.999, total, chance) / total  # 48 tables are looked at
     for feature, table in surface(members, shots, n).items():
         assert accuracy(table, len(members)) <= most, feature
@@ -149,7 +148,7 @@ def test_a_classifier_is_at_chance_on_every_surface_feature(name, shots):
 
 def test_the_classifier_would_find_lists_that_are_not_rotated():
     members = classes("lists")
-    tables = surface(members, 10, 40)
+    tables = surface(members, 10, 60)
     assert accuracy(tables["words"], 4) > 0.5 and accuracy(tables["characters"], 4) > 0.35
 
 

@@ -209,8 +209,8 @@ def null(tasks: TaskLike | Sequence[TaskLike], seed: int = 0, name: str = "null"
         >>> nothing.lookup["France"] == "Paris"
         False
     """
-    several = [tasks] if isinstance(tasks, (Task, str, os.PathLike)) else list(tasks)
-    several = [as_task(one) for one in several]
+    listed = [tasks] if isinstance(tasks, (Task, str, os.PathLike)) else tasks
+    several = [as_task(one) for one in listed]
     if not several:
         raise EmptySelection("The Null task needs a task whose inputs it takes.", got="0 tasks")
     right: dict[str, set[str]] = {}
