@@ -36,15 +36,31 @@ def test_a_sweep_that_is_killed_a_few_times_ends_with_the_same_bits_whatever_ran
     torch.set_num_threads(4)
     try:
         torch.randn(512, 512) @ torch.randn(512, 512)
-        check("killed", tmp_path, 4)
+        check("killed", "sweep", tmp_path, 4)
     finally:
         torch.set_num_threads(threads)
 
 
 @pytest.mark.slow
 def test_a_sweep_that_is_killed_fifty_times_ends_with_the_same_bits(tmp_path):
-    check("killed", tmp_path, 50)
+    check("killed", "sweep", tmp_path, 50)
 
 
 def test_two_processes_share_the_work_and_both_have_all_of_it(tmp_path):
-    check("shared", tmp_path)
+    check("shared", "sweep", tmp_path)
+
+
+@pytest.mark.parametrize("method", ["EAP", "EAPIG", "ACDC"])
+def test_a_discovery_that_is_killed_a_few_times_ends_with_the_same_bits(method, tmp_path):
+    check("killed", method, tmp_path, 4)
+
+
+@pytest.mark.parametrize("method", ["EAP", "ACDC"])
+def test_two_processes_share_a_discovery(method, tmp_path):
+    check("shared", method, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["EAP", "ACDC"])
+def test_a_discovery_that_is_killed_thirty_times_ends_with_the_same_bits(method, tmp_path):
+    check("killed", method, tmp_path, 30)
