@@ -97,6 +97,7 @@ class MetricInfo:
         sign: in words, which way is up and where zero is.
         zero: the value that means "towards neither answer"; a diverging colour scale is centred there.
         answers_only: the metric reads only the two answers' logits, so that the others need not be computed.
+        needs_reference: the metric may read the clean run's logits, `Answers.reference`.
     """
 
     name: str
@@ -104,13 +105,20 @@ class MetricInfo:
     sign: str
     zero: float | None = None
     answers_only: bool = False
+    needs_reference: bool = True
 
 
 Metric = Callable[[Tensor, Answers], Tensor]
 
 
 def metric(
-    *, units: str, sign: str, zero: float | None = None, name: str | None = None, answers_only: bool = False
+    *,
+    units: str,
+    sign: str,
+    zero: float | None = None,
+    name: str | None = None,
+    answers_only: bool = False,
+    needs_reference: bool = True,
 ) -> Callable[[Metric], Metric]:
     """A decorator that gives a metric function its `MetricInfo`.
 
@@ -123,7 +131,9 @@ def metric(
     """
 
     def attach(function: Metric) -> Metric:
-        function.metric_info = MetricInfo(name or function.__name__, units, sign, zero, answers_only)
+        function.metric_info = MetricInfo(
+            name or function.__name__, units, sign, zero, answers_only, needs_reference and not answers_only
+        )
         return function
 
     return attach
@@ -252,20 +262,24 @@ def logit_diff(logits: Float[Tensor, "batch d_vocab"], answers: Answers) -> Floa
     return _at(logits, answers.correct) - _at(logits, wrong)
 
 
-@metric(units="nats", sign="higher: the clean answer is more probable; 0 is certainty, values are negative")
+@metric(
+    units="nats",
+    sign="higher: the clean answer is more probable; 0 is certainty, values are negative",
+    needs_reference=False,
+)
 def log_prob(logits: Float[Tensor, "batch d_vocab"], answers: Answers) -> Float[Tensor, "batch"]:
     """Log-probability of the correct answer's first token."""
     logits = logits.float()
     return _at(logits, answers.correct) - logits.logsumexp(dim=1)
 
 
-@metric(units="probability", sign="higher: the clean answer is more probable; from 0 to 1")
+@metric(units="probability", sign="higher: the clean answer is more probable; from 0 to 1", needs_reference=False)
 def prob(logits: Float[Tensor, "batch d_vocab"], answers: Answers) -> Float[Tensor, "batch"]:
     """Probability of the correct answer's first token."""
     return log_prob(logits, answers).exp()
 
 
-@metric(units="tokens", sign="lower is better; 0: the clean answer is the top prediction")
+@metric(units="tokens", sign="lower is better; 0: the clean answer is the top prediction", needs_reference=False)
 def rank(logits: Float[Tensor, "batch d_vocab"], answers: Answers) -> Float[Tensor, "batch"]:
     """How many tokens are predicted before the correct answer's first token.
 
@@ -288,14 +302,18 @@ def kl(logits: Float[Tensor, "batch d_vocab"], answers: Answers) -> Float[Tensor
     return terms.masked_fill(clean == -torch.inf, 0.0).sum(dim=1)  # 0 log 0 is 0
 
 
-@metric(units="share of examples", sign="higher is better; 1: the answer's first token is the top prediction")
+@metric(
+    units="share of examples",
+    sign="higher is better; 1: the answer's first token is the top prediction",
+    needs_reference=False,
+)
 def exact_match(logits: Float[Tensor, "batch d_vocab"], answers: Answers) -> Float[Tensor, "batch"]:
     """1 where the top prediction is the correct answer's first token, else 0."""
     ranks = rank(logits, answers)
     return torch.where(ranks.isnan(), ranks, (ranks == 0).float())
 
 
-@metric(units="squared units of y", sign="lower is better; 0: the prediction is the answer")
+@metric(units="squared units of y", sign="lower is better; 0: the prediction is the answer", needs_reference=False)
 def squared_error(logits: Float[Tensor, "batch d_vocab"], answers: Answers) -> Float[Tensor, "batch"]:
     """Square of prediction minus answer, for a model whose single logit is a number (`tv.lab`)."""
     number = _needed(

@@ -43,7 +43,9 @@ def test_node_effects_are_differences_from_the_run_that_is_changed(model, pairs)
     mlps = tv.patch(model, pairs, tv.sites("mlp_out", pos=-1), over="layer", progress=False)
     np.testing.assert_allclose(found.values[..., :4], heads.values - heads.corrupted, atol=1e-6)
     np.testing.assert_allclose(found.values.sel(node="mlp"), mlps.values - mlps.corrupted, atol=1e-6)
-    np.testing.assert_allclose(found.recovery().values.sel(node="h2"), heads.recovery().values.sel(head=2), atol=1e-6)
+    np.testing.assert_allclose(
+        found.recovery().values.sel(node="h2"), heads.recovery().values.sel(head=2), atol=1e-4
+    )  # of small gaps
     assert found.zero == 0 and (found.corrupted == 0).all() and found.metric == "effect on logit_diff"
 
 

@@ -78,24 +78,25 @@ def test_a_readout_of_answers_stays_narrow_in_shards(tiny_model, monkeypatch):
     torch.testing.assert_close(found.values, whole, atol=1e-5, rtol=0)
 
 
-def test_rows_that_are_made_shard_by_shard_are_the_rows_beside_the_runs_without_an_edit(tiny_model, tmp_path):
+def test_rows_that_are_made_shard_by_shard_are_the_rows_beside_what_is_noted_of_them(tiny_model, tmp_path):
     model, rows = tiny_model("llama"), zeroing()
     expected = run_rows(model, model.tokens(batch()), rows, two_logits).values
     numbers = list(range(len(rows)))
     parts, made = [numbers[::2], numbers[1::2]], []
 
-    def rows_of(part):
-        made.append(len(part))
-        return [rows[i] for i in part]
+    for folder in (None, tmp_path, tmp_path):
+        noted = torch.full((len(rows),), torch.nan)
 
-    for folder in (None, tmp_path):
-        found = run_parts(
-            Work("parts", {}, folder), model, model.tokens(batch()), parts, rows_of,
-            lambda part: two_logits, who="test", plain=lambda: {"clean": 7.0},
-        )  # fmt: skip
-        torch.testing.assert_close(found.values.values, expected, atol=1e-5, rtol=0)
-        assert float(found.plain["clean"]) == 7.0 and found.values.provenance["rows"] == len(rows)
-    assert made == 2 * [len(part) for part in parts] and RunFolder(tmp_path).total == 3
+        def questions(part):
+            made.append(len(part))
+            noted[part] = 2.0 * torch.tensor(part)
+            return [rows[i] for i in part], two_logits
+
+        work, beside = Work("parts", {}, folder), {"noted": noted}
+        found = run_parts(work, model, model.tokens(batch()), parts, questions, who="test", beside=beside)
+        torch.testing.assert_close(found.values, expected, atol=1e-5, rtol=0)
+        assert noted.tolist() == [2.0 * i for i in numbers] and found.provenance["rows"] == len(rows)
+    assert made == 2 * [len(part) for part in parts] and RunFolder(tmp_path).total == 2
 
 
 @pytest.mark.parametrize("engine", ["rows", "passes"])

@@ -31,10 +31,17 @@ class Capture(Mapping[Site, Tensor]):
     Attributes:
         tokens: the right-padded prompts on which they were read.
         peak_bytes: an estimate of the bytes that one batch took for its pass and captures, beside the weights.
+        last_logits: the logits after each prompt's last token, where the passes were run to their end for them.
     """
 
-    def __init__(self, values: dict[Site, Tensor], tokens: TokenBatch, peak_bytes: int):
-        self._values, self.tokens, self.peak_bytes = values, tokens, peak_bytes
+    def __init__(
+        self,
+        values: dict[Site, Tensor],
+        tokens: TokenBatch,
+        peak_bytes: int,
+        last_logits: Float[Tensor, "batch d_vocab"] | None = None,
+    ):
+        self._values, self.tokens, self.peak_bytes, self.last_logits = values, tokens, peak_bytes, last_logits
 
     def __getitem__(self, site: Site | str) -> Float[Tensor, "batch *axes"]:
         site = Site.parse(site)
@@ -150,14 +157,24 @@ def captured(
     budget: int,
     store: Path | None = None,
     allow_nonfinite: bool = False,
+    last_logits: bool = False,
 ) -> Capture:
     """The sites' activations on every prompt, run in as many batches as the budget requires.
+
+    Args:
+        model: the model that runs.
+        tokens: the prompts.
+        sites: what to read.
+        budget: bytes for activations and captures of one batch.
+        store: a folder that takes the numbers batch by batch.
+        allow_nonfinite: keeps NaN and infinities.
+        last_logits: also the logits after each prompt's last token, of the same passes; then there may be no site.
 
     Raises:
         NonFiniteActivation: an activation is NaN or infinite, and that is not allowed.
     """
     sites = list(dict.fromkeys(sites))
-    if not sites:
+    if not sites and not last_logits:
         raise EmptySelection("No site was asked for.", do='name them: tv.sites("resid_post")')
     floats = sum(floats_of(site, tokens.width, model.shape) for site in sites)
     per_prompt = bytes_per_prompt(model.shape, tokens.width, 1, model.dtype.itemsize, 4 * floats)
@@ -175,8 +192,10 @@ def captured(
     if not around:  # an edit may hold a value for each prompt of the batch
         size = min(size, prompts_at_once(model, tokens.width))
     values: dict[Site, Tensor] = {}
-    work = partial(_read, model, tokens, sites, _stop(sites), allow_nonfinite)
-    for rows, by_site in in_batches(
+    logits: list[Tensor] = []
+    stop = None if last_logits else _stop(sites)
+    work = partial(_read, model, tokens, sites, stop, allow_nonfinite)
+    for rows, (by_site, after_last) in in_batches(
         model,
         len(tokens),
         size,
@@ -190,7 +209,9 @@ def captured(
             if site not in values:
                 values[site] = _table(store, site, (len(tokens), *part.shape[1:]))
             values[site][rows] = part
-    capture = Capture(values, tokens.to("cpu"), fitting * per_prompt)
+        if last_logits:
+            logits.append(after_last[:, 0].cpu())
+    capture = Capture(values, tokens.to("cpu"), fitting * per_prompt, torch.cat(logits) if logits else None)
     if store is not None:
         _close(store, capture)
     return capture
@@ -233,12 +254,12 @@ def _stop(sites: Sequence[Site]) -> int | None:
 
 def _read(
     model: HookedBridge, tokens: TokenBatch, sites: Sequence[Site], stop: int | None, allow_nonfinite: bool, rows: slice
-) -> dict[Site, Tensor]:
-    """The sites' values on some of the prompts, on the host."""
+) -> tuple[dict[Site, Tensor], Tensor | None]:
+    """The sites' values on some of the prompts, on the host, and the last logits of a pass that ran to its end."""
     # Parts can only be cut to their own width if every site names its positions; otherwise they stack at full width.
     placed = all(site.pos is not None and "key_pos" not in site.entry.axes for site in sites)
     batch = tokens.select(rows) if placed else tokens.rows_at(rows)
-    _, attachment = model.forward(
+    logits, attachment = model.forward(
         batch, reads=sites, logits_at=batch.last[:, None], stop_after=stop, who="model.capture"
     )
     values = {}
@@ -251,7 +272,7 @@ def _read(
                 value = torch.where(value == -torch.inf, torch.finfo(model.dtype).min, value)
             refuse_nonfinite(value, site, model.dtype, rows.start)
         values[site] = value.cpu()
-    return values
+    return values, logits
 
 
 def refuse_nonfinite(value: Float[Tensor, "batch *axes"], site: Site, dtype: torch.dtype, first: int = 0) -> None:

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from jaxtyping import Float, Int
+import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from tv_lens.batch import TokenBatch
 from tv_lens.errors import InvalidArgument, unknown
 from tv_lens.intervention import Add, Replace
 from tv_lens.metrics import Metric, Readout, info_of, logit_diff
@@ -22,11 +22,11 @@ from tv_lens.model.hooked_model import HookedModel
 from tv_lens.model.verb import verb
 from tv_lens.patching.alignment import aligned
 from tv_lens.patching.cells import Cell, SitesLike, array_of, axes_of, cells_of, positions_of, targets_of
-from tv_lens.patching.plain_runs import DIRECTIONS, PlainRuns, base_and_source
+from tv_lens.patching.plain_runs import DIRECTIONS, Contrast, Measured
 from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
 from tv_lens.rows.engine import PlacedEdit, Row, why_whole_passes
-from tv_lens.rows.sharding import ShardedRows, cut_rows, run_parts
+from tv_lens.rows.sharding import cut_rows, numbers_of, run_parts
 from tv_lens.site import Site
 from tv_lens.storage.configuration import origin
 from tv_lens.storage.run_folder import FolderLike
@@ -98,7 +98,8 @@ def patch(
     targets = targets_of(model, sites, over)
     tokens, alignment = aligned(model, pairs, [target.site for target in targets], over)
     cells = cells_of(tokens, targets, over, scales)
-    runs = _PatchedRuns.of(model, tokens, cells, metric, direction, mode, engine, memory_budget)
+    contrast = Contrast.of(model, tokens, metric, direction, engine, memory_budget)
+    runs = _PatchedRuns(model, tokens, contrast, cells, mode, engine)
 
     # 2. the metric of the two runs without a patch, and with the source run's activations in each cell
     config = {
@@ -110,7 +111,7 @@ def patch(
         "scales": scales,
     }
     measured = runs.measured(Work.on(model, "patch", config, folder, progress))
-    values = measured.values.values.double().numpy().reshape(len(cells), -1).T
+    values = measured.values.view(len(cells), -1).double().numpy().T
 
     # 3. the labelled result
     info = info_of(metric)
@@ -119,8 +120,8 @@ def patch(
         metric=info.name,
         units=info.units,
         sign=info.sign,
-        clean=measured.plain["clean"],
-        corrupted=measured.plain["corrupted"],
+        clean=measured.clean,
+        corrupted=measured.corrupted,
         name=f"{direction} {', '.join(sorted({target.site.component for target in targets}))} of {pairs.task}",
         provenance={
             "verb": "patch",
@@ -129,7 +130,7 @@ def patch(
             "mode": mode,
             "prompts": pairs.recipe,
             **alignment,
-            **measured.values.provenance,
+            **measured.provenance,
             "zero": info.zero,
         },
     )
@@ -157,32 +158,17 @@ def _scales(mode: str, scales: Sequence[float | int] | None, over: Sequence[str]
 
 @dataclass(frozen=True, eq=False)
 class _PatchedRuns:
-    """Every cell in every example; cell c in example e has the number `c * examples + e`."""
+    """Every cell in every example, and the base run without a patch, as if it were one more cell.
+
+    Cell c in example e has the number `c * examples + e`.
+    """
 
     model: HookedModel
     tokens: TokenizedPairs
-    base: TokenBatch
-    source: TokenBatch
+    contrast: Contrast
     cells: list[Cell]
-    metric: Metric
     mode: str
     engine: str
-    budget: int
-
-    @classmethod
-    def of(
-        cls,
-        model: HookedModel,
-        tokens: TokenizedPairs,
-        cells: list[Cell],
-        metric: Metric,
-        direction: str,
-        mode: str,
-        engine: str,
-        memory_budget: int | None,
-    ) -> _PatchedRuns:
-        base, source = base_and_source(model, tokens, direction)
-        return cls(model, tokens, base, source, cells, metric, mode, engine, memory_budget or model.memory_budget)
 
     @property
     def config(self) -> dict[str, object]:
@@ -191,28 +177,34 @@ class _PatchedRuns:
             "clean": self.tokens.clean.tokens,
             "corrupted": self.tokens.corrupted.tokens,
             "answers": self.tokens.answers,
-            "metric": self.metric,
+            "metric": self.contrast.metric,
             "mode": self.mode,
             "engine": self.kind,
-            "memory_budget": self.budget,
+            "memory_budget": self.contrast.budget,
             "shard_sizes": [len(part) for part in self.parts],
         }
 
-    def measured(self, work: Work) -> ShardedRows:
+    def measured(self, work: Work) -> Measured:
         """The metric of every cell in every example, and of the two runs without a patch."""
-        return run_parts(
+        of_source = torch.full((sum(map(len, self.parts)),), torch.nan, dtype=torch.float32, device="cpu")
+
+        def questions(part: Sequence[int]) -> tuple[list[Row], Readout]:
+            rows, readout, of_source[list(part)] = self.shard(part)
+            return rows, readout
+
+        result = run_parts(
             work,
             self.model,
-            self.base,
+            self.contrast.base,
             self.parts,
-            self.rows,
-            self.readout,
+            questions,
             who="tv.patch",
             unit="patched runs",
             engine=self.engine,
-            memory_budget=self.budget,
-            plain=self.plain_shard,
+            memory_budget=self.contrast.budget,
+            beside={"source": of_source},
         )
+        return self.contrast.measured(result, of_source)
 
     @cached_property
     def kind(self) -> str:
@@ -221,53 +213,49 @@ class _PatchedRuns:
         return "rows" if why is None else f"passes: {why}"
 
     @cached_property
-    def plain(self) -> PlainRuns:
-        """The runs without a patch, run when they are first needed."""
-        return PlainRuns.of(self.model, self.tokens, self.metric, self.budget, "tv.patch", self.engine)
-
-    def plain_shard(self) -> dict[str, Tensor]:
-        """What the folder keeps of the runs without a patch."""
-        return {"clean": self.plain.clean, "corrupted": self.plain.corrupted}
-
-    @cached_property
     def lengths(self) -> tuple[list[int], list[int]]:
         """How many tokens each source prompt and each base prompt has."""
-        return self.source.lengths.tolist(), self.base.lengths.tolist()
+        return self.contrast.source.lengths.tolist(), self.contrast.base.lengths.tolist()
 
     @cached_property
     def parts(self) -> list[list[int]]:
         """The numbers in shards; the source run's activations of one shard fit the budget (at least one example's)."""
-        n = len(self.base)
+        n, last = len(self.contrast.base), [length - 1 for length in self.lengths[1]]
         starts = [
             min(min(self._places(cell, site, i)[1]) for site in cell.sites) for cell in self.cells for i in range(n)
         ]
         tensors = {site.tensor for cell in self.cells for site in cell.sites}
-        per_example = 4 * sum(floats_of(tensor, self.source.width, self.model.shape) for tensor in tensors)
+        source = self.contrast.source
+        per_example = 4 * sum(floats_of(tensor, source.width, self.model.shape) for tensor in tensors)
         return cut_rows(
-            [number % n for number in range(len(starts))],
-            starts,
+            [number % n for number in range(len(starts) + n)],
+            starts + last,
             self.lengths[1],
             whole=self.kind != "rows",
-            most_prompts=max(1, self.budget // per_example),
+            most_prompts=max(1, self.contrast.budget // per_example),
         )
 
-    def readout(self, part: Int[Tensor, "row"]) -> Readout:
-        """The metric of a shard's rows, each with the answers of its example."""
-        return Readout(self.metric, self.plain.answers, part % len(self.base))
+    def shard(self, part: Sequence[int]) -> tuple[list[Row], Readout, Float[Tensor, "row"]]:
+        """A shard's rows and their readout, and the metric of each row's source run.
 
-    def rows(self, part: Sequence[int]) -> list[Row]:
-        """A shard's rows: its examples' source activations, written cell by cell into their base runs."""
-        numbers = [divmod(number, len(self.base)) for number in part]
+        A row is its example's base run, with the source run's activations written in where its cell says; the row of
+        no cell is the base run itself.
+        """
+        numbers = [divmod(number, len(self.contrast.base)) for number in part]
         examples = sorted({i for _, i in numbers})
-        sources = self.model.capture(self.source.select(examples), self._tensors(numbers), memory_budget=self.budget)
-        bases = None
-        if self.mode == "add":
-            bases = self.model.capture(self.base.select(examples), self._tensors(numbers), memory_budget=self.budget)
         places = {i: at for at, i in enumerate(examples)}
-        return [self._row(self.cells[cell], sources, bases, places[i], i) for cell, i in numbers]
+        sites = self._tensors(numbers)
+        source, answers, of_source = self.contrast.source_run(examples, sites)
+        bases = self.contrast.base_run(examples, sites) if self.mode == "add" else None
+        rows = [
+            Row(i) if cell == len(self.cells) else self._row(self.cells[cell], source, bases, places[i], i)
+            for cell, i in numbers
+        ]
+        owners = numbers_of([places[i] for _, i in numbers])
+        return rows, Readout(self.contrast.metric, answers, owners), of_source[owners]
 
     def _tensors(self, numbers: Sequence[tuple[int, int]]) -> list[Site]:
-        chosen = {cell for cell, _ in numbers}
+        chosen = {cell for cell, _ in numbers if cell < len(self.cells)}
         return sorted({site.tensor for cell in chosen for site in self.cells[cell].sites}, key=str)
 
     def _places(self, cell: Cell, site: Site, i: int) -> list[tuple[int, ...]]:

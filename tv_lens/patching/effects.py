@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-import numpy as np
 import torch
 import xarray as xr
 from jaxtyping import Bool, Float
@@ -27,10 +26,10 @@ from tv_lens.progress import Bar
 from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
 from tv_lens.rows.engine import Row
-from tv_lens.rows.sharding import cut_rows, run_parts
+from tv_lens.rows.sharding import cut_rows, numbers_of, run_parts
 from tv_lens.site import Sites
 from tv_lens.storage.configuration import origin
-from tv_lens.storage.run_folder import FolderLike, inside
+from tv_lens.storage.run_folder import FolderLike
 from tv_lens.storage.runner import Piece, Work
 from tv_lens.tasks.prompt import Prompt
 from tv_lens.tasks.prompts import PromptPairs, Prompts
@@ -80,30 +79,26 @@ def node_effects(
         Vig et al. 2020 (arXiv 2004.12265), indirect effects of single components.
     """
 
-    def swept(component: str, over: tuple[str, ...]) -> Sweep:
-        return patch(
-            model,
-            pairs,
-            Sites((component,), pos=pos),
-            over=over,
-            metric=metric,
-            direction=direction,
-            engine=engine,
-            memory_budget=memory_budget,
-            folder=inside(folder, component),
-            progress=progress,
-        )
-
-    heads, mlps = swept("z", ("layer", "head")), swept("mlp_out", ("layer",))
-    names = [f"h{head}" for head in heads.values["head"].values] + ["mlp"]
-    of_heads = heads.values.rename(head="node").assign_coords(node=names[:-1])
-    values = xr.concat([of_heads, mlps.values.expand_dims(node=names[-1:])], dim="node")
-    values = values.assign_coords(node=np.array(names)).transpose("example", "layer", "node")
-    base = heads.corrupted if direction == "denoising" else heads.clean
-    # The two sweeps run the same baselines, so except for rounding they are the same numbers.
+    nodes = {f"h{head}": Sites(("z",), heads=(head,), pos=pos) for head in range(model.shape.n_heads)}
+    sweep = patch(
+        model,
+        pairs,
+        {**nodes, "mlp": Sites(("mlp_out",), pos=pos)},
+        over=("layer", "set"),
+        metric=metric,
+        direction=direction,
+        engine=engine,
+        memory_budget=memory_budget,
+        folder=folder,
+        progress=progress,
+    )
     return as_effects(
-        replace(heads, values=values, name=f"{pairs.task}: effect of every head and MLP ({direction})"),
-        base,
+        replace(
+            sweep,
+            values=sweep.values.rename(set="node"),
+            name=f"{pairs.task}: effect of every head and MLP ({direction})",
+        ),
+        sweep.corrupted if direction == "denoising" else sweep.clean,
         {"verb": "node_effects", "pos": pos},
     )
 
@@ -215,7 +210,7 @@ class _Demonstrations:
     @cached_property
     def answers(self) -> Answers:
         """The answers, with the whole prompts' logits where the metric compares with them; run when first needed."""
-        if info_of(self.metric).answers_only:
+        if not info_of(self.metric).needs_reference:
             return self.whole.answers
         reference = last_logits(self.model, self.whole.tokens, self.budget, engine=self.engine)
         return replace(self.whole.answers, reference=reference)
@@ -231,13 +226,15 @@ class _Demonstrations:
             self.model,
             base,
             cut_rows(range(len(base)), [length - 1 for length in lengths], lengths),
-            lambda part: [Row(number) for number in part],
-            lambda part: Readout(self.metric, self.answers, part // per),
+            lambda part: (
+                [Row(number) for number in part],
+                Readout(self.metric, self.answers, numbers_of(part) // per),
+            ),
             who="prompts without a demonstration",
             unit="prompts",
             engine=self.engine,
             memory_budget=self.budget,
-        ).values
+        )
         return result.values.view(-1, per), result.provenance
 
     def hidden(self, work: Work) -> tuple[Float[Tensor, "example one_and_demonstration"], dict[str, object]]:

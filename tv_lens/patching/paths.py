@@ -10,35 +10,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from tv_lens.batch import TokenBatch
 from tv_lens.errors import EmptySelection, unknown
 from tv_lens.intervention import Replace
-from tv_lens.metrics import Metric, Readout, info_of, logit_diff
+from tv_lens.metrics import Answers, Metric, Readout, info_of, logit_diff
+from tv_lens.model.capture import Capture
 from tv_lens.model.editing import Edit
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.model.readers import readers_of
 from tv_lens.model.verb import verb
 from tv_lens.patching.effects import as_effects
-from tv_lens.patching.plain_runs import DIRECTIONS, PlainRuns, base_and_source
+from tv_lens.patching.plain_runs import DIRECTIONS, Contrast, Measured
 from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
 from tv_lens.rows.engine import PlacedEdit, Row
-from tv_lens.rows.sharding import ShardedRows, run_parts
+from tv_lens.rows.sharding import numbers_of, run_parts
 from tv_lens.site import HeadLike, Site, parse_head
 from tv_lens.storage.configuration import origin
 from tv_lens.storage.run_folder import FolderLike
 from tv_lens.storage.runner import Work
 from tv_lens.tasks.prompts import PromptPairs
-from tv_lens.tasks.tokenized import TokenizedPairs
 
 READS = ("q", "k", "v")
 REPORTED = ("engine", "engine_why", "folder", "damaged_shards")  # what the result says of how its shards were run
@@ -100,10 +100,9 @@ def path_effects(
 
     # 2. the metric of the two runs without a patch, and with each path's change in the base run
     tokens = pairs.tokenize(model)
-    base, source = base_and_source(model, tokens, direction)
-    runs = _PathRuns(model, tokens, base, source, paths, metric, engine, memory_budget or model.memory_budget)
+    runs = _PathRuns(model, Contrast.of(model, tokens, metric, direction, engine, memory_budget), paths)
     measured = runs.measured(Work.on(model, "path_effects", {**runs.config, "direction": direction}, folder, progress))
-    values, about = measured.values.values.view(len(paths.links), -1).T, measured.values.provenance
+    values, about = measured.values.view(len(paths.links), -1).T, measured.provenance
 
     # 3. the labelled result
     info = info_of(metric)
@@ -112,8 +111,8 @@ def path_effects(
         metric=info.name,
         units=info.units,
         sign=info.sign,
-        clean=measured.plain["clean"],
-        corrupted=measured.plain["corrupted"],
+        clean=measured.clean,
+        corrupted=measured.corrupted,
         name=f"{pairs.task}: effect of heads through later heads' {reads} ({direction})",
         allow_missing=True,
         provenance={
@@ -168,78 +167,72 @@ class _Paths:
 
 @dataclass(frozen=True, eq=False)
 class _PathRuns:
-    """Every path in every example; path p in example e has the number `p * examples + e`."""
+    """Every path in every example, and the base run without a change, as if it were one more path.
+
+    Path p in example e has the number `p * examples + e`.
+    """
 
     model: HookedModel
-    tokens: TokenizedPairs
-    base: TokenBatch
-    source: TokenBatch
+    contrast: Contrast
     paths: _Paths
-    metric: Metric
-    engine: str
-    budget: int
 
     @property
     def config(self) -> dict[str, object]:
         """What the values depend on, as far as these runs know it."""
         senders, receivers = (list(dict.fromkeys(heads)) for heads in zip(*self.paths.links))
         return {
-            "answers": self.tokens.answers,
-            "metric": self.metric,
-            "engine": self.engine,
-            "base": self.base,
-            "source": self.source,
+            "answers": self.contrast.answers,
+            "metric": self.contrast.metric,
+            "engine": self.contrast.engine,
+            "base": self.contrast.base,
+            "source": self.contrast.source,
             "senders": senders,
             "receivers": receivers,
             "reads": self.paths.reads,
-            "memory_budget": self.budget,
+            "memory_budget": self.contrast.budget,
         }
 
-    def measured(self, work: Work) -> ShardedRows:
+    def measured(self, work: Work) -> Measured:
         """The metric of every path in every example, and of the two runs without a patch."""
-        return run_parts(
+        parts = self.parts()
+        of_source = torch.full((sum(map(len, parts)),), torch.nan, dtype=torch.float32, device="cpu")
+
+        def questions(part: Sequence[int]) -> tuple[list[Row], Readout]:
+            rows, readout, of_source[list(part)] = self.shard(part)
+            return rows, readout
+
+        result = run_parts(
             work,
             self.model,
-            self.base,
-            self.parts(),
-            self.rows,
-            self.readout,
+            self.contrast.base,
+            parts,
+            questions,
             who="tv.path_effects",
             label="paths between heads",
             unit="paths",
-            engine=self.engine,
-            memory_budget=self.budget,
-            plain=self.plain_shard,
+            engine=self.contrast.engine,
+            memory_budget=self.contrast.budget,
+            beside={"source": of_source},
         )
+        return self.contrast.measured(result, of_source)
 
     def parts(self) -> list[list[int]]:
         """The numbers in shards of some examples with all their paths."""
-        n, links = len(self.base), range(len(self.paths.links))
+        n, links = len(self.contrast.base), range(len(self.paths.links) + 1)
         size = max(1, ROWS_AT_ONCE // len(links))
         return [
             [link * n + example for link in links for example in range(start, min(start + size, n))]
             for start in range(0, n, size)
         ]
 
-    @cached_property
-    def plain(self) -> PlainRuns:
-        """The runs without a change, run when they are first needed."""
-        return PlainRuns.of(self.model, self.tokens, self.metric, self.budget, "tv.path_effects", self.engine)
-
-    def plain_shard(self) -> dict[str, Tensor]:
-        """What the folder keeps of the runs without a change."""
-        return {"clean": self.plain.clean, "corrupted": self.plain.corrupted}
-
-    def readout(self, part: Int[Tensor, "row"]) -> Readout:
-        """The metric of a shard's rows, each with the answers of its example."""
-        return Readout(self.metric, self.plain.answers, part % len(self.base))
-
-    def rows(self, part: Sequence[int]) -> list[Row]:
-        """A shard's rows, in the order of their numbers."""
-        examples = sorted({number % len(self.base) for number in part})
-        base, source = self.base.select(examples), self.source.select(examples)
-        receivers = _Receivers.of(self.model, base, source, self.paths)
-        return [row for link in self.paths.links for row in receivers.rows(*link, examples)]
+    def shard(self, part: Sequence[int]) -> tuple[list[Row], Readout, Float[Tensor, "row"]]:
+        """A shard's rows, path by path, their readout, and the metric of each row's source run."""
+        n = len(self.contrast.base)
+        examples = sorted({number % n for number in part})
+        receivers, answers, of_source = _Receivers.of(self.model, self.contrast, examples, self.paths)
+        rows = [row for link in self.paths.links for row in receivers.rows(*link, examples)]
+        owners = numbers_of(part) % n - examples[0]
+        return [*rows, *map(Row, examples)], Readout(self.contrast.metric, answers, owners), of_source[owners]
 
 
 def name(head: Head) -> str:
@@ -271,18 +264,25 @@ class _Receivers:
     values: dict[int, Float[Tensor, "example sender head d_head"]]
 
     @classmethod
-    def of(cls, model: HookedModel, base: TokenBatch, source: TokenBatch, paths: _Paths) -> _Receivers:
+    def of(
+        cls, model: HookedModel, contrast: Contrast, examples: Sequence[int], paths: _Paths
+    ) -> tuple[_Receivers, Answers, Float[Tensor, "example"]]:
+        """The new values in some examples, their answers, and the metric of their source runs."""
         receiving = sorted({layer for layer, _ in paths.receivers})
         senders = sorted(head for head in paths.senders if head[0] < receiving[-1])
+        outputs = [Site("z", layer, pos=-1) for layer in sorted({layer for layer, _ in senders})]
+        streams = [Site("resid_pre", layer, pos=-1) for layer in receiving]
+        source, answers, of_source = contrast.source_run(examples, outputs)
+        base = contrast.base_run(examples, [*outputs, *streams])
         changes = _changes(model, base, source, senders)
-        streams = model.capture(base, [Site("resid_pre", layer, pos=-1) for layer in receiving])
         readers, values = readers_of(model), {}
-        for layer in receiving:
+        for layer, stream in zip(receiving, streams):
             before = [at for at, head in enumerate(senders) if head[0] < layer]
             if before:
-                seen = streams[Site("resid_pre", layer, pos=-1)][:, None] + changes[:, before]
+                seen = base[stream][:, None] + changes[:, before]
                 values[layer] = readers.value(layer, paths.reads, seen.flatten(0, 1)).cpu().unflatten(0, seen.shape[:2])
-        return cls(base, paths.reads, {head: at for at, head in enumerate(senders)}, values)
+        numbered = {head: at for at, head in enumerate(senders)}
+        return cls(base.tokens, paths.reads, numbered, values), answers, of_source
 
     def rows(self, sender: Head, receiver: Head, examples: Sequence[int]) -> list[Row]:
         """One row per example; `examples` are their numbers among all."""
@@ -296,21 +296,19 @@ class _Receivers:
 
 
 def _changes(
-    model: HookedModel, base: TokenBatch, source: TokenBatch, senders: Sequence[Head]
+    model: HookedModel, base: Capture, source: Capture, senders: Sequence[Head]
 ) -> Float[Tensor, "example sender d_model"]:
     """By how much the stream changes if one sender's output is exchanged, through the model's own projection.
 
     Attention's output follows from its heads' outputs alone, so its layer is run on sequences of one token whose heads'
     outputs are all given. So a norm after attention (Gemma-2, OLMo-2) is exact, too.
     """
-    layers = sorted({layer for layer, _ in senders})
-    here, there = (model.capture(batch, [Site("z", layer, pos=-1) for layer in layers]) for batch in (base, source))
     changes: dict[Head, Tensor] = {}
-    for layer in layers:
+    for layer in sorted({layer for layer, _ in senders}):
         site, heads = Site("z", layer, pos=-1), [head for at, head in senders if at == layer]
-        z = here[site][None].repeat(1 + len(heads), 1, 1, 1)  # the untouched outputs first
+        z = base[site][None].repeat(1 + len(heads), 1, 1, 1)  # the untouched outputs first
         for at, head in enumerate(heads, start=1):
-            z[at, :, head] = there[site][:, head]
+            z[at, :, head] = source[site][:, head]
         written = _attention_out(model, layer, z.flatten(0, 1)).unflatten(0, z.shape[:2])
         changes |= {(layer, head): written[at] - written[0] for at, head in enumerate(heads, start=1)}
     return torch.stack([changes[head] for head in senders], dim=1)

@@ -141,20 +141,11 @@ def run_sharded(
         model,
         base,
         cut_rows([row.prompt for row in rows], starts, lengths, whole=why is not None),
-        lambda part: [rows[row] for row in part],
-        lambda part: _Renumbered(readout, part),
+        lambda part: ([rows[row] for row in part], _Renumbered(readout, numbers_of(part))),
         who=who,
         engine=engine,
         beside=beside,
-    ).values
-
-
-@dataclass(frozen=True, eq=False)
-class ShardedRows:
-    """The values of all rows, and the shard of the runs without an edit, if there is one."""
-
-    values: RowValues
-    plain: Any  # a Shard, or None
+    )
 
 
 def run_parts(
@@ -162,17 +153,15 @@ def run_parts(
     model: HookedModel,
     base: TokenBatch,
     parts: Sequence[Sequence[int]],
-    rows_of: Callable[[Sequence[int]], Sequence[Row]],
-    readout_of: Callable[[Int[Tensor, "row"]], Readout],
+    questions: Callable[[Sequence[int]], tuple[Sequence[Row], Readout]],
     *,
     who: str,
     label: str | None = None,
     unit: str = "rows",
     engine: str = "auto",
     memory_budget: int | None = None,
-    plain: Callable[[], Mapping[str, Any]] | None = None,
     beside: Mapping[str, Tensor] | None = None,
-) -> ShardedRows:
+) -> RowValues:
     """The values of rows that are made shard by shard: what an edit writes may have to be computed first.
 
     Args:
@@ -180,47 +169,37 @@ def run_parts(
         model: any hooked model.
         base: the prompts that the rows edit.
         parts: the numbers of the rows in each shard; every number from 0 on is in one of them.
-        rows_of: the rows of a shard, from their numbers.
-        readout_of: the readout of a shard's rows, from their numbers; the engine numbers them from 0.
+        questions: the rows of a shard and their readout, from the rows' numbers; the engine numbers them from 0.
         who: the verb that calls, for the registry.
         label: what is being done, for the progress bar; `who` if None.
         unit: what a row is called there.
         engine: "auto", "rows" or "passes", as in `run_rows`.
         memory_budget: bytes one batch may take beside the weights; the model's if None.
-        plain: the runs without an edit, as a shard of their own before the others.
-        beside: tensors with one entry per row that the readouts fill as they go; the folder keeps them, too.
+        beside: tensors with one entry per row that `questions` and the readouts fill as they go; the folder keeps them,
+            too.
     """
     beside = beside or {}
 
-    def compute(part: Sequence[int] | None, bar: Bar) -> Piece:
-        if part is None:
-            return {} if plain is None else plain()
-        numbers = torch.tensor(part, dtype=torch.long, device="cpu")
-        result = run_rows(
-            model,
-            base,
-            rows_of(part),
-            readout_of(numbers),
-            engine=engine,
-            memory_budget=memory_budget,
-            who=who,
-            bar=bar,
-        )
-        return {"values": result.values, **{name: one[numbers] for name, one in beside.items()}}, result.provenance
+    def compute(part: Sequence[int], bar: Bar) -> Piece:
+        rows, readout = questions(part)
+        result = run_rows(model, base, rows, readout, engine=engine, memory_budget=memory_budget, who=who, bar=bar)
+        filled = {name: one[numbers_of(part)] for name, one in beside.items()}
+        return {"values": result.values, **filled}, result.provenance
 
-    cells = [*([] if plain is None else [None]), *parts]
-    steps = [0 if cell is None else len(cell) for cell in cells]
-    finished = work.run(compute, cells, label=label or who, unit=unit, steps=steps)
+    steps = list(map(len, parts))
+    finished = work.run(compute, parts, label=label or who, unit=unit, steps=steps)
     values, provenance = torch.full((sum(steps),), float("nan"), dtype=torch.float32, device="cpu"), {}
-    for part, shard in zip(cells, finished):
-        if part is None:
-            continue
+    for part, shard in zip(parts, finished):
         values[list(part)] = torch.from_numpy(shard["values"])
         for name, one in beside.items():
             one[list(part)] = torch.from_numpy(shard[name])
         provenance = added(provenance, shard.about)
-    without_edit = None if plain is None else finished[0]
-    return ShardedRows(RowValues(values, {**provenance, **finished.provenance}), without_edit)
+    return RowValues(values, {**provenance, **finished.provenance})
+
+
+def numbers_of(part: Sequence[int]) -> Int[Tensor, "row"]:
+    """The numbers of a shard's rows as an index."""
+    return torch.tensor(part, dtype=torch.long, device="cpu")
 
 
 def added(total: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
