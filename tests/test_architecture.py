@@ -53,7 +53,8 @@ FOLDERS = {
         in_memory
     """,
     "model": """
-        bridging editing grad_mode length_tables lock passes rerouting support training_mode
+        bridging editing grad_mode length_tables lock passes rerouting support text_ids training_mode
+        prompt_tokens
         attachment
         foreign_hooks installation
         mark probe
