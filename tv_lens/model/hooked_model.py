@@ -23,7 +23,7 @@ from tv_lens.errors import InvalidArgument, NonFiniteActivation, PromptError
 from tv_lens.intervention import Intervention, as_interventions
 from tv_lens.loading import in_memory, weights
 from tv_lens.loading.stored_weights import full_name
-from tv_lens.model.bridging import bridge_of, check_unbridged
+from tv_lens.model.bridging import bridge_of, check_unbridged, give_tokenizer
 from tv_lens.model.capture import Capture, captured
 from tv_lens.model.hooked_bridge import HookedBridge
 from tv_lens.model.installation import Attaching
@@ -66,6 +66,7 @@ class HookedModel(HookedBridge):
     ):
         split_tables(bridge)
         super().__init__(bridge)
+        give_tokenizer(bridge, tokenizer)
         self.tokenizer = tokenizer
         self.name = name
         self._loaded_fingerprint = fingerprint
