@@ -53,8 +53,8 @@ FOLDERS = {
         in_memory
     """,
     "model": """
-        bridging editing grad_mode length_tables lock passes rerouting support training_mode
-        attachment
+        editing grad_mode length_tables lock passes rerouting support text_ids training_mode
+        attachment bridging prompt_tokens
         foreign_hooks installation
         mark probe
         registry

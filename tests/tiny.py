@@ -123,10 +123,11 @@ LENGTH_DEPENDENT: dict[str, Callable[[], hf.PretrainedConfig]] = {
 }
 
 
-def hugging_face_model(family: str, seed: int = 0) -> hf.PreTrainedModel:
+def hugging_face_model(family: str, seed: int = 0, vocab_size: int = VOCAB) -> hf.PreTrainedModel:
     """A random model of the family in evaluation mode, its weights drawn from the seed."""
     torch.manual_seed(seed)
     config = {**FAMILIES, **WHOLE_PASSES_ONLY, **LENGTH_DEPENDENT}[family]()
+    config.vocab_size = vocab_size
     config._attn_implementation = "eager"
     model = hf.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
     generator = torch.Generator().manual_seed(seed)

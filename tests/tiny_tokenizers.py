@@ -39,3 +39,37 @@ def byte_level(bos: bool = False, words: tuple[str, ...] = (), size: int = 400) 
     return hf.PreTrainedTokenizerFast(
         tokenizer_object=core, pad_token="<pad>", bos_token="<s>", eos_token="</s>", clean_up_tokenization_spaces=False
     )
+
+
+# What tokenizers put before and behind a text: nothing, BOS, a prefix of two, EOS, all of it; and a prefix without BOS.
+KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "none": ((), ()),
+    "bos": (("<s>",), ()),
+    "prefix": (("<s>", "<lang>"), ()),
+    "other first": (("<lang>", "<s>"), ()),
+    "no bos": (("<lang>",), ()),
+    "eos": ((), ("</s>",)),
+    "bos and eos": (("<s>",), ("</s>",)),
+    "two behind": (("<s>", "<lang>"), ("<lang>", "</s>")),
+}
+
+
+@cache
+def of_kind(kind: str, pad: str = "<pad>") -> hf.PreTrainedTokenizerFast:
+    """A byte-level tokenizer of 400 tokens that puts before and behind a text what `KINDS` says."""
+    before, behind = KINDS[kind]
+    core = Tokenizer.from_str(byte_level().backend_tokenizer.to_str())
+    core.add_special_tokens(["<lang>"])
+    tokens = sorted({*before, *behind})
+    if tokens:
+        core.post_processor = processors.TemplateProcessing(
+            single=[*before, "$A", *behind], special_tokens=[(token, core.token_to_id(token)) for token in tokens]
+        )
+    return hf.PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        pad_token=pad,
+        bos_token="<s>",
+        eos_token="</s>",
+        additional_special_tokens=["<lang>"],
+        clean_up_tokenization_spaces=False,
+    )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 import transformers as hf
+from tokenizers import Tokenizer
 from transformer_lens.model_bridge.sources import build_bridge_from_module
 
 import tiny
 import tv_lens as tv
 from hooked_cases import TOKENS
+from tiny_tokenizers import KINDS, of_kind
 from tv_lens.errors import ModelLoadError
 from tv_lens.intervention import Zero
 
@@ -48,3 +50,38 @@ def test_what_is_no_language_model_is_refused():
     )
     with pytest.raises(tv.TVLensError):
         tv.load(hf.BertForSequenceClassification(config))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "two behind"])  # TransformerLens drops EOS alone
+@pytest.mark.parametrize("family", ["llama", "gpt_neox"])  # TransformerLens's default for BOS differs between them
+def test_the_bridge_takes_text_and_reads_it_as_the_model_does(kind, family):
+    model = tv.load(tiny.hugging_face_model(family, vocab_size=400), tokenizer=of_kind(kind), name=kind)
+    assert model.tl.tokenizer is model.tokenizer
+    for text in ("Q: go\nA:", "Q: see"):
+        assert torch.equal(model.tl.to_tokens(text), model.tokens(text).ids)
+        assert torch.allclose(model.tl(text)[:, -1], model.run(text), atol=1e-5)
+        _, cache = model.tl.run_with_cache(text)
+        stream = model.capture(text, "resid_post[1]")["resid_post[1]"]
+        assert torch.allclose(cache["blocks.1.hook_out"], stream, atol=1e-5)
+    written = model.tl.generate("Q: go\nA:", max_new_tokens=3, do_sample=False, verbose=False)
+    assert isinstance(written, str) and written.startswith("Q: go")
+
+
+def test_a_tokenizer_without_a_pad_token_is_left_as_it_is():
+    core = Tokenizer.from_str(of_kind("bos").backend_tokenizer.to_str())
+    core.no_padding()
+    tokenizer = hf.PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="</s>")
+    model = tv.load(tiny.hugging_face_model("llama", vocab_size=400), tokenizer=tokenizer)
+    assert torch.equal(model.tl.to_tokens("Q: go"), model.tokens("Q: go").ids)
+    assert model.tokenizer is tokenizer and tokenizer.pad_token is None
+
+
+def test_a_bridge_with_a_tokenizer_of_its_own_keeps_it_and_another_one_replaces_it():
+    original = tiny.hugging_face_model("llama", vocab_size=400)
+    bridge = build_bridge_from_module(original, "LlamaForCausalLM", hf_config=original.config)
+    bridge.tokenizer = of_kind("bos")
+    before = dict(vars(bridge.cfg))
+    assert tv.load(bridge).tokenizer is bridge.tokenizer and dict(vars(bridge.cfg)) == before
+    other = tv.load(bridge, tokenizer=of_kind("none"))
+    assert bridge.tokenizer is other.tokenizer and other.shape.d_vocab == bridge.cfg.d_vocab == 400
+    assert torch.equal(bridge.to_tokens("Q: go"), other.tokens("Q: go").ids)

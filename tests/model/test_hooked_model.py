@@ -42,7 +42,7 @@ def test_left_padding_is_turned_into_right_padding(llama):
 @pytest.mark.parametrize("bos", [False, True])
 def test_BOS_is_what_the_models_own_tokenizer_does_and_not_transformer_lenss_default(bos):
     model = tv.load(tiny.hugging_face_model("llama"), tokenizer=words(bos))
-    assert model.tl.cfg.default_prepend_bos is True  # the default that is not inherited
+    assert model.tl.cfg.default_prepend_bos is bos  # True for every tokenizer by default, which is not inherited
     assert model.prepends_bos is bos
     ids = model.tokens("w5 w6").ids
     assert ids.tolist() == [[1, 5, 6] if bos else [5, 6]]

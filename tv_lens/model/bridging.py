@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.sources import build_bridge_from_module
+from transformers import PreTrainedTokenizerBase
 
 from tv_lens.errors import ModelLoadError, SiteAbsent
+from tv_lens.model.text_ids import special_ids
 from tv_lens.site import ModelShape
 
 
@@ -75,3 +80,23 @@ def bridge_of(model: torch.nn.Module, label: str) -> TransformerBridge:
             got=f"{architecture}: {str(error) or type(error).__name__}",
             do="see transformer_lens.supported_models for the architectures it knows.",
         ) from error
+
+
+def give_tokenizer(bridge: TransformerBridge, tokenizer: Any) -> None:
+    """Sets the tokenizer of a bridge, so that it takes text, and reads a text as `model.run` does.
+
+    TransformerLens would put BOS before every text by default; here it comes where the tokenizer itself puts it. A
+    tokenizer without a pad token is copied, and the copy pads with EOS: TransformerLens pads every text.
+    """
+    if not isinstance(tokenizer, PreTrainedTokenizerBase) or tokenizer is bridge.tokenizer:
+        return
+    before, behind = special_ids(tokenizer)
+    begins, ends = before[:1] == [tokenizer.bos_token_id], behind[-1:] == [tokenizer.eos_token_id]
+    if tokenizer.pad_token_id is None:
+        tokenizer = copy.deepcopy(tokenizer)
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.bos_token or tokenizer.convert_ids_to_tokens(0)
+    bridge.tokenizer = None  # replacing one makes TransformerLens take the vocabulary's size from the new one
+    bridge.tokenizer = tokenizer
+    cfg = bridge.cfg
+    cfg.tokenizer_prepends_bos = cfg.default_prepend_bos = begins
+    cfg.tokenizer_appends_eos = ends

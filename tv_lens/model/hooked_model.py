@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
@@ -23,19 +23,20 @@ from tv_lens.errors import InvalidArgument, NonFiniteActivation, PromptError
 from tv_lens.intervention import Intervention, as_interventions
 from tv_lens.loading import in_memory, weights
 from tv_lens.loading.stored_weights import full_name
-from tv_lens.model.bridging import bridge_of, check_unbridged
+from tv_lens.model.bridging import bridge_of, check_unbridged, give_tokenizer
 from tv_lens.model.capture import Capture, captured
 from tv_lens.model.hooked_bridge import HookedBridge
 from tv_lens.model.installation import Attaching
 from tv_lens.model.length_tables import split_tables
 from tv_lens.model.load_checks import compare, reference, runs_at_all
 from tv_lens.model.passes import in_batches, needs_whole_batch
+from tv_lens.model.prompt_tokens import Tokens, having, prompt_tokens
+from tv_lens.model.text_ids import special_ids
 from tv_lens.model.training_mode import refuse_training_mode
 from tv_lens.renamed import renamed_keywords
 from tv_lens.site import Site, Sites
 from tv_lens.torch_settings import plain_settings
 
-Tokens = str | Sequence[str] | Int[Tensor, "*prompts pos"] | TokenBatch
 GIB = 2**30
 
 
@@ -65,6 +66,7 @@ class HookedModel(HookedBridge):
     ):
         split_tables(bridge)
         super().__init__(bridge)
+        give_tokenizer(bridge, tokenizer)
         self.tokenizer = tokenizer
         self.name = name
         self._loaded_fingerprint = fingerprint
@@ -85,8 +87,8 @@ class HookedModel(HookedBridge):
     @property
     def prepends_bos(self) -> bool:
         """Whether the model's own tokenizer puts BOS before a text; TransformerLens's default is not inherited."""
-        ids = self._tokenizer("x").input_ids
-        return bool(ids) and ids[0] == self._tokenizer.bos_token_id
+        tokenizer = having(self.tokenizer, self.name or self.architecture)
+        return special_ids(tokenizer)[0][:1] == [tokenizer.bos_token_id]
 
     def __repr__(self) -> str:
         s = self.shape
@@ -105,41 +107,20 @@ class HookedModel(HookedBridge):
 
     # ---- tokens -------------------------------------------------------------------------------------------------
 
-    @property
-    def _tokenizer(self) -> Any:
-        if self.tokenizer is None:
-            raise PromptError(
-                "This model has no tokenizer.",
-                got=self.name or self.architecture,
-                do="pass token ids, or tv.load(model, tokenizer=...).",
-            )
-        return self.tokenizer
-
     def tokens(self, prompts: Tokens) -> TokenBatch:
         """A right-padded batch of tokens on the model's device.
 
         Args:
-            prompts: a text, several texts (tokenized as the model's own tokenizer does by default), token ids
-                without padding, or a `TokenBatch`.
+            prompts: a text, several texts or a generator of them; prompts of a task, tokenized or not; token ids
+                without padding; what a tokenizer returns, ids with their mask; or a `TokenBatch`. Texts get what the
+                model's own tokenizer puts before a text (BOS), once, and nothing behind them (no EOS).
 
         Raises:
-            PromptError: an empty prompt, or one longer than the model's context.
+            InvalidArgument: prompts of another kind.
+            PromptError: an empty prompt, one longer than the model's context, or ids without a mask that begin or end
+                with the tokenizer's pad token.
         """
-        if isinstance(prompts, str):
-            prompts = [prompts]
-        if isinstance(prompts, Tensor):
-            ids = prompts[None] if prompts.ndim == 1 else prompts
-            batch = TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool))
-        elif isinstance(prompts, TokenBatch):
-            batch = prompts
-        else:
-            if not all(isinstance(text, str) for text in prompts):
-                raise InvalidArgument(
-                    "Prompts are texts or token ids.",
-                    got=repr(type(prompts).__name__),
-                    allowed="str, list of str, Int[Tensor, 'batch pos'], TokenBatch",
-                )
-            batch = TokenBatch.from_lists([self._tokenizer(text).input_ids for text in prompts])
+        batch = prompt_tokens(prompts, self.tokenizer, self.name or self.architecture)
         if batch.is_padded and bool((batch.first > 0).any()):
             batch = TokenBatch.from_lists(batch.rows())
         known = batch.ids[batch.mask]

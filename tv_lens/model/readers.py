@@ -25,7 +25,7 @@ from tv_lens.intervention import Zero
 from tv_lens.model.editing import Edit
 from tv_lens.model.grad_mode import without_gradients
 from tv_lens.model.hooked_model import HookedModel
-from tv_lens.model.stepping import OneBlock, is_close, returned_by, trial_ids
+from tv_lens.model.stepping import OneBlock, is_close, returned_by, trial_batch
 from tv_lens.site import Site
 
 PARTS = ("q", "k", "v", "mlp")
@@ -228,7 +228,7 @@ class Readers:
         names = ("resid_pre", "q", "k", "v", "z", "attn_out", "mlp_out", "resid_post")
         layers = range(self._shape.n_layers)
         self._returns = returned_by(model)
-        values = model.capture(trial_ids(model, 2, 5), [Site(name, layer) for layer in layers for name in names])
+        values = model.capture(trial_batch(model, 2, 5), [Site(name, layer) for layer in layers for name in names])
         for layer in layers:
             x, attn, mlp = (values[Site(name, layer)] for name in ("resid_pre", "attn_out", "mlp_out"))
             x, attn, mlp = x.flatten(0, 1), attn.flatten(0, 1), mlp.flatten(0, 1)

@@ -19,7 +19,7 @@ from transformers import DynamicCache
 from tv_lens.batch import TokenBatch
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.model.length_tables import length_class
-from tv_lens.model.stepping import Recording, additive_mask, disagreement, future, lowest, shown, trial_ids
+from tv_lens.model.stepping import Recording, additive_mask, disagreement, future, lowest, shown, trial_batch
 
 WORTH_BRANCHING = 16  # tokens in common, below which the additional pass costs as much as it saves
 
@@ -109,9 +109,8 @@ def prefix_sharing_is_exact(model: HookedModel) -> bool:
 def _disagreement(model: HookedModel) -> str | None:
     if model.shape.n_ctx < 11:
         return "the context is too short to try a shared prefix in"
-    ids = trial_ids(model, 2, 11)
-    ids[1, :8] = ids[0, :8]
-    batch = model.tokens(ids)
+    batch = trial_batch(model, 2, 11)
+    batch.ids[1, :8] = batch.ids[0, :8]
     try:
         whole = _whole(model, batch).tensors()
     except Exception as error:  # whatever an unknown architecture raises when it is given a cache

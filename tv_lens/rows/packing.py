@@ -208,10 +208,7 @@ def _disagreement(model: HookedModel) -> str | None:
     if model.shape.n_ctx < len(pack):
         return "the context is too short to try a pack in"
     sites = [Site("resid_post", layer) for layer in range(model.n_layers)]
-    alone = [
-        model.capture(torch.tensor([rows[number]], dtype=torch.long, device="cpu"), sites, pos=-1)
-        for number in pack.rows
-    ]
+    alone = [model.capture(TokenBatch.from_lists([rows[number]]), sites, pos=-1) for number in pack.rows]
     return disagreement(
         model,
         lambda: read_pack(model, pack, sites, "packing: a trial"),

@@ -15,7 +15,7 @@ from torch import Tensor
 from tv_lens.batch import TokenBatch
 from tv_lens.intervention import Add, Intervention, Zero
 from tv_lens.model.hooked_model import HookedModel
-from tv_lens.model.stepping import disagreement, own_mask, trial_ids
+from tv_lens.model.stepping import disagreement, own_mask, trial_batch
 from tv_lens.progress import progress
 from tv_lens.rows import hook_passes, planning
 from tv_lens.rows.edits import PlacedEdit, Row
@@ -46,7 +46,7 @@ def _disagreement(model: HookedModel) -> str | None:
         return masked
     if model.shape.n_ctx < 9:
         return "the context is too short to try rows in"
-    base, rows = model.tokens(trial_ids(model, 1, 9)), _trial_rows(model)
+    base, rows = trial_batch(model, 1, 9), _trial_rows(model)
     whole = {"logits": _logits(hook_passes.run, model, base, rows)}
     return disagreement(model, lambda: {"logits": _logits(planning.run, model, base, rows)}, whole)
 

@@ -6,10 +6,11 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from tv_lens.model.text_ids import text_ids
 from tv_lens.tasks.drawing import SPLITS
 from tv_lens.tasks.split_pairs import SplitPairs
 from tv_lens.tasks.templates import Template
-from tv_lens.tasks.tokenizing import continuations, encode, tokenizer_of
+from tv_lens.tasks.tokenizing import continuations, tokenizer_of
 from tv_lens.tasks.twins import near_duplicates
 
 
@@ -89,7 +90,7 @@ def audit(task: SplitPairs, model_or_tokenizer: Any, template: Template) -> Task
     """How a tokenizer splits a task's answers, and what guessing would score; see `Task.audit`."""
     tokenizer = tokenizer_of(model_or_tokenizer)
     texts = [template.render((), pair.input)[0] for pair in task]
-    ids, _ = encode(tokenizer, texts)
+    ids = [one.plain for one in text_ids(tokenizer, texts, "never")]
     answers = continuations(tokenizer, texts, ids, [template.answer_text(pair.output) for pair in task])
     copies = continuations(tokenizer, texts, ids, [template.answer_text(pair.input) for pair in task])
     firsts = Counter(answer[0] for answer in answers)

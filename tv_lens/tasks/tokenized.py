@@ -17,9 +17,10 @@ from torch import Tensor
 from tv_lens.batch import TokenBatch
 from tv_lens.errors import MisalignedPrompts, PromptError, unknown
 from tv_lens.metrics import Answers
+from tv_lens.model.text_ids import Ids, pad_id, text_ids
 from tv_lens.tasks.prompt import Prompt
 from tv_lens.tasks.templates import Template
-from tv_lens.tasks.tokenizing import Ids, bos_ids, continuations, encode, pad_id, tokenizer_of
+from tv_lens.tasks.tokenizing import continuations, tokenizer_of
 
 _SHORT = {"separator": "sep", "between": "gap", "query_x": "query", "query_separator": "query_sep"}
 
@@ -200,19 +201,19 @@ class TokenizedPairs:
 def tokenize_prompts(prompts: PromptSet, model_or_tokenizer: Any) -> TokenizedPrompts:
     """The prompts as tokens; see `Prompts.tokenize`."""
     tokenizer = tokenizer_of(model_or_tokenizer)
-    bos = bos_ids(tokenizer, prompts.template.bos)
-    ids, offsets = encode(tokenizer, prompts.texts)
-    for row, row_ids in enumerate(ids):
-        if not row_ids and not bos:
+    encoded = text_ids(tokenizer, prompts.texts, prompts.template.bos, offsets=True)
+    for row, one in enumerate(encoded):
+        if not one.ids:
             raise PromptError(
                 f"Prompt {row} is empty.",
                 got=repr(prompts.items[row].text),
                 allowed="a text of at least one token",
                 do="leave it out, or use a template with bos='always'",
             )
+    ids = [one.plain for one in encoded]
     answer_ids = continuations(tokenizer, prompts.texts, ids, [prompt.answer for prompt in prompts])
     prompts, foil_ids = _choose_foils(tokenizer, prompts, ids, answer_ids)
-    rows = [bos + row_ids for row_ids in ids]
+    rows = [one.ids for one in encoded]
     used = sorted({token for group in (rows, answer_ids, foil_ids or []) for row in group for token in row})
     return TokenizedPrompts(
         prompts=prompts,
@@ -220,7 +221,7 @@ def tokenize_prompts(prompts: PromptSet, model_or_tokenizer: Any) -> TokenizedPr
         answers=_answers(tokenizer, answer_ids, foil_ids),
         answer_ids=answer_ids,
         foil_ids=foil_ids,
-        token_spans=[_token_spans(prompt, row, len(bos)) for prompt, row in zip(prompts, offsets)],
+        token_spans=[_token_spans(prompt, one.offsets, len(one.special)) for prompt, one in zip(prompts, encoded)],
         pieces=dict(zip(used, tokenizer.batch_decode([[token] for token in used]))),
     )
 

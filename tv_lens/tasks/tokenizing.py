@@ -1,4 +1,4 @@
-"""Texts to tokens: the few calls of a tokenizer that the library makes, and the errors where it cannot serve."""
+"""What prompts with answers need of a tokenizer: characters of tokens, answers that do not merge; errors otherwise."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tv_lens.errors import InvalidArgument, PromptError
-
-Ids = list[int]
+from tv_lens.model.text_ids import Ids, text_ids
 
 
 def tokenizer_of(model_or_tokenizer: Any) -> Any:
@@ -36,41 +35,6 @@ def tokenizer_of(model_or_tokenizer: Any) -> Any:
     return tokenizer
 
 
-def encode(tokenizer: Any, texts: Sequence[str]) -> tuple[list[Ids], list[list[tuple[int, int]]]]:
-    """Token ids of each text, without special tokens, and the characters that each token covers."""
-    out = tokenizer(
-        list(texts),
-        add_special_tokens=False,
-        return_offsets_mapping=True,
-        return_attention_mask=False,
-        padding=False,
-        truncation=False,
-        verbose=False,
-    )
-    return out["input_ids"], out["offset_mapping"]
-
-
-def bos_ids(tokenizer: Any, policy: str) -> Ids:
-    """The token prepended under a BOS policy, as a list of one or none."""
-    bos = tokenizer.bos_token_id
-    if policy == "never":
-        return []
-    if policy == "model":
-        return [bos] if bos is not None and tokenizer("x")["input_ids"][:1] == [bos] else []
-    if bos is None:
-        raise PromptError(
-            "The template asks for a beginning-of-sequence token and the tokenizer has none.",
-            got="bos='always'",
-            allowed="'model' or 'never' with this tokenizer",
-        )
-    return [bos]
-
-
-def pad_id(tokenizer: Any) -> int:
-    """The id that padding is written with."""
-    return next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
-
-
 def continuations(tokenizer: Any, texts: Sequence[str], ids: Sequence[Ids], answers: Sequence[str]) -> list[Ids]:
     """The tokens that each answer adds to its prompt.
 
@@ -84,7 +48,7 @@ def continuations(tokenizer: Any, texts: Sequence[str], ids: Sequence[Ids], answ
                 got=f"{answer!r} after {_tail(texts[row])!r}",
                 allowed="an answer with at least one visible character",
             )
-    whole, _ = encode(tokenizer, [text + answer for text, answer in zip(texts, answers)])
+    whole = [one.plain for one in text_ids(tokenizer, [text + answer for text, answer in zip(texts, answers)], "never")]
     for row, (prompt, both) in enumerate(zip(ids, whole)):
         if both[: len(prompt)] != prompt or len(both) == len(prompt):
             raise PromptError(
