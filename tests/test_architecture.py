@@ -31,7 +31,9 @@ FOLDERS = {
         intervention method_value
     """,
     "storage": """
-        atomic configuration shard_file
+        atomic configuration
+        envelope
+        old_files shard_file
         manifest
         sharded_work
         run_folder
