@@ -102,10 +102,10 @@ FOLDERS = {
         evaluation
     """,
     "circuits": """
-        nodes scores_file truth.writing
+        nodes truth.writing
         contrast edge_paths
         graph
-        circuit_json contrast_passes growing truth.known
+        circuit_json contrast_passes growing scores_file truth.known
         edge_table exact method patched truth.absolute truth.relative
         acdc circuit circuit_runs estimate
         eap
