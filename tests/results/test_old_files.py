@@ -69,7 +69,11 @@ def test_an_old_sweep_is_written_anew(tmp_path):
     assert again.values.identical(old.values) and again.provenance == old.provenance
 
 
-@pytest.mark.parametrize(("load", "name", "how"), [(tv.Sweep.load, "sweep.tv", "Sweep.save")], ids=["sweep"])
+@pytest.mark.parametrize(
+    ("load", "name", "how"),
+    [(tv.Sweep.load, "sweep.tv", "Sweep.save"), (tv.TaskVector.load, "vector.safetensors", "TaskVector.save")],
+    ids=["sweep", "vector"],
+)
 def test_an_old_file_opens_with_a_word_that_says_how_to_renew_it(load, name, how):
     with pytest.warns(UserWarning, match=rf"{name} was written by an earlier tv_lens; .* by {how}"):
         load(OLD / name)
