@@ -31,7 +31,9 @@ FOLDERS = {
         intervention method_value
     """,
     "storage": """
-        atomic configuration shard_file
+        atomic configuration
+        envelope
+        old_files shard_file
         manifest
         sharded_work
         run_folder
@@ -100,10 +102,10 @@ FOLDERS = {
         evaluation
     """,
     "circuits": """
-        nodes scores_file truth.writing
+        nodes truth.writing
         contrast edge_paths
         graph
-        circuit_json contrast_passes growing truth.known
+        circuit_json contrast_passes growing scores_file truth.known
         edge_table exact method patched truth.absolute truth.relative
         acdc circuit circuit_runs estimate
         eap

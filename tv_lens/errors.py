@@ -126,6 +126,10 @@ class FormatError(TVLensError, ValueError):
     """A saved file that is damaged or was not written by tv_lens."""
 
 
+class MissingFile(TVLensError, FileNotFoundError):
+    """A saved file that is not where it was looked for."""
+
+
 class RunMismatch(TVLensError, ValueError):
     """A folder of results that was begun with another configuration; names every difference."""
 

@@ -69,3 +69,17 @@ def test_algebra_of_circuits():
         one & Circuit.full(Graph(SMALL, parallel=True))
     with pytest.raises(ShapeMismatch):
         Circuit(graph, torch.ones(3, dtype=torch.bool))
+
+
+def test_a_saved_circuit_comes_back_with_its_scores(tmp_path):
+    graph = Graph(SMALL)
+    values = torch.randn(4, len(graph), generator=torch.Generator().manual_seed(0))
+    values[:, 3] = float("nan")  # not measured
+    made = EdgeScores(graph, values, metric="m", units="u", clean=torch.arange(4.0), provenance={"model": "é"})
+    for circuit in (made.top(8).prune(), Circuit.of(graph, ["m1->logits"]), Circuit.empty(graph)):
+        back = Circuit.load(circuit.save(tmp_path / "new" / "circuit.safetensors"))
+        assert back.same_edges(circuit) and back.to_json() == circuit.to_json()
+        assert (back.requested, back.provenance, str(back)) == (circuit.requested, circuit.provenance, str(circuit))
+        if circuit.scores is not None:
+            torch.testing.assert_close(back.scores.values, values, rtol=0, atol=0, equal_nan=True)
+            assert back.scores.clean.tolist() == [0, 1, 2, 3] and back.scores.corrupted is None

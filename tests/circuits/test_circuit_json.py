@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import random
 import re
+import tracemalloc
+import zlib
 
 import pytest
 import torch
@@ -12,7 +16,7 @@ import tv_lens as tv
 from scored_circuits import NAMES, SHAPE, scored
 from tv_lens.circuits import Graph
 from tv_lens.circuits.circuit_json import packed, unpacked
-from tv_lens.errors import FormatError, ModelMismatch
+from tv_lens.errors import FormatError, MissingFile, ModelMismatch
 from tv_lens.site import Site
 
 
@@ -112,6 +116,46 @@ def test_a_damaged_mask_is_an_error(by_hand):
     content["tv_lens"]["mask"]["zlib"] = content["tv_lens"]["mask"]["zlib"][:-8]
     with pytest.raises(FormatError, match="damaged"):
         tv.Circuit.from_json(json.dumps(content))
+
+
+def test_random_damage_is_an_error_or_changes_nothing(circuit, tmp_path):
+    """Of the text and of the bytes of a file, which are no UTF-8 then."""
+    whole, draw, path, refused = circuit.to_json().encode(), random.Random(0), tmp_path / "circuit.json", 0
+    for _ in range(150):
+        changed = bytearray(whole)
+        for _ in range(draw.randint(1, 3)):
+            changed[draw.randrange(len(changed))] = draw.randrange(256)
+        path.write_bytes(changed[: draw.choice([len(changed), draw.randrange(len(changed))])])
+        try:
+            found = tv.Circuit.from_json(path)
+        except FormatError:
+            refused += 1
+        else:
+            assert found.to_json().encode() == whole
+    assert refused > 140
+
+
+def test_numbers_are_unpacked_to_their_declared_size_only(by_hand):
+    bomb = {"dtype": "<f4", "shape": [4], "zlib": base64.b64encode(zlib.compress(bytes(1 << 28))).decode()}
+    claims = {**bomb, "shape": [10**12]}
+    tracemalloc.start()
+    for data, says in (
+        (bomb, "not of the shape"),
+        (claims, "numbers of the shape"),
+        ({**bomb, "shape": [-1]}, "shape"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            unpacked(data)
+    assert tracemalloc.get_traced_memory()[1] < 5e6
+    tracemalloc.stop()
+
+
+def test_what_is_neither_text_nor_file_is_an_error(tmp_path):
+    with pytest.raises(MissingFile):
+        tv.Circuit.from_json(tmp_path / "none.json")
+    for strange in (tmp_path, "a" * 5000, "nul\0"):
+        with pytest.raises(FormatError):
+            tv.Circuit.from_json(strange)
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.float32, torch.float64], ids=str)

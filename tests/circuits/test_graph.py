@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 
 import pytest
 
 from tv_lens.circuits import Graph, Position
-from tv_lens.errors import InvalidArgument, SiteError, UnknownName
+from tv_lens.errors import FormatError, InvalidArgument, SiteError, UnknownName
 from tv_lens.site import ModelShape, Site
 
 SMALL = ModelShape(n_layers=2, n_heads=2, n_kv_heads=1, d_model=8, d_head=4, d_mlp=16, d_vocab=50, n_ctx=32)
@@ -86,6 +87,17 @@ def test_names_and_numbers_are_one_to_one_and_unknown_ones_propose_the_nearest()
 def test_a_graph_of_a_million_edges_is_made_in_seconds():
     started = time.process_time()
     graph = Graph(SMOL, positions=tuple(Position(str(i), (i,)) for i in range(20)))
-    assert len(graph) == 1_351_840 and Graph.from_dict(graph.to_dict()) == graph
+    assert len(graph) == 1_351_840 and Graph.from_dict(graph.to_dict(), 1_351_840) == graph
     assert time.process_time() - started < 20
     assert len(Graph(SMOL, source=Site("resid_post", 20, pos=-1))) == 6_076
+
+
+def test_a_description_that_asks_for_more_edges_than_its_file_has_is_refused_before_it_takes_memory():
+    data = Graph(ModelShape(2, 2, 1, 8, 4, 16, 50, 32)).to_dict()
+    assert len(Graph.from_dict(data, 36)) == 36
+    for change in ({"n_layers": 3}, {"n_layers": 3000, "n_heads": 32}, {"n_heads": 10**12}):
+        tracemalloc.start()
+        with pytest.raises(FormatError, match="another graph"):
+            Graph.from_dict({**data, "shape": {**data["shape"], **change}}, 36)
+        assert tracemalloc.get_traced_memory()[1] < 5e6
+        tracemalloc.stop()

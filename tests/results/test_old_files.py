@@ -6,6 +6,7 @@ with shuffled labels, denoised by layer and span; a vector chosen on three dev q
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,9 @@ from tv_lens.model.capture import Capture
 
 OLD = Path(__file__).parents[1] / "old_files"
 SPANS = ["x0", "sep0", "y0", "gap0", "x1", "sep1", "y1", "gap1", "query", "query_sep"]
+
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*was written by an earlier tv_lens")
 
 
 def close(found, expected) -> None:
@@ -60,8 +64,19 @@ def test_an_old_recovery_is_the_recovery_of_the_old_sweep():
 
 def test_an_old_sweep_is_written_anew(tmp_path):
     old = tv.Sweep.load(OLD / "sweep.tv")
-    again = tv.Sweep.load(old.save(tmp_path / "again.tv"))
+    with warnings.catch_warnings(action="error"):
+        again = tv.Sweep.load(old.save(tmp_path / "again.tv"))
     assert again.values.identical(old.values) and again.provenance == old.provenance
+
+
+@pytest.mark.parametrize(
+    ("load", "name", "how"),
+    [(tv.Sweep.load, "sweep.tv", "Sweep.save"), (tv.TaskVector.load, "vector.safetensors", "TaskVector.save")],
+    ids=["sweep", "vector"],
+)
+def test_an_old_file_opens_with_a_word_that_says_how_to_renew_it(load, name, how):
+    with pytest.warns(UserWarning, match=rf"{name} was written by an earlier tv_lens; .* by {how}"):
+        load(OLD / name)
 
 
 def test_an_old_vector_opens(tmp_path):

@@ -11,6 +11,7 @@ import tv_lens as tv
 from squares import CONFIG, files, square, truncate
 from tv_lens.errors import FormatError, InvalidArgument, RunMismatch, StorageError
 from tv_lens.storage import manifest
+from tv_lens.storage.envelope import LIBRARIES
 from tv_lens.storage.shard_file import Shard, packed, unpacked
 
 
@@ -35,7 +36,7 @@ def test_another_configuration_is_refused_and_every_difference_is_named(tmp_path
 
 def test_the_versions_are_part_of_the_configuration(tmp_path, monkeypatch):
     square(tmp_path)
-    monkeypatch.setattr(manifest, "_versions", lambda: {"torch": "0.1"})
+    monkeypatch.setattr(manifest, "library_versions", lambda: {"torch": "0.1"})
     with pytest.raises(RunMismatch, match="versions.torch: .* in the folder, '0.1' asked for"):
         square(tmp_path)
 
@@ -71,7 +72,7 @@ def test_what_is_written_is_what_is_read(tmp_path):
     manifest.begin(tmp_path, "squares", CONFIG, 4)
     found = manifest.read(tmp_path)
     assert (found["format"], found["version"], found["verb"], found["total"]) == ("tv_lens.run", 2, "squares", 4)
-    assert found["config"]["model"] == CONFIG["model"] and set(found["config"]["versions"]) == set(manifest._LIBRARIES)
+    assert found["config"]["model"] == CONFIG["model"] and set(found["config"]["versions"]) == set(LIBRARIES)
     assert found["circumstances"] == manifest._circumstances()
     content = (tmp_path / "manifest.json").read_bytes()
     manifest.begin(tmp_path, "squares", CONFIG, 4)

@@ -37,6 +37,7 @@ BUILT_IN = {
     "BudgetTooSmall": MemoryError,
     "OutOfMemory": MemoryError,
     "FormatError": ValueError,
+    "MissingFile": FileNotFoundError,
     "InvalidArgument": ValueError,
     "RunMismatch": ValueError,
     "StorageError": OSError,

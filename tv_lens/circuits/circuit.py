@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from tv_lens.circuits import circuit_json
+from tv_lens.circuits import circuit_json, scores_file
 from tv_lens.circuits.edge_table import ORDERS, EdgeTable, check_model, check_same_graph, size_key
 from tv_lens.circuits.graph import Graph
 from tv_lens.circuits.growing import grown
@@ -166,6 +166,34 @@ class Circuit:
 
     # ---- on disk --------------------------------------------------------------------------------------------------
 
+    def save(self, path: str | Path) -> Path:
+        """Writes the circuit, with its scores, to one safetensors file, whole or not at all, and returns its path."""
+        numbers: dict[str, Tensor | None] = {"mask": self.mask}
+        labels = {"requested": self.requested, "provenance": self.provenance, "scores": None}
+        if self.scores is not None:
+            numbers |= {f"scores.{name}": one for name, one in self.scores._numbers().items()}
+            labels["scores"] = self.scores._texts()
+        return scores_file.write(Path(path), scores_file.CIRCUIT, self.graph, numbers, labels)
+
+    @classmethod
+    def load(cls, path: str | Path, model: HookedModel | None = None) -> Circuit:
+        """The circuit that `save` wrote.
+
+        Args:
+            path: the file.
+            model: if given, a circuit of another model is refused.
+
+        Raises:
+            FormatError: the file is damaged or is something else.
+            ModelMismatch: the circuit was found on another model.
+        """
+        with scores_file.opened(Path(path), scores_file.CIRCUIT) as (graph, numbers, labels):
+            mask, about = numbers.pop("mask"), labels["scores"]
+            parts = {name.removeprefix("scores."): one for name, one in numbers.items()}
+            scores = None if about is None else EdgeScores(graph, **parts, **about)
+            circuit = cls(graph, mask, scores, labels["requested"], labels["provenance"])
+        return circuit if model is None else circuit.check(model)
+
     def to_json(self) -> str:
         """The circuit as JSON with MIB's fields, and with all that `from_json` needs to bring it back bit by bit."""
         effects = (
@@ -188,13 +216,10 @@ class Circuit:
             FormatError: it is damaged or was written by something else, or by a later version.
             ModelMismatch: it was found on another model than the one that is given.
         """
-        own = circuit_json.read(source)
-        try:
-            graph = Graph.from_dict(own["graph"])
+        with circuit_json.opened(source) as own:
+            graph = Graph.from_dict(own["graph"], own["mask"]["shape"][0])
             scores = None if own["scores"] is None else EdgeScores.from_dict(graph, own["scores"])
             circuit = cls(graph, circuit_json.unpacked(own["mask"]), scores, own["requested"], own["provenance"])
-        except circuit_json.DAMAGE as error:
-            raise circuit_json.damaged(error) from error
         return circuit if model is None else circuit.check(model)
 
     def __repr__(self) -> str:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
+import math
 import re
+import warnings
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +20,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tv_lens.circuits.graph import Graph
-from tv_lens.errors import FormatError
+from tv_lens.errors import FormatError, MissingFile
 
-FORMAT, VERSION = "tv_lens.circuit", 2  # version 1 had other names, which `EdgeTable.from_dict` translates
-DAMAGE = (AttributeError, KeyError, TypeError, ValueError, zlib.error)  # what reading a damaged file raises
+FORMAT, VERSION = "tv_lens.circuit", 3  # version 1 had other names, which `EdgeTable.from_dict` translates
+_CHECKED = 3  # the first version that has a checksum
+_LARGE, _DENSE = 1 << 28, 100  # bytes that packed numbers may unpack to, or this many times their size
 
 
 def written(
@@ -54,18 +59,39 @@ def written(
         "edges": _mib_edges(graph, mask, effects),
         "tv_lens": {"format": FORMAT, "version": VERSION, "graph": graph.to_dict(), "mask": packed(mask), **own},
     }
+    content["tv_lens"]["sha256"] = _checksum(content)
     return json.dumps(content, ensure_ascii=False, allow_nan=False)
 
 
-def read(source: str | Path) -> dict[str, Any]:
-    """What `written` put under `tv_lens`.
+@contextmanager
+def opened(source: str | Path) -> Iterator[dict[str, Any]]:
+    """What `written` put under `tv_lens`; what does not fit in the `with` is damage.
 
     Args:
         source: the text, or the path of a file.
 
     Raises:
-        FormatError: it is no JSON, or was written by another tool or a later version.
+        FormatError: it is no JSON, is damaged, or was written by another tool or a later version.
+        MissingFile: there is no such file.
     """
+    try:
+        own = _own(source)
+        yield own
+    except (FormatError, MemoryError):
+        raise
+    except FileNotFoundError as error:
+        raise MissingFile("There is no such file.", got=source, allowed="what circuit.to_json() wrote") from error
+    except Exception as error:  # a changed character can make a reader raise any exception
+        raise FormatError("This circuit's JSON is damaged.", got=f"{type(error).__name__}: {error}") from error
+    if own["version"] < _CHECKED:
+        warnings.warn(
+            "this circuit's JSON was written by an earlier tv_lens; circuit.to_json() writes it in today's form, which "
+            "notices damage",
+            stacklevel=4,
+        )
+
+
+def _own(source: str | Path) -> dict[str, Any]:
     text = str(source)
     if not text.lstrip().startswith("{"):
         text = Path(source).read_text(encoding="utf-8")
@@ -90,12 +116,14 @@ def read(source: str | Path) -> dict[str, Any]:
             allowed=f"up to version {VERSION}",
             do="update tv_lens.",
         )
+    checksum = own.pop("sha256", None)
+    if (own["version"] >= _CHECKED or checksum is not None) and checksum != _checksum(content):
+        raise ValueError("its checksum does not fit")
     return own
 
 
-def damaged(error: Exception) -> FormatError:
-    """The error for one of `DAMAGE`."""
-    return FormatError("This circuit's JSON is damaged.", got=f"{type(error).__name__}: {error}")
+def _checksum(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def packed(tensor: Tensor) -> dict[str, Any]:
@@ -110,8 +138,15 @@ def packed(tensor: Tensor) -> dict[str, Any]:
 
 def unpacked(data: Mapping[str, Any]) -> Tensor:
     """The tensor that `packed` described."""
-    bits = zlib.decompress(base64.b64decode(data["zlib"]))
-    return torch.from_numpy(np.frombuffer(bits, dtype=np.dtype(data["dtype"])).reshape(data["shape"]).copy())
+    dtype, shape, short = np.dtype(data["dtype"]), tuple(data["shape"]), base64.b64decode(data["zlib"], validate=True)
+    nbytes = math.prod(shape) * dtype.itemsize
+    if not 0 <= nbytes <= max(_LARGE, _DENSE * len(short)):
+        raise ValueError(f"numbers of the shape {list(shape)} in {len(short):,} bytes")
+    reader = zlib.decompressobj()
+    bits = reader.decompress(short, nbytes + 1)  # one more, so that the end of the stream is reached
+    if len(bits) != nbytes or not reader.eof:
+        raise ValueError(f"its numbers are not of the shape {list(shape)}")
+    return torch.from_numpy(np.frombuffer(bits, dtype=dtype).reshape(shape).copy())
 
 
 def _mib_edges(graph: Graph, mask: Bool[Tensor, "edge"], effects: Float[Tensor, "edge"]) -> dict[str, dict[str, Any]]:

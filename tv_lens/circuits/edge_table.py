@@ -201,29 +201,36 @@ class EdgeTable:
 
     def save(self, path: str | Path) -> Path:
         """Writes the scores to one safetensors file, whole or not at all, and returns its path."""
-        tensors = {"values": self.values, "clean": self.clean, "corrupted": self.corrupted}
-        texts = {name: getattr(self, name) for name in _TEXTS}
-        scores_file.write(
-            Path(path), {k: v for k, v in tensors.items() if v is not None}, {**texts, "graph": self.graph.to_dict()}
-        )
-        return Path(path)
+        return scores_file.write(Path(path), scores_file.SCORES, self.graph, self._numbers(), self._texts())
 
     @classmethod
-    def load(cls: type[Table], path: str | Path) -> Table:
+    def load(cls: type[Table], path: str | Path, model: HookedModel | None = None) -> Table:
         """The scores that `save` wrote.
+
+        Args:
+            path: the file.
+            model: if given, scores of another model are refused.
 
         Raises:
             FormatError: the file is damaged or is something else.
+            ModelMismatch: the scores were made on another model.
         """
-        tensors, header = scores_file.read(Path(path))
-        return cls(Graph.from_dict(header["graph"]), **tensors, **{name: header[name] for name in _TEXTS})
+        with scores_file.opened(Path(path), scores_file.SCORES) as (graph, numbers, labels):
+            table = cls(graph, **numbers, **{name: labels[name] for name in _TEXTS})
+        return table if model is None else table.check(model)
+
+    def _numbers(self) -> dict[str, Tensor | None]:
+        return {"values": self.values, "clean": self.clean, "corrupted": self.corrupted}
+
+    def _texts(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in _TEXTS}
 
     def to_dict(self) -> dict[str, Any]:
         """The scores without their graph, as values that JSON can hold, to the last bit."""
         columns = self.measured  # the others are NaN
         baselines = {name: getattr(self, name) for name in _BASELINES}
         return {
-            **{name: getattr(self, name) for name in _TEXTS},
+            **self._texts(),
             "n": self.n,
             "columns": packed(columns),
             "values": packed(self.values[:, columns]),

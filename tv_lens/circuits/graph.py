@@ -17,10 +17,12 @@ from torch import Tensor
 
 from tv_lens.circuits import edge_paths
 from tv_lens.circuits.nodes import Nodes, Position
-from tv_lens.errors import UnknownName, closest
+from tv_lens.errors import FormatError, UnknownName, closest
 from tv_lens.renamed import renamed_attributes
 from tv_lens.site import ModelShape, Site
 
+# The largest tables of edges that a file may ask for: of any size below `_SMALL`; beyond, by the edges that it has.
+_SMALL, _SPARSE, _LARGEST = 1 << 22, 1000, 1 << 29
 _EDGE = re.compile(r"^(?P<writer>[^->@\s]+)->(?P<reader>[^@\s]+?)(@(?P<position>.+))?$")
 
 
@@ -155,16 +157,34 @@ class Graph(Nodes):
         }
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Graph:
-        """The graph that `to_dict` described."""
+    def from_dict(cls, data: Mapping[str, Any], n_edges: int) -> Graph:
+        """The graph that `to_dict` described.
+
+        Args:
+            data: the description.
+            n_edges: how many edges the numbers beside it are of; it must have as many.
+
+        Raises:
+            FormatError: it has another number; said before its table is made if it is much larger.
+        """
         positions: Sequence[Any] = data["positions"]
-        return cls(
-            ModelShape(**data["shape"]),
+        shape = ModelShape(**data["shape"])
+        n_layers, n_heads, n_kv_heads = (int(n) for n in (shape.n_layers, shape.n_heads, shape.n_kv_heads))
+        size = len(positions) * n_layers**2 * (n_heads + 1) * (n_heads + 2 * n_kv_heads + 1)
+        fits = size <= max(_SMALL, _SPARSE * n_edges) and size <= _LARGEST
+        graph = cls(
+            shape,
             bool(data["parallel"]),
             tuple(Position(label, tuple(members)) for label, members in positions),
             None if data["source"] is None else Site.parse(data["source"]),
             None if data["target"] is None else Site.parse(data["target"]),
         )
+        if not fits or len(graph) != n_edges:
+            raise FormatError(
+                "The numbers of this file are of another graph.",
+                got=f"{n_edges:,} edges beside a graph of {n_layers} layers and {n_heads} heads",
+            )
+        return graph
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Graph) and self.to_dict() == other.to_dict()

@@ -1,66 +1,62 @@
-"""Edge scores on disk: a safetensors file whose header holds their labels and provenance."""
+"""Edge scores and circuits on disk: numbers per edge, and as labels the names of writers, readers and positions."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+import torch
 from torch import Tensor
 
-from tv_lens.errors import FormatError
-from tv_lens.storage.atomic import atomic_write
+from tv_lens.circuits.graph import Graph
+from tv_lens.storage import envelope, old_files
+from tv_lens.storage.configuration import digest
 
-FORMAT = "tv_lens.edge_scores"
-VERSION = 2  # version 1 had other names, which `with_new_names` translates
+SCORES = envelope.Kind("edge_scores", "EdgeScores.save(path)")
+CIRCUIT = envelope.Kind("circuit", "Circuit.save(path)")
+_OLD = "tv_lens.edge_scores"  # the format of files before the envelope; their version 1 had other names
 _NEW_NAMES = {"run_a": "clean", "run_b": "corrupted", "grad_at": "gradient_at"}
 _NEW_SIDES = {"a": "clean", "b": "corrupted"}
 
 
-def write(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
-    """Writes tensors and header, whole or not at all."""
-    metadata = {"format": FORMAT, "version": str(VERSION), "header": json.dumps(header, ensure_ascii=False)}
-    atomic_write(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata=metadata))
+def write(
+    path: Path, kind: envelope.Kind, graph: Graph, tensors: Mapping[str, Tensor | None], labels: Mapping[str, Any]
+) -> Path:
+    """Writes numbers per edge of a graph, whole or not at all; those that are None are left out.
+
+    Besides, `edges` names the place of each edge among the labels `positions` of the graph, `writers` and `readers`.
+    """
+    names = {"graph": graph.to_dict(), "writers": list(graph.writers), "readers": list(graph.readers)}
+    numbers = {"edges": graph.edges.int(), **{name: one for name, one in tensors.items() if one is not None}}
+    return envelope.write(path, kind, numbers, {**labels, **names}, digest(labels.get("provenance")))
 
 
-def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and header of a file that `write` wrote, of this version or an earlier one.
+@contextmanager
+def opened(path: Path, kind: envelope.Kind) -> Iterator[tuple[Graph, dict[str, Tensor], dict[str, Any]]]:
+    """Graph, numbers and labels of a file that `write` wrote; what does not fit in the `with` is damage.
 
     Raises:
-        FormatError: the file is damaged, holds no edge scores, or comes from a later version.
-        FileNotFoundError: there is no such file.
+        FormatError: the file is damaged, is of another kind, or comes from a later version.
+        MissingFile: there is no such file.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-        if metadata.get("format") != FORMAT:
-            raise FormatError(
-                "This safetensors file holds no edge scores.",
-                got=str(path),
-                allowed="a file written by EdgeScores.save",
-            )
-        if int(metadata["version"]) > VERSION:
-            raise FormatError(
-                "These edge scores were written by a later tv_lens.",
-                got=f"version {metadata['version']}",
-                allowed=f"up to version {VERSION}",
-                do="update tv_lens.",
-            )
-        return with_new_names(tensors), with_new_names(json.loads(metadata["header"]))
-    except (SafetensorError, OSError, AttributeError, ValueError, TypeError, KeyError, MemoryError) as error:
-        if isinstance(error, FormatError):
-            raise
-        raise FormatError(
-            "This file holds no edge scores, or it is damaged.",
-            got=f"{path} ({error})",
-            do="write it again with EdgeScores.save(path).",
-        ) from error
+    if old_files.format_of(path) == _OLD and kind is SCORES:
+        with old_files.reading(path, kind):
+            numbers, about = old_files.tensors(path)
+            if int(about["version"]) > 2:
+                raise ValueError(f"version {about['version']}")
+            labels = with_new_names(json.loads(about["header"]))
+            yield Graph.from_dict(labels["graph"], numbers["values"].shape[1]), with_new_names(numbers), labels
+    else:
+        with envelope.opened(path, kind) as file:
+            numbers = dict(file)
+            edges = numbers.pop("edges")
+            graph = Graph.from_dict(file.labels["graph"], len(edges))
+            if not torch.equal(graph.edges.int(), edges):
+                raise ValueError("its edges are not those of its graph")
+            yield graph, numbers, file.labels
 
 
 def with_new_names(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -272,11 +272,10 @@ class Sweep:
         return table[[*self.axes, *labels, *numbers]]
 
     def save(self, path: str | Path) -> Path:
-        """Writes the sweep to one file, whole or not at all, and returns its path."""
+        """Writes the sweep to a safetensors file, whole or not at all, and returns its path."""
         header = {key: getattr(self, key) for key in _HEADER}
         arrays = {key: getattr(self, key) for key in sweep_file.ARRAYS}
-        sweep_file.write(Path(path), header, arrays)
-        return Path(path)
+        return sweep_file.write(Path(path), header, arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> Sweep:
@@ -284,9 +283,10 @@ class Sweep:
 
         Raises:
             FormatError: the file is damaged, or it is not a sweep.
+            MissingFile: there is no such file.
         """
-        header, arrays = sweep_file.read(Path(path))
-        return cls(**arrays, **{key: header[key] for key in _HEADER})
+        with sweep_file.opened(Path(path)) as (header, arrays):
+            return cls(**arrays, **{key: header[key] for key in _HEADER})
 
     def __repr__(self) -> str:
         lines = [f"  {key:<10}{text}" for key, text in parts.summary(self)]

@@ -1,67 +1,69 @@
-"""Sweeps on disk: one file with a JSON header and plain arrays, written whole or not at all."""
+"""Sweeps on disk: the arrays, and as labels all the rest."""
 
 from __future__ import annotations
 
-import json
-import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from tv_lens.errors import FormatError
-from tv_lens.storage.atomic import atomic_write
+from tv_lens.storage import envelope, old_files
+from tv_lens.storage.configuration import digest
 
-FORMAT = "tv_lens.sweep"
-VERSION = 1
+KIND = envelope.Kind("sweep", "Sweep.save(path)")
 ARRAYS = ("values", "clean", "corrupted", "denominator")
+_KINDS = "biufmMUO"  # of numpy's dtypes, those that the labels of an axis have
 
 
-def write(path: Path, header: dict, arrays: dict[str, xr.DataArray | None]) -> None:
+def write(path: Path, header: dict[str, Any], arrays: dict[str, xr.DataArray | None]) -> Path:
     """Writes header and arrays to `path`, whole or not at all."""
-    header = {"format": FORMAT, "version": VERSION, **header, "arrays": {}}
-    contents = {}
-    for name in ARRAYS:
-        array = arrays.get(name)
-        if array is None:
-            continue
-        contents[name] = np.ascontiguousarray(array.values)
-        coords = {key: [list(c.dims), c.values.dtype.str, c.values.tolist()] for key, c in array.coords.items()}
-        header["arrays"][name] = {"dims": list(array.dims), "coords": coords}
-    text = np.frombuffer(json.dumps(header, ensure_ascii=False).encode(), np.uint8)
-    atomic_write(path, lambda file: np.savez_compressed(file, header=text, **contents))
+    given = {name: array for name in ARRAYS if (array := arrays.get(name)) is not None}
+    labels = {**header, "arrays": {name: labels_of(array) for name, array in given.items()}}
+    numbers = {name: array.values for name, array in given.items()}
+    return envelope.write(path, KIND, numbers, labels, digest(header.get("provenance")))
 
 
-def read(path: Path) -> tuple[dict, dict[str, xr.DataArray]]:
-    """The header and the arrays of a file that `write` wrote.
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[dict[str, Any], dict[str, xr.DataArray]]]:
+    """The header and the arrays of a file that `write` wrote; what does not fit in the `with` is damage.
 
     Raises:
         FormatError: the file is damaged, is not a sweep, or comes from a later version.
-        FileNotFoundError: there is no such file.
+        MissingFile: there is no such file.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            header = json.loads(file["header"].tobytes().decode())
-            raw = {name: file[name] for name in file.files if name in ARRAYS}
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        raise FormatError(
-            "This file is not a sweep, or it is damaged.",
-            got=f"{path} ({error})",
-            do="write it again with Sweep.save(path)",
-        ) from error
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise FormatError("This file is not a sweep.", got=str(path), allowed="a file written by Sweep.save")
-    if header["version"] > VERSION:
-        raise FormatError(
-            "This sweep was written by a later tv_lens.",
-            got=f"version {header['version']}",
-            allowed=f"up to version {VERSION}",
-            do="update tv_lens",
-        )
-    arrays = {}
-    for name, about in header["arrays"].items():
-        coords = {key: (dims, np.array(data, dtype=kind)) for key, (dims, kind, data) in about["coords"].items()}
-        arrays[name] = xr.DataArray(raw[name], dims=about["dims"], coords=coords)
-    return header, arrays
+    if old_files.is_archive(path):
+        with old_files.reading(path, KIND):
+            header, numbers = old_files.archive(path)
+            if header["format"] != "tv_lens.sweep" or header["version"] != 1:
+                raise ValueError(f"format {header['format']!r}, version {header['version']!r}")
+            yield header, _labelled(header, numbers)
+    else:
+        with envelope.opened(path, KIND) as file:
+            yield file.labels, _labelled(file.labels, {name: tensor.numpy() for name, tensor in file.items()})
+
+
+def labels_of(array: xr.DataArray) -> dict[str, Any]:
+    """The axes of an array and their labels, as JSON holds them."""
+    coords = {str(key): [list(c.dims), c.values.dtype.str, c.values.tolist()] for key, c in array.coords.items()}
+    return {"dims": list(array.dims), "coords": coords}
+
+
+def labelled(numbers: np.ndarray, labels: dict[str, Any]) -> xr.DataArray:
+    """The array whose labels `labels_of` described."""
+    coords = {key: (dims, _column(kind, data)) for key, (dims, kind, data) in labels["coords"].items()}
+    return xr.DataArray(numbers, dims=labels["dims"], coords=coords)
+
+
+def _labelled(header: dict[str, Any], numbers: dict[str, np.ndarray]) -> dict[str, xr.DataArray]:
+    return {name: labelled(numbers[name], header["arrays"][name]) for name in ARRAYS if name in header["arrays"]}
+
+
+def _column(kind: str, data: Any) -> np.ndarray:
+    """An axis' labels; of texts, as wide as they are, whatever width the file declares."""
+    dtype = np.dtype(kind)
+    if dtype.kind not in _KINDS:
+        raise ValueError(f"labels of the kind {kind!r}")
+    return np.array(data, dtype=str if dtype.kind == "U" else dtype)

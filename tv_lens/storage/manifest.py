@@ -6,7 +6,6 @@ noticed, also where the manifest is lost. Folders of format 1 hold shards withou
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import platform
@@ -15,7 +14,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +22,12 @@ import torch
 from tv_lens.errors import FormatError, InvalidArgument, RunMismatch
 from tv_lens.storage.atomic import atomic_write, plain_errors
 from tv_lens.storage.configuration import described, differences
+from tv_lens.storage.envelope import library_versions
 from tv_lens.storage.shard_file import unpacked
 from tv_lens.torch_settings import settings_in_force
 
 FORMAT, VERSION = "tv_lens.run", 2  # since version 2 every shard says which configuration it is of
 MANIFEST, SHARDS, CLAIMS = "manifest.json", "shards", "claims"  # what lies in a run's folder
-_LIBRARIES = ("tv_lens", "torch", "transformers", "transformer_lens", "numpy")
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,7 @@ def begin(folder: Path, verb: str, config: Mapping[str, Any], total: int) -> Beg
         StorageError: the folder cannot be written.
     """
     requested = json.loads(
-        json.dumps({"verb": verb, "total": total, "config": {**described(config), "versions": _versions()}})
+        json.dumps({"verb": verb, "total": total, "config": {**described(config), "versions": library_versions()}})
     )
     with _locked(folder):
         stored = read(folder)
@@ -222,17 +220,6 @@ def _warn_of_other_circumstances(folder: Path, stored: Mapping[str, Any]) -> Non
             "differ from the old ones in the last bits",
             stacklevel=5,  # of the `with shards(...)` in a verb, which enters through `begin`, `shards` and contextlib
         )
-
-
-@functools.cache
-def _versions() -> dict[str, str]:
-    versions = {}
-    for library in _LIBRARIES:
-        try:
-            versions[library] = version(library)
-        except PackageNotFoundError:  # it runs from a source tree that is not installed
-            versions[library] = "unknown"
-    return versions
 
 
 def _circumstances() -> dict[str, Any]:

@@ -239,8 +239,7 @@ class TaskVector:
         """Writes the vector with its origin to a safetensors file, whole or not at all, and returns the path."""
         texts = {name: getattr(self, name) for name in ("task", "model", "fingerprint", "tokenizer")}
         about = {**texts, "site": str(self.site), "method": self.method, "prompts": self.prompts}
-        vector_file.write(Path(path), self.direction, about, self.selection)
-        return Path(path)
+        return vector_file.write(Path(path), self.direction, about, self.selection)
 
     @classmethod
     def load(cls, path: str | Path, model: HookedModel | None = None) -> TaskVector:
@@ -254,8 +253,8 @@ class TaskVector:
             FormatError: the file is damaged or is something else.
             ModelMismatch: the vector was made on another model.
         """
-        direction, about, selection = vector_file.read(Path(path))
-        vector = cls(direction, selection=selection, **about)
+        with vector_file.opened(Path(path)) as (direction, about, selection):
+            vector = cls(direction, selection=selection, **about)
         return vector if model is None else vector.check(model)
 
     def __repr__(self) -> str:
