@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,20 +13,71 @@ import tiny
 import tv_lens as tv
 from row_cases import batch, two_logits, zeroing
 from tv_lens.errors import NonFiniteMetric
-from tv_lens.intervention import Add, Replace
+from tv_lens.intervention import Add, Replace, Zero
 from tv_lens.metrics import Answers, Readout
-from tv_lens.rows.edits import merged
+from tv_lens.rows.edits import Placed, merged
 from tv_lens.rows.engine import PlacedEdit, Row, run_rows
 from tv_lens.site import Site
 
 
 def test_edits_of_one_kind_become_one_and_keep_their_places():
-    site, one = Site("resid_pre", 1), torch.tensor([0])
-    edits = merged([(Replace(site, torch.full((4,), 1.0 * i)), torch.tensor([i]), one) for i in range(5)])
+    site = Site("resid_pre", 1)
+    edits = merged([[Placed(Replace(site, torch.full((4,), 1.0 * i)), [i], [0])] for i in range(5)])
     assert len(edits) == 1
     assert edits[0].rows.tolist() == [0, 1, 2, 3, 4] and edits[0].intervention.value[:, 0].tolist() == [0, 1, 2, 3, 4]
-    twice = merged([(Add(site, torch.ones(1, 4)), one, one), (Add(site, torch.ones(1, 4)), one, one)])
+    twice = merged([2 * [Placed(Add(site, torch.ones(1, 4)), [0], [0])]])
     assert len(twice) == 2  # the same cell twice acts twice
+
+
+def test_edits_of_many_heads_and_rows_are_one_edit_of_a_tensor():
+    values = [Replace(Site("z", 1, head), torch.full((1, 8), 1.0 * head)) for head in range(4)]
+    edits = merged([[Placed(value, [head], [0])] for head, value in enumerate(values)])
+    assert len(edits) == 1 and edits[0].site == Site("z", 1) and edits[0].heads.tolist() == [0, 1, 2, 3]
+
+
+VALUE = torch.linspace(-1, 1, 8)
+ORDERS = {  # of one row, in the order in which they act, and at which of its positions
+    "a head, then all heads": ((Zero(Site("z", 1, 2)), 4), (Replace(Site("z", 1), VALUE.expand(4, 8)), 4)),
+    "all heads, then a head": ((Replace(Site("z", 1), VALUE.expand(4, 8)), 4), (Zero(Site("z", 1, 2)), 4)),
+    "two heads": ((Add(Site("z", 1, 0), VALUE), 4), (Add(Site("z", 1, 3), -VALUE), 4)),
+    "one head twice": ((Add(Site("z", 1, 0), VALUE), 4), (Add(Site("z", 1, 0), VALUE, 2.0), 4)),
+    "two positions": ((Add(Site("z", 1, 0), VALUE), 3), (Add(Site("z", 1, 0), VALUE), 4)),
+    "one value for all heads": ((Replace(Site("z", 1), VALUE), 4),),
+    "one number": ((Replace(Site("mlp_out", 1), torch.tensor(0.3)), 4),),
+    "one number as a list": ((Replace(Site("mlp_out", 1), torch.tensor([0.7])), 4),),
+    "what leaves a layer, then what enters the next": (
+        (Add(Site("resid_post", 0), torch.ones(32)), 4),
+        (Replace(Site("resid_pre", 1), torch.linspace(-1, 1, 32)), 4),
+    ),
+    "listed the other way round, the same": (
+        (Replace(Site("resid_pre", 1), torch.linspace(-1, 1, 32)), 4),
+        (Add(Site("resid_post", 0), torch.ones(32)), 4),
+    ),
+}
+
+
+@pytest.mark.parametrize("engine", ["rows", "passes"])
+def test_rows_side_by_side_keep_the_order_of_their_own_edits(engine, tiny_model):
+    """Every row is compared with its own pass, in which each edit is a context of its own."""
+    model, tokens = tiny_model("llama"), torch.tensor([[5, 6, 7, 8, 9]])
+    rows, alone = [], []
+    for edits in ORDERS.values():
+        rows.append(Row(0, tuple(PlacedEdit(edit, (at,)) for edit, at in edits)))
+        with contextlib.ExitStack() as contexts:
+            for edit, at in edits:
+                contexts.enter_context(model.intervene(replace(edit, site=edit.site.at(at))))
+            alone.append(model.run(tokens)[0, :2])
+
+    logits = {}
+
+    def readout(part, index):
+        logits.update(zip(index.tolist(), part[:, :2].cpu()))
+        return part[:, 0]
+
+    run_rows(model, model.tokens(tokens), rows, readout, engine=engine, progress=False)
+    for number, (name, expected) in enumerate(zip(ORDERS, alone)):
+        torch.testing.assert_close(logits[number], expected, atol=2e-5, rtol=0, msg=name)
+    assert len({round(float(one[0]), 4) for one in alone}) == len(ORDERS) - 2  # the last two, and all heads replaced
 
 
 @pytest.mark.parametrize("engine", ["rows", "passes"])

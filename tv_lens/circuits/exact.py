@@ -16,7 +16,7 @@ from tv_lens.metrics import Readout
 from tv_lens.model.readers import PARTS, SITES
 from tv_lens.progress import Bar
 from tv_lens.progress import progress as progress_bar
-from tv_lens.rows.edits import PlacedEdit, Row, merged
+from tv_lens.rows.edits import PlacedEdit, Row, batch_entries
 from tv_lens.rows.engine import run_rows
 from tv_lens.site import Site
 from tv_lens.storage.runner import Piece, Work
@@ -173,15 +173,7 @@ def _at_target(passes: ContrastPasses, chunk: Chunk, rows: Sequence[Row]) -> Flo
     for start in range(0, len(rows), size):
         part = rows[start : start + size]
         batch = base.select([row.prompt for row in part])
-        edits = merged(
-            (
-                edit.intervention,
-                torch.full((len(edit.positions),), at, dtype=torch.long, device="cpu"),
-                torch.tensor(edit.positions, dtype=torch.long, device="cpu"),
-            )
-            for at, row in enumerate(part)
-            for edit in row.edits
-        )
+        edits = batch_entries(part)
         _, attachment = passes.model.forward(batch, edits, [site], stop_after=site.layer, who="exact edges")
         numbers.append(passes.target.read(attachment.values[site].float().cpu()))
     return torch.cat(numbers)

@@ -175,7 +175,7 @@ class Attachments:
         rows, cols = edit.rows, edit.cols
         if rows is None and edit.site.pos is not None:
             rows, cols = positions_of(self._batch_for(x, edit.site), edit.site.pos, x.device)
-        return edited(x, edit.intervention, rows, cols)
+        return edited(x, edit.intervention, rows, cols, edit.heads)
 
     def _selected(self, x: Tensor, site: Site) -> Tensor:
         if site.pos is None:

@@ -209,7 +209,7 @@ def captured(
             if site not in values:
                 values[site] = _table(store, site, (len(tokens), *part.shape[1:]))
             values[site][rows] = part
-        if last_logits:
+        if last_logits and after_last is not None:
             logits.append(after_last[:, 0].cpu())
     capture = Capture(values, tokens.to("cpu"), fitting * per_prompt, torch.cat(logits) if logits else None)
     if store is not None:

@@ -21,12 +21,14 @@ class Edit:
     """An intervention and, where the caller already knows them, the batch rows and columns it acts on.
 
     Without `rows` and `cols` the intervention's own `site.pos` decides, on every row. With them, entry i of the
-    selection is column `cols[i]` of row `rows[i]`: this is how many interventions share one forward pass.
+    selection is column `cols[i]` of row `rows[i]`, and of its head `heads[i]` where the heads differ: this is how many
+    interventions share one forward pass.
     """
 
     intervention: Intervention
     rows: Int[Tensor, "*n"] | None = None
     cols: Int[Tensor, "*n"] | None = None
+    heads: Int[Tensor, "*n"] | None = None
 
     @property
     def site(self) -> Site:
@@ -91,12 +93,14 @@ def position_second(x: Tensor, site: Site) -> Tensor:
     return x if site.head is None else x.select(2, site.head)
 
 
-def edited(x: Tensor, intervention: Intervention, rows: Tensor | None, cols: Tensor | None) -> Tensor:
-    """A new tensor with the intervention's edit at the selected rows, columns and head; x is left as it was."""
+def edited(
+    x: Tensor, intervention: Intervention, rows: Tensor | None, cols: Tensor | None, heads: Tensor | None = None
+) -> Tensor:
+    """A new tensor with the intervention's edit at the selected rows, columns and heads; x is left as it was."""
     site = Site.parse(intervention.site)
     # A whole tensor is edited in the table's own axes, so that what was captured can be put back as it is.
     by_position = position_second if rows is not None or site.head is not None else lambda tensor, _: tensor
-    where = (...,) if rows is None else (rows.to(x.device), cols.to(x.device))
+    where = tuple(index.to(x.device) for index in (rows, cols, heads) if index is not None) or (...,)
     selected = by_position(x, site)[where]
     untouched = None if x.is_inference() else x._version  # tensors of inference mode do not count their edits
     # Scores that the causal mask hides stay hidden, whatever an edit writes there; the edit is given 0 in their place.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -81,12 +82,11 @@ class Contrast:
     ) -> tuple[Capture, Answers, Float[Tensor, "example"]]:
         """Of some examples: the source run's activations, the answers, and the metric of the source run."""
         capture = captured(self.model, self.source.select(examples), sites, self.budget, last_logits=True)
-        answers, name = self.answers.select(examples), "clean" if self.direction == "denoising" else "corrupted"
+        answers, logits = self.answers.select(examples), cast(Tensor, capture.last_logits)
+        name = "clean" if self.direction == "denoising" else "corrupted"
         if info_of(self.metric).needs_reference:
-            of_source = self.direction == "denoising"
-            reference = capture.last_logits if of_source else self._base_logits(examples)
-            answers = replace(answers, reference=reference)
-        return capture, answers, checked(self.metric, capture.last_logits, answers, f"the {name} run").cpu()
+            answers = replace(answers, reference=logits if name == "clean" else self._base_logits(examples))
+        return capture, answers, checked(self.metric, logits, answers, f"the {name} run").cpu()
 
     def base_run(self, examples: Sequence[int], sites: Sequence[Site]) -> Capture:
         """The base run's activations of some examples."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -14,6 +14,7 @@ from tv_lens.batch import TokenBatch
 from tv_lens.errors import InvalidArgument, NonFiniteMetric, PositionError
 from tv_lens.intervention import Add, Intervention, Replace, Zero
 from tv_lens.model.editing import Edit
+from tv_lens.site import Site
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,49 +121,101 @@ def check_rows(rows: Sequence[Row], base: TokenBatch) -> None:
                 )
 
 
-def merged(placed: Iterable[tuple[Intervention, Int[Tensor, "n"], Int[Tensor, "n"]]]) -> list[Edit]:
-    """A batch's edits, those of one kind at one site merged into one, in the order of their first members.
+class Placed(NamedTuple):
+    """An edit, and the batch rows and columns that it acts on."""
 
-    A hook copies its tensor once for each edit, so a thousand rows at a site must not be a thousand edits. Order
-    matters only between edits of one row at one site, which are never merged.
+    edit: Intervention
+    rows: Sequence[int]
+    cols: Sequence[int]
+
+    @property
+    def site(self) -> Site:
+        return cast(Site, self.edit.site)
+
+
+def batch_entries(rows: Iterable[Row]) -> list[Edit]:
+    """The edits of rows that are the entries of a batch, one whole prompt each."""
+    return merged(
+        [Placed(edit.intervention, [at] * len(edit.positions), edit.positions) for edit in row.edits]
+        for at, row in enumerate(rows)
+    )
+
+
+def merged(rows: Iterable[Sequence[Placed]]) -> list[Edit]:
+    """The edits of many rows as few edits of their batch: those of one kind are one, whatever their heads.
+
+    A hook copies its tensor once for each edit, so a thousand rows at a tensor must not be a thousand edits. Order
+    matters only between edits of one row that meet, and is kept there.
+
+    Args:
+        rows: the edits of each row, in the order in which they act; no two rows have a place in common.
     """
-    groups: dict[object, list[tuple[Intervention, Tensor, Tensor]]] = {}
-    taken: dict[object, set[tuple[int, int]]] = {}
-    for number, (intervention, rows, cols) in enumerate(placed):
-        cells = set(zip(rows.tolist(), cols.tolist()))
-        key: object = (_kind(intervention), 0)
-        while taken.get(key, set()) & cells:
-            key = (key[0], key[1] + 1)
-        key = number if key[0] is None else key
-        groups.setdefault(key, []).append((intervention, rows, cols))
-        taken.setdefault(key, set()).update(cells)
-    return [_together(group) for group in groups.values()]
+    groups: dict[tuple[int, object], list[Placed]] = {}
+    for number, row in enumerate(rows):
+        for at, (edit, turn) in enumerate(zip(row, _turns(row))):
+            groups.setdefault((turn, _kind(edit) or (number, at)), []).append(edit)
+    return [_together(groups[key]) for key in sorted(groups, key=lambda key: key[0])]
 
 
-def _kind(intervention: Intervention) -> tuple | None:
-    """What two interventions must share to be one; None for those that stay alone."""
-    where = (type(intervention), intervention.site.at(None))
-    if type(intervention) is Replace:
-        return (*where, intervention.value.shape[1:] if intervention.value.ndim > 1 else None)
-    if type(intervention) is Add and intervention.vector.ndim > 1:
-        return (*where, intervention.scale, intervention.vector.shape[1:])
-    return where if type(intervention) is Zero else None
+def _turns(row: Sequence[Placed]) -> list[int]:
+    """For each edit of a row, how many edits of the same numbers must have acted before it."""
+    turns: list[int] = []
+    for at, one in enumerate(row):
+        turns.append(max((turns[i] + 1 for i in range(at) if _meet(row[i], one)), default=0))
+    return turns
 
 
-def _together(group: list[tuple[Intervention, Tensor, Tensor]]) -> Edit:
-    first, rows, cols = group[0][0], torch.cat([g[1] for g in group]), torch.cat([g[2] for g in group])
+def _meet(one: Placed, other: Placed) -> bool:
+    """Whether two edits of one row edit the same numbers."""
+    ours, theirs = one.site, other.site
+    return (
+        (ours.component, ours.layer) == (theirs.component, theirs.layer)
+        and (None in (ours.head, theirs.head) or ours.head == theirs.head)
+        and not set(one.cols).isdisjoint(other.cols)
+    )
+
+
+_VALUES = {Replace: "value", Add: "vector", Zero: None}
+
+
+def _kind(placed: Placed) -> tuple | None:
+    """What edits must share to become one; None for an edit that stays alone."""
+    edit, site = placed.edit, placed.site
+    if type(edit) not in _VALUES:
+        return None
+    name = _VALUES[type(edit)]
+    kind = (type(edit), site.component, site.layer, site.head is None, getattr(edit, "scale", None))
+    if name is None:
+        return kind
+    value, rank = getattr(edit, name), _rank(site)
+    if value.ndim > rank + 1 or (value.ndim == rank + 1 and len(value) not in (1, len(placed.cols))):
+        return None  # it does not fit, and the edit itself says so
+    return (*kind, (1,) * (rank - value.ndim) + tuple(value.shape[-rank:]))
+
+
+def _rank(site: Site) -> int:
+    """How many axes a site has at one position of one prompt."""
+    return len(site.entry.axes) - 2 - (site.head is not None)
+
+
+def _together(group: Sequence[Placed]) -> Edit:
+    """Edits of one kind as one edit."""
+    first, site, rank = group[0].edit, group[0].site, _rank(group[0].site)
+    rows, cols = _index(row for one in group for row in one.rows), _index(col for one in group for col in one.cols)
     if len(group) == 1:
         return Edit(first, rows, cols)
-    if isinstance(first, Replace):
-        return Edit(Replace(first.site, torch.cat([_per_position(g[0].value, g[1]) for g in group])), rows, cols)
-    if isinstance(first, Add):
-        return Edit(replace(first, vector=torch.cat([_per_position(g[0].vector, g[1]) for g in group])), rows, cols)
-    return Edit(first, rows, cols)
+    changes: dict[str, Any] = {"site": replace(site, head=None)}
+    if (name := _VALUES[type(first)]) is not None:
+        changes[name] = torch.cat([_per_position(getattr(one.edit, name), rank, len(one.cols)) for one in group])
+    heads = None if site.head is None else _index(cast(int, one.site.head) for one in group for _ in one.cols)
+    return Edit(replace(first, **changes), rows, cols, heads)
 
 
-def _per_position(value: Tensor, rows: Tensor) -> Tensor:
-    """A value for each selected position: `pos *axes`."""
-    if value.ndim <= 1 or len(value) != len(rows):
-        value = value if value.ndim > 1 else value[None]
-        value = value.expand(len(rows), *value.shape[1:])
-    return value
+def _index(numbers: Iterable[int]) -> Int[Tensor, "n"]:
+    return torch.tensor(list(numbers), dtype=torch.long, device="cpu")
+
+
+def _per_position(value: Float[Tensor, "..."], rank: int, n: int) -> Float[Tensor, "pos *axes"]:
+    """A value for each of n positions, where the site has so many axes at one of them."""
+    value = value.reshape(*(1,) * (rank + 1 - value.ndim), *value.shape)
+    return value.expand(n, *value.shape[1:])

@@ -11,11 +11,10 @@ from torch import Tensor
 
 from tv_lens.batch import TokenBatch
 from tv_lens.model.capture import bytes_per_prompt, prompts_per_batch
-from tv_lens.model.editing import Edit
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.model.passes import in_batches, prompts_at_once
 from tv_lens.progress import Bar
-from tv_lens.rows.edits import Readout, Row, columns_of, merged, read_out
+from tv_lens.rows.edits import Readout, Row, batch_entries, columns_of, read_out
 
 
 def run(
@@ -56,24 +55,12 @@ def _whole_pass(
     batch = base.select([rows[i].prompt for i in chunk])
     columns = columns_of(readout, index) if model.registry.can_narrow and model.registry.can_gather else None
     narrow = None if columns is None else columns[:, None]
-    logits, _ = model.forward(batch, _placed(rows, chunk), logits_at=batch.last[:, None], logit_columns=narrow, who=who)
+    edits = batch_entries(rows[i] for i in chunk)
+    logits, _ = model.forward(batch, edits, logits_at=batch.last[:, None], logit_columns=narrow, who=who)
     logits = logits[:, 0]
     if columns is None and (wanted := columns_of(readout, index)) is not None:
         logits = logits.gather(1, wanted.to(logits.device))
     values[index] = read_out(readout, logits, index, rows)
-
-
-def _placed(rows: Sequence[Row], chunk: Sequence[int]) -> list[Edit]:
-    """Every edit of the chunk's rows, on its own row of the batch."""
-    return merged(
-        (
-            edit.intervention,
-            torch.full((len(edit.positions),), at, dtype=torch.long, device="cpu"),
-            torch.tensor(edit.positions, dtype=torch.long, device="cpu"),
-        )
-        for at, i in enumerate(chunk)
-        for edit in rows[i].edits
-    )
 
 
 def _bytes(model: HookedModel, width: int) -> int:

@@ -19,7 +19,7 @@ from tv_lens.model.hooked_model import HookedModel
 from tv_lens.model.passes import warn_batch_halved
 from tv_lens.progress import Bar
 from tv_lens.rows.base_run import BaseRun, base_run, together
-from tv_lens.rows.edits import Readout, Row, columns_of, merged, read_out
+from tv_lens.rows.edits import Placed, PlacedEdit, Readout, Row, columns_of, merged, read_out
 from tv_lens.rows.walk import Walk
 from tv_lens.site import Site
 
@@ -140,6 +140,13 @@ def _entered(intervention: Intervention, n_layers: int) -> Intervention:
     return replace(intervention, site=moved)
 
 
+def _as_they_enter(edits: Sequence[PlacedEdit], n_layers: int) -> list[PlacedEdit]:
+    """The edits in the order in which they act: what leaves a layer is edited before what enters the next."""
+    moved = [(edit, _entered(edit.intervention, n_layers)) for edit in edits]
+    moved.sort(key=lambda pair: pair[1] is pair[0].intervention)
+    return [edit if new is edit.intervention else replace(edit, intervention=new) for edit, new in moved]
+
+
 def _needed(model: HookedModel, width: int, planned: Sequence[_Planned]) -> int:
     """The smallest budget that holds a prompt's base run, and after it any one of its rows."""
     shape, itemsize = model.shape, model.dtype.itemsize
@@ -176,19 +183,21 @@ class _Group:
 
     def edits(self, rows: Sequence[Row]) -> list[Edit]:
         """The rows' edits at their places in the walk."""
-        n_layers, width = len(self.walk.base.stream), self.walk.shape[1]
+        n_layers = len(self.walk.base.stream)
         return merged(
-            (_entered(edit.intervention, n_layers), *self._place(at, width, edit.positions))
+            [
+                Placed(edit.intervention, *self._place(at, edit.positions))
+                for edit in _as_they_enter(rows[planned.row].edits, n_layers)
+            ]
             for at, planned in enumerate(self.planned)
-            for edit in rows[planned.row].edits
         )
 
-    def _place(self, at: int, width: int, positions: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    def _place(self, at: int, positions: Sequence[int]) -> tuple[list[int], list[int]]:
+        """The batch rows and columns of a row's positions; `at` counts the rows of the walk."""
         if self.walk.axis == 1:
-            row, column = torch.tensor([[at // width], [at % width]], dtype=torch.long, device="cpu")
-            return row, column
-        cols = torch.tensor(positions, dtype=torch.long, device="cpu") - self.walk.start
-        return torch.full_like(cols, at), cols
+            row, column = divmod(at, self.walk.shape[1])
+            return [row], [column]
+        return [at] * len(positions), [position - self.walk.start for position in positions]
 
     def bytes(self, model: HookedModel) -> int:
         n_batch, n_tokens = self.walk.shape

@@ -11,6 +11,7 @@ the model's own forward pass builds positions, masks and norms; only its blocks 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -84,7 +85,7 @@ class Walk:
 
     def active_rows(self, layer: int) -> int:
         """How many rows have entered by a layer; they come first, since rows are sorted by their entry layer."""
-        return sum(entry_layer <= layer for entry_layer in self.entry_layers)
+        return bisect_right(self.entry_layers, layer)
 
     def run(
         self, model: HookedModel, edits: Sequence[Edit], columns: Int[Tensor, "batch n k"] | None, who: str
