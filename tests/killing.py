@@ -132,7 +132,7 @@ def reference(job: Job, folder: Path) -> tuple[list[bytes], float]:
 
 def everything(run: Path) -> dict[Path, bytes]:
     """The bytes of each shard of a run and of its stages."""
-    return {path: path.read_bytes() for path in run.rglob("shards/[0-9]*.npz")}
+    return {path: path.read_bytes() for path in run.rglob("shards/[0-9]*.safetensors")}
 
 
 def kill_until_done(job: Job, run: Path, draw: random.Random, longest: float, log: Path) -> int:

@@ -31,4 +31,4 @@ def truncate(path: Path) -> None:
 
 def files(run: Path) -> dict[int, bytes]:
     """The bytes of each shard that is on the disk."""
-    return {int(path.stem): path.read_bytes() for path in (run / "shards").glob("[0-9]*.npz")}
+    return {int(path.stem): path.read_bytes() for path in (run / "shards").glob("[0-9]*.safetensors")}

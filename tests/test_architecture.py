@@ -55,7 +55,7 @@ FOLDERS = {
         in_memory
     """,
     "model": """
-        editing grad_mode length_tables lock passes rerouting support text_ids training_mode
+        capture_file editing grad_mode length_tables lock passes rerouting support text_ids training_mode
         attachment bridging prompt_tokens
         foreign_hooks installation
         mark probe

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tv_lens.errors import InvalidArgument
+from tv_lens.errors import FormatError, InvalidArgument
 from tv_lens.lab.posterior_probe import PosteriorProbe, kl_divergence
 
 
@@ -55,3 +55,14 @@ def test_a_probe_without_a_penalty_is_refused():
     assert str(caught.value) == (
         "The penalty is positive.\n  got:     penalty=0.0\n  do:      separable points have no best probe without one."
     )
+
+
+def test_a_saved_probe_reads_the_same(tmp_path):
+    drawn = torch.Generator().manual_seed(0)
+    points = torch.randn(40, 5, generator=drawn)
+    probe = PosteriorProbe.fit(points, torch.rand(40, 3, generator=drawn).softmax(-1))
+    path = probe.save(tmp_path / "new" / "probe.safetensors")
+    assert torch.equal(PosteriorProbe.load(path).log_probabilities(points), probe.log_probabilities(points))
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(FormatError, match="damaged, or it holds no posterior probe"):
+        PosteriorProbe.load(path)

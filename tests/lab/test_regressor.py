@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import pytest
+import safetensors.torch
 import torch
 
 import tv_lens as tv
-from tv_lens.errors import FormatError, PromptError, ShapeMismatch, UnknownName
+from tv_lens.errors import FormatError, MissingFile, PromptError, ShapeMismatch, UnknownName
 from tv_lens.lab import NetworkConfig, Regressor, SparseMixture, build_network, latent_tasks
 from tv_lens.lab.network import N_TRIAL_VECTORS, predictions
 from tv_lens.metrics import squared_error
@@ -165,9 +169,34 @@ def test_saved_and_loaded(regressor, episodes, tmp_path):
     again = tv.lab.load(regressor.save(tmp_path / "kept"), device="cpu")
     assert torch.equal(again.predict(episodes.x, episodes.y), regressor.predict(episodes.x, episodes.y))
     assert (again.fingerprint, again.family, again.config) == (regressor.fingerprint, FAMILY, CONFIG)
-    (tmp_path / "kept" / "weights.safetensors").write_bytes(b"no weights")
-    with pytest.raises(FormatError, match="no regressor"):
+    (tmp_path / "folder").mkdir()
+    assert regressor.save(tmp_path / "folder") == tmp_path / "folder" / "network.safetensors"
+    assert tv.lab.load(tmp_path / "folder", device="cpu").fingerprint == regressor.fingerprint
+    (tmp_path / "kept").write_bytes(b"no weights")
+    with pytest.raises(FormatError, match="damaged, or it holds no regressor"):
         tv.lab.load(tmp_path / "kept")
+    with pytest.raises(MissingFile):
+        tv.lab.load(tmp_path / "nowhere")
+
+
+def test_one_of_version_0_1_opens_with_a_word(regressor, tmp_path):
+    """Two files in a folder: the weights, and their description as JSON."""
+    about = {"format": "tv_lens.regressor", "network": CONFIG.to_json(), "step": 3, "name": "old", "family": None}
+    (tmp_path / "config.json").write_text(json.dumps(about))
+    weights = {name: value.contiguous() for name, value in regressor._weights.items()}
+    safetensors.torch.save_file(weights, tmp_path / "weights.safetensors")
+    with pytest.warns(UserWarning, match=r"was written by an earlier tv_lens; .* by regressor.save\(path\)"):
+        again = tv.lab.load(tmp_path, device="cpu")
+    assert (again.fingerprint, again.step, again.name) == (regressor.fingerprint, 3, "old")
+    (tmp_path / "weights.safetensors").write_bytes(b"no weights")
+    with pytest.raises(FormatError, match="damaged, or it holds no regressor"):
+        tv.lab.load(tmp_path)
+
+
+def test_a_description_of_a_larger_network_is_refused_before_it_takes_memory(regressor):
+    large = replace(CONFIG, n_layers=10**9)
+    with pytest.raises(ShapeMismatch, match="not those of this network"):
+        Regressor.of(regressor._weights, large)
 
 
 def test_what_does_not_fit(regressor, episodes):

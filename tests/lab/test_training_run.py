@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from tv_lens.errors import FormatError, InvalidArgument, RunMismatch
 from tv_lens.lab import TrainingRun, preset, train
@@ -55,3 +59,31 @@ def test_weights_and_state_come_back_with_their_step(tmp_path):
     weights, step = run.checkpoint()
     assert weights["w"].tolist() == [0, 1, 2] and step == 7 and run.steps == (7,)
     assert run.file().name == "00000007.safetensors" and run.step == 60 and run.is_done
+
+
+def test_files_say_their_kind_and_config_and_those_of_version_0_1_open_with_a_word(tmp_path):
+    run, config = TrainingRun(tmp_path), preset("tiny")
+    with run.held(config):
+        run.save_checkpoint({"w": torch.arange(3.0)}, 7)
+        run.save_state({"w": torch.ones(2)}, 7)
+    digests = []
+    for path, kind in ((run.file(7), "checkpoint"), (tmp_path / "state.safetensors", "training_state")):
+        with safe_open(path, framework="pt") as file:
+            about = file.metadata()
+        assert about["kind"] == kind and json.loads(about["labels"]) == {"step": 7}
+        digests.append(about["configuration"])
+    assert digests[0] == digests[1] != ""
+    run.file(7).write_bytes((tmp_path / "state.safetensors").read_bytes())
+    with pytest.raises(FormatError, match="holds no checkpoint.\n.*kind 'training_state'"):
+        run.checkpoint(7)
+    save_file({"w": torch.arange(3.0)}, run.file(7), metadata={"format": "tv_lens.training", "step": "7"})
+    with pytest.warns(UserWarning, match="00000007.safetensors was written by an earlier tv_lens"):
+        assert run.checkpoint(7)[0]["w"].tolist() == [0, 1, 2]
+
+
+def test_a_digest_of_weights_depends_on_the_weights_alone(tmp_path):
+    run = TrainingRun(tmp_path)
+    with run.held(preset("tiny")):
+        for step, last in ((1, 0.0), (2, 0.0), (3, 1.0)):
+            run.save_checkpoint({"a": torch.zeros(2), "b": torch.tensor([last])}, step)
+    assert run.weights_digest(1) == run.weights_digest(2) != run.weights_digest(3)

@@ -88,7 +88,7 @@ def test_a_lost_manifest_is_said_and_shards_of_the_same_configuration_are_taken(
     (tmp_path / "manifest.json").unlink()
     if not claims:
         (tmp_path / "claims").rmdir()
-    (tmp_path / "shards" / "00002.npz").unlink()
+    (tmp_path / "shards" / "00002.safetensors").unlink()
     with pytest.warns(UserWarning, match=f"the run {tmp_path} has lost its manifest.json; 3 of its shards are of the"):
         assert square(tmp_path) == [2]
     assert tv.RunFolder(tmp_path).done == 4 and square(tmp_path) == []
@@ -104,7 +104,7 @@ def strip(path):
 def test_a_lost_manifest_with_other_shards_is_refused_and_nothing_is_written(seed, tmp_path):
     square(tmp_path)
     if seed == 0:
-        strip(tmp_path / "shards" / "00003.npz")
+        strip(tmp_path / "shards" / "00003.safetensors")
     (tmp_path / "manifest.json").unlink()
     before = files(tmp_path)
     with pytest.raises(RunMismatch) as caught:
@@ -112,7 +112,7 @@ def test_a_lost_manifest_with_other_shards_is_refused_and_nothing_is_written(see
     name, why = ("00003", "the shard does not say what it is of") if seed == 0 else ("00000", "another digest")
     assert str(caught.value) == (
         "This folder holds shards of another configuration, and its manifest is lost.\n"
-        f"  got:     {tmp_path}/shards/{name}.npz: {why}\n"
+        f"  got:     {tmp_path}/shards/{name}.safetensors: {why}\n"
         "  allowed: shards of the configuration that is asked for\n"
         "  do:      put manifest.json back, or name another folder with folder=."
     )
@@ -122,12 +122,12 @@ def test_a_lost_manifest_with_other_shards_is_refused_and_nothing_is_written(see
 def test_damaged_shards_and_other_files_beside_a_lost_manifest_are_no_reason_to_refuse(tmp_path):
     square(tmp_path)
     (tmp_path / "manifest.json").unlink()
-    truncate(tmp_path / "shards" / "00001.npz")
-    (tmp_path / "shards" / "notes.npz").write_text("mine")
+    truncate(tmp_path / "shards" / "00001.safetensors")
+    (tmp_path / "shards" / "notes.safetensors").write_text("mine")
     with pytest.warns(UserWarning) as said:
         assert square(tmp_path) == [1]
     assert ["lost its manifest" in str(one.message) for one in said] == [True, False]
-    assert (tmp_path / "shards" / "notes.npz").read_text() == "mine"
+    assert (tmp_path / "shards" / "notes.safetensors").read_text() == "mine"
 
 
 def test_the_digest_is_of_the_whole_work_and_not_of_its_order():
@@ -140,10 +140,13 @@ def test_the_digest_is_of_the_whole_work_and_not_of_its_order():
 
 def test_files_of_shards_are_told_by_their_names_alone(tmp_path):
     (tmp_path / "shards").mkdir()
-    for name in ("00001.npz", "123456.npz", "1.npz", "00002 (copy).npz", "٠٠٠٠٣.npz", "00004.txt", "x.npz"):
+    for stem in ("00001", "123456", "1", "00002 (copy)", "٠٠٠٠٣", "x"):
+        (tmp_path / "shards" / f"{stem}.safetensors").touch()
+    for name in ("00001.npz", "00004.txt", "00005.npz"):
         (tmp_path / "shards" / name).touch()
-    assert [path.name for path in manifest.shard_files(tmp_path)] == ["00001.npz", "123456.npz"]
-    assert manifest.shard_file(tmp_path, 7) == tmp_path / "shards" / "00007.npz"
+    names = [path.name for path in manifest.shard_files(tmp_path)]
+    assert names == ["00001.safetensors", "00005.npz", "123456.safetensors"], "of a shard in two forms, today's"
+    assert manifest.shard_file(tmp_path, 7) == tmp_path / "shards" / "00007.safetensors"
     assert manifest.shard_files(tmp_path / "nowhere") == []
 
 

@@ -124,7 +124,7 @@ def test_a_stopped_verb_goes_on_to_the_same_bits(verb, model, tasks, vector, tmp
         if verb != "map":  # which has one shard
             with pytest.raises(KeyboardInterrupt):
                 asked(model, tasks, vector, tmp_path / "run")
-    kept = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.npz")}
+    kept = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.safetensors")}
     assert [array.tobytes() for array in asked(model, tasks, vector, tmp_path / "run")] == expected
     assert all(path.read_bytes() == content for path, content in kept.items()) and (verb == "map" or len(kept) == 2)
 

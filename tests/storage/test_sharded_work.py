@@ -16,6 +16,7 @@ import pytest
 from killing import child, logged
 from squares import CONFIG, files, square, truncate
 from tv_lens.errors import StorageError
+from tv_lens.storage import shard_file
 from tv_lens.storage.run_folder import RunFolder, shards
 from tv_lens.storage.shard_file import Shard, packed, unpacked
 
@@ -31,7 +32,9 @@ def test_a_kill_in_the_middle_of_writing_leaves_a_file_that_the_next_process_rem
     assert os.WTERMSIG(status) == signal.SIGKILL
     assert files(tmp_path / "run") == {} and len(list((tmp_path / "run/shards").iterdir())) == 1
     assert square(tmp_path / "run") == [0, 1, 2, 3]
-    assert sorted(path.name for path in (tmp_path / "run/shards").iterdir()) == [f"{i:05d}.npz" for i in range(4)]
+    assert sorted(path.name for path in (tmp_path / "run/shards").iterdir()) == [
+        f"{i:05d}.safetensors" for i in range(4)
+    ]
 
 
 def test_who_comes_later_takes_the_rest_and_waits_for_what_is_in_flight(tmp_path):
@@ -98,8 +101,13 @@ def test_a_limit_on_the_size_of_files_is_said(tmp_path):
                     (tmp_path / "said").write_text(str(error))
 
     assert os.waitpid(child(write_too_much), 0)[1] == 0
-    assert (tmp_path / "said").read_text().startswith("The disk is full: 00002.npz could not be written.\n  got: ")
-    assert sorted(path.name for path in (tmp_path / "run/shards").iterdir()) == ["00000.npz", "00001.npz"]
+    assert (
+        (tmp_path / "said").read_text().startswith("The disk is full: 00002.safetensors could not be written.\n  got: ")
+    )
+    assert sorted(path.name for path in (tmp_path / "run/shards").iterdir()) == [
+        "00000.safetensors",
+        "00001.safetensors",
+    ]
 
 
 # ----------------------------------------------------------------------------------------------------- damaged
@@ -113,7 +121,7 @@ def flip(path: Path) -> None:
 
 
 def another(path: Path) -> None:
-    path.write_bytes(path.with_name("00001.npz").read_bytes())
+    path.write_bytes(path.with_name("00001.safetensors").read_bytes())
 
 
 @pytest.mark.parametrize(
@@ -124,7 +132,7 @@ def another(path: Path) -> None:
 def test_a_damaged_shard_is_named_and_computed_again(harm, tmp_path):
     square(tmp_path)
     whole = files(tmp_path)
-    harm(tmp_path / "shards" / "00003.npz")
+    harm(tmp_path / "shards" / "00003.safetensors")
     with pytest.warns(UserWarning, match=f"shard 3 of the run {tmp_path} is damaged .*; it is computed again"):
         assert square(tmp_path) == [3]
     with warnings.catch_warnings():
@@ -133,6 +141,34 @@ def test_a_damaged_shard_is_named_and_computed_again(harm, tmp_path):
     assert {i: unpacked(one, i).arrays for i, one in files(tmp_path).items()} == {
         i: unpacked(one, i).arrays for i, one in whole.items()
     }
+
+
+def as_npz(path: Path) -> None:
+    """The shard in the form that it had before the envelope, whose checksum covers the same."""
+    shard, i = unpacked(path.read_bytes(), int(path.stem)), int(path.stem)
+    header = {"shard": i, "about": shard.about, "configuration": shard.configuration}
+    header["sha256"] = shard_file._old_checksum(shard, i)
+    path.unlink()
+    content = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    np.savez(path.with_suffix(".npz"), **shard.arrays, header=content)
+
+
+def test_a_folder_of_before_the_envelope_continues_with_a_word(tmp_path):
+    square(tmp_path)
+    for i in (0, 1, 3):
+        as_npz(tmp_path / "shards" / f"{i:05d}.safetensors")
+    (tmp_path / "shards" / "00002.safetensors").unlink()
+    flip(tmp_path / "shards" / "00003.npz")
+    assert RunFolder(tmp_path).done == 3
+    with pytest.warns(UserWarning) as said:
+        assert square(tmp_path) == [2, 3]
+    assert [str(one.message)[:8] for one in said] == ["shard 3 ", "2 shards"]
+    assert str(said[1].message).startswith(
+        f"2 shards of the run {tmp_path} were written by an earlier tv_lens, as .npz"
+    )
+    assert RunFolder(tmp_path).done == 4 and sorted(files(tmp_path)) == [2, 3]
+    with pytest.warns(UserWarning, match="2 shards of the run"):
+        assert square(tmp_path) == []
 
 
 # ------------------------------------------------------------------------------------------------- of another run
@@ -151,7 +187,7 @@ def test_shards_of_another_run_are_named_and_computed_again(other, tmp_path):
     for i in (1, 3):
         content = files(tmp_path / "other")[i]
         assert unpacked(content, i)["square"] == -1, "whole in itself"
-        (tmp_path / "run/shards" / f"{i:05d}.npz").write_bytes(content)
+        (tmp_path / "run/shards" / f"{i:05d}.safetensors").write_bytes(content)
     with pytest.warns(UserWarning) as said, shards(tmp_path / "run", verb="squares", config=CONFIG, total=4) as work:
         assert work.done == [0, 2] and work.provenance["damaged_shards"] == [1, 3]
     assert [str(one.message).split(" (")[0] for one in said] == [
@@ -174,7 +210,7 @@ def strip(path: Path) -> None:
 def test_shards_of_format_1_are_taken_on_the_word_of_a_manifest_of_format_1_alone(tmp_path):
     square(tmp_path)
     for i in range(3):
-        strip(tmp_path / "shards" / f"{i:05d}.npz")
+        strip(tmp_path / "shards" / f"{i:05d}.safetensors")
     with pytest.warns(UserWarning, match="shard 0 of the run .* is of another run"):
         assert square(tmp_path) == [0, 1, 2], (
             "in a folder whose shards say what they are of, one that does not is foreign"
@@ -182,8 +218,8 @@ def test_shards_of_format_1_are_taken_on_the_word_of_a_manifest_of_format_1_alon
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"version": 1}))
     for i in range(2):
-        strip(tmp_path / "shards" / f"{i:05d}.npz")
-    (tmp_path / "shards" / "00003.npz").unlink()
+        strip(tmp_path / "shards" / f"{i:05d}.safetensors")
+    (tmp_path / "shards" / "00003.safetensors").unlink()
     with pytest.warns(UserWarning) as said:
         assert square(tmp_path) == [3]
     assert len(said) == 1 and str(said[0].message).startswith(
@@ -192,7 +228,7 @@ def test_shards_of_format_1_are_taken_on_the_word_of_a_manifest_of_format_1_alon
     assert "damaged_shards" not in RunFolder(tmp_path).manifest
     other = tmp_path / "other"
     square(other, config=CONFIG | {"seed": 1})
-    (tmp_path / "shards" / "00003.npz").write_bytes(files(other)[3])
+    (tmp_path / "shards" / "00003.safetensors").write_bytes(files(other)[3])
     with pytest.warns(UserWarning, match="shard 3 of the run .* is of another run"):
         assert square(tmp_path) == [3], "a shard that says it is of another run is foreign here, too"
 
@@ -205,16 +241,20 @@ NAMES = ("notes", "1 (copy)", "3", "00001.bak", "0x2", "²", ".DS_Store", "00009
 def test_foreign_files_among_claims_and_shards_are_left_alone(tmp_path):
     square(tmp_path)
     strangers = [tmp_path / folder / name for folder in ("claims", "shards") for name in NAMES]
-    strangers += [tmp_path / "shards" / f"{name}.npz" for name in NAMES]
+    strangers += [tmp_path / "shards" / f"{name}.safetensors" for name in NAMES]
     for path in strangers:
         path.write_text("mine")
-    folders = [tmp_path / "claims" / "00002", tmp_path / "shards" / ".00002.npz.tmp-x", tmp_path / "claims" / "deep"]
+    folders = [
+        tmp_path / "claims" / "00002",
+        tmp_path / "shards" / ".00002.safetensors.tmp-x",
+        tmp_path / "claims" / "deep",
+    ]
     for path in folders:
         path.mkdir()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert square(tmp_path) == []
-        (tmp_path / "shards" / "00003.npz").unlink()
+        (tmp_path / "shards" / "00003.safetensors").unlink()
         assert square(tmp_path) == [3]
     assert all(path.read_text() == "mine" for path in strangers) and all(path.is_dir() for path in folders)
     assert (RunFolder(tmp_path).done, RunFolder(tmp_path).total) == (4, 4)
@@ -226,7 +266,7 @@ def test_a_folder_in_the_place_of_a_claim_or_of_a_shard_is_said(tmp_path):
     with pytest.raises(StorageError, match="00002 could not be written"):
         square(tmp_path)
     (tmp_path / "claims" / "00002").rmdir()
-    (tmp_path / "shards" / "00003.npz").mkdir()
+    (tmp_path / "shards" / "00003.safetensors").mkdir()
     with pytest.warns(UserWarning, match="shard 3 .* is damaged"), pytest.raises(StorageError):
         square(tmp_path)
 

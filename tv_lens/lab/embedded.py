@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,18 +14,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import safe_open
-from safetensors.torch import save
+from torch import Tensor
 
-from tv_lens.errors import FormatError, InvalidArgument, unknown
+from tv_lens.errors import InvalidArgument, unknown
 from tv_lens.lab.network import build_network
 from tv_lens.lab.recipes import TrainingConfig
 from tv_lens.lab.regressor import Regressor
 from tv_lens.lab.training_run import CONFIG, TrainingRun
+from tv_lens.storage import envelope, old_files
 from tv_lens.storage.atomic import atomic_write
+from tv_lens.storage.configuration import digest
 
 PACKED = Path(__file__).parent / "packed"
-FORMAT = "tv_lens.packed"
+KIND = envelope.Kind("packed_network", "tv.lab.pack(run, name)")
+_OLD, _LABELS = "tv_lens.packed", ("config", "steps", "command", "mse", "reached")  # of files before the envelope
 
 
 def load(
@@ -96,10 +100,11 @@ def training_config(source: str | os.PathLike[str], seed: int = 0) -> TrainingCo
 
 
 def weights_sha256(source: str | os.PathLike[str], seed: int = 0, step: int | None = None) -> str:
-    """A hash of the file with a network's weights after a step: files of one hash hold the same weights."""
+    """A hash of a network's weights after a step (of one that is embedded: of its file, with all its steps)."""
     folder = _folder(source)
-    path = _file(str(source), seed) if folder is None else TrainingRun(folder).file(step)
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    if folder is not None:
+        return TrainingRun(folder).weights_digest(step)
+    return hashlib.sha256(_file(str(source), seed).read_bytes()).hexdigest()[:16]
 
 
 def networks() -> pd.DataFrame:
@@ -147,17 +152,10 @@ def pack(run: TrainingRun, name: str, *, keep: int = 8, since: int = 1, command:
     }
     log = run.log()
     final = log[(log.kind == "checkpoint") & (log.step == steps[-1])].mse.tolist()
-    about = {
-        "format": FORMAT,
-        "config": json.dumps(config.to_json()),
-        "steps": json.dumps(steps),
-        "command": command,
-        "mse": json.dumps(final),
-        "reached": str(run.step),
-    }
+    labels = {"config": config.to_json(), "steps": steps, "command": command, "mse": final, "reached": run.step}
     path = into / f"{name}-{config.seed}.safetensors"
     atomic_write(path.with_suffix(".jsonl"), (run.path / "log.jsonl").read_text(encoding="utf-8"))
-    return atomic_write(path, save(tensors, metadata=about))
+    return envelope.write(path, KIND, tensors, labels, digest(labels["config"]))
 
 
 def spread(steps: tuple[int, ...], keep: int, since: int = 1) -> list[int]:
@@ -173,9 +171,10 @@ def spread(steps: tuple[int, ...], keep: int, since: int = 1) -> list[int]:
 
 
 def _folder(source: str | os.PathLike[str]) -> Path | None:
-    """The folder that a source is; None for a name."""
+    """The folder, or the file, that a source is; None for a name."""
     path = Path(source)
-    return path if not isinstance(source, str) or os.sep in source or (path / CONFIG).is_file() else None
+    named = isinstance(source, str) and os.sep not in source and not path.is_file()
+    return None if named and not (path / CONFIG).is_file() and not (path / "network.safetensors").is_file() else path
 
 
 def _file(name: str, seed: int) -> Path:
@@ -193,22 +192,26 @@ def _file(name: str, seed: int) -> Path:
 
 @cache
 def _about(path: Path) -> dict[str, Any]:
+    with _opened(path) as (_, labels):
+        config = TrainingConfig.from_json(labels["config"])
+        return {**labels, "config": config, "steps": tuple(labels["steps"]), "reached": int(labels["reached"])}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Mapping[str, Tensor], dict[str, Any]]]:
+    """The weights, each read when it is used, and the labels of an embedded network.
+
+    Those that come with the package were packed before the envelope, and are read without a word.
+    """
+    if old_files.format_of(path) != _OLD:
+        with envelope.opened(path, KIND) as file:
+            yield file, file.labels
+        return
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata()
-        return {
-            "config": TrainingConfig.from_json(json.loads(metadata["config"])),
-            "steps": tuple(json.loads(metadata["steps"])),
-            "mse": json.loads(metadata["mse"]),
-            "command": metadata["command"],
-            "reached": int(metadata["reached"]),
-        }
+        tensors, about = old_files.tensors(path)
+        yield tensors, {key: about[key] if key == "command" else json.loads(about[key]) for key in _LABELS}
     except Exception as error:
-        raise FormatError(
-            "An embedded network cannot be read.",
-            got=f"{path.name} ({type(error).__name__}: {error})",
-            do="install tv_lens again.",
-        ) from error
+        raise envelope.damaged(path, KIND, error) from error
 
 
 def _embedded(name: str, seed: int, step: int | None, device: str | torch.device | None) -> Regressor:
@@ -227,6 +230,6 @@ def _embedded(name: str, seed: int, step: int | None, device: str | torch.device
     if step == 0:
         weights = dict(build_network(config.network, config.seed).state_dict())
     else:
-        with safe_open(path, framework="pt") as file:
-            weights = {key.partition("/")[2]: file.get_tensor(key) for key in file.keys() if key.startswith(f"{step}/")}
+        with _opened(path) as (held, _):
+            weights = {key.partition("/")[2]: held[key] for key in held if key.startswith(f"{step}/")}
     return Regressor.of(weights, config.network, family=config.family, step=step, name=path.stem, device=device)

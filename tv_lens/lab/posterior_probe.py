@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -10,7 +11,10 @@ from torch import Tensor
 
 from tv_lens.errors import InvalidArgument, ShapeMismatch
 from tv_lens.model.grad_mode import GradMode
+from tv_lens.storage import envelope
 
+KIND = envelope.Kind("posterior_probe", "PosteriorProbe.save(path)")
+_AXES = {"centre": ["d"], "whitening": ["d", "direction"], "weights": ["direction", "task"], "bias": ["task"]}
 _ITERATIONS = 100
 _FLAT = 1e-8  # a direction with less than this share of the largest variance is rounding error
 
@@ -69,6 +73,21 @@ class PosteriorProbe:
     def log_probabilities(self, points: Float[Tensor, "n d"]) -> Float[Tensor, "n task"]:
         """The log of each task's probability as the probe reads it."""
         return ((points.double() - self.centre) @ self.whitening @ self.weights + self.bias).log_softmax(-1)
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the probe to one safetensors file, whole or not at all, and returns its path."""
+        return envelope.write(path, KIND, {name: getattr(self, name) for name in _AXES}, {"axes": _AXES})
+
+    @classmethod
+    def load(cls, path: str | Path) -> PosteriorProbe:
+        """The probe that `save` wrote.
+
+        Raises:
+            FormatError: the file is damaged or is something else.
+            MissingFile: there is no such file.
+        """
+        with envelope.opened(path, KIND) as file:
+            return cls(**{name: file[name] for name in _AXES})
 
 
 def _descended(placed: Tensor, targets: Tensor, penalty: float) -> tuple[Tensor, Tensor]:

@@ -8,16 +8,15 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor
 from transformers import GPT2LMHeadModel
 
 from tv_lens.batch import TokenBatch
-from tv_lens.errors import FormatError, ShapeMismatch, unknown
+from tv_lens.errors import ShapeMismatch, unknown
 from tv_lens.lab.families import Episodes, Family
 from tv_lens.lab.network import NetworkConfig, VectorTable, build_network
 from tv_lens.lab.vector_tokenizer import VectorTokenizer
@@ -25,10 +24,12 @@ from tv_lens.loading.fingerprint import fingerprint
 from tv_lens.model.bridging import bridge_of
 from tv_lens.model.capture import bytes_per_prompt, prompts_per_batch
 from tv_lens.model.hooked_model import GIB, HookedModel
-from tv_lens.storage.atomic import atomic_write
+from tv_lens.storage import envelope, old_files
+from tv_lens.storage.configuration import digest
 
 ENDS = ("x", "y")
-_CONFIG, _WEIGHTS = "config.json", "weights.safetensors"
+KIND = envelope.Kind("regressor", "regressor.save(path)")
+_NAME, _OLD = "network.safetensors", "config.json"  # in a folder: today's file, and one of two before the envelope
 
 
 class Regressor(HookedModel):
@@ -154,41 +155,38 @@ class Regressor(HookedModel):
 
     # ---- files --------------------------------------------------------------------------------------------------
 
-    def save(self, folder: str | os.PathLike[str]) -> Path:
-        """Writes the weights and their description to a folder, which `Regressor.load` reads; returns the folder."""
-        folder = Path(folder)
-        about = {
-            "format": "tv_lens.regressor",
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Writes the weights and their description to one safetensors file, whole or not at all; returns its path.
+
+        Args:
+            path: the file; in a folder that exists, it is called network.safetensors.
+        """
+        path = Path(path)
+        labels = {
             "network": self.config.to_json(),
             "step": self.step,
             "name": self.name,
             "family": None if self.family is None else self.family.to_json(),
         }
-        atomic_write(folder / _WEIGHTS, save({key: value.cpu().contiguous() for key, value in self._weights.items()}))
-        atomic_write(folder / _CONFIG, json.dumps(about, indent=1) + "\n")
-        return folder
+        origin = digest({"network": labels["network"], "family": labels["family"]})
+        return envelope.write(path / _NAME if path.is_dir() else path, KIND, self._weights, labels, origin)
 
     @classmethod
-    def load(cls, folder: str | os.PathLike[str], device: str | torch.device | None = None) -> Regressor:
+    def load(cls, path: str | os.PathLike[str], device: str | torch.device | None = None) -> Regressor:
         """The regressor that `save` wrote.
 
+        Args:
+            path: the file, or the folder that it lies in.
+            device: a GPU if there is one.
+
         Raises:
-            FormatError: the folder holds no regressor, or its files are damaged.
+            FormatError: there is no regressor, or it is damaged.
+            MissingFile: there is no such file.
         """
-        path = Path(folder)
-        try:
-            about = json.loads((path / _CONFIG).read_text(encoding="utf-8"))
-            if about["format"] != "tv_lens.regressor":
-                raise ValueError(f"format {about['format']!r}")
-            config, weights = NetworkConfig(**about["network"]), load_file(path / _WEIGHTS)
+        with _saved(Path(path)) as (about, weights):
             family = None if about["family"] is None else Family.from_json(about["family"])
+            config = NetworkConfig(**about["network"])
             return cls.of(weights, config, family=family, step=about["step"], name=about["name"], device=device)
-        except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
-            raise FormatError(
-                "There is no regressor that can be read in this folder.",
-                got=f"{path} ({error})",
-                do="regressor.save(folder) writes one; tv.lab.load(folder) reads training runs, too.",
-            ) from error
 
     @classmethod
     def of(
@@ -202,11 +200,33 @@ class Regressor(HookedModel):
         device: str | torch.device | None = None,
         memory_budget: int = GIB,
     ) -> Regressor:
-        """A regressor with these weights (float32, whatever they were saved in)."""
+        """A regressor with these weights (float32, whatever they were saved in).
+
+        Raises:
+            ShapeMismatch: the config describes a larger network; said before it takes memory.
+        """
+        given = sum(value.numel() for value in weights.values())
+        if config.n_parameters > 2 * given:
+            got, allowed = f"{given:,} numbers", f"{config.n_parameters:,}"
+            raise ShapeMismatch("The weights are not those of this network.", got=got, allowed=allowed)
         network = build_network(config, attention="eager")
         network.load_state_dict({key: value.float() for key, value in weights.items()})
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         return cls(network.to(device), config, family=family, step=step, name=name, memory_budget=memory_budget)
+
+
+@contextmanager
+def _saved(path: Path) -> Iterator[tuple[dict[str, Any], dict[str, Tensor]]]:
+    """The description and the weights of a file that `save` wrote, or of a folder that an earlier version wrote."""
+    if (path / _OLD).is_file() and not (path / _NAME).exists():
+        with old_files.reading(path, KIND):
+            about = json.loads((path / _OLD).read_text(encoding="utf-8"))
+            if about["format"] != "tv_lens.regressor":
+                raise ValueError(f"format {about['format']!r}")
+            yield about, old_files.tensors(path / "weights.safetensors")[0]
+    else:
+        with envelope.opened(path / _NAME if path.is_dir() else path, KIND) as file:
+            yield file.labels, dict(file)
 
 
 def _numbered(first: int, vectors: Float[Tensor, "n pos width"]) -> Tensor:

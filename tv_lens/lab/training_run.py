@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -11,17 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from tv_lens.errors import FormatError, InvalidArgument, RunMismatch
 from tv_lens.lab.recipes import TrainingConfig
+from tv_lens.storage import envelope, old_files
 from tv_lens.storage.atomic import atomic_write, plain_errors
-from tv_lens.storage.configuration import differences
+from tv_lens.storage.configuration import differences, digest
 
 FORMAT, VERSION = "tv_lens.training", 1
 CONFIG, STATE, LOG, CHECKPOINTS = "config.json", "state.safetensors", "log.jsonl", "checkpoints"
+CHECKPOINT_KIND = envelope.Kind("checkpoint", "tv.lab.train(config, folder)")
+STATE_KIND = envelope.Kind("training_state", "tv.lab.train(config, folder)")
 
 
 class TrainingRun:
@@ -37,6 +39,7 @@ class TrainingRun:
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(path)
+        self._origin = ""  # the digest of the config, once training has begun
 
     # ---- reading ------------------------------------------------------------------------------------------------
 
@@ -87,7 +90,7 @@ class TrainingRun:
                 do=f"the nearest is {near}.",
                 allowed=", ".join(map(str, steps)),
             )
-        tensors, _ = _read(self.file(step))
+        tensors, _ = _read(self.file(step), CHECKPOINT_KIND)
         return tensors, step
 
     def log(self) -> pd.DataFrame:
@@ -135,6 +138,7 @@ class TrainingRun:
             lock.release()
 
     def _begin(self, config: dict[str, Any]) -> None:
+        self._origin = digest(config)
         manifest = self._manifest()
         if manifest is None:
             other_files = sorted(
@@ -160,15 +164,23 @@ class TrainingRun:
             )
 
     def save_checkpoint(self, weights: Mapping[str, Tensor], step: int) -> None:
-        atomic_write(self.file(step), _packed(weights, step))
+        envelope.write(self.file(step), CHECKPOINT_KIND, weights, {"step": step}, self._origin)
 
     def save_state(self, tensors: Mapping[str, Tensor], step: int) -> None:
-        atomic_write(self.path / STATE, _packed(tensors, step))
+        envelope.write(self.path / STATE, STATE_KIND, tensors, {"step": step}, self._origin)
 
     def saved_state(self, tensors: bool = True) -> tuple[dict[str, Tensor], int] | None:
         """The state to resume from, and its step; None if nothing was saved."""
         path = self.path / STATE
-        return _read(path, tensors) if path.exists() else None
+        return _read(path, STATE_KIND, tensors) if path.exists() else None
+
+    def weights_digest(self, step: int | None = None) -> str:
+        """Sixteen hex digits of the weights after a step: the same for the same weights, whenever they were written."""
+        path = self.file(step)
+        if old_files.format_of(path) == FORMAT:
+            return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        with envelope.opened(path, CHECKPOINT_KIND) as file:
+            return digest(file.checksums)
 
     def log_line(self, line: Mapping[str, Any]) -> None:
         with plain_errors(self.path / LOG), open(self.path / LOG, "a", encoding="utf-8") as file:
@@ -216,21 +228,18 @@ class TrainingRun:
         return [lines[key] for key in sorted(lines)]
 
 
-def _packed(tensors: Mapping[str, Tensor], step: int) -> bytes:
-    return save(
-        {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
-        metadata={"format": FORMAT, "step": str(step)},
-    )
+def _read(path: Path, kind: envelope.Kind, tensors: bool = True) -> tuple[dict[str, Tensor], int]:
+    """The tensors, if they are wanted, and the step of a file of a training run."""
+    with _opened(path, kind) as (held, step):
+        return dict(held) if tensors else {}, step
 
 
-def _read(path: Path, tensors: bool = True) -> tuple[dict[str, Tensor], int]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            step = int((file.metadata() or {})["step"])
-            return {name: file.get_tensor(name) for name in (file.keys() if tensors else ())}, step
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise FormatError(
-            "A file of weights is damaged, or something else wrote it.",
-            got=f"{path.name} ({error})",
-            do="take the file away: the checkpoint before it is whole.",
-        ) from error
+@contextmanager
+def _opened(path: Path, kind: envelope.Kind) -> Iterator[tuple[Mapping[str, Tensor], int]]:
+    if old_files.format_of(path) == FORMAT:
+        with old_files.reading(path, kind):
+            held, about = old_files.tensors(path)
+            yield held, int(about["step"])
+    else:
+        with envelope.opened(path, kind) as file:
+            yield file, int(file.labels["step"])

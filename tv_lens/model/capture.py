@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tv_lens.batch import TokenBatch
-from tv_lens.errors import BudgetTooSmall, EmptySelection, FormatError, NonFiniteActivation, UnknownName, unknown
+from tv_lens.errors import BudgetTooSmall, EmptySelection, NonFiniteActivation, UnknownName, unknown
+from tv_lens.model.capture_file import NAME, CaptureWriter, MappedValues, missing, opened
 from tv_lens.model.hooked_bridge import HookedBridge
 from tv_lens.model.passes import in_batches, needs_whole_batch, prompts_at_once
 from tv_lens.site import ModelShape, Site
-from tv_lens.storage.atomic import atomic_write, flush, plain_errors
-
-CONTENTS = "capture.json"
 
 
 class Capture(Mapping[Site, Tensor]):
@@ -36,7 +32,7 @@ class Capture(Mapping[Site, Tensor]):
 
     def __init__(
         self,
-        values: dict[Site, Tensor],
+        values: dict[Site, Tensor] | MappedValues,
         tokens: TokenBatch,
         peak_bytes: int,
         last_logits: Float[Tensor, "batch d_vocab"] | None = None,
@@ -44,17 +40,21 @@ class Capture(Mapping[Site, Tensor]):
         self._values, self.tokens, self.peak_bytes, self.last_logits = values, tokens, peak_bytes, last_logits
 
     def __getitem__(self, site: Site | str) -> Float[Tensor, "batch *axes"]:
+        return self._values[self._key(site)]
+
+    def _key(self, site: Site | str) -> Site:
+        """The captured site that an address stands for, which may leave its position out."""
         site = Site.parse(site)
         if site in self._values:
-            return self._values[site]
+            return site
         without_position = [known for known in self._values if known.at(None) == site]
         if len(without_position) == 1:
-            return self._values[without_position[0]]
+            return without_position[0]
         raise unknown("captured site", str(site), self._values)
 
     def __contains__(self, site: object) -> bool:
         try:
-            self[site]  # type: ignore[index]
+            self._key(site)  # type: ignore[arg-type]
         except UnknownName:
             return False
         return True
@@ -72,43 +72,47 @@ class Capture(Mapping[Site, Tensor]):
             >>> held = model.capture(["a b", "a"], "resid_post[1]")  # doctest: +SKIP
             >>> held["resid_post[1]"][held.token_mask("resid_post[1]")[..., 0]].mean(0)  # doctest: +SKIP
         """
-        value = self[site]
-        site = next(known for known, held in self._values.items() if held is value)
+        value, site = self[site], self._key(site)
         if site.pos is not None:
             return torch.ones((len(value), *(1,) * (value.ndim - 1)), dtype=torch.bool, device="cpu")
-        return ~_missing(self.tokens, site, value)
+        return ~missing(self.tokens, site, value)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Writes the capture to one safetensors file, whole or not at all, and returns its path.
+
+        Where it does not fit in memory, `model.capture(..., store=folder)` writes the same file batch by batch.
+        """
+        writer = CaptureWriter(Path(path), self.tokens, self.peak_bytes)
+        try:
+            writer.put(slice(0, len(self.tokens)), self._values, len(self.tokens))
+            return writer.finish()
+        finally:
+            writer.discard()
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Capture:
+        """The capture that `save`, or `model.capture(..., store=folder)`, wrote; numbers are read when they are used.
+
+        Changing them in place changes memory, not the file.
+
+        Args:
+            path: the file, or the folder that store= named.
+
+        Raises:
+            FormatError: the file is damaged, or the folder holds no whole capture; of a site, when it is first used.
+        """
+        with opened(path) as (values, tokens, labels):
+            return cls(values, tokens, labels["peak_bytes"])
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> Capture:
-        """The capture that `model.capture(..., store=folder)` wrote; numbers are read from disk when they are used.
-
-        Raises:
-            FormatError: the folder holds no whole capture.
-        """
-        folder = Path(folder)
-        try:
-            contents = json.loads((folder / CONTENTS).read_text(encoding="utf-8"))
-            tokens = TokenBatch(
-                torch.tensor(contents["ids"], dtype=torch.long, device="cpu"),
-                torch.tensor(contents["mask"], dtype=torch.bool, device="cpu"),
-            )
-            marked = contents.get("no_token") == 0  # version 0.1 wrote NaN there: read so, the files stay as they are
-            values = {}
-            for site in map(Site.parse, contents["sites"]):
-                file = np.load(folder / f"{site}.npy", mmap_mode="r+" if marked else "c")
-                values[site] = torch.from_numpy(file)
-                if not marked and site.pos is None and tokens.is_padded:
-                    values[site].masked_fill_(_missing(tokens, site, values[site]), 0.0)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise FormatError(
-                "This folder holds no whole capture.",
-                got=f"{folder}: {error}",
-                do="capture again: one that was stopped leaves no contents.",
-            ) from error
-        return cls(values, tokens, contents["peak_bytes"])
+        """What `load` returns, under the name that it had in version 0.1."""
+        return cls.load(folder)
 
     @property
     def nbytes(self) -> int:
+        if isinstance(self._values, MappedValues):
+            return self._values.nbytes
         return sum(value.numel() * value.element_size() for value in self._values.values())
 
     def __repr__(self) -> str:
@@ -191,11 +195,9 @@ def captured(
     fitting = size
     if not around:  # an edit may hold a value for each prompt of the batch
         size = min(size, prompts_at_once(model, tokens.width))
-    values: dict[Site, Tensor] = {}
-    logits: list[Tensor] = []
     stop = None if last_logits else _stop(sites)
     work = partial(_read, model, tokens, sites, stop, allow_nonfinite)
-    for rows, (by_site, after_last) in in_batches(
+    batches = in_batches(
         model,
         len(tokens),
         size,
@@ -203,45 +205,34 @@ def captured(
         work,
         who="model.capture",
         together=needs_whole_batch(around, len(tokens)),
-    ):
-        for site in sites:
+    )
+    if store is None:
+        values, logits = _together(batches, len(tokens), last_logits)
+        return Capture(values, tokens.to("cpu"), fitting * per_prompt, logits)
+    writer = CaptureWriter(store / NAME, tokens, fitting * per_prompt)
+    try:
+        for rows, (by_site, _) in batches:
+            writer.put(rows, by_site, len(tokens))
+        return Capture.load(writer.finish())
+    finally:
+        writer.discard()
+
+
+def _together(
+    batches: Iterator[tuple[slice, tuple[dict[Site, Tensor], Tensor | None]]], n: int, last_logits: bool
+) -> tuple[dict[Site, Tensor], Tensor | None]:
+    """The values of all batches in memory, one tensor per site, and the last logits if they are wanted."""
+    values: dict[Site, Tensor] = {}
+    logits: list[Tensor] = []
+    for rows, (by_site, after_last) in batches:
+        for site in list(by_site):
             part = by_site.pop(site)
             if site not in values:
-                values[site] = _table(store, site, (len(tokens), *part.shape[1:]))
+                values[site] = torch.empty((n, *part.shape[1:]), dtype=torch.float32, device="cpu")
             values[site][rows] = part
         if last_logits and after_last is not None:
             logits.append(after_last[:, 0].cpu())
-    capture = Capture(values, tokens.to("cpu"), fitting * per_prompt, torch.cat(logits) if logits else None)
-    if store is not None:
-        _close(store, capture)
-    return capture
-
-
-def _table(store: Path | None, site: Site, shape: tuple[int, ...]) -> Tensor:
-    """An empty tensor for a site's values on every prompt: in memory, or in a file of the folder."""
-    if store is None:
-        return torch.empty(shape, dtype=torch.float32, device="cpu")
-    with plain_errors(store):
-        store.mkdir(parents=True, exist_ok=True)
-        (store / CONTENTS).unlink(missing_ok=True)  # written again at the end, when every file is whole
-        file = np.lib.format.open_memmap(store / f"{site}.npy", mode="w+", dtype=np.float32, shape=shape)
-        return torch.from_numpy(file)
-
-
-def _close(store: Path, capture: Capture) -> None:
-    """Flushes the files to the disk, and writes the list of contents last."""
-    with plain_errors(store):
-        for site in capture:
-            flush(store / f"{site}.npy")
-        ids, mask = capture.tokens.ids.tolist(), capture.tokens.mask.int().tolist()
-        contents = {
-            "sites": [str(site) for site in capture],
-            "ids": ids,
-            "mask": mask,
-            "no_token": 0,
-            "peak_bytes": capture.peak_bytes,
-        }
-        atomic_write(store / CONTENTS, json.dumps(contents) + "\n")
+    return values, torch.cat(logits) if logits else None
 
 
 def _stop(sites: Sequence[Site]) -> int | None:
@@ -266,7 +257,7 @@ def _read(
     for site in sites:
         value = attachment.values.pop(site).float()
         if site.pos is None and batch.is_padded:
-            value = value.masked_fill(_missing(batch, site, value), 0.0)
+            value = value.masked_fill(missing(batch, site, value), 0.0)
         if not allow_nonfinite:
             if site.component == "scores":  # a key that is hidden has the lowest number there is
                 value = torch.where(value == -torch.inf, torch.finfo(model.dtype).min, value)
@@ -289,13 +280,6 @@ def refuse_nonfinite(value: Float[Tensor, "batch *axes"], site: Site, dtype: tor
         do="load the model in float32 or bfloat16, look at what is attached to it, or read it as it is: "
         "model.capture(..., allow_nonfinite=True).",
     )
-
-
-def _missing(batch: TokenBatch, site: Site, value: Tensor) -> Tensor:
-    """Where a captured tensor stands for no token: its position axis, broadcastable to the whole."""
-    axis = site.entry.axes.index(site.entry.position_axis) if site.head is None else 1
-    shape = [len(batch), *(batch.width if i == axis else 1 for i in range(1, value.ndim))]
-    return ~batch.mask.view(shape).to(value.device)
 
 
 def floats_of(site: Site, width: int, shape: ModelShape) -> int:

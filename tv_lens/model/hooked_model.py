@@ -189,7 +189,7 @@ class HookedModel(HookedBridge):
             sites: a selection, one address or several.
             pos: the position, several, or None for all; for the sites that name no position themselves.
             memory_budget: bytes for activations and captures of one batch; the model's if None.
-            store: a folder that takes the numbers batch by batch, one file per site: for more than memory holds.
+            store: a folder whose file takes the numbers batch by batch: for more than memory holds.
             allow_nonfinite: keeps NaN and infinities, which are refused otherwise.
 
         Raises:

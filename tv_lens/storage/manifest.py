@@ -109,13 +109,22 @@ def digest_of(manifest: Mapping[str, Any]) -> str:
 
 def shard_file(folder: Path, i: int) -> Path:
     """The file of a shard."""
-    return folder / SHARDS / f"{i:05d}.npz"
+    return folder / SHARDS / f"{i:05d}.safetensors"
+
+
+def old_shard_file(folder: Path, i: int) -> Path:
+    """The file that a shard had before the envelope."""
+    return shard_file(folder, i).with_suffix(".npz")
 
 
 def shard_files(folder: Path) -> list[Path]:
-    """The files with a shard's name, in order; what else lies among them is left alone."""
-    named = [path for path in (folder / SHARDS).glob("*.npz") if path.stem.isascii() and path.stem.isdigit()]
-    return sorted(path for path in named if path.name == shard_file(folder, int(path.stem)).name)
+    """The files with a shard's name, in order, one per shard; what else lies among them is left alone."""
+    files: dict[int, Path] = {}
+    for name in (old_shard_file, shard_file):
+        named = (folder / SHARDS).glob(f"*{name(folder, 0).suffix}")
+        whole = [path for path in named if path.stem.isascii() and path.stem.isdigit()]
+        files |= {int(path.stem): path for path in whole if path == name(folder, int(path.stem))}
+    return [files[i] for i in sorted(files)]
 
 
 def runs_inside(folder: Path) -> list[Path]:

@@ -4,10 +4,10 @@ A long verb divides its work into shards and goes through them by `shards`, with
 computed by the same calls, written atomically with a checksum, and read in order when all are there. So neither where
 a run was stopped, nor how often, nor how many processes shared it, can change a bit of its result.
 
-    folder/manifest.json      the verb, its configuration and the number of shards; written once
-    folder/shards/00012.npz   one shard: named arrays with a JSON header, which says of what configuration it is
-    folder/claims/00012       locked by the process that computes the shard
-    folder/NAME/...           a run inside this one: a verb that works in several stages has a folder for each
+    folder/manifest.json              the verb, its configuration and the number of shards; written once
+    folder/shards/00012.safetensors   one shard: named arrays, and the digest of the configuration that it is of
+    folder/claims/00012               locked by the process that computes the shard
+    folder/NAME/...                   a run inside this one: a verb that works in several stages has a folder for each
 """
 
 from __future__ import annotations

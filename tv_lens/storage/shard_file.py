@@ -1,9 +1,8 @@
-"""Shards on disk: plain .npz files whose JSON header says what they are of and holds a checksum of everything."""
+"""Shards on disk: the arrays of a piece of work in an envelope that says of which configuration it is."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,8 +12,10 @@ import numpy as np
 import torch
 
 from tv_lens.errors import FormatError, InvalidArgument
+from tv_lens.storage import envelope, old_files
 
-HEADER = "header"
+KIND = envelope.Kind("shard", "a verb with folder=")
+HEADER = "header"  # no array may have the name that archives before the envelope had for it
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +44,7 @@ class Shard:
             for name, array in arrays.items()
         }
         arrays = {name: np.array(array) for name, array in on_cpu.items()}
-        if objects := [name for name, array in arrays.items() if array.dtype == object or name == HEADER]:
+        if objects := [name for name, array in arrays.items() if array.dtype.kind not in "biufU" or name == HEADER]:
             raise InvalidArgument(
                 "A shard holds arrays of numbers or texts, each under a name of its own.", got=", ".join(objects)
             )
@@ -52,11 +53,10 @@ class Shard:
 
 def packed(shard: Shard, i: int) -> bytes:
     """The bytes of the file of shard `i`."""
-    of = {} if shard.configuration is None else {"configuration": shard.configuration}
-    header = {"shard": i, "about": shard.about, **of, "sha256": _digest(shard, i)}
-    file = io.BytesIO()
-    np.savez(file, **shard.arrays, **{HEADER: np.frombuffer(json.dumps(header).encode(), np.uint8)})
-    return file.getvalue()
+    held = {name: array for name, array in shard.arrays.items() if array.dtype.kind == "U"}
+    texts = {name: [list(array.shape), array.ravel().tolist()] for name, array in held.items()}
+    numbers = {name: array for name, array in shard.arrays.items() if name not in texts}
+    return envelope.packed(KIND, numbers, {"shard": i, "about": shard.about, "texts": texts}, shard.configuration or "")
 
 
 def unpacked(content: bytes, i: int) -> Shard:
@@ -66,19 +66,33 @@ def unpacked(content: bytes, i: int) -> Shard:
         FormatError: the file is cut short, a bit of it has changed, or it holds another shard.
     """
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as file:
-            header = json.loads(file[HEADER].tobytes())
-            arrays = {name: file[name] for name in file.files if name != HEADER}
-            shard = Shard(arrays, header["about"], header.get("configuration"))
-        if header["sha256"] != _digest(shard, i):
-            raise ValueError("its checksum does not fit")
-    except Exception as error:  # a changed bit can make the reader of an archive raise any exception
-        raise FormatError("This shard is damaged.", got=str(error) or type(error).__name__) from error
+        if old_files.is_archive(content):
+            return _old(content, i)
+        with envelope.opened(content, KIND) as file:
+            if file.labels["shard"] != i:
+                raise ValueError(f"it is shard {file.labels['shard']}")
+            numbers = {name: tensor.numpy() for name, tensor in file.items()}
+            texts = {
+                name: np.array(flat, dtype=str).reshape(shape) for name, (shape, flat) in file.labels["texts"].items()
+            }
+            return Shard({**numbers, **texts}, file.labels["about"], file.about["configuration"] or None)
+    except MemoryError:
+        raise
+    except Exception as error:
+        reason = error.got if isinstance(error, FormatError) else str(error) or type(error).__name__
+        raise FormatError("This shard is damaged.", got=str(reason).removeprefix("these bytes ").strip("()")) from error
+
+
+def _old(content: bytes, i: int) -> Shard:
+    """A shard of before the envelope, when it was an archive of numpy with a checksum."""
+    header, arrays = old_files.archive(content)
+    shard = Shard(arrays, header["about"], header.get("configuration"))
+    if header["sha256"] != _old_checksum(shard, i):
+        raise ValueError("its checksum does not fit")
     return shard
 
 
-def _digest(shard: Shard, i: int) -> str:
-    """A checksum over the index, the facts, the configuration (where it is known) and the arrays of a shard."""
+def _old_checksum(shard: Shard, i: int) -> str:
     facts = [i, shard.about, *([] if shard.configuration is None else [shard.configuration])]
     whole = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for name in sorted(shard.arrays):

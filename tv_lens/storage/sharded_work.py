@@ -10,7 +10,7 @@ from typing import Any
 
 from tv_lens.errors import FormatError, InvalidArgument
 from tv_lens.storage.atomic import atomic_write, leftover_prefix, plain_errors
-from tv_lens.storage.manifest import CLAIMS, SHARDS, Begun, shard_file
+from tv_lens.storage.manifest import CLAIMS, SHARDS, Begun, old_shard_file, shard_file
 from tv_lens.storage.shard_file import Shard, packed, unpacked
 
 _PATIENCE = 0.5  # seconds at most between two looks at shards that another process computes
@@ -32,6 +32,7 @@ class Shards:
         self.folder, self.total, self.begun = folder, total, begun
         self.damaged: list[int] = []
         self._unsigned: list[int] = []  # shards of format 1, which do not say what they are of
+        self._old: list[int] = []  # shards of before the envelope
         self._ready: dict[int, Shard] = {}
         self._claims: dict[int, Any] = {}  # the locks that this process holds
         self._leftovers: list[Path] = []
@@ -40,7 +41,7 @@ class Shards:
             self._leftovers = sorted(path for path in unfinished if path.is_file())
             for i in range(total):
                 self._read(i)
-            self._warn_of_unsigned()
+            self._warn_of_old()
             self._remove_old_claims()
 
     def __len__(self) -> int:
@@ -129,8 +130,10 @@ class Shards:
         """
         if i in self._ready or self.folder is None or self.begun is None:
             return i in self._ready
+        path = self._file(i)
+        is_old = not path.exists() and old_shard_file(self.folder, i).exists()
         try:
-            shard = unpacked(self._file(i).read_bytes(), i)
+            shard = unpacked((old_shard_file(self.folder, i) if is_old else path).read_bytes(), i)
         except FileNotFoundError:
             return False
         except (OSError, FormatError) as error:
@@ -140,6 +143,8 @@ class Shards:
             self._unsigned.append(i)
         elif shard.configuration != self.begun.configuration:
             return self._refused(i, "of another run (it carries the digest of another configuration, or none)")
+        if is_old:
+            self._old.append(i)
         self._ready[i] = shard
         return True
 
@@ -149,7 +154,13 @@ class Shards:
             warnings.warn(f"shard {i} of the run {self.folder} is {what}; it is computed again", stacklevel=3)
         return False
 
-    def _warn_of_unsigned(self) -> None:
+    def _warn_of_old(self) -> None:
+        if self._old:
+            warnings.warn(
+                f"{len(self._old)} shards of the run {self.folder} were written by an earlier tv_lens, as .npz; they "
+                "are taken, and new ones are written in today's form",
+                stacklevel=3,
+            )
         if self._unsigned:
             warnings.warn(
                 f"{len(self._unsigned)} shards of the run {self.folder} were written before shards said which "

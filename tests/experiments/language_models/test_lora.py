@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import tv_lens as tv
 from tv_lens.errors import InvalidArgument
 from tv_lens.experiments.language_models.finetuning import finetune_layers
 from tv_lens.experiments.language_models.lora import LoRA, _examples, _linear_maps
+from tv_lens.storage.shard_file import unpacked
 from tv_lens.tasks import family
 
 
@@ -49,11 +51,13 @@ def test_a_training_that_was_stopped_ends_as_if_it_had_not_been(finetuned, tmp_p
     run = tmp_path / "run"
     shutil.copytree(folder / "run", run)
     for name in ("first-1-layers", "last-1-layers"):
-        (run / name / "training" / "shards" / "00001.npz").unlink()  # killed after the first stretch
+        (run / name / "training" / "shards" / "00001.safetensors").unlink()  # killed after the first stretch
     again = finetune_layers(source, family("bitwise", width=2)[:2], folder=run, **options)
     assert again.losses == found.losses
-    states = [np.load(base / "first-1-layers" / "training" / "shards" / "00001.npz") for base in (run, folder / "run")]
-    for key in states[0].files:
+    state = Path("first-1-layers", "training", "shards", "00001.safetensors")
+    states = [unpacked((base / state).read_bytes(), 1).arrays for base in (run, folder / "run")]
+    assert states[0].keys() == states[1].keys()
+    for key in states[0]:
         np.testing.assert_array_equal(states[0][key], states[1][key])
 
 

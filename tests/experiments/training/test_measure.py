@@ -87,7 +87,7 @@ def test_a_killed_measurement_goes_on_and_gives_the_same(result, trained, measur
     def refuse(*arguments, **options):
         raise AssertionError("measured again")
 
-    (measurement_folder / "checkpoints" / "shards" / "00002.npz").unlink()
+    (measurement_folder / "checkpoints" / "shards" / "00002.safetensors").unlink()
     calls = []
 
     def counted(regressor, episodes):
