@@ -224,8 +224,7 @@ def report() -> None:
     if len(by_task) > 1:
         compared = tv.compare(by_task, size=options.size)
         print(f"\n{compared}\ncorrelation of effects\n{compared.correlation.mean().to_pandas().round(2)}")
-        print(f"chance of the overlap\n{compared.shared.to_pandas().round(3)}")
-        print(f"chance of the difference\n{compared.specific.to_pandas().round(3)}")
+        print(compared.tests().drop(columns="null").round(4).to_string(index=False))
         print(f"among the top {options.size} of all tasks: {compared.common()}")
 
 

@@ -102,7 +102,7 @@ FOLDERS = {
         evaluation
     """,
     "circuits": """
-        nodes truth.writing
+        nodes permutation_tests truth.writing
         contrast edge_paths
         graph
         circuit_json contrast_passes growing scores_file truth.known

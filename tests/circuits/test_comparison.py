@@ -38,11 +38,27 @@ def test_what_cannot_be_compared_is_refused():
         compare({"a": one})
     with pytest.raises(InvalidArgument, match="fewer than four"):
         compare({"a": one, "b": drawn(torch.randn(4000), 3, 0)})
+    same = tv.EdgeScores(one.graph, one.values[:1].repeat(6, 1), metric="m", units="u")
+    with pytest.raises(InvalidArgument, match="1 different of 6"):
+        compare({"a": one, "b": same})
     with pytest.raises(EmptySelection, match="not that many"):
         compare({"a": one, "b": one}, size=10**6)
     graph = tv.circuits.Graph(one.graph.shape)
     with pytest.raises(InvalidArgument, match="two different graphs"):
         compare({"a": one, "b": tv.EdgeScores(graph, torch.zeros(6, len(graph)), metric="m", units="u")})
+
+
+def test_tests_are_told_with_null_correction_and_the_smallest_p():
+    generator = torch.Generator().manual_seed(0)
+    one, other = torch.randn(2, 4000, generator=generator)
+    made = compare({"a": drawn(one, 6, 1), "b": drawn(3 * one, 8, 2), "c": drawn(other, 6, 3)}, size=40, splits=2)
+    table = made.tests().set_index(["test", "task", "other"])
+    assert len(table) == 6 and set(table.index.get_level_values("test")) == {"shared", "specific"}
+    assert table.smallest["specific"].tolist() == [1 / 32] * 3 and table.smallest["shared"].tolist() == [1 / 2001] * 3
+    assert table.p["specific", "a", "b"] > 0.05 >= table.p["specific", "a", "c"]  # thrice as strong is no difference
+    assert (table.corrected >= table.p).all() and table.corrected["specific", "a", "c"] == pytest.approx(3 / 32)
+    text = repr(made)
+    assert "null: both tasks have the same expected effects" in text and "smallest 0.031" in text
 
 
 def test_overlap_and_correlation_by_hand():

@@ -24,6 +24,31 @@ def test_p_is_uniform_where_curves_have_nothing_to_do_with_each_other(test):
         assert level - 0.1 - 1 / 12 < share < level + 0.1, (level, share)
 
 
+def sigmoids(places: np.ndarray, steps: int = 24) -> np.ndarray:
+    return 1 / (1 + np.exp(-(np.arange(steps)[:, None] - places) / 0.8))
+
+
+def test_shift_says_that_curves_which_merely_change_near_the_same_time_show_nothing():
+    """Independent curves that all change in the middle of training agree by this alone."""
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        ones, others = ([sigmoids(random.normal(12, 1.5, 4)) for _ in range(2)] for _ in range(2))
+        found = shift_test(ones, others)
+        assert "one part of training" in found.caution and found.caution in repr(found)
+        assert "shows nothing" in found.verdict()
+        assert "not that one has to do with the other" in found.shows
+
+
+def test_shift_rejects_independent_curves_as_often_as_it_says_and_finds_those_that_go_together():
+    random, alone, together = np.random.default_rng(1), [], []
+    for _ in range(100):
+        places = random.uniform(2, 21, (3, 4))
+        ones = [sigmoids(each) for each in places]
+        alone.append(shift_test(ones, [sigmoids(random.uniform(2, 21, 4)) for _ in range(3)]).p)
+        together.append(shift_test(ones, [sigmoids(each + 0.5) for each in places]).p)
+    assert np.mean(np.array(alone) <= 0.05) <= 0.1 and np.mean(np.array(together) <= 0.05) > 0.5
+
+
 def test_drawn_rearrangements_agree_with_all_of_them(monkeypatch):
     random = np.random.default_rng(5)
     ones = [random.normal(size=(9, 4)).cumsum(0) for _ in range(2)]

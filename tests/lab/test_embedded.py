@@ -65,7 +65,8 @@ def test_one_circuit_decodes_the_vectors_of_two_bases():
     assert (table.gap_low > 0.02).all() and table.recovered.min() > 0.6 and abs(table.random).max() < 0.2
     overlap, same = found.comparison.overlap.mean().values, np.eye(2, dtype=bool)
     assert overlap[~same].mean() > 0.8 * overlap[same].mean() > 0.4
-    assert float(found.comparison.shared.max()) < 0.05
+    # Fifty of 148 edges: given how many each writer and reader has, little is left that could be shared beyond chance.
+    assert found.comparison.tests().set_index("test").p["shared"] > 0.05
 
 
 def test_packed_and_loaded_by_name(tmp_path, monkeypatch):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 import xarray as xr
 from jaxtyping import Bool, Float, Int
@@ -14,6 +16,7 @@ from torch import Tensor
 
 from tv_lens.circuits.circuit import Circuit, EdgeScores
 from tv_lens.circuits.edge_table import check_same_graph, size_key
+from tv_lens.circuits.permutation_tests import SHARED, SPECIFIC, chance_of_difference, chance_of_overlap, holm
 from tv_lens.errors import EmptySelection, InvalidArgument
 from tv_lens.results.sweep import Sweep
 
@@ -28,10 +31,13 @@ class Comparison:
     Args:
         overlap: the Jaccard index of the tasks' top edges, task x task.
         correlation: the correlation of the tasks' mean effects over edges.
-        shared: the chance of an overlap this large if the edges of every reader were shuffled.
-        specific: the chance of an agreement this low if both tasks had the same effects (their prompts mixed).
+        shared: p of as large an overlap under `permutation_tests.SHARED`: more than chance, given which writers and
+            readers are loud in each task.
+        specific: p of as large a difference under `permutation_tests.SPECIFIC`: the tasks have other edges, or the same
+            ones in other proportions; that one is stronger or noisier is no difference.
         size: how many top edges were compared.
         scores: the tasks' scores.
+        smallest: by test, the smallest p that its permutations can give for each pair.
     """
 
     overlap: Sweep
@@ -40,6 +46,18 @@ class Comparison:
     specific: xr.DataArray
     size: int
     scores: Mapping[str, EdgeScores]
+    smallest: Mapping[str, xr.DataArray]
+
+    def tests(self) -> pd.DataFrame:
+        """One row per test and pair of tasks: p, p corrected for all pairs (Holm), the smallest p, and the null."""
+        rows = []
+        for test, table, null in (("shared", self.shared, SHARED), ("specific", self.specific, SPECIFIC)):
+            pairs = list(itertools.combinations(self.scores, 2))
+            p = np.array([float(table.sel(task=task, other=other)) for task, other in pairs])
+            for (task, other), raw, corrected in zip(pairs, p, holm(p), strict=True):
+                least = float(self.smallest[test].sel(task=task, other=other))
+                rows.append((test, task, other, raw, corrected, least, null))
+        return pd.DataFrame(rows, columns=["test", "task", "other", "p", "corrected", "smallest", "null"])
 
     def common(self, *tasks: str) -> Circuit:
         """The edges that are among the top ones of all these tasks, or of all tasks."""
@@ -62,6 +80,13 @@ class Comparison:
         for one in names:
             cells = "  ".join(f"{float(mean.sel(task=one, other=other)):.2f}" for other in names)
             lines.append(f"  {one:<24}{cells}")
+        for test, rows in self.tests().groupby("test", sort=False):
+            cells = "; ".join(
+                f"{row.task} and {row.other} {row.corrected:.3g} (p {row.p:.3g}, smallest {row.smallest:.2g})"
+                for row in rows.itertuples()
+            )
+            lines.append(f"  {test}, corrected for {len(rows)} pairs: {cells}")
+            lines.append(f"    null: {rows.null.iloc[0]}")
         return "\n".join(lines)
 
 
@@ -71,7 +96,7 @@ def compare(
     size: int = 100,
     by: str = "magnitude",
     splits: int = 20,
-    permutations: int = 200,
+    permutations: int = 2000,
     seed: int = 0,
 ) -> Comparison:
     """How alike the edges of several tasks are: overlap and correlation per pair of tasks, against noise and chance.
@@ -81,21 +106,33 @@ def compare(
         size: top edges of each task.
         by: how they are ranked.
         splits: how often every task's prompts are split into two halves.
-        permutations: how many permutations each of the two tests draws.
+        permutations: how many permutations each of the two tests draws. With up to twelve prompts, `specific` tries all
+            signs instead: six prompts cannot give less than p = 1/32.
         seed: fixes all draws.
 
     Raises:
-        InvalidArgument: the scores belong to different graphs, or a task has fewer than four prompts.
+        InvalidArgument: the scores belong to different graphs, or a task has fewer than four different prompts.
     """
     names, each_scores = list(scores), list(scores.values())
     edges = _compared_edges(scores, size)
     values = [one.values[:, edges].double() for one in each_scores]
+    _check_different(dict(zip(names, values, strict=True)))
     rng = np.random.default_rng(seed)
     overlap, correlation = _between_halves(values, size, by, splits, rng)
     graph = each_scores[0].graph
-    into = graph.edges[edges, 0] * graph.n_readers + graph.edges[edges, 2]
-    shared = _pairwise(names, lambda i, j: _chance_of_overlap(values[i], values[j], into, size, by, permutations, rng))
-    specific = _pairwise(names, lambda i, j: _chance_of_difference(values[i], values[j], permutations, rng))
+    place, writer, reader = (one.numpy() for one in graph.edges[edges].T)
+    writer, reader = place * graph.n_writers + writer, place * graph.n_readers + reader
+    means = [each.mean(0) for each in values]
+    tops = [_top(mean, size, by).numpy() for mean in means]
+
+    def overlapping(i: int, j: int) -> tuple[float, float]:
+        return chance_of_overlap(size_key(means[i], by).numpy(), tops[i], tops[j], writer, reader, permutations, rng)
+
+    def differing(i: int, j: int) -> tuple[float, float]:
+        return chance_of_difference(values[i].numpy(), values[j].numpy(), permutations, rng)
+
+    shared, least_shared = _pairwise(names, overlapping)
+    specific, least_specific = _pairwise(names, differing)
     provenance = {
         "verb": "compare",
         "size": size,
@@ -113,6 +150,7 @@ def compare(
         specific,
         size,
         dict(scores),
+        {"shared": least_shared, "specific": least_specific},
     )
 
 
@@ -132,8 +170,19 @@ def _compared_edges(scores: Mapping[str, EdgeScores], size: int) -> Int[Tensor, 
     return edges
 
 
+def _check_different(values: Mapping[str, Float[Tensor, "_example edge"]]) -> None:
+    for name, each in values.items():
+        if (different := len(each.unique(dim=0))) < 4:
+            raise InvalidArgument(
+                "Prompts with the same effects do not show how much effects vary.",
+                got=f"{different} different of {len(each)} prompts of {name}",
+                allowed="four or more",
+                do="measure the scores on other prompts",
+            )
+
+
 def _between_halves(
-    values: Sequence[Float[Tensor, "example edge"]], size: int, by: str, splits: int, rng: np.random.Generator
+    values: Sequence[Float[Tensor, "_example edge"]], size: int, by: str, splits: int, rng: np.random.Generator
 ) -> tuple[Float[np.ndarray, "split task other"], Float[np.ndarray, "split task other"]]:
     """Overlap and correlation of one half of each task's prompts with the other half of each task's."""
     n_tasks = len(values)
@@ -168,13 +217,13 @@ def _sweep(
 
 
 def _halves(values: Float[Tensor, "example edge"], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    order = torch.tensor(rng.permutation(len(values)), dtype=torch.long, device="cpu")
+    order = torch.tensor(rng.permutation(len(values)))
     middle = len(values) // 2
     return values[order[:middle]].mean(0), values[order[middle:]].mean(0)
 
 
 def _top(mean: Float[Tensor, "edge"], size: int, by: str) -> Bool[Tensor, "edge"]:
-    mask = torch.zeros(len(mean), dtype=torch.bool, device="cpu")
+    mask = torch.zeros(len(mean), dtype=torch.bool)
     mask[torch.sort(size_key(mean, by), descending=True, stable=True).indices[:size]] = True
     return mask
 
@@ -189,44 +238,14 @@ def _correlation(one: Float[Tensor, "edge"], other: Float[Tensor, "edge"]) -> fl
     return float(one @ other) / size if size > 0 else 0.0
 
 
-def _pairwise(names: list[str], chance: Callable[[int, int], float]) -> xr.DataArray:
-    """The p-value of every pair of tasks; NaN on the diagonal."""
-    table = np.full((len(names), len(names)), np.nan)
+def _pairwise(names: list[str], chance: Callable[[int, int], tuple[float, float]]) -> tuple[xr.DataArray, xr.DataArray]:
+    """p of every pair of tasks and the smallest that it could be; NaN on the diagonal."""
+    tables = np.full((2, len(names), len(names)), np.nan)
     for i in range(len(names)):
         for j in range(i):
-            table[i, j] = table[j, i] = chance(i, j)
-    return xr.DataArray(table, dims=("task", "other"), coords={"task": names, "other": names}, name="p")
-
-
-def _chance_of_overlap(
-    one: Float[Tensor, "n edge"],
-    other: Float[Tensor, "m edge"],
-    into: Int[Tensor, "edge"],
-    size: int,
-    by: str,
-    permutations: int,
-    rng: np.random.Generator,
-) -> float:
-    """How often an overlap this large comes about if the other task's edges are permuted within every reader."""
-    a, b = _top(one.mean(0), size, by), _top(other.mean(0), size, by)
-    observed, hits = _jaccard(a, b), 0
-    order = torch.sort(into, stable=True).indices
-    for _ in range(permutations):
-        # A random key within readers: sorting by (reader, key) permutes the edges of every reader among themselves.
-        shuffled = torch.tensor(rng.permutation(len(into)), dtype=torch.long, device="cpu")
-        within = shuffled[torch.sort(into[shuffled], stable=True).indices]
-        moved = torch.zeros_like(b)
-        moved[order] = b[within]
-        hits += _jaccard(a, moved) >= observed
-    return (1 + hits) / (1 + permutations)
-
-
-def _chance_of_difference(
-    one: Float[Tensor, "n edge"], other: Float[Tensor, "m edge"], permutations: int, rng: np.random.Generator
-) -> float:
-    """How often a correlation this low comes about if the two tasks' prompts are mixed and divided again."""
-    both, observed, hits = torch.cat([one, other]), _correlation(one.mean(0), other.mean(0)), 0
-    for _ in range(permutations):
-        order = torch.tensor(rng.permutation(len(both)), dtype=torch.long, device="cpu")
-        hits += _correlation(both[order[: len(one)]].mean(0), both[order[len(one) :]].mean(0)) <= observed
-    return (1 + hits) / (1 + permutations)
+            tables[:, i, j] = tables[:, j, i] = chance(i, j)
+    p, smallest = (
+        xr.DataArray(table, dims=("task", "other"), coords={"task": names, "other": names}, name="p")
+        for table in tables
+    )
+    return p, smallest

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -19,6 +19,7 @@ from tv_lens.errors import InvalidArgument, ShapeMismatch
 _MOST = 20_000  # up to this many rearrangements, all of them are tried
 _DRAWN = 10_000  # of more, this many are drawn
 _SAME = 1e-12
+_GATHERED = 0.2  # the p of Rayleigh's test below which changes count as gathered
 Curves = Sequence[Float[np.ndarray, "_step _curve"]]  # networks may have different numbers of both
 
 
@@ -33,6 +34,8 @@ class PermutationTest:
         smallest: the smallest p that this many rearrangements can give.
         null: the null hypothesis: what is rearranged.
         power: what the test cannot detect.
+        shows: what a small p shows, and what it does not.
+        caution: why a small p shows nothing here, though it is right for its null; "" where it does.
     """
 
     statistic: float
@@ -41,11 +44,18 @@ class PermutationTest:
     smallest: float
     null: str
     power: str
+    shows: str = ""
+    caution: str = ""
+
+    def verdict(self) -> str:
+        """The p-value, and why a small one shows nothing where that is so."""
+        return f"p {self.p:.3g}" + (f", which shows nothing: {self.caution}" if self.caution else "")
 
     def __repr__(self) -> str:
+        caution = f"; caution: {self.caution}" if self.caution else ""
         return (
             f"PermutationTest(statistic {self.statistic:.2f}, p {self.p:.3g} of {self.n} rearrangements, "
-            f"smallest {self.smallest:.2g})"
+            f"smallest {self.smallest:.2g}{caution})"
         )
 
 
@@ -91,6 +101,7 @@ def pairing_test(ones: Curves, others: Curves, seed: int = 0) -> PermutationTest
         seed,
         null="which curve's partner is which does not matter: partners are exchanged within a run",
         power=f"{names} pairings; it sees nothing where all curves of a run change at the same time",
+        shows="that a curve goes with its own partner more than with the partners of other curves",
     )
 
 
@@ -99,7 +110,8 @@ def shift_test(ones: Curves, others: Curves, seed: int = 0) -> PermutationTest:
 
     The statistic is the mean, over curves and networks, of the correlation between the changes from checkpoint to
     checkpoint of a curve and of its partner. The partners' changes are shifted around a circle, by one number for all
-    of a network.
+    of a network. So the null is that changes are as likely at any checkpoint. Where the curves of both sets change in
+    one part of training, they agree without having to do with each other: `caution` says so.
 
     Args:
         ones: `step curve`, one array per network.
@@ -116,18 +128,42 @@ def shift_test(ones: Curves, others: Curves, seed: int = 0) -> PermutationTest:
         return tables[run][random.integers(len(tables[run]), size=n)]
 
     counts = [len(table) for table in tables]
-    return _judged(
+    test = _judged(
         sum(float(table[0]) for table in tables),
         tables,
         drawn,
         math.prod(counts),
         float(n_curves),
         seed,
-        null="when a curve's partner changes has nothing to do with when the curve does: changes are shifted around "
-        "a circle",
+        null="when a curve's partner changes has nothing to do with when the curve does, and changes are as likely at "
+        "any checkpoint: they are shifted around a circle",
         power=f"{' x '.join(map(str, counts))} shifts; a common schedule of training would make both change together, "
         "too",
+        shows="that both sets change at the same checkpoints although their changes are spread over training; not that "
+        "one has to do with the other",
     )
+    if not (_in_one_part(ones) and _in_one_part(others)):
+        return test
+    return replace(
+        test,
+        caution="the curves of both sets change in one part of training, and curves that have nothing to do with each "
+        "other then change at the same checkpoints, too",
+    )
+
+
+def _in_one_part(curves: Curves) -> bool:
+    """Whether changes gather in one part of training more than places drawn uniformly would, one time in five.
+
+    Source: Rayleigh's test of directions; Mardia & Jupp 2000, Directional Statistics, section 6.3.
+    """
+    places = []
+    for one in curves:
+        weight = np.diff(one, axis=0) ** 2  # step curve
+        direction = np.exp(2j * np.pi * np.arange(len(weight)) / len(weight))[:, None]
+        moving = weight.sum(axis=0) > _SAME
+        places.extend((weight * direction).sum(axis=0)[moving])
+    directions = np.array([place / max(abs(place), _SAME) for place in places])
+    return len(directions) > 0 and bool(len(directions) * abs(directions.mean()) ** 2 > -math.log(_GATHERED))
 
 
 def _judged(
@@ -139,6 +175,7 @@ def _judged(
     seed: int,
     null: str,
     power: str,
+    shows: str,
 ) -> PermutationTest:
     """The observed sum over networks against every sum of one entry per network, or against drawn sums."""
     slack = _SAME * max(size, _SAME)
@@ -151,7 +188,7 @@ def _judged(
         random = np.random.default_rng(seed)
         sums = sum(drawn(run, random, _DRAWN) for run in range(len(tables)))
         n, above = _DRAWN + 1, int((sums >= observed - slack).sum()) + 1
-    return PermutationTest(observed / size if size > _SAME else 0.0, above / n, n, 1 / n, null, power)
+    return PermutationTest(observed / size if size > _SAME else 0.0, above / n, n, 1 / n, null, power, shows)
 
 
 def _own(curves: np.ndarray) -> np.ndarray:

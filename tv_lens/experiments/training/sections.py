@@ -161,8 +161,8 @@ def timing(one: Findings, claims: Sequence[Claim], coupling: Coupling) -> list[A
 
 def _test(name: str, test: Any) -> str:
     return (
-        f"**{name}**: r {test.statistic:.2f}, p {test.p:.3g} of {test.n} rearrangements. Its null: {test.null}. "
-        f"Its power: {test.power}."
+        f"**{name}**: r {test.statistic:.2f}, {test.verdict()} of {test.n} rearrangements. Its null: {test.null}. "
+        f"Its power: {test.power}. A small p shows {test.shows}."
     )
 
 

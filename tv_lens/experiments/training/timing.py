@@ -287,7 +287,7 @@ class Coupling:
             f"decodability rises {late} the loss drops, at {factor} times its step [{low}, {high}] over "
             f"episodes{runs} ({self.n_changed} of {self.n_curves} tasks); own partner against another's: "
             f"r {pairing.statistic:.2f}, p {pairing.p:.3g} (smallest {pairing.smallest:.2g}); at the same "
-            f"checkpoints: r {shift.statistic:.2f}, p {shift.p:.3g}"
+            f"checkpoints: r {shift.statistic:.2f}, {shift.verdict()}"
         )
 
     def __repr__(self) -> str:

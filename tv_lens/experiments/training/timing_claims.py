@@ -81,11 +81,12 @@ def coupled(findings: Findings, coupling: Coupling | None = None) -> Claim:
     else:
         inside = factors[1] >= 1 / TOGETHER and factors[2] <= TOGETHER
         outside = factors[1] > TOGETHER or factors[2] < 1 / TOGETHER
-        verdict = DISAGREES if outside else AGREES if inside and coupling.shift.p < _LARGEST_P else UNDECIDED
+        moved = coupling.shift.p < _LARGEST_P and not coupling.shift.caution
+        verdict = DISAGREES if outside else AGREES if inside and moved else UNDECIDED
         ours = (
             f"decodability's step is {interval_text(*factors)} times the loss's, {coupling.n_changed} of "
             f"{coupling.n_curves} tasks; changes at the same "
-            f"checkpoints: r {coupling.shift.statistic:.2f}, p {coupling.shift.p:.2g}"
+            f"checkpoints: r {coupling.shift.statistic:.2f}, {coupling.shift.verdict()}"
         )
     return findings.claim(
         "timing",

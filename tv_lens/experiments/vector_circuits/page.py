@@ -99,24 +99,29 @@ def _shared(result: DecodingResult) -> list[Any]:
         "measured on one half of the first task's queries and on the other half of the second's. The diagonal compares "
         "a task with itself: it is what noise leaves of a perfect agreement."
     )
-    rows = [
-        (
-            f"{one} and {other}",
-            len(comparison.scores[one].top(comparison.size) & comparison.scores[other].top(comparison.size)),
-            float(comparison.shared.sel(task=one, other=other)),
-            float(comparison.specific.sel(task=one, other=other)),
-        )
-        for i, one in enumerate(comparison.scores)
-        for other in list(comparison.scores)[:i]
-    ]
-    table = pd.DataFrame(rows, columns=["tasks", "common edges", "p: as much by chance", "p: the same effects"])
+    tests = comparison.tests()
+    table = pd.DataFrame(
+        {
+            "tasks": [f"{one} and {other}" for one, other in zip(tests["task"], tests["other"])],
+            "test": tests["test"],
+            "common edges": [
+                len(comparison.scores[one].top(comparison.size) & comparison.scores[other].top(comparison.size))
+                for one, other in zip(tests["task"], tests["other"])
+            ],
+            "p": tests["p"],
+            "p, corrected for all pairs": tests["corrected"],
+            "smallest possible p": tests["smallest"],
+        }
+    )
+    nulls = [f"Null of “{test}”: {null}." for test, null in dict(zip(tests["test"], tests["null"])).items()]
     only = [
         (name, len(comparison.only(name)), ", ".join(comparison.only(name).names[:5])) for name in comparison.scores
     ]
     return [
         text,
         plot(replace(comparison.overlap, zero=None), title="Overlap of the tasks' strongest edges"),
-        Table(table, "Permutation tests"),
+        Table(table, "Permutation tests: “shared”, more common edges than chance; “specific”, other proportions"),
+        *nulls,
         f"Common to all tasks: {len(comparison.common())} of {comparison.size} edges.",
         Table(pd.DataFrame(only, columns=["task", "edges of this task alone", "such as"])),
     ]
