@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tv_lens.batch import TokenBatch
 from tv_lens.errors import BudgetTooSmall, EmptySelection, NonFiniteActivation, UnknownName, unknown
+from tv_lens.intervention import Intervention
 from tv_lens.model.capture_file import NAME, CaptureWriter, MappedValues, missing, opened
 from tv_lens.model.hooked_bridge import HookedBridge
 from tv_lens.model.passes import in_batches, needs_whole_batch, prompts_at_once
@@ -154,6 +155,32 @@ def prompts_per_pass(model: HookedBridge, width: int, n_logits: int, budget: int
     return min(prompts_per_batch(budget, needed, f"{width} tokens"), prompts_at_once(model, width))
 
 
+def batch_size(
+    model: HookedBridge, n: int, width: int, n_logits: int, edits: Sequence[Intervention], budget: int
+) -> tuple[int, str | None]:
+    """How many of `n` prompts to run at once, and the label of an edit that needs all of them in one batch.
+
+    Raises:
+        BudgetTooSmall: the budget does not hold one prompt, or not all that must stay together.
+    """
+    per_prompt = bytes_per_prompt(model.shape, width, n_logits, model.dtype.itemsize)
+    fitting = min(n, prompts_per_batch(budget, per_prompt, f"{width} tokens"))
+    together = needs_whole_batch(edits, n)
+    if together is not None and fitting < n:
+        raise _too_small(together, budget, n * per_prompt)
+    # an edit may hold a value for each prompt of the batch
+    return fitting if edits else min(fitting, prompts_at_once(model, width)), together
+
+
+def _too_small(label: str, budget: int, needed: int) -> BudgetTooSmall:
+    return BudgetTooSmall(
+        f"{label} needs all prompts in one batch, and the memory budget splits them.",
+        got=f"{budget:,} bytes",
+        allowed=f"at least {needed:,} bytes",
+        do="raise memory_budget=, or write a value computed before.",
+    )
+
+
 def captured(
     model: HookedBridge,
     tokens: TokenBatch,
@@ -184,30 +211,17 @@ def captured(
     per_prompt = bytes_per_prompt(model.shape, tokens.width, 1, model.dtype.itemsize, 4 * floats)
     size = min(len(tokens), prompts_per_batch(budget, per_prompt, f"{tokens.width} tokens"))
     around = model.registry.edits_around()
-    mixing = [intervention for intervention in around if intervention.mixes_prompts]
-    if mixing and size < len(tokens):
-        raise BudgetTooSmall(
-            f"{mixing[0].label} needs all prompts in one batch, and the memory budget splits them.",
-            got=f"{budget:,} bytes",
-            allowed=f"at least {len(tokens) * per_prompt:,} bytes",
-            do="raise memory_budget=, or write a value computed before.",
-        )
+    together = needs_whole_batch(around, len(tokens))
+    if together is not None and size < len(tokens):
+        raise _too_small(together, budget, len(tokens) * per_prompt)
     fitting = size
     if not around:  # an edit may hold a value for each prompt of the batch
         size = min(size, prompts_at_once(model, tokens.width))
     stop = None if last_logits else _stop(sites)
     work = partial(_read, model, tokens, sites, stop, allow_nonfinite)
-    batches = in_batches(
-        model,
-        len(tokens),
-        size,
-        tokens.width,
-        work,
-        who="model.capture",
-        together=needs_whole_batch(around, len(tokens)),
-    )
+    batches = in_batches(model, len(tokens), size, tokens.width, work, who="model.capture", together=together)
     if store is None:
-        values, logits = _together(batches, len(tokens), last_logits)
+        values, logits = _in_memory(batches, len(tokens), last_logits)
         return Capture(values, tokens.to("cpu"), fitting * per_prompt, logits)
     writer = CaptureWriter(store / NAME, tokens, fitting * per_prompt)
     try:
@@ -218,7 +232,7 @@ def captured(
         writer.discard()
 
 
-def _together(
+def _in_memory(
     batches: Iterator[tuple[slice, tuple[dict[Site, Tensor], Tensor | None]]], n: int, last_logits: bool
 ) -> tuple[dict[Site, Tensor], Tensor | None]:
     """The values of all batches in memory, one tensor per site, and the last logits if they are wanted."""

@@ -24,12 +24,12 @@ from tv_lens.intervention import Intervention, as_interventions
 from tv_lens.loading import in_memory, weights
 from tv_lens.loading.stored_weights import full_name
 from tv_lens.model.bridging import bridge_of, check_unbridged, give_tokenizer
-from tv_lens.model.capture import Capture, captured
+from tv_lens.model.capture import Capture, batch_size, captured
 from tv_lens.model.hooked_bridge import HookedBridge
 from tv_lens.model.installation import Attaching
 from tv_lens.model.length_tables import split_tables
 from tv_lens.model.load_checks import compare, reference, runs_at_all
-from tv_lens.model.passes import in_batches, needs_whole_batch
+from tv_lens.model.passes import in_batches
 from tv_lens.model.prompt_tokens import Tokens, having, prompt_tokens
 from tv_lens.model.text_ids import special_ids
 from tv_lens.model.training_mode import refuse_training_mode
@@ -148,29 +148,40 @@ class HookedModel(HookedBridge):
         interventions: Intervention | Sequence[Intervention] = (),
         logits: Literal["last", "all"] = "last",
         allow_nonfinite: bool = False,
+        memory_budget: int | None = None,
     ) -> Float[Tensor, "batch d_vocab"] | Float[Tensor, "batch pos d_vocab"]:
         """The model's logits, float32: after each prompt's last real token, or after every token.
+
+        The prompts run in batches that fit the memory budget.
 
         Args:
             prompts: texts or tokens.
             interventions: edits of this run.
             logits: "last" or "all".
             allow_nonfinite: keeps NaN and plus infinity, which are refused otherwise.
+            memory_budget: bytes for activations and logits of one batch; the model's if None.
 
         Raises:
             SiteNotReached: an intervention did not run in this pass.
             NonFiniteActivation: a logit is NaN or plus infinity; names the first prompt.
+            BudgetTooSmall: the memory budget does not hold one prompt, or not all prompts of an edit that needs them
+                in one batch.
         """
         if logits not in ("last", "all"):
             raise InvalidArgument("logits= says which positions are wanted.", got=repr(logits), allowed="'last', 'all'")
         batch, edits = self.tokens(prompts), as_interventions(interventions)
-        together = needs_whole_batch([*edits, *self.registry.edits_around()], len(batch))
+        n, width = len(batch), batch.width
+        every_edit = [*edits, *self.registry.edits_around()]
+        budget = self.memory_budget if memory_budget is None else memory_budget
+        size, together = batch_size(self, n, width, 1 if logits == "last" else width, every_edit, budget)
         work = partial(_run, self, batch, edits, logits == "last", allow_nonfinite)
-        parts = in_batches(self, len(batch), len(batch), batch.width, work, who="model.run", together=together)
-        logits_of_parts = [part for _, part in parts]
-        return (
-            torch.cat(logits_of_parts) if len(logits_of_parts) > 1 else logits_of_parts[0]
-        )  # logits are large: a single part is not copied
+        out: Tensor | None = None
+        for rows, part in in_batches(self, n, size, width, work, who="model.run", together=together):
+            if len(part) == n:
+                return part  # logits are large: a single part is not copied, and several are never there twice
+            out = part.new_empty(n, *part.shape[1:]) if out is None else out
+            out[rows] = part
+        return cast(Tensor, out)
 
     @renamed_keywords(positions="pos=")
     def capture(
