@@ -63,6 +63,8 @@ FOLDERS = {
         facts
         hooked_bridge
         capture load_checks stepping verb
+        logits
+        generation
         hooked_model
         attention_patterns masking readers
     """,

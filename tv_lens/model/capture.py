@@ -13,7 +13,6 @@ from torch import Tensor
 
 from tv_lens.batch import TokenBatch
 from tv_lens.errors import BudgetTooSmall, EmptySelection, NonFiniteActivation, UnknownName, unknown
-from tv_lens.intervention import Intervention
 from tv_lens.model.capture_file import NAME, CaptureWriter, MappedValues, missing, opened
 from tv_lens.model.hooked_bridge import HookedBridge
 from tv_lens.model.passes import in_batches, needs_whole_batch, prompts_at_once
@@ -155,24 +154,8 @@ def prompts_per_pass(model: HookedBridge, width: int, n_logits: int, budget: int
     return min(prompts_per_batch(budget, needed, f"{width} tokens"), prompts_at_once(model, width))
 
 
-def batch_size(
-    model: HookedBridge, n: int, width: int, n_logits: int, edits: Sequence[Intervention], budget: int
-) -> tuple[int, str | None]:
-    """How many of `n` prompts to run at once, and the label of an edit that needs all of them in one batch.
-
-    Raises:
-        BudgetTooSmall: the budget does not hold one prompt, or not all that must stay together.
-    """
-    per_prompt = bytes_per_prompt(model.shape, width, n_logits, model.dtype.itemsize)
-    fitting = min(n, prompts_per_batch(budget, per_prompt, f"{width} tokens"))
-    together = needs_whole_batch(edits, n)
-    if together is not None and fitting < n:
-        raise _too_small(together, budget, n * per_prompt)
-    # an edit may hold a value for each prompt of the batch
-    return fitting if edits else min(fitting, prompts_at_once(model, width)), together
-
-
-def _too_small(label: str, budget: int, needed: int) -> BudgetTooSmall:
+def too_small(label: str, budget: int, needed: int) -> BudgetTooSmall:
+    """The error about an edit of all prompts, which the budget splits."""
     return BudgetTooSmall(
         f"{label} needs all prompts in one batch, and the memory budget splits them.",
         got=f"{budget:,} bytes",
@@ -213,7 +196,7 @@ def captured(
     around = model.registry.edits_around()
     together = needs_whole_batch(around, len(tokens))
     if together is not None and size < len(tokens):
-        raise _too_small(together, budget, len(tokens) * per_prompt)
+        raise too_small(together, budget, len(tokens) * per_prompt)
     fitting = size
     if not around:  # an edit may hold a value for each prompt of the batch
         size = min(size, prompts_at_once(model, tokens.width))

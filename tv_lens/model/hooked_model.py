@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -19,20 +18,22 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from tv_lens.batch import TokenBatch
-from tv_lens.errors import InvalidArgument, NonFiniteActivation, PromptError
+from tv_lens.errors import InvalidArgument, PromptError
 from tv_lens.intervention import Intervention, as_interventions
 from tv_lens.loading import in_memory, weights
 from tv_lens.loading.stored_weights import full_name
 from tv_lens.model.bridging import bridge_of, check_unbridged, give_tokenizer
-from tv_lens.model.capture import Capture, batch_size, captured
+from tv_lens.model.capture import Capture, captured
+from tv_lens.model.generation import Decoding, Generation, eos_ids, generated
 from tv_lens.model.hooked_bridge import HookedBridge
 from tv_lens.model.installation import Attaching
 from tv_lens.model.length_tables import split_tables
 from tv_lens.model.load_checks import compare, reference, runs_at_all
-from tv_lens.model.passes import in_batches
+from tv_lens.model.logits import logits_of
 from tv_lens.model.prompt_tokens import Tokens, having, prompt_tokens
 from tv_lens.model.text_ids import special_ids
 from tv_lens.model.training_mode import refuse_training_mode
+from tv_lens.model.verb import verb
 from tv_lens.renamed import renamed_keywords
 from tv_lens.site import Site, Sites
 from tv_lens.torch_settings import plain_settings
@@ -170,18 +171,61 @@ class HookedModel(HookedBridge):
         if logits not in ("last", "all"):
             raise InvalidArgument("logits= says which positions are wanted.", got=repr(logits), allowed="'last', 'all'")
         batch, edits = self.tokens(prompts), as_interventions(interventions)
-        n, width = len(batch), batch.width
-        every_edit = [*edits, *self.registry.edits_around()]
         budget = self.memory_budget if memory_budget is None else memory_budget
-        size, together = batch_size(self, n, width, 1 if logits == "last" else width, every_edit, budget)
-        work = partial(_run, self, batch, edits, logits == "last", allow_nonfinite)
-        out: Tensor | None = None
-        for rows, part in in_batches(self, n, size, width, work, who="model.run", together=together):
-            if len(part) == n:
-                return part  # logits are large: a single part is not copied, and several are never there twice
-            out = part.new_empty(n, *part.shape[1:]) if out is None else out
-            out[rows] = part
-        return cast(Tensor, out)
+        return logits_of(self, batch, edits, logits == "last", allow_nonfinite, budget)
+
+    @verb
+    def generate(
+        self,
+        prompts: Tokens,
+        edits: Intervention | Sequence[Intervention] = (),
+        *,
+        max_new_tokens: int = 20,
+        every_step: bool = False,
+        temperature: float = 0.0,
+        seed: int = 0,
+        stop_at_eos: bool = True,
+        use_cache: bool = True,
+        memory_budget: int | None = None,
+    ) -> Generation:
+        """What the model writes after each prompt, by greedy decoding, while edits stay in place.
+
+        A prompt is continued as if it were alone. Positions count within the prompt, whatever is written after it: 0 is
+        its first token, -1 its last. An edit without a position acts on new tokens, too.
+
+        Args:
+            prompts: texts or tokens.
+            edits: in place while the model writes.
+            max_new_tokens: how many tokens are written at most.
+            every_step: edits at pos=-1 act on every new token, too (steering), not only on the prompt's last token.
+            temperature: 0 takes the likeliest token; above, tokens are drawn, each prompt's from its own generator.
+            seed: of these draws.
+            stop_at_eos: a text ends with the end-of-sequence token.
+            use_cache: keep keys and values, so that each step reads one token. The tokens are the same without; where
+                edits or the model do not allow it, whole texts are read, and `provenance["cache_why_not"]` says why.
+            memory_budget: bytes for one batch; the model's if None.
+
+        Raises:
+            PromptError: a prompt with what is written after it is longer than the model's context.
+            InvalidArgument: edits whose meaning would change from step to step.
+
+        Example:
+            >>> model.generate("Q: walk\nA:", vector.add(), max_new_tokens=4).texts  # doctest: +SKIP
+            [' walked\n\nQ']
+        """
+        batch, parts = self.tokens(prompts), as_interventions(edits)
+        eos = eos_ids(self, self.tokenizer) if stop_at_eos else ()
+        decoding = Decoding(max_new_tokens, every_step, temperature, seed, eos)
+        budget = self.memory_budget if memory_budget is None else memory_budget
+        ids, why_not = generated(self, batch, parts, decoding, budget=budget, use_cache=use_cache)
+        about = decoding.described() | {
+            "edits": [edit.label for edit in parts],
+            "cache": why_not is None,
+            "cache_why_not": why_not,
+            "model": self.full_name,
+            "fingerprint": self.fingerprint,
+        }
+        return Generation(batch.to("cpu"), ids, self.tokenizer, about)
 
     @renamed_keywords(positions="pos=")
     def capture(
@@ -240,24 +284,6 @@ class HookedModel(HookedBridge):
             ...     logits = model.run("The capital of France is")
         """
         return self.registry.attach("model.intervene", as_interventions(interventions), gives=self)
-
-
-def _run(
-    model: HookedModel, batch: TokenBatch, edits: Sequence[Intervention], last: bool, allow_nonfinite: bool, rows: slice
-) -> Tensor:
-    """The logits of some rows of a batch, which keeps its width."""
-    part = batch.rows_at(rows)
-    out, _ = model.forward(part, edits, logits_at=part.last[:, None] if last else None, who="model.run")
-    usable = cast(Tensor, out) < torch.inf  # minus infinity is a token that is never predicted
-    if not (allow_nonfinite or bool(usable.all())):
-        prompt = int((~usable).flatten(1).any(1).nonzero()[0])
-        raise NonFiniteActivation(
-            "The model's logits are NaN or infinite.",
-            got=f"first for prompt {rows.start + prompt}",
-            do=f"an activation leaves the range of {str(model.dtype).removeprefix('torch.')}: load the model in "
-            "float32 or bfloat16, look at what is attached to it, or read them: model.run(..., allow_nonfinite=True).",
-        )
-    return out[:, 0] if last else out
 
 
 @plain_settings()
