@@ -33,7 +33,8 @@ FOLDERS = {
     "storage": """
         atomic configuration
         envelope
-        old_files shard_file
+        old_files
+        shard_file
         manifest
         sharded_work
         run_folder
