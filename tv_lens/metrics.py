@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -212,8 +212,11 @@ class Readout:
     """
 
     def __init__(self, function: Metric, answers: Answers, owners: Int[Tensor, "row"]):
+        info = info_of(function)
+        if not info.needs_reference:  # whole rows of logits, which would be copied for every batch
+            answers = replace(answers, reference=None)
         self._function, self._answers, self._owners = function, answers, owners
-        self._narrow = info_of(function).answers_only and answers.wrong is not None
+        self._narrow = info.answers_only and answers.wrong is not None
 
     def columns(self, rows: Int[Tensor, "n"]) -> Int[Tensor, "n k"] | None:
         """The tokens whose logits the metric reads, or None if it reads all logits."""

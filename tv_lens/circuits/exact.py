@@ -77,7 +77,7 @@ def measured_effects(
     chosen = list(range(len(passes.contrast)) if examples is None else examples)
     place = {example: i for i, example in enumerate(chosen)}
     out = torch.full((len(chosen), len(edges)), float("nan"), dtype=torch.float32, device="cpu")
-    readings, at_end = _readings(passes, edges)
+    readings, ends = _readings(passes, edges)
     group = max(1, ROWS_AT_ONCE // max(1, len(edges)))
     clean = passes.baselines[0]
     with progress_bar("exact edges", len(chosen) * len(edges), "edges", progress and bar is None) as own:
@@ -85,9 +85,11 @@ def measured_effects(
             for chunk in passes.chunks(rows=chosen[start : start + group]):
                 where = torch.tensor([place[row] for row in chunk.rows.tolist()], dtype=torch.long, device="cpu")
                 difference, baseline = passes.difference(chunk), clean[chunk.rows]
-                for column, writer in at_end:
-                    changed = passes.end_stream(chunk.clean) + difference[:, passes.end_slot, writer]
-                    out[where, column] = baseline - passes.result(changed, chunk.rows)
+                columns, writers = ends
+                if len(writers):
+                    changed = passes.end_stream(chunk.clean)[:, None] + difference[:, passes.end_slot, writers]
+                    numbers = passes.result(changed.flatten(0, 1), chunk.rows.repeat_interleave(len(writers)))
+                    out[where[:, None], columns] = baseline[:, None] - numbers.view(len(where), -1)
                 if readings:
                     columns, values = _measured(passes, chunk, difference, readings)
                     out[where[:, None], columns[None]] = baseline[:, None] - values
@@ -95,8 +97,10 @@ def measured_effects(
     return out
 
 
-def _readings(passes: ContrastPasses, edges: Int[Tensor, "m"]) -> tuple[list[_Reading], list[tuple[int, int]]]:
-    """The edges by what reads them, and (column, writer) of those into the end."""
+def _readings(
+    passes: ContrastPasses, edges: Int[Tensor, "m"]
+) -> tuple[list[_Reading], tuple[Int[Tensor, "e"], Int[Tensor, "e"]]]:
+    """The edges by what reads them, and the columns and writers of those into the end."""
     graph = passes.graph
     p, w, r = graph.edges[edges].T
     readings = []
@@ -108,7 +112,7 @@ def _readings(passes: ContrastPasses, edges: Int[Tensor, "m"]) -> tuple[list[_Re
                 columns = (inside & (p == place)).nonzero()[:, 0]
                 readings.append(_Reading(layer, part, place, columns, w[columns], r[columns] - span.start))
     ends = (r == graph.end_reader).nonzero()[:, 0]
-    return readings, list(zip(ends.tolist(), w[ends].tolist()))
+    return readings, (ends, w[ends])
 
 
 def _measured(
