@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -26,6 +26,7 @@ from tv_lens.model.length_tables import length_class
 from tv_lens.model.logits import batch_size, refuse_nonfinite_logits
 from tv_lens.model.passes import in_batches
 from tv_lens.model.stepping import is_close, trial_batch
+from tv_lens.site import Site
 
 Ids = list[int]
 EACH_TOKEN_ALONE = (Add, Mean, Project, Replace, Zero)  # without a position they edit each token by itself
@@ -172,21 +173,21 @@ def _check(model: HookedBridge, prompts: TokenBatch, edits: Sequence[Interventio
             allowed=f"together at most {model.shape.n_ctx + 1}: the last one is not read",
             do="ask for fewer tokens, or use fewer demonstrations.",
         )
-    if decoding.every_step and edits and not any(edit.site.pos is None or _moves(edit) for edit in edits):
+    if decoding.every_step and edits and not any(_site(edit).pos is None or _moves(edit) for edit in edits):
         raise InvalidArgument(
             "every_step=True repeats edits at pos=-1, and there is none.",
             got=", ".join(edit.label for edit in edits),
             do='name the last token: site.at(-1), or "resid_post[12]@-1".',
         )
     for edit in edits:
-        if decoding.every_step and len(edit.site.positions) > 1 and -1 in edit.site.positions:
+        if decoding.every_step and len(_site(edit).positions) > 1 and -1 in _site(edit).positions:
             raise InvalidArgument(
                 "every_step=True repeats an edit of the last token, and this one edits others with it.",
                 got=edit.label,
                 do="make the edit at -1 one of its own.",
             )
     for open_edit in (edit for attachment in model.registry.attached_here for edit in attachment.edits):
-        if most > 1 and any(pos < 0 for pos in open_edit.site.positions):
+        if most > 1 and any(pos < 0 for pos in _site(open_edit).positions):
             raise InvalidArgument(
                 "An open model.intervene counts back from the last token of each pass, which is the newest one here.",
                 got=open_edit.intervention.label,
@@ -194,9 +195,13 @@ def _check(model: HookedBridge, prompts: TokenBatch, edits: Sequence[Interventio
             )
 
 
+def _site(edit: Intervention | Edit) -> Site:
+    return Site.parse(edit.site)
+
+
 def _moves(edit: Intervention) -> bool:
     """Whether an edit is at the last token alone."""
-    return edit.site.positions == (-1,)
+    return _site(edit).positions == (-1,)
 
 
 def _by_length(rows: Sequence[Ids]) -> list[list[int]]:
@@ -222,14 +227,20 @@ class _Text:
 
     def placed(self, edit: Intervention, batch: TokenBatch, steps: int) -> list[Edit]:
         """The edit at its positions within the prompts, and at `steps` tokens after them where it is repeated."""
-        if edit.site.pos is None:
+        if _site(edit).pos is None:
             return [Edit(edit)]
         columns, places = torch.arange(batch.width, device=batch.ids.device), []
         for step in range(steps + 1 if self.every_step and _moves(edit) else 1):
-            part = TokenBatch(batch.ids, columns[None, :] < self.ends[:, None] + step)
-            rows, cols = positions_of(part, edit.site.pos, batch.ids.device)
-            places.append(Edit(edit, rows.expand_as(cols), cols))
+            places.append(_within(edit, TokenBatch(batch.ids, columns[None, :] < self.ends[:, None] + step)))
         return places
+
+
+def _within(edit: Intervention, batch: TokenBatch) -> Edit:
+    """The edit at its positions within a batch."""
+    if _site(edit).pos is None:
+        return Edit(edit)
+    rows, cols = positions_of(batch, cast("int | tuple[int, ...]", _site(edit).pos), batch.ids.device)
+    return Edit(edit, rows.expand_as(cols), cols)
 
 
 Step = Callable[[HookedBridge, _Text, int, str], Float[Tensor, "batch d_vocab"]]
@@ -265,7 +276,7 @@ def _whole_texts(model: HookedBridge, text: _Text, n: int, who: str) -> Float[Te
     batch = TokenBatch.from_lists(text.rows).to(model.device)
     edits = [one for edit in text.edits for one in text.placed(edit, batch, n)]
     logits, _ = model.forward(batch, edits, logits_at=batch.last[:, None], who=who)
-    return logits[:, 0]
+    return cast(Tensor, logits)[:, 0]
 
 
 def _newest_tokens(model: HookedBridge, text: _Text, n: int, who: str) -> Float[Tensor, "batch d_vocab"]:
@@ -276,14 +287,11 @@ def _newest_tokens(model: HookedBridge, text: _Text, n: int, who: str) -> Float[
         edits = [one for edit in text.edits for one in text.placed(edit, batch, 0)]
     else:
         batch = TokenBatch.from_lists([row[-1:] for row in text.rows]).to(model.device)
-        following = [edit for edit in text.edits if edit.site.pos is None or (text.every_step and _moves(edit))]
-        edits = []
-        for edit in following:
-            rows, cols = positions_of(batch, -1 if edit.site.pos is None else edit.site.pos, batch.ids.device)
-            edits.append(Edit(edit) if edit.site.pos is None else Edit(edit, rows.expand_as(cols), cols))
+        following = [edit for edit in text.edits if _site(edit).pos is None or (text.every_step and _moves(edit))]
+        edits = [_within(edit, batch) for edit in following]
         arguments["position_ids"] = text.ends[:1][:, None] + n - 1
     logits, _ = model.forward(batch, edits, logits_at=batch.last[:, None], who=who, **arguments)
-    return logits[:, 0]
+    return cast(Tensor, logits)[:, 0]
 
 
 # ---- whether a cache gives the same ----------------------------------------------------------------------------------
@@ -296,12 +304,12 @@ def _why_no_cache(
     if together is not None:
         return f"{together} needs all prompts in one batch"
     for edit in edits:
-        if "key_pos" in edit.site.entry.axes:
+        if "key_pos" in _site(edit).entry.axes:
             return f"{edit.label} edits an axis that grows with the text"
-        if edit.site.pos is None and not _edits_each_token_alone(edit):
+        if _site(edit).pos is None and not _edits_each_token_alone(edit):
             return f"{edit.label} has no position, and may look at all tokens of the text"
     for edit in model.registry.edits_around():
-        if edit.site.pos is not None or "key_pos" in edit.site.entry.axes or not _edits_each_token_alone(edit):
+        if _site(edit).pos is not None or "key_pos" in _site(edit).entry.axes or not _edits_each_token_alone(edit):
             return f"model.intervene is open, and {edit.label} needs the whole text"
     if model.facts.mark.hooks:
         return "hooks were added to the model by hand"
@@ -327,7 +335,7 @@ def _disagreement(model: HookedBridge) -> str | None:
     try:
         for n in range(4):
             logits = _newest_tokens(model, text, n, "a trial")
-            if not is_close(logits, whole[:, n], model.dtype):
+            if not is_close(logits, cast(Tensor, whole)[:, n], model.dtype):
                 return "a cache gives other logits than the whole text on this architecture"
             for row, known in zip(text.rows, rows):
                 row.append(known[min(8 + n, 10)])

@@ -93,10 +93,10 @@ def _of_items(prompts: Any, items: list[Any], tokenizer: Any, name: str) -> Toke
     if all(_is_id(item) for item in items):
         return _masked(items, None, tokenizer)
     if isinstance(prompts, tuple) and len(items) == 2 and _is_mask(*items):
-        return _masked(*items, tokenizer)
+        return _masked(items[0], items[1], tokenizer)
     outputs = [_output(item) for item in items]
     if all(output is not None for output in outputs):
-        batches = [_masked(*output, tokenizer) for output in outputs if output is not None]
+        batches = [_masked(output[0], output[1], tokenizer) for output in outputs if output is not None]
         return TokenBatch.from_lists([row for batch in batches for row in batch.rows()])
     if all(isinstance(item, NESTED) for item in items):
         rows = [_row(item) for item in items]
