@@ -26,7 +26,9 @@ FILES = {
 
 FOLDERS = {
     "words": """
-        errors progress torch_settings
+        errors kind_words progress torch_settings
+        type_hints
+        kinds
         batch metrics renamed site
         intervention method_value
     """,
@@ -348,7 +350,7 @@ def test_whatever_computes_on_a_model_is_a_verb(module):
 
 def test_viz_imports_only_result_types():
     """Figures are drawn from results: no verb, no model."""
-    beside = {"tv_lens.errors", "tv_lens.renamed"}
+    beside = {"tv_lens.errors", "tv_lens.kinds", "tv_lens.renamed"}
     for module in (m for m in FILES if m.startswith("tv_lens.viz")):
         for name in named(module):
             owner, _, attribute = name.rpartition(".")

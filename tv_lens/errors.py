@@ -146,6 +146,10 @@ class InvalidArgument(TVLensError, ValueError):
     """An argument of the wrong kind or out of range."""
 
 
+class WrongKind(InvalidArgument, TypeError):
+    """An argument that is not of the kind that the function takes, or that it has no parameter for."""
+
+
 class RenamedError(TVLensError, AttributeError, TypeError):
     """A name or keyword of an earlier version; says what took its place."""
 

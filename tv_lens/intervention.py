@@ -7,16 +7,19 @@ finds the tensor, cuts out the selected positions and head, and puts the result 
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tv_lens.errors import InvalidArgument, ShapeMismatch
+from tv_lens.errors import InvalidArgument, ShapeMismatch, WrongKind
+from tv_lens.kind_words import shown
+from tv_lens.kinds import checks_kinds
 from tv_lens.site import Site
 
 
@@ -98,9 +101,21 @@ def rounded(value: Tensor, x: Tensor, edit: Intervention) -> Tensor:
     return rounded
 
 
-def _tensor(value: object, site: Site) -> Tensor:
+def _tensor(value: object, site: Site, name: str = "value") -> Tensor:
     if not isinstance(value, Tensor):
-        value = torch.as_tensor(value, dtype=torch.float32, device="cpu")
+        try:
+            value = torch.as_tensor(value, dtype=torch.float32, device="cpu")
+        except (TypeError, ValueError, RuntimeError):
+            raise WrongKind(
+                f"The {name} for {site} is no tensor, and cannot be made one.", got=shown(value), allowed="real numbers"
+            ) from None
+    if value.is_complex():
+        raise WrongKind(
+            f"The {name} for {site} is complex.",
+            got=shown(value),
+            allowed="real numbers",
+            do=f"take its real part, {name}.real, or its size, {name}.abs()",
+        )
     if not torch.isfinite(value).all():
         raise InvalidArgument(
             f"The value for {site} is not finite.",
@@ -110,6 +125,10 @@ def _tensor(value: object, site: Site) -> Tensor:
     return value
 
 
+_checks = functools.partial(checks_kinds, tensors=False)  # `_tensor` makes tensors of lists
+
+
+@_checks
 @dataclass(frozen=True, eq=False, repr=False)
 class Replace(Intervention):
     """The site holds `value` instead.
@@ -128,6 +147,7 @@ class Replace(Intervention):
         return rounded(_fitted(self.value, x, self.site), x, self).expand(x.shape)
 
 
+@_checks
 @dataclass(frozen=True, eq=False, repr=False)
 class Add(Intervention):
     """`scale * vector` is added to what the site holds; a scale of 0 is no edit."""
@@ -137,7 +157,7 @@ class Add(Intervention):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "vector", _tensor(self.vector, self.site))
+        object.__setattr__(self, "vector", _tensor(self.vector, self.site, "vector"))
         if not math.isfinite(self.scale):
             raise InvalidArgument(f"The scale of Add({self.site}) is not finite.", got=f"scale={self.scale}")
 
@@ -145,6 +165,7 @@ class Add(Intervention):
         return rounded(_wide(x) + self.scale * _fitted(self.vector, x, self.site), x, self)
 
 
+@_checks
 @dataclass(frozen=True, eq=False, repr=False)
 class Zero(Intervention):
     """The site holds zeros: zero ablation."""
@@ -153,6 +174,7 @@ class Zero(Intervention):
         return torch.zeros_like(x)
 
 
+@_checks
 @dataclass(frozen=True, eq=False, repr=False)
 class Mean(Intervention):
     """The site holds a mean: `value` over a reference set, or by default the mean over the batch's other prompts.
@@ -185,6 +207,7 @@ class Mean(Intervention):
         return rounded((wide.sum(0, keepdim=True) - wide) / (len(x) - 1), x, self)
 
 
+@_checks
 @dataclass(frozen=True, eq=False, repr=False)
 class Resample(Intervention):
     """The site holds the value of another prompt of the batch (resample ablation).
@@ -212,6 +235,7 @@ class Resample(Intervention):
         return x[torch.tensor(self.partners(len(x)), device=x.device, dtype=torch.long)]
 
 
+@_checks
 @dataclass(frozen=True, eq=False, repr=False)
 class Project(Intervention):
     """The site's component in a subspace is removed, or with `keep=True` is all that stays.
@@ -227,7 +251,7 @@ class Project(Intervention):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        directions = _tensor(self.directions, self.site).float()
+        directions = _tensor(self.directions, self.site, "directions").float()
         if directions.ndim not in (1, 2):
             raise ShapeMismatch(
                 "Directions are one vector or a list of vectors.",
@@ -255,6 +279,7 @@ class Project(Intervention):
         return rounded(inside if self.keep else wide - inside, x, self)
 
 
+@_checks
 @dataclass(frozen=True, eq=False, repr=False)
 class Stack(Intervention):
     """Several edits at one site, in order."""
@@ -291,7 +316,7 @@ class Stack(Intervention):
 
 def as_interventions(edits: Intervention | Sequence[Intervention]) -> tuple[Intervention, ...]:
     """One intervention or several, as a tuple; anything else is refused by its type."""
-    interventions = (edits,) if isinstance(edits, Intervention) else tuple(edits)
+    interventions = tuple(edits) if isinstance(edits, Iterable) else (edits,)
     for intervention in interventions:
         if not isinstance(intervention, Intervention):
             raise InvalidArgument(

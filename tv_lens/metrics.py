@@ -16,8 +16,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tv_lens.errors import InvalidArgument, NonFiniteMetric, ShapeMismatch, unknown
+from tv_lens.kinds import checks_kinds
+from tv_lens.type_hints import check_function
 
 
+@checks_kinds
 @dataclass(frozen=True, eq=False)
 class Answers:
     """The right answer of each example, and what else a metric compares with.
@@ -109,8 +112,10 @@ class MetricInfo:
 
 
 Metric = Callable[[Tensor, Answers], Tensor]
+MetricLike = Metric | str
 
 
+@checks_kinds
 def metric(
     *,
     units: str,
@@ -234,9 +239,6 @@ class Readout:
         return checked(self._function, logits, chosen, "an edited run")
 
 
-# ------------------------------------------------------------------------------------------------ built in
-
-
 def _at(values: Float[Tensor, "batch d_vocab"], ids: Int[Tensor, "batch"]) -> Float[Tensor, "batch"]:
     return values.gather(1, ids.to(values.device)[:, None]).squeeze(1)
 
@@ -254,13 +256,13 @@ def _needed(answers: Answers, part: str, name: str, do: str) -> Tensor:
     answers_only=True,
     sign="higher: towards the clean answer; 0: both answers equally likely; below 0: towards the wrong one",
 )
+@checks_kinds
 def logit_diff(logits: Float[Tensor, "batch d_vocab"], answers: Answers) -> Float[Tensor, "batch"]:
     """Logit of the correct answer minus logit of the wrong one, by first tokens.
 
     Sign: higher is towards the clean answer; zero is indifference.
     """
-    do = "use prompt pairs whose corrupted answers differ, or log_prob"
-    wrong = _needed(answers, "wrong", "logit_diff", do)
+    wrong = _needed(answers, "wrong", "logit_diff", "use prompt pairs whose corrupted answers differ, or log_prob")
     logits = logits.float()
     return _at(logits, answers.correct) - _at(logits, wrong)
 
@@ -270,6 +272,7 @@ def logit_diff(logits: Float[Tensor, "batch d_vocab"], answers: Answers) -> Floa
     sign="higher: the clean answer is more probable; 0 is certainty, values are negative",
     needs_reference=False,
 )
+@checks_kinds
 def log_prob(logits: Float[Tensor, "batch d_vocab"], answers: Answers) -> Float[Tensor, "batch"]:
     """Log-probability of the correct answer's first token."""
     logits = logits.float()
@@ -277,12 +280,14 @@ def log_prob(logits: Float[Tensor, "batch d_vocab"], answers: Answers) -> Float[
 
 
 @metric(units="probability", sign="higher: the clean answer is more probable; from 0 to 1", needs_reference=False)
+@checks_kinds
 def prob(logits: Float[Tensor, "batch d_vocab"], answers: Answers) -> Float[Tensor, "batch"]:
     """Probability of the correct answer's first token."""
     return log_prob(logits, answers).exp()
 
 
 @metric(units="tokens", sign="lower is better; 0: the clean answer is the top prediction", needs_reference=False)
+@checks_kinds
 def rank(logits: Float[Tensor, "batch d_vocab"], answers: Answers) -> Float[Tensor, "batch"]:
     """How many tokens are predicted before the correct answer's first token.
 
@@ -297,6 +302,7 @@ def rank(logits: Float[Tensor, "batch d_vocab"], answers: Answers) -> Float[Tens
 
 
 @metric(units="nats", sign="lower: closer to the clean run; 0: the same distribution as the clean run")
+@checks_kinds
 def kl(logits: Float[Tensor, "batch d_vocab"], answers: Answers) -> Float[Tensor, "batch"]:
     """Kullback-Leibler divergence KL(clean || this) of the two runs' next-token distributions."""
     reference = _needed(answers, "reference", "kl", "pass the clean run's logits as Answers(reference=...)")
@@ -310,6 +316,7 @@ def kl(logits: Float[Tensor, "batch d_vocab"], answers: Answers) -> Float[Tensor
     sign="higher is better; 1: the answer's first token is the top prediction",
     needs_reference=False,
 )
+@checks_kinds
 def exact_match(logits: Float[Tensor, "batch d_vocab"], answers: Answers) -> Float[Tensor, "batch"]:
     """1 where the top prediction is the correct answer's first token, else 0."""
     ranks = rank(logits, answers)
@@ -326,13 +333,20 @@ def squared_error(logits: Float[Tensor, "batch d_vocab"], answers: Answers) -> F
 
 
 METRICS: dict[str, Metric] = {
-    function.metric_info.name: function
-    for function in (logit_diff, log_prob, prob, rank, kl, exact_match, squared_error)
+    each.metric_info.name: each for each in (logit_diff, log_prob, prob, rank, kl, exact_match, squared_error)
 }
 
 
-def named(name: str) -> Metric:
-    """The built-in metric of that name, for callers that have a string (a command line, a saved configuration)."""
-    if name not in METRICS:
-        raise unknown("metric", name, METRICS)
-    return METRICS[name]
+def as_metric(metric: MetricLike) -> Metric:
+    """The metric itself, or the built-in one of that name.
+
+    Raises:
+        UnknownName: there is no metric of that name; names the nearest ones.
+        WrongKind: a function that does not take logits and answers.
+    """
+    if isinstance(metric, str):
+        if metric not in METRICS:
+            raise unknown("metric", metric, METRICS)
+        return METRICS[metric]
+    check_function(metric, "metric", "logits", "answers")
+    return metric

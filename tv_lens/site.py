@@ -6,13 +6,15 @@ which axes it has, and the flag it needs. Nothing else in the library guesses ax
 
 from __future__ import annotations
 
-import operator
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import SupportsIndex
 
-from tv_lens.errors import EmptySelection, InvalidArgument, PositionError, SiteError, unknown
+from tv_lens.errors import EmptySelection, InvalidArgument, PositionError, SiteError, WrongKind, unknown
+from tv_lens.kind_words import in_words, shown
+from tv_lens.kinds import checks_kinds
+from tv_lens.type_hints import whole_numbers
 
 
 @dataclass(frozen=True)
@@ -113,19 +115,9 @@ COMPONENTS: dict[str, Component] = {
 
 def component(name: str) -> Component:
     """The table's entry for a component name; an unknown name proposes the nearest ones."""
-    if name not in COMPONENTS:
+    if not isinstance(name, str) or name not in COMPONENTS:
         raise unknown("component", name, COMPONENTS)
     return COMPONENTS[name]
-
-
-def _plain(value: SupportsIndex | Iterable[SupportsIndex] | None) -> int | tuple[int, ...] | None:
-    """A number, or several, as Python ints; numpy and xarray make others."""
-    if value is None:
-        return None
-    try:
-        return operator.index(value)
-    except TypeError:
-        return tuple(operator.index(number) for number in value)
 
 
 HeadLike = str | Sequence[SupportsIndex]
@@ -176,7 +168,7 @@ class Site:
         entry = component(self.component)
         # Numbers of numpy and xarray become Python ints, so that equal sites print and are saved in the same way.
         for name in ("layer", "head", "pos"):
-            object.__setattr__(self, name, _plain(getattr(self, name)))
+            object.__setattr__(self, name, whole_numbers(getattr(self, name), name))
         if entry.layered and self.layer is None:
             raise SiteError(
                 f"{self.component} lives in a layer, and none was named.",
@@ -202,6 +194,8 @@ class Site:
         """The site that a text names, in our notation (`z[5].h3@-1`) or TransformerLens's (`blocks.5.attn.hook_z`)."""
         if isinstance(text, Site):
             return text
+        if not isinstance(text, str):
+            raise WrongKind("This is not an address.", got=shown(text), allowed=in_words("Site | str"))
         for entry in COMPONENTS.values():
             pattern = re.escape(entry.hook).replace(re.escape("{layer}"), r"(?P<layer>\d+)")
             if match := re.fullmatch(pattern, text):
@@ -321,11 +315,12 @@ class Sites:
         return addresses
 
 
-def _numbers(value: SupportsIndex | Iterable[SupportsIndex] | None) -> tuple[int, ...] | None:
-    plain = _plain(value)
+def _several(value: SupportsIndex | Iterable[SupportsIndex] | None, name: str) -> tuple[int, ...] | None:
+    plain = whole_numbers(value, name)
     return (plain,) if isinstance(plain, int) else plain
 
 
+@checks_kinds
 def sites(
     *components: str,
     layer: SupportsIndex | Iterable[SupportsIndex] | None = None,
@@ -342,4 +337,4 @@ def sites(
         raise EmptySelection("No component was named.", allowed=", ".join(COMPONENTS), do='tv.sites("resid_post")')
     for name in components:
         component(name)
-    return Sites(tuple(components), _numbers(layer), _numbers(head), _plain(pos))
+    return Sites(tuple(components), _several(layer, "layer"), _several(head, "head"), whole_numbers(pos, "pos"))

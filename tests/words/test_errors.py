@@ -39,6 +39,7 @@ BUILT_IN = {
     "FormatError": ValueError,
     "MissingFile": FileNotFoundError,
     "InvalidArgument": ValueError,
+    "WrongKind": TypeError,
     "RunMismatch": ValueError,
     "StorageError": OSError,
     "TrainingDiverged": ArithmeticError,

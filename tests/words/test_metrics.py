@@ -93,9 +93,9 @@ def test_every_built_in_metric_states_units_and_sign():
     for name, function in metrics.METRICS.items():
         info = info_of(function)
         assert info.name == name and info.units and info.sign
-    assert metrics.named("kl") is metrics.kl
+    assert metrics.as_metric("kl") is metrics.kl
     with pytest.raises(UnknownName, match="did you mean 'logit_diff'"):
-        metrics.named("logit_dif")
+        metrics.as_metric("logit_dif")
 
 
 def test_info_of_a_plain_function_and_of_a_partial():

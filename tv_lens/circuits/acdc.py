@@ -16,12 +16,14 @@ from tv_lens.circuits.graph import Graph
 from tv_lens.circuits.method import EdgeMethod, Scored
 from tv_lens.circuits.patched import run_circuits
 from tv_lens.errors import InvalidArgument
+from tv_lens.kinds import checks_kinds
 from tv_lens.progress import Bar
 from tv_lens.renamed import renamed_attributes
 from tv_lens.storage.runner import Piece, Work
 from tv_lens.storage.shard_file import Shard
 
 
+@checks_kinds
 @final
 @dataclass(frozen=True)
 class ACDC(EdgeMethod):

@@ -19,11 +19,13 @@ from tv_lens.circuits.edge_table import ORDERS, EdgeTable, check_model, check_sa
 from tv_lens.circuits.graph import Graph
 from tv_lens.circuits.growing import grown
 from tv_lens.errors import ShapeMismatch, unknown
+from tv_lens.kinds import checks_methods
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.renamed import renamed_attributes, renamed_keywords
 from tv_lens.results.sweep_parts import plain
 
 
+@checks_methods
 @dataclass(frozen=True, eq=False, repr=False)
 class Circuit:
     """Some edges of a model's graph.
@@ -232,6 +234,7 @@ class Circuit:
         return f"Circuit of {len(self)} edges{requested}, {len(self.nodes)} nodes\n  {', '.join(shown[:6])}{more}"
 
 
+@checks_methods
 @renamed_keywords(run_a="clean=", run_b="corrupted=", grad_at="gradient_at=", setting="question=")
 @dataclass(frozen=True, eq=False, repr=False)
 class EdgeScores(EdgeTable):

@@ -18,6 +18,7 @@ from tv_lens.circuits.circuit import Circuit, EdgeScores
 from tv_lens.circuits.edge_table import check_same_graph, size_key
 from tv_lens.circuits.permutation_tests import SHARED, SPECIFIC, chance_of_difference, chance_of_overlap, holm
 from tv_lens.errors import EmptySelection, InvalidArgument
+from tv_lens.kinds import checks_kinds
 from tv_lens.results.sweep import Sweep
 
 
@@ -90,6 +91,7 @@ class Comparison:
         return "\n".join(lines)
 
 
+@checks_kinds
 def compare(
     scores: Mapping[str, EdgeScores],
     *,

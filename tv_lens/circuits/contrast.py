@@ -19,7 +19,8 @@ from tv_lens.batch import TokenBatch
 from tv_lens.circuits.nodes import LAST, Position, check_place
 from tv_lens.errors import InvalidArgument, MisalignedPrompts, ShapeMismatch, unknown
 from tv_lens.intervention import Intervention
-from tv_lens.metrics import Answers, Metric
+from tv_lens.kinds import checks_kinds
+from tv_lens.metrics import Answers, MetricLike, as_metric
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.renamed import renamed_attributes, renamed_keywords
 from tv_lens.site import Site
@@ -30,6 +31,7 @@ FOLDS = ("last", "all", "spans", "kinds", "sum")
 
 
 @renamed_keywords(tokens_a="clean=", tokens_b="corrupted=")
+@checks_kinds
 @dataclass(frozen=True, eq=False, repr=False)
 class Contrast:
     """Clean prompts beside corrupted ones, as tokens. `discover` makes one from prompts; a caller may make one by hand.
@@ -184,6 +186,7 @@ def _first_odd(contrast: Contrast) -> int:
     return next(i for i in range(len(lengths)) if lengths[i] != lengths[0] or spans[i] != spans[0])
 
 
+@checks_kinds
 @dataclass(frozen=True, eq=False)
 class Projection:
     """A readout in place of the logits: how far the stream at a site lies along a direction.
@@ -211,6 +214,7 @@ class Projection:
         return streams @ direction / direction.square().sum()
 
 
+@checks_kinds
 @dataclass(frozen=True, eq=False)
 class CircuitQuestion:
     """Source, baseline, target, metric and positions of a circuit search: everything but the model and the prompts.
@@ -229,13 +233,15 @@ class CircuitQuestion:
     source: Intervention | None = None
     against: Intervention | None = None
     target: Projection | None = None
-    metric: Metric | None = None
+    metric: MetricLike | None = None
     pos: str | None = None
 
     def __post_init__(self) -> None:
         for end, one in (("source", self.source), ("target", self.target)):
             if one is not None:
                 check_place(end, one.site)
+        if self.metric is not None:
+            object.__setattr__(self, "metric", as_metric(self.metric))
         if self.against is not None and (self.source is None or self.against.site != self.source.site):
             allowed = f"an intervention at {self.source.site}" if self.source else "a source= beside it"
             raise InvalidArgument(

@@ -19,7 +19,7 @@ from tv_lens.circuits.contrast import CircuitQuestion, Contrast, Projection, con
 from tv_lens.circuits.graph import Graph
 from tv_lens.errors import InvalidArgument
 from tv_lens.intervention import Intervention
-from tv_lens.metrics import Answers, Metric, MetricInfo, Readout, info_of, log_prob, logit_diff
+from tv_lens.metrics import Answers, Metric, MetricInfo, Readout, as_metric, info_of, log_prob, logit_diff
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.model.readers import Readers, readers_of
 from tv_lens.site import Site
@@ -310,9 +310,9 @@ def make_passes(
             got=f"source {site}, target {target or 'logits'}",
             do="choose a source before the target, in layer and in position.",
         )
-    metric = question.metric
-    if metric is None:
-        metric = logit_diff if contrast.answers.wrong is not None else log_prob
+    metric = logit_diff if contrast.answers.wrong is not None else log_prob
+    if question.metric is not None:
+        metric = as_metric(question.metric)
     clean_edits = () if question.source is None else (question.source,)
     corrupted_edits = () if question.against is None else (question.against,)
     return ContrastPasses(

@@ -15,7 +15,7 @@ from tv_lens.circuits.exact_edges import ExactEdges
 from tv_lens.circuits.method import EdgeMethod
 from tv_lens.intervention import Intervention
 from tv_lens.method_value import takes_method
-from tv_lens.metrics import Metric
+from tv_lens.metrics import MetricLike, as_metric
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.model.verb import verb
 from tv_lens.renamed import renamed_keywords
@@ -35,7 +35,7 @@ def discover(
     source: Intervention | None = None,
     against: Intervention | None = None,
     target: Projection | None = None,
-    metric: Metric | None = None,
+    metric: MetricLike | None = None,
     method: EdgeMethod | None = None,
     pos: str | None = None,
     seed: int = 0,
@@ -90,6 +90,7 @@ def discover(
     method = ExactEdges() if method is None else method
 
     # 1. the clean and the corrupted pass, and the gap between them
+    metric = None if metric is None else as_metric(metric)
     question = CircuitQuestion(source, against, target, metric, pos)
     passes = make_passes(model, prompts, question)
     passes.check_gap()

@@ -21,6 +21,7 @@ from tv_lens.circuits.estimate import Estimate, finite
 from tv_lens.circuits.method import Scored
 from tv_lens.errors import InvalidArgument, unknown
 from tv_lens.intervention import Intervention, Replace
+from tv_lens.kinds import checks_kinds
 from tv_lens.metrics import checked
 from tv_lens.model.capture import bytes_per_prompt
 from tv_lens.model.editing import Edit
@@ -36,6 +37,7 @@ TOKENS_A_SHARD = 4096  # in all points of the path; as many as one batch of grad
 
 @final
 @renamed_keywords(grad_at="gradient_at=")
+@checks_kinds
 @dataclass(frozen=True)
 class EAP(Estimate):
     """Edge attribution patching: one forward and one backward pass, all edges at once.
@@ -68,6 +70,7 @@ class EAP(Estimate):
         return _estimated(passes, ({"clean": 0.0, "corrupted": 1.0}[self.gradient_at],), [None], work)
 
 
+@checks_kinds
 @final
 @dataclass(frozen=True)
 class EAPIG(Estimate):
@@ -113,9 +116,6 @@ def _groups_of_writers(passes: ContrastPasses) -> list[list[int]]:
     for layer in range(graph.shape.n_layers):
         groups += [list(range(graph.head_writer(layer, 0), graph.mlp_writer(layer))), [graph.mlp_writer(layer)]]
     return groups + ([] if graph.source is None else [[graph.source_writer]])
-
-
-# ---- points on the path between the clean and the corrupted run ---------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)

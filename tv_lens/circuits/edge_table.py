@@ -264,13 +264,13 @@ class EdgeTable:
 
 
 def _order(mean: Float[Tensor, "edge"], measured: Int[Tensor, "m"], by: str) -> Int[Tensor, "m"]:
-    if by not in ORDERS:
-        raise unknown("order of edges", by, ORDERS)
     return measured[torch.sort(size_key(mean[measured], by), descending=True, stable=True).indices]
 
 
 def size_key(mean: Float[Tensor, "edge"], by: str) -> Float[Tensor, "edge"]:
     """What edges are ranked by, the largest first."""
+    if by not in ORDERS:
+        raise unknown("order of edges", by, ORDERS)
     return mean.abs() if by == "magnitude" else mean if by == "helpful" else -mean
 
 

@@ -14,9 +14,11 @@ from tv_lens.circuits.eap import EAP
 from tv_lens.circuits.exact import effects_in_shards
 from tv_lens.circuits.method import EdgeMethod, Scored
 from tv_lens.errors import InvalidArgument, UnknownName, closest
+from tv_lens.kinds import checks_kinds
 from tv_lens.storage.runner import Work
 
 
+@checks_kinds
 @final
 @dataclass(frozen=True)
 class ExactEdges(EdgeMethod):

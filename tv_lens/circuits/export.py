@@ -11,10 +11,12 @@ from tv_lens.circuits.circuit import Circuit
 from tv_lens.circuits.graph import Graph
 from tv_lens.circuits.wiring import Node, Wiring
 from tv_lens.errors import InvalidArgument
+from tv_lens.kinds import checks_kinds
 
 # ------------------------------------------------------------------------------------------------ attribution graphs
 
 
+@checks_kinds
 def to_attribution_graph(circuit: Circuit, *, tokens: Sequence[str] | None = None, slug: str = "circuit") -> str:
     """The circuit in the schema of circuit-tracer's and Neuronpedia's viewers: `metadata`, `qParams`, `nodes`, `links`.
 
@@ -109,6 +111,7 @@ def _feature(graph: Graph, node: Node, influence: float) -> dict[str, Any]:
 # ----------------------------------------------------------------------------------------------------- GraphML, DOT
 
 
+@checks_kinds
 def to_graphml(circuit: Circuit) -> str:
     """The circuit as GraphML, for networkx, igraph, Gephi, yEd or Cytoscape."""
     wiring = Wiring.of(circuit)
@@ -147,6 +150,7 @@ def _data(group: str, thing: Any, keys: Mapping[str, Mapping[str, str]]) -> str:
     )
 
 
+@checks_kinds
 def to_dot(circuit: Circuit) -> str:
     """The circuit as DOT, for Graphviz: the input below, blue edges help and orange ones hurt."""
     wiring = Wiring.of(circuit)

@@ -6,10 +6,12 @@ import functools
 from typing import Any
 
 from tv_lens.errors import InvalidArgument
+from tv_lens.kinds import checks_kinds
 from tv_lens.viz.html import Page
 
 
 @functools.singledispatch
+@checks_kinds
 def report(result: Any, **options: Any) -> Page:
     """The `Page` of an experiment's result, shown in Jupyter or saved with `.save("report.html")`; it needs no network.
 

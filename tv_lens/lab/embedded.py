@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from tv_lens.errors import InvalidArgument, unknown
+from tv_lens.kinds import checks_kinds
 from tv_lens.lab.network import build_network
 from tv_lens.lab.recipes import TrainingConfig
 from tv_lens.lab.regressor import Regressor
@@ -30,6 +31,7 @@ KIND = envelope.Kind("packed_network", "tv.lab.pack(run, name)")
 _OLD, _LABELS = "tv_lens.packed", ("config", "steps", "command", "mse", "reached")  # of files before the envelope
 
 
+@checks_kinds
 def load(
     source: str | os.PathLike[str], seed: int = 0, step: int | None = None, device: str | torch.device | None = None
 ) -> Regressor:
@@ -68,12 +70,14 @@ def load(
     )
 
 
+@checks_kinds
 def checkpoint_steps(source: str | os.PathLike[str], seed: int = 0) -> tuple[int, ...]:
     """The steps after which there are weights of a network, embedded or in a folder."""
     folder = _folder(source)
     return _about(_file(str(source), seed))["steps"] if folder is None else TrainingRun(folder).steps
 
 
+@checks_kinds
 def training_log(source: str | os.PathLike[str], seed: int = 0) -> pd.DataFrame:
     """The losses of a network's training by step, kind ("training" or "checkpoint") and latent task.
 
@@ -93,6 +97,7 @@ def training_log(source: str | os.PathLike[str], seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["step", "kind", "task", "mse"])
 
 
+@checks_kinds
 def training_config(source: str | os.PathLike[str], seed: int = 0) -> TrainingConfig:
     """The config that a network, embedded or in a folder, was trained with."""
     folder = _folder(source)
@@ -131,6 +136,7 @@ def networks() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["name", "seed", "tasks", "steps", "mse", "command"])
 
 
+@checks_kinds
 def pack(run: TrainingRun, name: str, *, keep: int = 8, since: int = 1, command: str = "", into: Path = PACKED) -> Path:
     """A training run packed as an embedded network: a file of half-precision weights, with the log beside it.
 

@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tv_lens.errors import FormatError, InvalidArgument, unknown
+from tv_lens.kinds import checks_methods
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +67,7 @@ def generator_of(*seed: int) -> torch.Generator:
 FAMILIES: dict[str, type[Family]] = {}
 
 
+@checks_methods
 @dataclass(frozen=True, kw_only=True)
 class Family(ABC):
     """What episodes are drawn from: x ~ N(0, I), y = f(x) + noise, with f of one of `n_tasks` kinds.

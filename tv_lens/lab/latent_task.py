@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from tv_lens.errors import EmptySelection, InvalidArgument, unknown
+from tv_lens.kinds import checks_kinds, checks_methods
 from tv_lens.lab.families import Episodes, Family
 from tv_lens.lab.vector_tokenizer import x_text, y_text
 from tv_lens.tasks.definition import Task
@@ -24,6 +25,7 @@ EPISODE = Template("episode", demo="{x}", answer="={y}", between=" ", bos="never
 _SHOWN = 10  # pairs that represent the task where a `Task` lists pairs; prompts are drawn from the family
 
 
+@checks_methods
 class LatentTask(Task):
     """One latent task of a family; a prompt is an episode, and its demonstrations are the examples before the last.
 
@@ -166,11 +168,13 @@ class LatentTask(Task):
         return f"LatentTask({self.name!r} of a {self.family.kind})"
 
 
+@checks_kinds
 def latent_tasks(family: Family) -> list[LatentTask]:
     """Every latent task of a family, in the order of their labels, as `tv.decodability` takes them."""
     return [LatentTask(family, task) for task in range(family.n_tasks)]
 
 
+@checks_kinds
 def prompts_of(episodes: Episodes, shots: int, name: str = "episodes", recipe: dict[str, Any] | None = None) -> Prompts:
     """Episodes as prompts: `shots` examples, and the next one's x as the query."""
     items = []

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from tv_lens.errors import InvalidArgument, ShapeMismatch, unknown
+from tv_lens.kinds import checks_kinds
 from tv_lens.lab.families import generator_of
 from tv_lens.torch_settings import plain_settings
 
@@ -25,6 +26,7 @@ ANSWERS = ("apart", "first")
 N_TRIAL_VECTORS = 64  # ids that exist before any episode is entered; the registry tries its hooks on them
 
 
+@checks_kinds
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
     """The sizes of a network.
@@ -126,6 +128,7 @@ class VectorTable(nn.Module):
         self.vectors = self.vectors[:length]
 
 
+@checks_kinds
 def build_network(config: NetworkConfig, seed: int = 0, attention: str = "sdpa") -> GPT2LMHeadModel:
     """A network with weights drawn from the seed; the global random state stays as it was.
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tv_lens.errors import FormatError, InvalidArgument, unknown
+from tv_lens.kinds import checks_kinds
 from tv_lens.lab.families import Family, FunctionMixture, SparseMixture
 from tv_lens.lab.network import NetworkConfig
 
@@ -179,6 +180,7 @@ PRESETS: dict[str, Callable[[], TrainingConfig]] = {
 }
 
 
+@checks_kinds
 def preset(name: str, **changes: Any) -> TrainingConfig:
     """A recipe by name, with some of its entries changed.
 

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tv_lens.errors import InvalidArgument, ShapeMismatch
+from tv_lens.kinds import checks_kinds
 from tv_lens.lab.families import Episodes, Family, FiniteTasks, SparseMixture
 
 _CHUNK = 2**23  # numbers in the largest tensor of one chunk of episodes
@@ -266,6 +267,7 @@ class DiscretePrior(Posterior):
         return (self.posterior(x, y)[:, :-1] * predicted).sum(-1)
 
 
+@checks_kinds
 def references(episodes: Episodes, family: Family) -> dict[str, Reference]:
     """Every reference that makes sense for a family, by name, usually from the worst to the best."""
     predictors: list[Reference] = [

@@ -17,6 +17,7 @@ from transformers import GPT2LMHeadModel
 
 from tv_lens.batch import TokenBatch
 from tv_lens.errors import ShapeMismatch, unknown
+from tv_lens.kinds import checks_methods
 from tv_lens.lab.families import Episodes, Family
 from tv_lens.lab.network import NetworkConfig, VectorTable, build_network
 from tv_lens.lab.vector_tokenizer import VectorTokenizer
@@ -32,6 +33,7 @@ KIND = envelope.Kind("regressor", "regressor.save(path)")
 _NAME, _OLD = "network.safetensors", "config.json"  # in a folder: today's file, and one of two before the envelope
 
 
+@checks_methods
 class Regressor(HookedModel):
     """A network that predicts y_i from the examples before it and x_i, with its registry.
 

@@ -23,6 +23,7 @@ from torch import Tensor
 from transformers import GPT2LMHeadModel
 
 from tv_lens.errors import TrainingDiverged
+from tv_lens.kinds import checks_kinds
 from tv_lens.lab.families import Episodes
 from tv_lens.lab.network import build_network, predictions
 from tv_lens.lab.recipes import TrainingConfig
@@ -35,6 +36,7 @@ LOG_EVERY = 250
 _EVALUATION_SEED = 0xE7A1
 
 
+@checks_kinds
 def train(
     config: TrainingConfig,
     folder: str | Path,

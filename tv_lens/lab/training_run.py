@@ -15,6 +15,7 @@ import pandas as pd
 from torch import Tensor
 
 from tv_lens.errors import FormatError, InvalidArgument, RunMismatch
+from tv_lens.kinds import checks_methods
 from tv_lens.lab.recipes import TrainingConfig
 from tv_lens.storage import envelope, old_files
 from tv_lens.storage.atomic import atomic_write, plain_errors
@@ -26,6 +27,7 @@ CHECKPOINT_KIND = envelope.Kind("checkpoint", "tv.lab.train(config, folder)")
 STATE_KIND = envelope.Kind("training_state", "tv.lab.train(config, folder)")
 
 
+@checks_methods
 class TrainingRun:
     """The folder of a training run, finished or not.
 

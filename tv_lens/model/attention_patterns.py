@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tv_lens.errors import InvalidArgument, NonFiniteMetric, ShapeMismatch
+from tv_lens.kinds import checks_kinds
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.site import Site
 
@@ -49,6 +50,7 @@ class AttentionPatterns:
         return f"AttentionPatterns(layer={self.layer}, heads={len(self.patterns)}, tokens={len(self.tokens)})"
 
 
+@checks_kinds
 def attention(model: HookedModel, text: str, layer: int) -> AttentionPatterns:
     """The attention patterns of one layer on a text, for `tv.plot`.
 

@@ -13,12 +13,14 @@ from torch import Tensor
 
 from tv_lens.batch import TokenBatch
 from tv_lens.errors import BudgetTooSmall, EmptySelection, NonFiniteActivation, UnknownName, unknown
+from tv_lens.kinds import checks_methods
 from tv_lens.model.capture_file import NAME, CaptureWriter, MappedValues, missing, opened
 from tv_lens.model.hooked_bridge import HookedBridge
 from tv_lens.model.passes import in_batches, needs_whole_batch, prompts_at_once
 from tv_lens.site import ModelShape, Site
 
 
+@checks_methods
 class Capture(Mapping[Site, Tensor]):
     """Activations keyed by `Site`: float32 on the host, `batch (pos) *axes`, finite, and 0 where a prompt has no token.
 

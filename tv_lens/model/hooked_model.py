@@ -20,6 +20,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from tv_lens.batch import TokenBatch
 from tv_lens.errors import InvalidArgument, PromptError
 from tv_lens.intervention import Intervention, as_interventions
+from tv_lens.kinds import checks_kinds, checks_methods
 from tv_lens.loading import in_memory, weights
 from tv_lens.loading.stored_weights import full_name
 from tv_lens.model.bridging import bridge_of, check_unbridged, give_tokenizer
@@ -41,6 +42,7 @@ from tv_lens.torch_settings import plain_settings
 GIB = 2**30
 
 
+@checks_methods
 class HookedModel(HookedBridge):
     """A model whose every tensor can be read and edited by address.
 
@@ -105,8 +107,6 @@ class HookedModel(HookedBridge):
             f"{bos}; fingerprint {self.fingerprint or '(none)'}\n"
             f"  {self.checked}"
         )
-
-    # ---- tokens -------------------------------------------------------------------------------------------------
 
     def tokens(self, prompts: Tokens) -> TokenBatch:
         """A right-padded batch of tokens on the model's device.
@@ -228,6 +228,7 @@ class HookedModel(HookedBridge):
         return Generation(batch.to("cpu"), ids, self.tokenizer, about)
 
     @renamed_keywords(positions="pos=")
+    @checks_kinds
     def capture(
         self,
         prompts: Tokens,
@@ -287,6 +288,7 @@ class HookedModel(HookedBridge):
 
 
 @plain_settings()
+@checks_kinds
 def load(
     source: str | Path | TransformerBridge | torch.nn.Module | HookedModel,
     *,

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
+from tv_lens.kinds import checks_kinds
 from tv_lens.model.hooked_bridge import HookedBridge
 from tv_lens.torch_settings import plain_settings
 
@@ -18,9 +19,10 @@ def verb(function: Callable[P, T]) -> Callable[P, T]:
 
     The model's mark is taken when the outermost verb begins, so that no verdict about an earlier state is used, and
     compared when it ends: a metric or an intervention that changes weights or leaves a hook is an error. Inside,
-    torch's own defaults hold for new tensors.
+    torch's own defaults hold for new tensors. What the caller gives is checked before all this.
 
     Raises:
+        WrongKind: an argument is not what its annotation says.
         ModelChanged: the model is not the one that the verb began with.
     """
 
@@ -32,4 +34,4 @@ def verb(function: Callable[P, T]) -> Callable[P, T]:
         with plain_settings(), model.facts.steady(function.__name__):
             return function(*arguments, **options)
 
-    return steady
+    return checks_kinds(steady)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tv_lens.errors import InvalidArgument, unknown
 from tv_lens.intervention import Add, Replace
-from tv_lens.metrics import Metric, Readout, info_of, logit_diff
+from tv_lens.metrics import MetricLike, Readout, as_metric, info_of, logit_diff
 from tv_lens.model.capture import Capture, floats_of
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.model.verb import verb
@@ -45,7 +45,7 @@ def patch(
     sites: SitesLike | Mapping[str, SitesLike],
     *,
     over: Sequence[str] | None = None,
-    metric: Metric = logit_diff,
+    metric: MetricLike = logit_diff,
     direction: str = "denoising",
     mode: str = "replace",
     scales: Sequence[float | int] | None = None,
@@ -64,7 +64,7 @@ def patch(
             `{"movers": ["z[9].h1", "z[9].h6"], "both layers": ["mlp_out[3]", "mlp_out[7]"]}`, are patched set by set.
         over: the sweep's axes, of "set", "component", "layer", "head", "pos", "span", "scale"; if None, the sets where
             sites come in sets, else layers and positions.
-        metric: takes logits and answers, gives one number per example.
+        metric: takes logits and answers, gives one number per example; or the name of a metric of `tv.metrics`.
         direction: "denoising" writes clean activations into the corrupted run (does this restore the answer?),
             "noising" corrupted ones into the clean run (does this break it?).
         mode: "replace" puts the source run's activation in the base run's place, "add" adds the difference of the two
@@ -93,7 +93,7 @@ def patch(
         raise unknown("patching direction", direction, DIRECTIONS)
 
     # 1. the cells of the sweep, in every example
-    over = axes_of(over, sites)
+    metric, over = as_metric(metric), axes_of(over, sites)
     scales = _scales(mode, scales, over)
     targets = targets_of(model, sites, over)
     tokens, alignment = aligned(model, pairs, [target.site for target in targets], over)

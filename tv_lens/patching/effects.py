@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tv_lens.errors import EmptySelection, SiteNotWritable, unknown
-from tv_lens.metrics import Answers, Metric, Readout, checked, info_of, logit_diff
+from tv_lens.metrics import Answers, Metric, MetricLike, Readout, as_metric, checked, info_of, logit_diff
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.model.masking import Hiding, supports_masking
 from tv_lens.model.verb import verb
@@ -47,7 +47,7 @@ def node_effects(
     pairs: PromptPairs,
     *,
     pos: int | None = -1,
-    metric: Metric = logit_diff,
+    metric: MetricLike = logit_diff,
     direction: str = "denoising",
     engine: str = "auto",
     memory_budget: int | None = None,
@@ -60,7 +60,7 @@ def node_effects(
         model: the model to patch.
         pairs: clean and corrupted prompts.
         pos: where a node's output is exchanged: -1 is the last token (needs no alignment), None every token.
-        metric: takes logits and answers, gives one number per example.
+        metric: takes logits and answers, gives one number per example; or the name of a metric of `tv.metrics`.
         direction: "denoising" writes a node's clean output into the corrupted run, "noising" its corrupted output into
             the clean run.
         engine: "auto", "rows" or "passes" (see `run_rows`); the values are the same.
@@ -124,7 +124,7 @@ def demonstration_effects(
     prompts: Prompts | PromptPairs,
     *,
     by: str = "removing",
-    metric: Metric = logit_diff,
+    metric: MetricLike = logit_diff,
     engine: str = "auto",
     memory_budget: int | None = None,
     folder: FolderLike = None,
@@ -137,7 +137,7 @@ def demonstration_effects(
         prompts: prompts that all have the same number of demonstrations; of pairs, the clean ones are taken.
         by: "removing" takes the demonstration out of the text, so that later tokens move up; "hiding" leaves the text
             and keeps every later token from attending to it, so that nothing moves.
-        metric: takes logits and answers, gives one number per example.
+        metric: takes logits and answers, gives one number per example; or the name of a metric of `tv.metrics`.
         engine: how the prompts run where `by` is "removing": "auto", "rows" or "passes".
         memory_budget: bytes one batch may take beside the weights; the model's if None.
         folder: a folder that keeps finished shards, so that a killed call can continue; the values are the same.
@@ -155,7 +155,7 @@ def demonstration_effects(
     """
     if by not in WAYS:
         raise unknown("way to leave a demonstration out", by, WAYS)
-    prompts = prompts.clean if isinstance(prompts, PromptPairs) else prompts
+    metric, prompts = as_metric(metric), prompts.clean if isinstance(prompts, PromptPairs) else prompts
     shots = {len(prompt.demonstrations) for prompt in prompts}
     if len(shots) > 1 or shots == {0}:
         raise EmptySelection(

@@ -22,7 +22,7 @@ from torch import Tensor
 from tv_lens.batch import TokenBatch
 from tv_lens.errors import EmptySelection, unknown
 from tv_lens.intervention import Replace
-from tv_lens.metrics import Answers, Metric, Readout, info_of, logit_diff
+from tv_lens.metrics import Answers, MetricLike, Readout, as_metric, info_of, logit_diff
 from tv_lens.model.capture import Capture
 from tv_lens.model.editing import Edit
 from tv_lens.model.hooked_model import HookedModel
@@ -56,7 +56,7 @@ def path_effects(
     senders: Iterable[HeadLike] | None = None,
     receivers: Iterable[HeadLike] | None = None,
     reads: str = "q",
-    metric: Metric = logit_diff,
+    metric: MetricLike = logit_diff,
     direction: str = "denoising",
     engine: str = "auto",
     memory_budget: int | None = None,
@@ -74,7 +74,7 @@ def path_effects(
         receivers: the heads that read it, key-value heads where `reads` is "k" or "v"; all of them if None.
         reads: which input of the receiver changes: "q", "k" or "v". At the last token a key or value is seen by that
             token alone, so "k" and "v" act through the receiver's attention to the last token only.
-        metric: takes logits and answers, gives one number per example.
+        metric: takes logits and answers, gives one number per example; or the name of a metric of `tv.metrics`.
         direction: "denoising" brings the sender's clean output into the corrupted run, "noising" the other way.
         engine: "auto", "rows" or "passes" (see `run_rows`); the values are the same.
         memory_budget: bytes one batch may take beside the weights; the model's if None.
@@ -94,6 +94,8 @@ def path_effects(
     """
     if direction not in DIRECTIONS:
         raise unknown("patching direction", direction, DIRECTIONS)
+
+    metric = as_metric(metric)
 
     # 1. the paths: every sender with one reader of every later head
     paths = _Paths.of(model, senders, receivers, reads)

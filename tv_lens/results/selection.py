@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tv_lens.errors import EmptySelection, PositionError, UnknownName, closest, unknown
+from tv_lens.errors import EmptySelection, PositionError, UnknownName, WrongKind, closest, unknown
+from tv_lens.kind_words import shown
+from tv_lens.type_hints import plain_value
 
 
 def require_axis(axis: str, axes: Sequence[str]) -> None:
@@ -27,7 +29,10 @@ def indices(axis: str, place: Any, size: int) -> np.ndarray:
     if isinstance(place, slice):
         chosen = np.arange(size)[place]
     else:
-        chosen = np.asarray(place)
+        chosen = np.asarray(plain_value(place))
+        numbers = chosen.dtype.kind in "iu" or (chosen.dtype == bool and chosen.ndim == 1) or not chosen.size
+        if chosen.ndim > 1 or not numbers:
+            raise WrongKind(f"Places along {axis!r} are counted.", got=shown(place), allowed="whole numbers, a mask")
         if chosen.dtype == bool:
             chosen = np.flatnonzero(chosen)
         if chosen.size and (chosen.max() >= size or chosen.min() < -size):

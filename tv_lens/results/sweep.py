@@ -14,6 +14,7 @@ import pandas as pd
 import xarray as xr
 
 from tv_lens.errors import EmptySelection, InvalidArgument, unknown
+from tv_lens.kinds import checks_kinds, checks_methods
 from tv_lens.metrics import METRICS, info_of
 from tv_lens.results import joining, sweep_file
 from tv_lens.results import sweep_parts as parts
@@ -26,6 +27,7 @@ _BASELINES = ("clean", "corrupted", "denominator")
 _HEADER = ("metric", "units", "sign", "provenance", "name", "zero", "allow_missing")  # in a file, beside the arrays
 
 
+@checks_methods
 @dataclass(frozen=True, eq=False, repr=False)
 class Sweep:
     """A metric over named axes, one value per example, so that intervals and ratios can be computed afterwards.
@@ -200,8 +202,7 @@ class Sweep:
         for key in ("clean", "corrupted"):
             array = getattr(self, key)
             if array is not None:
-                alone = replace(self, values=array, clean=None, corrupted=None)
-                intervals[key] = alone.interval(level, n_boot, seed)
+                intervals[key] = replace(self, values=array, clean=None, corrupted=None).interval(level, n_boot, seed)
         return intervals
 
     def recovery(self) -> Sweep:
@@ -249,8 +250,7 @@ class Sweep:
         chosen = axes or self.axes
         mean = mean.mean([axis for axis in self.axes if axis not in chosen]).transpose(*chosen)
         if not bool(mean.notnull().any()):
-            what = "There is no best cell: every mean is missing."
-            raise EmptySelection(what, got=f"axes {', '.join(chosen)}")
+            raise EmptySelection("There is no best cell: every mean is missing.", got=f"axes {', '.join(chosen)}")
         flat = np.nanargmin(mean.values) if lowest else np.nanargmax(mean.values)
         place = np.unravel_index(flat, mean.shape)
         return {axis: mean[axis].values[i].item() for axis, i in zip(chosen, place, strict=True)}
@@ -266,8 +266,7 @@ class Sweep:
         labels = [str(name) for name in interval.coords if name not in self.axes]
         numbers = ["mean", "low", "high", "n", *(["why"] if bool((interval["why"] != "").any()) else [])]
         if not self.axes:
-            row = {name: interval[name].values.item() for name in [*labels, *numbers]}
-            return pd.DataFrame([row])
+            return pd.DataFrame([{name: interval[name].values.item() for name in [*labels, *numbers]}])
         table = interval.to_dataframe(dim_order=list(self.axes)).reset_index()
         return table[[*self.axes, *labels, *numbers]]
 
@@ -299,6 +298,7 @@ class Sweep:
         return f"<table><caption><b>{title}</b></caption><tbody>{rows}</tbody></table>"
 
 
+@checks_kinds
 def concat(sweeps: Sequence[Sweep], dim: str, coord: Sequence[Any] | None = None, name: str | None = None) -> Sweep:
     """One sweep made of several, joined along a new axis or along one of theirs.
 

@@ -23,12 +23,14 @@ from pathlib import Path
 from typing import Any
 
 from tv_lens.errors import InvalidArgument
+from tv_lens.kinds import checks_kinds
 from tv_lens.storage import manifest as manifests
 from tv_lens.storage.sharded_work import Shards
 
 __all__ = ["FolderLike", "RunFolder", "Shards", "inside", "shards", "whole"]
 
 
+@checks_kinds
 @dataclass(frozen=True, repr=False)
 class RunFolder:
     """A folder of results that can be resumed: which verb computes them, and how far it has come.

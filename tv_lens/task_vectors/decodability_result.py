@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
+from tv_lens.kinds import checks_methods
 from tv_lens.results.sweep import Sweep
 
 METRIC = "task decodability"
@@ -16,6 +17,7 @@ CONTROLS = (LABEL_SHUFFLE, EMBEDDING, TOKENS, CHARACTERS)
 MATCHED = "all tasks have the same inputs"
 
 
+@checks_methods
 @dataclass(frozen=True, eq=False, repr=False)
 class Decodability:
     """Task decodability, its controls and its pairwise form; `sel`, `mean`, `interval` and `to_frame` use `sweep`.

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tv_lens.errors import EmptySelection, InvalidArgument
+from tv_lens.kinds import checks_kinds
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
@@ -31,6 +32,7 @@ from tv_lens.torch_settings import settings_in_force
 COUNTS = (1, 2, 3, 5, 10, 20, 40)  # the numbers of heads that heads=None chooses from
 
 
+@checks_kinds
 @final
 @dataclass(frozen=True)
 class FunctionVector(Method):

@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from tv_lens.errors import EmptySelection, InvalidArgument, PositionError, unknown
 from tv_lens.intervention import Add, Intervention, Replace
-from tv_lens.metrics import Answers, Metric, Readout, info_of, log_prob
+from tv_lens.metrics import Answers, Metric, MetricLike, Readout, as_metric, info_of, log_prob
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.model.verb import verb
 from tv_lens.renamed import renamed_keywords
@@ -48,7 +48,7 @@ def vector_sweep(
     scales: Sequence[float | int] = (0.5, 1.0, 2.0, 4.0),
     pos: Sequence[int] | None = None,
     mode: str | None = None,
-    metric: Metric = log_prob,
+    metric: MetricLike = log_prob,
     n: int = 50,
     shots: int | None = None,
     split: str = "test",
@@ -85,7 +85,7 @@ def vector_sweep(
     Sign:
         That of the metric.
     """
-    over, task = _axes(over), as_task(task)
+    over, task, metric = _axes(over), as_task(task), as_metric(metric)
     vectors = _by_layer(model, vector, over)
     first = next(iter(vectors.values()))
     mode = _mode(mode, first)

@@ -10,6 +10,7 @@ import xarray as xr
 from jaxtyping import Float
 
 from tv_lens.errors import EmptySelection, InvalidArgument
+from tv_lens.kinds import checks_kinds
 from tv_lens.results.draws import Draws
 from tv_lens.results.sweep import Sweep
 
@@ -18,6 +19,7 @@ SIZES = (1, 2, 3, 5, 8, 12, 16, 25, 40, 60, 100)  # numbers of queries in a curv
 SCORES = ("all: rank correlation", "all: top heads shared", "halves: rank correlation", "halves: top heads shared")
 
 
+@checks_kinds
 def head_ranking(
     effects: Sweep, *, top: int = 10, level: float = 0.95, n_boot: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
@@ -75,6 +77,7 @@ def split_half(effects: Sweep, *, splits: int = SPLITS, seed: int = 0) -> float 
     return float(correlations.mean()) if bool(np.isfinite(correlations).all()) else None
 
 
+@checks_kinds
 def ranking_stability(
     effects: Sweep, *, sizes: Sequence[int] | None = None, draws: int = 100, top: int = 10, seed: int = 0
 ) -> Draws:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, final
 
 from tv_lens.errors import EmptySelection, InvalidArgument
+from tv_lens.kinds import checks_kinds
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.renamed import renamed_keywords
 from tv_lens.site import Site, component
@@ -23,6 +24,7 @@ from tv_lens.tasks.templates import Template
 from tv_lens.torch_settings import settings_in_force
 
 
+@checks_kinds
 @final
 @dataclass(frozen=True)
 class ResidualMean(Method):

@@ -11,9 +11,11 @@ import torch
 from jaxtyping import Float
 
 from tv_lens.errors import InvalidArgument
+from tv_lens.kinds import checks_kinds
 from tv_lens.task_vectors.map_method import MapMethod, Plane
 
 
+@checks_kinds
 @final
 @dataclass(frozen=True)
 class UMAP(MapMethod):

@@ -10,6 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from tv_lens.errors import InvalidArgument
+from tv_lens.kinds import checks_methods
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.model.verb import verb
 from tv_lens.renamed import renamed_keywords
@@ -21,6 +22,7 @@ from tv_lens.task_vectors.ranking import head_ranking, ranked_heads
 from tv_lens.tasks.words import TaskLike, as_task
 
 
+@checks_methods
 @dataclass(frozen=True, eq=False, repr=False)
 class UniversalHeads:
     """The effects of every head in several tasks, and the heads that lead on average.

@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from tv_lens.errors import InvalidArgument, ModelMismatch, ShapeMismatch, SiteError
 from tv_lens.intervention import Add, Replace
+from tv_lens.kinds import checks_kinds, checks_methods
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.results.sweep import Sweep
 from tv_lens.results.sweep_parts import plain
@@ -26,6 +27,8 @@ from tv_lens.site import COMPONENTS, Component, Site
 from tv_lens.task_vectors import vector_file
 
 
+@checks_methods
+@checks_kinds
 @dataclass(frozen=True, eq=False, repr=False)
 class TaskVector:
     """A vector of the residual stream that stands for a task.

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any
 
-from tv_lens.errors import EmptySelection, InvalidArgument
+from tv_lens.errors import EmptySelection, InvalidArgument, WrongKind
+from tv_lens.kinds import checks_kinds, checks_methods
 from tv_lens.renamed import renamed_attributes
 from tv_lens.tasks.audit import TaskAudit, audit
 from tv_lens.tasks.corruption import PairRecipe
@@ -20,6 +21,7 @@ from tv_lens.tasks.templates import QA, Pair, Template
 from tv_lens.tasks.twins import Groups, merged
 
 
+@checks_methods
 @dataclass(frozen=True, init=False)
 class Task(SplitPairs):
     """Pairs (input, answer) under one rule, with the template that asks for it.
@@ -62,10 +64,11 @@ class Task(SplitPairs):
     null_rule: NullRule | None = None
     twins: Groups | None = None
 
+    @checks_kinds
     def __init__(
         self,
         name: str,
-        pairs: Iterable[Pair | tuple[str, str]],
+        pairs: Iterable[Pair | Sequence[str]],
         template: Template = QA,
         description: str = "",
         source: str = "",
@@ -251,10 +254,15 @@ def together(members: Sequence[Task]) -> Groups:
     return merged(inputs, [group for one in members for group in one.together])
 
 
-def _unique(name: str, pairs: Iterable[Pair | tuple[str, str]]) -> tuple[Pair, ...]:
+def _unique(name: str, pairs: Iterable[Pair | Sequence[str]]) -> tuple[Pair, ...]:
     by_input: dict[str, Pair] = {}
     for pair in pairs:
-        pair = pair if isinstance(pair, Pair) else Pair(*pair)
+        if not isinstance(pair, Pair):
+            if len(pair) != 2:
+                raise WrongKind(
+                    f"The task {name!r} has something that is no pair.", got=repr(pair), allowed="(input, answer)"
+                )
+            pair = Pair(*pair)
         first = by_input.setdefault(pair.input, pair)
         if first.output != pair.output:
             raise InvalidArgument(

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from tv_lens.errors import EmptySelection, InvalidArgument, unknown
 from tv_lens.tasks.conllu_files import TaggedSentence, is_conllu, read_conllu, treebank_sample
@@ -158,7 +159,7 @@ def _task(
     template: Template,
     seed: int,
 ) -> Task:
-    pairs = [(one.text, _first(one, kind, word_class)) for one in sentences]
+    pairs = [(one.text, cast(str, _first(one, kind, word_class))) for one in sentences]
     origin = "tv_lens" if source is None else "Penn Treebank sample (NLTK)" if source == "ptb" else Path(source).name
     instruction = f"Find the first {word_class} in the sentence.\n\n"
     return Task(

@@ -6,13 +6,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, overload, runtime_checkable
 
-from tv_lens.errors import EmptySelection, PromptError
+from tv_lens.errors import EmptySelection, PositionError, PromptError
+from tv_lens.kinds import checks_methods
 from tv_lens.renamed import renamed_attributes, renamed_keywords
 from tv_lens.tasks.prompt import Prompt
 from tv_lens.tasks.templates import VERBATIM, Template
 from tv_lens.tasks.tokenized import TokenizedPairs, TokenizedPrompts, tokenize_pairs, tokenize_prompts
 
 
+@checks_methods
 @dataclass(frozen=True)
 class Prompts(Sequence[Prompt]):
     """Prompts of one task under one template, with the recipe that draws them again.
@@ -85,6 +87,9 @@ class Prompts(Sequence[Prompt]):
 
     def select(self, rows: Sequence[int]) -> Prompts:
         """The prompts of these rows, in this order."""
+        outside = [row for row in rows if not -len(self.items) <= row < len(self.items)]
+        if outside:
+            raise PositionError("There is no such row.", got=outside[0], allowed=f"0 to {len(self.items) - 1}")
         return self.with_items([self.items[row] for row in rows])
 
     def with_items(self, items: Sequence[Prompt]) -> Prompts:
@@ -127,6 +132,7 @@ class Redraw(Protocol):
     def uniform(self, model_or_tokenizer: Any) -> PromptPairs: ...
 
 
+@checks_methods
 @renamed_keywords(plan="drawn_by=")
 @dataclass(frozen=True)
 class PromptPairs:

@@ -12,6 +12,7 @@ from scipy.sparse import csr_array
 from scipy.stats import binomtest
 
 from tv_lens.errors import InvalidArgument
+from tv_lens.kinds import checks_kinds
 from tv_lens.tasks.definition import Task
 from tv_lens.tasks.drawing import rng_of
 from tv_lens.tasks.prompt import Prompt
@@ -74,6 +75,7 @@ class SurfaceAudit:
         return "\n".join(lines)
 
 
+@checks_kinds
 def surface_audit(
     tasks: Sequence[TaskLike],
     model_or_tokenizer: Any,

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from tv_lens.errors import InvalidArgument, PromptError, unknown
+from tv_lens.kinds import checks_kinds
 
 SpanKind = Literal["prefix", "x", "separator", "y", "between", "query_x", "query_separator"]
 
@@ -49,6 +50,7 @@ class Span:
     end: int
 
 
+@checks_kinds
 @dataclass(frozen=True)
 class Template:
     """The text around inputs and answers.

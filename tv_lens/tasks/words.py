@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tv_lens.errors import EmptySelection, InvalidArgument, unknown
+from tv_lens.kinds import checks_kinds
 from tv_lens.tasks.bitwise import OPERATIONS, bitwise_family, bitwise_task
 from tv_lens.tasks.by_name import finds_tasks
 from tv_lens.tasks.conllu_files import is_conllu
@@ -66,6 +67,7 @@ def families() -> tuple[str, ...]:
 
 
 @finds_tasks
+@checks_kinds
 def task(
     name_or_path: str | os.PathLike[str],
     *,
@@ -126,6 +128,7 @@ def as_task(task_like: TaskLike) -> Task:
     return task_like if isinstance(task_like, Task) else task(task_like)
 
 
+@checks_kinds
 def family(
     name: str | Iterable[TaskLike], *, template: Template | None = None, seed: int | None = None, **options: Any
 ) -> tuple[Task, ...]:
@@ -190,6 +193,7 @@ def _shared(members: Sequence[Task]) -> tuple[Task, ...]:
     return split_alike([member.restricted(shared) for member in members])
 
 
+@checks_kinds
 def null(tasks: TaskLike | Sequence[TaskLike], seed: int = 0, name: str = "null") -> Task:
     """The task without a rule: the same inputs, each with an answer drawn at random from the tasks' answers.
 
@@ -241,6 +245,7 @@ def null(tasks: TaskLike | Sequence[TaskLike], seed: int = 0, name: str = "null"
     return nothing
 
 
+@checks_kinds
 def check_null(tasks: Iterable[Task], nothing: Task) -> None:
     """Raises `InvalidArgument` where a Null task answers as one of these tasks does."""
     for one in tasks:

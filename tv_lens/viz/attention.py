@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from tv_lens.kinds import checks_kinds
 from tv_lens.model.attention_patterns import AttentionPatterns
 from tv_lens.viz.dispatch import plot
 from tv_lens.viz.figure import Figure
 
 
 @plot.register(AttentionPatterns)
+@checks_kinds
 def plot_attention(result: AttentionPatterns, *, title: str | None = None, height: int = 640) -> Figure:
     """A `Figure` with every head's pattern as a thumbnail, one at a time in full, and the text to hover over.
 

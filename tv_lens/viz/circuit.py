@@ -11,6 +11,7 @@ import numpy as np
 from tv_lens.circuits.circuit import Circuit
 from tv_lens.circuits.wiring import Node, Wire, Wiring
 from tv_lens.errors import EmptySelection
+from tv_lens.kinds import checks_kinds
 from tv_lens.model.attention_patterns import AttentionPatterns
 from tv_lens.viz import theme
 from tv_lens.viz.circuit_layout import LEFT, Layout, Spot
@@ -31,6 +32,7 @@ _PARTS = {"q": "query", "k": "key", "v": "value"}
 
 
 @plot.register(Circuit)
+@checks_kinds
 def plot_circuit(
     result: Circuit, *, title: str | None = None, height: int | None = None, attention: Sequence[AttentionPatterns] = ()
 ) -> Figure:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from tv_lens.kinds import checks_kinds
 from tv_lens.task_vectors.decodability_result import Decodability
 from tv_lens.viz.dispatch import plot
 from tv_lens.viz.figure import Figure
 
 
 @plot.register(Decodability)
+@checks_kinds
 def plot_decodability(result: Decodability, **style: Any) -> Figure:
     """A `Figure` of the sweep of the result, with chance as a dashed line.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tv_lens.errors import InvalidArgument
+from tv_lens.kinds import checks_methods
 from tv_lens.viz.document import document, framed, script_safe, write_html
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ _NOT_DRAWN = (
 )
 
 
+@checks_methods
 @dataclass(frozen=True, eq=False, repr=False)
 class Figure:
     """A picture of a result.

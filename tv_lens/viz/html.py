@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from tv_lens.kinds import checks_kinds
 from tv_lens.viz.dispatch import plot
 from tv_lens.viz.document import document, framed, write_html
 from tv_lens.viz.figure import Figure, figure_block
@@ -90,6 +91,7 @@ class Page:
         return framed(self.html, 800)
 
 
+@checks_kinds
 def page(
     title: str,
     sections: Sequence[Section | tuple[str, Sequence[Any]]],

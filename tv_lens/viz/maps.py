@@ -6,6 +6,7 @@ from collections import Counter
 
 import numpy as np
 
+from tv_lens.kinds import checks_kinds
 from tv_lens.task_vectors.maps import RepresentationMap
 from tv_lens.viz import theme
 from tv_lens.viz.dispatch import plot
@@ -18,6 +19,7 @@ _NOTES = {
 
 
 @plot.register(RepresentationMap)
+@checks_kinds
 def plot_map(result: RepresentationMap, *, title: str | None = None, height: int = 560) -> Figure:
     """A `Figure` with one point per prompt; hovering shows the end of its text.
 

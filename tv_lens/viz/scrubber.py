@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tv_lens.kinds import checks_kinds
 from tv_lens.viz import sweep_labels, theme
 from tv_lens.viz.dispatch import plot
 from tv_lens.viz.figure import Figure
@@ -13,6 +14,7 @@ _TOP, _BELOW = 122, 128  # pixels for legend and titles, and for the slider
 
 
 @plot.register(TrainingView)
+@checks_kinds
 def plot_training(
     result: TrainingView, *, title: str | None = None, height: int | None = None, level: float = 0.95
 ) -> Figure:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tv_lens.errors import InvalidArgument
+from tv_lens.kinds import checks_kinds
 from tv_lens.results.sweep import Sweep
 from tv_lens.viz.bars import bars
 from tv_lens.viz.dispatch import plot
@@ -18,6 +19,7 @@ KINDS = ("heatmap", "lines", "bars")
 
 
 @plot.register(Sweep)
+@checks_kinds
 def plot_sweep(
     sweep: Sweep,
     *,

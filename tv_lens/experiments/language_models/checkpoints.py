@@ -15,6 +15,7 @@ import xarray as xr
 
 from tv_lens.errors import EmptySelection, RunMismatch, StorageError, TVLensError, unknown
 from tv_lens.experiments.language_models.prediction import Prediction, encoding_against_accuracy
+from tv_lens.kinds import checks_kinds
 from tv_lens.model.hooked_model import HookedModel, load
 from tv_lens.progress import progress as progress_bar
 from tv_lens.renamed import renamed_keywords
@@ -28,6 +29,7 @@ _PYTHIA = (0, *(2**i for i in range(10)), *range(1000, 144000, 1000))
 _OLMO_TOKENS = 2160 * 2048  # per step
 
 
+@checks_kinds
 def known_revisions(name: str, steps: Sequence[int]) -> list[str]:
     """`name@revision` for steps of a published pretraining run, as `across_models` takes them.
 
@@ -156,6 +158,7 @@ class Comparison:
 
 
 @renamed_keywords(run="folder=")
+@checks_kinds
 def across_models(
     sources: Sequence[Source],
     families: Mapping[str, Tasks],

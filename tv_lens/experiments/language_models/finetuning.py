@@ -15,6 +15,7 @@ from tv_lens.errors import InvalidArgument
 from tv_lens.experiments.language_models.lora import LoRA, peft_library, trained
 from tv_lens.experiments.language_models.performance import accuracies, tasks_of
 from tv_lens.experiments.language_models.prediction import Prediction, encoding_against_accuracy
+from tv_lens.kinds import checks_kinds
 from tv_lens.loading.weights import load_from, locate
 from tv_lens.model.hooked_model import HookedModel, load
 from tv_lens.renamed import renamed_keywords
@@ -75,6 +76,7 @@ class Finetuning:
 
 
 @renamed_keywords(run="folder=")
+@checks_kinds
 def finetune_layers(
     source: str | os.PathLike[str] | HookedModel,
     tasks: Tasks,

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 from tv_lens.errors import InvalidArgument
 from tv_lens.intervention import Intervention, as_interventions
+from tv_lens.kinds import checks_kinds
 from tv_lens.model.generation import Decoding, generated
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.tasks.prompts import Prompts
 
 
+@checks_kinds
 def written_answers(
     model: HookedModel,
     prompts: Prompts,

@@ -15,6 +15,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from tv_lens.errors import InvalidArgument
+from tv_lens.kinds import checks_kinds
 from tv_lens.loading.weights import fingerprint
 from tv_lens.model.grad_mode import GradMode
 from tv_lens.progress import Bar
@@ -25,6 +26,7 @@ from tv_lens.tasks.definition import Task
 from tv_lens.tasks.drawing import rng_of
 
 
+@checks_kinds
 @dataclass(frozen=True)
 class LoRA:
     """How a model is finetuned.

@@ -19,6 +19,7 @@ from tv_lens.experiments.language_models.result import PaperResult
 from tv_lens.experiments.language_models.steering import steer
 from tv_lens.experiments.records import model_card, versions
 from tv_lens.experiments.stages import Clock, Say
+from tv_lens.kinds import checks_kinds
 from tv_lens.model.hooked_model import HookedModel, load
 from tv_lens.model.verb import verb
 from tv_lens.renamed import renamed_keywords
@@ -30,6 +31,7 @@ from tv_lens.tasks.definition import Task
 FAMILIES = ("pos", "bitwise")
 
 
+@checks_kinds
 @dataclass(frozen=True)
 class PaperSize:
     """How much of everything `paper` measures.

@@ -7,11 +7,13 @@ from typing import Any
 from tv_lens.experiments.language_models.result import PaperResult
 from tv_lens.experiments.records import called
 from tv_lens.experiments.reporting import report
+from tv_lens.kinds import checks_kinds
 from tv_lens.viz.dispatch import plot
 from tv_lens.viz.html import Facts, Note, Page, Section, Table, page
 
 
 @report.register(PaperResult)
+@checks_kinds
 def paper_page(result: PaperResult) -> Page:
     """The page of a result, from the verdicts down to the figures."""
     table, settings = result.table(), result.settings

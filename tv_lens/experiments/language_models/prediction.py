@@ -13,6 +13,7 @@ from jaxtyping import Float
 
 from tv_lens.errors import InvalidArgument, unknown
 from tv_lens.experiments.language_models.performance import accuracies, tasks_of
+from tv_lens.kinds import checks_kinds
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.model.verb import verb
 from tv_lens.renamed import renamed_keywords
@@ -268,6 +269,7 @@ def encoding_against_accuracy(
 
 
 @plot.register(Prediction)
+@checks_kinds
 def plot_prediction(result: Prediction, *, title: str | None = None, height: int = 480) -> Figure:
     """A `Figure` of accuracy over decodability, one point per task and shot count, with the line through them."""
     fit = result.fit()

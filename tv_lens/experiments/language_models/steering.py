@@ -17,6 +17,7 @@ from tv_lens.errors import InvalidArgument
 from tv_lens.experiments.language_models.performance import tasks_of
 from tv_lens.experiments.records import interval_of, signed_text
 from tv_lens.intervention import Replace
+from tv_lens.kinds import checks_kinds
 from tv_lens.metrics import exact_match, info_of
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.model.verb import verb
@@ -83,6 +84,7 @@ class Steering:
 
 
 @plot.register(Steering)
+@checks_kinds
 def plot_steering(result: Steering, *, title: str | None = None, height: int = 420) -> Figure:
     """A `Figure` of the change in accuracy over layers, averaged over tasks, one curve per condition."""
     effects = result.effects().average("task")

@@ -19,6 +19,7 @@ from tv_lens.errors import InvalidArgument, MisalignedPrompts
 from tv_lens.experiments.records import limits_text
 from tv_lens.experiments.regressors.contrasts import LatentContrast, Twin
 from tv_lens.experiments.regressors.loss_changes import described, family_of
+from tv_lens.kinds import checks_kinds
 from tv_lens.lab.latent_task import LatentTask, latent_tasks
 from tv_lens.lab.regressor import Regressor
 from tv_lens.method_value import takes_method
@@ -263,6 +264,7 @@ def _curves(
     return replace(joined, values=joined.values.assign_coords(task=np.array(list(scores))))
 
 
+@checks_kinds
 def circuits_before_after(before: LatentCircuits, after: LatentCircuits) -> pd.DataFrame:
     """Two checkpoints side by side, one row per task: gaps, shares carried, and the overlap of the strongest edges.
 

@@ -11,6 +11,7 @@ from typing import ClassVar, final
 from tv_lens.errors import InvalidArgument, unknown
 from tv_lens.experiments.regressors.patches import class_means
 from tv_lens.intervention import Add, Intervention
+from tv_lens.kinds import checks_kinds
 from tv_lens.lab.latent_task import LatentTask
 from tv_lens.lab.regressor import Regressor
 from tv_lens.method_value import MethodValue
@@ -68,6 +69,7 @@ class Twin(LatentContrast):
         return task.pairs(shots, n, seed=seed, split=split)
 
 
+@checks_kinds
 @final
 @dataclass(frozen=True)
 class Injected(LatentContrast):

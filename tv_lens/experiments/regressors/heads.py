@@ -14,6 +14,7 @@ from torch import Tensor
 from tv_lens.errors import EmptySelection, InvalidArgument
 from tv_lens.experiments.regressors.loss_changes import SCORED, LossChanges, check_labels, family_of
 from tv_lens.intervention import Replace, Zero
+from tv_lens.kinds import checks_kinds
 from tv_lens.lab.branches import Branch
 from tv_lens.lab.family import Episodes
 from tv_lens.lab.latent_task import LatentTask, latent_tasks
@@ -145,6 +146,7 @@ def _without(layer: int, head: int, how: str, mean: Float[Tensor, "pos d_head"] 
     return Branch(Zero(site) if how == "zero" else Replace(site, mean[:width]), tuple(range(width)))
 
 
+@checks_kinds
 def head_ties(
     ablation: Sweep, how: str = "mean", scored: str = "sequence", level: float = 0.95, n_boot: int = 1000, seed: int = 0
 ) -> pd.DataFrame:

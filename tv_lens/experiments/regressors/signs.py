@@ -10,6 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from tv_lens.errors import InvalidArgument, ShapeMismatch
+from tv_lens.kinds import checks_kinds
 from tv_lens.results.sweep import Sweep
 
 NOTHING = 1e-6  # squared units of y: what rounding leaves of a patch that no later token reads
@@ -22,6 +23,7 @@ _COLUMNS = {
 }
 
 
+@checks_kinds
 def sign_pattern(matrix: Sweep, clusters: Sequence[Hashable] | None = None) -> Sweep:
     """A patch matrix averaged over kinds of pairs of tasks: a Sweep over `pair` and the matrix's other axes.
 
@@ -81,6 +83,7 @@ def _over(values: xr.DataArray, chosen: np.ndarray) -> xr.DataArray:
     return xr.dot(values.drop_vars(["source", "target"]), weights, dim=["source", "target"])
 
 
+@checks_kinds
 def sign_verdicts(
     matrix: Sweep, clusters: Sequence[Hashable] | None = None, level: float = 0.95, n_boot: int = 1000, seed: int = 0
 ) -> pd.DataFrame:

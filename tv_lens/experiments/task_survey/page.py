@@ -19,10 +19,12 @@ from tv_lens.experiments.task_survey.sections import (
     decodability_parts,
     patching_parts,
 )
+from tv_lens.kinds import checks_kinds
 from tv_lens.viz.html import Facts, Page, Section, Table, page
 
 
 @report.register(TaskSurvey)
+@checks_kinds
 def survey_page(result: TaskSurvey, *, out: str | Path = "report") -> Page:
     """The `Page` of a survey.
 

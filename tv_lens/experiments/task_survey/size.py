@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from tv_lens.errors import InvalidArgument, unknown
+from tv_lens.kinds import checks_kinds
 from tv_lens.renamed import renamed_keywords
 
 
 @renamed_keywords(random_vectors="n_random=")
+@checks_kinds
 @dataclass(frozen=True)
 class SurveySize:
     """How much of everything `survey` measures. More prompts make intervals narrower, more layers the curves finer.

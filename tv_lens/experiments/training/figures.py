@@ -11,6 +11,7 @@ import xarray as xr
 from tv_lens.errors import InvalidArgument
 from tv_lens.experiments.training.map import CLASS_MEANS, PCA, TrainingMap
 from tv_lens.experiments.training.result import Emergence
+from tv_lens.kinds import checks_kinds
 from tv_lens.results.sweep import Sweep, concat
 from tv_lens.viz import theme
 from tv_lens.viz.dispatch import plot
@@ -23,12 +24,14 @@ _MAP_TITLES = {PCA: "Map: PCA of all checkpoints", CLASS_MEANS: "Map: plane of t
 
 
 @plot.register(Emergence)
+@checks_kinds
 def plot_emergence(result: Emergence, **style: Any) -> Figure:
     """A `Figure` with losses, decodability by layer and maps over one slider; `style` as for a `TrainingView`."""
     return plot(training_view(result), **style)
 
 
 @plot.register(TrainingMap)
+@checks_kinds
 def plot_training_map(result: TrainingMap, *, title: str | None = None, height: int = 560) -> Figure:
     """A `Figure` with the points and a slider over checkpoints, opened at the last one.
 

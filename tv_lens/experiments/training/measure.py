@@ -21,6 +21,7 @@ from tv_lens.experiments.training.map import MAPS, TrainingMap
 from tv_lens.experiments.training.network import TrainedNetwork
 from tv_lens.experiments.training.result import Emergence
 from tv_lens.experiments.training.sweeps import CheckpointSweeps
+from tv_lens.kinds import checks_kinds
 from tv_lens.lab import embedded
 from tv_lens.lab.family import Family
 from tv_lens.progress import Bar
@@ -30,6 +31,7 @@ from tv_lens.storage.runner import Piece, Work
 
 
 @renamed_keywords(train="probe_episodes=", deals="n_label_shuffles=", drawn="map_points=", patched="patch_episodes=")
+@checks_kinds
 @dataclass(frozen=True)
 class EmergenceSize:
     """The sizes of the measurements of `emergence`.
@@ -84,6 +86,7 @@ SIZES = {
 
 
 @renamed_keywords(source="network=", draw="seed= (and network_seed= for the network's)", run="folder=")
+@checks_kinds
 def emergence(
     network: str | os.PathLike[str],
     *,

@@ -19,12 +19,14 @@ from tv_lens.experiments.training.claims import claims_of, claims_over
 from tv_lens.experiments.training.findings import Findings
 from tv_lens.experiments.training.result import Emergence
 from tv_lens.experiments.training.timing import pooled
+from tv_lens.kinds import checks_kinds
 from tv_lens.storage.atomic import atomic_write
 from tv_lens.viz.html import Link, Page, Section, Table, page
 from tv_lens.viz.theme import interval_text
 
 
 @report.register(Emergence)
+@checks_kinds
 def emergence_page(result: Emergence | Sequence[Emergence]) -> Page:
     """The page of one network, or of several seeds of one family side by side.
 

@@ -17,6 +17,7 @@ from tv_lens.experiments.reporting import report
 from tv_lens.experiments.training.levels import TASK
 from tv_lens.experiments.training.measurements import Measurements
 from tv_lens.experiments.training.timing import FIT, HALF_WAY, ChangePoints, Coupling, Curves, pooled
+from tv_lens.kinds import checks_kinds
 from tv_lens.renamed import renamed_attributes
 from tv_lens.results.sweep_parts import plain
 
@@ -178,6 +179,7 @@ class Emergence(Measurements):
     __getattr__ = renamed_attributes(page="tv.report(result)")
 
 
+@checks_kinds
 def coupling(
     results: Sequence[Emergence],
     definition: str | None = None,

@@ -16,6 +16,7 @@ from tv_lens.experiments.records import model_card, versions
 from tv_lens.experiments.stages import Say, named_tasks
 from tv_lens.experiments.vector_circuits.result import DecodingResult
 from tv_lens.experiments.vector_circuits.task_circuit import TaskCircuit, circuit_of_task
+from tv_lens.kinds import checks_kinds
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.model.verb import verb
 from tv_lens.renamed import renamed_keywords
@@ -31,6 +32,7 @@ from tv_lens.tasks.templates import Template
 
 
 @renamed_keywords(random="n_random=")
+@checks_kinds
 @dataclass(frozen=True)
 class CircuitSize:
     """How much of everything `decoding_circuits` measures.

@@ -11,6 +11,7 @@ from tv_lens.experiments.records import called, limits_text
 from tv_lens.experiments.reporting import report
 from tv_lens.experiments.vector_circuits.result import DecodingResult
 from tv_lens.experiments.vector_circuits.task_circuit import TaskCircuit
+from tv_lens.kinds import checks_kinds
 from tv_lens.results.recovery import may_be_zero
 from tv_lens.viz.dispatch import plot
 from tv_lens.viz.html import Facts, Note, Page, Section, Table, page
@@ -18,6 +19,7 @@ from tv_lens.viz.theme import interval_text, number
 
 
 @report.register(DecodingResult)
+@checks_kinds
 def circuits_page(result: DecodingResult) -> Page:
     """The `Page` of the decoding circuits of some tasks."""
     settings = result.settings
