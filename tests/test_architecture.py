@@ -80,10 +80,12 @@ FOLDERS = {
         sharding
     """,
     "tasks": """
-        null_rules templates tokenizing
-        drawing files prompt twins
-        conllu_files split_pairs tokenized wordlists
-        audit by_name pos_grammar prompts
+        null_rules pair_faults tokenizing
+        templates
+        drawing json_pairs prompt table_pairs twins
+        files split_pairs
+        conllu_files tokenized wordlists
+        audit by_name derived pos_grammar prompts
         corruption
         definition
         bitwise pos positions

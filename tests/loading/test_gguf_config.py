@@ -216,3 +216,9 @@ def _strings(keys: type) -> list[str]:
 
 def _is_no_computation(key: str) -> bool:
     return any(gguf_config.re.fullmatch(pattern, key) for pattern in gguf_config._NO_COMPUTATION)
+
+
+def test_more_layers_than_the_file_holds_are_refused_before_they_are_built(tmp_path):
+    model = hf.AutoModelForCausalLM.from_config(hf.LlamaConfig(**SIZES))
+    with pytest.raises(ModelLoadError, match="llama.block_count = 1000000000 .there are tensors of 2 blocks"):
+        unpacked(tmp_path, model, "llama", keys={"llama.block_count": 10**9})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import tracemalloc
 from pathlib import Path
 
 import gguf
@@ -76,3 +78,48 @@ def test_another_version_is_refused(source, tmp_path):
     (tmp_path / "old.gguf").write_bytes(b"GGUF\x01" + source.read_bytes()[5:])
     with pytest.raises(ValueError, match="version 1, instead of b'GGUF' and 2 or 3"):
         read_header(tmp_path / "old.gguf")
+
+
+def begun(n_tensors: int = 0, n_keys: int = 0) -> bytes:
+    return b"GGUF" + struct.pack("<IQQ", 3, n_tensors, n_keys)
+
+
+def text(word: str) -> bytes:
+    return struct.pack("<Q", len(word)) + word.encode()
+
+
+HUGE = 2**61
+DAMAGED = {
+    "keys": (begun(0, HUGE), "ends too early"),
+    "tensors": (begun(HUGE), "ends too early"),
+    "a text": (begun(0, 1) + struct.pack("<Q", HUGE) + b"a", "ends too early"),
+    "a list of numbers": (begun(0, 1) + text("a") + struct.pack("<IIQ", 9, 4, HUGE), "ends too early"),
+    "a list of texts": (begun(0, 1) + text("a") + struct.pack("<IIQ", 9, 8, HUGE), "ends too early"),
+    "lists in lists": (begun(0, 1) + text("a") + struct.pack("<I", 9) + 5000 * struct.pack("<IQ", 9, 1), "without end"),
+    "dimensions": (begun(1) + text("a") + struct.pack("<I", 2**32 - 1), "ends too early"),
+    "a tensor": (begun(1) + text("a") + struct.pack("<IQQIQ", 2, HUGE, 2**20, 0, 0), "a of sizes .* ends behind"),
+    "a place": (begun(1) + text("a") + struct.pack("<IQIQ", 1, 1, 0, HUGE), "a of sizes .* ends behind"),
+    "no alignment": (begun(0, 1) + text("general.alignment") + struct.pack("<II", 4, 0), "general.alignment is 0"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_sizes_are_checked_before_memory_is_taken(tmp_path, name):
+    content, said = DAMAGED[name]
+    (tmp_path / "small.gguf").write_bytes(content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=said):
+            read_header(tmp_path / "small.gguf")
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
+
+
+def test_tensors_that_share_their_bytes_are_refused(tmp_path):
+    """A thousand tensors of one place would take a thousand times the file's size."""
+    one = struct.pack("<IQIQ", 1, 2**16, 0, 0)
+    content = begun(10) + b"".join(text(f"t{i}") + one for i in range(10))
+    (tmp_path / "small.gguf").write_bytes(content + bytes(2**18 + 64))
+    with pytest.raises(ValueError, match="lie over one another"):
+        read_header(tmp_path / "small.gguf")

@@ -107,7 +107,15 @@ def _own_code(folder):
     (folder / "config.json").write_text(json.dumps(config))
 
 
+def _endless(folder):
+    config = json.loads((folder / "config.json").read_text())
+    key = next(key for key in ("num_hidden_layers", "n_layer") if key in config)
+    (folder / "config.json").write_text(json.dumps(config | {key: 10**9}))
+
+
 BROKEN = {
+    "endless": (_endless, "asks for more layers than any model has.", "config.json again"),
+    "deep config": (lambda f: (f / "config.json").write_text('{"a":' * 100_000), "Could not load the folder", ""),
     "no config": (lambda f: (f / "config.json").unlink(), "has no config.json.", "save_pretrained"),
     "adapter": (_adapter, "The model folder has no config.json.", "it holds an adapter: merge it"),
     "gguf": (_gguf_folder, "The model folder has no config.json.", "small.gguf"),

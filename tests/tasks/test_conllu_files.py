@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import tracemalloc
+
 import pytest
 
 from tiny_conllu import WHOLE, conllu
@@ -69,3 +72,47 @@ def test_the_treebank_sample_says_what_is_missing():
             family("pos", source="ptb")
     else:
         assert len(family("pos", source="ptb", words=(1, 400))[0]) > 600
+
+
+ROW = "\tw\tw\tNOUN\tNN\t_\t0\troot\t_\t_\n"
+
+
+@pytest.mark.parametrize("ids", ["1-30000000", "1-99999999999", "1-3\n1\n2"])
+def test_a_range_longer_than_its_sentence_is_refused(tmp_path, ids):
+    path = tmp_path / "a.conllu"
+    path.write_text("# a comment\n" + "".join(number + ROW for number in ids.split("\n")) + "\n")
+    if ids.count("\n"):
+        assert read_conllu(path)[0].words == ("w",)  # three lines may hold a range of three
+    else:
+        with pytest.raises(TaskFileError, match="line 2: the range is longer than its sentence"):
+            read_conllu(path)
+
+
+def test_what_comments_say_of_columns_changes_nothing(tmp_path):
+    path = tmp_path / "a.conllu"
+    path.write_text("# global.columns = ID FORM\n1" + ROW + "\n")
+    assert read_conllu(path) == (TaggedSentence("w", ("w",), ("NOUN",), ("NN",)),)
+    path.write_text("1\tI\tI\tPRON\tPRP\tCase=Nom\t4\tnsubj\t_\t")  # cut behind its last tab
+    assert read_conllu(path)[0].words == ("I",)
+
+
+def test_a_small_file_that_unpacks_to_much_is_refused_before_it_takes_memory(tmp_path):
+    path = tmp_path / "bomb.conllu.gz"
+    path.write_bytes(gzip.compress(b"\n" * 100_000_000, 9))
+    tracemalloc.start()
+    try:
+        with pytest.raises(TaskFileError, match="unpacks to more than a treebank holds"):
+            read_conllu(path)
+        assert tracemalloc.get_traced_memory()[1] < 64 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_gzipped_treebank_is_read(tmp_path):
+    path, text = tmp_path / "a.conllu.gz", conllu(*WHOLE)
+    path.write_bytes(gzip.compress(text.encode()))
+    (tmp_path / "b.conllu").write_text(text)
+    assert read_conllu(path) == read_conllu(tmp_path / "b.conllu")
+    path.write_bytes(gzip.compress(text.encode())[:-9])
+    with pytest.raises(TaskFileError, match="not a whole gzip file"):
+        read_conllu(path)

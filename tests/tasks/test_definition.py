@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tv_lens.errors import EmptySelection, InvalidArgument, PromptError
-from tv_lens.tasks import Pair, Task
+from tv_lens.errors import EmptySelection, InvalidArgument, PromptError, UnknownName
+from tv_lens.tasks import ARROW, QA, Pair, Task
 
 NUMBERS = Task("successor", [(str(i), str(i + 1)) for i in range(50)])
 
@@ -39,3 +39,19 @@ def test_repr_and_rename():
     assert repr(NUMBERS) == said
     again = NUMBERS.rename("next")
     assert again.name == "next" and again.fingerprint == NUMBERS.fingerprint and again.items == NUMBERS.items
+
+
+def test_two_spellings_of_one_input_are_one():
+    composed, decomposed = "\N{LATIN SMALL LETTER E WITH ACUTE}", "e\N{COMBINING ACUTE ACCENT}"
+    with pytest.raises(InvalidArgument, match="one input two answers"):
+        Task("accents", [(composed, "a"), (decomposed, "b")])
+    assert len(Task("accents", [(composed, "a"), (decomposed, "a"), ("e", "a")])) == 2
+
+
+def test_a_template_may_be_named():
+    one = Task("successor", [(str(i), str(i + 1)) for i in range(20)], template="arrow")
+    assert one.template == ARROW and one.replace(template="io").template.name == "io"
+    assert one.prompts(1, 2, template="qa").texts == one.prompts(1, 2, template=QA).texts
+    assert one.pairs(2, 2, template="qa").clean.texts == one.pairs(2, 2, template=QA).clean.texts
+    with pytest.raises(UnknownName, match="arrow"):
+        one.prompts(1, 2, template="arow")

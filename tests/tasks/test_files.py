@@ -83,7 +83,8 @@ FAULTS = [
     ("a.json", '[{"input": "a", "output": "b"}\n', "line 2: the list is not closed."),
     ("a.json", '[{"input": "a", "output": "b"}]\n7', "line 2: something follows the list."),
     ("a.json", '{"input": "a", "output": "b"}', "line 1: the file is not a list."),
-    ("a.json", '[\n["a", "b"]]', "line 2: an entry is not an object."),
+    ("a.json", '[\n"ab"]', "line 2: an entry is not an object."),
+    ("a.json", '[\n["a", "b", "c"]]', "line 2: an entry has 3 parts instead of two."),
     ("a.json", '[{"input": "a", "output": ["b"]}]', "line 1: the 'output' of an entry is not text."),
     ("a.json", '[\n{"input": "a", "output": " "}]', "line 2: the output is empty."),
     ("a.jsonl", '{"input": "a", "output": "b"}\n{"input": \n', "line 2: malformed JSON, expecting value (column 11)."),
@@ -145,3 +146,20 @@ def test_a_real_file_with_two_answers_says_where(shared_data):
     with pytest.raises(TaskFileError, match=r"lines \d+ and \d+: one input has two answers"):
         task(path)
     assert len(task(path, conflicts="drop")) == 834
+
+
+COMPOSED, DECOMPOSED = "\N{LATIN SMALL LETTER E WITH ACUTE}", "e\N{COMBINING ACUTE ACCENT}"
+
+
+def test_texts_that_look_the_same_are_one_input(tmp_path):
+    path = write(tmp_path, "a.csv", f"input,output\n{DECOMPOSED},x\n{COMPOSED},y\nz,w\n")
+    with pytest.raises(TaskFileError, match="lines 2 and 3: one input has two answers .the inputs look the same"):
+        task(path)
+    assert task(path, conflicts="drop").lookup == {"z": "w"}
+    same = task(write(tmp_path, "b.csv", f"input,output\n{DECOMPOSED},{COMPOSED}\n{COMPOSED},{DECOMPOSED}\nz,w\n"))
+    assert same.lookup == {DECOMPOSED: COMPOSED, "z": "w"}  # as the file spells it first: the model reads these bytes
+
+
+def test_a_path_that_no_file_can_have_is_refused():
+    with pytest.raises(TaskFileError, match="cannot be read"):
+        task("x\0.json")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tv_lens.errors import InvalidArgument, UnknownName
+from tv_lens.errors import InvalidArgument, PromptError, UnknownName
 from tv_lens.tasks import ARROW, IO, QA, Pair, Template
+from tv_lens.tasks.templates import VERBATIM, as_template
 
 
 def test_templates_render_as_they_read():
@@ -37,3 +38,15 @@ def test_a_template_without_its_slots_is_refused():
         Template(answer="{y}{y}")
     with pytest.raises(UnknownName, match="No BOS policy"):
         Template(bos="sometimes")
+
+
+def test_a_template_by_its_name():
+    assert [as_template(name) for name in ("qa", "ARROW", " io ", "verbatim")] == [QA, ARROW, IO, VERBATIM]
+    assert as_template(QA) is QA
+    with pytest.raises(UnknownName, match="did you mean 'arrow'"):
+        as_template("arow")
+
+
+def test_half_a_surrogate_pair_is_no_answer():
+    with pytest.raises(PromptError, match="half of a surrogate pair"):
+        Pair("a", chr(0xD800))

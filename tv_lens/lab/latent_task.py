@@ -84,7 +84,7 @@ class LatentTask(Task):
         n: int | None = None,
         seed: int = 0,
         split: str = "test",
-        template: Template | None = None,
+        template: Template | str | None = None,
         foils: bool = False,
     ) -> Prompts:
         """Episodes of `shots` examples and a query; 100 if `n` is None. Numbers have one template and no foils."""
@@ -100,7 +100,7 @@ class LatentTask(Task):
         other: Task | str | PathLike[str] | None = None,
         seed: int = 0,
         split: str = "test",
-        template: Template | None = None,
+        template: Template | str | None = None,
     ) -> PromptPairs:
         """Episodes, each beside a twin with the same inputs and a function of another latent task.
 
@@ -135,7 +135,7 @@ class LatentTask(Task):
             corrupt="other_task",
         )
 
-    def _check(self, shots: int, template: Template | None) -> None:
+    def _check(self, shots: int, template: Template | str | None) -> None:
         if template is not None and template != EPISODE:
             raise InvalidArgument("Episodes have one template.", got=template.name, allowed=EPISODE.name)
         if not 0 <= shots < self.family.points:

@@ -104,7 +104,7 @@ def _reading(source: Path) -> Iterator[None]:
     """Turns what the readers raise for a damaged or unknown file into a `ModelLoadError`."""
     try:
         yield
-    except (ModelLoadError, MemoryError):
+    except ModelLoadError:
         raise
     except Exception as error:
         reason = (str(error).strip().splitlines() or ["(no message)"])[0]
@@ -113,6 +113,8 @@ def _reading(source: Path) -> Iterator[None]:
         if "not supported" in reason or "Unrecognized configuration class" in reason:
             what = "transformers cannot read this GGUF architecture."
             do = "load the model's original Hugging Face folder instead"
+        if isinstance(error, MemoryError):
+            do = "free some memory, or load it on a machine with more"
         if "mismatched_sizes" in reason:
             reason = "the sizes of its tensors are not those that its metadata gives"
         got = f"{source} ({type(error).__name__}: {reason[:200]})"

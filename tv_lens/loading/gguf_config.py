@@ -19,6 +19,7 @@ from tv_lens.loading.gguf_rope import ROPE_KEYS, ROPE_TENSORS, apply_rope
 from tv_lens.loading.gguf_tokenizer import TOKENIZER_KEYS
 
 # Keys that cannot change a computation, as regular expressions of the whole key, and why.
+_BLOCK = re.compile(r"blk\.(\d{1,6})\.")
 _NO_COMPUTATION = {
     r"general\.(?!type$).*": "names, licences and sources; the alignment is used where tensors are read",
     r"(quantize|imatrix|mradermacher)\..*": "how the file was made",
@@ -112,6 +113,10 @@ def check_readable(header: GgufHeader) -> None:
         refused.append(f"general.type = {kind!r}")
     if (parts := header.metadata.get("split.count", 1)) > 1:
         refused.append(f"split.count = {parts} (merge the parts into one file first)")
+    blocks = {int(found[1]) for name in header.tensors if (found := _BLOCK.match(name))}
+    n_blocks = header.of_architecture("block_count", 0)
+    if isinstance(n_blocks, int) and n_blocks > 1 + max(blocks, default=-1):
+        refused.append(f"{header.architecture}.block_count = {n_blocks} (there are tensors of {len(blocks)} blocks)")
     if header.architecture not in _new_readers():
         lists = {key: header.of_architecture(key) for key in _NAMES}
         refused += [f"{header.architecture}.{key} = {_short(v)}" for key, v in lists.items() if isinstance(v, list)]

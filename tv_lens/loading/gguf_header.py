@@ -84,8 +84,10 @@ def read_header(path: Path) -> GgufHeader:
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
             return _parse(path, data)
-        except struct.error as error:
+        except (struct.error, OverflowError) as error:
             raise ValueError(f"the header ends too early ({error})") from error
+        except RecursionError as error:
+            raise ValueError("its lists lie within lists without end") from error
 
 
 def _parse(path: Path, data: mmap.mmap) -> GgufHeader:
@@ -103,10 +105,29 @@ def _parse(path: Path, data: mmap.mmap) -> GgufHeader:
         name = read.text()
         sizes = [read.scalar("Q") for _ in range(read.scalar("I"))]
         table.append((name, tuple(reversed(sizes)), _kind(read.scalar("I")), read.scalar("Q")))
-    alignment = int(metadata.get("general.alignment", 32))
+    alignment = metadata.get("general.alignment", 32)
+    if not isinstance(alignment, int) or not 0 < alignment <= 2**16:
+        raise ValueError(f"general.alignment is {str(alignment)[:40]}")
     begin = -(-read.place // alignment) * alignment
     tensors = {name: StoredTensor(shape, kind, begin + offset) for name, shape, kind, offset in table}
+    _check_places(tensors, len(data))
     return GgufHeader(path, metadata, tensors)
+
+
+def _check_places(tensors: Mapping[str, StoredTensor], size: int) -> None:
+    """Raises `ValueError` where tensors do not lie in the file, before memory is taken for them."""
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+
+    total = 0
+    for name, tensor in tensors.items():
+        if tensor.kind in GGMLQuantizationType.__members__:
+            block, n_bytes = GGML_QUANT_SIZES[GGMLQuantizationType[tensor.kind]]
+            stored = -(-prod(tensor.shape) // block) * n_bytes
+            total += stored
+            if tensor.start + stored > size:
+                raise ValueError(f"{name} of sizes {list(tensor.shape)[:4]} ends behind the end of the file")
+    if total > size:
+        raise ValueError("its tensors lie over one another")
 
 
 def _kind(number: int) -> str:

@@ -5,6 +5,7 @@ Only `load_hub` may use the network, whatever HF_HUB_OFFLINE says.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from tv_lens.errors import InvalidArgument, ModelLoadError
 from tv_lens.torch_settings import plain_settings
 
+_MOST_LAYERS = 10_000  # the deepest models have fewer than 300
 _NO_NETWORK = frozenset(
     [
         "OfflineModeIsEnabled",
@@ -151,6 +153,7 @@ def _check_folder(folder: Path) -> None:
             do="give a folder with config.json, weights and tokenizer, or the path of a .gguf file",
         )
     names = sorted(path.name for path in folder.iterdir())
+    _check_layers(folder / "config.json")
     listing = f"{folder} with {', '.join(names[:8] + ['...'] * (len(names) > 8)) or 'nothing in it'}"
     if "config.json" not in names:
         do = "save a model there: model.save_pretrained(folder); tokenizer.save_pretrained(folder)"
@@ -172,6 +175,23 @@ def _check_folder(folder: Path) -> None:
             got=listing,
             do="save the model's tokenizer there: tokenizer.save_pretrained(folder)",
         )
+
+
+def _check_layers(config: Path) -> None:
+    """Raises `ModelLoadError` for a config that asks for more layers than any model has: building them never ends."""
+    try:
+        content = json.loads(config.read_bytes())
+        counts = {key: content.get(key) for key in ("num_hidden_layers", "n_layer", "n_layers", "num_layers")}
+    except (OSError, ValueError, AttributeError, RecursionError):  # said when the config is read
+        return
+    for key, count in counts.items():
+        if isinstance(count, (int, float)) and count > _MOST_LAYERS:
+            raise ModelLoadError(
+                "The config of the model asks for more layers than any model has.",
+                got=f"{key} = {count} in {config}",
+                allowed=f"at most {_MOST_LAYERS}",
+                do="copy or download config.json again",
+            )
 
 
 def _check_device(device: torch.device | str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import re
 import zlib
 from collections.abc import Iterator
@@ -13,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from tv_lens.errors import InvalidArgument, TaskFileError
-from tv_lens.tasks.files import clip, read_bytes
+from tv_lens.tasks.files import read_bytes
+from tv_lens.tasks.pair_faults import clip
 
 FORM = (
     "ten columns parted by tabs (ID FORM LEMMA UPOS XPOS FEATS HEAD DEPREL DEPS MISC), a blank line after each sentence"
@@ -54,12 +56,16 @@ def read_conllu(path: str | PathLike[str]) -> tuple[TaggedSentence, ...]:
     return _parsed(path, read_bytes(path))
 
 
+_LARGEST = 2**30  # bytes that a gzipped file may unpack to; the largest treebank of Universal Dependencies has 300 MB
+_DENSEST = 100  # bytes per byte of a large gzipped file; treebanks have about 6
+
+
 @lru_cache(maxsize=2)  # the tasks of a family read one treebank again and again
 def _parsed(path: Path, data: bytes) -> tuple[TaggedSentence, ...]:
     where = str(path)
     if path.suffix.lower() == ".gz":
         try:
-            data = gzip.decompress(data)
+            data = _unpacked(data, where)
         except (OSError, EOFError, zlib.error) as error:
             raise TaskFileError(f"{where} is not a whole gzip file.", got=str(error), do="fetch it again.") from None
     try:
@@ -71,6 +77,22 @@ def _parsed(path: Path, data: bytes) -> tuple[TaggedSentence, ...]:
     if not sentences:
         raise TaskFileError(f"{where} holds no sentences.", got=f"{len(text)} characters", allowed=FORM)
     return sentences
+
+
+def _unpacked(data: bytes, where: str) -> bytes:
+    """The bytes of a gzipped file; a small file may say that it holds more than the memory does."""
+    with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+        unpacked = bytearray()
+        while chunk := file.read(2**20):
+            unpacked += chunk
+            if len(unpacked) > _LARGEST or (len(unpacked) > 2**24 and len(unpacked) > _DENSEST * len(data)):
+                raise TaskFileError(
+                    f"{where} unpacks to more than a treebank holds.",
+                    got=f"{len(data)} bytes that hold more than {len(unpacked)}",
+                    allowed=f"{_LARGEST} bytes, and {_DENSEST} times the file's size",
+                    do="unpack it yourself, and look at what it is.",
+                )
+    return bytes(unpacked)
 
 
 def _blocks(text: str, where: str) -> Iterator[tuple[int, list[str]]]:
@@ -104,27 +126,32 @@ def _fault(line: str, cells: list[str], number: int, where: str) -> TaskFileErro
 def _sentence(block: list[str], first: int, where: str) -> TaggedSentence:
     import conllu
 
+    # Without the comments, of which `global.columns` would change what the columns mean.
+    rows = [(number, line) for number, line in enumerate(block, start=first) if not line.startswith("#")]
     try:
-        (tokens,) = conllu.parse("\n".join(block) + "\n\n")
+        (tokens,) = conllu.parse("\n".join(line for _, line in rows) + "\n\n")
     except (conllu.exceptions.ParseException, ValueError) as error:
-        for number, line in enumerate(block, start=first):  # finds the line at fault
+        for number, line in rows:  # finds the line at fault
             try:
                 conllu.parse(f"{line}\n\n")
             except (conllu.exceptions.ParseException, ValueError) as fault:
                 raise _bad(where, number, "this line cannot be read", clip(str(fault))) from None
         raise _bad(where, first, "this sentence cannot be read", clip(str(error))) from None
-    covered: set[int] = set()
+    covered = range(0)
     pieces, words, upos, xpos = [], [], [], []
-    for token in tokens:
+    for (number, line), token in zip(rows, tokens, strict=True):
         whole = token["id"]
         if isinstance(whole, tuple) and whole[1] == "-":  # one written word for several that are not in the text
-            covered |= set(range(whole[0], whole[2] + 1))
+            covered = range(whole[0], whole[2] + 1)
+            if whole[2] - whole[0] >= len(rows):
+                wrong = f"the range is longer than its sentence of {len(rows)} lines"
+                raise _bad(where, number, wrong, repr(clip(line)))
         elif isinstance(whole, tuple) or whole in covered:
             continue
         words.append(token["form"])
         upos.append("_" if isinstance(whole, tuple) else token["upos"] or "_")
         xpos.append("_" if isinstance(whole, tuple) else token["xpos"] or "_")
-        pieces += [token["form"], "" if (token["misc"] or {}).get("SpaceAfter") == "No" else " "]
+        pieces += [token["form"], "" if (token.get("misc") or {}).get("SpaceAfter") == "No" else " "]
     return TaggedSentence("".join(pieces).strip(), tuple(words), tuple(upos), tuple(xpos))
 
 

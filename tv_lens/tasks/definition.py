@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any
+from unicodedata import normalize
 
 from tv_lens.errors import EmptySelection, InvalidArgument, WrongKind
 from tv_lens.kinds import checks_kinds, checks_methods
@@ -17,7 +18,7 @@ from tv_lens.tasks.null_rules import NullRule
 from tv_lens.tasks.prompt import Prompt
 from tv_lens.tasks.prompts import PromptPairs, Prompts
 from tv_lens.tasks.split_pairs import SplitPairs
-from tv_lens.tasks.templates import QA, Pair, Template
+from tv_lens.tasks.templates import QA, Pair, Template, as_template
 from tv_lens.tasks.twins import Groups, merged
 
 
@@ -34,7 +35,7 @@ class Task(SplitPairs):
     Args:
         name: what results call it.
         pairs: `Pair`s or (input, answer) tuples; repeats of a pair are dropped.
-        template: the text around inputs and answers.
+        template: the text around inputs and answers, or the name of a built-in template.
         description: the rule in one line.
         source: where the pairs come from.
         seed: the split.
@@ -69,7 +70,7 @@ class Task(SplitPairs):
         self,
         name: str,
         pairs: Iterable[Pair | Sequence[str]],
-        template: Template = QA,
+        template: Template | str = QA,
         description: str = "",
         source: str = "",
         seed: int = 0,
@@ -78,7 +79,7 @@ class Task(SplitPairs):
         twins: Iterable[Iterable[str]] | None = None,
     ) -> None:
         fields = dict(
-            template=template,
+            template=as_template(template),
             description=description,
             source=source,
             seed=seed,
@@ -97,7 +98,7 @@ class Task(SplitPairs):
         n: int | None = None,
         seed: int = 0,
         split: str = "test",
-        template: Template | None = None,
+        template: Template | str | None = None,
         foils: bool = False,
     ) -> Prompts:
         """Prompts with demonstrations from train and queries from a split.
@@ -113,7 +114,7 @@ class Task(SplitPairs):
         Raises:
             EmptySelection: the split holds fewer pairs than the prompts need.
         """
-        template = template or self.template
+        template = as_template(template or self.template)
         draws = draw(self.split("train"), self.split(split), shots=shots, n=n, seed=seed, split=split, task=self.name)
         items = []
         for i, (shown, query) in enumerate(draws):
@@ -127,7 +128,7 @@ class Task(SplitPairs):
         n: int | None = None,
         seed: int = 0,
         split: str = "test",
-        template: Template | None = None,
+        template: Template | str | None = None,
         foils: bool = False,
     ) -> Prompts:
         """Prompts without demonstrations; see `prompts`."""
@@ -141,7 +142,7 @@ class Task(SplitPairs):
         other: Task | str | PathLike[str] | None = None,
         seed: int = 0,
         split: str = "test",
-        template: Template | None = None,
+        template: Template | str | None = None,
     ) -> PromptPairs:
         """Clean prompts, each beside a twin whose demonstrations no longer show the task.
 
@@ -172,13 +173,13 @@ class Task(SplitPairs):
             n=n,
             seed=seed,
             split=split,
-            template=template or self.template,
+            template=as_template(template or self.template),
         )
         return recipe.draw()
 
-    def audit(self, model_or_tokenizer: Any, template: Template | None = None) -> TaskAudit:
+    def audit(self, model_or_tokenizer: Any, template: Template | str | None = None) -> TaskAudit:
         """How a tokenizer splits the answers, and what a constant guess or a copied input would score."""
-        return audit(self, model_or_tokenizer, template or self.template)
+        return audit(self, model_or_tokenizer, as_template(template or self.template))
 
     def instructed(self, instruction: str | None = None) -> Task:
         """The same task, with prompts that begin with an instruction.
@@ -255,7 +256,7 @@ def together(members: Sequence[Task]) -> Groups:
 
 
 def _unique(name: str, pairs: Iterable[Pair | Sequence[str]]) -> tuple[Pair, ...]:
-    by_input: dict[str, Pair] = {}
+    by_input: dict[str, Pair] = {}  # by the text as Unicode compares it: é may be one character or two
     for pair in pairs:
         if not isinstance(pair, Pair):
             if len(pair) != 2:
@@ -263,8 +264,8 @@ def _unique(name: str, pairs: Iterable[Pair | Sequence[str]]) -> tuple[Pair, ...
                     f"The task {name!r} has something that is no pair.", got=repr(pair), allowed="(input, answer)"
                 )
             pair = Pair(*pair)
-        first = by_input.setdefault(pair.input, pair)
-        if first.output != pair.output:
+        first = by_input.setdefault(normalize("NFC", pair.input), pair)
+        if normalize("NFC", first.output) != normalize("NFC", pair.output):
             raise InvalidArgument(
                 f"The task {name!r} gives one input two answers.",
                 got=f"{pair.input!r} -> {first.output!r} and {pair.output!r}",

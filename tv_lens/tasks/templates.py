@@ -8,6 +8,7 @@ from typing import Literal
 
 from tv_lens.errors import InvalidArgument, PromptError, unknown
 from tv_lens.kinds import checks_kinds
+from tv_lens.tasks.pair_faults import is_text
 
 SpanKind = Literal["prefix", "x", "separator", "y", "between", "query_x", "query_separator"]
 
@@ -29,6 +30,13 @@ class Pair:
                     got=f"input={self.input!r}, output={self.output!r}",
                     allowed="text with at least one visible character",
                     do="leave this pair out, or write what the answer should be",
+                )
+            if not is_text(value):
+                raise PromptError(
+                    f"The {part} of a pair holds half of a surrogate pair, which is no character.",
+                    got=ascii(value),
+                    allowed="text that can be written as UTF-8",
+                    do="read the text with its right encoding",
                 )
 
 
@@ -122,3 +130,22 @@ ARROW = Template("arrow", demo="{x}→", answer="{y}", between="\n")
 IO = Template("io", demo="Input: {x}\nOutput:", answer=" {y}", between="\n\n")
 # For whole texts: the query is the text, and the answer is appended as it is.
 VERBATIM = Template("verbatim", demo="{x}", answer="{y}", between="")
+TEMPLATES = {one.name: one for one in (QA, ARROW, IO, VERBATIM)}
+
+
+def as_template(template: Template | str) -> Template:
+    """The template, or the built-in one of this name.
+
+    Raises:
+        UnknownName: no built-in template has this name.
+
+    Example:
+        >>> as_template("arrow").demo
+        '{x}→'
+    """
+    if not isinstance(template, str):
+        return template
+    name = template.strip().lower()
+    if name not in TEMPLATES:
+        raise unknown("template", template, TEMPLATES, do='a template of your own: tv.Template(demo="{x} ->")')
+    return TEMPLATES[name]

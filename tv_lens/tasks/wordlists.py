@@ -28,7 +28,7 @@ def pair_lists() -> tuple[str, ...]:
 @cache
 def pair_list(name: str) -> PairFile:
     """The pairs of one file."""
-    return parse_pairs(_texts()[name], ".tsv", f"data/{name}.tsv")
+    return parse_pairs(_texts()[name], ".tsv", f"data/{name}.tsv", columns=(0, 1))
 
 
 @cache

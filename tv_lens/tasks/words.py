@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import string
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -16,13 +15,15 @@ from tv_lens.tasks.bitwise import OPERATIONS, bitwise_family, bitwise_task
 from tv_lens.tasks.by_name import finds_tasks
 from tv_lens.tasks.conllu_files import is_conllu
 from tv_lens.tasks.definition import Task, split_alike, together
-from tv_lens.tasks.drawing import rng_of, take
-from tv_lens.tasks.files import SUFFIXES, read_pairs
+from tv_lens.tasks.derived import DERIVED
+from tv_lens.tasks.drawing import rng_of
+from tv_lens.tasks.files import SUFFIXES, pairs_of, read_pairs
 from tv_lens.tasks.null_rules import NullRule
+from tv_lens.tasks.pair_faults import Columns, check_columns
 from tv_lens.tasks.pos import CLASSES, pos_family, pos_task
 from tv_lens.tasks.positions import mappings_family, orders_family, positions_family
-from tv_lens.tasks.templates import ARROW, IO, QA, Template
-from tv_lens.tasks.wordlists import common_words, pair_list, pair_lists, words_of
+from tv_lens.tasks.templates import ARROW, IO, QA, Template, as_template
+from tv_lens.tasks.wordlists import pair_list, pair_lists
 
 TaskLike = Task | str | os.PathLike[str]
 SOURCE = "tv_lens"
@@ -58,7 +59,7 @@ _BITWISE = {f"bitwise-{operation.lower()}": operation for operation in OPERATION
 
 def names() -> tuple[str, ...]:
     """The names of all built-in tasks."""
-    return tuple(sorted((*pair_lists(), *_REVERSED, *_DERIVED, *_POS, *_BITWISE)))
+    return tuple(sorted((*pair_lists(), *_REVERSED, *DERIVED, *_POS, *_BITWISE)))
 
 
 def families() -> tuple[str, ...]:
@@ -69,22 +70,28 @@ def families() -> tuple[str, ...]:
 @finds_tasks
 @checks_kinds
 def task(
-    name_or_path: str | os.PathLike[str],
+    name_or_path: str | os.PathLike[str] | Mapping[str, Any] | Sequence[Any],
     *,
-    template: Template | None = None,
+    template: Template | str | None = None,
     seed: int = 0,
     name: str | None = None,
     conflicts: str = "error",
+    columns: Columns = None,
 ) -> Task:
-    """A built-in task by its name, or the task that a file holds.
+    """A built-in task by its name, or the task that a file, a dictionary or a list of pairs holds.
 
     Args:
         name_or_path: one of `names()`, or a path: it has a separator, or ends in .json, .jsonl, .csv, .tsv, .conllu or
             .conllu.gz. A file of tagged sentences asks for the first noun; `ewt.conllu#verb` asks for the first verb.
-        template: the text around inputs and answers; None: `QA`, `IO` for sentences, `ARROW` for binary numbers.
+            Or the pairs themselves: a dictionary from input to answer, or a list of pairs or of dictionaries.
+        template: the text around inputs and answers, or the name of a built-in template such as "arrow"; None: `QA`,
+            `IO` for sentences, `ARROW` for binary numbers.
         seed: how the pairs are split into train, dev and test.
         name: what results call it; the built-in name, or the file's name without its ending, if None.
         conflicts: what to do where a file gives one input two answers: "error", or "drop" to leave such inputs out.
+        columns: the names of the columns of a table (of JSON, the keys) that hold inputs and answers, such as
+            ("animal", "young"); or their numbers, such as (0, 1), where the first line of a table is a pair. If None,
+            the names are "input" and "output"; where a first line could be either, a warning or an error says so.
 
     Raises:
         UnknownName: there is no such task; names the nearest ones.
@@ -96,6 +103,11 @@ def task(
     """
     if conflicts not in ("error", "drop"):
         raise unknown("way with conflicting pairs", conflicts, ("error", "drop"))
+    template = None if template is None else as_template(template)
+    check_columns(columns)
+    if not isinstance(name_or_path, (str, os.PathLike)):
+        pairs = pairs_of(name_or_path, conflicts, columns)
+        return Task(name or "pairs", pairs, template=template or QA, seed=seed)
     if is_conllu(name_or_path):
         path, _, word_class = str(name_or_path).partition("#")
         stem = Path(path).name.partition(".")[0]
@@ -103,7 +115,7 @@ def task(
         return pos_task(name or f"{stem}-first-{word_class}", word_class, path, template=template or IO, seed=seed)
     if is_path(name_or_path):
         path = Path(name_or_path)
-        file = read_pairs(path, conflicts)
+        file = read_pairs(path, conflicts, columns)
         return Task(
             name or path.stem,
             file.pairs,
@@ -119,8 +131,8 @@ def task(
         return pos_task(name or known, _POS[known], template=template or IO, seed=seed)
     if known in _BITWISE:
         return bitwise_task(name or known, _BITWISE[known], template=template or ARROW, seed=seed)
-    pairs, description = _builtin(known)
-    return Task(name or known, pairs, template=template or QA, description=description, source=SOURCE, seed=seed)
+    listed, description = _builtin(known)
+    return Task(name or known, listed, template=template or QA, description=description, source=SOURCE, seed=seed)
 
 
 def as_task(task_like: TaskLike) -> Task:
@@ -130,7 +142,7 @@ def as_task(task_like: TaskLike) -> Task:
 
 @checks_kinds
 def family(
-    name: str | Iterable[TaskLike], *, template: Template | None = None, seed: int | None = None, **options: Any
+    name: str | Iterable[TaskLike], *, template: Template | str | None = None, seed: int | None = None, **options: Any
 ) -> tuple[Task, ...]:
     """Tasks that answer the same inputs differently, restricted to the inputs that they share.
 
@@ -155,6 +167,7 @@ def family(
         >>> [member.name for member in family("bitwise", width=3)]
         ['AND', 'NAND', 'OR', 'NOR', 'XOR', 'XNOR']
     """
+    template = None if template is None else as_template(template)
     if isinstance(name, str) and name in _MADE:
         make, usual = _MADE[name]
         return split_alike(make(**options, template=template or usual, seed=seed or 0))
@@ -296,53 +309,8 @@ def _builtin(name: str) -> tuple[tuple[tuple[str, str], ...], str]:
         forward, description = _REVERSED[name]
         inverse = Task(forward, pair_list(forward).pairs).reversed(name)
         return tuple((pair.input, pair.output) for pair in inverse), description
-    if name in _DERIVED:
-        build, description = _DERIVED[name]
+    if name in DERIVED:
+        build, description = DERIVED[name]
         return tuple(build()), description
     listed = pair_list(name)
     return tuple((pair.input, pair.output) for pair in listed.pairs), listed.description
-
-
-def _of_words(rule: Callable[[str], str]) -> Callable[[], Iterable[tuple[str, str]]]:
-    return lambda: [(word, rule(word)) for word in common_words()]
-
-
-def _along_alphabet(step: int) -> Callable[[], Iterable[tuple[str, str]]]:
-    def build() -> Iterable[tuple[str, str]]:
-        for alphabet in (string.ascii_lowercase, string.ascii_uppercase):
-            pairs = zip(alphabet, alphabet[1:])
-            yield from pairs if step > 0 else ((after, before) for before, after in pairs)
-
-    return build
-
-
-def _of_three(place: int, n: int = 300) -> Callable[[], Iterable[tuple[str, str]]]:
-    """Lists of three common words, the same for every place: only the answers distinguish the tasks."""
-
-    def build() -> Iterable[tuple[str, str]]:
-        lists = [take(common_words(), 3, rng_of("of-three", i)) for i in range(n)]
-        return [(", ".join(words), words[place]) for words in lists]
-
-    return build
-
-
-def _animal_of_three(n: int = 300) -> Iterable[tuple[str, str]]:
-    for i in range(n):
-        rng = rng_of("animal-of-three", i)
-        animal = rng.choice(words_of("animals"))
-        words = take([*take(words_of("objects"), 2, rng), animal], 3, rng)
-        yield ", ".join(words), animal
-
-
-_DERIVED: dict[str, tuple[Callable[[], Iterable[tuple[str, str]]], str]] = {
-    "capitalize": (_of_words(str.capitalize), "word -> the same word with a capital letter"),
-    "uppercase": (_of_words(str.upper), "word -> the same word in capital letters"),
-    "first-letter": (_of_words(lambda word: word[0]), "word -> its first letter"),
-    "last-letter": (_of_words(lambda word: word[-1]), "word -> its last letter"),
-    "next-letter": (_along_alphabet(1), "letter -> the next one in the alphabet, in both cases"),
-    "previous-letter": (_along_alphabet(-1), "letter -> the one before it in the alphabet, in both cases"),
-    "first-of-three": (_of_three(0), "three words -> the first of them"),
-    "second-of-three": (_of_three(1), "three words -> the second of them"),
-    "last-of-three": (_of_three(2), "three words -> the last of them"),
-    "animal-of-three": (_animal_of_three, "one animal and two objects -> the animal"),
-}
