@@ -69,6 +69,12 @@ def test_algebra_of_circuits():
         one & Circuit.full(Graph(SMALL, parallel=True))
     with pytest.raises(ShapeMismatch):
         Circuit(graph, torch.ones(3, dtype=torch.bool))
+    for kind in (torch.int64, torch.float32, torch.uint8):
+        circuit = object.__new__(Circuit)  # as without the checks of these tests, which look at the mask's type first
+        object.__setattr__(circuit, "graph", graph)
+        object.__setattr__(circuit, "mask", torch.ones(len(graph), dtype=kind))
+        with pytest.raises(InvalidArgument, match="yes or no"):
+            circuit.__post_init__()
 
 
 def test_a_saved_circuit_comes_back_with_its_scores(tmp_path):

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import tv_lens as tv
-from scored_circuits import NAMES, SHAPE, scored
+from scored_circuits import NAMES, SHAPE, SPANS, scored
 from tv_lens.circuits import Graph
 from tv_lens.circuits.circuit_json import packed, unpacked
 from tv_lens.errors import FormatError, MissingFile, ModelMismatch
@@ -115,6 +115,35 @@ def test_a_damaged_mask_is_an_error(by_hand):
     content = json.loads(by_hand.to_json())
     content["tv_lens"]["mask"]["zlib"] = content["tv_lens"]["mask"]["zlib"][:-8]
     with pytest.raises(FormatError, match="damaged"):
+        tv.Circuit.from_json(json.dumps(content))
+
+
+MASK = torch.ones(len(Graph(SHAPE, positions=SPANS)), dtype=torch.bool)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"version": "2"},
+        {"version": None},
+        {"mask": packed(MASK.long() * 2)},
+        {"mask": packed(MASK[:, None])},
+        {"mask": packed(MASK[1:])},
+        {"mask": packed(MASK) | {"dtype": "O"}},
+        {"scores": {"n": 10**12}},
+        {"scores": None, "provenance": 3},
+        {"graph": {}},
+    ],
+    ids=str,
+)
+def test_what_does_not_fit_is_an_error_also_without_a_checksum(change):
+    """As version 0.1 wrote it, and as somebody may write it by hand."""
+    content = json.loads(scored(Graph(SHAPE, positions=SPANS)).top(9).to_json())
+    own = content["tv_lens"]
+    del own["sha256"]
+    scores = change.get("scores")
+    content["tv_lens"] = {**own, "version": 2, **change, "scores": {**own["scores"], **scores} if scores else None}
+    with pytest.raises(FormatError, match="damaged|another graph"):
         tv.Circuit.from_json(json.dumps(content))
 
 

@@ -131,7 +131,7 @@ def test_every_method_goes_on_where_it_was_stopped(name, at, tiny_model, tmp_pat
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(Shards, "put", stop)
         tv.discover(model, contrast(4), **asked, folder=tmp_path)
-    kept = {path: path.read_bytes() for path in tmp_path.rglob("*.npz")}
+    kept = {path: path.read_bytes() for path in tmp_path.rglob("*.safetensors")}
     assert len(kept) == at
     found = tv.discover(model, contrast(4), **asked, folder=tmp_path)
     torch.testing.assert_close(found.values, expected.values, atol=0, rtol=0, equal_nan=True)

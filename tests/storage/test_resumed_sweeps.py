@@ -33,7 +33,7 @@ def small_shards(monkeypatch):
 
 def test_a_sweep_with_a_damaged_shard_has_the_same_bits_and_says_so(model, pairs, tmp_path, small_shards):
     expected = bits(swept(model, pairs, tmp_path))
-    truncate(tmp_path / "shards" / "00005.npz")
+    truncate(tmp_path / "shards" / "00005.safetensors")
     with pytest.warns(UserWarning, match="shard 5"):
         found = swept(model, pairs, tmp_path)
     assert bits(found) == expected and found.provenance["damaged_shards"] == [5]
@@ -73,7 +73,7 @@ def test_a_full_disk_is_said_and_nothing_is_lost(model, pairs, tmp_path, small_s
     monkeypatch.setattr(os, "fsync", filling)
     with pytest.raises(StorageError) as caught:
         swept(model, pairs, tmp_path)
-    assert caught.value.what == "The disk is full: 00005.npz could not be written."
+    assert caught.value.what == "The disk is full: 00005.safetensors could not be written."
     assert "free at" in caught.value.got and "run the same again" in caught.value.do
     monkeypatch.undo()
     monkeypatch.setattr(sharding, "TOKENS_A_SHARD", 70)

@@ -87,7 +87,7 @@ def test_what_missing_cells_share_is_prepared_once(tmp_path):
     asked = dict(label="shared", prepare=lambda missing, bar: prepared.append(list(missing)))
     work.run(lambda cell, bar: {"x": cell}, [7, 8, 9], **asked)
     work.run(lambda cell, bar: {"x": cell}, [7, 8, 9], **asked)
-    (tmp_path / "shards" / "00001.npz").unlink()
+    (tmp_path / "shards" / "00001.safetensors").unlink()
     work.run(lambda cell, bar: {"x": cell}, [7, 8, 9], **asked)
     assert prepared == [[7, 8, 9], [8]]
 
@@ -107,7 +107,7 @@ def test_the_bar_counts_steps_whether_cells_advance_it_or_not(tmp_path, monkeypa
     with noted(monkeypatch, log):
         Work("steps", {}, tmp_path).run(partly, cells, label="walking", unit="rows", steps=steps)
     assert log == [("walking", 9, "rows", True, 0), 1, 3, 5]
-    (tmp_path / "shards" / "00002.npz").unlink()
+    (tmp_path / "shards" / "00002.safetensors").unlink()
     log.clear()
     with noted(monkeypatch, log):
         Work("steps", {}, tmp_path, progress=False).run(partly, cells, label="walking", unit="rows", steps=steps)
@@ -127,7 +127,7 @@ def sums(folder, sleep: float = 0.0) -> list[int]:
 
 def test_cells_in_order_continue_from_those_before_them(tmp_path):
     assert sums(None) == sums(tmp_path) == [0, 1, 3, 6, 10]
-    (tmp_path / "shards" / "00003.npz").unlink()
+    (tmp_path / "shards" / "00003.safetensors").unlink()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert sums(tmp_path) == [0, 1, 3, 6, 10]

@@ -18,7 +18,7 @@ from tv_lens.circuits import circuit_json, scores_file
 from tv_lens.circuits.edge_table import ORDERS, EdgeTable, check_model, check_same_graph, size_key
 from tv_lens.circuits.graph import Graph
 from tv_lens.circuits.growing import grown
-from tv_lens.errors import ShapeMismatch, unknown
+from tv_lens.errors import InvalidArgument, ShapeMismatch, unknown
 from tv_lens.kinds import checks_methods
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.renamed import renamed_attributes, renamed_keywords
@@ -58,9 +58,15 @@ class Circuit:
     )
 
     def __post_init__(self) -> None:
-        if len(self.mask) != len(self.graph):
+        if self.mask.dtype != torch.bool:
+            do = "compare first, as in scores.mean() > 0.1; Circuit.of(graph, names) takes names."
+            got, allowed = str(self.mask.dtype), "torch.bool"
+            raise InvalidArgument("A circuit's mask says of each edge yes or no.", got=got, allowed=allowed, do=do)
+        if self.mask.shape != (len(self.graph),):
             raise ShapeMismatch(
-                "A circuit's mask has one entry per edge of its graph.", got=len(self.mask), allowed=len(self.graph)
+                "A circuit's mask has one entry per edge of its graph.",
+                got=list(self.mask.shape),
+                allowed=[len(self.graph)],
             )
         if self.scores is not None:
             check_same_graph(self.graph, self.scores.graph)

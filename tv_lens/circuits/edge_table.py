@@ -18,7 +18,7 @@ from tv_lens.circuits.circuit_json import packed, unpacked
 from tv_lens.circuits.contrast import CircuitQuestion
 from tv_lens.circuits.graph import Graph
 from tv_lens.circuits.nodes import Position
-from tv_lens.errors import EmptySelection, InvalidArgument, ModelMismatch, ShapeMismatch, unknown
+from tv_lens.errors import EmptySelection, FormatError, InvalidArgument, ModelMismatch, ShapeMismatch, unknown
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.results.limits import MEAN, limits_of
 from tv_lens.results.sweep_parts import plain
@@ -241,9 +241,15 @@ class EdgeTable:
     def from_dict(cls: type[Table], graph: Graph, data: Mapping[str, Any]) -> Table:
         """The scores that `to_dict` described, of this version or an earlier one."""
         data = scores_file.with_new_names(data)
-        measured = unpacked(data["values"])
+        measured, columns = unpacked(data["values"]), unpacked(data["columns"])
+        if measured.shape != (data["n"], len(columns)):
+            raise FormatError(
+                "These edge scores are damaged.",
+                got=f"scores of the shape {list(measured.shape)}",
+                allowed=[data["n"], len(columns)],
+            )
         values = torch.full((data["n"], len(graph)), float("nan"), dtype=measured.dtype, device="cpu")
-        values[:, unpacked(data["columns"])] = measured
+        values[:, columns] = measured
         baselines = {name: None if data[name] is None else unpacked(data[name]) for name in _BASELINES}
         return cls(graph, values, **baselines, **{name: data[name] for name in _TEXTS})
 
