@@ -93,7 +93,7 @@ FOLDERS = {
         surface
     """,
     "patching": """
-        alignment cells plain_runs scoring
+        alignment cells plain_runs scoring sender_changes
         activations
         effects
         paths

@@ -100,6 +100,16 @@ def test_packed_and_loaded_by_name(tmp_path, monkeypatch):
         tv.lab.load("tiny2")
 
 
+def test_a_network_that_is_packed_again_has_the_same_hash_and_other_weights_another(tmp_path, monkeypatch):
+    run = train(preset("tiny", steps=10, seed=4), tmp_path / "run", progress=False)
+    files, hashes = [], []
+    for command in ("tv-lens train", "tv-lens train --again"):
+        monkeypatch.setattr(embedded, "PACKED", tmp_path / command)
+        files.append(tv.lab.pack(run, "tiny", keep=3, command=command, into=tmp_path / command).read_bytes())
+        hashes.append([embedded.weights_sha256("tiny", 4, step) for step in tv.lab.checkpoint_steps("tiny", seed=4)])
+    assert files[0] != files[1] and hashes[0] == hashes[1] and len(set(hashes[0])) == 3
+
+
 @pytest.mark.parametrize(
     "keep, since, expected",
     [(2, 1, [0, 100]), (4, 1, [0, 1, 10, 100]), (4, 10, [0, 10, 30, 100]), (9, 1, [0, 1, 3, 10, 30, 100])],

@@ -12,7 +12,7 @@ import torch
 import tiny
 import tiny_characters
 import tv_lens as tv
-from tv_lens.errors import EmptySelection, SiteError, UnknownName
+from tv_lens.errors import EmptySelection, InvalidArgument, SiteError, UnknownName
 from tv_lens.patching.paths import path_effects
 
 TASK = tiny_characters.pairings(1)[0]
@@ -94,7 +94,8 @@ def test_paths_by_rows_equal_whole_passes(reads, family, pairs):
     assert np.nanmax(abs(rows.values)) > 1e-4
     kv = model.shape.n_heads if reads == "q" else model.shape.n_kv_heads
     assert rows.values.sizes == {"example": 4, "sender": 2, "receiver": 2 * kv}
-    assert np.isnan(rows.values.sel(sender="a1.h3", receiver=f"a1.h0<{reads}>")).all()
+    first = "kv0" if kv < model.shape.n_heads else "h0"  # groups are no heads, so they have other names
+    assert np.isnan(rows.values.sel(sender="a1.h3", receiver=f"a1.{first}<{reads}>")).all()
 
 
 def test_the_paths_of_a_norm_after_attention_are_exact():
@@ -117,6 +118,43 @@ def test_the_paths_of_a_norm_after_attention_are_exact():
         right, wrong = int(tokens.answers.correct[i]), int(tokens.answers.wrong[i])
         change = logits[1] - logits[0]
         assert float(found.values[i].squeeze()) == pytest.approx(float(change[right] - change[wrong]), abs=2e-6)
+
+
+@pytest.mark.parametrize("family", ["gemma2", "olmo2", "llama"])
+def test_an_edge_and_a_path_are_the_same_under_each_norm(family, pairs):
+    """`ExactEdges` and `path_effects` share no rows: both noise the clean run by one edge."""
+    model, edges = made(family), {}
+    some = dict(senders=[(0, 1), (1, 2)], receivers=[(2, 0), (2, 3)], direction="noising", progress=False)
+    alone = pairs.uniform(model)
+    for norm in ("held", "recomputed"):
+        found = path_effects(model, alone, norm=norm, **some)
+        method = tv.ExactEdges(into=("a2.h0<q>", "a2.h3<q>"), norm=norm)
+        scores = tv.discover(model, alone, method=method, pos="all", progress=False)
+        last = scores.graph.positions[-1].label
+        for sender in ("a0.h1", "a1.h2"):
+            for receiver in ("a2.h0<q>", "a2.h3<q>"):
+                edge = scores.values[:, scores.graph.index(f"{sender}->{receiver}@{last}")]
+                path = found.values.sel(sender=sender, receiver=receiver).values
+                np.testing.assert_allclose(-edge, path, atol=3e-5)  # an edge's effect is what its loss takes away
+        edges[norm] = scores.values
+    gap = float((edges["held"] - edges["recomputed"]).nan_to_num(0.0).abs().max())
+    assert gap > 1e-3 if family != "llama" else gap < 1e-5
+
+
+def test_a_group_is_named_as_a_group(pairs):
+    model = made("llama")
+    some = dict(senders=[(0, 1)], reads="v", progress=False)
+    by_name, by_number = (path_effects(model, pairs, receivers=[one], **some) for one in ("a2.kv1", (2, 1)))
+    assert by_name.values["receiver"].values.tolist() == ["a2.kv1<v>"]
+    np.testing.assert_array_equal(by_name.values, by_number.values)
+    with pytest.raises(InvalidArgument, match="key-value group"):
+        path_effects(model, pairs, receivers=["a2.h1"], **some)
+    with pytest.raises(InvalidArgument, match="A head is asked for"):
+        path_effects(model, pairs, senders=["a0.kv1"], progress=False)
+    with pytest.raises(UnknownName, match="held, recomputed"):
+        path_effects(model, pairs, norm="frozen", progress=False)
+    with pytest.raises(UnknownName, match="held, recomputed"):
+        tv.ExactEdges(norm="frozen")
 
 
 def test_equal_runs_have_no_paths(model, pairs):

@@ -21,7 +21,7 @@ from tv_lens.errors import InvalidArgument
 from tv_lens.intervention import Intervention
 from tv_lens.metrics import Answers, Metric, MetricInfo, Readout, as_metric, info_of, log_prob, logit_diff
 from tv_lens.model.hooked_model import HookedModel
-from tv_lens.model.readers import Readers, readers_of
+from tv_lens.model.readers import HELD, Readers, readers_of
 from tv_lens.site import Site
 from tv_lens.tasks.prompts import PromptPairs, Prompts
 
@@ -192,12 +192,30 @@ class ContrastPasses:
         """1 where a writer has edges at a slot, and 0 where the source cuts it off."""
         return self.graph.valid.any(2)[self.slot_place].float()
 
-    def difference(self, chunk: Chunk) -> Float[Tensor, "example slot writer d_model"]:
-        """What each writer wrote in the corrupted pass less what it wrote in the clean one; zero without edges."""
+    def difference(self, chunk: Chunk, norm: str = HELD) -> Float[Tensor, "example slot writer d_model"]:
+        """What each writer wrote in the corrupted pass less what it wrote in the clean one; zero without edges.
+
+        Args:
+            chunk: the examples.
+            norm: how a norm after attention goes with one head's change; see `Readers.exchanged`.
+        """
+        if norm != HELD and self.readers.post_norm:
+            return self._exchanged(chunk, norm)
         if "difference" not in chunk.derived:
             difference = self.writes(chunk.corrupted).sub_(self.writes(chunk.clean)).mul_(self._live[..., None])
             chunk.derived["difference"] = difference
         return chunk.derived["difference"]
+
+    def _exchanged(self, chunk: Chunk, norm: str) -> Float[Tensor, "example slot writer d_model"]:
+        """The same where a norm after attention is recomputed for each head."""
+        if norm not in chunk.derived:
+            changes, clean, corrupted = self.difference(chunk).clone(), chunk.clean, chunk.corrupted
+            for layer in range(self.model.shape.n_layers):
+                heads = slice(self.graph.head_writer(layer, 0), self.graph.mlp_writer(layer))
+                sides = clean.z[layer], corrupted.z[layer], clean.attn[layer], corrupted.attn[layer]
+                changes[:, :, heads] = self.readers.exchanged(layer, *sides, norm).cpu()
+            chunk.derived[norm] = changes.mul_(self._live[..., None])
+        return chunk.derived[norm]
 
     def writes(self, trace: Trace) -> Float[Tensor, "example slot writer d_model"]:
         """What every writer wrote to the stream."""

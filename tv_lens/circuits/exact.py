@@ -13,7 +13,7 @@ from torch import Tensor
 from tv_lens.circuits.contrast_passes import Chunk, ContrastPasses
 from tv_lens.intervention import Replace
 from tv_lens.metrics import Readout
-from tv_lens.model.readers import PARTS, SITES
+from tv_lens.model.readers import HELD, PARTS, SITES
 from tv_lens.progress import Bar
 from tv_lens.progress import progress as progress_bar
 from tv_lens.rows.edits import PlacedEdit, Row, batch_entries
@@ -37,15 +37,15 @@ class _Reading:
 
 
 def effects_in_shards(
-    passes: ContrastPasses, edges: Int[Tensor, "m"], work: Work
+    passes: ContrastPasses, edges: Int[Tensor, "m"], work: Work, norm: str = HELD
 ) -> tuple[Float[Tensor, "example m"], dict[str, Any]]:
-    """The exact effect of these edges in every example, some examples per shard; and the provenance of the folder."""
+    """The measured effect of these edges in every example, some per shard; and the provenance of the folder."""
     examples = list(range(len(passes.contrast)))
     size = max(1, ROWS_AT_ONCE // max(1, len(edges)))
     groups = [examples[start : start + size] for start in range(0, len(examples), size)]
 
     def effects(rows: list[int], bar: Bar) -> Piece:
-        return {"effects": measured_effects(passes, edges, rows, bar=bar)}
+        return {"effects": measured_effects(passes, edges, rows, norm=norm, bar=bar)}
 
     work = replace(work, config={**work.config, "edges": edges})
     steps = [len(rows) * len(edges) for rows in groups]
@@ -58,15 +58,17 @@ def measured_effects(
     edges: Int[Tensor, "m"],
     examples: Sequence[int] | None = None,
     *,
+    norm: str = HELD,
     progress: bool = True,
     bar: Bar | None = None,
 ) -> Float[Tensor, "example m"]:
-    """The exact effect of each of these edges: the clean metric less the metric with the edge corrupted, per example.
+    """The measured effect of each of these edges: the clean metric less that with the edge corrupted, per example.
 
     Args:
         passes: the clean and the corrupted pass.
         edges: which of the graph's edges.
         examples: on which examples; all if None.
+        norm: as in `ExactEdges`.
         progress: show a progress bar on a terminal or in a notebook.
         bar: a bar that is shown already, to advance by one step per edge and example instead.
 
@@ -84,7 +86,7 @@ def measured_effects(
         for start in range(0, len(chosen), group):
             for chunk in passes.chunks(rows=chosen[start : start + group]):
                 where = torch.tensor([place[row] for row in chunk.rows.tolist()], dtype=torch.long, device="cpu")
-                difference, baseline = passes.difference(chunk), clean[chunk.rows]
+                difference, baseline = passes.difference(chunk, norm), clean[chunk.rows]
                 columns, writers = ends
                 if len(writers):
                     changed = passes.end_stream(chunk.clean)[:, None] + difference[:, passes.end_slot, writers]

@@ -13,8 +13,9 @@ from tv_lens.circuits.contrast_passes import ContrastPasses
 from tv_lens.circuits.eap import EAP
 from tv_lens.circuits.exact import effects_in_shards
 from tv_lens.circuits.method import EdgeMethod, Scored
-from tv_lens.errors import InvalidArgument, UnknownName, closest
+from tv_lens.errors import InvalidArgument, UnknownName, closest, unknown
 from tv_lens.kinds import checks_kinds
+from tv_lens.model.readers import HELD, NORMS
 from tv_lens.storage.runner import Work
 
 
@@ -22,7 +23,7 @@ from tv_lens.storage.runner import Work
 @final
 @dataclass(frozen=True)
 class ExactEdges(EdgeMethod):
-    """Measure every edge; estimate none.
+    """Measure every edge; estimate none by gradients.
 
     For a vector injected at the last token this is cheap: only what lies downstream of it differs, and one row of one
     token per edge is all there is to run. For pairs of prompts use `screen`: the edges are ranked by EAP first, and the
@@ -31,6 +32,10 @@ class ExactEdges(EdgeMethod):
     Args:
         screen: how many edges to measure; all if None.
         into: only edges into these readers or nodes, such as ("logits", "a5.h2<q>", "m3"); all if None.
+        norm: matters where a norm stands after attention (Gemma-2, OLMo-2). "recomputed" gives path patching's effects
+            exactly: the norm of the sum in which one head is exchanged. "held" leaves each run its own scale, a
+            linearisation of the norm under which heads' parts add up, as they do in `faithfulness` and `ACDC`.
+            Elsewhere the two are the same, and exact.
 
     Source:
         Path patching of single edges (Goldowsky-Dill et al. 2023, arXiv 2304.05969), run by the row engine
@@ -39,20 +44,23 @@ class ExactEdges(EdgeMethod):
 
     screen: int | None = None
     into: tuple[str, ...] | None = None
+    norm: str = HELD
 
     def __post_init__(self) -> None:
         if self.screen is not None and self.screen < 1:
             raise InvalidArgument("At least one edge must be measured.", got=f"screen={self.screen}")
+        if self.norm not in NORMS:
+            raise unknown("treatment of the norm after attention", self.norm, NORMS)
 
     def score_edges(self, passes: ContrastPasses, work: Work, *, seed: int = 0) -> Scored:
-        """The exact effects of the edges that the method names, NaN elsewhere."""
+        """The measured effects of the edges that the method names, NaN elsewhere."""
         edges = self._named(passes)
         if self.screen is not None and self.screen < len(edges):
             guess = EAP(recheck=0).estimated(passes, work.stage("screen", verb="screen"))[0].mean(0).abs()
             best = torch.sort(guess[edges], descending=True, stable=True).indices[: self.screen]
             edges = edges[best].sort().values
         values = torch.full((len(passes.contrast), len(passes.graph)), float("nan"), dtype=torch.float32, device="cpu")
-        values[:, edges], about = effects_in_shards(passes, edges, work)
+        values[:, edges], about = effects_in_shards(passes, edges, work, self.norm)
         return values, about
 
     def _named(self, passes: ContrastPasses) -> Int[Tensor, "m"]:

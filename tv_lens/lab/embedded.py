@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -22,6 +21,7 @@ from tv_lens.lab.network import build_network
 from tv_lens.lab.recipes import TrainingConfig
 from tv_lens.lab.regressor import Regressor
 from tv_lens.lab.training_run import CONFIG, TrainingRun
+from tv_lens.loading.fingerprint import fingerprint_of
 from tv_lens.storage import envelope, old_files
 from tv_lens.storage.atomic import atomic_write
 from tv_lens.storage.configuration import digest
@@ -105,11 +105,14 @@ def training_config(source: str | os.PathLike[str], seed: int = 0) -> TrainingCo
 
 
 def weights_sha256(source: str | os.PathLike[str], seed: int = 0, step: int | None = None) -> str:
-    """A hash of a network's weights after a step (of one that is embedded: of its file, with all its steps)."""
+    """A hash of a network's weights after a step: the name, type, shape and bits of each tensor, in whatever order.
+
+    A checkpoint that was written again has the same hash, though the bytes of its file may differ.
+    """
     folder = _folder(source)
     if folder is not None:
         return TrainingRun(folder).weights_digest(step)
-    return hashlib.sha256(_file(str(source), seed).read_bytes()).hexdigest()[:16]
+    return fingerprint_of({}, _packed_weights(str(source), seed, step)[0].items())
 
 
 def networks() -> pd.DataFrame:
@@ -221,6 +224,14 @@ def _opened(path: Path) -> Iterator[tuple[Mapping[str, Tensor], dict[str, Any]]]
 
 
 def _embedded(name: str, seed: int, step: int | None, device: str | torch.device | None) -> Regressor:
+    weights, step = _packed_weights(name, seed, step)
+    path = _file(name, seed)
+    config: TrainingConfig = _about(path)["config"]
+    return Regressor.of(weights, config.network, family=config.family, step=step, name=path.stem, device=device)
+
+
+def _packed_weights(name: str, seed: int, step: int | None) -> tuple[dict[str, Tensor], int]:
+    """The weights of an embedded network after a step (the last one if None), and the step."""
     path = _file(name, seed)
     about = _about(path)
     step = about["steps"][-1] if step is None else step
@@ -234,8 +245,6 @@ def _embedded(name: str, seed: int, step: int | None, device: str | torch.device
         )
     config: TrainingConfig = about["config"]
     if step == 0:
-        weights = dict(build_network(config.network, config.seed).state_dict())
-    else:
-        with _opened(path) as (held, _):
-            weights = {key.partition("/")[2]: held[key] for key in held if key.startswith(f"{step}/")}
-    return Regressor.of(weights, config.network, family=config.family, step=step, name=path.stem, device=device)
+        return dict(build_network(config.network, config.seed).state_dict()), step
+    with _opened(path) as (held, _):
+        return {key.partition("/")[2]: held[key] for key in held if key.startswith(f"{step}/")}, step

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ from torch import Tensor
 from tv_lens.errors import FormatError, InvalidArgument, RunMismatch
 from tv_lens.kinds import checks_methods
 from tv_lens.lab.recipes import TrainingConfig
+from tv_lens.loading.fingerprint import fingerprint_of
 from tv_lens.storage import envelope, old_files
 from tv_lens.storage.atomic import atomic_write, plain_errors
 from tv_lens.storage.configuration import differences, digest
@@ -178,11 +178,7 @@ class TrainingRun:
 
     def weights_digest(self, step: int | None = None) -> str:
         """Sixteen hex digits of the weights after a step: the same for the same weights, whenever they were written."""
-        path = self.file(step)
-        if old_files.format_of(path) == FORMAT:
-            return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-        with envelope.opened(path, CHECKPOINT_KIND) as file:
-            return digest(file.checksums)
+        return fingerprint_of({}, self.checkpoint(step)[0].items())
 
     def log_line(self, line: Mapping[str, Any]) -> None:
         with plain_errors(self.path / LOG), open(self.path / LOG, "a", encoding="utf-8") as file:

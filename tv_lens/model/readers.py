@@ -28,6 +28,8 @@ from tv_lens.model.hooked_model import HookedModel
 from tv_lens.model.stepping import OneBlock, is_close, returned_by, trial_batch
 from tv_lens.site import Site
 
+HELD, RECOMPUTED = "held", "recomputed"
+NORMS = (HELD, RECOMPUTED)
 PARTS = ("q", "k", "v", "mlp")
 SITES = {"q": "q", "k": "k", "v": "v", "mlp": "mlp_out"}  # the component that is each part's value
 
@@ -164,6 +166,35 @@ class Readers:
         total = writes.sum(-2)
         scale = torch.where(total == 0, 0.0, attn_out.to(total.device, torch.float32) / total)
         return writes * scale[..., None, :]
+
+    @without_gradients
+    def exchanged(
+        self,
+        layer: int,
+        z: Float[Tensor, "*n head d_head"],
+        other: Float[Tensor, "*n head d_head"],
+        attn_out: Float[Tensor, "*n d_model"],
+        other_attn_out: Float[Tensor, "*n d_model"],
+        norm: str,
+    ) -> Float[Tensor, "*n head d_model"]:
+        """By how much attention's output changes if one head's output is that of another run, head by head.
+
+        Args:
+            layer: the layer.
+            z, other: the heads' outputs before the output projection, of this run and of the other.
+            attn_out, other_attn_out: what attention added in each.
+            norm: one of `NORMS`, where a norm stands after attention; elsewhere both are the same. "held": each run's
+                heads at the scale that the norm has in that run, so that heads' parts add up. "recomputed": the norm of
+                the sum in which this one head is exchanged, as a run with this one change has it.
+        """
+        if norm not in NORMS:
+            raise unknown("treatment of the norm after attention", norm, NORMS)
+        if norm == HELD or not self.post_norm:
+            return self.head_writes(layer, other, other_attn_out) - self.head_writes(layer, z, attn_out)
+        own, its = self.head_writes(layer, z, None), self.head_writes(layer, other, None)
+        total = own.sum(-2, keepdim=True)
+        after = self._child(layer, "ln1_post")
+        return (self._through(after, self._own(total - own + its)) - self._through(after, self._own(total))).float()
 
     # ---- the model's own modules ----------------------------------------------------------------------------------
 

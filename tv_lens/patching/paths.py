@@ -1,4 +1,4 @@
-"""Exact path patching between heads: what does a sender do for the answer through one reader alone?
+"""Path patching between heads: what does a sender do for the answer through one reader alone?
 
 The sender's output in the source run is put into the stream that one reader of a later head sees, and into nothing
 else. The reader's new value is computed by the model's own norm and projection (`model/readers.py`); written in place
@@ -8,10 +8,8 @@ receiver's layer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,16 +18,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tv_lens.batch import TokenBatch
-from tv_lens.errors import EmptySelection, unknown
+from tv_lens.errors import EmptySelection, InvalidArgument, unknown
 from tv_lens.intervention import Replace
 from tv_lens.metrics import Answers, MetricLike, Readout, as_metric, info_of, logit_diff
-from tv_lens.model.capture import Capture
-from tv_lens.model.editing import Edit
 from tv_lens.model.hooked_model import HookedModel
-from tv_lens.model.readers import readers_of
+from tv_lens.model.readers import NORMS, RECOMPUTED, readers_of
 from tv_lens.model.verb import verb
 from tv_lens.patching.effects import as_effects
 from tv_lens.patching.plain_runs import DIRECTIONS, Contrast, Measured
+from tv_lens.patching.sender_changes import sender_changes
 from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
 from tv_lens.rows.engine import PlacedEdit, Row
@@ -58,6 +55,7 @@ def path_effects(
     reads: str = "q",
     metric: MetricLike = logit_diff,
     direction: str = "denoising",
+    norm: str = RECOMPUTED,
     engine: str = "auto",
     memory_budget: int | None = None,
     folder: FolderLike = None,
@@ -71,19 +69,21 @@ def path_effects(
         model: the model to patch.
         pairs: clean and corrupted prompts.
         senders: the heads, as (layer, head) or "a3.h1", whose output is exchanged; all of them if None.
-        receivers: the heads that read it, key-value heads where `reads` is "k" or "v"; all of them if None.
+        receivers: the heads that read it; where `reads` is "k" or "v" and heads share keys, the key-value groups, as
+            "a3.kv1" or (layer, group). All of them if None.
         reads: which input of the receiver changes: "q", "k" or "v". At the last token a key or value is seen by that
             token alone, so "k" and "v" act through the receiver's attention to the last token only.
         metric: takes logits and answers, gives one number per example; or the name of a metric of `tv.metrics`.
         direction: "denoising" brings the sender's clean output into the corrupted run, "noising" the other way.
+        norm: after attention (Gemma-2, OLMo-2): "recomputed" is exact, "held" as in `ExactEdges(norm="held")`.
         engine: "auto", "rows" or "passes" (see `run_rows`); the values are the same.
         memory_budget: bytes one batch may take beside the weights; the model's if None.
         folder: a folder that keeps finished shards, so that a killed call can continue; the values are the same.
         progress: Show a progress bar (only on a terminal or in a notebook).
 
     Returns:
-        A Sweep `example x sender x receiver`, with names such as "a3.h1" and "a5.h2<q>"; a value is missing where the
-        receiver is not in a later layer than the sender.
+        A Sweep `example x sender x receiver`, with names such as "a3.h1" and "a5.h2<q>", or "a5.kv0<v>" for a group of
+        heads; a value is missing where the receiver is not in a later layer than the sender.
 
     Sign:
         The metric's, as a difference from the base run; 0 where the path makes no difference.
@@ -98,7 +98,7 @@ def path_effects(
     metric = as_metric(metric)
 
     # 1. the paths: every sender with one reader of every later head
-    paths = _Paths.of(model, senders, receivers, reads)
+    paths = _Paths.of(model, senders, receivers, reads, norm)
 
     # 2. the metric of the two runs without a patch, and with each path's change in the base run
     tokens = pairs.tokenize(model)
@@ -122,6 +122,7 @@ def path_effects(
             **origin(model),
             "direction": direction,
             "reads": reads,
+            "norm": norm,
             "pos": -1,
             "prompts": pairs.recipe,
             "links": len(paths.links),
@@ -139,21 +140,37 @@ class _Paths:
     senders: list[Head]
     receivers: list[Head]
     reads: str
+    norm: str
+    grouped: bool  # whether the receivers are key-value groups of several heads
 
     @classmethod
     def of(
-        cls, model: HookedModel, senders: Iterable[HeadLike] | None, receivers: Iterable[HeadLike] | None, reads: str
+        cls,
+        model: HookedModel,
+        senders: Iterable[HeadLike] | None,
+        receivers: Iterable[HeadLike] | None,
+        reads: str,
+        norm: str,
     ) -> _Paths:
         """The paths between the heads that are named; a head on none of them is left out."""
         if reads not in READS:
             raise unknown("reader", reads, READS)
-        senders = _heads(model, senders, Site("z", 0))
-        receivers = _heads(model, receivers, Site(reads, 0))
+        if norm not in NORMS:
+            raise unknown("treatment of the norm after attention", norm, NORMS)
+        grouped = reads != "q" and model.shape.n_kv_heads != model.shape.n_heads
+        senders = _heads(model, senders, Site("z", 0), grouped=False)
+        receivers = _heads(model, receivers, Site(reads, 0), grouped)
         links = [(s, r) for r in receivers for s in senders if s[0] < r[0]]
         if not links:
             raise EmptySelection("No receiver comes after a sender.", got=f"senders {senders}, receivers {receivers}")
         sending, receiving = (set(heads) for heads in zip(*links))
-        return cls(links, [s for s in senders if s in sending], [r for r in receivers if r in receiving], reads)
+        senders, receivers = [s for s in senders if s in sending], [r for r in receivers if r in receiving]
+        return cls(links, senders, receivers, reads, norm, grouped)
+
+    @property
+    def written(self) -> tuple[str, ...]:
+        """The components of a sender's layer that its change is computed from."""
+        return ("z",) if self.norm == RECOMPUTED else ("z", "attn_out")
 
     def array(self, values: Float[Tensor, "example link"]) -> xr.DataArray:
         """The values as `example x sender x receiver`; NaN where there is no path."""
@@ -162,7 +179,7 @@ class _Paths:
         grid[:, where[:, 0], where[:, 1]] = values.numpy()
         coords = {
             "sender": [name(head) for head in self.senders],
-            "receiver": [f"{name(head)}<{self.reads}>" for head in self.receivers],
+            "receiver": [f"{name(head, self.grouped)}<{self.reads}>" for head in self.receivers],
         }
         return xr.DataArray(grid, dims=("example", "sender", "receiver"), coords=coords)
 
@@ -191,6 +208,7 @@ class _PathRuns:
             "senders": senders,
             "receivers": receivers,
             "reads": self.paths.reads,
+            **({} if self.paths.norm == RECOMPUTED else {"norm": self.paths.norm}),
             "memory_budget": self.contrast.budget,
         }
 
@@ -237,17 +255,22 @@ class _PathRuns:
         return [*rows, *map(Row, examples)], Readout(self.contrast.metric, answers, owners), of_source[owners]
 
 
-def name(head: Head) -> str:
-    """A head's name as the field writes it: "a3.h1"."""
-    return f"a{head[0]}.h{head[1]}"
+def name(head: Head, grouped: bool = False) -> str:
+    """A head's name as the field writes it, "a3.h1"; of a key-value group that several heads share, "a3.kv1"."""
+    return f"a{head[0]}.{'kv' if grouped else 'h'}{head[1]}"
 
 
-def _heads(model: HookedModel, given: Iterable[HeadLike] | None, like: Site) -> list[Head]:
-    """The heads that are named, or all that the component has, each checked to be writable."""
+def _heads(model: HookedModel, given: Iterable[HeadLike] | None, like: Site, grouped: bool) -> list[Head]:
+    """The heads or key-value groups that are named, or all that the component has, each checked to be writable."""
     count = model.shape.size(like.entry.head_axis) or 0
     if given is None:
         model.registry.check(like, write=True)
         return [(layer, head) for layer in range(model.n_layers) for head in range(count)]
+    given, shared = list(given), model.shape.n_kv_heads != model.shape.n_heads
+    wrong = [head for head in given if shared and isinstance(head, str) and (".kv" in head) != grouped]
+    if wrong:
+        what, allowed = ("A key-value group", '"a3.kv1"') if grouped else ("A head", '"a3.h1"')
+        raise InvalidArgument(f"{what} is asked for here.", got=repr(wrong[0]), allowed=allowed)
     heads = [parse_head(head) for head in given]
     for layer, head in heads:
         model.registry.check(Site(like.component, layer, head), write=True)
@@ -272,11 +295,12 @@ class _Receivers:
         """The new values in some examples, their answers, and the metric of their source runs."""
         receiving = sorted({layer for layer, _ in paths.receivers})
         senders = sorted(head for head in paths.senders if head[0] < receiving[-1])
-        outputs = [Site("z", layer, pos=-1) for layer in sorted({layer for layer, _ in senders})]
+        layers = sorted({layer for layer, _ in senders})
+        outputs = [Site(part, layer, pos=-1) for layer in layers for part in paths.written]
         streams = [Site("resid_pre", layer, pos=-1) for layer in receiving]
         source, answers, of_source = contrast.source_run(examples, outputs)
         base = contrast.base_run(examples, [*outputs, *streams])
-        changes = _changes(model, base, source, senders)
+        changes = sender_changes(model, base, source, senders, paths.norm)
         readers, values = readers_of(model), {}
         for layer, stream in zip(receiving, streams):
             before = [at for at, head in enumerate(senders) if head[0] < layer]
@@ -295,45 +319,3 @@ class _Receivers:
             Row(i, (PlacedEdit(Replace(site, value[None]), (length - 1,)),))
             for i, value, length in zip(examples, values, lengths)
         ]
-
-
-def _changes(
-    model: HookedModel, base: Capture, source: Capture, senders: Sequence[Head]
-) -> Float[Tensor, "example sender d_model"]:
-    """By how much the stream changes if one sender's output is exchanged, through the model's own projection.
-
-    Attention's output follows from its heads' outputs alone, so its layer is run on sequences of one token whose heads'
-    outputs are all given. So a norm after attention (Gemma-2, OLMo-2) is exact, too.
-    """
-    changes: dict[Head, Tensor] = {}
-    for layer in sorted({layer for layer, _ in senders}):
-        site, heads = Site("z", layer, pos=-1), [head for at, head in senders if at == layer]
-        z = base[site][None].repeat(1 + len(heads), 1, 1, 1)  # the untouched outputs first
-        for at, head in enumerate(heads, start=1):
-            z[at, :, head] = source[site][:, head]
-        written = _attention_out(model, layer, z.flatten(0, 1)).unflatten(0, z.shape[:2])
-        changes |= {(layer, head): written[at] - written[0] for at, head in enumerate(heads, start=1)}
-    return torch.stack([changes[head] for head in senders], dim=1)
-
-
-def _attention_out(model: HookedModel, layer: int, z: Float[Tensor, "n head d_head"]) -> Float[Tensor, "n d_model"]:
-    """What a layer's attention adds to the stream, from its heads' outputs."""
-    ids = torch.zeros((len(z), 1), dtype=torch.long, device=model.device)
-    site = Site("attn_out", layer)
-    stream = torch.zeros((len(z), 1, model.shape.d_model), dtype=model.dtype, device=model.device)
-    _, attachment = model.forward(
-        TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool)),
-        [Edit(Replace(Site("z", layer), z[:, None]))],
-        [site],
-        stop_after=layer,
-        block_call=partial(_one_block, layer, stream),
-        who="tv.path_effects: a sender's output",
-    )
-    return attachment.values[site][:, 0].float().cpu()
-
-
-def _one_block(
-    wanted: int, stream: Tensor, layer: int, own: Callable[..., Any], x: Tensor, arguments: dict[str, Any]
-) -> Any:
-    """Runs one block, on a given stream, and skips the others."""
-    return own(stream, **arguments) if layer == wanted else stream
