@@ -326,9 +326,7 @@ def exact_match(logits: Float[Tensor, "batch d_vocab"], answers: Answers) -> Flo
 @metric(units="squared units of y", sign="lower is better; 0: the prediction is the answer", needs_reference=False)
 def squared_error(logits: Float[Tensor, "batch d_vocab"], answers: Answers) -> Float[Tensor, "batch"]:
     """Square of prediction minus answer, for a model whose single logit is a number (`tv.lab`)."""
-    number = _needed(
-        answers, "number", "squared_error", "give it a regressor's prompts; a language model predicts no numbers"
-    )
+    number = _needed(answers, "number", "squared_error", "give it the prompts of a regressor (tv.lab)")
     return (logits[:, 0].float() - number.to(logits.device)) ** 2
 
 

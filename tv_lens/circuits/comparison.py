@@ -219,13 +219,13 @@ def _sweep(
 
 
 def _halves(values: Float[Tensor, "example edge"], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    order = torch.tensor(rng.permutation(len(values)))
+    order = torch.from_numpy(rng.permutation(len(values)))
     middle = len(values) // 2
     return values[order[:middle]].mean(0), values[order[middle:]].mean(0)
 
 
 def _top(mean: Float[Tensor, "edge"], size: int, by: str) -> Bool[Tensor, "edge"]:
-    mask = torch.zeros(len(mean), dtype=torch.bool)
+    mask = torch.zeros(len(mean), dtype=torch.bool, device=mean.device)
     mask[torch.sort(size_key(mean, by), descending=True, stable=True).indices[:size]] = True
     return mask
 

@@ -331,7 +331,13 @@ def _disagreement(model: HookedBridge) -> str | None:
     batch = trial_batch(model, 2, 11)
     whole, _ = model.forward(batch, logits_at=torch.arange(7, 11, device=batch.ids.device).expand(2, 4), who="a trial")
     rows = batch.rows()
-    text = _Text([row[:8] for row in rows], torch.tensor([8, 8], device=batch.ids.device), (), False, DynamicCache())
+    text = _Text(
+        [row[:8] for row in rows],
+        torch.tensor([8, 8], dtype=torch.long, device=batch.ids.device),
+        (),
+        False,
+        DynamicCache(),
+    )
     try:
         for n in range(4):
             logits = _newest_tokens(model, text, n, "a trial")

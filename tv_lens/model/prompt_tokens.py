@@ -151,7 +151,7 @@ def _masked(ids: Any, mask: Any, tokenizer: Any) -> TokenBatch:
 def _rectangle(values: Any) -> tuple[Shaped[Tensor, "*shape"], Bool[Tensor, "*shape"]]:
     """Ids or a mask as a tensor, and where it was not filled up; one prompt becomes a batch of one."""
     if isinstance(values, np.ndarray):
-        values = torch.tensor(values) if values.dtype.kind in "biufc" else values.tolist()
+        values = torch.from_numpy(values.copy()) if values.dtype.kind in "biufc" else values.tolist()
     if isinstance(values, Tensor):
         tensor = values[None] if values.ndim == 1 else values
         narrow = not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
@@ -185,7 +185,7 @@ def _is_mask(ids: Any, mask: Any) -> bool:
     arrays = (Tensor, np.ndarray)
     if not (isinstance(ids, arrays) and isinstance(mask, arrays) and ids.shape == mask.shape):
         return False
-    values = torch.as_tensor(mask)
+    values = mask if isinstance(mask, Tensor) else torch.from_numpy(mask.copy())
     return values.dtype == torch.bool or (values.ndim == 2 and bool(((values == 0) | (values == 1)).all()))
 
 
