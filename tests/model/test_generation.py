@@ -72,6 +72,17 @@ def test_a_text_goes_on_after_its_end_where_it_may(llama):
     assert all(len(row) == NEW for row in found.ids) and found.ids[0] == free
 
 
+def test_a_text_ends_at_any_of_the_tokens_that_the_models_own_config_names():
+    ends = [15, 2, greedy("llama", ROWS[0])[0]]
+    own, model = tiny.hugging_face_model("llama"), tv.load(tiny.hugging_face_model("llama"))
+    own.generation_config.eos_token_id = model.tl.original_model.generation_config.eos_token_id = ends
+    found = model.generate(ROWS[:2], max_new_tokens=NEW)
+    for row, ids in zip(ROWS, found.ids):
+        out = own.generate(torch.tensor([row]), max_new_tokens=NEW, do_sample=False, pad_token_id=0)
+        assert ids == out[0, len(row) :].tolist()
+    assert found.ids[0] == ends[2:] and found.provenance["eos"] == ends
+
+
 EDITS = {
     "at the first token": lambda: Replace("resid_post[1]@0", 4 * ONES),
     "at the last token": lambda: Add("resid_post[1]@-1", 3 * ONES),

@@ -65,8 +65,9 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_of_three_prompts_gives_their_ids(form):
+def test_every_form_of_three_prompts_gives_their_ids(form, model):
     assert prompt_tokens(FORMS[form](), TOKENIZER).rows() == ROWS
+    assert model.tokens(FORMS[form]()).rows() == ROWS  # whose annotation is checked in tests
 
 
 ONE = {
@@ -85,8 +86,9 @@ ONE = {
 
 
 @pytest.mark.parametrize("form", ONE)
-def test_every_form_of_one_prompt_gives_its_ids(form):
+def test_every_form_of_one_prompt_gives_its_ids(form, model):
     assert prompt_tokens(ONE[form](), TOKENIZER).rows() == ROWS[:1]
+    assert torch.equal(model.run(ONE[form]()), model.run(torch.tensor(ROWS[:1])))
 
 
 def test_what_a_tokenizer_returns_is_taken_as_it_is_also_its_EOS():

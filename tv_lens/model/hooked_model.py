@@ -210,8 +210,8 @@ class HookedModel(HookedBridge):
             InvalidArgument: edits whose meaning would change from step to step.
 
         Example:
-            >>> model.generate("Q: walk\nA:", vector.add(), max_new_tokens=4).texts  # doctest: +SKIP
-            [' walked\n\nQ']
+            >>> model.generate("The capital of France is", max_new_tokens=2).texts  # doctest: +SKIP
+            [' Paris.']
         """
         batch, parts = self.tokens(prompts), as_interventions(edits)
         eos = eos_ids(self, self.tokenizer) if stop_at_eos else ()

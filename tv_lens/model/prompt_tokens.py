@@ -37,8 +37,18 @@ class Tokenized(Protocol):
     def prompts(self) -> Any: ...
 
 
+@runtime_checkable
+class Encoded(Protocol):
+    """One text as the library `tokenizers` returns it."""
+
+    @property
+    def ids(self) -> list[int]: ...
+    @property
+    def attention_mask(self) -> list[int]: ...
+
+
 # What `model.tokens` reads. Of iterables: texts, ids, a tokenizer's output; all others are refused there.
-Tokens = str | Iterable[Any] | TokenBatch | Tokenizable | Tokenized
+Tokens = str | Iterable[Any] | TokenBatch | Tokenizable | Tokenized | Encoded
 ALLOWED = (
     "a text, texts, prompts of a task, token ids (one prompt or several), what a tokenizer returns (input_ids with its "
     "attention_mask), TokenBatch"
@@ -116,7 +126,7 @@ def _output(given: Any) -> tuple[Any, Any] | None:
             keys = ", ".join(repr(key) for key in list(given)[:5])
             raise _refused(given, f"{type(given).__name__} with the keys {keys or '(none)'}")
         return given["input_ids"], given.get("attention_mask")
-    if hasattr(given, "ids") and hasattr(given, "attention_mask"):  # of the library `tokenizers`
+    if isinstance(given, Encoded):
         return given.ids, given.attention_mask
     return None
 
