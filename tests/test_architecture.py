@@ -34,7 +34,7 @@ FOLDERS = {
     """,
     "storage": """
         atomic configuration
-        envelope
+        envelope output_folder
         old_files
         shard_file
         manifest

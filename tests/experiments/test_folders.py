@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from tv_lens.errors import InvalidArgument
-from tv_lens.experiments.folders import check_folder, filled, json_text, write_summary
+from tv_lens.errors import InvalidArgument, StorageError
+from tv_lens.experiments.folders import check_folder, file_stems, filled, json_text, rescued, write_summary
 
 
 def test_a_folder_that_cannot_be_written_is_refused_in_words(tmp_path):
@@ -71,3 +73,37 @@ def test_a_summary_is_written_whole_into_a_folder_that_is_made(tmp_path):
     with pytest.raises(ValueError):
         write_summary(tmp_path / "other", "numbers.json", {"mean": float("nan")})
     assert not (tmp_path / "other").exists()
+
+
+def test_what_cannot_be_written_is_kept_elsewhere():
+    """/proc takes no folder, whoever asks."""
+    with pytest.raises(StorageError, match="could not be written to /proc/results; they are in") as caught:
+        write_summary("/proc/results", "numbers.json", {"n": 3})
+    elsewhere = Path(str(caught.value.what).rpartition("they are in ")[2].rstrip("."))
+    assert (elsewhere / "numbers.json").read_text() == json_text({"n": 3})
+    assert not Path("/proc/results").exists()
+    shutil.rmtree(elsewhere)
+
+
+def test_a_file_in_the_place_of_a_folder_is_refused_and_nothing_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InvalidArgument, match="into a folder"):
+        write_summary(tmp_path / "file", "numbers.json", {"n": 3})
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+def test_an_error_of_another_kind_is_not_hidden(tmp_path):
+    def save(folder):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        rescued(save, tmp_path)
+
+
+def test_files_of_names_that_differ_in_a_blank_do_not_collide():
+    names = ["a b", "a_b", "a.b", "A b", "", "task", "x" * 300, "x" * 301]
+    stems = file_stems(names)
+    assert list(stems) == names and len({stem.casefold() for stem in stems.values()}) == len(names)
+    assert stems["a b"] == "a_b" and all(len(stem) < 200 for stem in stems.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 
 import pytest
 import torch
@@ -87,3 +88,41 @@ def test_a_digest_of_weights_depends_on_the_weights_alone(tmp_path):
         for step, last in ((1, 0.0), (2, 0.0), (3, 1.0)):
             run.save_checkpoint({"a": torch.zeros(2), "b": torch.tensor([last])}, step)
     assert run.weights_digest(1) == run.weights_digest(2) != run.weights_digest(3)
+
+
+def test_damaged_lines_of_a_log_are_noticed(tmp_path):
+    run = TrainingRun(tmp_path)
+    for step in (1, 2, 3, 4):
+        run.log_line({"step": step, "kind": "training", "mse": [0.5 * step]})
+    whole = (tmp_path / "log.jsonl").read_bytes().split(b"\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert [line["step"] for line in run._lines()] == [1, 2, 3, 4]
+        (tmp_path / "log.jsonl").write_bytes(b"\n".join(whole[:3]) + b'\n{"step": 4, "ki')  # killed while it wrote
+        assert [line["step"] for line in run._lines()] == [1, 2, 3]
+    for wrong in (
+        b"{",
+        b"\xff",
+        b"[" * 100_000,
+        b"3",
+        b"{}",
+        whole[1].replace(b"1.0", b"7.0"),
+        b'{"step": [], "kind": 1}',
+    ):
+        (tmp_path / "log.jsonl").write_bytes(b"\n".join([whole[0], wrong, *whole[2:]]))
+        with pytest.warns(UserWarning, match=r"1 of 5 lines are damaged .line 2. and left out"):
+            assert [line["step"] for line in run._lines()] == [1, 3, 4]
+
+
+def test_a_changed_config_is_refused(tmp_path):
+    run = TrainingRun(tmp_path)
+    with run.held(preset("tiny")):
+        pass
+    text = (tmp_path / "config.json").read_text()
+    assert run.config == preset("tiny")
+    (tmp_path / "config.json").write_text(text.replace('"seed": 0', '"seed": 1'))
+    with pytest.raises(FormatError, match="checksum does not fit"):
+        run.config  # noqa: B018
+    (tmp_path / "config.json").write_text('{"a":' * 100_000)
+    with pytest.raises(FormatError, match="cannot be read"):
+        run.config  # noqa: B018

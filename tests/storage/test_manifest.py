@@ -12,6 +12,7 @@ from squares import CONFIG, files, square, truncate
 from tv_lens.errors import FormatError, InvalidArgument, RunMismatch, StorageError
 from tv_lens.storage import manifest
 from tv_lens.storage.envelope import LIBRARIES
+from tv_lens.storage.run_folder import RunFolder
 from tv_lens.storage.shard_file import Shard, packed, unpacked
 
 
@@ -158,3 +159,32 @@ def test_runs_inside_are_found_at_any_depth_and_not_within_another(tmp_path):
     assert manifest.runs_inside(tmp_path / "nowhere") == []
     manifest.begin(tmp_path, "all", {}, 1)  # a folder that holds runs only may become a run itself
     assert manifest.read(tmp_path)["verb"] == "all"
+
+
+def test_a_refused_run_leaves_nothing_behind(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years")
+    with pytest.raises(InvalidArgument, match="holds other files"):
+        square(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+DAMAGE = {
+    "total": [0, "4", 10**30, None],
+    "verb": [3, None],
+    "config": [[], None],
+    "created": ["yesterday", 3],
+    "circumstances": [[], None],
+    "sha256": ["0"],
+}
+
+
+@pytest.mark.parametrize("name, value", [(name, value) for name, values in DAMAGE.items() for value in values])
+def test_a_damaged_entry_is_refused(tmp_path, name, value):
+    square(tmp_path)
+    content = json.loads((tmp_path / "manifest.json").read_text())
+    (tmp_path / "manifest.json").write_text(json.dumps(content | {name: value}))
+    with pytest.raises(FormatError, match="manifest of this run is damaged"):
+        repr(RunFolder(tmp_path))
+    (tmp_path / "manifest.json").write_text('{"a":' * 100_000)
+    with pytest.raises(FormatError, match="manifest of this run is damaged"):
+        square(tmp_path)

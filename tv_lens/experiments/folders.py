@@ -6,29 +6,22 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tv_lens.errors import InvalidArgument
-from tv_lens.storage.atomic import atomic_write
+from tv_lens.errors import InvalidArgument, StorageError, TVLensError
+from tv_lens.storage.atomic import atomic_write, plain_errors
+from tv_lens.storage.output_folder import LONGEST, file_name, try_folder
 
 
 def check_folder(out: str | Path) -> None:
-    """Raises `InvalidArgument` if results cannot be written there; call it before minutes of work, not after."""
-    out = Path(out)
-    above = out
-    while not above.exists() and above != above.parent:
-        above = above.parent
-    if not above.is_dir():
-        raise InvalidArgument(
-            "Results are written into a folder.",
-            got=f"{above} is a file",
-            do="name a folder that exists or can be made",
-        )
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise InvalidArgument("The folder for the results cannot be written.", got=str(above), do="name another folder")
+    """Raises `InvalidArgument` if results cannot be written there; call it before minutes of work, not after.
+
+    The folder is made, written into and taken away again, so that a command which is refused leaves nothing behind.
+    """
+    try_folder(out)
 
 
 @contextmanager
@@ -43,6 +36,13 @@ def filled(out: str | Path, *, last: str) -> Iterator[Path]:
     """
     out = Path(out)
     check_folder(out)
+    with plain_errors(out / last):
+        with _filled(out, last) as staging:
+            yield staging
+
+
+@contextmanager
+def _filled(out: Path, last: str) -> Iterator[Path]:
     out.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=out))  # on the same disk, so that moves are atomic
     try:
@@ -55,6 +55,50 @@ def filled(out: str | Path, *, last: str) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
+def rescued(save: Callable[[Path], Path], out: str | Path) -> Path:
+    """What `save(out)` returns; where nothing can be written there, the results are saved in another folder.
+
+    Raises:
+        InvalidArgument: `out` is a file.
+        StorageError: nothing could be written to `out`; names the folder that holds the results now.
+    """
+    out = Path(out)
+    try:
+        return save(out)
+    except (OSError, InvalidArgument) as error:
+        if any(path.exists() and not path.is_dir() for path in (out, *out.parents)):
+            raise
+        elsewhere = Path(tempfile.mkdtemp(prefix="tv_lens-results-"))
+        try:
+            save(elsewhere)
+        except OSError:
+            shutil.rmtree(elsewhere, ignore_errors=True)
+            raise error from None
+        raise StorageError(
+            f"The results could not be written to {out}; they are in {elsewhere}.",
+            got=str(error.got if isinstance(error, TVLensError) else error),
+            do="move them from there to a folder that has room and that you may write to",
+        ) from error
+
+
+def file_stems(names: Iterable[str]) -> dict[str, str]:
+    """The name of each one's files, without an ending: letters, digits, "-" and "_", and no two alike in any case.
+
+    Example:
+        >>> file_stems(["a b", "a_b", "A B"])
+        {'a b': 'a_b', 'a_b': 'a_b-2', 'A B': 'A_B-2-2'}
+    """
+    stems: dict[str, str] = {}
+    for name in names:
+        stem = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in name) or "task"
+        if len(stem.encode(errors="replace")) > LONGEST:
+            stem = file_name(name)  # cut, with a hash
+        while stem.casefold() in {other.casefold() for other in stems.values()}:
+            stem += "-2"
+        stems[name] = stem
+    return stems
+
+
 def json_text(summary: Mapping[str, Any]) -> str:
     """A result's summary as the text of a JSON file."""
     return json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
@@ -62,9 +106,10 @@ def json_text(summary: Mapping[str, Any]) -> str:
 
 def write_summary(out: str | Path, name: str, summary: Mapping[str, Any]) -> Path:
     """Writes a result's summary as a JSON file into a folder, which is made if need be; returns the file's path."""
-    out = Path(out)
-    check_folder(out)
     text = json_text(summary)
-    out.mkdir(parents=True, exist_ok=True)
-    atomic_write(out / name, text)
-    return out / name
+
+    def written(folder: Path) -> Path:
+        check_folder(folder)
+        return atomic_write(folder / name, text)
+
+    return rescued(written, out)

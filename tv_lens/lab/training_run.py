@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -154,6 +155,7 @@ class TrainingRun:
                 )
             libraries = {name: version(name) for name in ("torch", "transformers", "numpy")}
             content = {"format": FORMAT, "version": VERSION, "config": config, "begun_with": libraries}
+            content["sha256"] = digest(config)
             atomic_write(self.path / CONFIG, json.dumps(content, indent=1) + "\n")
             return
         changes = differences(manifest["config"], config)
@@ -182,12 +184,12 @@ class TrainingRun:
 
     def log_line(self, line: Mapping[str, Any]) -> None:
         with plain_errors(self.path / LOG), open(self.path / LOG, "a", encoding="utf-8") as file:
-            file.write(json.dumps(dict(line)) + "\n")
+            file.write(_signed(line))
 
     def forget_after(self, step: int) -> None:
         """Removes from the log what a killed process wrote after its last saved state; it is computed again."""
         lines = [line for line in self._lines() if line["step"] <= step]
-        atomic_write(self.path / LOG, "".join(json.dumps(line) + "\n" for line in lines))
+        atomic_write(self.path / LOG, "".join(_signed(line) for line in lines))
 
     # ---- files --------------------------------------------------------------------------------------------------
 
@@ -201,9 +203,11 @@ class TrainingRun:
             manifest = json.loads(path.read_text(encoding="utf-8"))
             if manifest["format"] != FORMAT or int(manifest["version"]) > VERSION:
                 raise ValueError(f"format {manifest['format']!r}, version {manifest['version']!r}")
+            if manifest.get("sha256", checksum := digest(manifest["config"])) != checksum:  # none in version 0.1
+                raise ValueError("its checksum does not fit")
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise FormatError(
                 "The config of this training run cannot be read.",
                 got=f"{path} ({error})",
@@ -213,17 +217,44 @@ class TrainingRun:
         return manifest
 
     def _lines(self) -> list[dict[str, Any]]:
-        """The log's lines by step, without an incomplete last line of a killed process."""
+        """The log's lines by step, without an incomplete last line of a killed process; warns of other damaged ones."""
         if not (self.path / LOG).exists():
             return []
         lines: dict[tuple[int, str], dict[str, Any]] = {}
-        for text in (self.path / LOG).read_text(encoding="utf-8").splitlines():
+        damaged = []
+        texts = (self.path / LOG).read_bytes().split(b"\n")
+        for number, text in enumerate(texts, start=1):
             try:
-                line = json.loads(text)
-            except json.JSONDecodeError:
+                line = _log_line(text)
+            except (ValueError, KeyError, TypeError, RecursionError):
+                if text.strip() and number < len(texts):  # a killed process ends within the last line
+                    damaged.append(number)
                 continue
             lines[line["step"], line["kind"]] = line
+        if damaged:
+            shown = ", ".join(map(str, damaged[:5])) + ", ..." * (len(damaged) > 5)
+            warnings.warn(
+                f"{self.path / LOG}: {len(damaged)} of {len(texts)} lines are damaged (line {shown}) and left out",
+                stacklevel=3,
+            )
         return [lines[key] for key in sorted(lines)]
+
+
+def _signed(line: Mapping[str, Any]) -> str:
+    return json.dumps({**line, "sha256": digest(dict(line))}) + "\n"
+
+
+def _log_line(text: bytes) -> dict[str, Any]:
+    """A line of the log; `ValueError` (or `KeyError`, `TypeError`) where it is not what `log_line` writes."""
+    line = json.loads(text)
+    if type(line["step"]) is not int or line["kind"] not in ("training", "checkpoint"):
+        raise ValueError("no step")
+    if not all(isinstance(mse, (int, float)) for mse in line["mse"]):
+        raise ValueError("no loss")
+    checksum = line.pop("sha256", None)  # none in folders of version 0.1
+    if checksum is not None and checksum != digest(line):
+        raise ValueError("its checksum does not fit")
+    return line
 
 
 def _read(path: Path, kind: envelope.Kind, tensors: bool = True) -> tuple[dict[str, Tensor], int]:

@@ -11,7 +11,7 @@ import json
 import platform
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -55,10 +55,10 @@ def read(folder: Path) -> dict[str, Any] | None:
             raise ValueError(f"format {manifest['format']!r}")
         newer = int(manifest["version"]) > VERSION
         if not newer:
-            str(manifest["verb"]), int(manifest["total"]), dict(manifest["config"])
+            _check(manifest)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FormatError(
             "The manifest of this run is damaged, or something else wrote it.",
             do="name another folder.",
@@ -72,6 +72,24 @@ def read(folder: Path) -> dict[str, Any] | None:
             do="update tv_lens.",
         )
     return manifest
+
+
+def _check(manifest: Mapping[str, Any]) -> None:
+    """Raises `ValueError` (or `KeyError`) where entries are not of their kind, or not those that were written."""
+    kinds = {"verb": str, "total": int, "config": dict, "circumstances": dict, "created": str}
+    for name, kind in kinds.items():
+        if not isinstance(manifest[name], kind):
+            raise ValueError(f"{name} is {str(manifest[name])[:40]!r}")
+    datetime.fromisoformat(manifest["created"])
+    if manifest["total"] < 1:
+        raise ValueError(f"total is {manifest['total']}")
+    if manifest.get("sha256", _checksum(manifest)) != _checksum(manifest):  # none in folders of version 0.1
+        raise ValueError("its checksum does not fit")
+
+
+def _checksum(manifest: Mapping[str, Any]) -> str:
+    work = {name: manifest[name] for name in ("verb", "total", "config", "circumstances", "created")}
+    return hashlib.sha256(json.dumps(work, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def begin(folder: Path, verb: str, config: Mapping[str, Any], total: int) -> Begun:
@@ -141,13 +159,24 @@ def _locked(folder: Path) -> Iterator[None]:
     """Creates the folder and holds the lock of its manifest."""
     from filelock import FileLock
 
+    file = folder / f".{MANIFEST}.lock"
+    absent = [path for path in (folder, *folder.parents) if not path.exists()]
+    new = not file.exists()
     with plain_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / f".{MANIFEST}.lock")
+        lock = FileLock(file)
         lock.acquire()
     try:
         yield
-    finally:
+    except BaseException:
+        lock.release()
+        if new:  # what is refused leaves nothing behind
+            file.unlink(missing_ok=True)
+            with suppress(OSError):  # another process has begun a run here
+                for path in absent:
+                    path.rmdir()
+        raise
+    else:
         lock.release()
 
 
@@ -159,6 +188,7 @@ def _write(folder: Path, requested: Mapping[str, Any]) -> None:
         "circumstances": _circumstances(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+    manifest["sha256"] = _checksum(manifest)
     atomic_write(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
     (folder / SHARDS).mkdir(exist_ok=True)
 

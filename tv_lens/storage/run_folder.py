@@ -110,11 +110,17 @@ FolderLike = RunFolder | str | os.PathLike[str] | None
 
 
 def inside(folder: FolderLike, *names: object) -> Path | None:
-    """The folder of one stage of a verb that works in several stages; None without a folder."""
+    """The folder of one stage of a verb that works in several stages; None without a folder.
+
+    Args:
+        folder: the folder of the verb.
+        names: what the stages are called; names that a user chose go through `output_folder.file_name` first, so that
+            those that differ in a blank differ as folders.
+    """
     if folder is None:
         return None
     return Path(folder).joinpath(
-        *("".join(c if c.isalnum() or c in "-_" else "-" for c in str(name)) for name in names)
+        *("".join(c if c.isalnum() or c in "-_+%~" else "-" for c in str(name)) for name in names)
     )
 
 

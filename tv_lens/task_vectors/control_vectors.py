@@ -9,6 +9,7 @@ from typing import Any
 from tv_lens import tasks as task_library
 from tv_lens.errors import InvalidArgument, SiteError
 from tv_lens.model.hooked_model import HookedModel
+from tv_lens.storage.output_folder import file_name
 from tv_lens.storage.run_folder import FolderLike, inside
 from tv_lens.task_vectors.extraction import method_alike
 from tv_lens.task_vectors.method import Method
@@ -88,7 +89,11 @@ class ControlMaker:
             )
         method = method.fixed(self.vector.site.layer, self.template)
         return method.extract(
-            self.model, task, seed=seed_of(self.vector), progress=self.progress, folder=inside(self.folder, name)
+            self.model,
+            task,
+            seed=seed_of(self.vector),
+            progress=self.progress,
+            folder=inside(self.folder, file_name(name)),
         )
 
     def own(self, task: Task, count: int) -> dict[str, list[TaskVector]]:

@@ -16,6 +16,7 @@ from tv_lens.model.verb import verb
 from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
 from tv_lens.storage.configuration import origin
+from tv_lens.storage.output_folder import file_name
 from tv_lens.storage.run_folder import FolderLike, inside
 from tv_lens.task_vectors.function_vector import FunctionVector
 from tv_lens.task_vectors.ranking import head_ranking, ranked_heads
@@ -94,7 +95,9 @@ def universal_heads(
     if len(members) < 2 or len(set(names)) < len(names):
         raise InvalidArgument("A universal set of heads needs different tasks, two at least.", got=names)
     by_task = {
-        task.name: method.effects(model, task, seed=seed, folder=inside(folder, task.name), progress=progress)
+        task.name: method.effects(
+            model, task, seed=seed, folder=inside(folder, file_name(task.name)), progress=progress
+        )
         for task in members
     }
     means = np.stack([effects.mean().values for effects in by_task.values()])

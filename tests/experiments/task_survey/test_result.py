@@ -139,7 +139,7 @@ def test_a_failure_while_saving_leaves_what_was_there(result, tmp_path, monkeypa
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", full)  # the summary, the last of what is written
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="disk is full"):
         replace(result, created="later").save(out)
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 

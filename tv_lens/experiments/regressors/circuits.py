@@ -28,6 +28,7 @@ from tv_lens.model.verb import verb
 from tv_lens.renamed import renamed_keywords
 from tv_lens.results.recovery import may_be_zero
 from tv_lens.results.sweep import Sweep, concat
+from tv_lens.storage.output_folder import file_name
 from tv_lens.storage.run_folder import FolderLike, inside
 from tv_lens.tasks.prompts import PromptPairs, Prompts
 
@@ -208,7 +209,7 @@ def latent_circuits(
             metric=negative_squared_error,
             method=method,
             pos=pos,
-            folder=inside(folder, f"{task.name} edges"),
+            folder=inside(folder, f"{file_name(task.name)} edges"),
             **options,
         )
     most = min(len(one.measured) for one in scores.values())
@@ -258,7 +259,9 @@ def _curves(
     """What the circuits of each task and size carry on its prompts: a Sweep over task, kind and size."""
     curves = []
     for name, one in scores.items():
-        sweep = faithfulness(regressor, one, prompts[name], folder=inside(folder, f"{name} circuits"), **options)
+        sweep = faithfulness(
+            regressor, one, prompts[name], folder=inside(folder, f"{file_name(name)} circuits"), **options
+        )
         curves.append(replace(sweep, values=sweep.values.drop_vars("effective")))
     joined = concat(curves, "task", list(scores), name="What circuits of each size carry")
     return replace(joined, values=joined.values.assign_coords(task=np.array(list(scores))))

@@ -10,7 +10,7 @@ from typing import Any
 
 import xarray as xr
 
-from tv_lens.experiments.folders import filled, json_text
+from tv_lens.experiments.folders import filled, json_text, rescued
 from tv_lens.experiments.records import Interval, as_json, called, interval_of, limits_text, mean_text, records
 from tv_lens.experiments.reporting import report
 from tv_lens.experiments.stages import counted
@@ -20,6 +20,7 @@ from tv_lens.results.limits import DIFFERENCE
 from tv_lens.results.recovery import may_be_zero
 from tv_lens.results.sweep import Sweep
 from tv_lens.results.sweep_parts import plain
+from tv_lens.storage.output_folder import LONGEST, file_name
 from tv_lens.task_vectors.decodability_result import Decodability
 from tv_lens.task_vectors.maps import RepresentationMap
 from tv_lens.task_vectors.vector import TaskVector
@@ -214,6 +215,7 @@ class TaskSurvey:
         for name in self.tasks:
             stem = "".join(letter if letter.isalnum() or letter in "-._" else "_" for letter in name)
             stem = stem.lstrip(".") or "task"
+            stem = stem if len(stem.encode(errors="replace")) <= LONGEST else file_name(name)
             while f"vectors/{stem}.safetensors".casefold() in {file.casefold() for file in files.values()}:
                 stem += "-2"
             files[name] = f"vectors/{stem}.safetensors"
@@ -226,8 +228,12 @@ class TaskSurvey:
         written. Other files in the folder stay. `tv.report(result, out=folder)` is the page.
 
         Raises:
-            InvalidArgument: `out` is a file, or the folder cannot be written.
+            InvalidArgument: `out` is a file.
+            StorageError: the folder cannot be written. The results then lie in another one, which the error names.
         """
+        return rescued(self._written, out)
+
+    def _written(self, out: Path) -> Path:
         numbers = json_text(self.summary())
         with filled(out, last="summary.json") as folder:
             (folder / "vectors").mkdir()

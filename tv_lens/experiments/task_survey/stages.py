@@ -14,6 +14,7 @@ from tv_lens.model.hooked_model import HookedModel
 from tv_lens.patching.activations import patch
 from tv_lens.results.sweep import Sweep
 from tv_lens.site import sites
+from tv_lens.storage.output_folder import file_name
 from tv_lens.storage.run_folder import FolderLike, inside
 from tv_lens.task_vectors.decodability import decodability
 from tv_lens.task_vectors.decodability_result import Decodability
@@ -91,7 +92,7 @@ class Stages:
             )
             with self.clock.stage("vectors", words):
                 candidates[name] = method.at_layers(
-                    self.model, task, folder=inside(self.folder, f"{name} contexts"), **self.options
+                    self.model, task, folder=inside(self.folder, f"{file_name(name)} contexts"), **self.options
                 )
                 selection = layer_sweep(
                     self.model,
@@ -99,7 +100,7 @@ class Stages:
                     candidates[name],
                     template=template or task.template,
                     n=size.dev,
-                    folder=inside(self.folder, f"{name} layers"),
+                    folder=inside(self.folder, f"{file_name(name)} layers"),
                     **self.options,
                 )
                 chosen[name] = replace(candidates[name][selection.provenance["chosen"]], selection=selection)
@@ -127,7 +128,7 @@ class Stages:
                     other=other,
                     n_random=self.size.n_random,
                     template=self.template,
-                    folder=inside(self.folder, f"{name} evaluation"),
+                    folder=inside(self.folder, f"{file_name(name)} evaluation"),
                     **self.options,
                 )
         return by_task
@@ -191,7 +192,7 @@ class Stages:
             pairs,
             sites("resid_post", layer=layers),
             over=("layer", "pos"),
-            folder=inside(self.folder, f"{task.name} patching"),
+            folder=inside(self.folder, f"{file_name(task.name)} patching"),
             progress=self.progress,
         )
 
@@ -213,7 +214,7 @@ class Stages:
                     n_random=2,
                     screen=self.size.circuit_screen,
                     template=self.template,
-                    folder=inside(self.folder, f"{name} circuit"),
+                    folder=inside(self.folder, f"{file_name(name)} circuit"),
                     **self.options,
                 )
             except (EmptySelection, PromptError, InvalidArgument) as error:  # no foils, or no effect to explain

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tv_lens.circuits import Circuit, Comparison, to_attribution_graph, to_dot, to_graphml
-from tv_lens.experiments.folders import filled, json_text
+from tv_lens.experiments.folders import file_stems, filled, json_text, rescued
 from tv_lens.experiments.records import called, records
 from tv_lens.experiments.reporting import report
 from tv_lens.experiments.vector_circuits.task_circuit import TaskCircuit
@@ -68,9 +68,13 @@ class DecodingResult:
         `<task>.json` has MIB's fields, and `tv.Circuit.from_json` reads it; `<task>.graph.json` is for viewers of
         attribution graphs; `<task>.graphml` and `<task>.dot` are for other programs. `tv.report(result)` is the page.
         """
+        return rescued(self._written, out)
+
+    def _written(self, out: Path) -> Path:
         with filled(out, last="circuits.json") as folder:
+            stems = file_stems(self.circuits)
             for name, circuit in self.circuits.items():
-                stem = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in name) or "task"
+                stem = stems[name]
                 texts = {
                     "json": circuit.to_json(),
                     "graph.json": to_attribution_graph(circuit, slug=stem),
