@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 import tiny_characters
@@ -19,6 +20,7 @@ from tv_lens.circuits import Circuit, EdgeScores, Graph
 from tv_lens.lab import NetworkConfig, Regressor, SparseMixture, TrainingRun, build_network, preset
 from tv_lens.lab.posterior_probe import PosteriorProbe
 from tv_lens.storage.shard_file import Shard, packed, unpacked
+from tv_lens.task_vectors.universal import UniversalHeads
 
 FAMILY = SparseMixture.disjoint(2, rank=1, points=3)
 CONFIG = NetworkConfig(dim=2, points=3, n_layers=1, n_heads=1, d_model=4)
@@ -46,7 +48,10 @@ def bits(value: Any) -> list[Any]:
 
 
 def of_sweep(path: Path) -> Any:
-    sweep = tv.Sweep.load(path)
+    return of(tv.Sweep.load(path))
+
+
+def of(sweep: tv.Sweep) -> Any:
     arrays = [sweep.values, sweep.clean, sweep.corrupted, sweep.denominator]
     labels = {name: coord.values.tolist() for name, coord in sweep.values.coords.items()}
     texts = [sweep.metric, sweep.units, sweep.sign, sweep.name, sweep.zero, sweep.provenance, list(sweep.axes)]
@@ -146,6 +151,68 @@ def write_regressor(folder: Path) -> Path:
     return Regressor(build_network(CONFIG, 1), CONFIG, family=FAMILY, step=3, name="é").save(folder / "network")
 
 
+def write_answers(folder: Path) -> Path:
+    return tv.Scores(torch.ones(2), torch.zeros(2), torch.tensor([-0.5, -1.0]), torch.arange(2)).save(folder / "scores")
+
+
+def of_answers(path: Path) -> Any:
+    scores = tv.Scores.load(path)
+    return [bits(one) for one in (scores.first_token, scores.exact_match, scores.log_prob, scores.top)]
+
+
+def write_attention(folder: Path) -> Path:
+    return tv.AttentionPatterns(["a", "é"], torch.eye(2)[None], 3, "name").save(folder / "patterns")
+
+
+def of_attention(path: Path) -> Any:
+    found = tv.AttentionPatterns.load(path)
+    return bits(found.patterns), list(found.tokens), found.layer, found.name
+
+
+def write_map(folder: Path) -> Path:
+    points = np.arange(4.0).reshape(2, 2)
+    made = tv.RepresentationMap(points, ["a", "b"], "pca", "resid_post[3]@-1", ["x", "é"], (0.5, 0.25), {"seed": 1})
+    return made.save(folder / "map")
+
+
+def of_map(path: Path) -> Any:
+    found = tv.RepresentationMap.load(path)
+    return bits(found.points), found.labels, found.method, found.site, found.texts, found.explained, found.provenance
+
+
+def write_decodability(folder: Path) -> Path:
+    return tv.Decodability(make(), make(seed=1), make(seed=2).sel(layer=1), make(seed=3)).save(folder / "found")
+
+
+def of_decodability(path: Path) -> Any:
+    found = tv.Decodability.load(path)
+    return [of(sweep) for sweep in (found.sweep, found.controls, found.pairs, found.shuffles)]
+
+
+def write_comparison(folder: Path) -> Path:
+    drawn = torch.randn(2, 6, len(GRAPH), generator=torch.Generator().manual_seed(0))
+    scores = {task: EdgeScores(GRAPH, one, metric="m", units="u") for task, one in zip("ab", drawn)}
+    return tv.compare(scores, size=9, splits=2, permutations=9).save(folder / "comparison")
+
+
+def of_comparison(path: Path) -> Any:
+    found = tv.Comparison.load(path)
+    tables = [found.shared, found.specific, *found.smallest.values()]
+    sweeps = [of(found.overlap), of(found.correlation)]
+    return sweeps, [bits(one.values) for one in tables], {k: of_scores(v) for k, v in found.scores.items()}, found.size
+
+
+def write_universal(folder: Path) -> Path:
+    method = tv.FunctionVector(heads=[(1, 2)], shots=3)
+    return UniversalHeads({"a": make(), "b": make(seed=1)}, make(seed=2), method).save(folder / "heads")
+
+
+def of_universal(path: Path) -> Any:
+    found = UniversalHeads.load(path)
+    sweeps = {name: of(sweep) for name, sweep in found.by_task.items()}
+    return of(found.over_tasks), sweeps, found.measured_with.to_dict()
+
+
 GRAPH = Graph(SHAPE, positions=SPANS)
 KINDS = {
     "sweep": Saved("sweep", lambda folder: make().save(folder / "sweep"), of_sweep),
@@ -174,6 +241,12 @@ KINDS = {
     ),
     "packed network": Saved("packed_network", write_packed, of_packed),
     "shard": Saved("shard", write_shard, of_shard),
+    "scores": Saved("scores", write_answers, of_answers),
+    "attention": Saved("attention_patterns", write_attention, of_attention),
+    "map": Saved("representation_map", write_map, of_map),
+    "decodability": Saved("decodability", write_decodability, of_decodability),
+    "comparison": Saved("comparison", write_comparison, of_comparison),
+    "universal heads": Saved("universal_heads", write_universal, of_universal),
 }
 
 

@@ -47,7 +47,7 @@ FOLDERS = {
         joining rates recovery
         limits
         sweep
-        draws
+        draws sweep_group
     """,
     "loading": """
         fingerprint folder_cache gguf_header hugging_face

@@ -76,3 +76,12 @@ def test_the_seed_fixes_every_draw():
     one, same, other = (compare(made, size=20, splits=3, permutations=9, seed=seed) for seed in (1, 1, 2))
     assert one.overlap.values.equals(same.overlap.values) and one.shared.equals(same.shared)
     assert not one.correlation.values.equals(other.correlation.values)
+
+
+def test_a_saved_comparison_comes_back_with_its_scores(tmp_path):
+    one, other = torch.randn(2, 4000, generator=torch.Generator().manual_seed(0))
+    made = compare({"a/b": drawn(one, 6, 1), "c": drawn(other, 6, 3)}, size=20, splits=2, permutations=9)
+    again = tv.Comparison.load(made.save(tmp_path / "new" / "comparison"))
+    assert repr(again) == repr(made) and again.tests().equals(made.tests())
+    assert again.only("a/b").same_edges(made.only("a/b"))
+    assert all(torch.equal(again.scores[task].values, scores.values) for task, scores in made.scores.items())

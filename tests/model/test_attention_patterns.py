@@ -38,3 +38,10 @@ def test_one_prompt_of_a_model_with_a_tokenizer_is_shown(speaking, llama):
         attention(llama, "w5", 0)
     assert caught.value.got == "llama"
     assert attention(speaking, "w5 w6", 0).patterns.shape == (4, 2, 2)
+
+
+def test_saved_patterns_come_back(tmp_path):
+    made = AttentionPatterns([" a", "é"], np.float32([[[1, 0], [0.25, 0.75]]]), 3, "name")
+    again = AttentionPatterns.load(made.save(tmp_path / "patterns"))
+    assert (list(again.tokens), again.layer, again.name) == ([" a", "é"], 3, "name")
+    np.testing.assert_array_equal(again.patterns, made.patterns)

@@ -10,7 +10,7 @@ import tiny_characters
 import tv_lens as tv
 from tv_lens.errors import BudgetTooSmall, DuplicateSite, InvalidArgument, PromptError, ShapeMismatch
 from tv_lens.model.capture import bytes_per_prompt
-from tv_lens.patching.scoring import score
+from tv_lens.patching.scoring import FIELDS, score
 from tv_lens.tasks import Prompts, Task
 
 # Prompts of different lengths, answers of one to three tokens.
@@ -187,3 +187,10 @@ def test_scores_print_their_means(model):
     task = Task("always", [(x, "1") for x in "abcdefghij"], template=tiny_characters.TEMPLATE)
     text = repr(score(model, task.queries(2)))
     assert text.startswith("Scores(2 prompts: first token ") and text.endswith("nats)")
+
+
+def test_saved_scores_come_back(tmp_path):
+    drawn = torch.rand(3, 4, generator=torch.Generator().manual_seed(0))
+    made = tv.Scores(drawn[0].round(), drawn[1].round(), -drawn[2], torch.arange(4))
+    again = tv.Scores.load(made.save(tmp_path / "new" / "scores"))
+    assert all(torch.equal(getattr(again, name), getattr(made, name)) for name in FIELDS)

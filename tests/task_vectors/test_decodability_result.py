@@ -8,7 +8,7 @@ import pytest
 import tiny_characters
 from tv_lens.results.sweep import Sweep
 from tv_lens.task_vectors.decodability import decodability
-from tv_lens.task_vectors.decodability_result import CONTROLS
+from tv_lens.task_vectors.decodability_result import CONTROLS, Decodability
 
 
 def test_the_chance_band_is_wider_than_independent_points_would_make_it(found):
@@ -52,6 +52,14 @@ def test_its_sweeps_are_saved_and_loaded(found, tmp_path):
     for part in (found.sweep, found.controls, found.pairs, found.shuffles):
         again = Sweep.load(part.save(tmp_path / "sweep"))
         assert again.values.equals(part.values) and again.provenance == part.provenance
+
+
+def test_it_is_saved_and_loaded_whole(found, tmp_path):
+    again = Decodability.load(found.save(tmp_path / "new" / "file"))
+    for name in ("sweep", "controls", "pairs", "shuffles"):
+        one, other = getattr(found, name), getattr(again, name)
+        assert other.values.identical(one.values) and other.provenance == one.provenance and other.name == one.name
+    assert repr(again) == repr(found) and again.summary().equals(found.summary())
 
 
 def test_repr(found):

@@ -111,3 +111,12 @@ def test_umap_keeps_tasks_together_and_follows_its_seed(model):
 def test_a_map_can_be_made_by_hand():
     found = RepresentationMap(np.zeros((2, 2)), ["a", "b"], "pca", "resid_post[3]@-1", ["x", "y"], (0.5, 0.25))
     assert repr(found) == "RepresentationMap(2 prompts of 2 tasks at resid_post[3]@-1, pca, 75% of variance)"
+
+
+def test_a_saved_map_comes_back(tmp_path):
+    for explained in ((0.5, 0.25), None):
+        points = np.arange(4.0).reshape(2, 2)
+        made = RepresentationMap(points, ["a", "b"], "pca", "resid_post[3]@-1", ["x", "é"], explained, {"seed": 1})
+        again = RepresentationMap.load(made.save(tmp_path / "map"))
+        assert again.to_frame().equals(made.to_frame()) and repr(again) == repr(made)
+        assert (again.explained, again.provenance) == (explained, {"seed": 1})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,18 @@ import xarray as xr
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from tv_lens.circuits import scores_file
 from tv_lens.circuits.circuit import Circuit, EdgeScores
 from tv_lens.circuits.edge_table import check_same_graph, size_key
 from tv_lens.circuits.permutation_tests import SHARED, SPECIFIC, chance_of_difference, chance_of_overlap, holm
 from tv_lens.errors import EmptySelection, InvalidArgument
 from tv_lens.kinds import checks_kinds
+from tv_lens.results import sweep_group
 from tv_lens.results.sweep import Sweep
+from tv_lens.results.sweep_file import labelled, labels_of
+from tv_lens.storage import envelope
+
+KIND = envelope.Kind("comparison", "Comparison.save(path)")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -74,6 +81,48 @@ class Comparison:
         for name, scores in self.scores.items():
             circuit = circuit if name == task else circuit - scores.top(self.size)
         return circuit
+
+    def save(self, path: str | Path) -> Path:
+        """Writes it, with the scores that were compared, to one safetensors file, whole or not at all.
+
+        Returns its path.
+        """
+        numbers, sweeps = sweep_group.packed({"overlap": self.overlap, "correlation": self.correlation})
+        tables = {"shared": self.shared, "specific": self.specific}
+        tables |= {f"smallest.{test}": table for test, table in self.smallest.items()}
+        tensors: dict[str, Any] = {**numbers, **{name: table.values for name, table in tables.items()}}
+        for i, one in enumerate(self.scores.values()):
+            tensors |= {f"scores/{i}/{name}": value for name, value in one._numbers().items()}
+        labels = {
+            "sweeps": sweeps,
+            "tables": {name: labels_of(table) for name, table in tables.items()},
+            "size": self.size,
+            "scores": {task: one._texts() for task, one in self.scores.items()},
+        }
+        return scores_file.write(Path(path), KIND, next(iter(self.scores.values())).graph, tensors, labels)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Comparison:
+        """The comparison that `save` wrote.
+
+        Raises:
+            FormatError: the file is damaged or is something else.
+            MissingFile: there is no such file.
+        """
+        with scores_file.opened(Path(path), KIND) as (graph, numbers, labels):
+            scores = {}
+            for i, (task, about) in enumerate(labels["scores"].items()):
+                mine = {
+                    name.rpartition("/")[2]: one for name, one in numbers.items() if name.startswith(f"scores/{i}/")
+                }
+                scores[task] = EdgeScores(graph, **mine, **about)
+            tables = {name: labelled(numbers[name].numpy(), axes) for name, axes in labels["tables"].items()}
+            smallest = {name.partition(".")[2]: table for name, table in tables.items() if name.startswith("smallest.")}
+            sweeps = sweep_group.unpacked(numbers, labels["sweeps"], ("overlap", "correlation"))
+            shared, specific = tables["shared"], tables["specific"]
+            return cls(
+                **sweeps, shared=shared, specific=specific, size=labels["size"], scores=scores, smallest=smallest
+            )
 
     def __repr__(self) -> str:
         mean, names = self.overlap.mean(), list(self.scores)

@@ -22,9 +22,7 @@ _NEW_NAMES = {"run_a": "clean", "run_b": "corrupted", "grad_at": "gradient_at"}
 _NEW_SIDES = {"a": "clean", "b": "corrupted"}
 
 
-def write(
-    path: Path, kind: envelope.Kind, graph: Graph, tensors: Mapping[str, Tensor | None], labels: Mapping[str, Any]
-) -> Path:
+def write(path: Path, kind: envelope.Kind, graph: Graph, tensors: Mapping[str, Any], labels: Mapping[str, Any]) -> Path:
     """Writes numbers per edge of a graph, whole or not at all; those that are None are left out.
 
     Besides, `edges` names the place of each edge among the labels `positions` of the graph, `writers` and `readers`.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,6 +15,9 @@ from tv_lens.errors import InvalidArgument, NonFiniteMetric, ShapeMismatch
 from tv_lens.kinds import checks_kinds
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.site import Site
+from tv_lens.storage import envelope
+
+KIND = envelope.Kind("attention_patterns", "AttentionPatterns.save(path)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +49,23 @@ class AttentionPatterns:
             )
         if not np.isfinite(array).all():
             raise NonFiniteMetric("These attention patterns are not finite.", got=f"layer {self.layer}")
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the patterns to one safetensors file, whole or not at all, and returns its path."""
+        labels = {"tokens": list(self.tokens), "layer": self.layer, "name": self.name}
+        return envelope.write(path, KIND, {"patterns": self.patterns}, labels)
+
+    @classmethod
+    def load(cls, path: str | Path) -> AttentionPatterns:
+        """The patterns that `save` wrote.
+
+        Raises:
+            FormatError: the file is damaged or is something else.
+            MissingFile: there is no such file.
+        """
+        with envelope.opened(path, KIND) as file:
+            about = file.labels
+            return cls(about["tokens"], file["patterns"].numpy(), about["layer"], about["name"])
 
     def __repr__(self) -> str:
         return f"AttentionPatterns(layer={self.layer}, heads={len(self.patterns)}, tokens={len(self.tokens)})"

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
@@ -25,11 +26,13 @@ from tv_lens.model.hooked_model import HookedModel
 from tv_lens.model.passes import in_batches
 from tv_lens.model.verb import verb
 from tv_lens.progress import Bar
+from tv_lens.storage import envelope
 from tv_lens.storage.run_folder import FolderLike
 from tv_lens.storage.runner import Piece, Work
 from tv_lens.tasks.prompts import Prompts
 from tv_lens.tasks.tokenized import TokenizedPrompts
 
+KIND = envelope.Kind("scores", "Scores.save(path)")
 FIELDS = ("first_token", "exact_match", "log_prob", "top")
 TOKENS_A_SHARD = 16384
 
@@ -53,6 +56,21 @@ class Scores:
 
     def __len__(self) -> int:
         return len(self.first_token)
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the scores to one safetensors file, whole or not at all, and returns its path."""
+        return envelope.write(path, KIND, {name: getattr(self, name) for name in FIELDS}, {})
+
+    @classmethod
+    def load(cls, path: str | Path) -> Scores:
+        """The scores that `save` wrote.
+
+        Raises:
+            FormatError: the file is damaged or is something else.
+            MissingFile: there is no such file.
+        """
+        with envelope.opened(path, KIND) as file:
+            return cls(**{name: file[name] for name in FIELDS})
 
     def __repr__(self) -> str:
         return (

@@ -24,7 +24,6 @@ from tv_lens.results.selection import indices, places, require_axis
 from tv_lens.results.sweep_parts import EXAMPLE
 
 _BASELINES = ("clean", "corrupted", "denominator")
-_HEADER = ("metric", "units", "sign", "provenance", "name", "zero", "allow_missing")  # in a file, beside the arrays
 
 
 @checks_methods
@@ -272,7 +271,7 @@ class Sweep:
 
     def save(self, path: str | Path) -> Path:
         """Writes the sweep to a safetensors file, whole or not at all, and returns its path."""
-        header = {key: getattr(self, key) for key in _HEADER}
+        header = {key: getattr(self, key) for key in sweep_file.HEADER}
         arrays = {key: getattr(self, key) for key in sweep_file.ARRAYS}
         return sweep_file.write(Path(path), header, arrays)
 
@@ -285,7 +284,7 @@ class Sweep:
             MissingFile: there is no such file.
         """
         with sweep_file.opened(Path(path)) as (header, arrays):
-            return cls(**arrays, **{key: header[key] for key in _HEADER})
+            return cls(**arrays, **{key: header[key] for key in sweep_file.HEADER})
 
     def __repr__(self) -> str:
         lines = [f"  {key:<10}{text}" for key, text in parts.summary(self)]

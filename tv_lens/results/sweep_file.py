@@ -15,6 +15,7 @@ from tv_lens.storage.configuration import digest
 
 KIND = envelope.Kind("sweep", "Sweep.save(path)")
 ARRAYS = ("values", "clean", "corrupted", "denominator")
+HEADER = ("metric", "units", "sign", "provenance", "name", "zero", "allow_missing")  # beside the arrays
 _KINDS = "biufmMUO"  # of numpy's dtypes, those that the labels of an axis have
 
 

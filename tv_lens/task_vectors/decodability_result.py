@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import xarray as xr
 
 from tv_lens.kinds import checks_methods
+from tv_lens.results import sweep_group
 from tv_lens.results.sweep import Sweep
+from tv_lens.storage import envelope
+from tv_lens.storage.configuration import digest
 
+KIND = envelope.Kind("decodability", "Decodability.save(path)")
+_SWEEPS = ("sweep", "controls", "pairs", "shuffles")
 METRIC = "task decodability"
 LABEL_SHUFFLE, EMBEDDING, TOKENS, CHARACTERS = "label shuffle", "embedding", "surface tokens", "surface characters"
 CONTROLS = (LABEL_SHUFFLE, EMBEDDING, TOKENS, CHARACTERS)
@@ -113,6 +119,22 @@ class Decodability:
 
     def to_frame(self, level: float = 0.95, n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:
         return self.sweep.to_frame(level, n_boot, seed)
+
+    def save(self, path: str | Path) -> Path:
+        """Writes all four sweeps to one safetensors file, whole or not at all, and returns its path."""
+        numbers, labels = sweep_group.packed({name: getattr(self, name) for name in _SWEEPS})
+        return envelope.write(path, KIND, numbers, {"sweeps": labels}, digest(self.sweep.provenance))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Decodability:
+        """The result that `save` wrote.
+
+        Raises:
+            FormatError: the file is damaged or is something else.
+            MissingFile: there is no such file.
+        """
+        with envelope.opened(path, KIND) as file:
+            return cls(**sweep_group.unpacked(file, file.labels["sweeps"], _SWEEPS))
 
     def __repr__(self) -> str:
         made, best = self.sweep.provenance, self.best_layer()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from tv_lens.model.verb import verb
 from tv_lens.progress import Bar
 from tv_lens.renamed import renamed_keywords
 from tv_lens.site import Site
+from tv_lens.storage import envelope
 from tv_lens.storage.configuration import digest, origin
 from tv_lens.storage.run_folder import FolderLike
 from tv_lens.storage.runner import Piece, Work
@@ -24,6 +26,9 @@ from tv_lens.task_vectors.pca_map import PCA
 from tv_lens.task_vectors.representations import Tasks, classes_of, draw, read, sites_of
 from tv_lens.tasks.definition import Task
 from tv_lens.tasks.templates import Template
+
+KIND = envelope.Kind("representation_map", "RepresentationMap.save(path)")
+_TEXTS = ("labels", "method", "site", "texts", "explained", "provenance")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -63,6 +68,24 @@ class RepresentationMap:
 
     def __len__(self) -> int:
         return len(self.points)
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the map to one safetensors file, whole or not at all, and returns its path."""
+        labels = {name: getattr(self, name) for name in _TEXTS}
+        return envelope.write(path, KIND, {"points": self.points}, labels, digest(self.provenance))
+
+    @classmethod
+    def load(cls, path: str | Path) -> RepresentationMap:
+        """The map that `save` wrote.
+
+        Raises:
+            FormatError: the file is damaged or is something else.
+            MissingFile: there is no such file.
+        """
+        with envelope.opened(path, KIND) as file:
+            texts = {name: file.labels[name] for name in _TEXTS}
+            explained = None if texts["explained"] is None else tuple(texts["explained"])
+            return cls(file["points"].numpy(), **{**texts, "explained": explained})
 
     def __repr__(self) -> str:
         variance = "" if self.explained is None else f", {sum(self.explained):.0%} of variance"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,13 +16,17 @@ from tv_lens.kinds import checks_methods
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.model.verb import verb
 from tv_lens.renamed import renamed_keywords
+from tv_lens.results import sweep_group
 from tv_lens.results.sweep import Sweep
-from tv_lens.storage.configuration import origin
+from tv_lens.storage import envelope
+from tv_lens.storage.configuration import digest, origin
 from tv_lens.storage.output_folder import file_name
 from tv_lens.storage.run_folder import FolderLike, inside
 from tv_lens.task_vectors.function_vector import FunctionVector
 from tv_lens.task_vectors.ranking import head_ranking, ranked_heads
 from tv_lens.tasks.words import TaskLike, as_task
+
+KIND = envelope.Kind("universal_heads", "UniversalHeads.save(path)")
 
 
 @checks_methods
@@ -59,6 +65,27 @@ class UniversalHeads:
                 sum((layer, head) in first for first in firsts) for layer, head in zip(table["layer"], table["head"])
             ]
         )
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the effects and their method to one safetensors file, whole or not at all, and returns its path."""
+        numbers, labels = sweep_group.packed({"over_tasks": self.over_tasks, **_named(self.by_task)})
+        about = {"sweeps": labels, "tasks": list(self.by_task), "method": self.measured_with.to_dict()}
+        return envelope.write(path, KIND, numbers, about, digest(self.over_tasks.provenance))
+
+    @classmethod
+    def load(cls, path: str | Path) -> UniversalHeads:
+        """The effects that `save` wrote.
+
+        Raises:
+            FormatError: the file is damaged or is something else.
+            MissingFile: there is no such file.
+        """
+        with envelope.opened(path, KIND) as file:
+            names = _named(dict.fromkeys(file.labels["tasks"]))
+            sweeps = sweep_group.unpacked(file, file.labels["sweeps"], ["over_tasks", *names])
+            by_task = {task: sweeps[name] for task, name in zip(file.labels["tasks"], names, strict=True)}
+            method = FunctionVector.from_dict(file.labels["method"])
+            return cls(by_task, sweeps["over_tasks"], method)  # type: ignore[arg-type]
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{layer}.{head}" for layer, head in self.heads(min(5, self.over_tasks.values[0].size)))
@@ -123,3 +150,8 @@ def universal_heads(
         },
     )
     return UniversalHeads(by_task, over_tasks, method)
+
+
+def _named(by_task: Mapping[str, Any]) -> dict[str, Any]:
+    """What there is of each task under the name that it has in a file."""
+    return {f"by_task/{i}": one for i, one in enumerate(by_task.values())}

@@ -1,0 +1,33 @@
+"""Sweeps inside the file of a larger result: their arrays under their names, and their labels beside the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from tv_lens.results.sweep import Sweep
+from tv_lens.results.sweep_file import ARRAYS, HEADER, labelled, labels_of
+
+
+def packed(sweeps: Mapping[str, Sweep]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The arrays of all sweeps, named such as `controls/values`, and the labels of each."""
+    numbers, labels = {}, {}
+    for name, sweep in sweeps.items():
+        arrays = {key: array for key in ARRAYS if (array := getattr(sweep, key)) is not None}
+        numbers |= {f"{name}/{key}": array.values for key, array in arrays.items()}
+        header = {key: getattr(sweep, key) for key in HEADER}
+        labels[name] = {**header, "arrays": {key: labels_of(array) for key, array in arrays.items()}}
+    return numbers, labels
+
+
+def unpacked(numbers: Mapping[str, Tensor], labels: Mapping[str, Any], names: Iterable[str]) -> dict[str, Sweep]:
+    """Those of the sweeps that `packed` described which have these names."""
+    sweeps = {}
+    for name in names:
+        about = labels[name]
+        arrays = {key: labelled(numbers[f"{name}/{key}"].numpy(), axes) for key, axes in about["arrays"].items()}
+        sweeps[name] = Sweep(**arrays, **{key: about[key] for key in HEADER})
+    return sweeps
