@@ -46,8 +46,9 @@ FOLDERS = {
         bootstrap correlations selection sweep_file sweep_parts
         joining rates recovery
         limits
+        vote_limits
         sweep
-        draws sweep_group
+        differences draws sweep_group
     """,
     "loading": """
         fingerprint folder_cache gguf_header hugging_face
@@ -100,7 +101,7 @@ FOLDERS = {
     """,
     "task_vectors": """
         activation_table decodability_result mean_activations neighbours ranking vector_file
-        head_effects representations vector
+        half_votes head_effects representations vector
         decodability_votes injection map_method method selection
         decodability function_vector pca_map residual_mean umap_map
         maps

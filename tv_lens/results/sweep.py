@@ -22,8 +22,9 @@ from tv_lens.results.limits import AUTO, check_options, limits_of
 from tv_lens.results.recovery import baseline_gap, may_be_zero
 from tv_lens.results.selection import indices, places, require_axis
 from tv_lens.results.sweep_parts import EXAMPLE
+from tv_lens.results.vote_limits import SHARE, vote_limits
 
-_BASELINES = ("clean", "corrupted", "denominator")
+_BASELINES = ("clean", "corrupted", "denominator", "votes")
 
 
 @checks_methods
@@ -45,6 +46,7 @@ class Sweep:
         zero: the value on which a diverging colour scale is centred; by default that of the built-in metric.
         denominator: per example, where the mean is `sum(values) / sum(denominator)`; `recovery()` sets it.
         allow_missing: accepts NaN, which means "not measured".
+        votes: per example, where examples vote on one another: their spread gives the limits; `decodability` sets it.
 
     Example:
         >>> values = xr.DataArray(np.arange(12.0).reshape(4, 3), dims=("example", "layer"))
@@ -66,6 +68,7 @@ class Sweep:
     zero: float | int | None = None
     denominator: Any = None
     allow_missing: bool = False
+    votes: Any = None
 
     def __post_init__(self) -> None:
         def set_(key: str, value: Any) -> None:  # the dataclass is frozen
@@ -163,35 +166,36 @@ class Sweep:
     def interval(self, level: float = 0.95, n_boot: int = 1000, seed: int = 0, *, method: str = AUTO) -> xr.Dataset:
         """The mean with limits over examples, as variables `mean`, `low`, `high`, `n` and `why`.
 
-        Examples that share a "group" coordinate are one unit. Where no limits can be given (too few units, values that
-        are all equal, a gap that may be 0), `low` and `high` are NaN and `why` says so in words; elsewhere it is "".
+        Examples that share a "group" coordinate are one unit. Where there are no limits (too few units, values all
+        equal, a gap that may be 0), `low` and `high` are NaN and `why` says so in words; elsewhere it is "".
 
         Args:
             level: nominal coverage.
             n_boot: how many resamples are drawn; rates need none.
             seed: fixes the resamples; the same seed gives the same limits.
-            method: "auto" decides by the values and units. "rate" (all 0 or 1, or shares): Wilson's score limits with
-                continuity correction, for shares and groups Korn and Graubard's. "difference of rates" (-1, 0 or 1):
-                Newcombe's for paired rates. "mean" (anything else, and ratios such as a recovery): on each side the
-                wider of t and bootstrap-t. `docs/statistics.md` has the coverage of each.
+            method: "auto" decides by votes, values and units; or the kind of number, "rate", "difference of rates" or
+                "mean" (`limits_of`). `docs/statistics.md` has the method and the coverage of each.
         """
         check_options(level, n_boot, method)
         values, mean, below = self.values.astype(np.float64), self.mean(), self.denominator
         if below is not None:
-            if set(below.dims) != {EXAMPLE}:
-                below = below.broadcast_like(values).transpose(*values.dims)
+            below = below if below.dims == (EXAMPLE,) else below.broadcast_like(values).transpose(*values.dims)
             below = below.values.reshape(self.n, -1)
-        limits = limits_of(
-            values.values.reshape(self.n, -1),
-            below,
-            group=self.values.coords["group"].values if "group" in self.values.coords else None,
-            units=self.units,
-            metric=self.metric,
-            method=method,
-            level=level,
-            n_boot=n_boot,
-            seed=seed,
-        )
+        if self.votes is not None and method == AUTO:
+            votes = self.votes.broadcast_like(values).transpose(*values.dims).values.reshape(self.n, -1)
+            limits = vote_limits(mean.values.ravel(), votes, self.units == SHARE, level)
+        else:
+            limits = limits_of(
+                values.values.reshape(self.n, -1),
+                below,
+                group=self.values.coords["group"].values if "group" in self.values.coords else None,
+                units=self.units,
+                metric=self.metric,
+                method=method,
+                level=level,
+                n_boot=n_boot,
+                seed=seed,
+            )
         low, high, why = (mean.copy(data=part.reshape(mean.shape)) for part in limits)
         return xr.Dataset({"mean": mean, "low": low, "high": high, "n": values.notnull().sum(EXAMPLE), "why": why})
 
@@ -199,9 +203,9 @@ class Sweep:
         """The means of the clean and the corrupted run with their limits; empty where the sweep has no baselines."""
         intervals = {}
         for key in ("clean", "corrupted"):
-            array = getattr(self, key)
-            if array is not None:
-                intervals[key] = replace(self, values=array, clean=None, corrupted=None).interval(level, n_boot, seed)
+            if (array := getattr(self, key)) is not None:
+                alone = replace(self, values=array, clean=None, corrupted=None, votes=None)
+                intervals[key] = alone.interval(level, n_boot, seed)
         return intervals
 
     def recovery(self) -> Sweep:
@@ -223,7 +227,6 @@ class Sweep:
         if may_be_zero(gap):
             what = "the clean-corrupted gap's 95% interval includes 0: recovery is poorly determined"
             warnings.warn(what, stacklevel=2)
-        noising = self.provenance.get("direction") == "noising"
         return replace(
             self,
             values=((self.values - self.corrupted) / mean_gap).transpose(*self.values.dims),
@@ -233,7 +236,7 @@ class Sweep:
             clean=gap / mean_gap,
             corrupted=xr.zeros_like(gap),
             denominator=gap / mean_gap,
-            zero=1.0 if noising else 0.0,  # white is "the intervention did nothing"
+            zero=float(self.provenance.get("direction") == "noising"),  # white is "the intervention did nothing"
         )
 
     def best(self, *axes: str, lowest: bool = False) -> dict[str, Any]:
@@ -250,8 +253,7 @@ class Sweep:
         mean = mean.mean([axis for axis in self.axes if axis not in chosen]).transpose(*chosen)
         if not bool(mean.notnull().any()):
             raise EmptySelection("There is no best cell: every mean is missing.", got=f"axes {', '.join(chosen)}")
-        flat = np.nanargmin(mean.values) if lowest else np.nanargmax(mean.values)
-        place = np.unravel_index(flat, mean.shape)
+        place = np.unravel_index((np.nanargmin if lowest else np.nanargmax)(mean.values), mean.shape)
         return {axis: mean[axis].values[i].item() for axis, i in zip(chosen, place, strict=True)}
 
     # -------------------------------------------------------------------------------------- leaving python
@@ -293,8 +295,7 @@ class Sweep:
     def _repr_html_(self) -> str:
         row = '<tr><th style="text-align:left">{}</th><td style="text-align:left">{}</td></tr>'
         rows = "".join(row.format(html.escape(key), html.escape(text)) for key, text in parts.summary(self))
-        title = html.escape(self.name or "Sweep")
-        return f"<table><caption><b>{title}</b></caption><tbody>{rows}</tbody></table>"
+        return f"<table><caption><b>{html.escape(self.name or 'Sweep')}</b></caption><tbody>{rows}</tbody></table>"
 
 
 @checks_kinds

@@ -14,7 +14,7 @@ from tv_lens.storage import envelope, old_files
 from tv_lens.storage.configuration import digest
 
 KIND = envelope.Kind("sweep", "Sweep.save(path)")
-ARRAYS = ("values", "clean", "corrupted", "denominator")
+ARRAYS = ("values", "clean", "corrupted", "denominator", "votes")
 HEADER = ("metric", "units", "sign", "provenance", "name", "zero", "allow_missing")  # beside the arrays
 _KINDS = "biufmMUO"  # of numpy's dtypes, those that the labels of an axis have
 

@@ -18,12 +18,13 @@ from tv_lens.model.verb import verb
 from tv_lens.progress import Bar
 from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
+from tv_lens.results.vote_limits import SHARE
 from tv_lens.site import Site
 from tv_lens.storage.configuration import digest, origin
 from tv_lens.storage.run_folder import FolderLike
 from tv_lens.storage.runner import Piece, Work
 from tv_lens.task_vectors.activation_table import ActivationTable
-from tv_lens.task_vectors.decodability_result import CONTROLS, MATCHED, METRIC, Decodability
+from tv_lens.task_vectors.decodability_result import CONTROLS, LIMITS, MATCHED, METRIC, Decodability
 from tv_lens.task_vectors.decodability_votes import VoteRule, Votes, votes_of
 from tv_lens.task_vectors.neighbours import DISTANCES, TIE_RULE
 from tv_lens.task_vectors.representations import Points, Tasks, classes_of, draw, read_together, sites_of
@@ -84,9 +85,9 @@ def decodability(
         progress: Show a progress bar (only on a terminal or in a notebook).
 
     Returns:
-        A `Decodability`: `.sweep` (`example layer task shots`), `.controls`, `.pairs`. Limits are a bootstrap over the
-        points of a task. Points vote for one another, so they are not independent and the limits are somewhat narrow;
-        use `.chance_band()` to see whether a share differs from chance.
+        A `Decodability`: `.sweep` (`example layer task shots`), `.controls`, `.pairs`. Points vote for one another, so
+        limits come from halves of the prompts that vote apart (`half_votes.contributions`); `.pairs` have none, and
+        with fewer than 8 prompts per task nothing has. Use `.chance_band()` to see whether a share differs from chance.
 
     Sign:
         1: every point is named rightly; chance is 1 over the number of classes (slightly less, since a point is left
@@ -199,6 +200,7 @@ class _Measurement:
             "k": self.rule.k,
             "distance": self.rule.distance,
             "ties": TIE_RULE,
+            "limits": LIMITS,
             "chance": 1 / len(self.classes),
             "component": self.component,
             "pos": self.pos,
@@ -231,8 +233,8 @@ def _voted(
 
     steps = [prompts[count].n_tokens for count in shots]
     finished = work.run(votes, shots, label=METRIC, unit="tokens", steps=steps, prepare=read)
-    voted = [Votes(**{name: torch.from_numpy(array) for name, array in one.arrays.items()}) for one in finished]
-    return voted, finished.provenance
+    arrays = [{name: torch.from_numpy(array) for name, array in one.arrays.items()} for one in finished]
+    return [Votes(**one) if "spread" in one else Votes.without_halves(**one) for one in arrays], finished.provenance
 
 
 def _inputs(tasks: Sequence[Task]) -> str:
@@ -260,24 +262,47 @@ def _labelled(votes: Sequence[Votes], measurement: _Measurement, provenance: dic
     """The votes of all shot counts as labelled results."""
     classes, layers = list(measurement.classes), [one.layer for one in measurement.sites]
 
-    def sweep(part: Callable[[Votes], Tensor], name: str, chance: float, **axes: Sequence[Any]) -> Sweep:
+    def sweep(
+        part: Callable[[Votes], Tensor],
+        name: str,
+        chance: float,
+        spread: Callable[[Votes], Tensor] | None = None,
+        **axes: Sequence[Any],
+    ) -> Sweep:
         axes = {**axes, "shots": list(measurement.shots)}
         values = torch.stack([part(one) for one in votes], dim=-1).numpy()
+        by_halves = None if spread is None else torch.stack([spread(one) for one in votes], dim=-1).numpy()
         return Sweep(
             xr.DataArray(values, dims=("example", *axes), coords=axes),
             metric=METRIC,
-            units="share of points",
+            units=SHARE,
             sign=f"higher: the neighbours name the task; 1: always; chance is {chance:.3f}",
             zero=chance,
             name=name,
             provenance={**provenance, "chance": chance},
             allow_missing=bool(np.isnan(values).any()),
+            votes=None if by_halves is None else xr.DataArray(by_halves, dims=("example", *axes)),
         )
 
     chance, title = 1 / len(classes), f"{METRIC} of {provenance['task']}"
+    by_layer = {"layer": layers, "task": classes}
     return Decodability(
-        sweep(lambda one: one.hits, title, chance, layer=layers, task=classes),
-        sweep(lambda one: one.controls, f"controls of {title}", chance, control=list(CONTROLS), task=classes),
-        sweep(lambda one: one.pairs, f"pairwise {title}", 0.5, layer=layers, task=classes, other=classes),
-        sweep(lambda one: one.shuffles, f"{title}, labels shuffled", chance, layer=layers, task=classes),
+        sweep(lambda one: one.hits, title, chance, lambda one: one.spread, **by_layer),
+        sweep(
+            lambda one: one.controls,
+            f"controls of {title}",
+            chance,
+            lambda one: one.controls_spread,
+            control=list(CONTROLS),
+            task=classes,
+        ),
+        sweep(
+            lambda one: one.pairs,
+            f"pairwise {title}",
+            0.5,
+            lambda one: torch.full_like(one.pairs, torch.nan),
+            **by_layer,
+            other=classes,
+        ),
+        sweep(lambda one: one.shuffles, f"{title}, labels shuffled", chance, **by_layer),
     )

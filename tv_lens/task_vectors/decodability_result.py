@@ -20,6 +20,7 @@ _SWEEPS = ("sweep", "controls", "pairs", "shuffles")
 METRIC = "task decodability"
 LABEL_SHUFFLE, EMBEDDING, TOKENS, CHARACTERS = "label shuffle", "embedding", "surface tokens", "surface characters"
 CONTROLS = (LABEL_SHUFFLE, EMBEDDING, TOKENS, CHARACTERS)
+LIMITS = "halves of the prompts vote apart"
 MATCHED = "all tasks have the same inputs"
 
 

@@ -104,6 +104,40 @@ def neighbours(
     return torch.cat(indices), torch.cat(far)
 
 
+def nearest_first(
+    points: Float[Tensor, "point d"], n: int, seed: int = 0
+) -> tuple[Int[Tensor, "point n"], Float[Tensor, "point n"]]:
+    """The n nearest other points of each point in the order of their distance, and the distances.
+
+    Points at equal distance stand in an order that is drawn anew for every point, so that any part of the points can
+    vote: its first k in this order are its k nearest, ties broken at random.
+
+    Args:
+        points: one row per point, as `prepared` returns them.
+        n: number of neighbours.
+        seed: the draws among points at equal distance.
+
+    Example:
+        >>> nearest_first(torch.tensor([[0.0], [1.0], [3.0]]), 2)[0].tolist()
+        [[1, 2], [0, 2], [1, 0]]
+    """
+    random = np.random.default_rng([seed, 5])
+    indices, far = [], []
+    for rows in torch.arange(len(points)).split(max(1, _BLOCK // len(points))):
+        table = distances(points[rows], points)
+        table[torch.arange(len(rows)), rows] = torch.inf
+        nearest = table.topk(min(n + 1, len(points)), dim=1, largest=False)
+        index = nearest.indices[:, :n].contiguous()
+        tied = (nearest.values.diff(dim=1) == 0).any(dim=1)
+        if bool(tied.any()):
+            drawn = torch.from_numpy(random.random((int(tied.sum()), len(points)))).argsort(dim=1)
+            order = table[tied].gather(1, drawn).argsort(dim=1, stable=True)[:, :n]
+            index[tied] = drawn.gather(1, order)
+        indices.append(index)
+        far.append(table.gather(1, index))
+    return torch.cat(indices), torch.cat(far)
+
+
 def vote(
     labels: Int[Tensor, " neighbour"], index: Int[Tensor, "point k"], distance: Float[Tensor, "point k"], seed: int = 0
 ) -> Int[Tensor, " point"]:

@@ -19,6 +19,7 @@ from tv_lens.kinds import checks_kinds
 from tv_lens.model.hooked_model import HookedModel, load
 from tv_lens.progress import progress as progress_bar
 from tv_lens.renamed import renamed_keywords
+from tv_lens.results.differences import independent
 from tv_lens.results.sweep import Sweep
 from tv_lens.storage.run_folder import FolderLike, inside
 from tv_lens.task_vectors.representations import Tasks
@@ -133,7 +134,7 @@ class Comparison:
     def _joined(self, sweeps: Mapping[str, Sweep]) -> Sweep:
         first = next(iter(sweeps.values()))
         values = xr.concat(
-            [one.values.astype(float).drop_vars("layer", errors="ignore") for one in sweeps.values()],
+            [independent(one).astype(float).drop_vars("layer", errors="ignore") for one in sweeps.values()],
             pd.Index(list(sweeps), name="source"),
             coords="minimal",
             compat="override",

@@ -15,6 +15,7 @@ from tv_lens.experiments.language_models.instruction import CONDITIONS, Instruct
 from tv_lens.experiments.language_models.prediction import Prediction
 from tv_lens.experiments.language_models.steering import Steering
 from tv_lens.experiments.records import Interval, interval_of, signed_text
+from tv_lens.results.differences import independent
 from tv_lens.results.limits import difference_of_means
 from tv_lens.results.sweep import Sweep
 from tv_lens.task_vectors.decodability_result import CHARACTERS, EMBEDDING, TOKENS
@@ -245,6 +246,6 @@ def _mean(sweep: Sweep) -> float:
 
 def _less(more: Sweep, less: Sweep) -> Interval:
     """The difference of two means over everything, with Welch's limits: the two sets of examples are independent."""
-    one, other = (sweep.average(*sweep.axes).values.values.astype(float) for sweep in (more, less))
+    one, other = (independent(sweep.average(*sweep.axes)).values.astype(float) for sweep in (more, less))
     low, high, why = difference_of_means(one, other)
     return {"mean": float(one.mean() - other.mean()), "low": low, "high": high, "why": why}

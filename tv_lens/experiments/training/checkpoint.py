@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tv_lens.errors import InvalidArgument
@@ -17,7 +17,8 @@ from tv_lens.lab.predictive import Predictive
 from tv_lens.lab.reference_predictors import Posterior, references
 from tv_lens.lab.regressor import Regressor
 from tv_lens.site import Site
-from tv_lens.task_vectors.neighbours import leave_one_out, neighbours, prepared, vote
+from tv_lens.task_vectors.half_votes import contributions
+from tv_lens.task_vectors.neighbours import neighbours, prepared, vote
 
 TOKENS = ("x", "y")
 CONTROLS = ("token", "answers")
@@ -148,6 +149,10 @@ class CheckpointEpisodes:
 
         The answers are sorted: whichever examples they belong to, they show how large answers are and how they spread.
         """
+        return self.voted_controls()[0]
+
+    def voted_controls(self) -> tuple[np.ndarray, np.ndarray]:
+        """The hits of `controls`, and the contributions to their shares (see `voted`)."""
         held_out, last = self.held_out, self.shots[-1]
         answers = held_out.y[:, :last].sort(dim=1).values
         features = {
@@ -157,21 +162,41 @@ class CheckpointEpisodes:
             ("answers", "y"): answers,
         }
 
-        def hits(control: str, token: str) -> np.ndarray:
-            votes = leave_one_out(features[control, token], held_out.task, self.k, seed=self.seed)
-            return self.by_task(votes == held_out.task)
+        shares = np.array(
+            [
+                [self.voted(prepared(features[control, token]), held_out.task) for token in TOKENS]
+                for control in CONTROLS
+            ],
+            np.float32,
+        )  # control token part example task
+        return tuple(np.moveaxis(shares[:, :, part], 2, 0) for part in (0, 1))
 
-        shares = [[hits(control, token) for token in TOKENS] for control in CONTROLS]
-        return np.moveaxis(np.array(shares, np.float32), 2, 0)
+    def voted(
+        self, points: Float[Tensor, "point d"], labels: Int[Tensor, " point"]
+    ) -> tuple[Bool[np.ndarray, "example task"], Float[np.ndarray, "example task"]]:
+        """Whether the neighbours name the labels, and the contributions to each task's share: `half_votes`.
+
+        Args:
+            points: as `neighbours.prepared` returns them, `n` of each of some tasks.
+            labels: what is voted on, such as tasks or groups.
+        """
+        votes = vote(labels, *neighbours(points, self.k, self.seed), self.seed)
+        hits = (votes == labels).view(-1, self.n).T.numpy()
+        return hits, contributions(points, labels, hits, k=self.k, seed=self.seed).astype(np.float32)
+
+    @property
+    def n(self) -> int:
+        """Held-out episodes per latent task."""
+        return len(self.held_out.task) // self.family.n_tasks
 
 
 def measured(regressor: Regressor, episodes: CheckpointEpisodes) -> dict[str, np.ndarray]:
     """All measurements at one checkpoint, as arrays by name.
 
-    `prediction` is `example shots task`; `td`, `td_group`, `td_within`, `separability`, `readout_nats`, `readout_error`
-    and `readout_size` are `example shots token layer task`; `td_chance` is `shuffle token layer task`; `points` is
-    `point token layer d`, the points of the maps after K - 1 examples, and `means` is `token layer task d`, the means
-    over the probe's episodes.
+    `prediction` is `example shots task`; `td`, `td_group`, `td_within`, the `_spread` of each of these three,
+    `separability`, `readout_nats`, `readout_error` and `readout_size` are `example shots token layer task`; `td_chance`
+    is `shuffle token layer task`; `points` is `point token layer d`, the points of the maps after K - 1 examples, and
+    `means` is `token layer task d`, the means over the probe's episodes.
     """
     held_out = _read(regressor, episodes.held_out, episodes.shots)
     probe = _read(regressor, episodes.probe, episodes.shots)
@@ -207,21 +232,19 @@ def _read(regressor: Regressor, episodes: Episodes, shots: Sequence[int]) -> Flo
 def _of_points(points: Float[Tensor, "point d"], episodes: CheckpointEpisodes, last: bool) -> dict[str, np.ndarray]:
     """Decodability, its band of chance and the silhouettes at one place."""
     labels, placed = episodes.held_out.task, prepared(points)
-    index, far = neighbours(placed, episodes.k, episodes.seed)
-    arrays = {
-        "td": episodes.by_task(vote(labels, index, far, episodes.seed) == labels),
-        "separability": episodes.by_task(silhouettes(placed, labels)),
-    }
+    arrays = {"separability": episodes.by_task(silhouettes(placed, labels))}
+    arrays["td"], arrays["td_spread"] = episodes.voted(placed, labels)
     if last:
+        index, far = neighbours(placed, episodes.k, episodes.seed)
         arrays["td_chance"] = _shuffled_shares(labels, index, far, episodes)
     if episodes.grouped:
         groups = episodes.groups[labels]
-        arrays["td_group"] = episodes.by_task(vote(groups, index, far, episodes.seed) == groups)
-        within = torch.zeros(len(labels), dtype=torch.bool, device="cpu")
+        arrays["td_group"], arrays["td_group_spread"] = episodes.voted(placed, groups)
+        within, spread = np.zeros_like(arrays["td"]), np.zeros_like(arrays["td_spread"])
         for group in groups.unique():
-            mine = (groups == group).nonzero().flatten()
-            within[mine] = leave_one_out(points[mine], labels[mine], episodes.k, seed=episodes.seed) == labels[mine]
-        arrays["td_within"] = episodes.by_task(within)
+            mine, tasks = (groups == group).nonzero().flatten(), (episodes.groups == group).numpy()
+            within[:, tasks], spread[:, tasks] = episodes.voted(prepared(points[mine]), labels[mine])
+        arrays["td_within"], arrays["td_within_spread"] = within, spread
     return arrays
 
 

@@ -12,6 +12,7 @@ from tv_lens.errors import InvalidArgument
 from tv_lens.experiments.training.map import CLASS_MEANS, PCA, TrainingMap
 from tv_lens.experiments.training.result import Emergence
 from tv_lens.kinds import checks_kinds
+from tv_lens.results.differences import independent
 from tv_lens.results.sweep import Sweep, concat
 from tv_lens.viz import theme
 from tv_lens.viz.dispatch import plot
@@ -130,7 +131,7 @@ def gains(result: Emergence, level: str = "task") -> Sweep:
             got=result.family.kind,
             allowed="families with a Bayes-optimal reference",
         )
-    loss, td = result.mse().values, result.td_curve(**result.best(level=level), level=level).values.astype(float)
+    loss, td = result.mse().values, independent(result.td_curve(**result.best(level=level), level=level))
     # Episode by episode: losses differ mostly by the episode.
     beside = result.references.average("shots").values
     blind, bayes = (beside.sel(reference=name).drop_vars("reference") for name in (result.blind, result.bayes))

@@ -20,6 +20,7 @@ from tv_lens.experiments.training.result import Emergence
 from tv_lens.experiments.training.timing import LOSS, ChangePoints, Coupling, pooled
 from tv_lens.lab.families import FunctionMixture
 from tv_lens.lab.sparse_mixture import SparseMixture
+from tv_lens.results.differences import difference
 from tv_lens.results.sweep import Sweep
 from tv_lens.viz.theme import interval_text, number
 
@@ -200,8 +201,7 @@ def limits(sweep: Sweep) -> Interval:
 
 def less(more: Sweep, less: Sweep) -> Interval:
     """The difference of two means over the same episodes."""
-    gap = more.values.reset_coords(drop=True).astype(float) - less.values.reset_coords(drop=True).astype(float)
-    return limits(replace(more, values=gap, zero=0.0))
+    return limits(difference(more, less))
 
 
 def text_of(ends: Interval) -> str:

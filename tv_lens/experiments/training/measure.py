@@ -207,7 +207,7 @@ def _spread(steps: Sequence[int], most: int) -> tuple[int, ...]:
 
 
 def _config(trained: TrainedNetwork, steps: Sequence[int], size: EmergenceSize, seed: int) -> dict[str, Any]:
-    """What identifies a measurement in its folder, under the names of version 0.1, so that older folders continue."""
+    """What identifies a measurement in its folder, under the names of version 0.1."""
     return {
         "training": trained.config.to_json(),
         "weights": [trained.fingerprint(step) for step in steps],

@@ -19,6 +19,7 @@ from tv_lens.experiments.training.measurements import Measurements
 from tv_lens.experiments.training.timing import FIT, HALF_WAY, ChangePoints, Coupling, Curves, pooled
 from tv_lens.kinds import checks_kinds
 from tv_lens.renamed import renamed_attributes
+from tv_lens.results.differences import independent
 from tv_lens.results.sweep_parts import plain
 
 
@@ -35,7 +36,7 @@ class Emergence(Measurements):
         """The curves in which change points are looked for."""
         place = self.best(token, level)
         layer = place["layer"] if layer is None else layer
-        td = self.td_curve(place["token"], layer, level=level).values.transpose("example", "step", "task")
+        td = independent(self.td_curve(place["token"], layer, level=level)).transpose("example", "step", "task")
 
         def of_reference(name: str | None) -> np.ndarray | None:
             return None if name is None else self.references.sel(reference=name).average("shots").values.values

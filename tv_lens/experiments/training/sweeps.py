@@ -15,6 +15,7 @@ from torch import Tensor
 from tv_lens.experiments.training.checkpoint import CONTROLS, TOKENS, CheckpointEpisodes
 from tv_lens.experiments.training.levels import GROUP, LEVELS, TASK, WITHIN, chances
 from tv_lens.results.sweep import Sweep
+from tv_lens.results.vote_limits import SHARE
 from tv_lens.task_vectors.neighbours import TIE_RULE
 
 _LOWER, _ERROR = "lower is better, 0 is right", "squared error"
@@ -98,10 +99,17 @@ class CheckpointSweeps:
             if name not in self.arrays[0]:
                 return None
             return by_vote._sweep(
-                self._over_steps(name), self._everywhere, metric, "share of points", _named(what, chance), zero=chance
+                self._over_steps(name),
+                self._everywhere,
+                metric,
+                SHARE,
+                _named(what, chance),
+                zero=chance,
+                votes=xr.DataArray(self._over_steps(f"{name}_spread"), dims=("example", *self._everywhere)),
             )
 
-        chance = chance_of[TASK]
+        chance, controls = chance_of[TASK], {"control": CONTROLS, "token": TOKENS, "task": self._tasks}
+        without_network, spread = episodes.voted_controls()
         return {
             "td": hits("td", "task decodability", "task", chance),
             "td_group": hits("td_group", "group decodability", "task's group", chance_of[GROUP]),
@@ -117,12 +125,13 @@ class CheckpointSweeps:
                 zero=chance,
             ),
             "td_controls": by_vote._sweep(
-                episodes.controls(),
-                {"control": CONTROLS, "token": TOKENS, "task": self._tasks},
+                without_network,
+                controls,
                 "task decodability without the network",
-                "share of points",
+                SHARE,
                 _named("task", chance),
                 zero=chance,
+                votes=xr.DataArray(spread, dims=("example", *controls)),
             ),
             "separability": self._sweep(
                 self._over_steps("separability"),

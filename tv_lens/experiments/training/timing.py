@@ -32,7 +32,8 @@ class Curves:
         tasks: the latent tasks.
         steps: the checkpoints.
         loss: mean squared error of each episode.
-        td: 1 where the neighbours of an episode name its task.
+        td: per episode numbers with the mean of decodability, whose spread shows how much it varies: hits depend on
+            one another, so these are `results.differences.independent` of a sweep of hits.
         blind: the loss of each episode under the reference that does not infer the task; None where it is not known.
         bayes: the same under the Bayes-optimal predictor.
         ceiling: 1 where the largest entry of the true posterior is right.
@@ -72,7 +73,7 @@ class ChangePoints:
     """The steps at which loss and decodability change, with limits over resampled episodes.
 
     The limits say how precisely these episodes place the changes of this network; another seed of training is another
-    network. Neighbours do not vote again in each resample, so limits on decodability are somewhat narrow.
+    network.
 
     Args:
         curves: the curves in which the changes were found.
