@@ -125,8 +125,9 @@ class Call:
         plain = plain_value(value)
         if plain is not value and test(plain):
             return plain
-        if isinstance(plain, (str, int, float)) and not isinstance(plain, bool) and test([plain]):
-            return [plain]  # one, where several are taken
+        single = isinstance(plain, (str, int, float)) and not isinstance(plain, bool)
+        if single and test([plain]) and not test([Call]):  # one, where several of its kind are taken
+            return [plain]
         if isinstance(plain, (list, tuple)):
             other = tuple(plain) if isinstance(plain, list) else list(plain)
             if test(other):

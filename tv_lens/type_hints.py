@@ -44,7 +44,7 @@ def predicate_of(hint: Any, shapes: bool = True) -> Predicate | None:
     if origin is Iterable and parts[0] is Any:  # the function itself says of which kinds
         return lambda value: isinstance(value, Iterable) and not isinstance(value, (str, bytes))
     if isinstance(origin, type) and issubclass(origin, Iterable) and parts and not issubclass(origin, Iterator):
-        return _predicate_of_several(origin, predicate_of(parts[0]) or _anything)
+        return _predicate_of_several(origin, parts[0])
     return _beartype_predicate(hint if shapes or not is_jaxtyping(hint) else hint.dtype[hint.array_type, "..."])
 
 
@@ -76,9 +76,13 @@ def _predicate_of_union(hint: Any, parts: Sequence[Any], shapes: bool) -> Predic
     return lambda value: any(test(value) for test in tests)  # type: ignore[misc]
 
 
-def _predicate_of_several(origin: type, entry: Predicate) -> Predicate:
+def _predicate_of_several(origin: type, part: Any) -> Predicate:
+    entry = predicate_of(part) or _anything
+    # Of texts, a text is one and not a list of its characters; of labels ("aab"), each character may be one.
+    no_lists = (bytes, Mapping, str) if str in (part, *typing.get_args(part)) else (bytes, Mapping)
+
     def fits(value: object) -> bool:
-        if isinstance(value, (str, bytes, Mapping)) or hasattr(value, "ndim") or not isinstance(value, origin):
+        if isinstance(value, no_lists) or hasattr(value, "ndim") or not isinstance(value, origin):
             return False
         # What can be read once only is read by `plain_value` and not by a test.
         return not isinstance(value, Iterator) and all(entry(one) for one in value)  # type: ignore[attr-defined]

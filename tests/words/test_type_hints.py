@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, Literal, SupportsIndex, TypeVar
 
 import numpy as np
@@ -47,6 +47,7 @@ def test_every_entry_is_looked_at(place):
 def test_a_text_or_a_mapping_is_no_list_of_what_it_holds():
     for hint in (Sequence[str], Iterable[str]):
         assert not predicate_of(hint)("abc") and not predicate_of(hint)(b"a") and predicate_of(hint)(["abc"])
+    assert predicate_of(Sequence[Hashable])("aab") and not predicate_of(Sequence[int])("12")  # labels, and no numbers
     assert not predicate_of(Iterable[int])({1: 2}) and predicate_of(Iterable[int])({1, 2})
     assert predicate_of(tuple[int, str])((1, "a")) and not predicate_of(tuple[int, str])((1, "a", 2))
 
