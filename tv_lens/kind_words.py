@@ -64,8 +64,8 @@ _NUMBERS = ("int", "float", "SupportsIndex")
 _TENSORS = {"Float": "real numbers", "Int": "whole numbers", "Bool": "True and False"}
 
 # What a parameter takes, the class of what it was given (or one that this derives from), and what to do.
-_FRAME = 'make a task of it: tv.Task("mine", list(zip(frame["input"], frame["output"])))'
-_PAIRS = 'make a task of the (input, answer) pairs: tv.Task("mine", pairs)'
+_FRAME = 'make a task of it: tv.task(frame), with columns "input" and "output", or tv.task(frame, columns=(..., ...))'
+_PAIRS = "make a task of the (input, answer) pairs: tv.task(pairs)"
 _TEXTS = "make prompts of texts: tv.Prompts.from_texts(texts, answers)"
 _BOTH_SIDES = "take task.pairs(...), or tv.PromptPairs.from_texts(clean, corrupted, answers)"
 _NUMBER = "write the number itself: True would count as 1 and False as 0"
@@ -89,7 +89,7 @@ ADVICE: tuple[tuple[str, str, str], ...] = (
     ("TaskLike", "DataFrame", _FRAME),
     ("Tasks", "DataFrame", _FRAME),
     ("Task", "DataFrame", _FRAME),
-    ("TaskLike", "dict", 'make a task of it: tv.Task("mine", list(pairs.items()))'),
+    ("TaskLike", "dict", _PAIRS),
     ("TaskLike", "list", _PAIRS),
     ("Task", "list", _PAIRS),
     ("Task", "str", "take the task of that name: tv.task({value!r})"),

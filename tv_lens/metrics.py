@@ -339,8 +339,7 @@ def as_metric(metric: MetricLike) -> Metric:
     """The metric itself, or the built-in one of that name.
 
     Raises:
-        UnknownName: there is no metric of that name; names the nearest ones.
-        WrongKind: a function that does not take logits and answers.
+        UnknownName, WrongKind: no metric has that name, or a function does not take logits and answers.
     """
     if isinstance(metric, str):
         if metric not in METRICS:

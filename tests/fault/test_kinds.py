@@ -46,10 +46,10 @@ def wrong_calls(model, vector, sweep, scores) -> dict:
         "texts for pairs": (lambda: tv.path_effects(model, ["ab", "cd"]), "pairs=", "from_texts"),
         "pairs for prompts": (lambda: tv.score(model, PAIRS), "prompts=", "pairs.clean"),
         "a task for prompts": (lambda: tv.score(model, TASK), "prompts=", "task.queries("),
-        "a table for a task": (lambda: tv.extract(model, FRAME), "task=", "tv.Task("),
-        "a table for tasks": (lambda: tv.decodability(model, FRAME), "tasks=", "tv.Task("),
+        "a table for a task": (lambda: tv.extract(model, FRAME), "task=", "tv.task(frame)"),
+        "a table for tasks": (lambda: tv.decodability(model, FRAME), "tasks=", "tv.task(frame)"),
         "a table for pairs of a task": (lambda: tv.Task("mine", FRAME), "pairs=", "zip("),
-        "a dict for a task": (lambda: tv.vector_sweep(model, vector, {"a": "b"}), "task=", "items()"),
+        "a dict for a task": (lambda: tv.vector_sweep(model, vector, {"a": "b"}), "task=", "tv.task(pairs)"),
         "numbers for texts": (lambda: tv.Prompts.from_texts([1, 2], ["a", "b"]), "texts=", "entry 0 is 1 (int)"),
         "pairs for tokens": (lambda: model.run(PAIRS), "Prompts are", "pairs.clean"),
         "a task for tokens": (lambda: model.run(TASK), "Prompts are"),
@@ -138,6 +138,11 @@ def right_calls(model, vector, sweep, scores) -> dict:
         ),
         "lists for pairs": (
             lambda: tv.Task("t", [["a", "b"], ["c", "d"]]).lookup, lambda: tv.Task("t", [("a", "b"), ("c", "d")]).lookup
+        ),
+        "a table": (lambda: tv.task(FRAME).lookup, lambda: dict(zip("abcdef", "ghijkl"))),
+        "a table with other columns": (
+            lambda: tv.task(FRAME.set_axis(["animal", "young"], axis=1), columns=("animal", "young")).lookup,
+            lambda: tv.task(FRAME).lookup,
         ),
         "a table, column by column": (
             lambda: tv.Task("t", zip(FRAME["input"], FRAME["output"])).lookup["a"], lambda: "g"

@@ -83,7 +83,7 @@ def test_long_values_are_shown_short_and_values_that_cannot_be_printed_by_their_
         ("int | None", "1GB", "memory_budget", "write the number of bytes: 2**30 is one gibibyte"),
         ("HookedModel", "gpt2", "model", "load it first: model = tv.load('gpt2')"),
         ("HookedModel", Path("x"), "model", f"load it first: model = tv.load({Path('x')!r})"),
-        ("TaskLike", [("a", "b")], "task", 'make a task of the (input, answer) pairs: tv.Task("mine", pairs)'),
+        ("TaskLike", [("a", "b")], "task", "make a task of the (input, answer) pairs: tv.task(pairs)"),
         ("int", True, "n", "write the number itself: True would count as 1 and False as 0"),
         ("Template", 3, "template", None),
     ],

@@ -9,6 +9,8 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from tv_lens.errors import EmptySelection, InvalidArgument, unknown
 from tv_lens.kinds import checks_kinds
 from tv_lens.tasks.bitwise import OPERATIONS, bitwise_family, bitwise_task
@@ -70,7 +72,7 @@ def families() -> tuple[str, ...]:
 @finds_tasks
 @checks_kinds
 def task(
-    name_or_path: str | os.PathLike[str] | Mapping[str, Any] | Sequence[Any],
+    name_or_path: str | os.PathLike[str] | Mapping[str, Any] | Sequence[Any] | pd.DataFrame,
     *,
     template: Template | str | None = None,
     seed: int = 0,
@@ -83,7 +85,8 @@ def task(
     Args:
         name_or_path: one of `names()`, or a path: it has a separator, or ends in .json, .jsonl, .csv, .tsv, .conllu or
             .conllu.gz. A file of tagged sentences asks for the first noun; `ewt.conllu#verb` asks for the first verb.
-            Or the pairs themselves: a dictionary from input to answer, or a list of pairs or of dictionaries.
+            Or the pairs themselves: a dictionary from input to answer, a list of pairs or of dictionaries, or a table
+            of pandas with the columns "input" and "output", or those of `columns`.
         template: the text around inputs and answers, or the name of a built-in template such as "arrow"; None: `QA`,
             `IO` for sentences, `ARROW` for binary numbers.
         seed: how the pairs are split into train, dev and test.
@@ -105,6 +108,8 @@ def task(
         raise unknown("way with conflicting pairs", conflicts, ("error", "drop"))
     template = None if template is None else as_template(template)
     check_columns(columns)
+    if isinstance(name_or_path, pd.DataFrame):
+        name_or_path = name_or_path.to_dict("records")
     if not isinstance(name_or_path, (str, os.PathLike)):
         pairs = pairs_of(name_or_path, conflicts, columns)
         return Task(name or "pairs", pairs, template=template or QA, seed=seed)
