@@ -264,7 +264,7 @@ class _TablesInFiles(_Tables):
         self._sure = time.monotonic()
 
 
-def _mapped(path: Path) -> np.ndarray:
+def _mapped(path: Path) -> np.memmap:
     try:
         return np.load(path, mmap_mode="r")
     except Exception as error:
