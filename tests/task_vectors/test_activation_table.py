@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import tiny
 import tiny_characters
@@ -85,7 +86,7 @@ def test_files_hold_what_memory_holds(model, several, tmp_path):
     for site in SITES:
         assert torch.equal(plain[site], stored[site])
         assert np.load(tmp_path / "held" / f"{site}.npy").nbytes == plain[site].nbytes  # every point is another prompt
-    assert {path.name for path in (tmp_path / "held").iterdir()} >= {"readings.json", "done.npy", "z[1].npy"}
+    assert {path.name for path in (tmp_path / "held").iterdir()} >= {"readings.json", "done.safetensors", "z[1].npy"}
     assert repr(stored) == "ActivationTable(4 sites, 18 points)" and len(stored) == 4
     with pytest.raises(tv.TVLensError, match="site that was read"):
         stored["resid_pre[0]"]
@@ -108,7 +109,7 @@ def test_a_killed_reading_goes_on_where_it_was(model, several, tmp_path, monkeyp
     with pytest.raises(KeyboardInterrupt):
         read(model, several[4], SITES, store=folder)
     before = sum(ran)
-    assert 0 < before == np.load(folder / "done.npy").sum() < 18
+    assert 0 < before == int(load_file(folder / "done.safetensors")["done"].sum()) < 18
     monkeypatch.setattr(model, "forward", forward)
     ran = counting(model, monkeypatch)
     again = read(model, several[4], SITES, store=folder)
@@ -117,6 +118,38 @@ def test_a_killed_reading_goes_on_where_it_was(model, several, tmp_path, monkeyp
         torch.testing.assert_close(again[site], whole[site], atol=1e-6, rtol=0)
     ran.clear()
     assert torch.equal(read(model, several[4], SITES, store=folder)[SITES[0]], again[SITES[0]]) and not ran
+
+
+def test_rows_that_have_changed_on_the_disk_are_run_again(model, several, tmp_path, monkeypatch):
+    whole = read(model, several[4], SITES, store=tmp_path)
+    expected = {site: whole[site].clone() for site in SITES}
+    name = f"{SITES[0]}.npy"
+    content = bytearray((tmp_path / name).read_bytes())
+    content[-3] ^= 1
+    (tmp_path / name).write_bytes(content)
+    ran = counting(model, monkeypatch)
+    with pytest.warns(UserWarning, match="1 rows of the activation table in .* are damaged; they are run again"):
+        again = read(model, several[4], SITES, store=tmp_path)
+    assert sum(map(len, ran)) == 1
+    for site in SITES:
+        torch.testing.assert_close(again[site], expected[site], atol=1e-6, rtol=0)
+    for broken in ("done.safetensors", name):
+        path = tmp_path / broken
+        kept = path.read_bytes()
+        path.write_bytes(kept[: len(kept) // 2] if broken != name else kept[:50])
+        with pytest.raises(FormatError, match="damaged"):
+            read(model, several[4], SITES, store=tmp_path)
+        path.write_bytes(kept)
+
+
+def test_a_table_of_version_0_1_continues_with_a_word(model, several, tmp_path, monkeypatch):
+    read(model, several[4], SITES, store=tmp_path)
+    np.save(tmp_path / "done.npy", load_file(tmp_path / "done.safetensors")["done"].numpy())
+    (tmp_path / "done.safetensors").unlink()
+    ran = counting(model, monkeypatch)
+    with pytest.warns(UserWarning, match="done.npy was written by an earlier tv_lens"):
+        read(model, several[4], SITES, store=tmp_path)
+    assert not ran and sorted(path.name for path in tmp_path.glob("done*")) == ["done.safetensors"]
 
 
 def test_a_folder_of_something_else_is_refused(model, several, tmp_path):

@@ -48,7 +48,7 @@ def written(
         own: what MIB's fields have no place for.
     """
     shape, inside = graph.shape, {*nodes, "logits"}
-    content = {
+    content: dict[str, Any] = {
         "cfg": {
             "n_layers": shape.n_layers,
             "n_heads": shape.n_heads,

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from tv_lens.circuits.graph import Graph
 from tv_lens.storage import envelope, old_files
@@ -33,7 +32,7 @@ def write(path: Path, kind: envelope.Kind, graph: Graph, tensors: Mapping[str, A
 
 
 @contextmanager
-def opened(path: Path, kind: envelope.Kind) -> Iterator[tuple[Graph, dict[str, Tensor], dict[str, Any]]]:
+def opened(path: Path, kind: envelope.Kind) -> Iterator[tuple[Graph, dict[str, Any], dict[str, Any]]]:
     """Graph, numbers and labels of a file that `write` wrote; what does not fit in the `with` is damage.
 
     Raises:

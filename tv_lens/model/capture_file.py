@@ -41,7 +41,7 @@ class MappedValues(Mapping):  # without its types: whoever checks those reads a 
         if site not in self._ready:
             place = self._places[site]
             bits = self._bytes[place.begin : place.begin + place.nbytes]
-            if envelope.sha256_of(bits) != self._checksums[site]:
+            if envelope.sha256_of(bits.data) != self._checksums[site]:
                 raise envelope.damaged(self._path, KIND, f"the checksum of {site} does not fit")
             self._ready[site] = torch.from_numpy(bits).view(place.dtype).reshape(place.shape)
         return self._ready[site]
@@ -83,8 +83,8 @@ class CaptureWriter:
             for site, value in values.items():
                 bits = envelope.bits_of(value.contiguous())
                 self._file.seek(self._places[str(site)] + rows.start * (bits.nbytes // max(1, len(value))))
-                self._file.write(memoryview(bits))
-                self._sums[str(site)].update(memoryview(bits))
+                self._file.write(bits)
+                self._sums[str(site)].update(bits)
 
     def finish(self) -> Path:
         """Seals the file, flushes it to the disk and gives it its name."""
@@ -120,9 +120,9 @@ class CaptureWriter:
         self._file.truncate(begin)
         for name, tensor in self._tokens.items():
             bits = envelope.bits_of(tensor.contiguous())
-            self._sums[name].update(memoryview(bits))
+            self._sums[name].update(bits)
             self._file.seek(self._places[name])
-            self._file.write(memoryview(bits))
+            self._file.write(bits)
 
     def _header(self, checksums: Mapping[str, str]) -> bytes:
         return envelope.header_of(self._about, self._shapes, checksums)

@@ -14,7 +14,8 @@ from tv_lens.results.sweep_file import ARRAYS, HEADER, labelled, labels_of
 
 def packed(sweeps: Mapping[str, Sweep]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The arrays of all sweeps, named such as `controls/values`, and the labels of each."""
-    numbers, labels = {}, {}
+    numbers: dict[str, np.ndarray] = {}
+    labels: dict[str, Any] = {}
     for name, sweep in sweeps.items():
         arrays = {key: array for key in ARRAYS if (array := getattr(sweep, key)) is not None}
         numbers |= {f"{name}/{key}": array.values for key, array in arrays.items()}
@@ -28,6 +29,8 @@ def unpacked(numbers: Mapping[str, Tensor], labels: Mapping[str, Any], names: It
     sweeps = {}
     for name in names:
         about = labels[name]
-        arrays = {key: labelled(numbers[f"{name}/{key}"].numpy(), axes) for key, axes in about["arrays"].items()}
-        sweeps[name] = Sweep(**arrays, **{key: about[key] for key in HEADER})
+        fields: dict[str, Any] = {key: about[key] for key in HEADER}
+        for key, axes in about["arrays"].items():
+            fields[key] = labelled(numbers[f"{name}/{key}"].numpy(), axes)
+        sweeps[name] = Sweep(**fields)
     return sweeps

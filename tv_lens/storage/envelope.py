@@ -108,7 +108,7 @@ class Contents(Mapping[str, Tensor]):
         tensor = torch.empty(place.shape, dtype=place.dtype, device="cpu")
         bits = bits_of(tensor)
         self._file.seek(place.begin)
-        if self._file.readinto(memoryview(bits)) != place.nbytes or sha256_of(bits) != self.checksums[name]:
+        if self._file.readinto(bits) != place.nbytes or sha256_of(bits) != self.checksums[name]:
             raise ValueError(f"the checksum of {name!r} does not fit")
         return tensor
 
@@ -146,7 +146,7 @@ def write(
     def pour(file: IO[bytes]) -> None:
         file.write(header)
         for bits in parts:
-            file.write(memoryview(bits))
+            file.write(bits)
 
     return atomic_write(path, pour)
 
@@ -159,7 +159,7 @@ def packed(kind: Kind, tensors: Mapping[str, Any], labels: Mapping[str, Any], co
 
 def _sealed(
     kind: Kind, tensors: Mapping[str, Any], labels: Mapping[str, Any], configuration: str
-) -> tuple[bytes, list[np.ndarray]]:
+) -> tuple[bytes, list[memoryview]]:
     """The header, and the bytes of each tensor in the order in which they follow it."""
     on_cpu = {name: _on_cpu(name, value) for name, value in tensors.items()}
     shapes = {name: (value.dtype, tuple(value.shape)) for name, value in on_cpu.items()}
@@ -314,7 +314,7 @@ def _seal(about: Mapping[str, str], shapes: Mapping[str, tuple[torch.dtype, tupl
     return hashlib.sha256(json.dumps([dict(about), table], sort_keys=True).encode()).hexdigest()
 
 
-def sha256_of(bits: np.ndarray) -> str:
+def sha256_of(bits: memoryview) -> str:
     """The checksum of a tensor's bytes; of a file that is mapped, a part at a time."""
     whole = hashlib.sha256()
     for begin in range(0, len(bits), _AT_ONCE):
@@ -322,9 +322,9 @@ def sha256_of(bits: np.ndarray) -> str:
     return whole.hexdigest()
 
 
-def bits_of(tensor: Tensor) -> np.ndarray:
+def bits_of(tensor: Tensor) -> memoryview:
     """A contiguous tensor's bytes, without a copy."""
-    return tensor.reshape(-1).view(torch.uint8).numpy()
+    return tensor.reshape(-1).view(torch.uint8).numpy().data
 
 
 def _on_cpu(name: str, value: Any) -> Tensor:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import os
 import time
+import warnings
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,10 +28,12 @@ from tv_lens.model.hooked_model import HookedModel
 from tv_lens.model.passes import tokens_at_once
 from tv_lens.rows.packing import Pack, fits, packed, packing_is_exact, read_pack
 from tv_lens.site import Site
+from tv_lens.storage import envelope, old_files
 from tv_lens.storage.atomic import atomic_write, flush, plain_errors
 from tv_lens.storage.configuration import differences, digest, model_described
 
-MANIFEST, DONE = "readings.json", "done.npy"
+MANIFEST, DONE, OLD_DONE = "readings.json", "done.safetensors", "done.npy"
+KIND = envelope.Kind("activation_table", "a verb with store=")
 _FLUSH = 10.0  # seconds between two flushes, each of which marks rows as safe on the disk
 _STEPS = 50  # about how often the progress bar moves while a large table is filled
 
@@ -181,18 +185,47 @@ class _TablesInFiles(_Tables):
             folder.mkdir(parents=True, exist_ok=True)
             super().__init__(n, sizes)
             atomic_write(folder / MANIFEST, json.dumps(config, indent=1) + "\n")
-        if self._known and (folder / DONE).exists():
-            self.done = np.load(folder / DONE)
+        self._sums = np.zeros((n, len(sizes)), np.uint32)  # the checksum of each row of each site
+        if self._known:
+            self._resume()
         self._pending: list[int] = []
         self._sure = time.monotonic()
+
+    def _resume(self) -> None:
+        """Marks the rows that an earlier call has finished, without those that have changed since."""
+        if (self._folder / DONE).exists():
+            with envelope.opened(self._folder / DONE, KIND) as file:
+                self.done, self._sums = file["done"].numpy(), file["sums"].numpy()
+                if self._sums.shape != (len(self.done), len(self.tables)):
+                    raise ValueError(f"{list(self._sums.shape)} checksums")
+        elif (self._folder / OLD_DONE).exists():
+            with old_files.reading(self._folder / OLD_DONE, KIND):
+                self.done = np.load(self._folder / OLD_DONE).astype(bool, casting="no").reshape(self._sums.shape[0])
+        else:
+            return
+        changed = np.zeros_like(self.done)
+        for column, path in enumerate(self.tables.values()):
+            table = np.load(path, mmap_mode="r")
+            for row in np.flatnonzero(self.done):
+                found = zlib.crc32(table[row])
+                if (self._folder / DONE).exists():
+                    changed[row] |= found != self._sums[row, column]
+                self._sums[row, column] = found
+        if changed.any():
+            self.done[changed] = False
+            warnings.warn(
+                f"{changed.sum()} rows of the activation table in {self._folder} are damaged; they are run again",
+                stacklevel=4,
+            )
 
     def _made(self, n: int, sizes: Mapping[Site, int]) -> dict[Site, Path]:
         paths = {site: self._folder / f"{site}.npy" for site in sizes}
         if not self._known or not all(path.exists() for path in paths.values()):
-            (self._folder / DONE).unlink(missing_ok=True)
+            for name in (DONE, OLD_DONE):
+                (self._folder / name).unlink(missing_ok=True)
             for site, path in paths.items():
                 np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(n, sizes[site]))
-        tables = {site: np.load(path, mmap_mode="r") for site, path in paths.items()}
+        tables = {site: _mapped(path) for site, path in paths.items()}
         for site, table in tables.items():
             if table.shape != (n, sizes[site]) or table.dtype != np.float32:
                 raise FormatError(
@@ -207,10 +240,11 @@ class _TablesInFiles(_Tables):
     def put(self, rows: list[int], values: Mapping[Site, Tensor]) -> None:
         """Writes the rows at their places; a map of the file would keep its pages in memory."""
         with plain_errors(self._folder / DONE):
-            for site, path in self.tables.items():
+            for column, (site, path) in enumerate(self.tables.items()):
                 table = values[site].reshape(len(rows), -1).numpy()
                 with open(path, "r+b") as file:
                     for row, value in zip(rows, table):
+                        self._sums[row, column] = zlib.crc32(value.tobytes())
                         file.seek(self._begins[site] + row * value.nbytes)
                         file.write(value.tobytes())
         self._pending += rows
@@ -224,8 +258,21 @@ class _TablesInFiles(_Tables):
                 flush(path)
             self.done[self._pending] = True
             self._pending = []
-            atomic_write(self._folder / DONE, lambda file: np.save(file, self.done))
+            labels = {"sites": [str(site) for site in self.tables]}
+            envelope.write(self._folder / DONE, KIND, {"done": self.done, "sums": self._sums}, labels)
+            (self._folder / OLD_DONE).unlink(missing_ok=True)
         self._sure = time.monotonic()
+
+
+def _mapped(path: Path) -> np.memmap:
+    try:
+        return np.load(path, mmap_mode="r")
+    except Exception as error:
+        raise FormatError(
+            "A file of this activation table is damaged.",
+            got=f"{path} ({error})",
+            do="remove the folder, or name another.",
+        ) from error
 
 
 def _holds(folder: Path, config: dict[str, Any]) -> bool:
