@@ -182,7 +182,7 @@ class _TablesInFiles(_Tables):
             super().__init__(n, sizes)
             atomic_write(folder / MANIFEST, json.dumps(config, indent=1) + "\n")
         if self._known and (folder / DONE).exists():
-            self.done = np.load(folder / DONE)
+            self.done = _done(folder / DONE, n)
         self._pending: list[int] = []
         self._sure = time.monotonic()
 
@@ -192,7 +192,7 @@ class _TablesInFiles(_Tables):
             (self._folder / DONE).unlink(missing_ok=True)
             for site, path in paths.items():
                 np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(n, sizes[site]))
-        tables = {site: np.load(path, mmap_mode="r") for site, path in paths.items()}
+        tables = {site: _array(path, mmap_mode="r") for site, path in paths.items()}
         for site, table in tables.items():
             if table.shape != (n, sizes[site]) or table.dtype != np.float32:
                 raise FormatError(
@@ -228,6 +228,30 @@ class _TablesInFiles(_Tables):
         self._sure = time.monotonic()
 
 
+def _done(path: Path, n: int) -> np.ndarray:
+    """Which rows are on the disk; of a file that does not fit the table, none is believed."""
+    done = _array(path)
+    if done.shape != (n,) or done.dtype != bool:
+        raise FormatError(
+            "A file of this activation table is damaged.",
+            got=f"{path}: {done.dtype} {done.shape}",
+            allowed=f"bool {(n,)}",
+            do="remove the folder, or name another.",
+        )
+    return done
+
+
+def _array(path: Path, **how: Any) -> np.ndarray:
+    try:
+        return np.load(path, allow_pickle=False, **how)
+    except (OSError, ValueError, EOFError, SyntaxError, MemoryError, OverflowError, TypeError, RecursionError) as error:
+        raise FormatError(
+            "A file of this activation table is damaged.",
+            got=f"{path} ({type(error).__name__}: {str(error)[:100]})",
+            do="remove the folder, or name another.",
+        ) from error
+
+
 def _holds(folder: Path, config: dict[str, Any]) -> bool:
     """Whether the folder holds this table already; False if it is empty."""
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
@@ -241,7 +265,9 @@ def _holds(folder: Path, config: dict[str, Any]) -> bool:
         return False
     try:
         recorded = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except ValueError as error:
+        if not isinstance(recorded, dict):
+            raise ValueError("it is no object")
+    except (ValueError, RecursionError) as error:
         raise FormatError(
             "The manifest of this activation table is damaged.",
             got=str(folder / MANIFEST),
