@@ -133,7 +133,7 @@ def of_conllu(content: bytes) -> list[list[str]]:
                 covered = range(int(first), int(last) + 1)
                 words.append([row[1], "_"])
             elif "." not in row[0] and int(row[0]) not in covered:
-                words.append([row[1], row[3]])
+                words.append([row[1], row[3] or "_"])
         if words:
             found.append(words)
     return found
