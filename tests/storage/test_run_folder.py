@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+from filelock import FileLock
 
 from squares import CONFIG, square
 from tv_lens.errors import InvalidArgument, RunMismatch
-from tv_lens.storage import run_folder
+from tv_lens.storage import manifest, run_folder
 from tv_lens.storage.run_folder import RunFolder, inside, shards, whole
 
 
@@ -75,3 +76,35 @@ def test_a_verb_of_several_stages_checks_its_configuration_and_notes_its_end(tmp
 def test_ages_are_said_in_the_largest_unit_of_which_there_are_two(seconds, words, monkeypatch):
     monkeypatch.setattr(run_folder.time, "time", lambda: 1e9)
     assert run_folder._ago(1e9 - seconds) == words
+
+
+def test_a_run_that_is_refused_before_its_first_shard_leaves_nothing_behind(tmp_path):
+    def refused(put: bool) -> None:
+        with whole(tmp_path / "new" / "run", verb="outer", config={}):
+            with shards(tmp_path / "new" / "run" / "stage", verb="inner", config={}, total=2) as work:
+                for i in work.pending():
+                    if put and i == 0:
+                        work.put(0, {"x": 1})
+                    else:
+                        raise InvalidArgument("It cannot be done.")
+
+    with pytest.raises(InvalidArgument, match="cannot be done"):
+        refused(put=False)
+    assert list(tmp_path.iterdir()) == []
+    for _ in range(2):
+        with pytest.raises(InvalidArgument, match="cannot be done"):
+            refused(put=True)
+        assert RunFolder(tmp_path / "new" / "run" / "stage").done == 1, "finished work stays"
+
+
+def test_what_another_process_computes_stays(tmp_path):
+    with pytest.raises(InvalidArgument, match="cannot be done"):
+        with shards(tmp_path / "run", verb="one", config={}, total=2) as work:
+            (tmp_path / "run" / "claims").mkdir()
+            with FileLock(tmp_path / "run" / "claims" / "00001"):
+                try:
+                    raise InvalidArgument("It cannot be done.")
+                finally:
+                    assert work.done == []
+                    manifest.forget(tmp_path / "run", [tmp_path / "run"])
+                    assert RunFolder(tmp_path / "run").total == 2

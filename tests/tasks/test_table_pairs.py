@@ -82,6 +82,7 @@ def test_columns_are_found_among_others(tmp_path, columns):
         ("animal,young\na,b\n", ("animal", "old"), "does not name the columns 'animal' and 'old'"),
         ("animal,young\na,b\n", (0, 2), "there are no columns 0 and 2"),
         ("animal,young\na,b\n", (-1, 0), "there are no columns -1 and 0"),
+        ("inpu,output\na,b\n", None, "the first line names no column 'input'"),
         ("input,output,input\na,b,c\n", None, "two columns are called 'input'"),
         ("id,animal,young\n1,a,b\n", None, "3 columns where there should be 2"),
     ],

@@ -223,9 +223,10 @@ class TrainingRun:
         lines: dict[tuple[int, str], dict[str, Any]] = {}
         damaged = []
         texts = (self.path / LOG).read_bytes().split(b"\n")
+        signed = "sha256" in (self._manifest() or {})  # not so in folders of version 0.1
         for number, text in enumerate(texts, start=1):
             try:
-                line = _log_line(text)
+                line = _log_line(text, signed)
             except (ValueError, KeyError, TypeError, RecursionError):
                 if text.strip() and number < len(texts):  # a killed process ends within the last line
                     damaged.append(number)
@@ -244,15 +245,15 @@ def _signed(line: Mapping[str, Any]) -> str:
     return json.dumps({**line, "sha256": digest(dict(line))}) + "\n"
 
 
-def _log_line(text: bytes) -> dict[str, Any]:
+def _log_line(text: bytes, signed: bool) -> dict[str, Any]:
     """A line of the log; `ValueError` (or `KeyError`, `TypeError`) where it is not what `log_line` writes."""
     line = json.loads(text)
     if type(line["step"]) is not int or line["kind"] not in ("training", "checkpoint"):
         raise ValueError("no step")
     if not all(isinstance(mse, (int, float)) for mse in line["mse"]):
         raise ValueError("no loss")
-    checksum = line.pop("sha256", None)  # none in folders of version 0.1
-    if checksum is not None and checksum != digest(line):
+    checksum = line.pop("sha256", None)
+    if (signed or checksum is not None) and checksum != digest(line):
         raise ValueError("its checksum does not fit")
     return line
 

@@ -78,8 +78,8 @@ class CachedFolder:
         try:
             manifest = json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))
             made_by, source, files = manifest["format"], manifest["source"]["sha256"], manifest["files"]
-            entries = {name: (e["size"], e["sha256"], e["mtime_ns"]) for name, e in files.items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            entries = {str(name): (int(e["size"]), str(e["sha256"]), int(e["mtime_ns"])) for name, e in files.items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             return f"{MANIFEST} cannot be read ({type(error).__name__})"
         if made_by != FORMAT:
             return f"it has format {made_by!r} and this version of tv_lens reads {FORMAT}"

@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -83,7 +84,8 @@ def _check(manifest: Mapping[str, Any]) -> None:
     datetime.fromisoformat(manifest["created"])
     if manifest["total"] < 1:
         raise ValueError(f"total is {manifest['total']}")
-    if manifest.get("sha256", _checksum(manifest)) != _checksum(manifest):  # none in folders of version 0.1
+    checksum = None if int(manifest["version"]) > 1 else _checksum(manifest)  # there is none in folders of format 1
+    if manifest.get("sha256", checksum) != _checksum(manifest):
         raise ValueError("its checksum does not fit")
 
 
@@ -154,13 +156,49 @@ def runs_inside(folder: Path) -> list[Path]:
     return runs
 
 
+def missing(folder: Path) -> list[Path]:
+    """The folder and those above it that do not exist, the innermost first."""
+    return [path for path in (folder, *folder.parents) if not path.exists()]
+
+
+def forget(folder: Path, absent: Sequence[Path]) -> None:
+    """Removes a run that was begun and refused before its first shard, and the folders that were made for it.
+
+    A folder in which anything else lies, such as a shard or a claim of another process, stays as it is.
+    """
+    known = {MANIFEST, SHARDS, CLAIMS, f".{MANIFEST}.lock"}
+    with suppress(OSError):
+        if {path.name for path in folder.iterdir()} <= known and not _claimed(folder):
+            shutil.rmtree(folder / CLAIMS, ignore_errors=True)
+            if (folder / SHARDS).is_dir():
+                (folder / SHARDS).rmdir()  # an error where it holds a shard
+            for name in (MANIFEST, f".{MANIFEST}.lock"):
+                (folder / name).unlink(missing_ok=True)
+            for path in absent:
+                path.rmdir()
+
+
+def _claimed(folder: Path) -> bool:
+    """Whether a process computes a shard of the folder now."""
+    from filelock import FileLock, Timeout
+
+    for path in (folder / CLAIMS).glob("*"):
+        lock = FileLock(path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return True
+        lock.release()
+    return False
+
+
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Creates the folder and holds the lock of its manifest."""
     from filelock import FileLock
 
     file = folder / f".{MANIFEST}.lock"
-    absent = [path for path in (folder, *folder.parents) if not path.exists()]
+    absent = missing(folder)
     new = not file.exists()
     with plain_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)

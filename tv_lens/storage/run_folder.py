@@ -22,7 +22,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from tv_lens.errors import InvalidArgument
+from tv_lens.errors import InvalidArgument, TVLensError
 from tv_lens.kinds import checks_kinds
 from tv_lens.storage import manifest as manifests
 from tv_lens.storage.sharded_work import Shards
@@ -150,9 +150,15 @@ def shards(folder: FolderLike, *, verb: str, config: Mapping[str, Any], total: i
     if total < 1:
         raise InvalidArgument("A run has at least one shard.", got=total)
     path = None if folder is None else Path(folder)
+    absent = None if path is None or (path / manifests.MANIFEST).exists() else manifests.missing(path)
     work = Shards(path, total, None if path is None else manifests.begin(path, verb, config, total))
     try:
         yield work
+    except TVLensError:
+        work.release()
+        if path is not None and absent is not None and not work.done:
+            manifests.forget(path, absent)  # what is refused leaves nothing behind
+        raise
     finally:
         work.release()
 

@@ -55,6 +55,9 @@ def read_pairs(path: str | PathLike[str], conflicts: str = "error", columns: Col
 def parse_pairs(text: str, suffix: str, where: str, conflicts: str = "error", columns: Columns = None) -> PairFile:
     """The pairs of a text in the form that a suffix names; `where` is what errors call the text."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if "\0" in text:
+        number = text.count("\n", 0, text.index("\0")) + 1
+        raise bad(where, number, suffix, "a null character stands in the file", "byte 0x00")
     read = {".json": json_pairs, ".jsonl": json_lines, ".csv": table_pairs, ".tsv": table_pairs}[suffix]
     header = _header(text) if suffix in (".csv", ".tsv") else {}
     pairs = _without_conflicts(read(text, suffix, where, columns), suffix, where, conflicts)

@@ -147,6 +147,9 @@ def _columns(
         raise bad(where, number, suffix, wrong, line, "name two columns as the first line spells them")
     if len(first) < 2:
         raise bad(where, number, suffix, f"{len(first)} columns where there should be 2", line)
+    if lacking := [name for name in wanted if name not in names and len(names) == 2 and set(wanted) & set(names)]:
+        do = 'write "input" and "output" above the columns, or name them: tv.task(path, columns=(...))'
+        raise bad(where, number, suffix, f"the first line names no column {lacking[0]!r}", line, do)
     do = f'if it names columns, tv.task(path, columns=("{first[0]}", "{first[1]}")); if it is a pair, columns=(0, 1)'
     if len(first) > 2:
         raise bad(where, number, suffix, f"{len(first)} columns where there should be 2", line, do)
