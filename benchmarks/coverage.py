@@ -25,13 +25,21 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 import xarray as xr
 from scipy import stats
 
+from tv_lens.circuits.permutation_tests import chance_of_difference, chance_of_overlap
+from tv_lens.experiments.training.timing import ChangePoints, Curves
 from tv_lens.lab.co_movement import pairing_test, shift_test
 from tv_lens.results.correlations import jackknife_limits, resampled_limits, squared
+from tv_lens.results.differences import difference
 from tv_lens.results.limits import difference_of_means
 from tv_lens.results.sweep import Sweep
+from tv_lens.results.vote_limits import SHARE as POINTS
+from tv_lens.task_vectors.decodability_result import METRIC
+from tv_lens.task_vectors.half_votes import contributions
+from tv_lens.task_vectors.neighbours import neighbours, prepared, vote
 from tv_lens.task_vectors.ranking import head_ranking
 
 SIZES = (6, 10, 12, 20, 50)
@@ -299,6 +307,132 @@ kind("slope over prompts")(_over_prompts(_slope, False))
 
 # ---- kinds of decodability and change points: registered below this line ---------------------------------------------
 
+_VOTERS, _CLASSES, _TRUTHS = 5, 4, 400  # neighbours that vote, classes, and draws behind each truth
+
+
+def decodability(points: np.ndarray, k: int = _VOTERS) -> Sweep:
+    """`example task`: decodability of points `task example d`, as `tv.decodability` measures it."""
+    placed = prepared(torch.from_numpy(points.reshape(-1, points.shape[-1])))
+    labels = torch.arange(len(points)).repeat_interleave(points.shape[1])
+    hits = (vote(labels, *neighbours(placed, k)) == labels).view(len(points), -1).T.numpy()
+    votes = contributions(placed, labels, hits, k=k)
+    dims = ("example", "task")
+    return Sweep(xr.DataArray(hits.astype(float), dims=dims), METRIC, POINTS, "s", votes=xr.DataArray(votes, dims=dims))
+
+
+def _decoded(of: Callable[[Sweep, Sweep], Sweep]) -> Kind:
+    """Limits of a number of decodability; the truth is its mean over many more draws of as many points.
+
+    Two layers hold the same points; in the second the classes are farther from each other, and noise is partly new.
+    """
+
+    def covered(random: np.random.Generator, one: Distribution, n: int, simulations: int) -> Limits | None:
+        if one.rate is not None or n < 6:
+            return None
+        means = np.random.default_rng(7).normal(size=(_CLASSES, 1, 20))
+
+        def layers(rng: np.random.Generator) -> tuple[Sweep, Sweep]:
+            own, new = (one.draw(rng, (2, _CLASSES, n, 20)) - one.mean) / one.sd
+            return decodability(own + 0.35 * means), decodability(0.6 * own + 0.8 * new + 0.5 * means)
+
+        many = _drawn(layers, one.sd, np.random.default_rng(11), n, _TRUTHS)
+        truth = float(np.mean([float(of(*pair).mean()) for pair in many]))
+        found = [of(*pair).interval() for pair in _drawn(layers, one.sd, random, n, simulations)]
+        low, high = (np.array([float(each[end]) for each in found]) for end in ("low", "high"))
+        return Limits(low, high, truth)
+
+    return covered
+
+
+_DRAWN: dict[tuple[object, ...], list] = {}
+
+
+def _drawn(draw: Callable, sd: float, random: np.random.Generator, n: int, count: int) -> list:
+    """So many draws; kinds that look at the same ones share them."""
+    key = (draw.__qualname__, sd, n, count, random.bit_generator.state["state"]["state"])
+    if key not in _DRAWN:
+        _DRAWN[key] = [draw(random) for _ in range(count)]
+    return _DRAWN[key]
+
+
+def _a_class(one: Sweep, other: Sweep) -> Sweep:
+    return one.sel(task=0)
+
+
+def _mean_of_classes(one: Sweep, other: Sweep) -> Sweep:
+    return one.average("task")
+
+
+def _two_classes(one: Sweep, other: Sweep) -> Sweep:
+    return difference(one.sel(task=0), one.sel(task=1))
+
+
+def _two_layers(one: Sweep, other: Sweep) -> Sweep:
+    return difference(other.average("task"), one.average("task"))
+
+
+kind("decodability of a class")(_decoded(_a_class))
+kind("decodability, mean over classes")(_decoded(_mean_of_classes))
+kind("difference of two classes' decodability")(_decoded(_two_classes))
+kind("difference of two layers' decodability")(_decoded(_two_layers))
+
+
+def _curves(random: np.random.Generator, one: Distribution, n: int) -> Curves:
+    """Loss and decodability of four classes that move away from one another, at step 13 or 20, over checkpoints."""
+    steps = (0, *(2**i for i in range(9)))
+    means = np.random.default_rng(7).normal(size=(_CLASSES, 1, 20))
+    own = (one.draw(random, (_CLASSES, n, 20)) - one.mean) / one.sd
+    at = np.log2([13, 20, 13, 20])
+    votes, losses = [], []
+    for i in range(len(steps)):
+        moved = 1 / (1 + np.exp(-(i - 1 - at) / 0.7))
+        found = decodability(own + 1.0 * moved[:, None, None] * means)
+        votes.append(found.votes.values)
+        losses.append(1 - 0.9 * moved + 0.3 * own[:, :, 0].T)
+    td, loss = np.stack(votes, axis=1), np.stack(losses, axis=1)  # example step task
+    blind = np.ones((n, _CLASSES))
+    names = tuple(map(str, range(_CLASSES)))
+    return Curves("simulated", names, steps, loss, td, blind, 0.1 * blind, blind, 0.25, "layer 1")
+
+
+def _changes(of: Callable[[ChangePoints], tuple[float, float, float]]) -> Kind:
+    """Limits of where curves change; the truth is the mean over many more draws of as many points."""
+
+    def covered(random: np.random.Generator, one: Distribution, n: int, simulations: int) -> Limits | None:
+        if one.rate is not None or n < 20:
+            return None
+
+        def points(rng: np.random.Generator) -> ChangePoints:
+            return ChangePoints.of(_curves(rng, one, n), n_boot=400)
+
+        many = _drawn(points, one.sd, np.random.default_rng(11), n, _TRUTHS // 4)
+        found = [of(each) for each in _drawn(points, one.sd, random, n, simulations)]
+        _, low, high = np.array(found).T
+        return Limits(low, high, float(np.nanmean([of(each)[0] for each in many])))
+
+    return covered
+
+
+def _of_decodability(points: ChangePoints) -> tuple[float, float, float]:
+    row = points.table().set_index(["curve", "task"]).loc["TD", "0"]
+    return tuple(np.log2([row.step, row.low, row.high]))
+
+
+def _of_lag(points: ChangePoints) -> tuple[float, float, float]:
+    row = points.lags().iloc[0]
+    return row.lag, row.low, row.high
+
+
+def _of_stagger(points: ChangePoints) -> tuple[float, float, float]:
+    rows = points.stagger(1 - 0.05 * 6)  # one of six pairs at its own level
+    row = rows[rows.curve == "TD"].iloc[0]
+    return tuple(np.log2([row.factor, row.low, row.high]))
+
+
+kind("step at which decodability rises")(_changes(_of_decodability))
+kind("factor between two such steps")(_changes(_of_stagger))
+kind("factor between its step and the loss's")(_changes(_of_lag))
+
 
 # ---- tests ----------------------------------------------------------------------------------------------------------
 
@@ -327,7 +461,30 @@ def shift(random: np.random.Generator, null: bool) -> float:
     return shift_test(ones, others).p
 
 
-# ---- tests of circuits: registered below this line ------------------------------------------------------------------
+# ---- tests of circuits ----------------------------------------------------------------------------------------------
+
+_WRITERS, _READERS, _TOP = 12, 20, 40
+_WRITER, _READER = (one.ravel() for one in np.mgrid[:_WRITERS, :_READERS])
+
+
+@test("specific (tv.compare)")
+def specific(random: np.random.Generator, null: bool) -> float:
+    """One circuit, of which the second task has twice the strength, other noise and a number of prompts of its own."""
+    effects = random.normal(size=_WRITER.size)
+    other = effects if null else np.where(random.random(effects.size) < 0.2, random.normal(size=effects.size), effects)
+    one = effects + random.normal(size=(20, effects.size))
+    two = 2 * other + 1.5 * random.normal(size=(14, effects.size))
+    return chance_of_difference(one, two, 199, random)[0]
+
+
+@test("shared (tv.compare)")
+def shared(random: np.random.Generator, null: bool) -> float:
+    """Two tasks whose writers differ in size alike; their effects are independent, or correlate by 0.8."""
+    loud = np.exp(random.normal(size=_WRITERS))[_WRITER]
+    one, two, both = random.normal(size=(3, _WRITER.size))
+    sizes = [np.abs(loud * (each if null else 0.5 * each + both)) for each in (one, two)]
+    tops = [each >= np.sort(each)[-_TOP] for each in sizes]
+    return chance_of_overlap(sizes[0], tops[0], tops[1], _WRITER, _READER, 199, random)[0]
 
 
 # ---- printing -------------------------------------------------------------------------------------------------------

@@ -40,6 +40,15 @@ def test_limits_hold_the_truth(coverage, kind, distribution, n):
     assert enough(held, 500) and shown > 0.9
 
 
+@pytest.mark.slow
+def test_limits_of_decodability_hold_the_truth(coverage, monkeypatch):
+    monkeypatch.setattr(coverage, "_TRUTHS", 60)
+    for kind in ("decodability of a class", "difference of two layers' decodability"):
+        held, shown = coverage.coverage(kind, "normal", 12, 60)
+        assert enough(held, 60) and shown > 0.9, kind
+    assert coverage.coverage("decodability of a class", "normal", 6, 2)[1] == 0  # too few
+
+
 def test_limits_that_are_too_short_are_noticed(coverage):
     """The check can fail: limits of half the width do not pass it."""
 

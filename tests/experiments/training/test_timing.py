@@ -92,6 +92,16 @@ def test_coupling_is_found_and_pooled_over_runs():
     assert np.isnan(never.lag) and never.n_changed == 0 and "no task" in never.sentence()
 
 
+def test_two_networks_say_little_about_a_third():
+    """Limits over networks are at least those of Student's t; the quantiles of their resamples are their range."""
+    alike = [run([3.0, 5.0], [3.4, 5.4], seed=1), run([3.0, 5.0], [3.8, 5.8], seed=2, name="other")]
+    points = [ChangePoints.of(one, n_boot=200) for one in alike]
+    both, lags = pooled(points), [pooled([one]).lag for one in points]
+    assert both.runs_low < min(lags) and both.runs_high > max(lags)
+    assert both.runs_high - both.runs_low > 5 * (max(lags) - min(lags)) > 0
+    assert both.low <= both.lag <= both.high and both.high - both.low < both.runs_high - both.runs_low
+
+
 def test_what_cannot_be_timed_is_refused():
     curves = run([4.0], [4.0], n=10)
     with pytest.raises(UnknownName, match="half-way"):

@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
+from scipy import stats
 
 from tv_lens.errors import EmptySelection, InvalidArgument, unknown
 from tv_lens.lab.change_points import crossings, log_steps, two_levels
@@ -135,6 +136,11 @@ class ChangePoints:
             {name: one[0] for name, one in levels.items()},
         )
 
+    @property
+    def n(self) -> int:
+        """Episodes per task."""
+        return len(self.curves.loss)
+
     @cached_property
     def changed(self) -> dict[str, np.ndarray]:
         """Whether each task's curve changes: in all episodes together, and in 95 % of the resamples."""
@@ -147,7 +153,7 @@ class ChangePoints:
         for name, places in self.places.items():
             for k, task in enumerate(self.curves.tasks):
                 changed = bool(self.changed[name][k])
-                step, low, high = _limits(places[:, k], level) if changed else (np.nan,) * 3
+                step, low, high = _limits(places[:, k], level, self.n) if changed else (np.nan,) * 3
                 rows.append(
                     {
                         "task": task,
@@ -172,7 +178,7 @@ class ChangePoints:
         rows = []
         for k, task in enumerate(self.curves.tasks):
             changed = bool(self.changed[LOSS][k] and self.changed[TD][k])
-            lag, low, high = _limits(self.lag_draws[:, k], level) if changed else (np.nan,) * 3
+            lag, low, high = _limits(self.lag_draws[:, k], level, self.n) if changed else (np.nan,) * 3
             steps = {
                 f"{name} step": float(2 ** places[0, k]) if self.changed[name][k] else np.nan
                 for name, places in self.places.items()
@@ -210,7 +216,7 @@ class ChangePoints:
         for name, places in self.places.items():
             bounded = np.where(np.isfinite(places) & self.changed[name], places, end)
             for a, b in pairs:
-                gap, low, high = _limits(bounded[:, b] - bounded[:, a], 1 - (1 - level) / len(pairs))
+                gap, low, high = _limits(bounded[:, b] - bounded[:, a], 1 - (1 - level) / len(pairs), self.n)
                 rows.append(
                     {
                         "curve": name,
@@ -301,7 +307,7 @@ def pooled(points: Sequence[ChangePoints], level: float = 0.95, n_boot: int = 10
         raise EmptySelection("There is no run to look at.", got="0 runs")
     draws = [one.lag_draws for one in points]  # draw task
     every = np.concatenate(draws, axis=1)
-    lag, low, high = _limits(_mean(every), level)
+    lag, low, high = _limits(_mean(every), level, min(one.n for one in points))
     over_runs = (None, None)
     if len(points) > 1:
         random, means = np.random.default_rng(seed), []
@@ -309,7 +315,7 @@ def pooled(points: Sequence[ChangePoints], level: float = 0.95, n_boot: int = 10
             runs = random.integers(len(points), size=len(points))
             tasks = [draws[run][0][random.integers(draws[run].shape[1], size=draws[run].shape[1])] for run in runs]
             means.append(_mean(np.concatenate(tasks)[None])[0])
-        over_runs = _limits(np.array([lag, *means]), level)[1:]
+        over_runs = _limits(np.array([lag, *means]), level, len(points))[1:]
     moving = [one.curves.moving() for one in points]
     losses, tds = [one for one, _ in moving], [other for _, other in moving]
     return Coupling(
@@ -333,8 +339,12 @@ def _mean(values: np.ndarray) -> np.ndarray:
         return np.where(there, values, 0.0).sum(-1) / np.where(there.any(-1), there.sum(-1), np.nan)
 
 
-def _limits(draws: np.ndarray, level: float) -> tuple[float, float, float]:
-    """The first draw, and the percentile limits of those of the others that are finite."""
+def _limits(draws: np.ndarray, level: float, n: int) -> tuple[float, float, float]:
+    """The first draw, and limits over resamples of n units: the wider of quantiles and of t with their spread."""
     there = draws[1:][np.isfinite(draws[1:])]
-    low, high = np.quantile(there, [(1 - level) / 2, (1 + level) / 2]) if len(there) else (np.nan, np.nan)
-    return float(draws[0]), float(low), float(high)
+    if len(there) < 2 or n < 2 or not np.isfinite(draws[0]):
+        return float(draws[0]), np.nan, np.nan
+    # Resamples of n units spread less than n units do, by this root.
+    half = stats.t.ppf((1 + level) / 2, n - 1) * there.std(ddof=1) * np.sqrt(n / (n - 1))
+    low, high = np.quantile(there, [(1 - level) / 2, (1 + level) / 2])
+    return float(draws[0]), min(float(low), float(draws[0] - half)), max(float(high), float(draws[0] + half))
