@@ -288,7 +288,9 @@ def _holds(folder: Path, config: dict[str, Any]) -> bool:
         return False
     try:
         recorded = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except ValueError as error:
+        if not isinstance(recorded, dict):
+            raise ValueError("it is no object")
+    except (ValueError, RecursionError) as error:
         raise FormatError(
             "The manifest of this activation table is damaged.",
             got=str(folder / MANIFEST),

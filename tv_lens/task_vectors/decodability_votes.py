@@ -57,7 +57,7 @@ class Votes:
     @classmethod
     def without_halves(cls, hits: Tensor, controls: Tensor, **parts: Tensor) -> Votes:
         """The votes in a folder of version 0.1, in which no halves voted apart: their shares have no limits."""
-        unknown = (torch.full(one.shape, torch.nan, device="cpu") for one in (hits, controls))
+        unknown = (torch.full(one.shape, torch.nan, dtype=one.dtype, device="cpu") for one in (hits, controls))
         return cls(hits, parts["pairs"], controls, parts["shuffles"], *unknown)
 
 

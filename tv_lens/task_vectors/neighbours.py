@@ -123,9 +123,9 @@ def nearest_first(
     """
     random = np.random.default_rng([seed, 5])
     indices, far = [], []
-    for rows in torch.arange(len(points)).split(max(1, _BLOCK // len(points))):
+    for rows in torch.arange(len(points), device=points.device).split(max(1, _BLOCK // len(points))):
         table = distances(points[rows], points)
-        table[torch.arange(len(rows)), rows] = torch.inf
+        table[torch.arange(len(rows), device=rows.device), rows] = torch.inf
         nearest = table.topk(min(n + 1, len(points)), dim=1, largest=False)
         index = nearest.indices[:, :n].contiguous()
         tied = (nearest.values.diff(dim=1) == 0).any(dim=1)
