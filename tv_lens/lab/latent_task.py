@@ -137,7 +137,9 @@ class LatentTask(Task):
 
     def _check(self, shots: int, template: Template | str | None) -> None:
         if template is not None and template != EPISODE:
-            raise InvalidArgument("Episodes have one template.", got=template.name, allowed=EPISODE.name)
+            raise InvalidArgument(
+                "Episodes have one template.", got=getattr(template, "name", template), allowed=EPISODE.name
+            )
         if not 0 <= shots < self.family.points:
             raise EmptySelection(
                 "An episode does not have so many examples before its last.",

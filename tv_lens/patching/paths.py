@@ -158,14 +158,14 @@ class _Paths:
         if norm not in NORMS:
             raise unknown("treatment of the norm after attention", norm, NORMS)
         grouped = reads != "q" and model.shape.n_kv_heads != model.shape.n_heads
-        senders = _heads(model, senders, Site("z", 0), grouped=False)
-        receivers = _heads(model, receivers, Site(reads, 0), grouped)
-        links = [(s, r) for r in receivers for s in senders if s[0] < r[0]]
+        from_heads = _heads(model, senders, Site("z", 0), grouped=False)
+        to_heads = _heads(model, receivers, Site(reads, 0), grouped)
+        links = [(s, r) for r in to_heads for s in from_heads if s[0] < r[0]]
         if not links:
-            raise EmptySelection("No receiver comes after a sender.", got=f"senders {senders}, receivers {receivers}")
+            raise EmptySelection("No receiver comes after a sender.", got=f"senders {from_heads}, receivers {to_heads}")
         sending, receiving = (set(heads) for heads in zip(*links))
-        senders, receivers = [s for s in senders if s in sending], [r for r in receivers if r in receiving]
-        return cls(links, senders, receivers, reads, norm, grouped)
+        on_a_path = [s for s in from_heads if s in sending], [r for r in to_heads if r in receiving]
+        return cls(links, *on_a_path, reads, norm, grouped)
 
     @property
     def written(self) -> tuple[str, ...]:

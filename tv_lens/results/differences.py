@@ -23,10 +23,10 @@ def difference(more: Sweep, less: Sweep) -> Sweep:
     def gap(one: xr.DataArray, other: xr.DataArray) -> xr.DataArray:
         return one.reset_coords(drop=True).astype(float) - other.reset_coords(drop=True).astype(float)
 
-    changes = {"values": gap(more.values, less.values), "clean": None, "corrupted": None, "zero": 0.0}
-    if more.votes is not None and less.votes is not None:
-        changes |= {"votes": gap(more.votes, less.votes), "units": DIFFERENCE}
-    return replace(more, **changes)
+    found = replace(more, values=gap(more.values, less.values), clean=None, corrupted=None, zero=0.0)
+    if more.votes is None or less.votes is None:
+        return found
+    return replace(found, votes=gap(more.votes, less.votes), units=DIFFERENCE)
 
 
 def independent(sweep: Sweep) -> xr.DataArray:

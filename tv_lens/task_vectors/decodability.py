@@ -285,7 +285,7 @@ def _labelled(votes: Sequence[Votes], measurement: _Measurement, provenance: dic
         )
 
     chance, title = 1 / len(classes), f"{METRIC} of {provenance['task']}"
-    by_layer = {"layer": layers, "task": classes}
+    by_layer: dict[str, Any] = {"layer": layers, "task": classes}
     return Decodability(
         sweep(lambda one: one.hits, title, chance, lambda one: one.spread, **by_layer),
         sweep(

@@ -169,7 +169,7 @@ class CheckpointEpisodes:
             ],
             np.float32,
         )  # control token part example task
-        return tuple(np.moveaxis(shares[:, :, part], 2, 0) for part in (0, 1))
+        return np.moveaxis(shares[:, :, 0], 2, 0), np.moveaxis(shares[:, :, 1], 2, 0)
 
     def voted(
         self, points: Float[Tensor, "point d"], labels: Int[Tensor, " point"]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from tv_lens.circuits import Comparison
 from tv_lens.experiments.records import called, limits_text
 from tv_lens.experiments.reporting import report
 from tv_lens.experiments.vector_circuits.result import DecodingResult
@@ -26,7 +27,7 @@ def circuits_page(result: DecodingResult) -> Page:
     sections = [Section("What was asked", *_question(result))]
     sections += [Section(f"The circuit of {name}", *circuit_parts(one)) for name, one in result.found.items()]
     if result.comparison is not None:
-        sections.append(Section("What the tasks share", *_shared(result)))
+        sections.append(Section("What the tasks share", *_shared(result.comparison)))
     sections.append(Section("How it was measured", _measured(result)))
     lead = "\n\n".join(one.sentence() for one in result.found.values())
     footer = (
@@ -94,8 +95,7 @@ def circuit_parts(task_circuit: TaskCircuit) -> list[Any]:
     return [*parts, reading, plot(recovered, title=f"{name}: effect carried by circuits of each size"), table]
 
 
-def _shared(result: DecodingResult) -> list[Any]:
-    comparison = result.comparison
+def _shared(comparison: Comparison) -> list[Any]:
     text = (
         f"How many of two tasks' {comparison.size} strongest edges are the same: the Jaccard index of the edges "
         "measured on one half of the first task's queries and on the other half of the second's. The diagonal compares "
