@@ -180,7 +180,8 @@ def check_killed(job: Job, folder: Path, kills: int) -> None:
         mtimes = {path: path.stat().st_mtime_ns for path in everything(run)}
         assert job(run) == expected
         assert {path: path.stat().st_mtime_ns for path in everything(run)} == mtimes
-        assert not list(run.rglob("*.tmp-*")) and not list(run.rglob("claims/*"))
+        left = [*run.rglob("*.tmp-*"), *run.rglob("claims/*")]
+        assert not left, f"left behind: {', '.join(str(path.relative_to(run)) for path in left)}"
 
 
 def check_shared(job: Job, folder: Path) -> None:

@@ -188,3 +188,10 @@ def test_a_damaged_entry_is_refused(tmp_path, name, value):
     (tmp_path / "manifest.json").write_text('{"a":' * 100_000)
     with pytest.raises(FormatError, match="manifest of this run is damaged"):
         square(tmp_path)
+
+
+def test_what_a_killed_start_left_of_a_manifest_is_gone_when_the_next_one_is_written(tmp_path):
+    left = tmp_path / f".{manifest.MANIFEST}.tmp-0123"
+    left.write_text("{")
+    manifest.begin(tmp_path, "squares", CONFIG, 3)
+    assert not left.exists() and (tmp_path / manifest.MANIFEST).is_file()

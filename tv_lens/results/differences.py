@@ -14,7 +14,7 @@ def difference(more: Sweep, less: Sweep) -> Sweep:
     """How much larger one sweep is than another over the same examples, so that limits are paired.
 
     Example:
-        >>> values = xr.DataArray(np.arange(6.0).reshape(3, 2), dims=("example", "layer"))
+        >>> values = xr.DataArray([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]], dims=("example", "layer"))
         >>> sweep = Sweep(values, metric="m", units="u", sign="higher: more")
         >>> float(difference(sweep.sel(layer=1), sweep.sel(layer=0)).mean())
         1.0
@@ -33,9 +33,9 @@ def independent(sweep: Sweep) -> xr.DataArray:
     """Per example numbers with the sweep's means that can be resampled: its values, unless examples vote on each other.
 
     Example:
-        >>> values = xr.DataArray(np.arange(6.0).reshape(3, 2), dims=("example", "layer"))
-        >>> independent(Sweep(values, metric="m", units="u", sign="higher: more")).mean("example").values
-        array([2., 3.])
+        >>> values = xr.DataArray([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]], dims=("example", "layer"))
+        >>> independent(Sweep(values, metric="m", units="u", sign="higher: more")).mean("example").values.tolist()
+        [2.0, 3.0]
     """
     if sweep.votes is None:
         return sweep.values

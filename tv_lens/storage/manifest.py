@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from tv_lens.errors import FormatError, InvalidArgument, RunMismatch
-from tv_lens.storage.atomic import atomic_write, plain_errors
+from tv_lens.storage.atomic import atomic_write, leftover_prefix, plain_errors
 from tv_lens.storage.configuration import described, differences
 from tv_lens.storage.envelope import library_versions
 from tv_lens.storage.shard_file import unpacked
@@ -227,6 +227,8 @@ def _write(folder: Path, requested: Mapping[str, Any]) -> None:
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     manifest["sha256"] = _checksum(manifest)
+    for leftover in folder.glob(f"{leftover_prefix(Path(MANIFEST))}*"):  # of a process that died while it wrote
+        leftover.unlink(missing_ok=True)
     atomic_write(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
     (folder / SHARDS).mkdir(exist_ok=True)
 
