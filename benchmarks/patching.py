@@ -1,8 +1,11 @@
 """tv.patch against transformer_lens.patching: layer x position over resid_pre, one model, one pair, one process.
 
     python benchmarks/patching.py [--layers 5] [--shots 4] [--threads 1]
+    python benchmarks/patching.py --heads --shots 10
 
-Prints wall and processor seconds, memory, the ratio, and the largest difference between the two.
+Prints wall and processor seconds, memory, the ratio, and the largest difference between the two. With `--heads`: what
+`tv.patch` of every head at the last token takes, from the call to the Sweep, in forward passes of the same prompt; the
+two are timed in turn, and the medians are printed.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.R
 parser.add_argument("--layers", type=int, default=5, help="how many layers, evenly spread")
 parser.add_argument("--shots", type=int, default=4)
 parser.add_argument("--threads", type=int, default=1)
+parser.add_argument("--heads", action="store_true", help="every head at the last token, counted in forward passes")
 options = parser.parse_args()
 os.environ["OMP_NUM_THREADS"] = str(options.threads)
 
@@ -57,13 +61,33 @@ def ours(engine: str) -> np.ndarray:
     return sweep.values[0].values.ravel()
 
 
-ours("rows")  # the first rows of a model are compared with whole passes
-print(f"{model.name}, {len(index)} cells ({len(layers)} layers x {width} positions), {options.threads} thread(s)")
-reference, cost_theirs = measured(theirs)
-print(f"transformer_lens.patching  {cost_theirs}")
-for engine in ("passes", "rows"):
-    values, cost = measured(lambda engine=engine: ours(engine))
-    print(
-        f"tv.patch, {engine:6} engine     {cost}   {cost_theirs.wall / cost.wall:5.1f}x faster "
-        f"(cpu {cost_theirs.cpu / cost.cpu:.1f}x), largest difference {np.abs(values - reference).max():.1e}"
-    )
+def layer_by_position() -> None:
+    ours("rows")  # the first rows of a model are compared with whole passes
+    print(f"{model.name}, {len(index)} cells ({len(layers)} layers x {width} positions), {options.threads} thread(s)")
+    reference, cost_theirs = measured(theirs)
+    print(f"transformer_lens.patching  {cost_theirs}")
+    for engine in ("passes", "rows"):
+        values, cost = measured(lambda engine=engine: ours(engine))
+        print(
+            f"tv.patch, {engine:6} engine     {cost}   {cost_theirs.wall / cost.wall:5.1f}x faster "
+            f"(cpu {cost_theirs.cpu / cost.cpu:.1f}x), largest difference {np.abs(values - reference).max():.1e}"
+        )
+
+
+def heads(rounds: int = 5) -> None:
+    """The medians of several rounds, in processor seconds."""
+
+    def patched() -> None:
+        tv.patch(model, pairs, tv.sites("z", pos=-1), over=("layer", "head"), progress=False)
+
+    def passed() -> None:
+        model.run(tokens.corrupted.tokens)
+
+    patched()
+    costs = [(measured(patched)[1].cpu, measured(passed)[1].cpu) for _ in range(rounds)]
+    sweep, one = np.median(costs, axis=0)
+    print(f"{model.name}, {model.n_layers * model.shape.n_heads} heads at the last of {width} tokens")
+    print(f"tv.patch {sweep:.2f} s, a forward pass {one:.2f} s: {sweep / one:.1f} passes")
+
+
+heads() if options.heads else layer_by_position()

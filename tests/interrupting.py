@@ -1,10 +1,14 @@
-"""Interrupts at a chosen line or moment, as a signal's handler raises them."""
+"""Interrupts at a chosen line or moment, as a signal's handler raises them; and what they could leave changed."""
 
 from __future__ import annotations
 
 import signal
 import sys
 from collections.abc import Callable
+
+import torch
+
+import tv_lens as tv
 
 
 def interrupted_at(line: int, work: Callable[[], object]) -> bool:
@@ -64,3 +68,14 @@ def interrupted_after(seconds: float, work: Callable[[], object]) -> bool:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def state(model: tv.HookedModel) -> tuple:
+    """All that an interrupt or an exception could leave changed in a model, or in torch."""
+    handles = sum(len(point.fwd_hooks) + len(point._forward_hooks) for point in model.tl.hook_points())
+    hooks = sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.tl.modules())
+    flags = tuple(sorted((name, value) for name, value in vars(model.tl.cfg).items() if name.startswith("use_")))
+    forwards = sum("forward" in vars(module) for module in model.tl.modules())
+    frozen = sum(not parameter.requires_grad for parameter in model.tl.parameters())
+    defaults = (torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_default_device())
+    return handles, hooks, flags, forwards, frozen, defaults, model.registry.attached, model.fingerprint

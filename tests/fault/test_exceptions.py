@@ -18,6 +18,7 @@ import torch
 import tiny_characters
 import tv_lens as tv
 from fresh_process import in_fresh_process
+from interrupting import state
 
 TASK = tiny_characters.pairings(1)[0]
 PAIRS = TASK.pairs(shots=2, n=2)
@@ -163,17 +164,6 @@ PLACES = {
     "a readout": in_a_readout,
     "a bar": in_a_bar,
 }
-
-
-def state(model) -> tuple:
-    """All that an exception could leave changed."""
-    handles = sum(len(point.fwd_hooks) + len(point._forward_hooks) for point in model.tl.hook_points())
-    hooks = sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.tl.modules())
-    flags = tuple(sorted((name, value) for name, value in vars(model.tl.cfg).items() if name.startswith("use_")))
-    forwards = sum("forward" in vars(module) for module in model.tl.modules())
-    frozen = sum(not parameter.requires_grad for parameter in model.tl.parameters())
-    defaults = (torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_default_device())
-    return handles, hooks, flags, forwards, frozen, defaults, model.registry.attached, model.fingerprint
 
 
 def exceptions(n: int, seed: int) -> dict:

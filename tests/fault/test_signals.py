@@ -14,7 +14,7 @@ import torch
 import tiny_characters
 import tv_lens as tv
 from fresh_process import in_fresh_process
-from interrupting import interrupted_after
+from interrupting import interrupted_after, state
 
 PAIRINGS = tiny_characters.pairings(2)
 TASK = PAIRINGS[0]
@@ -48,15 +48,6 @@ def verbs(model) -> dict:
         "discover": lambda: tv.discover(model, PAIRS, method=tv.EAP(recheck=4), **quiet).values,
         "faithfulness": lambda: tv.faithfulness(model, scores.top(6), PAIRS, n_random=1, **quiet).values.values,
     }
-
-
-def state(model) -> tuple:
-    """All that a signal could leave changed."""
-    handles = sum(len(point.fwd_hooks) + len(point._forward_hooks) for point in model.tl.hook_points())
-    flags = tuple(sorted((k, v) for k, v in vars(model.tl.cfg).items() if k.startswith("use_")))
-    forwards = sum("forward" in vars(module) for module in model.tl.modules())
-    frozen = sum(not parameter.requires_grad for parameter in model.tl.parameters())
-    return handles, flags, forwards, frozen, torch.is_grad_enabled(), torch.get_default_dtype()
 
 
 def same(one, other) -> bool:

@@ -25,6 +25,14 @@ class Reference(ABC):
 
     name: str
 
+    @abstractmethod
+    def predict(self, x: Float[Tensor, "n K D"], y: Float[Tensor, "n K"]) -> Float[Tensor, "n K"]:
+        """The prediction of every y_i from the examples before it and x_i."""
+
+
+class InChunks(Reference):
+    """A predictor that needs nothing of an episode but its examples, and takes some episodes at a time."""
+
     def predict(self, x: Float[Tensor, "n K D"], y: Float[Tensor, "n K"]) -> Float[Tensor, "n K"]:
         """The prediction of every y_i from the examples before it and x_i."""
         if x.shape[:2] != y.shape:
@@ -38,7 +46,7 @@ class Reference(ABC):
     def _predict(self, x: Float[Tensor, "n K D"], y: Float[Tensor, "n K"]) -> Float[Tensor, "n K"]: ...
 
 
-class Posterior(Reference):
+class Posterior(InChunks):
     """A predictor that weighs latent tasks."""
 
     @abstractmethod
@@ -53,7 +61,7 @@ class Posterior(Reference):
 
 
 @dataclass(frozen=True)
-class Zero(Reference):
+class Zero(InChunks):
     """Always zero: its loss is the answers' power."""
 
     name: str = "zero"
@@ -63,7 +71,7 @@ class Zero(Reference):
 
 
 @dataclass(frozen=True)
-class Averaging(Reference):
+class Averaging(InChunks):
     """w is the mean of y_j x_j: one step of gradient descent from zero, on white inputs."""
 
     name: str = "averaging"
@@ -74,7 +82,7 @@ class Averaging(Reference):
 
 
 @dataclass(frozen=True)
-class OLS(Reference):
+class OLS(InChunks):
     """Least squares, of minimum norm where examples are fewer than dimensions."""
 
     name: str = "least squares"
@@ -88,7 +96,7 @@ class OLS(Reference):
 
 
 @dataclass(frozen=True)
-class Ridge(Reference):
+class Ridge(InChunks):
     """Ridge regression: Bayes-optimal for w ~ N(0, noise^2 / penalty) in every coordinate.
 
     Args:
@@ -118,7 +126,7 @@ class Ridge(Reference):
 
 
 @dataclass(frozen=True)
-class Lasso(Reference):
+class Lasso(InChunks):
     """Least squares with a penalty on the sum of absolute weights, without intercept: (1/2n)|y - Xw|^2 + weight |w|.
 
     Args:
@@ -154,7 +162,7 @@ class Lasso(Reference):
 
 
 @dataclass(frozen=True)
-class NearestNeighbours(Reference):
+class NearestNeighbours(InChunks):
     """The mean answer of the k nearest earlier examples; of all of them if there are fewer; zero if there are none."""
 
     k: int = 3
@@ -183,9 +191,6 @@ class OracleRidge(Reference):
     family: SparseMixture
     task: Int[Tensor, " n"]
     name: str = "oracle basis"
-
-    def _predict(self, x: Tensor, y: Tensor) -> Tensor:
-        raise NotImplementedError  # predict() below keeps episodes and their tasks together
 
     def predict(self, x: Float[Tensor, "n K D"], y: Float[Tensor, "n K"]) -> Float[Tensor, "n K"]:
         if len(self.task) != len(x):

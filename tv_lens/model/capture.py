@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tv_lens.batch import TokenBatch
 from tv_lens.errors import BudgetTooSmall, EmptySelection, NonFiniteActivation, UnknownName, unknown
+from tv_lens.intervention import Intervention
 from tv_lens.kinds import checks_methods
 from tv_lens.model.capture_file import NAME, CaptureWriter, MappedValues, missing, opened
 from tv_lens.model.hooked_bridge import HookedBridge
@@ -156,14 +157,33 @@ def prompts_per_pass(model: HookedBridge, width: int, n_logits: int, budget: int
     return min(prompts_per_batch(budget, needed, f"{width} tokens"), prompts_at_once(model, width))
 
 
-def too_small(label: str, budget: int, needed: int) -> BudgetTooSmall:
-    """The error about an edit of all prompts, which the budget splits."""
-    return BudgetTooSmall(
-        f"{label} needs all prompts in one batch, and the memory budget splits them.",
-        got=f"{budget:,} bytes",
-        allowed=f"at least {needed:,} bytes",
-        do="raise memory_budget=, or write a value computed before.",
-    )
+def batch_size(
+    model: HookedBridge, n: int, width: int, per_prompt: int, edits: Sequence[Intervention], budget: int
+) -> tuple[int, str | None]:
+    """How many of `n` prompts to run at once, and the label of an edit that needs all of them in one batch.
+
+    Args:
+        model: the model that runs.
+        n: how many prompts there are.
+        width: the longest one's tokens.
+        per_prompt: bytes of one prompt, its pass with all that is kept of it.
+        edits: all that act on the pass.
+        budget: bytes for one batch.
+
+    Raises:
+        BudgetTooSmall: the budget does not hold one prompt, or not all that must stay together.
+    """
+    fitting = min(n, prompts_per_batch(budget, per_prompt, f"{width} tokens"))
+    together = needs_whole_batch(edits, n)
+    if together is not None and fitting < n:
+        raise BudgetTooSmall(
+            f"{together} needs all prompts in one batch, and the memory budget splits them.",
+            got=f"{budget:,} bytes",
+            allowed=f"at least {n * per_prompt:,} bytes",
+            do="raise memory_budget=, or write a value computed before.",
+        )
+    # an edit may hold a value for each prompt of the batch
+    return fitting if edits else min(fitting, prompts_at_once(model, width)), together
 
 
 def captured(
@@ -194,21 +214,16 @@ def captured(
         raise EmptySelection("No site was asked for.", do='name them: tv.sites("resid_post")')
     floats = sum(floats_of(site, tokens.width, model.shape) for site in sites)
     per_prompt = bytes_per_prompt(model.shape, tokens.width, 1, model.dtype.itemsize, 4 * floats)
-    size = min(len(tokens), prompts_per_batch(budget, per_prompt, f"{tokens.width} tokens"))
     around = model.registry.edits_around()
-    together = needs_whole_batch(around, len(tokens))
-    if together is not None and size < len(tokens):
-        raise too_small(together, budget, len(tokens) * per_prompt)
-    fitting = size
-    if not around:  # an edit may hold a value for each prompt of the batch
-        size = min(size, prompts_at_once(model, tokens.width))
+    size, together = batch_size(model, len(tokens), tokens.width, per_prompt, around, budget)
+    peak = min(len(tokens), budget // per_prompt) * per_prompt
     stop = None if last_logits else _stop(sites)
     work = partial(_read, model, tokens, sites, stop, allow_nonfinite)
     batches = in_batches(model, len(tokens), size, tokens.width, work, who="model.capture", together=together)
     if store is None:
         values, logits = _in_memory(batches, len(tokens), last_logits)
-        return Capture(values, tokens.to("cpu"), fitting * per_prompt, logits)
-    writer = CaptureWriter(store / NAME, tokens, fitting * per_prompt)
+        return Capture(values, tokens.to("cpu"), peak, logits)
+    writer = CaptureWriter(store / NAME, tokens, peak)
     try:
         for rows, (by_site, _) in batches:
             writer.put(rows, by_site, len(tokens))

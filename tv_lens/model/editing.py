@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from einops import rearrange
@@ -84,6 +85,15 @@ def positions_of(
     if isinstance(pos, int):
         return rows, batch.index(pos).to(device)
     return rows[:, None], torch.stack([batch.index(p) for p in pos], dim=1).to(device)
+
+
+def placed_within(edit: Intervention, prompts: TokenBatch) -> Edit:
+    """The edit at its positions within the prompts, whatever tokens follow them in the batch."""
+    pos = Site.parse(edit.site).pos
+    if pos is None:
+        return Edit(edit)
+    rows, cols = positions_of(prompts, cast("int | tuple[int, ...]", pos), prompts.ids.device)
+    return Edit(edit, rows.expand_as(cols), cols)
 
 
 def position_second(x: Tensor, site: Site) -> Tensor:

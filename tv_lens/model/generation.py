@@ -20,10 +20,11 @@ from transformers import DynamicCache
 from tv_lens.batch import TokenBatch
 from tv_lens.errors import InvalidArgument, PromptError
 from tv_lens.intervention import Add, Intervention, Mean, Project, Replace, Stack, Zero
-from tv_lens.model.editing import Edit, positions_of, refuse_duplicates
+from tv_lens.model.capture import batch_size, bytes_per_prompt
+from tv_lens.model.editing import Edit, placed_within, refuse_duplicates
 from tv_lens.model.hooked_bridge import HookedBridge
 from tv_lens.model.length_tables import length_class
-from tv_lens.model.logits import batch_size, refuse_nonfinite_logits
+from tv_lens.model.logits import refuse_nonfinite_logits
 from tv_lens.model.passes import in_batches
 from tv_lens.model.stepping import is_close, trial_batch
 from tv_lens.site import Site
@@ -138,8 +139,9 @@ def generated(
     rows, around = prompts.rows(), model.registry.edits_around()
     most = decoding.max_new_tokens
     shape, width = model.shape, prompts.width + most - 1
-    kept = 2 * shape.n_layers * shape.n_kv_heads * shape.d_head * width * model.dtype.itemsize
-    size, together = batch_size(model, len(rows), width, 1, [*edits, *around], budget, kept)
+    cache = 2 * shape.n_layers * shape.n_kv_heads * shape.d_head * width * model.dtype.itemsize
+    per_prompt = bytes_per_prompt(shape, width, 1, model.dtype.itemsize, cache)
+    size, together = batch_size(model, len(rows), width, per_prompt, [*edits, *around], budget)
     why_not = "not asked for" if not use_cache else _why_no_cache(model, prompts, edits, most, together)
     written: list[Ids] = [[] for _ in rows]
     step = _whole_texts if why_not else _newest_tokens
@@ -231,16 +233,8 @@ class _Text:
             return [Edit(edit)]
         columns, places = torch.arange(batch.width, device=batch.ids.device), []
         for step in range(steps + 1 if self.every_step and _moves(edit) else 1):
-            places.append(_within(edit, TokenBatch(batch.ids, columns[None, :] < self.ends[:, None] + step)))
+            places.append(placed_within(edit, TokenBatch(batch.ids, columns[None, :] < self.ends[:, None] + step)))
         return places
-
-
-def _within(edit: Intervention, batch: TokenBatch) -> Edit:
-    """The edit at its positions within a batch."""
-    if _site(edit).pos is None:
-        return Edit(edit)
-    rows, cols = positions_of(batch, cast("int | tuple[int, ...]", _site(edit).pos), batch.ids.device)
-    return Edit(edit, rows.expand_as(cols), cols)
 
 
 Step = Callable[[HookedBridge, _Text, int, str], Float[Tensor, "batch d_vocab"]]
@@ -288,7 +282,7 @@ def _newest_tokens(model: HookedBridge, text: _Text, n: int, who: str) -> Float[
     else:
         batch = TokenBatch.from_lists([row[-1:] for row in text.rows]).to(model.device)
         following = [edit for edit in text.edits if _site(edit).pos is None or (text.every_step and _moves(edit))]
-        edits = [_within(edit, batch) for edit in following]
+        edits = [placed_within(edit, batch) for edit in following]
         arguments["position_ids"] = text.ends[:1][:, None] + n - 1
     logits, _ = model.forward(batch, edits, logits_at=batch.last[:, None], who=who, **arguments)
     return cast(Tensor, logits)[:, 0]

@@ -13,9 +13,9 @@ from torch import Tensor
 from tv_lens.batch import TokenBatch
 from tv_lens.errors import NonFiniteActivation
 from tv_lens.intervention import Intervention
-from tv_lens.model.capture import bytes_per_prompt, prompts_per_batch, too_small
+from tv_lens.model.capture import batch_size, bytes_per_prompt
 from tv_lens.model.hooked_bridge import HookedBridge
-from tv_lens.model.passes import in_batches, needs_whole_batch, prompts_at_once
+from tv_lens.model.passes import in_batches
 
 
 def logits_of(
@@ -28,7 +28,9 @@ def logits_of(
 ) -> Float[Tensor, "batch d_vocab"] | Float[Tensor, "batch pos d_vocab"]:
     """The logits after each prompt's last token, or after every token; see `HookedModel.run`."""
     n, width = len(batch), batch.width
-    size, together = batch_size(model, n, width, 1 if last else width, [*edits, *model.registry.edits_around()], budget)
+    per_prompt = bytes_per_prompt(model.shape, width, 1 if last else width, model.dtype.itemsize)
+    around = [*edits, *model.registry.edits_around()]
+    size, together = batch_size(model, n, width, per_prompt, around, budget)
     work = partial(_part, model, batch, edits, last, allow_nonfinite)
     out: Tensor | None = None
     for rows, part in in_batches(model, n, size, width, work, who="model.run", together=together):
@@ -37,32 +39,6 @@ def logits_of(
         out = part.new_empty(n, *part.shape[1:]) if out is None else out
         out[rows] = part
     return cast(Tensor, out)
-
-
-def batch_size(
-    model: HookedBridge, n: int, width: int, n_logits: int, edits: Sequence[Intervention], budget: int, kept: int = 0
-) -> tuple[int, str | None]:
-    """How many of `n` prompts to run at once, and the label of an edit that needs all of them in one batch.
-
-    Args:
-        model: the model that runs.
-        n: how many prompts there are.
-        width: the longest one's tokens.
-        n_logits: how many positions of each prompt need logits.
-        edits: all that act on the pass.
-        budget: bytes for one batch.
-        kept: bytes of each prompt that stay beside its pass.
-
-    Raises:
-        BudgetTooSmall: the budget does not hold one prompt, or not all that must stay together.
-    """
-    per_prompt = bytes_per_prompt(model.shape, width, n_logits, model.dtype.itemsize, kept)
-    fitting = min(n, prompts_per_batch(budget, per_prompt, f"{width} tokens"))
-    together = needs_whole_batch(edits, n)
-    if together is not None and fitting < n:
-        raise too_small(together, budget, n * per_prompt)
-    # an edit may hold a value for each prompt of the batch
-    return fitting if edits else min(fitting, prompts_at_once(model, width)), together
 
 
 def _part(

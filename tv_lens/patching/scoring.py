@@ -21,7 +21,7 @@ from tv_lens.errors import InvalidArgument
 from tv_lens.intervention import Intervention, as_interventions
 from tv_lens.metrics import Answers, checked, exact_match, log_prob
 from tv_lens.model.capture import prompts_per_pass
-from tv_lens.model.editing import Edit, positions_of, refuse_duplicates
+from tv_lens.model.editing import Edit, placed_within, refuse_duplicates
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.model.passes import in_batches
 from tv_lens.model.verb import verb
@@ -182,7 +182,7 @@ def _scored(
     columns = torch.arange(batch.width, device=device)
     prompts = TokenBatch(batch.ids, columns[None, :] < prompt_ends[:, None])
     refuse_duplicates([Edit(edit) for edit in edits], prompts)
-    placed = [_placed(edit, prompts) for edit in edits]
+    placed = [placed_within(edit, prompts) for edit in edits]
 
     n = max(len(answer) for answer in answer_ids)
     counts = torch.tensor([len(answer) for answer in answer_ids], device=device, dtype=torch.long)
@@ -200,11 +200,3 @@ def _scored(
     nats = torch.zeros(is_answer.shape, device=device, dtype=torch.float32)
     nats[is_answer] = checked(log_prob, flat, targets, "an answer's tokens").to(device)
     return Scores(right[:, 0].cpu(), right.prod(1).cpu(), nats.sum(1).cpu(), logits[:, 0].argmax(-1).cpu())
-
-
-def _placed(edit: Intervention, prompts: TokenBatch) -> Edit:
-    """The edit at its positions within the prompts, whatever tokens follow them in the batch."""
-    if edit.site.pos is None:
-        return Edit(edit)
-    rows, columns = positions_of(prompts, edit.site.pos, prompts.ids.device)
-    return Edit(edit, rows.expand_as(columns), columns)

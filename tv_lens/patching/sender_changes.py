@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -73,14 +71,7 @@ def _attention_out(model: HookedModel, layer: int, z: Float[Tensor, "n head d_he
         [Edit(Replace(Site("z", layer), z[:, None]))],
         [site],
         stop_after=layer,
-        block_call=partial(_one_block, layer, stream),
+        block_call=readers_of(model).passing(stream, layer),
         who="tv.path_effects: a sender's output",
     )
     return attachment.values[site][:, 0].float().cpu()
-
-
-def _one_block(
-    wanted: int, stream: Tensor, layer: int, own: Callable[..., Any], x: Tensor, arguments: dict[str, Any]
-) -> Any:
-    """Runs one block, on a given stream, and skips the others."""
-    return own(stream, **arguments) if layer == wanted else stream

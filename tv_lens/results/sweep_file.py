@@ -21,10 +21,17 @@ _KINDS = "biufmMUO"  # of numpy's dtypes, those that the labels of an axis have
 
 def write(path: Path, header: dict[str, Any], arrays: dict[str, xr.DataArray | None]) -> Path:
     """Writes header and arrays to `path`, whole or not at all."""
+    numbers, labels = parts_of(header, arrays)
+    return envelope.write(path, KIND, numbers, labels, digest(header.get("provenance")))
+
+
+def parts_of(
+    header: dict[str, Any], arrays: dict[str, xr.DataArray | None]
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The numbers of a sweep by the names of its arrays, and its labels."""
     given = {name: array for name in ARRAYS if (array := arrays.get(name)) is not None}
     labels = {**header, "arrays": {name: labels_of(array) for name, array in given.items()}}
-    numbers = {name: array.values for name, array in given.items()}
-    return envelope.write(path, KIND, numbers, labels, digest(header.get("provenance")))
+    return {name: array.values for name, array in given.items()}, labels
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from tv_lens.results.sweep import Sweep
-from tv_lens.results.sweep_file import ARRAYS, HEADER, labelled, labels_of
+from tv_lens.results.sweep_file import ARRAYS, HEADER, labelled, parts_of
 
 
 def packed(sweeps: Mapping[str, Sweep]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -17,10 +17,9 @@ def packed(sweeps: Mapping[str, Sweep]) -> tuple[dict[str, np.ndarray], dict[str
     numbers: dict[str, np.ndarray] = {}
     labels: dict[str, Any] = {}
     for name, sweep in sweeps.items():
-        arrays = {key: array for key in ARRAYS if (array := getattr(sweep, key)) is not None}
-        numbers |= {f"{name}/{key}": array.values for key, array in arrays.items()}
-        header = {key: getattr(sweep, key) for key in HEADER}
-        labels[name] = {**header, "arrays": {key: labels_of(array) for key, array in arrays.items()}}
+        header, arrays = ({key: getattr(sweep, key) for key in keys} for keys in (HEADER, ARRAYS))
+        own, labels[name] = parts_of(header, arrays)
+        numbers |= {f"{name}/{key}": array for key, array in own.items()}
     return numbers, labels
 
 

@@ -223,21 +223,21 @@ def opened(source: str | os.PathLike[str] | bytes, kind: Kind) -> Iterator[Conte
     """
     where = "these bytes" if isinstance(source, bytes) else os.fspath(source)
     try:
-        with _stream(source) as file:
+        with stream(source) as file:
             places, about = header(file)
             _check(where, kind, places, about)
             yield Contents(file, places, about)
     except FileNotFoundError as error:
-        raise MissingFile(
-            "There is no such file.", got=where, allowed=f"a file written by {kind.written_by}"
-        ) from error
+        allowed = f"a file written by {kind.written_by}"
+        raise MissingFile("There is no such file.", got=where, allowed=allowed) from error
     except (FormatError, MemoryError):
         raise
     except Exception as error:  # a changed bit can make a reader raise any exception
         raise damaged(where, kind, str(error) or type(error).__name__) from error
 
 
-def _stream(source: str | os.PathLike[str] | bytes) -> Any:
+def stream(source: str | os.PathLike[str] | bytes) -> Any:
+    """A file, or its bytes, opened for reading."""
     return io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")
 
 

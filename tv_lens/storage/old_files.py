@@ -6,21 +6,19 @@ Only vectors and shards have a checksum. Declared sizes are checked before memor
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors.torch import load
 
 from tv_lens.storage import envelope
-from tv_lens.storage.envelope import Kind, damaged
+from tv_lens.storage.envelope import Kind, damaged, stream
 
 _ZIP = b"PK\x03\x04"
 _LARGE, _DENSE = 1 << 30, 100  # bytes that an archive may unpack to, or this many times its size, whichever is more
@@ -29,7 +27,7 @@ _LARGE, _DENSE = 1 << 30, 100  # bytes that an archive may unpack to, or this ma
 def is_archive(source: str | os.PathLike[str] | bytes) -> bool:
     """Whether a file, or its bytes, begin as an archive of numpy does; an envelope never does."""
     try:
-        with _stream(source) as file:
+        with stream(source) as file:
             return file.read(4) == _ZIP
     except OSError:
         return False
@@ -41,7 +39,7 @@ def archive(source: str | os.PathLike[str] | bytes) -> tuple[dict[str, Any], dic
     Raises:
         Exception: of any kind, where it is damaged; `reading` makes one error of them.
     """
-    with _stream(source) as file:
+    with stream(source) as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
         with np.load(file, allow_pickle=False) as held:
@@ -94,7 +92,3 @@ def _check_sizes(archived: Any, most: int) -> None:
             shape, _, dtype = read[np.lib.format.read_magic(member)[0]](member)
             if math.prod(shape) * dtype.itemsize + member.tell() != info.file_size:
                 raise ValueError(f"the shape of {info.filename!r} does not fit its bytes")
-
-
-def _stream(source: str | os.PathLike[str] | bytes) -> Any:
-    return io.BytesIO(source) if isinstance(source, bytes) else open(Path(source), "rb")

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tv_lens.results.sweep import Sweep
-from tv_lens.results.sweep_file import labelled, labels_of
+from tv_lens.results.sweep_file import HEADER, labelled, labels_of
 from tv_lens.storage import envelope, old_files
 from tv_lens.storage.configuration import digest
 
@@ -22,7 +22,6 @@ KIND = envelope.Kind("task_vector", "TaskVector.save(path)")
 _OLD = "tv_lens.task_vector"  # the format of files before the envelope
 _TEXTS = ("task", "site", "model", "fingerprint", "tokenizer")
 _DICTS = ("method", "prompts")
-_SWEEP = ("metric", "units", "sign", "provenance", "name", "zero", "allow_missing")
 
 
 def write(path: Path, direction: Float[Tensor, "d_model"], about: dict[str, Any], selection: Sweep | None) -> Path:
@@ -31,7 +30,7 @@ def write(path: Path, direction: Float[Tensor, "d_model"], about: dict[str, Any]
     labels: dict[str, Any] = {key: about[key] for key in (*_TEXTS, *_DICTS)}
     if selection is not None:
         tensors["selection"] = selection.values.values
-        fields = {key: getattr(selection, key) for key in _SWEEP}
+        fields = {key: getattr(selection, key) for key in HEADER}
         labels["selection"] = {**fields, "values": labels_of(selection.values)}
     origin = {key: about[key] for key in ("model", "fingerprint", "site", *_DICTS)}
     return envelope.write(path, KIND, tensors, labels, digest(origin))
