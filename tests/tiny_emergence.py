@@ -15,7 +15,7 @@ from tv_lens.lab.family import Family
 from tv_lens.lab.sparse_mixture import SparseMixture
 from tv_lens.results.sweep import Sweep
 
-STEPS = (0, 10, 20, 40, 80, 160)
+STEPS = (0, 10, 20, 40, 80, 160, 320, 640)
 LAYERS, HEADS, SHOTS, K, N, DRAWN = (0, 1, 2), (0, 1), (2, 4), 5, 60, 12
 ZERO, BLIND, BAYES, ORACLE = 1.0, 0.6, 0.2, 0.15
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
 
 from tv_lens.errors import EmptySelection, InvalidArgument
-from tv_lens.experiments.claims import AGREES, DISAGREES, UNDECIDED
+from tv_lens.experiments.claims import counted_verdicts, verdict_table
 from tv_lens.experiments.folders import json_text
+from tv_lens.experiments.records import as_json
 from tv_lens.experiments.reporting import report
 from tv_lens.experiments.stages import counted, listed
 from tv_lens.experiments.training import causal_sections as causal_part
@@ -108,8 +108,7 @@ def index_page(families: Mapping[str, Sequence[Findings]], files: Mapping[str, s
         claims = claims_over(networks)
         coupled = pooled([one.points for one in networks])
         last = pd.concat([one.result.table() for one in networks])
-        verdicts = [one.verdict for one in claims]
-        counts = [sum(verdict.startswith(word) for verdict in verdicts) for word in (AGREES, DISAGREES, UNDECIDED)]
+        counts = {verdict: count for verdict, count in counted_verdicts(claims).items() if count}
         factors = [2**one for one in (coupled.lag, coupled.low, coupled.high)]
         factor = interval_text(*factors) if coupled.n_changed else "–"
         rows.append(
@@ -122,11 +121,11 @@ def index_page(families: Mapping[str, Sequence[Findings]], files: Mapping[str, s
                 "TD": sum(float(one.td_curve().isel(step=-1).mean().mean()) for one in results) / len(results),
                 "chance": results[0].chance(),
                 "TD's step / loss's": factor,
-                "agree / disagree / undecided": " / ".join(map(str, counts)),
+                "claims": ", ".join(f"{count} {verdict}" for verdict, count in counts.items()),
             }
         )
-        every += [{"run": name, **asdict(one)} for one in claims]
-    table = pd.DataFrame(every).drop(columns="family")
+        every.append(verdict_table(claims).drop(columns="family").assign(run=name))
+    table = pd.concat(every)[["run", *every[0].columns[:-1]]]
     return page(
         "Emergence: every run",
         [
@@ -143,7 +142,7 @@ def index_page(families: Mapping[str, Sequence[Findings]], files: Mapping[str, s
                 Table(
                     table,
                     "The paper's claims, run by run.",
-                    headings={"figure": "paper's figure", "control": "beside it"},
+                    headings={"figure": "paper's figure", "control": "control or caveat"},
                 ),
             ),
         ],
@@ -164,7 +163,9 @@ def write_index(families: Mapping[str, Sequence[Findings]], files: Mapping[str, 
 def write_page(networks: Sequence[Findings], path: Path) -> Path:
     """Writes the page of the networks of a family, and their numbers beside it as JSON; returns the page's path."""
     _runs([one.result for one in networks])
-    numbers = [{**one.result.summary(), "claims": [asdict(claim) for claim in claims_of(one)]} for one in networks]
+    numbers = [
+        {**one.result.summary(), "claims": as_json([claim.record() for claim in claims_of(one)])} for one in networks
+    ]
     numbers = numbers[0] if len(numbers) == 1 else {"format": "tv_lens.emergence/1", "runs": numbers}
     text, drawn = json_text(numbers), page_of(networks)
     path.parent.mkdir(parents=True, exist_ok=True)

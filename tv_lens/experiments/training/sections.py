@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
-from tv_lens.experiments.claims import AGREES, DISAGREES, UNDECIDED, Claim
+from tv_lens.experiments.claims import RULE, Claim, counted_verdicts, rule_table, verdict_table
 from tv_lens.experiments.stages import listed
 from tv_lens.experiments.training.claims import claims_on
 from tv_lens.experiments.training.figures import (
@@ -30,10 +30,7 @@ from tv_lens.viz.html import Facts, Note, Section, Table
 from tv_lens.viz.theme import interval_text, number
 
 VERDICTS = (
-    "A claim **agrees** where the 95% interval of ours lies wholly on the claimed side, **disagrees** where it lies "
-    "wholly on the other, and is **undecided** in between. Where the paper gives no number, the one after “here” was "
-    "fixed before anything was measured. Intervals are over held-out episodes of these networks; another seed is "
-    "another network."
+    f"{RULE} Where the paper gives no number, the one after “here” is the bound. Another seed is another network."
 )
 
 
@@ -41,7 +38,6 @@ def summary(networks: Sequence[Findings], claims: Sequence[Claim], coupling: Cou
     """Tiles, the coupling in a sentence, and every claim with its verdict."""
     result, alone = networks[0].result, len(networks) == 1
     last = pd.concat([one.result.table() for one in networks])
-    verdicts = [one.verdict for one in claims]
     tiles: dict[str, Any] = {
         "Run" if alone else "Runs": (
             result.name if alone else len(networks),
@@ -53,19 +49,16 @@ def summary(networks: Sequence[Findings], claims: Sequence[Claim], coupling: Cou
         tiles["Loss at the end"] = (number(float(last["MSE / Bayes"].mean())), f"times the Bayes mixture's, {over}")
     ends = [float(one.result.td_curve(**one.place).isel(step=-1).mean().mean()) for one in networks]
     tiles["Decodability at the end"] = (number(sum(ends) / len(ends)), f"{over}; chance {number(result.chance())}")
-    counts = [sum(verdict.startswith(word) for verdict in verdicts) for word in (AGREES, DISAGREES, UNDECIDED)]
-    mixed = [verdict for verdict in verdicts if " in " in verdict]
-    tiles["Claims"] = (
-        " / ".join(str(count) for count in counts),
-        "agree / disagree / undecided" + (f"; {len(mixed)} of them in some runs only" if mixed else ""),
-    )
-    table = pd.DataFrame([asdict(one) for one in claims]).drop(columns="family")
-    heads = {"figure": "paper's figure", "control": "beside it"}
+    counts = {verdict: count for verdict, count in counted_verdicts(claims).items() if count}
+    tiles["Claims"] = (" / ".join(map(str, counts.values())), " / ".join(counts))
+    table = verdict_table(claims).drop(columns="family")
+    heads = {"figure": "paper's figure", "control": "control or caveat"}
     parts: list[Any] = [
         Facts(tiles),
         Note(f"Coupling: {coupling.sentence()}."),
         VERDICTS,
         Table(table, "The paper's claims, what it reports, and what was found here.", headings=heads),
+        Table(rule_table(claims), "What each claim was tested by, fixed before the data.", headings=heads),
     ]
     if result.left_out:
         parts.append("Not measured:\n\n" + "\n".join(f"- {name}: {why}" for name, why in result.left_out.items()))
@@ -133,11 +126,21 @@ def _change_rows(one: Findings) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"task": lag["task"]}
         for curve, words in (("loss", "loss drops at step"), ("TD", "decodability rises at step")):
             cell = table.loc[(lag["task"], curve)]
-            row[words] = f"{cell.step:.0f} [{cell.low:.0f}, {cell.high:.0f}]" if cell.changed else "no change"
+            row[words] = _step(cell, one) if cell.changed else "no change"
         factors = [lag[name] for name in ("factor", "factor low", "factor high")]
-        row["decodability's step / loss's"] = interval_text(*factors) if not pd.isna(factors).any() else "–"
+        ordered = not (one.too_few_checkpoints or pd.isna(factors).any())
+        row["decodability's step / loss's"] = interval_text(*factors) if ordered else "–"
         rows.append(row)
     return rows
+
+
+def _step(cell: Any, one: Findings) -> str:
+    """A step with its limits; of few checkpoints the two that it lies between, since their grid says where it is."""
+    if not one.too_few_checkpoints:
+        return f"{cell.step:.0f} [{cell.low:.0f}, {cell.high:.0f}]"
+    before = max((step for step in one.result.steps if step <= cell.low), default=one.result.steps[0])
+    after = min((step for step in one.result.steps if step >= cell.high), default=one.result.steps[-1])
+    return f"between {before} and {after}"
 
 
 def timing(one: Findings, claims: Sequence[Claim], coupling: Coupling) -> list[Any]:
@@ -198,12 +201,11 @@ def _controls(result: Emergence) -> Table:
 def layers(one: Findings, claims: Sequence[Claim]) -> list[Any]:
     """Decodability by layer at three checkpoints, at each token."""
     steps = list(dict.fromkeys(one.stages.values()))
-    text = (
-        "Checkpoints: "
-        + "; ".join(f"{step} ({name})" for name, step in one.stages.items())
-        + ". They are a tenth and half of the way that "
-        "mean decodability rises, and the last."
-    )
+    text = "Checkpoints: " + "; ".join(f"{step} ({name})" for name, step in one.stages.items()) + "."
+    if len(steps) == len(one.stages) == 3:
+        text += " Mean decodability has risen by less than a tenth at the first, by half or more at the second."
+    else:
+        text += " There are too few checkpoints for one before, one in the middle and one at the end of its rise."
     return [
         claims_on(claims, one, "layers"),
         text,
