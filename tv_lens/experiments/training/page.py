@@ -166,7 +166,8 @@ def write_page(networks: Sequence[Findings], path: Path) -> Path:
     numbers = [
         {**one.result.summary(), "claims": as_json([claim.record() for claim in claims_of(one)])} for one in networks
     ]
-    numbers = numbers[0] if len(numbers) == 1 else {"format": "tv_lens.emergence/1", "runs": numbers}
+    over = as_json([claim.record() for claim in claims_over(networks)])
+    numbers = numbers[0] if len(numbers) == 1 else {"format": "tv_lens.emergence/1", "runs": numbers, "claims": over}
     text, drawn = json_text(numbers), page_of(networks)
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path.with_suffix(".json"), text)
