@@ -63,8 +63,8 @@ class TaskCircuit:
         return (
             f"{self.task}: the {self.asked} strongest of {len(graph):,} edges downstream of the vector{screened} carry "
             f"{limits_text(own)} of its effect on {own['n']} held-out queries; "
-            f"random circuits of that size carry {_two(shares['random']['mean'])}, degree-matched ones "
-            f"{_two(shares['degree-matched']['mean'])}."
+            f"degree-matched random circuits, the stronger control, carry {limits_text(shares['degree-matched'])}, "
+            f"other random ones of that size {_two(shares['random']['mean'])}."
         )
 
     def summary(self) -> dict[str, Any]:
