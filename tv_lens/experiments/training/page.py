@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from tv_lens.errors import EmptySelection, InvalidArgument
-from tv_lens.experiments.claims import counted_verdicts, verdict_table
+from tv_lens.experiments.claims import Claim, counted_verdicts, verdict_table
 from tv_lens.experiments.folders import json_text
 from tv_lens.experiments.records import as_json
 from tv_lens.experiments.reporting import report
@@ -62,7 +62,7 @@ def page_of(networks: Sequence[Findings]) -> Page:
     return page(
         f"Emergence: {names}",
         sections,
-        lead=_lead(first.result),
+        lead=_lead(first.result, claims),
         footer=f"Made {first.result.created}; fingerprint {first.result.model.get('fingerprint', '')}; {made}",
         compress=True,
     )
@@ -82,14 +82,26 @@ def _runs(result: Emergence | Sequence[Emergence]) -> list[Emergence]:
     return runs
 
 
-def _lead(result: Emergence) -> str:
+def _lead(result: Emergence, claims: Sequence[Claim]) -> str:
+    """What was trained, how many claims have which verdict, and the first claim on decodability with its control."""
     family, model = result.family, result.model
-    return (
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in counted_verdicts(claims).items() if count)
+    text = (
         f"A transformer of {model['n_layers']} layers ({model['n_parameters'] / 1e6:.2g}M parameters) was trained "
         f"from scratch on {counted(family.n_tasks, 'kind')} of regression tasks in context. When does it distinguish "
         "them, when does it use that, and where? The experiments are those of Han et al. 2025 (arXiv 2412.12276), "
-        "section 3 and appendices, with the controls and intervals that the paper lacks."
+        "section 3 and appendices, with the controls and intervals that the paper lacks. "
+        f"Of {len(claims)} claims: {counts}."
     )
+    main = next((one for one in claims if "td" in {condition.key for condition in one.conditions}), None)
+    if main is None:
+        return text
+    numbers = "; ".join((main.missing or main.ours).splitlines())
+    return f"{text}\n\n**{_sentence(main.claim)}: {main.verdict}.** {_sentence(numbers)}. Control: {main.control}."
+
+
+def _sentence(words: str) -> str:
+    return words[:1].upper() + words[1:]
 
 
 # ------------------------------------------------------------------------------------------------- several families

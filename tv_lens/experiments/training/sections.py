@@ -164,8 +164,8 @@ def timing(one: Findings, claims: Sequence[Claim], coupling: Coupling) -> list[A
 
 def _test(name: str, test: Any) -> str:
     return (
-        f"**{name}**: r {test.statistic:.2f}, {test.verdict()} of {test.n} rearrangements. Its null: {test.null}. "
-        f"Its power: {test.power}. A small p shows {test.shows}."
+        f"**{name}**: r {test.statistic:.2f}, {test.verdict()} of {test.n} rearrangements. Null hypothesis: "
+        f"{test.null}. Power: {test.power}. A small p shows {test.shows}."
     )
 
 
@@ -223,7 +223,7 @@ def posterior(result: Emergence) -> list[Section]:
     by_shots = with_levels(
         replace(by_shots, values=by_shots.values.transpose("example", "shots", "step")),
         {},
-        name="Nats that the network's predictions are worse than the Bayesian's",
+        name="Excess divergence over the Bayes-optimal predictor",
     )
     probe = result.readout_r2.sel(token=token, shots=result.shots)
     means = replace(probe, values=probe.values.mean("task"), denominator=probe.denominator.mean("task"))
@@ -244,10 +244,30 @@ def posterior(result: Emergence) -> list[Section]:
     return [Section("Against the Bayesian (ours)", text, plot(means), plot(by_shots))]
 
 
+_SETTINGS = {
+    "checkpoints": "largest number of checkpoints",
+    "n": "held-out episodes per task",
+    "probe_episodes": "episodes per task for probes and projections",
+    "shots": "context lengths at which representations are read",
+    "k": "neighbours that vote",
+    "n_label_shuffles": "shuffles of labels behind the band of chance",
+    "map_points": "points per task on a map",
+    "patch_episodes": "episodes per task that are patched, and on which heads are ablated",
+    "circuits": "episodes per task that circuits are measured on",
+    "draw": "seed of the episodes",
+    "read after": "examples before the position that is read",
+}
+
+
 def measured(result: Emergence) -> list[Any]:
     """Settings, maps, time, and the command that trained the network."""
     settings = {name: value for name, value in result.settings.items() if value not in ("", None)}
-    lines = [f"- {name}: {value}" for name, value in settings.items()]
+    lines = [f"- {_SETTINGS.get(name, name)}: {value}" for name, value in settings.items() if name != "name"]
+    counts = (
+        "A point counts as decoded if most of its nearest neighbours, itself left out, are of its task, by Euclidean "
+        "distance of the residual stream. Token and layer are those with the largest mean at the last checkpoint. "
+        "Intervals: 95%, over held-out episodes of this network."
+    )
     where = "\n".join(
         f"- {kind}: {one.site} after {one.shots} examples, {one.explained:.0%} of the variance in the "
         f"plane; {one.method}"
@@ -256,6 +276,7 @@ def measured(result: Emergence) -> list[Any]:
     parts = [
         f"Family: `{result.family!r}`.",
         "\n".join(lines),
+        counts,
         f"Maps:\n\n{where}",
         f"Time: {sum(result.seconds.values()):.0f} s this time "
         f"({', '.join(f'{name} {took:.0f} s' for name, took in result.seconds.items())}).",
