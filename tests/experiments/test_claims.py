@@ -14,6 +14,7 @@ from tv_lens.experiments.claims import (
     Claim,
     Condition,
     counted_verdicts,
+    counts_in_words,
     rule_table,
     verdict_from,
     verdict_of,
@@ -137,6 +138,19 @@ def test_networks_count_once_where_they_are_unanimous_and_otherwise_by_share():
     assert counts == {**dict.fromkeys(VERDICTS, 0), "agrees": 1, "mixed": 2}
 
 
+def test_over_networks_the_numbers_and_the_controls_of_each_stand_on_their_lines():
+    seen = {"null": ends(-0.3, -0.1), "more": ends(-0.2, -0.05)}
+    one = STATED.measured("net-0", "−0.2", seen, control="−0.01")
+    other = STATED.measured("net-1", "−0.3", seen, control="−0.02")
+    both = Claim.over([one, other], "all runs")
+    assert both.verdict == "agrees" and both.family == "all runs" and both.ours == "net-0: −0.2\nnet-1: −0.3"
+    assert both.control == "a random vector:\nnet-0: −0.01\nnet-1: −0.02"
+    assert Claim.over([one, one], "all runs").control == "a random vector:\n−0.01"
+    missing = STATED.measured("net-2", "", missing="no Null")
+    assert "net-2: no Null" in Claim.over([one, missing], "all runs").ours
+    assert counts_in_words([both, missing]) == "2 claims: 1 agree, 1 not testable"
+
+
 def test_the_verdict_comes_back_from_json():
     for contrast in (ends(-0.3, -0.1), ends(0.1, 0.3), NONE):
         claim = STATED.measured("pos", "numbers", {"null": contrast, "more": ends(-0.2, -0.05)})
@@ -151,7 +165,7 @@ def test_tables_say_what_was_stated_and_what_was_found():
     claim = STATED.measured("pos", "−0.17", {"null": ends(-0.29, -0.04)}, control="−0.33")
     missing = STATED.measured("bits", "", missing="no Null")
     table = verdict_table([claim, missing])
-    assert list(table) == ["figure", "family", "claim", "paper", "ours", "control", "verdict"]
+    assert list(table) == ["figure", "family", "claim", "verdict", "paper", "ours", "control"]
     assert list(table.ours) == ["−0.17", "no Null"] and list(table.verdict) == ["undecided", "not testable"]
     rules = rule_table([claim, missing])
     assert len(rules) == 1 and rules.null[0] == STATED.null

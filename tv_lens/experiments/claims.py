@@ -93,11 +93,12 @@ class Claim:
         figure: where the paper makes it.
         claim: the statement.
         paper: the paper's number.
-        control: what else could give the same contrast; `measured` appends its number.
+        control: what else could give the same contrast; `measured` appends its numbers.
         null: what holds if the claim is false.
         conditions: the rule: the contrasts, and what exceeds the control.
         family: of tasks, or the network; "" before anything is measured.
         ours: our numbers, in words.
+        beside: the control's numbers, in words.
         intervals: mean, low and high of each condition's numbers, by its key.
         missing: why there is no contrast; "" where there is one.
         verdicts: of several networks, the verdict of each.
@@ -114,6 +115,7 @@ class Claim:
     conditions: tuple[Condition, ...]
     family: str = ""
     ours: str = ""
+    beside: str = ""
     intervals: Mapping[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)
     missing: str = ""
     verdicts: tuple[str, ...] = ()
@@ -167,8 +169,27 @@ class Claim:
         several = {
             key: (given,) if isinstance(given, Mapping) else tuple(given) for key, given in (intervals or {}).items()
         }
-        beside = f"{self.control}: {control}" if control else self.control
-        return replace(self, family=family, ours=ours, intervals=several, control=beside, missing=missing, **named)
+        words = f"{self.control}: {control}" if control else self.control
+        return replace(
+            self, family=family, ours=ours, beside=control, control=words, intervals=several, missing=missing, **named
+        )
+
+    @classmethod
+    def over(cls, claims: Sequence[Claim], family: str) -> Claim:
+        """One claim over networks: the numbers of each on a line of its own, and the verdict of each."""
+        first = claims[0]
+        stated = first.control.removesuffix(f": {first.beside}") if first.beside else first.control
+        besides = {one.beside for one in claims}
+        lines = [f"{one.family}: {one.beside}" for one in claims] if len(besides) > 1 else [*filter(None, besides)]
+        return replace(
+            first,
+            family=family,
+            ours="\n".join(f"{one.family}: {one.missing or one.ours}" for one in claims),
+            control=":\n".join([stated, "\n".join(lines)]) if lines else stated,
+            intervals={},
+            missing="",
+            verdicts=tuple(one.verdict for one in claims),
+        )
 
     @property
     def verdict(self) -> str:
@@ -247,9 +268,16 @@ def counted_verdicts(claims: Sequence[Claim]) -> dict[str, int]:
     return {one: verdicts.count(one) for one in (*VERDICTS, MIXED)}
 
 
+def counts_in_words(claims: Sequence[Claim]) -> str:
+    """The claims counted by verdict, such as "11 claims: 2 agree, 9 undecided"."""
+    words = {AGREES: "agree", DISAGREES: "disagree"}
+    counts = [f"{count} {words.get(one, one)}" for one, count in counted_verdicts(claims).items() if count]
+    return f"{len(claims)} claims: {', '.join(counts)}"
+
+
 def verdict_table(claims: Sequence[Claim]) -> pd.DataFrame:
     """One row per claim: what the paper says, what was found here, the control, and the verdict."""
-    columns = ["figure", "family", "claim", "paper", "ours", "control", "verdict"]
+    columns = ["figure", "family", "claim", "verdict", "paper", "ours", "control"]
     return pd.DataFrame([one.record() for one in claims], columns=columns)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tv_lens.experiments.claims import RULE, Claim, counted_verdicts, rule_table, verdict_table
+from tv_lens.experiments.claims import RULE, Claim, counted_verdicts, counts_in_words, rule_table, verdict_table
 from tv_lens.experiments.language_models.finetuning import Finetuning
 from tv_lens.experiments.language_models.prediction import Prediction
 from tv_lens.experiments.language_models.result import PaperResult
@@ -69,10 +69,9 @@ def paper_page(result: PaperResult) -> Page:
 
 def _lead(claims: Sequence[Claim]) -> str:
     """How many claims have which verdict, and the main one, figure 4, with its control."""
-    counts = ", ".join(f"{count} {verdict}" for verdict, count in counted_verdicts(claims).items() if count)
     lines = [
         "The experiments of Han et al. 2025 (arXiv 2412.12276) on pretrained language models, with controls that the "
-        f"paper does not report. Of {len(claims)} claims: {counts}."
+        f"paper does not report. {counts_in_words(claims)}."
     ]
     lines += [
         f"**{one.family}: {one.claim}: {one.verdict}.** {one.ours}. Control, {one.control}."

@@ -38,14 +38,8 @@ def claims_over(networks: Sequence[Findings]) -> list[Claim]:
         if claim in joint:
             rows.append(replace(joint[claim], family="all runs"))
         else:
-            rows.append(_over_networks([claims[claim] for claims in by_network if claim in claims]))
+            rows.append(Claim.over([claims[claim] for claims in by_network if claim in claims], "all runs"))
     return rows
-
-
-def _over_networks(claims: Sequence[Claim]) -> Claim:
-    """One claim over networks: each one's numbers on a line of its own, and one verdict where all are unanimous."""
-    ours = "\n".join(f"{one.family}: {one.missing or one.ours}" for one in claims)
-    return replace(claims[0], family="all runs", ours=ours, missing="", verdicts=tuple(one.verdict for one in claims))
 
 
 def claims_on(claims: Sequence[Claim], findings: Findings, figure: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from tv_lens.errors import EmptySelection, InvalidArgument
-from tv_lens.experiments.claims import Claim, counted_verdicts, verdict_table
+from tv_lens.experiments.claims import Claim, counts_in_words, verdict_table
 from tv_lens.experiments.folders import json_text
 from tv_lens.experiments.records import as_json
 from tv_lens.experiments.reporting import report
@@ -85,23 +85,19 @@ def _runs(result: Emergence | Sequence[Emergence]) -> list[Emergence]:
 def _lead(result: Emergence, claims: Sequence[Claim]) -> str:
     """What was trained, how many claims have which verdict, and the first claim on decodability with its control."""
     family, model = result.family, result.model
-    counts = ", ".join(f"{count} {verdict}" for verdict, count in counted_verdicts(claims).items() if count)
     text = (
         f"A transformer of {model['n_layers']} layers ({model['n_parameters'] / 1e6:.2g}M parameters) was trained "
         f"from scratch on {counted(family.n_tasks, 'kind')} of regression tasks in context. When does it distinguish "
         "them, when does it use that, and where? The experiments are those of Han et al. 2025 (arXiv 2412.12276), "
         "section 3 and appendices, with the controls and intervals that the paper lacks. "
-        f"Of {len(claims)} claims: {counts}."
+        f"{counts_in_words(claims)}."
     )
     main = next((one for one in claims if "td" in {condition.key for condition in one.conditions}), None)
     if main is None:
         return text
     numbers = "; ".join((main.missing or main.ours).splitlines())
-    return f"{text}\n\n**{_sentence(main.claim)}: {main.verdict}.** {_sentence(numbers)}. Control: {main.control}."
-
-
-def _sentence(words: str) -> str:
-    return words[:1].upper() + words[1:]
+    claim, control = main.claim[:1].upper() + main.claim[1:], main.control.replace("\n", " ")
+    return f"{text}\n\n**{claim}: {main.verdict}.** Here: {numbers}. Control: {control}."
 
 
 # ------------------------------------------------------------------------------------------------- several families
@@ -120,7 +116,6 @@ def index_page(families: Mapping[str, Sequence[Findings]], files: Mapping[str, s
         claims = claims_over(networks)
         coupled = pooled([one.points for one in networks])
         last = pd.concat([one.result.table() for one in networks])
-        counts = {verdict: count for verdict, count in counted_verdicts(claims).items() if count}
         factors = [2**one for one in (coupled.lag, coupled.low, coupled.high)]
         factor = interval_text(*factors) if coupled.n_changed else "–"
         rows.append(
@@ -133,7 +128,7 @@ def index_page(families: Mapping[str, Sequence[Findings]], files: Mapping[str, s
                 "TD": sum(float(one.td_curve().isel(step=-1).mean().mean()) for one in results) / len(results),
                 "chance": results[0].chance(),
                 "TD's step / loss's": factor,
-                "claims": ", ".join(f"{count} {verdict}" for verdict, count in counts.items()),
+                "claims": counts_in_words(claims),
             }
         )
         every.append(verdict_table(claims).drop(columns="family").assign(run=name))
