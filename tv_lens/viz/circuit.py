@@ -64,6 +64,7 @@ def plot_circuit(
         "nodes": [_node_props(node) for node in wiring.nodes],
         "wires": [_wire_props(wire) for wire in wiring.wires],
         "edges": wiring.n_edges,
+        "requested": result.requested or wiring.n_edges,
         "units": "" if result.scores is None else result.scores.units,
         "attention": {str(one.layer): _patterns(one) for one in attention},
         "recovered": [] if recovered is None else _recovered(recovered),

@@ -156,7 +156,9 @@ def timing(one: Findings, claims: Sequence[Claim], coupling: Coupling) -> list[A
             pd.DataFrame(_change_rows(one)),
             f"Change points ({one.points.definition}); decodability at {one.points.curves.place}.",
         ),
-        f"Tests of coupling. {_test('Pairing', coupling.pairing)}\n\n{_test('Shift', coupling.shift)}",
+        f"Tests of coupling: none, {one.too_few_checkpoints}."
+        if one.too_few_checkpoints
+        else f"Tests of coupling. {_test('Pairing', coupling.pairing)}\n\n{_test('Shift', coupling.shift)}",
         _controls(result),
     ]
     return parts

@@ -48,10 +48,10 @@ def _question(result: DecodingResult) -> list[Any]:
     )
     tiles = {}
     for name, one in result.found.items():
-        own, control = one.recovered(), one.recovered("degree-matched")
+        own, strongest = one.recovered(), one.strongest_control()
         small = (
             f"{limits_text(own).partition(' ')[2]} of the vector's effect, by {settings['edges']} of "
-            f"{len(one.circuit.graph):,} edges; degree-matched random ones {limits_text(control)}"
+            f"{len(one.circuit.graph):,} edges; {strongest} circuits {limits_text(one.recovered(strongest))}"
         )
         tiles[name] = (number(own["mean"]), small)
     facts = (
@@ -76,7 +76,7 @@ def circuit_parts(task_circuit: TaskCircuit) -> list[Any]:
     reading = (
         "On test queries, the strongest edges keep their values from the run with the vector, and all other edges take "
         "theirs from the run without it. 1 is the whole model with the vector, 0 without it. Random circuits have as "
-        "many edges; degree-matched ones, the stronger control, also have as many edges into each reader."
+        "many edges; degree-matched ones also have as many edges into each reader."
     )
     frame = scores.to_frame(12)
     rows = [(row.edge, interval_text(row.mean, row.low, row.high)) for row in frame.itertuples()]
@@ -95,10 +95,8 @@ def circuit_parts(task_circuit: TaskCircuit) -> list[Any]:
                 warn=True,
             )
         )
-    elif own["low"] <= task_circuit.recovered("degree-matched")["mean"]:
-        parts.append(
-            Note("At this size the circuit is not certainly better than a degree-matched random one.", warn=True)
-        )
+    elif own["low"] <= task_circuit.recovered(task_circuit.strongest_control())["mean"]:
+        parts.append(Note("At this size the circuit is not certainly better than its strongest control.", warn=True))
     return [*parts, reading, plot(recovered, title=f"{name}: effect carried by circuits of each size"), table]
 
 

@@ -28,7 +28,7 @@ window.TVCircuit = (function () {
   }
 
   function enhance(place, figure) {
-    const { nodes, wires, edges, units, attention, recovered } = figure.props;
+    const { nodes, wires, edges, units, attention, recovered, requested } = figure.props;
     const drawing = place.querySelector("svg");
     const paths = [], groups = [];
     for (const path of drawing.querySelectorAll("[data-wire]")) paths[Number(path.dataset.wire)] = path;
@@ -61,7 +61,8 @@ window.TVCircuit = (function () {
 
     // Effects of single edges do not add up, so what several carry is said by the circuits that were measured whole.
     function together() {
-      const measured = recovered.filter((one) => one[0] <= shown).pop();
+      const most = shown === edges ? requested : shown;  // edges that lead nowhere were asked for and are not drawn
+      const measured = recovered.filter((one) => one[0] <= most).pop();
       if (measured === undefined) return "";
       const [size, mean, low, high] = measured;
       const limits = low === null ? "no limits" : low.toFixed(2) + ", " + high.toFixed(2);
