@@ -144,15 +144,16 @@ FOLDERS = {
         & training.levels training.map training.network training.timing
         language_models.encoding language_models.prediction language_models.steering regressors.heads
         & regressors.patches training.sweeps vector_circuits.task_circuit
-        language_models.checkpoints language_models.finetuning language_models.instruction regressors.contrasts
-        & task_survey.result task_survey.stages vector_circuits.result
+        language_models.checkpoints language_models.finetuning language_models.instruction
+        & language_models.statements regressors.contrasts task_survey.result task_survey.stages vector_circuits.result
         language_models.claims regressors.circuits task_survey.code task_survey.measure vector_circuits.measure
         & vector_circuits.page
         language_models.result regressors task_survey.sections training.measurements vector_circuits
         language_models.measure language_models.page task_survey.page training.result
         language_models task_survey training.causal training.figures
         training.findings training.measure
-        training.causal_claims training.decodability_claims training.loss_claims training.timing_claims
+        training.causal_claims training.loss_claims training.timing_claims
+        training.decodability_claims
         training.claims
         training.causal_sections training.sections
         training.page

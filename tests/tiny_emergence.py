@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields, replace
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from tv_lens.lab.family import Family
 from tv_lens.lab.sparse_mixture import SparseMixture
 from tv_lens.results.sweep import Sweep
 
-STEPS = (0, 10, 20, 40, 80, 160)
+STEPS = (0, 10, 20, 40, 80, 160, 320, 640)
 LAYERS, HEADS, SHOTS, K, N, DRAWN = (0, 1, 2), (0, 1), (2, 4), 5, 60, 12
 ZERO, BLIND, BAYES, ORACLE = 1.0, 0.6, 0.2, 0.15
 
@@ -138,6 +139,22 @@ def emergence(kind: str = "disjoint", seed: int = 0, change: Sequence[int] | Non
         created="2026-11-23",
         **more,
     )
+
+
+def at_steps(run: Emergence, places: Sequence[int]) -> Emergence:
+    """The run with some of its checkpoints alone."""
+    fewer: dict[str, object] = {}
+    for one in fields(run):
+        sweep = getattr(run, one.name)
+        if isinstance(sweep, Sweep) and "step" in sweep.axes:
+            below = sweep.denominator
+            fewer[one.name] = replace(
+                sweep,
+                values=sweep.values.isel(step=list(places)),
+                denominator=below if below is None or "step" not in below.dims else below.isel(step=list(places)),
+            )
+    maps = {kind: replace(drawn, points=drawn.points.isel(step=list(places))) for kind, drawn in run.maps.items()}
+    return replace(run, maps=maps, **fewer)
 
 
 def _map(kind: str, tasks: Sequence[str], encoded: np.ndarray, random: np.random.Generator) -> TrainingMap:

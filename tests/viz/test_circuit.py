@@ -6,7 +6,9 @@ import json
 import re
 import subprocess
 
+import numpy as np
 import pytest
+import xarray as xr
 
 import tv_lens as tv
 from tiny_circuits import GRAPHS, SVG, circuit, drawing
@@ -56,6 +58,22 @@ def test_width_is_effect_and_colour_is_sign():
     assert last == 0, "the strongest is drawn on top"
 
 
+def curve() -> tv.Sweep:
+    """Circuits of 5 edges recover nothing, and those of 20 edges 0.1 of the effect, on eight queries."""
+    grid = np.zeros((8, 2, 2)) + [[[0.0, 0.1], [0.0, 0.0]]] + np.linspace(-0.04, 0.04, 8)[:, None, None]
+    coords = {"kind": ["circuit", "random"], "size": [5, 20]}
+    values = xr.DataArray(grid, dims=("example", "kind", "size"), coords=coords)
+    return tv.Sweep(values, "recovery", "share", "1: as with the vector")
+
+
+def test_what_several_edges_recover_is_measured_and_not_added_up():
+    payload = json.loads(tv.plot(circuit("source", 20), recovered=curve()).payload())["props"]
+    (small, *first), (large, *second) = payload["recovered"]
+    assert (small, large) == (5, 20) and first[0] == 0.0 and second[0] == 0.1
+    assert first[1] < 0 < first[2] and second[1] > 0
+    assert json.loads(tv.plot(circuit("source", 20)).payload())["props"]["recovered"] == []
+
+
 def test_every_colour_has_a_dark_counterpart():
     style = drawing(tv.plot(circuit("folded", 5))).find(f"{SVG}style").text
     light, dark = style.split("@media (prefers-color-scheme:dark)")
@@ -92,12 +110,13 @@ def test_a_browser_draws_and_answers(tmp_path):
     """Opened with the network refused: nodes are there, the slider hides, a chosen head shows edges and its pattern."""
     drawn = circuit("source", 50)
     layer = next(node.layer for node in Wiring.of(drawn).nodes if node.kind == "head")
-    text = tv.page("p", [("s", [tv.plot(drawn, attention=[patterns(layer)])])]).html
+    text = tv.page("p", [("s", [tv.plot(drawn, attention=[patterns(layer)], recovered=curve())])]).html
     head = next(i for i, node in enumerate(Wiring.of(drawn).nodes) if node.kind == "head" and node.layer == layer)
     ask = (
         f'const place = document.querySelector("[data-figure=circuit]"), all = place.querySelectorAll("[data-wire]");'
         'const slider = place.querySelector("input"); slider.value = "7"; slider.dispatchEvent(new Event("input"));'
         'const few = [...all].filter((p) => !p.classList.contains("tvc-off")).length;'
+        'document.body.dataset.told = place.querySelector("output").textContent;'
         f'slider.value = "{len(drawn)}"; slider.dispatchEvent(new Event("input")); place.tvChoose({{node: {head}}});'
         'document.body.dataset.said = [all.length, few, place.querySelectorAll("[data-node]").length].join(" ");'
     )
@@ -122,3 +141,5 @@ def test_a_browser_draws_and_answers(tmp_path):
     assert 'data-drawn="yes"' in dom and "could not be drawn" not in dom
     assert "Attention pattern" in dom and "<canvas" in dom and f"head {wiring.nodes[head].head} of layer {layer}" in dom
     assert "Edges in (" in dom or "Edges out (" in dom
+    said = re.search(r"data-told=\"([^\"]*)\"", dom).group(1)
+    assert said.startswith("the strongest 7 of ") and " · the 5 strongest alone recover 0.00 [−0.0" in said

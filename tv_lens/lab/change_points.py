@@ -14,6 +14,9 @@ from jaxtyping import Bool, Float, Int
 
 from tv_lens.errors import InvalidArgument
 
+LEAST_CHECKPOINTS = 8
+"""From how many checkpoints on two changes can be ordered: of fewer, the grid decides where a change is found."""
+
 
 @dataclass(frozen=True, eq=False)
 class Changes:

@@ -13,6 +13,7 @@ from tv_lens.circuits.wiring import Node, Wire, Wiring
 from tv_lens.errors import EmptySelection
 from tv_lens.kinds import checks_kinds
 from tv_lens.model.attention_patterns import AttentionPatterns
+from tv_lens.results.sweep import Sweep
 from tv_lens.viz import theme
 from tv_lens.viz.circuit_layout import LEFT, Layout, Spot
 from tv_lens.viz.dispatch import plot
@@ -34,7 +35,12 @@ _PARTS = {"q": "query", "k": "key", "v": "value"}
 @plot.register(Circuit)
 @checks_kinds
 def plot_circuit(
-    result: Circuit, *, title: str | None = None, height: int | None = None, attention: Sequence[AttentionPatterns] = ()
+    result: Circuit,
+    *,
+    title: str | None = None,
+    height: int | None = None,
+    attention: Sequence[AttentionPatterns] = (),
+    recovered: Sweep | None = None,
 ) -> Figure:
     """A `Figure` of a circuit: layers up, heads or positions across, edges as wide as their effect.
 
@@ -44,6 +50,7 @@ def plot_circuit(
         height: pixels of the frame in Jupyter.
         attention: patterns of some layers (`tv.attention(model, text, layer)`), shown when one of their heads is
             chosen.
+        recovered: `tv.faithfulness(...).recovery()`, so that the slider says what circuits of a size recover together.
 
     Raises:
         EmptySelection: the circuit has no edge.
@@ -57,8 +64,10 @@ def plot_circuit(
         "nodes": [_node_props(node) for node in wiring.nodes],
         "wires": [_wire_props(wire) for wire in wiring.wires],
         "edges": wiring.n_edges,
+        "requested": result.requested or wiring.n_edges,
         "units": "" if result.scores is None else result.scores.units,
         "attention": {str(one.layer): _patterns(one) for one in attention},
+        "recovered": [] if recovered is None else _recovered(recovered),
     }
     note = (
         "Width: size of the effect. Solid blue: the edge helps, the metric falls without it; dashed orange: it hurts. "
@@ -76,6 +85,16 @@ def plot_circuit(
         svg=svg(wiring, layout, title),
         height=int(height or layout.height + 190),
     )
+
+
+def _recovered(curve: Sweep) -> list[list[Any]]:
+    """Size, mean, low and high of the circuits of the strongest edges, the smallest first."""
+    cells = curve.sel(kind="circuit").interval()
+    rows = []
+    for size in sorted(cells["size"].values.tolist()):
+        ends = (float(cells[end].sel(size=size)) for end in ("mean", "low", "high"))
+        rows.append([size, *(None if end != end else round(end, 4) for end in ends)])
+    return rows
 
 
 def _title(circuit: Circuit) -> str:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
 import numpy as np
 import pytest
+from scipy import stats
 
 import tiny_folder
+from made_up import prediction
 from tv_lens.errors import EmptySelection, RunMismatch, UnknownName
-from tv_lens.experiments.language_models.checkpoints import _folder, across_models, known_revisions, step_of
+from tv_lens.experiments.language_models.checkpoints import Comparison, _folder, across_models, known_revisions, step_of
 from tv_lens.experiments.language_models.prediction import encoding_against_accuracy
 from tv_lens.tasks import family
 
@@ -34,6 +38,26 @@ def test_several_models_and_one_that_is_missing(model, tmp_path):
     assert ("failed: " in repr(found) and -1 <= found.correlation("two") <= 1) or np.isnan(found.correlation("two"))
     with pytest.raises(EmptySelection, match="None of the models"):
         across_models([tmp_path / "none"], {"two": bits}, **options)
+
+
+def test_within_shots_by_hand():
+    """Pearson's correlation of what is left when each shot count's mean over sources is taken out of both sides."""
+    shares = [(0.3, 0.2), (0.5, 0.5), (0.6, 0.4), (0.8, 0.9), (0.7, 0.6)]
+    drawn = {
+        f"m{i}": {"pos": prediction({1: td - 0.1, 4: td}, {1: acc / 2, 4: acc}, seed=i)}
+        for i, (td, acc) in enumerate(shares)
+    }
+    comparison = Comparison(drawn)
+    found, table = comparison.within_shots("pos"), comparison.table()
+    left = table[["TD", "accuracy"]] - table.groupby("shots")[["TD", "accuracy"]].transform("mean")
+    assert found.correlation == pytest.approx(stats.pearsonr(left["TD"], left["accuracy"]).statistic, abs=1e-4)
+    assert comparison.correlation("pos") == found.correlation and found.sources == 5 and found.rearranged == 120
+    grids = [table.pivot(index="source", columns="shots", values=side).to_numpy() for side in ("TD", "accuracy")]
+    td, acc = (one - one.mean(0) for one in grids)
+    each = [np.corrcoef(td.ravel(), acc[list(order)].ravel())[0, 1] for order in permutations(range(5))]
+    assert found.p == pytest.approx(np.mean(np.array(each) >= found.correlation - 1e-9))
+    low, high = found.over_prompts
+    assert low < found.correlation < high and found.over_sources[0] < found.correlation
 
 
 def test_known_revisions():

@@ -7,6 +7,7 @@ import pytest
 import xarray as xr
 from scipy import stats
 
+from made_up import prediction
 from tv_lens.errors import InvalidArgument
 from tv_lens.experiments.language_models.instruction import with_instruction
 from tv_lens.experiments.language_models.prediction import (
@@ -128,3 +129,12 @@ def test_a_line_by_hand_and_no_line_where_a_side_does_not_vary():
     slope, correlation, rank = _line(x, -y)
     assert (slope[0], correlation[0], rank[0]) == (-2.0, -1.0, -1.0)
     assert np.isnan([slope[1], correlation[1], rank[1]]).all()
+
+
+def test_within_shots_is_the_line_through_what_is_left_of_each_shot_count():
+    points = prediction({1: 0.3, 4: 0.6, 10: 0.8}, {1: 0.2, 4: 0.5, 10: 0.9}, seed=2)
+    table = points.points()
+    left = table[["TD", "accuracy"]] - table.groupby("shots")[["TD", "accuracy"]].transform("mean")
+    line, fit = stats.linregress(left["TD"], left["accuracy"]), points.fit(within_shots=True)
+    assert (fit.slope, fit.r2) == pytest.approx((line.slope, line.rvalue**2))
+    assert points.fit().slope > 0.8 and fit.slope_low < 0 < fit.slope_high

@@ -14,8 +14,10 @@ import xarray as xr
 import tiny_folder
 from tiny_folder import TASKS
 from tv_lens.experiments import TaskSurvey
+from tv_lens.experiments.task_survey.page import _question
 from tv_lens.experiments.task_survey.result import AGAINST, unbeaten
 from tv_lens.task_vectors.vector import TaskVector
+from tv_lens.viz.html import Facts
 
 DOCS = Path(__file__).parents[3] / "docs"
 
@@ -42,8 +44,8 @@ def test_the_answer_says_which_vectors_beat_their_controls(result):
     first, second = found.sentences()
     assert re.fullmatch(
         rf"The vector of present-past, read and written after layer {layer}, lifts zero-shot accuracy from 0\.00 to "
-        r"0\.70 \[0\.\d\d, 0\.\d\d\] on 20 test queries; a random vector of the same length gives 0\.00, and 3 "
-        r"demonstrations in the prompt give 0\.90\.",
+        r"0\.70 \[0\.\d\d, 0\.\d\d\] on 20 test queries\. Its strongest control, the Null vector, gives 0\.10 "
+        r"\[0\.\d\d, 0\.\d\d\], and 3 demonstrations in the prompt give 0\.90\.",
         first,
     )
     assert second == (
@@ -54,6 +56,16 @@ def test_the_answer_says_which_vectors_beat_their_controls(result):
     both = answered(result, present_past=good, capitalize={"vector": 0.9})
     assert both.working == ["capitalize", "present-past"]
     assert both.answer().endswith("another task's and the Null task's (capitalize, present-past).")
+
+
+def test_the_answer_names_the_strongest_control_and_not_the_weakest(result):
+    """Version 0.1 quoted the random vector (0.00) where the Null vector answers 0.35."""
+    found = answered(result, present_past={"vector": 0.8, "Null vector": 0.35}, capitalize={"other task's vector": 0.6})
+    assert found.strongest_control("present-past")[0] == "Null vector" and found.best == "present-past"
+    assert "Its strongest control, the Null vector, gives 0.35 [" in found.answer()
+    assert found.strongest_control("capitalize")[0] == "other task's vector"
+    tiles = next(part for part in _question(found) if isinstance(part, Facts)).values
+    assert tiles["present-past"][0] == "0.80" and "Null vector 0.35 [" in tiles["present-past"][1]
 
 
 def test_the_answer_does_not_flatter_a_vector_that_does_nothing(result):

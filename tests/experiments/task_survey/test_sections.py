@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
+from made_up import decodability
 from tiny_folder import TASKS
 from tv_lens.experiments.task_survey.sections import (
     _input_caution,
     _joined,
     _passage,
+    _surface_alone,
     _visible,
     circuit_sections,
     controls_parts,
@@ -66,3 +68,13 @@ def test_the_controls_table_has_a_row_per_task_and_condition(result):
 
 def test_without_a_circuit_there_is_no_section_of_it(result):
     assert result.circuit is None and circuit_sections(result) == []
+
+
+def test_what_spelling_alone_reaches_stands_before_any_inference():
+    """Version 0.1 called a rise "the model's own inference" where counting characters reaches 0.93 to 1.00."""
+    same = decodability({1: 0.5, 4: 0.95}, seed=1, surface={1: 0.5, 4: 0.97})
+    assert "need not be inference" in _surface_alone(same) and "the tokens of the shown answers alone" in (
+        _surface_alone(same)
+    )
+    above = _surface_alone(decodability({1: 0.5, 4: 0.95}, seed=1, surface={1: 0.2, 4: 0.3}))
+    assert "not in the answers' spelling" in above and "inference" not in above

@@ -13,7 +13,7 @@ from tv_lens.viz.html import Table
 
 def test_every_matrix_has_a_figure_and_a_table(findings):
     (section,) = causal_sections.patching(findings, [])
-    assert section.title == "Another task's representation (Fig. 7)"
+    assert section.title == "Patching class means between tasks (Fig. 7)"
     assert [type(part) for part in section.parts[2:]] == [Figure, Table, Figure, Table]
     middle, last = (part for part in section.parts if isinstance(part, Table))
     assert set(middle.frame.columns) >= {"own [95%]", "verdict"} and "others [95%]" in last.frame

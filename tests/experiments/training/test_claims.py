@@ -14,7 +14,7 @@ def test_what_was_put_in_is_what_the_claims_say(run, claims):
     verdicts = {name: one.verdict for name, one in claims.items()}
     staggered = claims["tasks are learnt one after another"]
     assert staggered.verdict == "agrees"
-    assert staggered.ours.startswith("basis 0 at step 1") and "basis 2 at" in staggered.ours
+    assert re.match(r"basis [03] at step 1", staggered.ours) and "basis 2 at" in staggered.ours
     encoded = claims["tasks are encoded one after another"]
     assert encoded.verdict == "agrees" and re.search(r", basis 2 at .*; 5 of 6 pairs apart", encoded.ours)
     bayes = run.references.average("shots").sel(reference="Bayes mixture")
@@ -44,19 +44,19 @@ def test_a_network_that_learns_nothing_agrees_with_nothing():
     assert verdicts["at the end every task is predicted as well as can be"] == "disagrees"
     assert verdicts["the task can be read off the representations at the end"] == "disagrees"
     assert (
-        verdicts["tasks are learnt one after another"] == "undecided"
-        and verdicts["loss and decodability change together"] == "undecided"
+        verdicts["tasks are learnt one after another"] == "not testable"
+        and verdicts["loss and decodability change together"] == "not testable"
     )
     assert verdicts["first one regression over all coordinates, then regression with the inferred task"] == "disagrees"
     (encoded,) = [one for one in claims_of(Findings(never)) if one.claim == "tasks are encoded one after another"]
-    assert encoded.verdict == "undecided" and encoded.ours == "the decodability of 0 of 4 tasks rises"
+    assert encoded.verdict == "not testable" and encoded.ours == "the decodability of 0 of 4 tasks rises"
     emergence_page(never)
 
 
 def test_seeds_are_counted_and_coupling_is_pooled(run, findings):
     together = Findings(tiny_emergence.emergence(seed=1, change=(3, 3, 3, 3)))
     (claim,) = [one for one in claims_over([findings, together]) if one.claim == "tasks are learnt one after another"]
-    assert claim.verdict == "agrees in 1, disagrees in 1" and "disjoint-1: " in claim.ours
+    assert claim.verdict == "mixed: agrees in 1 of 2, disagrees in 1 of 2" and "disjoint-1: " in claim.ours
     (coupled,) = [
         one for one in claims_over([findings, together]) if one.claim == "loss and decodability change together"
     ]

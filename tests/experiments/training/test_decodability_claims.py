@@ -34,6 +34,9 @@ def test_what_is_encoded_does_not_overlap(run):
     twice = xr.concat([run.td.values, run.td.values], "example", coords="minimal", compat="override")
     values = twice.assign_coords(example=range(twice.sizes["example"]))  # 60 of 60 could still be 0.94
     values[:] = 1.0
+    before_training = Findings(replace(run, td=replace(run.td, values=values.copy())))
+    assert encoded(before_training).verdict == "not specific"  # an untrained network does as much
+    values[{"step": 0}] = 0.0
     perfect = Findings(replace(run, td=replace(run.td, values=values)))
     assert encoded(perfect).verdict == "agrees" and overlap(perfect).verdict == "disagrees"
     values[:] = 0.0

@@ -23,7 +23,7 @@ def test_ratios_and_the_nearest_reference(run, findings):
     bayes = run.references.average("shots").sel(reference="Bayes mixture").mean()
     np.testing.assert_allclose(ratio, run.mse().isel(step=-1).mean().values / bayes.values)
     late = findings.nearest(STEPS[-1], ["Bayes mixture", "oracle basis"])
-    assert late.reference == "Bayes mixture" and late.bayes < late.blind and late.low > 0
+    assert late.reference == "Bayes mixture" and late.bayes < late.blind and late.nearer["low"] > 0
     assert findings.ceiling() == "ceiling 1.00, "
 
 

@@ -17,7 +17,7 @@ def test_functions_of_which_one_is_not_learnt():
     assert claims["quadratic functions are not learnt"].verdict == "agrees"
     assert claims["linear, sparse linear and leaky ReLU functions are learnt"].verdict == "agrees"
     learnt = claims["linear, sparse linear and leaky ReLU functions are learnt"]
-    assert learnt.control == f"the best reference, ridge, leaves {BAYES:.2f}"
+    assert learnt.control.endswith(f"the best reference, ridge, leaves {BAYES:.2f}")
     assert claims["representations of the families overlap"].verdict == "agrees"
     assert (
         "correlation of the heads' effects"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 import tiny_folder
@@ -39,6 +41,16 @@ def test_queries_have_foils_if_the_tokenizer_tells_them_from_the_answers(model):
     assert not any(prompt.foil for prompt in without)
     (whole,) = _queries(model, tv.task("present-past"), {"test": 10_000}, 0, None)
     assert len(whole) == len(tv.task("present-past").split("test"))
+
+
+def test_the_strongest_control_is_named_with_its_limits(known):
+    circuit = known.found["switch-a"]
+    values = circuit.curve.values.copy(deep=True)
+    values[{"kind": values["kind"].values.tolist().index("random")}] = circuit.curve.clean.mean()
+    louder = replace(circuit, curve=replace(circuit.curve, values=values))
+    assert louder.strongest_control() == "random"
+    assert "their strongest control, random circuits of that size, 1.00 [" in louder.sentence()
+    assert "degree-matched random circuits" in louder.sentence().split("their strongest control")[1]
 
 
 def test_no_minus_before_a_zero():

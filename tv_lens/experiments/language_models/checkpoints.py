@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import permutations
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import xarray as xr
+from jaxtyping import Float
 
 from tv_lens.errors import EmptySelection, RunMismatch, StorageError, TVLensError, unknown
 from tv_lens.experiments.language_models.prediction import Prediction, encoding_against_accuracy
@@ -19,6 +22,7 @@ from tv_lens.kinds import checks_kinds
 from tv_lens.model.hooked_model import HookedModel, load
 from tv_lens.progress import progress as progress_bar
 from tv_lens.renamed import renamed_keywords
+from tv_lens.results.correlations import LEAST_GROUPS, NONE, jackknife_limits, resampled_limits
 from tv_lens.results.differences import independent
 from tv_lens.results.sweep import Sweep
 from tv_lens.storage.run_folder import FolderLike, inside
@@ -28,6 +32,28 @@ Source = str | os.PathLike[str] | HookedModel
 # The steps of published pretraining runs, which are revisions of their hub names.
 _PYTHIA = (0, *(2**i for i in range(10)), *range(1000, 144000, 1000))
 _OLMO_TOKENS = 2160 * 2048  # per step
+LEAST_SOURCES = LEAST_GROUPS
+"""From how many models or checkpoints on a correlation over them has limits."""
+_MOST_ORDERS, _DRAWN_ORDERS = 5040, 5000  # up to so many rearrangements all are tried; of more, so many are drawn
+
+
+class WithinShots(NamedTuple):
+    """How mean decodability and mean accuracy go together over sources, each shot count less its own mean.
+
+    Args:
+        correlation: Pearson's, over sources and shot counts; NaN where a side does not vary.
+        sources: how many there are.
+        over_prompts, over_sources: limits, for other prompts and for other sources; NaN where there are none.
+        p: the share of rearrangements of the sources with at least this correlation.
+        rearranged: how many were tried.
+    """
+
+    correlation: float
+    sources: int
+    over_prompts: tuple[float, float]
+    over_sources: tuple[float, float]
+    p: float
+    rearranged: int
 
 
 @checks_kinds
@@ -121,15 +147,45 @@ class Comparison:
         return self._joined({name: one.decodability.over_tasks().sel(layer=one.layer) for name, one in best.items()})
 
     def correlation(self, family: str) -> float:
-        """Pearson's correlation of mean decodability and mean accuracy over sources and shot counts.
+        """Pearson's correlation of mean decodability and mean accuracy over sources, within shot counts.
 
-        NaN if there are fewer than three points, or one side does not vary.
+        More demonstrations raise both, so each shot count is taken less its mean over sources. NaN if there are fewer
+        than three sources, or one side does not vary.
         """
-        table = self.table()
-        table = table[table["family"] == family]
-        if len(table) < 3 or table["TD"].std() == 0 or table["accuracy"].std() == 0:
-            return float("nan")
-        return float(np.corrcoef(table["TD"], table["accuracy"])[0, 1])
+        return self.within_shots(family).correlation
+
+    def within_shots(self, family: str, *, level: float = 0.95, n_boot: int = 2000, seed: int = 0) -> WithinShots:
+        """The same with its limits over prompts and over sources, and a permutation test.
+
+        Args:
+            family: by its name.
+            level: of the limits.
+            n_boot: resamples of prompts.
+            seed: fixes the resamples, and the rearrangements where there are too many to try all.
+        """
+        points = [by_family[family] for by_family in self.predictions.values()]
+        td, acc = (np.stack([_grid(one, side) for one in points]) for side in ("TD", "accuracy"))  # source task shots
+        n, random = len(points), np.random.default_rng(seed)
+        here = float(_correlation(td.mean(1), acc.mean(1)))
+        if n < 3 or not np.isfinite(here):
+            return WithinShots(float("nan"), n, NONE, NONE, float("nan"), 0)
+        examples = [min(one.decodability.sweep.n for one in points), min(one.accuracy.n for one in points)]
+        draws = [  # a bootstrap of hits is a binomial draw
+            random.binomial(count, np.clip(side, 0, 1), size=(n_boot, *side.shape)).mean(2) / count
+            for side, count in zip((td, acc), examples)
+        ]
+        over_prompts = resampled_limits(
+            here, _correlation(*draws), (n - 1) * td.shape[-1] + 1, min(examples), level, correlation=True
+        )
+        rest = [np.delete(np.arange(n), i) for i in range(n)]
+        without = np.array([_correlation(td[one].mean(1), acc[one].mean(1)) for one in rest])
+        if math.factorial(n) <= _MOST_ORDERS:
+            orders = np.array(list(permutations(range(n))))
+        else:
+            orders = np.stack([np.arange(n), *(random.permutation(n) for _ in range(_DRAWN_ORDERS))])
+        rearranged = _correlation(np.broadcast_to(td.mean(1), (len(orders), n, td.shape[-1])), acc.mean(1)[orders])
+        p = float((rearranged >= here - 1e-12).mean())
+        return WithinShots(here, n, over_prompts, jackknife_limits(here, without, level), p, len(orders))
 
     def _joined(self, sweeps: Mapping[str, Sweep]) -> Sweep:
         first = next(iter(sweeps.values()))
@@ -235,6 +291,22 @@ def across_models(
             allowed="one or more that load",
         )
     return Comparison(predictions, failed)
+
+
+def _grid(one: Prediction, side: str) -> Float[np.ndarray, "task shots"]:
+    """Decodability or accuracy of every task at every shot count."""
+    return one.points().pivot(index="task", columns="shots", values=side).to_numpy(float)
+
+
+def _correlation(
+    td: Float[np.ndarray, "*draw source shots"], acc: Float[np.ndarray, "*draw source shots"]
+) -> Float[np.ndarray, "*draw"]:
+    """Pearson's correlation over sources and shot counts, each count less its mean over sources."""
+    x, y = (side - side.mean(-2, keepdims=True) for side in (td, acc))
+    xx, yy, xy = ((one * other).sum((-2, -1)) for one, other in ((x, x), (y, y), (x, y)))
+    still = (xx < 1e-12) | (yy < 1e-12)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(still, np.nan, xy / np.sqrt(xx * yy))
 
 
 def step_of(label: str) -> int | None:

@@ -1,4 +1,4 @@
-"""The paper's claims about language models, each with the paper's number, ours, and the verdict of the interval."""
+"""The paper's claims about language models with the data: the paper's number, ours, the control's and the intervals."""
 
 from __future__ import annotations
 
@@ -7,29 +7,36 @@ from typing import Any
 
 import numpy as np
 
-from tv_lens.experiments.claims import AGREES, DISAGREES, UNDECIDED, Claim, verdict_of
-from tv_lens.experiments.language_models.checkpoints import Comparison
+from tv_lens.experiments.claims import Claim
+from tv_lens.experiments.language_models.checkpoints import LEAST_SOURCES, Comparison
 from tv_lens.experiments.language_models.encoding import Encoding
 from tv_lens.experiments.language_models.finetuning import PRETRAINED, Finetuning
 from tv_lens.experiments.language_models.instruction import CONDITIONS, Instruction
-from tv_lens.experiments.language_models.prediction import Prediction
+from tv_lens.experiments.language_models.prediction import Fit, Prediction
+from tv_lens.experiments.language_models.statements import (
+    ANSWERED,
+    BLURRED,
+    CLEAR,
+    HARMS,
+    HELPS,
+    PAPER_LAYER,
+    PAPER_R2,
+    PAPER_TABLE,
+    PEAK,
+    PREDICTS,
+    RISE,
+    SEPARATE,
+    SURFACE,
+    TOGETHER,
+    TOLD,
+    TUNED,
+)
 from tv_lens.experiments.language_models.steering import Steering
 from tv_lens.experiments.records import Interval, interval_of, signed_text
-from tv_lens.results.differences import independent
+from tv_lens.results.differences import difference, independent
 from tv_lens.results.limits import difference_of_means
 from tv_lens.results.sweep import Sweep
-from tv_lens.task_vectors.decodability_result import CHARACTERS, EMBEDDING, TOKENS
-
-# What the paper reports for Llama-3.1-8B (Han et al. 2025, section 4 and appendices).
-PAPER_R2 = {"pos": 0.781, "bitwise": 0.528}
-PAPER_TABLE = {
-    "pos": {"TD": (0.68, 0.97), "accuracy": (0.255, 0.344), "first": 0.694, "last": 0.339},
-    "bitwise": {"TD": (0.43, 0.90), "accuracy": (0.262, 0.572), "first": 0.902, "last": 0.663},
-}
-PAPER_LAYER = {"pos": "15 of 32", "bitwise": "13 of 32"}
-# Figure 3: tasks that are separate clouds with 10 shots, and tasks that overlap with Null.
-CLEAR = {"pos": ("noun", "pronoun"), "bitwise": ("AND", "OR")}
-BLURRED = {"pos": ("adjective", "preposition"), "bitwise": ("XOR", "XNOR")}
+from tv_lens.task_vectors.decodability_result import EMBEDDING, Decodability
 
 
 def of_encoding(family: str, one: Encoding) -> list[Claim]:
@@ -44,41 +51,42 @@ def _rise(family: str, one: Encoding) -> list[Claim]:
         return []
     sweep = one.decodability.sweep.sel(layer=one.layer, task=tasks)
     gain = _less(sweep.sel(shots=many), sweep.sel(shots=few))
+    sides = [(sweep.sel(shots=shots), dict(task=tasks, shots=shots)) for shots in (many, few)]
+    beyond, strongest = _beyond_surface(one.decodability, *sides)
     curve = ", ".join(f"{_mean(sweep.sel(shots=shots)):.2f} at {shots}" for shots in one.shots)
-    controls = one.decodability.controls.sel(task=tasks, shots=many).mean().mean("task")
-    surface = (
-        f"answers alone {float(controls.sel(control=[TOKENS, CHARACTERS]).max()):.2f}, embedding "
-        f"{float(controls.sel(control=EMBEDDING)):.2f}, chance {one.decodability.chance:.2f} at {many} shots"
+    surface = one.decodability.controls.sel(task=tasks).mean().mean("task").sel(control=strongest)
+    embedding = float(one.decodability.controls.sel(task=tasks, shots=many, control=EMBEDDING).mean().mean())
+    control = (
+        f"{strongest} {float(surface.sel(shots=few)):.2f} to {float(surface.sel(shots=many)):.2f}, "
+        f"rise beyond it {signed_text(beyond)}; embedding {embedding:.2f}, chance {one.decodability.chance:.2f} "
+        f"at {many} shots"
     )
-    return [
-        Claim(
-            "Fig. 3, 19",
-            family,
-            "decodability rises with shots",
-            "rises",
-            f"{curve} shots; {signed_text(gain)} more",
-            verdict_of(gain),
-            surface,
-        )
-    ]
+    ours = f"{curve} shots; {signed_text(gain)} more"
+    return [RISE.measured(family, ours, {"rise": gain, "beyond": beyond}, control=control)]
 
 
 def _peak(family: str, one: Encoding) -> Claim:
-    """The best layer against the first and the last that were read, at the largest number of shots."""
-    sweep = one.decodability.sweep.sel(shots=max(one.shots), task=list(one.decodability.tasks))
+    """The best inner layer against the first and the last that were read, at the largest number of shots."""
+    many, tasks = max(one.shots), list(one.decodability.tasks)
+    sweep = one.decodability.sweep.sel(shots=many, task=tasks)
     layers = one.decodability.sweep.values["layer"].values.tolist()
-    ends = [layer for layer in (layers[0], layers[-1]) if layer != one.layer]
-    above = {layer: _less(sweep.sel(layer=one.layer), sweep.sel(layer=layer)) for layer in ends}
-    everywhere = all(verdict_of(gap) == AGREES for gap in above.values())
-    return Claim(
-        "Fig. 19",
-        family,
-        "decodability peaks in the middle layers",
-        PAPER_LAYER.get(family, "middle"),
-        f"layer {one.layer} of {max(layers) + 1} (from 0); above layer "
-        + ", above layer ".join(f"{layer} by {signed_text(gap)}" for layer, gap in above.items()),
-        DISAGREES if len(ends) < 2 else AGREES if everywhere else UNDECIDED,
+    named = dict(paper=PAPER_LAYER.get(family, "middle"))
+    if len(layers) < 3:
+        why = f"{len(layers)} layers were read: none lies between the first and the last"
+        return PEAK.measured(family, "", missing=why, **named)
+    best = int(sweep.sel(layer=layers[1:-1]).best("layer")["layer"])
+    at = sweep.sel(layer=best)
+    beside = one.decodability.controls.sel(control=EMBEDDING, shots=many, task=tasks)
+    gaps = {
+        "first": _less(at, sweep.sel(layer=layers[0])),
+        "last": _less(at, sweep.sel(layer=layers[-1])),
+        "embedding": _less(at, beside),
+    }
+    ours = f"layer {best} of {max(layers) + 1} (from 0); above layer " + ", above layer ".join(
+        f"{layer} by {signed_text(gaps[key])}" for layer, key in ((layers[0], "first"), (layers[-1], "last"))
     )
+    control = f"embedding {_mean(beside):.2f}, below it by {signed_text(gaps['embedding'])}"
+    return PEAK.measured(family, ours, gaps, control=control, **named)
 
 
 def _contrast(family: str, one: Encoding) -> list[Claim]:
@@ -90,44 +98,59 @@ def _contrast(family: str, one: Encoding) -> list[Claim]:
     sweep = one.decodability.sweep.sel(layer=one.layer, shots=many)
     clear, blurred = (sweep.sel(task=list(group)) for group in groups)
     gap = _less(clear, blurred)
-    control = [
-        float(one.decodability.controls.sel(task=list(group), shots=many, control=CHARACTERS).mean().mean())
-        for group in groups
-    ]
+    places = [dict(task=list(group), shots=many) for group in groups]
+    beyond, strongest = _beyond_surface(one.decodability, (clear, places[0]), (blurred, places[1]))
+    shares = [_mean(one.decodability.controls.sel(control=strongest, **place)) for place in places]
     return [
-        Claim(
-            "Fig. 3",
+        SEPARATE.measured(
             family,
-            f"{' and '.join(groups[0])} are encoded better than {' and '.join(groups[1])}",
-            "separate against overlapping with Null",
             f"{_mean(clear):.2f} against {_mean(blurred):.2f}; {signed_text(gap)}",
-            verdict_of(gap),
-            f"answers alone: {control[0]:.2f} against {control[1]:.2f}",
+            {"gap": gap, "beyond": beyond},
+            control=f"{strongest} {shares[0]:.2f} against {shares[1]:.2f}, gap beyond it {signed_text(beyond)}",
+            claim=f"{' and '.join(groups[0])} are encoded better than {' and '.join(groups[1])}",
         )
     ]
+
+
+def _beyond_surface(
+    decodability: Decodability, more: tuple[Sweep, dict[str, Any]], less: tuple[Sweep, dict[str, Any]]
+) -> tuple[Interval, str]:
+    """The difference of two decodabilities less that of the surface control in which it is larger, and its name."""
+    controls = decodability.controls
+
+    def gap(name: str) -> float:
+        return _mean(controls.sel(control=name, **more[1])) - _mean(controls.sel(control=name, **less[1]))
+
+    strongest = max(SURFACE, key=gap)
+    above = (difference(sweep, controls.sel(control=strongest, **place)) for sweep, place in (more, less))
+    return _less(*above), strongest
 
 
 def of_prediction(family: str, one: Prediction) -> list[Claim]:
     """Fig. 4: the tasks that are encoded well are answered well."""
-    fit, beyond = one.fit(), one.fit(controlled=True)
-    slope = {"mean": fit.slope, "low": fit.slope_low, "high": fit.slope_high, "why": fit.words("slope")[1:-1]}
+    fit, beyond, within = one.fit(), one.fit(controlled=True), one.fit(within_shots=True)
     majority = one.accuracy.provenance.get("majority", {})
     guess = f"; always guessing {np.mean(list(majority.values())):.2f}" if majority else ""
-    line = f"R² {fit.r2:.2f} {fit.words('r2')}, slope {signed_text(slope)}, rank correlation {fit.rank:.2f}; "
+    named = dict(paper=f"R² {PAPER_R2.get(family, '?')} (Llama-3.1-8B)")
+    accuracies = f"accuracy {float(one.accuracy.mean().min()):.2f} to {float(one.accuracy.mean().max()):.2f}"
     if not np.isfinite(fit.r2):
-        line = "no line: one side does not vary; "
-    rest = f"R² {beyond.r2:.2f} {beyond.words('r2')} beyond what answers alone tell, slope {beyond.slope:.2f}; "
-    return [
-        Claim(
-            "Fig. 4",
-            family,
-            "decodability predicts accuracy",
-            f"R² {PAPER_R2.get(family, '?')} (Llama-3.1-8B)",
-            f"{line}accuracy {float(one.accuracy.mean().min()):.2f} to {float(one.accuracy.mean().max()):.2f}",
-            verdict_of(slope),
-            f"{rest}over tasks {fit.words('r2_tasks')}{guess}".replace("nan", "–"),
-        )
-    ]
+        why = f"no line: one side does not vary; {accuracies}"
+        return [PREDICTS.measured(family, why, missing=why, **named)]
+    slopes = {"slope": _slope(fit), "beyond": _slope(beyond), "within": _slope(within)}
+    ours = (
+        f"R² {fit.r2:.2f} {fit.words('r2')}, slope {signed_text(slopes['slope'])}, rank correlation {fit.rank:.2f}; "
+        f"{accuracies}"
+    )
+    control = (
+        f"R² {beyond.r2:.2f} {beyond.words('r2')} beyond what answers alone tell, slope "
+        f"{signed_text(slopes['beyond'])}; R² {within.r2:.2f} {within.words('r2')} within shot counts, slope "
+        f"{signed_text(slopes['within'])}; over tasks {fit.words('r2_tasks')}{guess}"
+    ).replace("nan", "–")
+    return [PREDICTS.measured(family, ours, slopes, control=control, **named)]
+
+
+def _slope(fit: Fit) -> Interval:
+    return {"mean": fit.slope, "low": fit.slope_low, "high": fit.slope_high, "why": fit.words("slope")[1:-1]}
 
 
 def of_steering(family: str, one: Steering) -> list[Claim]:
@@ -135,28 +158,19 @@ def of_steering(family: str, one: Steering) -> list[Claim]:
     layer = one.best_layer()
     effects = one.effects().sel(layer=layer).average("task")
     cells = {name: interval_of(effects.sel(condition=name)) for name in effects.values["condition"].values.tolist()}
-    below = {"mean": -cells["null"]["mean"], "low": -cells["null"]["high"], "high": -cells["null"]["low"]}
-    control = f"another task's {signed_text(cells['other'])}, random of that length {signed_text(cells['random'])}"
-    return [
-        Claim(
-            "Fig. 20",
-            family,
-            "the task's own mean raises accuracy",
-            "up to +0.14; +0.02 where tasks overlap",
-            f"{signed_text(cells['own'])} at layer {layer}",
-            verdict_of(cells["own"]),
-            control,
-        ),
-        Claim(
-            "Fig. 20",
-            family,
-            "Null's mean lowers accuracy",
-            "down to −0.15; −0.06 where tasks overlap",
-            f"{signed_text(cells['null'])} at layer {layer}",
-            verdict_of(below),
-            control,
-        ),
-    ]
+
+    def beyond(name: str, others: tuple[str, ...]) -> dict[str, Interval]:
+        own = effects.sel(condition=name)
+        return {other: interval_of(difference(own, effects.sel(condition=other))) for other in others}
+
+    words = {"other": "another task's", "random": "random of that length", "null": "Null's"}
+    claims = []
+    for claim, name, others in ((HELPS, "own", ("other", "random", "null")), (HARMS, "null", ("other", "random"))):
+        above = beyond(name, others)
+        parts = [f"{words[other]} {signed_text(cells[other])}, less it {signed_text(above[other])}" for other in others]
+        ours = f"{signed_text(cells[name])} at layer {layer}"
+        claims.append(claim.measured(family, ours, {name: cells[name], **above}, control="; ".join(parts)))
+    return claims
 
 
 def of_instruction(family: str, one: Instruction) -> list[Claim]:
@@ -176,29 +190,26 @@ def of_instruction(family: str, one: Instruction) -> list[Claim]:
     net = risen["mean"] - given["mean"]
     beyond = {"mean": float(net), "low": float(net - half), "high": float(net + half)}
     answered = _less(*(part.accuracy.sel(shots=shots) for part in (one.told, one.plain)))
+    majority = one.told.accuracy.provenance.get("majority", {})
+    names = one.told.accuracy.values["task"].values.tolist()
+    intervals = {"gain": answered}
+    guess = "not known"
+    if set(names) <= set(majority):
+        share = float(np.mean([majority[name] for name in names]))
+        cell = interval_of(one.told.accuracy.sel(shots=shots).average("task"))
+        intervals["guess"] = {**cell, **{end: cell[end] - share for end in ("mean", "low", "high")}}
+        guess = f"{share:.2f}; above it by {signed_text(intervals['guess'])}"
 
-    def claim(key: str, words: str, interval: Mapping[str, Any], more: str, verdict: str, control: str = "") -> Claim:
-        return Claim(
-            "Table 1, Fig. 25",
-            family,
-            words,
-            "{} to {}".format(*known[key]) if known else "rises",
-            " to ".join(f"{table.loc[(condition, shots)][key]:.2f}" for condition in CONDITIONS)
-            + f" at {shots} shots; {signed_text(interval)}{more}",
-            verdict,
-            control,
-        )
+    def claim(statement: Claim, key: str, intervals: Mapping[str, Interval], control: str) -> Claim:
+        ours = " to ".join(f"{table.loc[(condition, shots)][key]:.2f}" for condition in CONDITIONS)
+        paper = "{} to {}".format(*known[key]) if known else "rises"
+        ours = f"{ours} at {shots} shots; {signed_text(intervals['gain'])}"
+        return statement.measured(family, ours, intervals, control=control, paper=paper)
 
+    at_first = f"at layer {bottom} {signed_text(given)}; gain beyond it {signed_text(beyond)}"
     return [
-        claim(
-            "TD",
-            "saying the task raises decodability",
-            risen,
-            f", {signed_text(beyond)} beyond the gain at layer {bottom}",
-            verdict_of(beyond),
-            f"at layer {bottom}, where little is inferred: {signed_text(given)}",
-        ),
-        claim("accuracy", "saying the task raises accuracy", answered, "", verdict_of(answered)),
+        claim(TOLD, "TD", {"gain": risen, "beyond": beyond}, at_first),
+        claim(ANSWERED, "accuracy", intervals, guess),
     ]
 
 
@@ -206,38 +217,45 @@ def of_finetuning(family: str, one: Finetuning) -> list[Claim]:
     """Table 1 and Fig. 24: tuning the first layers beats tuning the last ones."""
     first, last = (next(name for name in one.predictions if name.startswith(which)) for which in ("first", "last"))
     acc = {name: prediction.accuracy for name, prediction in one.predictions.items()}
-    gap, known = _less(acc[first], acc[last]), PAPER_TABLE.get(family, {})
-    means = {name: _mean(sweep) for name, sweep in acc.items()}
+    gap, gain = _less(acc[first], acc[last]), _less(acc[first], acc[PRETRAINED])
+    known, means = PAPER_TABLE.get(family, {}), {name: _mean(sweep) for name, sweep in acc.items()}
     table = one.table().set_index("model")
     td = ", ".join(f"{name} {table.loc[name]['TD at its best layer']:.2f}" for name in one.predictions)
     return [
-        Claim(
-            "Table 1, Fig. 24",
+        TUNED.measured(
             family,
-            f"tuning the {first} beats the {last}",
-            f"{known['first']} against {known['last']}" if known else "first beats last",
-            f"{means[first]:.2f} against {means[last]:.2f} ({PRETRAINED} {means[PRETRAINED]:.2f}); {signed_text(gap)}",
-            verdict_of(gap),
-            f"decodability at each one's best layer: {td}",
+            f"{means[first]:.2f} against {means[last]:.2f}; {signed_text(gap)}",
+            {"gap": gap, "gain": gain},
+            control=f"{means[PRETRAINED]:.2f}, above it by {signed_text(gain)}; decodability at each one's best layer: "
+            f"{td}",
+            claim=f"tuning the {first} beats the {last}",
+            paper=f"{known['first']} against {known['last']}" if known else "first beats last",
         )
     ]
 
 
 def of_comparison(family: str, one: Comparison) -> list[Claim]:
     """Figs. 5, 6, 21 and 22: decodability and accuracy rise together over checkpoints or models."""
-    value = one.correlation(family)
-    verdict = UNDECIDED if not np.isfinite(value) or len(one.sources) < 3 else AGREES if value > 0 else DISAGREES
-    return [
-        Claim(
-            "Figs. 5, 6, 21, 22",
-            family,
-            "decodability and accuracy rise together over checkpoints or models",
-            "correlated",
-            f"correlation {value:.2f} over {len(one.sources)} sources",
-            verdict,
-            "; ".join(f"{name} failed: {why}" for name, why in one.failed.items()),
+    found = one.within_shots(family)
+    failed = "; ".join(f"{name} failed: {why}" for name, why in one.failed.items())
+    if found.sources < LEAST_SOURCES or not np.isfinite(found.correlation):
+        why = (
+            f"{found.sources} models or checkpoints, at least {LEAST_SOURCES} are needed"
+            if found.sources < LEAST_SOURCES
+            else f"the {found.sources} models or checkpoints do not differ in decodability or in accuracy"
         )
-    ]
+        return [TOGETHER.measured(family, why, missing=why, control=failed)]
+    ends = {
+        name: {"mean": found.correlation, "low": low, "high": high, "why": "too few prompts"}
+        for name, (low, high) in (("prompts", found.over_prompts), ("sources", found.over_sources))
+    }
+    ours = (
+        f"correlation within shot counts {signed_text(ends['prompts'])} over prompts, {signed_text(ends['sources'])} "
+        f"over {found.sources} sources"
+    )
+    p = {"mean": found.p, "low": found.p, "high": found.p}
+    control = "; ".join([f"p {found.p:.2g} of {found.rearranged} rearrangements", *filter(None, [failed])])
+    return [TOGETHER.measured(family, ours, {**ends, "p": p}, control=control)]
 
 
 def _mean(sweep: Sweep) -> float:

@@ -130,7 +130,9 @@ def paper(
         experiments.measure(name, tasks)
     left_out = {}
     if not size.finetune:
-        left_out["finetuning (Table 1, Fig. 24)"] = "0 steps of it were asked for"
+        left_out["finetuning (Table 1, Fig. 24)"] = (
+            "not part of this size: finetune=N, or --finetune N on the command line"
+        )
     elif isinstance(model, HookedModel):
         left_out["finetuning (Table 1, Fig. 24)"] = "the model came loaded; give its name or folder"
     else:

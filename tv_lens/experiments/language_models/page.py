@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from tv_lens.experiments.claims import RULE, Claim, counted_verdicts, counts_in_words, rule_table, verdict_table
+from tv_lens.experiments.language_models.finetuning import Finetuning
+from tv_lens.experiments.language_models.prediction import Prediction
 from tv_lens.experiments.language_models.result import PaperResult
-from tv_lens.experiments.records import called
+from tv_lens.experiments.language_models.statements import PREDICTS
+from tv_lens.experiments.language_models.steering import Steering
+from tv_lens.experiments.records import called, interval_of, signed_text
 from tv_lens.experiments.reporting import report
+from tv_lens.experiments.stages import counted, listed
 from tv_lens.kinds import checks_kinds
+from tv_lens.results.correlations import LEAST_EXAMPLES
 from tv_lens.viz.dispatch import plot
 from tv_lens.viz.html import Facts, Note, Page, Section, Table, page
 
@@ -16,22 +24,26 @@ from tv_lens.viz.html import Facts, Note, Page, Section, Table, page
 @checks_kinds
 def paper_page(result: PaperResult) -> Page:
     """The page of a result, from the verdicts down to the figures."""
-    table, settings = result.table(), result.settings
-    counts = table["verdict"].value_counts()
+    settings, claims = result.settings, result.claims()
+    counts = {verdict: count for verdict, count in counted_verdicts(claims).items() if count}
     size = f"{result.model['n_parameters'] / 1e6:.0f}M parameters"
     facts = Facts(
         {
             "Model": (result.model["name"], f"{called(result.model)}; {size}"),
             "Size": (settings["size"], f"{sum(result.seconds.values()):.0f} s this time"),
-            **{word: int(counts.get(word, 0)) for word in ("agrees", "disagrees", "undecided")},
+            **counts,
         }
     )
-    note = (
-        "A claim **agrees** if our 95% interval lies on the claimed side of 0, **disagrees** if it lies on the other "
-        "side, and is **undecided** if it contains 0. Intervals are over prompts; the paper's numbers are those of "
-        "Llama-3.1-8B."
-    )
-    sections = [Section("Claims", facts, note, Table(table, "The paper's claims on this model."), *_left_out(result))]
+    sections = [
+        Section(
+            "Claims",
+            facts,
+            f"{RULE} The paper's numbers are those of Llama-3.1-8B.",
+            Table(verdict_table(claims), "The paper's claims on this model, each beside its control."),
+            Table(rule_table(claims), "What each claim was tested by, fixed before the data."),
+            *_left_out(result),
+        )
+    ]
     for family in result.encoding:
         sections += _family(result, family)
     if result.comparison is not None:
@@ -45,17 +57,61 @@ def paper_page(result: PaperResult) -> Page:
                 Table(result.comparison.table(), "Mean decodability and accuracy over tasks."),
             )
         )
+    sections.append(Section("How it was measured", _measured(result)))
     made = "; ".join(f"{name} {version}" for name, version in result.versions.items())
-    lead = (
-        "The experiments of Han et al. 2025 (arXiv 2412.12276) on pretrained language models, with controls that the "
-        f"paper does not report. Sentences: {settings['sentences']}. Operands: {settings['width']} bits."
-    )
     return page(
         f"Encoding and performance: {called(result.model)}",
         sections,
-        lead=lead,
+        lead=_lead(claims),
         footer=f"fingerprint {result.model['fingerprint']}; seed {settings['seed']}; {made}",
     )
+
+
+def _lead(claims: Sequence[Claim]) -> str:
+    """How many claims have which verdict, and the main one, figure 4, with its control."""
+    lines = [
+        "The experiments of Han et al. 2025 (arXiv 2412.12276) on pretrained language models, with controls that the "
+        f"paper does not report. {counts_in_words(claims)}."
+    ]
+    lines += [
+        f"**{one.family}: {one.claim}: {one.verdict}.** {one.ours}. Control, {one.control}."
+        for one in claims
+        if one.figure == PREDICTS.figure
+    ]
+    return "\n\n".join(lines)
+
+
+def _measured(result: PaperResult) -> str:
+    """Every setting in words, and what so few prompts cannot decide."""
+    settings = result.settings
+    shots, few = listed(settings["shots"]), min(settings["n"], settings["queries"]) < LEAST_EXAMPLES
+    lines = [
+        f"**Tasks**: {listed(settings['families'])}. Sentences: {settings['sentences']}. Operands: {settings['width']} "
+        f"bits. Prompts show {shots} demonstrations from the train pairs, and the task's own template.",
+        f"**Decodability**: {settings['n']} prompts per class and shot count, Null among the classes; a prompt counts "
+        f"if most of its {settings['k']} nearest neighbours, itself left out, are of its class, by Euclidean distance "
+        "of the residual stream at the last token. The layer is the one with the largest mean, chosen on the same "
+        "prompts.",
+        f"**Accuracy**: {settings['queries']} test prompts per task and shot count; the whole answer has to be "
+        "written by greedy decoding.",
+        f"**Steering**: {settings['steer_queries']} test prompts per task at {settings['steer_layers']} layers, the "
+        "layer reported being the one where the own mean helps most; each vector is the mean of "
+        f"{settings['contexts']} train prompts and replaces the last token's activation; means were taken anew "
+        f"{settings['replicates']} times.",
+        f"**Finetuning**: {settings['finetune']} steps of LoRA, {settings['batch']} prompts per step, on "
+        f"{settings['tuned']:.0%} of the layers: first the first ones, then the last ones."
+        if result.finetuning
+        else "**Finetuning**: none.",
+        "**Intervals**: 95%, over prompts of this model and these draws; how each is computed is in the "
+        "documentation under Statistics.",
+    ]
+    text = "\n".join(f"- {line}" for line in lines)
+    if few:
+        text += (
+            f"\n\nFewer than {LEAST_EXAMPLES} prompts stand behind a point, so slopes and correlations have no limits, "
+            "and claims about them stay undecided at this size."
+        )
+    return text
 
 
 _CONTROLS = {"label shuffle": "shuffled", "surface tokens": "tokens", "surface characters": "characters"}
@@ -65,6 +121,36 @@ def _left_out(result: PaperResult) -> list[Any]:
     if not result.left_out:
         return []
     return ["Not run:\n\n" + "\n".join(f"- {name}: {why}" for name, why in result.left_out.items())]
+
+
+def _steered(one: Steering) -> str:
+    """The effects of steering at the best layer, the controls among them, in words."""
+    layer = one.best_layer()
+    effects = one.effects().sel(layer=layer).average("task")
+    words = {
+        "own": "the task's own mean",
+        "null": "Null's mean",
+        "other": "another task's mean",
+        "random": "a random vector",
+    }
+    parts = [f"{words[name]} {signed_text(interval_of(effects.sel(condition=name)))}" for name in words]
+    before = float(one.sweep.sel(condition="none", layer=layer).mean().mean())
+    return (
+        f"The last token's activation after layer {layer} is replaced. Accuracy is {before:.2f} without that, and "
+        f"changes with {', '.join(parts)} (mean over tasks, {counted(one.replicates, 'draw')} of the means)."
+    )
+
+
+def _fitted(one: Prediction) -> str:
+    """The line as in the paper, and beyond what the controls explain."""
+    return "\n\n".join(
+        f"{words}: {fit!r}".replace("R2", "R²")
+        for words, fit in (
+            ("As in the paper", one.fit()),
+            ("Beyond what the answers alone tell", one.fit(controlled=True)),
+            ("Within shot counts", one.fit(within_shots=True)),
+        )
+    )
 
 
 def _family(result: PaperResult, family: str) -> list[Section]:
@@ -89,16 +175,20 @@ def _family(result: PaperResult, family: str) -> list[Section]:
             *maps,
         )
     ]
-    fits = f"{prediction.fit()!r}\n\nBeyond what the answers alone tell: {prediction.fit(controlled=True)!r}"
     sections.append(
-        Section(f"{family}: decodability and accuracy (Fig. 4)", fits, plot(prediction), Table(prediction.points()))
+        Section(
+            f"{family}: decodability and accuracy (Fig. 4)",
+            _fitted(prediction),
+            plot(prediction),
+            Table(prediction.points()),
+        )
     )
     if family in result.steering:
         one = result.steering[family]
         sections.append(
             Section(
                 f"{family}: steering (Fig. 20)",
-                f"`{one!r}`",
+                _steered(one),
                 plot(one),
                 Table(
                     one.effects().sel(layer=one.best_layer()).to_frame().drop(columns="n"),
@@ -114,15 +204,17 @@ def _family(result: PaperResult, family: str) -> list[Section]:
             )
         )
     if family in result.finetuning:
-        one = result.finetuning[family]
-        losses = "; ".join(
-            f"{name}: {', '.join(f'{loss:.3f}' for loss in stretches)}" for name, stretches in one.losses.items()
-        )
-        sections.append(
-            Section(
-                f"{family}: finetuning (Table 1, Fig. 24)",
-                Table(one.table(), "Before and after, at equal budgets."),
-                f"Losses: {losses}.",
-            )
-        )
+        sections.append(_finetuned(result.finetuning[family], family))
     return sections
+
+
+def _finetuned(one: Finetuning, family: str) -> Section:
+    """Decodability and accuracy before and after tuning, and the losses of both variants."""
+    losses = "; ".join(
+        f"{name}: {', '.join(f'{loss:.3f}' for loss in stretches)}" for name, stretches in one.losses.items()
+    )
+    return Section(
+        f"{family}: finetuning (Table 1, Fig. 24)",
+        Table(one.table(), "Before and after, at equal budgets."),
+        f"Losses: {losses}.",
+    )

@@ -30,6 +30,7 @@ from tv_lens.viz.scatter import scatter
 
 CONTROLLED_FOR = (TOKENS, CHARACTERS)
 Points = Float[np.ndarray, "cell"]
+_Sides = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -124,35 +125,47 @@ class Prediction:
     def _tasks(self) -> list[str]:
         return list(self.accuracy.values["task"].values.tolist())
 
-    def fit(self, *, controlled: bool = False, level: float = 0.95, n_boot: int = 2000, seed: int = 0) -> Fit:
+    def fit(
+        self,
+        *,
+        controlled: bool = False,
+        within_shots: bool = False,
+        level: float = 0.95,
+        n_boot: int = 2000,
+        seed: int = 0,
+    ) -> Fit:
         """The straight line through the points, with its intervals.
 
         Args:
             controlled: first remove what the surface controls explain from both sides (a partial correlation).
+            within_shots: first remove the mean of each shot count from both sides: more demonstrations raise both.
             level: the level of the intervals.
             n_boot: how many resamples.
             seed: fixes the resamples.
         """
-        key = (controlled, level, n_boot, seed)
+        key = (controlled, within_shots, level, n_boot, seed)
         if key not in self._fits:
             self._fits[key] = self._fit(*key)
         return self._fits[key]
 
     @cached_property
-    def _fits(self) -> dict[tuple[bool, float, int, int], Fit]:
+    def _fits(self) -> dict[tuple[bool, bool, float, int, int], Fit]:
         return {}
 
-    def _fit(self, controlled: bool, level: float, n_boot: int, seed: int) -> Fit:
+    def _fit(self, controlled: bool, within_shots: bool, level: float, n_boot: int, seed: int) -> Fit:
         td, acc, surface, n = self._cells()
         random = np.random.default_rng(seed)
 
         def drawn(shares: Points, n: int) -> np.ndarray:  # a bootstrap of hits is a binomial draw
             return random.binomial(n, np.clip(shares, 0, 1), size=(n_boot, len(shares))) / n
 
-        resampled = drawn(td, n[0]), drawn(acc, n[1]), np.stack([drawn(one, n[0]) for one in surface], axis=-1)
-        exact = td[None], acc[None], np.stack(surface, axis=-1)[None]
-        one_less = self._without_each_task(td, acc, surface)
-        if controlled:
+        tallies = [drawn(td, n[0]), drawn(acc, n[1]), *(drawn(one, n[0]) for one in surface if controlled)]
+        sides = [td, acc, *(one for one in surface if controlled)]
+        at_shots = self._indicators() if within_shots else []
+        resampled = _sides([*tallies, *(np.broadcast_to(one, (n_boot, len(td))) for one in at_shots)])
+        exact = _sides([one[None] for one in (*sides, *at_shots)])
+        one_less = self._without_each_task([*sides, *at_shots])
+        if controlled or within_shots:
             resampled, exact, one_less = _without(*resampled), _without(*exact), _without(*one_less)
         draws = _line(*resampled[:2])
         slope, correlation, rank = (float(one[0]) for one in _line(*exact[:2]))
@@ -175,13 +188,16 @@ class Prediction:
             (self.decodability.sweep.n, self.accuracy.n),
         )
 
-    def _without_each_task(
-        self, td: Points, acc: Points, surface: list[Points]
-    ) -> tuple[Float[np.ndarray, "task rest"], Float[np.ndarray, "task rest"], Float[np.ndarray, "task rest control"]]:
+    def _indicators(self) -> list[Points]:
+        """Of all shot counts but one, 1 at the points of this count and 0 at the others."""
+        shots = self.points()["shots"].to_numpy()
+        return [(shots == one).astype(float) for one in np.unique(shots)[1:]]
+
+    def _without_each_task(self, sides: list[Points]) -> _Sides:
         """The points of all tasks but one, for each task."""
         names = self.points()["task"].to_numpy()
         rest = np.stack([np.flatnonzero(names != name) for name in self._tasks])
-        return td[rest], acc[rest], np.stack(surface, axis=-1)[rest]
+        return _sides([one[rest] for one in sides])
 
     def __repr__(self) -> str:
         made = self.decodability.sweep.provenance
@@ -316,12 +332,18 @@ def _ranks(values: Float[np.ndarray, "draws cell"]) -> Float[np.ndarray, "draws 
     return below + (same + 1) / 2
 
 
+def _sides(parts: Sequence[np.ndarray]) -> _Sides:
+    """Decodability, accuracy, and what is to be taken out of both, of each draw."""
+    td, acc, *controls = parts
+    return td, acc, np.stack(controls, axis=-1) if controls else td[..., None][..., :0]
+
+
 def _without(
     x: Float[np.ndarray, "draws cell"],
     y: Float[np.ndarray, "draws cell"],
     controls: Float[np.ndarray, "draws cell control"],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Both sides minus what a linear fit of the controls explains of them."""
-    design = np.concatenate([np.ones_like(controls[..., :1]), controls], axis=-1)
+    design = np.concatenate([np.ones_like(x)[..., None], controls], axis=-1)
     hat = design @ np.linalg.pinv(design)
     return x - (hat @ x[..., None])[..., 0], y - (hat @ y[..., None])[..., 0], controls

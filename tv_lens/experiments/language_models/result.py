@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tv_lens.experiments.claims import Claim
+from tv_lens.experiments.claims import Claim, verdict_table
 from tv_lens.experiments.folders import write_summary
 from tv_lens.experiments.language_models.checkpoints import Comparison
 from tv_lens.experiments.language_models.claims import (
@@ -26,7 +26,7 @@ from tv_lens.experiments.language_models.finetuning import Finetuning
 from tv_lens.experiments.language_models.instruction import Instruction
 from tv_lens.experiments.language_models.prediction import Prediction
 from tv_lens.experiments.language_models.steering import Steering
-from tv_lens.experiments.records import called
+from tv_lens.experiments.records import as_json, called
 from tv_lens.experiments.reporting import report
 from tv_lens.renamed import renamed_attributes
 from tv_lens.results.sweep_parts import plain
@@ -80,7 +80,7 @@ class PaperResult:
 
     def table(self) -> pd.DataFrame:
         """The claims as a table."""
-        return pd.DataFrame([asdict(one) for one in self.claims()])
+        return verdict_table(self.claims())
 
     def summary(self) -> dict[str, Any]:
         """Every number of the page, as JSON holds it."""
@@ -88,8 +88,14 @@ class PaperResult:
             "format": "tv_lens.paper/1",
             "model": self.model,
             "settings": self.settings,
-            "claims": [asdict(one) for one in self.claims()],
+            "claims": [one.record() for one in self.claims()],
             "encoding": {name: _rows(one.table()) for name, one in self.encoding.items()},
+            "layers": {name: _rows(one.decodability.over_tasks().to_frame()) for name, one in self.encoding.items()},
+            "controls": {name: _rows(one.decodability.controls.to_frame()) for name, one in self.encoding.items()},
+            "maps": {
+                name: {str(shots): _rows(drawn.to_frame()[["x", "y", "task"]]) for shots, drawn in one.maps.items()}
+                for name, one in self.encoding.items()
+            },
             "pairwise": {name: _rows(one.pairwise().reset_index()) for name, one in self.encoding.items()},
             "prediction": {
                 name: {
@@ -97,6 +103,7 @@ class PaperResult:
                     "fit": asdict(one.fit()),
                     "layer": one.layer,
                     "beyond_surface": asdict(one.fit(controlled=True)),
+                    "within_shots": asdict(one.fit(within_shots=True)),
                 }
                 for name, one in self.prediction.items()
             },
@@ -105,12 +112,18 @@ class PaperResult:
             "finetuning": {name: _rows(one.table()) for name, one in self.finetuning.items()},
             "comparison": None
             if self.comparison is None
-            else {"rows": _rows(self.comparison.table()), "failed": self.comparison.failed},
+            else {
+                "rows": _rows(self.comparison.table()),
+                "failed": self.comparison.failed,
+                "within_shots": {
+                    name: self.comparison.within_shots(name)._asdict() for name in self.comparison.families
+                },
+            },
             "left_out": self.left_out,
             "seconds": self.seconds,
             "versions": self.versions,
         }
-        return plain(numbers, "summary")
+        return plain(as_json(numbers), "summary")
 
     def save(self, out: str | Path) -> Path:
         """Writes `paper.json` into a folder; returns its path. `tv.report(result)` is the page."""

@@ -166,8 +166,8 @@ def head_ties(
 
     Returns:
         Columns layer, head, task; effect on it with low and high; others, the mean effect on the other tasks;
-        selectivity, effect less others, with its low and high: above 0, the head matters more to this task; tied,
-        whether selectivity is above 0 and the effect above twice others, both by their intervals.
+        selectivity, effect less others, with its low and high: above 0, the head matters more to this task; beyond,
+        effect less twice others, likewise; tied, whether both are above 0 by their intervals.
     """
     effects = ablation.sel(how=how, scored=scored)
     values = effects.values.transpose("example", "layer", "head", "task").values
@@ -211,6 +211,9 @@ def head_ties(
                     "selectivity": mean[2],
                     "selectivity_low": low[2],
                     "selectivity_high": high[2],
+                    "beyond": mean[3],
+                    "beyond_low": low[3],
+                    "beyond_high": high[3],
                     "tied": bool(low[2] > 0 and low[3] > 0),
                 }
             )

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from tv_lens.experiments.records import called, mean_text
+from tv_lens.experiments.records import called, limits_text, mean_text
 from tv_lens.experiments.reporting import report
 from tv_lens.experiments.stages import counted
 from tv_lens.experiments.task_survey.code import lines_of_code
@@ -55,18 +55,21 @@ def survey_page(result: TaskSurvey, *, out: str | Path = "report") -> Page:
 def _question(result: TaskSurvey) -> list[Any]:
     shots, model = result.settings["shots"], result.model
     text = (
-        f"A model reads {counted(shots, 'solved example')} of a task and then solves a new one. Does it write down, "
-        "somewhere inside, **which task** it is? If so, that note can be copied: read it after the examples, as a "
-        "vector; write it into a prompt that has no examples; and the model solves the task there too. Each tile "
-        "shows the share of such prompts that the model answers with the vector, and without it."
+        f"A model reads {counted(shots, 'solved example')} of a task and then solves a new one. Does it represent, "
+        "somewhere inside, **which task** it is? If so, that representation can be transplanted: average the residual "
+        "stream over prompts with examples, as a vector; patch it into a prompt that has no examples; and the model "
+        "solves the task there, too. Each tile shows the share of test queries whose first token the model then gets "
+        "right, beside its strongest control."
     )
     tiles = {}
     for name, vector in result.vectors.items():
-        shown = ("vector", "zero-shot", "few-shot", "random vector")
-        own, zero, few, random = (mean_text(result.accuracy(name, key)) for key in shown)
-        small = f"without it {zero}, with {counted(shots, 'example')} {few}, with a random vector {random}; "
-        small += f"layer {vector.site.layer}"
-        tiles[name] = (own, small)
+        own, zero, few = (result.accuracy(name, key) for key in ("vector", "zero-shot", "few-shot"))
+        strongest, beside = result.strongest_control(name)
+        small = (
+            f"[{own['low']:.2f}, {own['high']:.2f}] of {own['n']} queries; {strongest} {limits_text(beside)}; without "
+            f"a vector {mean_text(zero)}, with {counted(shots, 'example')} {mean_text(few)}; layer {vector.site.layer}"
+        )
+        tiles[name] = (mean_text(own), small)
     rows = []
     for name, task in result.tasks.items():
         pair = task.split("train")[0]

@@ -105,6 +105,12 @@ class TaskSurvey:
         """Mean, low, high and n of one condition of a task on its test queries."""
         return interval_of(self._accuracies[task].sel(condition=condition, score=score))
 
+    def strongest_control(self, task: str) -> tuple[str, Interval]:
+        """The control vector that answers most of a task's test queries, and how many: random, another task's, Null."""
+        controls = {name: self.accuracy(task, name) for name in AGAINST if name != "zero-shot"}
+        name = max(controls, key=lambda one: controls[one]["mean"])
+        return name, controls[name]
+
     @property
     def recovery(self) -> Sweep | None:
         """The patching sweep as a share of the clean-corrupted gap; None if that gap does not certainly exist."""
@@ -121,13 +127,13 @@ class TaskSurvey:
         """The sentences of the answer: what the best vector does, and which vectors do more than their controls."""
         best, shots = self.best, self.settings["shots"]
         layer = self.vectors[best].site.layer
-        shown = ("zero-shot", "vector", "random vector", "few-shot")
-        zero, own, random, few = (self.accuracy(best, key) for key in shown)
+        zero, own, few = (self.accuracy(best, key) for key in ("zero-shot", "vector", "few-shot"))
+        strongest, beside = self.strongest_control(best)
         moves = "lifts" if own["mean"] > zero["mean"] else "takes"
         first = (
             f"The vector of {best}, read and written after layer {layer}, {moves} zero-shot accuracy from "
-            f"{mean_text(zero)} to {limits_text(own)} on {own['n']} test queries; a random vector of the same length "
-            f"gives {mean_text(random)}, and {counted(shots, 'demonstration')} in the prompt "
+            f"{mean_text(zero)} to {limits_text(own)} on {own['n']} test queries. Its strongest control, "
+            f"{_SAID[strongest]}, gives {limits_text(beside)}, and {counted(shots, 'demonstration')} in the prompt "
             f"{'give' if shots > 1 else 'gives'} {mean_text(few)}."
         )
         return first, self._verdict()

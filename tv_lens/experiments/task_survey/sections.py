@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from tv_lens.experiments.records import limits_text
+from tv_lens.experiments.records import interval_of, limits_text
 from tv_lens.experiments.stages import counted
 from tv_lens.experiments.task_survey.result import TaskSurvey
 from tv_lens.experiments.vector_circuits.page import circuit_parts
@@ -34,9 +34,9 @@ def by_layer(result: TaskSurvey) -> list[Any]:
     """The accuracy with the vector of each layer, and the layer that was chosen."""
     sweep = _selections(result)
     text = (
-        "The vector of each layer was written into prompts without examples, at the same layer. A curve's peak is "
-        "where the note about the task can be moved: before it the model has not written it yet, after it the model "
-        "has already used it."
+        "The vector of each layer was patched into prompts without examples, at the same layer. A curve's peak is "
+        "where the task's representation can be transplanted: before it the task is not there yet, after it the "
+        "answer has already been computed from it."
     )
     rows = []
     for name, vector in result.vectors.items():
@@ -78,8 +78,9 @@ def decodability_parts(result: TaskSurvey) -> list[Any]:
         ]
         parts += [
             f"**Tasks over the same inputs** ({', '.join(result.matched.tasks)}). Here the query gives nothing away, "
-            "and only the examples' answers distinguish the tasks. What rises with layers and shots is the model's "
-            "own inference.",
+            f"and only the examples' answers distinguish the tasks. {_surface_alone(result.matched)} In early layers "
+            "the share may be far below chance: the nearest neighbours of a prompt are then the same query under "
+            "other tasks.",
             _curves(result.matched),
             _beside(result.matched),
         ]
@@ -90,7 +91,7 @@ def decodability_parts(result: TaskSurvey) -> list[Any]:
         "The other columns show how far the same vote gets without a model that infers the task: with the tasks' "
         "names shuffled (chance, for these points), from the last token's embedding, and from how often each token "
         "or character occurs in the examples' answers. Where an answer column is high, spelling alone gives the "
-        "task away, and what speaks of the model is where its own curve rises.",
+        "task away, and a high decodability need not be an inferred rule.",
         f"The map shows the prompts themselves, with {counted(shots, 'example')}, where the tasks are separated best. "
         "Near points are prompts that the model treats alike; hover to read them. “null” are prompts whose answers "
         "are random.",
@@ -106,6 +107,24 @@ def _input_caution(decodability: Decodability) -> str:
         "These tasks have different inputs, so the query alone says something about the task; the 0-shot curve "
         "shows how much. What examples add is the distance of the other curves from it."
     )
+
+
+def _surface_alone(decodability: Decodability) -> str:
+    """What the answers' tokens and characters reach without a model, and whether decodability certainly exceeds it."""
+    shots, layer = int(max(decodability.sweep.values["shots"].values)), decodability.best_layer()
+    own = interval_of(decodability.over_tasks().sel(layer=layer, shots=shots))
+    names = ["surface tokens", "surface characters"]
+    means = decodability.controls.sel(control=names, shots=shots, task=list(decodability.tasks)).mean()
+    best = max(names, key=lambda name: float(means.sel(control=name).mean()))
+    by_task = means.sel(control=best).values
+    reached, least, most = (f"{share:.2f}" for share in (by_task.mean(), by_task.min(), by_task.max()))
+    text = (
+        f"At {counted(shots, 'shot')}, layer {layer} reaches {limits_text(own)}; the {best.removeprefix('surface ')} "
+        f"of the shown answers alone, without a model, reach {reached} ({least} to {most} by task). "
+    )
+    if own["low"] > by_task.mean():
+        return text + "What lies above that is not in the answers' spelling."
+    return text + "So this rise need not be inference of a rule."
 
 
 def _curves(decodability: Decodability) -> Any:
@@ -204,8 +223,9 @@ def circuit_sections(result: TaskSurvey) -> list[Section]:
     if result.circuit is None:
         return []
     text = (
-        "Which parts of the model read the vector? An edge is what one head or MLP takes from what another wrote. "
-        "Each was measured by letting it alone carry what it carries without the vector. " + result.circuit.sentence()
+        "Which parts of the model read the vector? An edge is what one head or MLP reads of what another wrote. Its "
+        "effect is the drop of the metric when this edge alone takes its value from the run without the vector. "
+        + result.circuit.sentence()
     )
     return [Section("What reads the vector", text, *circuit_parts(result.circuit))]
 
@@ -226,7 +246,8 @@ def controls_parts(result: TaskSurvey) -> list[Any]:
     strong = [f"{name}: vector" for name in result.tasks]
     reading = (
         "Evidence for a task vector is a bar of “vector” well above “zero-shot” and above all three controls. The "
-        "random vector shows what any push of this size does; the Null vector what a prompt's form alone does."
+        "random vector shows the effect of a direction of the same norm; the Null vector, which is often the "
+        "strongest control, what a prompt's form alone does."
     )
     parts: list[Any] = [text, listed, plot(_tested(result), title="First-token accuracy on test queries"), reading]
     parts += [Table(table, "Accuracy on test queries", strong=strong), *_audit(result)]

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from tv_lens.experiments.regressors.circuits import LatentCircuits, latent_circuits
 from tv_lens.experiments.regressors.contrasts import Injected
 from tv_lens.experiments.regressors.heads import head_ablation
 from tv_lens.experiments.regressors.patches import patch_matrix
-from tv_lens.experiments.regressors.signs import sign_pattern
+from tv_lens.experiments.regressors.signs import NOTHING, sign_pattern
 from tv_lens.experiments.stages import Clock
 from tv_lens.experiments.training.result import Emergence
 from tv_lens.lab.regressor import Regressor
@@ -45,10 +47,13 @@ def every_second(matrix: Sweep, first: int) -> Sweep:
 def patched_layer(matrix: Sweep) -> int:
     """The layer after which patches of answers are reported: where own and other representations differ most.
 
-    It is chosen on every second episode; its effects should be reported on the remaining ones.
+    It is chosen on every second episode; its effects should be reported on the remaining ones. A layer at which the
+    patch can do nothing, as after the last one, is not chosen.
     """
-    at = sign_pattern(every_second(matrix, 1)).mean().sel(pair="difference", **PATCHED)
-    return int(at["layer"].values[int(at.values.argmax())])
+    chosen = every_second(matrix, 1)
+    at = sign_pattern(chosen).mean().sel(pair="difference", **PATCHED)
+    moved = np.abs(chosen.sel(**PATCHED).values).max(["example", "source", "target"]) > NOTHING
+    return int(at["layer"].values[int(at.where(moved, -np.inf).values.argmax())])
 
 
 def _vector_layer(matrix: Sweep | None, n_layers: int) -> int | None:

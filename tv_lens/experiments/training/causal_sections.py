@@ -26,10 +26,10 @@ def patching(one: Findings, claims: Sequence[Claim]) -> list[Section]:
         return []
     parts: list[Any] = [
         claims_on(claims, one, "patching"),
-        "A row is the task whose mean is written, a column the task whose episodes are changed. "
+        "A row is the task whose mean representation is patched in, a column the task whose episodes are changed. "
         "Orange lowers the loss, blue raises it. The layer is where own and other representations "
-        "differ most on every second episode; the table is of the other half. The menu has the other "
-        "layers.",
+        "differ most on every second episode; the claims and the table are of the other half, and their limits hold "
+        "for all ways of patching at once, since of many some would fit by chance. The menu has the other layers.",
     ]
     for step, matrix in sorted(one.result.patch_matrices.items()):
         shown = matrix.sel(**PATCHED)
@@ -47,7 +47,7 @@ def patching(one: Findings, claims: Sequence[Claim]) -> list[Section]:
             )
         )
         parts.append(_patch_table(one, step))
-    return [Section(f"Another task's representation ({one.figures['patching']})", *parts)]
+    return [Section(f"Patching class means between tasks ({one.figures['patching']})", *parts)]
 
 
 def _patch_table(one: Findings, step: int) -> Table:
@@ -66,13 +66,24 @@ def _patch_table(one: Findings, step: int) -> Table:
             f"{mean:.3f} [{f'{low:.3f}, {high:.3f}' if low == low else 'no limits'}]".replace("-", "−")
             for mean, low, high in limits
         ]
-    rows["verdict"] = table["verdict"]
+    rows["verdict"] = [_PATTERNS[verdict] for verdict in table["verdict"]]
     by_then = "" if clusters is None else f"; distinguished by then: {_distinguished(one.result.tasks, clusters)}"
     return Table(
         rows,
         f"Step {step}, layer {one.patched_layer}, every way of patching: change of the loss by own and "
-        f"other representations{by_then}.",
+        f"other representations; limits hold for all ways at once{by_then}.",
     )
+
+
+_PATTERNS = {
+    "holds": "the paper's pattern",
+    "others raise": "others raise the loss, the own one does nothing certain",
+    "own lowers": "the own one lowers the loss, others do not raise it",
+    "all raise": "every representation raises the loss",
+    "nothing": "no effect",
+    "undecided": "no limits",
+    "no": "neither",
+}
 
 
 def _distinguished(tasks: Sequence[str], clusters: Sequence[int]) -> str:
@@ -91,7 +102,7 @@ def heads(one: Findings, claims: Sequence[Claim]) -> list[Section]:
                 ablation.sel(how="mean", scored="sequence"),
                 kind="heatmap",
                 height=440,
-                title=f"Step {step}: loss without a head less loss with it, mean ablation",
+                title=f"Step {step}: increase in loss when a head is mean-ablated",
             )
         )
     if one.ties is not None:
@@ -112,7 +123,7 @@ def heads(one: Findings, claims: Sequence[Claim]) -> list[Section]:
                 headings={"effect": "effect", "selectivity": "selectivity"},
             )
         )
-    return [Section(f"Without a head ({one.figures['heads']})", *parts)]
+    return [Section(f"Head ablation ({one.figures['heads']})", *parts)]
 
 
 def circuits(result: Emergence) -> list[Section]:

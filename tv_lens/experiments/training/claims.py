@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from tv_lens.experiments.claims import AGREES, DISAGREES, UNDECIDED, Claim
+from tv_lens.experiments.claims import Claim
 from tv_lens.experiments.training.causal_claims import shared, signs_last, signs_middle, tied
 from tv_lens.experiments.training.decodability_claims import encoded, groups, layers, overlap, within
 from tv_lens.experiments.training.findings import DISJOINT, FUNCTIONS, MORE, OTHER, OVERLAPPING, Findings
@@ -38,25 +38,16 @@ def claims_over(networks: Sequence[Findings]) -> list[Claim]:
         if claim in joint:
             rows.append(replace(joint[claim], family="all runs"))
         else:
-            rows.append(_over_networks([claims[claim] for claims in by_network if claim in claims]))
+            rows.append(Claim.over([claims[claim] for claims in by_network if claim in claims], "all runs"))
     return rows
-
-
-def _over_networks(claims: Sequence[Claim]) -> Claim:
-    """One claim over networks: each one's numbers on a line of its own, and how often each verdict was given."""
-    verdicts = [one.verdict for one in claims]
-    counts = {verdict: verdicts.count(verdict) for verdict in (AGREES, DISAGREES, UNDECIDED)}
-    unanimous = next((verdict for verdict, count in counts.items() if count == len(claims)), None)
-    verdict = unanimous or ", ".join(f"{verdict} in {count}" for verdict, count in counts.items() if count)
-    ours = "\n".join(f"{one.family}: {one.ours}" for one in claims)
-    return replace(claims[0], family="all runs", verdict=verdict, ours=ours)
 
 
 def claims_on(claims: Sequence[Claim], findings: Findings, figure: str) -> str:
     """The claims on one figure as a list: the paper's words, the numbers here, and the verdict."""
     lines = []
     for claim in (claim for claim in claims if claim.figure == findings.figures[figure]):
-        ours = "" if "\n" in claim.ours else f" Here: {claim.ours}."  # of several networks: in the table above
+        numbers = claim.missing or claim.ours
+        ours = "" if "\n" in numbers else f" Here: {numbers}."  # of several networks: in the table above
         lines.append(f"- The paper: {claim.claim} ({claim.paper}).{ours} **{claim.verdict.capitalize()}**.")
     return "\n".join(lines)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import NamedTuple
@@ -18,9 +18,11 @@ from tv_lens.experiments.regressors.signs import sign_verdicts
 from tv_lens.experiments.training.causal import every_second, patched_layer, turning_points
 from tv_lens.experiments.training.result import Emergence
 from tv_lens.experiments.training.timing import LOSS, ChangePoints, Coupling, pooled
+from tv_lens.lab.change_points import LEAST_CHECKPOINTS
 from tv_lens.lab.families import FunctionMixture
 from tv_lens.lab.sparse_mixture import SparseMixture
 from tv_lens.results.differences import difference
+from tv_lens.results.limits import too_few
 from tv_lens.results.sweep import Sweep
 from tv_lens.viz.theme import interval_text, number
 
@@ -64,6 +66,9 @@ def kind_of(result: Emergence) -> str:
     return DISJOINT if family.n_tasks <= 4 else MORE
 
 
+Intervals = Mapping[str, Interval | Sequence[Interval]]
+
+
 class Nearest(NamedTuple):
     """The reference predictor that is nearest to a network's predictions at a step.
 
@@ -71,14 +76,13 @@ class Nearest(NamedTuple):
         reference: its name.
         bayes: the distance to the Bayes-optimal reference.
         blind: the distance to the nearest reference that does not infer the task.
-        low, high: limits on how much nearer the Bayes-optimal reference is.
+        nearer: how much nearer the Bayes-optimal reference is, with limits.
     """
 
     reference: str
     bayes: float
     blind: float
-    low: float
-    high: float
+    nearer: Interval
 
 
 class Findings:
@@ -110,9 +114,15 @@ class Findings:
     def place(self) -> dict[str, object]:
         return self.result.best()
 
-    def claim(self, figure: str, claim: str, paper: str, ours: str, verdict: str, beside: str = "") -> Claim:
-        """A claim of the paper, checked on this network; `figure` is a key of `FIGURES`."""
-        return Claim(self.figures[figure], self.result.name, claim, paper, ours, verdict, beside)
+    def measured(self, statement: Claim, ours: str = "", intervals: Intervals | None = None, **named: str) -> Claim:
+        """A claim of the paper with this network's numbers; its `figure` is a key of `FIGURES`."""
+        return statement.measured(self.result.name, ours, intervals, figure=self.figures[statement.figure], **named)
+
+    @property
+    def too_few_checkpoints(self) -> str:
+        """Why the order of two changes cannot be tested, in words; "" where it can."""
+        n = len(self.result.steps)
+        return "" if n >= LEAST_CHECKPOINTS else too_few(n, LEAST_CHECKPOINTS, "checkpoint")
 
     def ratio(self, reference: str) -> Sweep:
         """`example task`: the last loss as a multiple of a reference's."""
@@ -134,9 +144,12 @@ class Findings:
         blind = means[[name for name in means.index if name not in inferring]].idxmin()
         gap = distance.sel(reference=str(blind)).values - distance.sel(reference=inferring[0]).values
         nearer = limits(replace(distance, values=gap.reset_coords(drop=True), zero=0.0))
-        return Nearest(
-            str(means.idxmin()), float(means[inferring[0]]), float(means[blind]), nearer["low"], nearer["high"]
-        )
+        return Nearest(str(means.idxmin()), float(means[inferring[0]]), float(means[blind]), nearer)
+
+    def intervals(self, cells: xr.Dataset | Sweep) -> list[Interval]:
+        """Mean, low and high of each task, labelled."""
+        cells = cells.interval() if isinstance(cells, Sweep) else cells
+        return [{"task": str(task), **interval_of(cells.sel(task=task))} for task in cells["task"].values.tolist()]
 
     def ceiling(self) -> str:
         """The ceiling of decodability in words, empty where it is not known."""
@@ -173,16 +186,27 @@ class Findings:
 
         None where all tasks are distinguished, or none; and at the last step, where the paper expects all to be.
         """
-        changed, places = self.points.changed[LOSS], self.points.places[LOSS][0]
-        distinguished = [bool(there and 2**place <= step) for there, place in zip(changed, places, strict=True)]
+        distinguished = self.distinguished(step)
         if step == self.result.steps[-1] or all(distinguished) or not any(distinguished):
             return None
         return [1 + i if one else 0 for i, one in enumerate(distinguished)]
 
+    def distinguished(self, step: int) -> list[bool]:
+        """Whether the loss of each task has dropped by a step."""
+        changed, places = self.points.changed[LOSS], self.points.places[LOSS][0]
+        return [bool(there and 2**place <= step) for there, place in zip(changed, places, strict=True)]
+
+    def patched(self, step: int) -> Sweep:
+        """The patch matrix at a step, at the layer that is reported, of the episodes that did not choose it."""
+        return every_second(self.result.patch_matrices[step].sel(layer=self.patched_layer), 0)
+
+    def ways(self, step: int) -> int:
+        """How many ways of patching there are: positions, modes and losses."""
+        return int(np.prod([self.patched(step).values.sizes[axis] for axis in ("position", "mode", "scored")]))
+
     def verdicts(self, step: int) -> pd.DataFrame:
-        """The sign pattern at a step, one row per way of patching, at the layer that is reported."""
-        matrix = every_second(self.result.patch_matrices[step].sel(layer=self.patched_layer), 0)
-        return sign_verdicts(matrix, self.clusters(step))
+        """The sign pattern at a step, one row per way of patching; limits hold for all ways at once."""
+        return sign_verdicts(self.patched(step), self.clusters(step), 1 - 0.05 / self.ways(step))
 
     @cached_property
     def ties(self) -> pd.DataFrame | None:

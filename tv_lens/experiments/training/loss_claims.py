@@ -2,11 +2,57 @@
 
 from __future__ import annotations
 
-from tv_lens.experiments.claims import AGREES, DISAGREES, UNDECIDED, Claim
-from tv_lens.experiments.training.findings import UNLEARNT, Findings
+from dataclasses import replace
+
+from tv_lens.experiments.claims import BELOW, Claim, Condition
+from tv_lens.experiments.training.findings import UNLEARNT, Findings, less
+from tv_lens.results.sweep import Sweep
 from tv_lens.viz.theme import interval_text, number
 
 OPTIMAL = 1.25  # the largest multiple of the Bayes-optimal loss that is "optimal"
+LEARNT = 0.5  # the largest share of predicting zero's loss that is "learnt"
+
+_OPTIMAL = Claim(
+    "training",
+    "at the end every task is predicted as well as can be",
+    f"optimal; here: within {OPTIMAL - 1:.0%}",
+    control="the best predictor that does not distinguish tasks",
+    null="the loss of a predictor that does not distinguish tasks",
+    conditions=(
+        Condition("ratio", "each task's loss as a multiple of the Bayes mixture's", BELOW, OPTIMAL),
+        Condition("blind", "each task's loss as a multiple of the control's", BELOW, 1.0, control=True),
+    ),
+)
+_ALGORITHM = Claim(
+    "training",
+    "first one regression over all coordinates, then regression with the inferred task",
+    "from 16-dim weighted LASSO to 4-dim regression",
+    control="the nearest of all reference predictors that do not infer the task: the contrast is with it",
+    null="the network is as near to the one kind of predictor as to the other, before and at the end",
+    conditions=(
+        Condition("before", "before: distance to the control less distance to the Bayes mixture", BELOW),
+        Condition("end", "at the end: distance to the control less distance to the Bayes mixture"),
+    ),
+)
+_LEARNT = Claim(
+    "training",
+    "linear, sparse linear and leaky ReLU functions are learnt",
+    "learnt; here: under half of predicting zero's loss",
+    control="predicting zero, which the contrast is with; what the best reference leaves",
+    null="the loss of predicting zero, a share of 1",
+    conditions=(Condition("share", "each loss as a share of predicting zero's", BELOW, LEARNT),),
+)
+_NOT_LEARNT = Claim(
+    "training",
+    "quadratic functions are not learnt",
+    "fails; here: over half of predicting zero's loss",
+    control="the other families, learnt by the same network; what the best reference leaves",
+    null="the loss falls as that of the other families does",
+    conditions=(
+        Condition("share", "the loss as a share of predicting zero's", bound=LEARNT),
+        Condition("others", "this share less that of the other families", control=True),
+    ),
+)
 
 
 def optimal(findings: Findings) -> Claim | None:
@@ -21,14 +67,12 @@ def optimal(findings: Findings) -> Claim | None:
         f"{interval_text(mean[worst], low[worst], high[worst], why=str(why[worst]))} times the Bayes mixture's; "
         f"the best {number(mean.min())}"
     )
-    blind = findings.ratio(str(findings.result.blind)).mean().mean()
-    return findings.claim(
-        "training",
-        "at the end every task is predicted as well as can be",
-        f"optimal; here: within {OPTIMAL - 1:.0%}",
+    blind = findings.ratio(str(findings.result.blind))
+    return findings.measured(
+        _OPTIMAL,
         ours,
-        AGREES if (high <= OPTIMAL).all() else DISAGREES if (low > OPTIMAL).any() else UNDECIDED,
-        f"{number(float(blind))} times {findings.result.blind}, which does not distinguish tasks",
+        {"ratio": findings.intervals(ratio), "blind": findings.intervals(blind)},
+        control=f"{number(float(blind.mean().mean()))} times {findings.result.blind}",
     )
 
 
@@ -44,46 +88,39 @@ def algorithm(findings: Findings) -> Claim | None:
         f"mean squared distance {number(late.bayes)} against {number(late.blind)} to the nearest that distinguishes "
         "no tasks"
     )
-    verdict = AGREES if late.low > 0 and early.high < 0 else DISAGREES if late.high < 0 else UNDECIDED
-    return findings.claim(
-        "training",
-        "first one regression over all coordinates, then regression with the inferred task",
-        "from 16-dim weighted LASSO to 4-dim regression",
-        ours,
-        verdict,
-        "over all predictions of an episode; the nearest of those that the page lists",
-    )
+    return findings.measured(_ALGORITHM, ours, {"before": early.nearer, "end": late.nearer})
 
 
 def learnt(findings: Findings) -> Claim | None:
     """Figure 16: whether all functions but the quadratic one are learnt."""
     others = [name for name in findings.result.tasks if name != UNLEARNT]
-    share = findings.loss_share().sel(task=others)
-    ends = {name: [float(share[end].sel(task=name)) for end in ("mean", "low", "high")] for name in others}
-    ours = "; ".join(f"{name} {interval_text(*limits_of)}" for name, limits_of in ends.items())
-    verdict = AGREES if (share["high"] < 0.5).all() else DISAGREES if (share["low"] > 0.5).any() else UNDECIDED
-    return findings.claim(
-        "training",
-        "linear, sparse linear and leaky ReLU functions are learnt",
-        "learnt; here: under half of predicting zero's loss",
-        f"share of predicting zero's loss: {ours}",
-        verdict,
-        findings.best_known(others),
-    )
+    share = findings.intervals(findings.loss_share().sel(task=others))
+    ours = "; ".join(f"{one['task']} {interval_text(one['mean'], one['low'], one['high'])}" for one in share)
+    ours = f"share of predicting zero's loss: {ours}"
+    return findings.measured(_LEARNT, ours, {"share": share}, control=findings.best_known(others))
 
 
 def not_learnt(findings: Findings) -> Claim | None:
     """Figure 16: whether the quadratic functions are not learnt."""
     if UNLEARNT not in findings.result.tasks:
         return None
-    share = findings.loss_share().sel(task=UNLEARNT)
-    mean, low, high = (float(share[end]) for end in ("mean", "low", "high"))
-    verdict = AGREES if low > 0.5 else DISAGREES if high < 0.5 else UNDECIDED
-    return findings.claim(
-        "training",
-        "quadratic functions are not learnt",
-        "fails; here: over half of predicting zero's loss",
-        f"share of predicting zero's loss: {interval_text(mean, low, high)}",
-        verdict,
-        findings.best_known([UNLEARNT]),
+    others = [name for name in findings.result.tasks if name != UNLEARNT]
+    share = findings.ratio("zero")
+    (own,) = findings.intervals(share.sel(task=[UNLEARNT]))
+    linear = _linear(share)
+    gap = less(linear.sel(task=UNLEARNT), linear.sel(task=others).average("task"))
+    return findings.measured(
+        _NOT_LEARNT,
+        f"share of predicting zero's loss: {interval_text(own['mean'], own['low'], own['high'])}",
+        {"share": own, "others": gap},
+        control=f"above the others' by {interval_text(gap['mean'], gap['low'], gap['high'])}; "
+        f"{findings.best_known([UNLEARNT])}",
     )
+
+
+def _linear(ratio: Sweep) -> Sweep:
+    """Numbers per example whose mean is the ratio of means, and whose spread is the ratio's (the delta method)."""
+    below = ratio.denominator
+    share = ratio.mean()
+    values = share + (ratio.values - share * below) / below.mean("example")
+    return replace(ratio, values=values.transpose(*ratio.values.dims), denominator=None)

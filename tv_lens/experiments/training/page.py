@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
 
 from tv_lens.errors import EmptySelection, InvalidArgument
-from tv_lens.experiments.claims import AGREES, DISAGREES, UNDECIDED
+from tv_lens.experiments.claims import Claim, counts_in_words, verdict_table
 from tv_lens.experiments.folders import json_text
+from tv_lens.experiments.records import as_json
 from tv_lens.experiments.reporting import report
 from tv_lens.experiments.stages import counted, listed
 from tv_lens.experiments.training import causal_sections as causal_part
@@ -62,7 +62,7 @@ def page_of(networks: Sequence[Findings]) -> Page:
     return page(
         f"Emergence: {names}",
         sections,
-        lead=_lead(first.result),
+        lead=_lead(first.result, claims),
         footer=f"Made {first.result.created}; fingerprint {first.result.model.get('fingerprint', '')}; {made}",
         compress=True,
     )
@@ -82,14 +82,22 @@ def _runs(result: Emergence | Sequence[Emergence]) -> list[Emergence]:
     return runs
 
 
-def _lead(result: Emergence) -> str:
+def _lead(result: Emergence, claims: Sequence[Claim]) -> str:
+    """What was trained, how many claims have which verdict, and the first claim on decodability with its control."""
     family, model = result.family, result.model
-    return (
+    text = (
         f"A transformer of {model['n_layers']} layers ({model['n_parameters'] / 1e6:.2g}M parameters) was trained "
         f"from scratch on {counted(family.n_tasks, 'kind')} of regression tasks in context. When does it distinguish "
         "them, when does it use that, and where? The experiments are those of Han et al. 2025 (arXiv 2412.12276), "
-        "section 3 and appendices, with the controls and intervals that the paper lacks."
+        "section 3 and appendices, with the controls and intervals that the paper lacks. "
+        f"{counts_in_words(claims)}."
     )
+    main = next((one for one in claims if "td" in {condition.key for condition in one.conditions}), None)
+    if main is None:
+        return text
+    numbers = "; ".join((main.missing or main.ours).splitlines())
+    claim, control = main.claim[:1].upper() + main.claim[1:], main.control.replace("\n", " ")
+    return f"{text}\n\n**{claim}: {main.verdict}.** Here: {numbers}. Control: {control}."
 
 
 # ------------------------------------------------------------------------------------------------- several families
@@ -108,8 +116,6 @@ def index_page(families: Mapping[str, Sequence[Findings]], files: Mapping[str, s
         claims = claims_over(networks)
         coupled = pooled([one.points for one in networks])
         last = pd.concat([one.result.table() for one in networks])
-        verdicts = [one.verdict for one in claims]
-        counts = [sum(verdict.startswith(word) for verdict in verdicts) for word in (AGREES, DISAGREES, UNDECIDED)]
         factors = [2**one for one in (coupled.lag, coupled.low, coupled.high)]
         factor = interval_text(*factors) if coupled.n_changed else "–"
         rows.append(
@@ -122,11 +128,11 @@ def index_page(families: Mapping[str, Sequence[Findings]], files: Mapping[str, s
                 "TD": sum(float(one.td_curve().isel(step=-1).mean().mean()) for one in results) / len(results),
                 "chance": results[0].chance(),
                 "TD's step / loss's": factor,
-                "agree / disagree / undecided": " / ".join(map(str, counts)),
+                "claims": counts_in_words(claims),
             }
         )
-        every += [{"run": name, **asdict(one)} for one in claims]
-    table = pd.DataFrame(every).drop(columns="family")
+        every.append(verdict_table(claims).drop(columns="family").assign(run=name))
+    table = pd.concat(every)[["run", *every[0].columns[:-1]]]
     return page(
         "Emergence: every run",
         [
@@ -143,7 +149,7 @@ def index_page(families: Mapping[str, Sequence[Findings]], files: Mapping[str, s
                 Table(
                     table,
                     "The paper's claims, run by run.",
-                    headings={"figure": "paper's figure", "control": "beside it"},
+                    headings={"figure": "paper's figure", "control": "control or caveat"},
                 ),
             ),
         ],
@@ -164,8 +170,11 @@ def write_index(families: Mapping[str, Sequence[Findings]], files: Mapping[str, 
 def write_page(networks: Sequence[Findings], path: Path) -> Path:
     """Writes the page of the networks of a family, and their numbers beside it as JSON; returns the page's path."""
     _runs([one.result for one in networks])
-    numbers = [{**one.result.summary(), "claims": [asdict(claim) for claim in claims_of(one)]} for one in networks]
-    numbers = numbers[0] if len(numbers) == 1 else {"format": "tv_lens.emergence/1", "runs": numbers}
+    numbers = [
+        {**one.result.summary(), "claims": as_json([claim.record() for claim in claims_of(one)])} for one in networks
+    ]
+    over = as_json([claim.record() for claim in claims_over(networks)])
+    numbers = numbers[0] if len(numbers) == 1 else {"format": "tv_lens.emergence/1", "runs": numbers, "claims": over}
     text, drawn = json_text(numbers), page_of(networks)
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path.with_suffix(".json"), text)

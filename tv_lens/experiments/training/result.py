@@ -15,11 +15,13 @@ from tv_lens.experiments.folders import write_summary
 from tv_lens.experiments.records import rows_of
 from tv_lens.experiments.reporting import report
 from tv_lens.experiments.training.levels import TASK
+from tv_lens.experiments.training.map import TrainingMap
 from tv_lens.experiments.training.measurements import Measurements
 from tv_lens.experiments.training.timing import FIT, HALF_WAY, ChangePoints, Coupling, Curves, pooled
 from tv_lens.kinds import checks_kinds
 from tv_lens.renamed import renamed_attributes
 from tv_lens.results.differences import independent
+from tv_lens.results.sweep import Sweep
 from tv_lens.results.sweep_parts import plain
 
 
@@ -147,6 +149,10 @@ class Emergence(Measurements):
                 "pairing": vars(coupled.pairing),
                 "shift": vars(coupled.shift),
             },
+            "layers": rows_of(self.td.isel(step=-1).sel(shots=self.shots).average("task").to_frame()),
+            "patch_matrices": {str(step): _cells(one) for step, one in self.patch_matrices.items()},
+            "ablations": {str(step): _cells(one) for step, one in self.ablations.items()},
+            "maps": {kind: _points(one) for kind, one in self.maps.items()},
             "circuits": {str(step): rows_of(one.table()) for step, one in self.circuits.items()},
             "decoding": {str(step): rows_of(one.table()) for step, one in self.decoding.items()},
             "left_out": self.left_out,
@@ -178,6 +184,26 @@ class Emergence(Measurements):
         return report(self)._repr_html_()
 
     __getattr__ = renamed_attributes(page="tv.report(result)")
+
+
+def _cells(sweep: Sweep) -> list[dict[str, Any]]:
+    """One record per cell; "even" and "odd" are the means of every second episode: one half chooses, one reports."""
+    table = sweep.to_frame()
+    for first, name in enumerate(("even", "odd")):
+        half = sweep.isel(example=slice(first if sweep.n > 1 else 0, None, 2)).mean()
+        table[name] = half.transpose(*sweep.axes).values.ravel()
+    return rows_of(table)
+
+
+def _points(drawn: TrainingMap) -> dict[str, Any]:
+    """The points of a map at every checkpoint, in the order of their tasks."""
+    points = drawn.points.transpose("step", "point", "axis")
+    return {
+        "site": drawn.site,
+        "explained": drawn.explained,
+        "tasks": points["task"].values.tolist(),
+        "points": {str(step): points.sel(step=step).values.round(4).tolist() for step in points["step"].values},
+    }
 
 
 @checks_kinds

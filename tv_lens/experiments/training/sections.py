@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
-from tv_lens.experiments.claims import AGREES, DISAGREES, UNDECIDED, Claim
+from tv_lens.experiments.claims import RULE, Claim, counted_verdicts, rule_table, verdict_table
 from tv_lens.experiments.stages import listed
 from tv_lens.experiments.training.claims import claims_on
 from tv_lens.experiments.training.figures import (
@@ -30,10 +30,7 @@ from tv_lens.viz.html import Facts, Note, Section, Table
 from tv_lens.viz.theme import interval_text, number
 
 VERDICTS = (
-    "A claim **agrees** where the 95% interval of ours lies wholly on the claimed side, **disagrees** where it lies "
-    "wholly on the other, and is **undecided** in between. Where the paper gives no number, the one after “here” was "
-    "fixed before anything was measured. Intervals are over held-out episodes of these networks; another seed is "
-    "another network."
+    f"{RULE} Where the paper gives no number, the one after “here” is the bound. Another seed is another network."
 )
 
 
@@ -41,7 +38,6 @@ def summary(networks: Sequence[Findings], claims: Sequence[Claim], coupling: Cou
     """Tiles, the coupling in a sentence, and every claim with its verdict."""
     result, alone = networks[0].result, len(networks) == 1
     last = pd.concat([one.result.table() for one in networks])
-    verdicts = [one.verdict for one in claims]
     tiles: dict[str, Any] = {
         "Run" if alone else "Runs": (
             result.name if alone else len(networks),
@@ -53,19 +49,16 @@ def summary(networks: Sequence[Findings], claims: Sequence[Claim], coupling: Cou
         tiles["Loss at the end"] = (number(float(last["MSE / Bayes"].mean())), f"times the Bayes mixture's, {over}")
     ends = [float(one.result.td_curve(**one.place).isel(step=-1).mean().mean()) for one in networks]
     tiles["Decodability at the end"] = (number(sum(ends) / len(ends)), f"{over}; chance {number(result.chance())}")
-    counts = [sum(verdict.startswith(word) for verdict in verdicts) for word in (AGREES, DISAGREES, UNDECIDED)]
-    mixed = [verdict for verdict in verdicts if " in " in verdict]
-    tiles["Claims"] = (
-        " / ".join(str(count) for count in counts),
-        "agree / disagree / undecided" + (f"; {len(mixed)} of them in some runs only" if mixed else ""),
-    )
-    table = pd.DataFrame([asdict(one) for one in claims]).drop(columns="family")
-    heads = {"figure": "paper's figure", "control": "beside it"}
+    counts = {verdict: count for verdict, count in counted_verdicts(claims).items() if count}
+    tiles["Claims"] = (" / ".join(map(str, counts.values())), " / ".join(counts))
+    table = verdict_table(claims).drop(columns="family")
+    heads = {"figure": "paper's figure", "control": "control or caveat"}
     parts: list[Any] = [
         Facts(tiles),
         Note(f"Coupling: {coupling.sentence()}."),
         VERDICTS,
         Table(table, "The paper's claims, what it reports, and what was found here.", headings=heads),
+        Table(rule_table(claims), "What each claim was tested by, fixed before the data.", headings=heads),
     ]
     if result.left_out:
         parts.append("Not measured:\n\n" + "\n".join(f"- {name}: {why}" for name, why in result.left_out.items()))
@@ -133,11 +126,21 @@ def _change_rows(one: Findings) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"task": lag["task"]}
         for curve, words in (("loss", "loss drops at step"), ("TD", "decodability rises at step")):
             cell = table.loc[(lag["task"], curve)]
-            row[words] = f"{cell.step:.0f} [{cell.low:.0f}, {cell.high:.0f}]" if cell.changed else "no change"
+            row[words] = _step(cell, one) if cell.changed else "no change"
         factors = [lag[name] for name in ("factor", "factor low", "factor high")]
-        row["decodability's step / loss's"] = interval_text(*factors) if not pd.isna(factors).any() else "–"
+        ordered = not (one.too_few_checkpoints or pd.isna(factors).any())
+        row["decodability's step / loss's"] = interval_text(*factors) if ordered else "–"
         rows.append(row)
     return rows
+
+
+def _step(cell: Any, one: Findings) -> str:
+    """A step with its limits; of few checkpoints the two that it lies between, since their grid says where it is."""
+    if not one.too_few_checkpoints:
+        return f"{cell.step:.0f} [{cell.low:.0f}, {cell.high:.0f}]"
+    before = max((step for step in one.result.steps if step <= cell.low), default=one.result.steps[0])
+    after = min((step for step in one.result.steps if step >= cell.high), default=one.result.steps[-1])
+    return f"between {before} and {after}"
 
 
 def timing(one: Findings, claims: Sequence[Claim], coupling: Coupling) -> list[Any]:
@@ -153,7 +156,9 @@ def timing(one: Findings, claims: Sequence[Claim], coupling: Coupling) -> list[A
             pd.DataFrame(_change_rows(one)),
             f"Change points ({one.points.definition}); decodability at {one.points.curves.place}.",
         ),
-        f"Tests of coupling. {_test('Pairing', coupling.pairing)}\n\n{_test('Shift', coupling.shift)}",
+        f"Tests of coupling: none, {one.too_few_checkpoints}."
+        if one.too_few_checkpoints
+        else f"Tests of coupling. {_test('Pairing', coupling.pairing)}\n\n{_test('Shift', coupling.shift)}",
         _controls(result),
     ]
     return parts
@@ -161,8 +166,8 @@ def timing(one: Findings, claims: Sequence[Claim], coupling: Coupling) -> list[A
 
 def _test(name: str, test: Any) -> str:
     return (
-        f"**{name}**: r {test.statistic:.2f}, {test.verdict()} of {test.n} rearrangements. Its null: {test.null}. "
-        f"Its power: {test.power}. A small p shows {test.shows}."
+        f"**{name}**: r {test.statistic:.2f}, {test.verdict()} of {test.n} rearrangements. Null hypothesis: "
+        f"{test.null}. Power: {test.power}. A small p shows {test.shows}."
     )
 
 
@@ -198,12 +203,11 @@ def _controls(result: Emergence) -> Table:
 def layers(one: Findings, claims: Sequence[Claim]) -> list[Any]:
     """Decodability by layer at three checkpoints, at each token."""
     steps = list(dict.fromkeys(one.stages.values()))
-    text = (
-        "Checkpoints: "
-        + "; ".join(f"{step} ({name})" for name, step in one.stages.items())
-        + ". They are a tenth and half of the way that "
-        "mean decodability rises, and the last."
-    )
+    text = "Checkpoints: " + "; ".join(f"{step} ({name})" for name, step in one.stages.items()) + "."
+    if len(steps) == len(one.stages) == 3:
+        text += " Mean decodability has risen by less than a tenth at the first, by half or more at the second."
+    else:
+        text += " There are too few checkpoints for one before, one in the middle and one at the end of its rise."
     return [
         claims_on(claims, one, "layers"),
         text,
@@ -221,7 +225,7 @@ def posterior(result: Emergence) -> list[Section]:
     by_shots = with_levels(
         replace(by_shots, values=by_shots.values.transpose("example", "shots", "step")),
         {},
-        name="Nats that the network's predictions are worse than the Bayesian's",
+        name="Excess divergence over the Bayes-optimal predictor",
     )
     probe = result.readout_r2.sel(token=token, shots=result.shots)
     means = replace(probe, values=probe.values.mean("task"), denominator=probe.denominator.mean("task"))
@@ -242,10 +246,30 @@ def posterior(result: Emergence) -> list[Section]:
     return [Section("Against the Bayesian (ours)", text, plot(means), plot(by_shots))]
 
 
+_SETTINGS = {
+    "checkpoints": "largest number of checkpoints",
+    "n": "held-out episodes per task",
+    "probe_episodes": "episodes per task for probes and projections",
+    "shots": "context lengths at which representations are read",
+    "k": "neighbours that vote",
+    "n_label_shuffles": "shuffles of labels behind the band of chance",
+    "map_points": "points per task on a map",
+    "patch_episodes": "episodes per task that are patched, and on which heads are ablated",
+    "circuits": "episodes per task that circuits are measured on",
+    "draw": "seed of the episodes",
+    "read after": "examples before the position that is read",
+}
+
+
 def measured(result: Emergence) -> list[Any]:
     """Settings, maps, time, and the command that trained the network."""
     settings = {name: value for name, value in result.settings.items() if value not in ("", None)}
-    lines = [f"- {name}: {value}" for name, value in settings.items()]
+    lines = [f"- {_SETTINGS.get(name, name)}: {value}" for name, value in settings.items() if name != "name"]
+    counts = (
+        "A point counts as decoded if most of its nearest neighbours, itself left out, are of its task, by Euclidean "
+        "distance of the residual stream. Token and layer are those with the largest mean at the last checkpoint. "
+        "Intervals: 95%, over held-out episodes of this network."
+    )
     where = "\n".join(
         f"- {kind}: {one.site} after {one.shots} examples, {one.explained:.0%} of the variance in the "
         f"plane; {one.method}"
@@ -254,6 +278,7 @@ def measured(result: Emergence) -> list[Any]:
     parts = [
         f"Family: `{result.family!r}`.",
         "\n".join(lines),
+        counts,
         f"Maps:\n\n{where}",
         f"Time: {sum(result.seconds.values()):.0f} s this time "
         f"({', '.join(f'{name} {took:.0f} s' for name, took in result.seconds.items())}).",

@@ -13,13 +13,12 @@ from jaxtyping import Float
 from scipy import stats
 
 from tv_lens.errors import EmptySelection, InvalidArgument, unknown
-from tv_lens.lab.change_points import crossings, log_steps, two_levels
+from tv_lens.lab.change_points import LEAST_CHECKPOINTS, crossings, log_steps, two_levels
 from tv_lens.lab.co_movement import PermutationTest, pairing_test, shift_test
 from tv_lens.results.bootstrap import resampled_means
 
 LOSS, TD = "loss", "TD"
-HALF_WAY, FIT = "half-way", "fit"
-DEFINITIONS = (HALF_WAY, FIT)
+DEFINITIONS = HALF_WAY, FIT = "half-way", "fit"
 _LEAST = 0.25  # of what there is to gain: a smaller jump of the two-level fit is no change
 _SURE = 0.95  # the share of resamples that must show a change
 
@@ -252,17 +251,16 @@ class Coupling:
     """The lag between the two changes of each task, and whether its decodability goes with its own loss.
 
     Args:
-        lag: mean of log2 (TD's step / the loss's step) over the tasks and networks in which both change; NaN without
-            any.
+        lag: mean of log2 (TD's step / the loss's) over tasks and networks in which both change; NaN without any.
         low, high: limits over resampled episodes, for these networks.
-        runs_low, runs_high: limits over resampled networks, and tasks within them: what another seed may give. None for
-            one network.
+        runs_low, runs_high: limits over resampled networks, and tasks within them; None for one network.
         lags: one row per network and task.
         n_changed: the number of tasks in which both change, over networks.
         n_curves: the number of tasks, over networks.
         definition: of a change point.
         pairing: whether each task's decodability goes with its own loss rather than with another task's.
         shift: whether both change at the same checkpoints.
+        n_checkpoints: of the network with fewest.
 
     Sign:
         Positive: decodability rises after the loss drops; 1 is a doubling of the step.
@@ -279,22 +277,23 @@ class Coupling:
     definition: str
     pairing: PermutationTest
     shift: PermutationTest
+    n_checkpoints: int
 
     def sentence(self) -> str:
         """The finding in one sentence."""
+        if self.n_checkpoints < LEAST_CHECKPOINTS:
+            return f"{self.n_checkpoints} checkpoints cannot order two changes, at least {LEAST_CHECKPOINTS} are needed"
         if not self.n_changed:
             return "no task shows both a drop of its loss and a rise of its decodability, so there is no lag to tell"
-        late = "after" if self.lag > 0 else "before"
+        late = "after" if self.low > 0 else "before" if self.high < 0 else "before or after"
         factor, low, high = (f"{2**one:.2f}" for one in (self.lag, self.low, self.high))
-        runs = ""
-        if self.runs_low is not None:
-            runs = f"; [{2**self.runs_low:.2f}, {2**self.runs_high:.2f}] over runs and tasks"
-        pairing, shift = self.pairing, self.shift
+        ends = ", ".join(f"{2**one:.2f}" for one in (self.runs_low, self.runs_high) if one is not None)
+        over_runs = f"; [{ends}] over runs and tasks" if ends else ""
         return (
             f"decodability rises {late} the loss drops, at {factor} times its step [{low}, {high}] over "
-            f"episodes{runs} ({self.n_changed} of {self.n_curves} tasks); own partner against another's: "
-            f"r {pairing.statistic:.2f}, p {pairing.p:.3g} (smallest {pairing.smallest:.2g}); at the same "
-            f"checkpoints: r {shift.statistic:.2f}, {shift.verdict()}"
+            f"episodes{over_runs} ({self.n_changed} of {self.n_curves} tasks); own partner against another's: "
+            f"r {self.pairing.statistic:.2f}, p {self.pairing.p:.3g} (smallest {self.pairing.smallest:.2g}); "
+            f"at the same checkpoints: r {self.shift.statistic:.2f}, {self.shift.verdict()}"
         )
 
     def __repr__(self) -> str:
@@ -329,6 +328,7 @@ def pooled(points: Sequence[ChangePoints], level: float = 0.95, n_boot: int = 10
         points[0].definition,
         pairing_test(losses, tds, seed),
         shift_test(losses, tds, seed),
+        min(len(one.curves.steps) for one in points),
     )
 
 

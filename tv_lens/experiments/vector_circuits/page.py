@@ -43,14 +43,15 @@ def _question(result: DecodingResult) -> list[Any]:
     text = (
         "A task vector, injected into a prompt without demonstrations, makes the model do the task. Here is **what "
         f"reads it**: every edge from the vector (written after layer {settings['layer']}, {chosen}) to the logits, "
-        "each measured by letting it alone carry what it carries without the vector."
+        "measured one at a time: an edge's effect is the drop of the metric when this edge alone takes its value from "
+        "the run without the vector."
     )
     tiles = {}
     for name, one in result.found.items():
-        own, random = one.recovered(), one.recovered("random")
+        own, strongest = one.recovered(), one.strongest_control()
         small = (
             f"{limits_text(own).partition(' ')[2]} of the vector's effect, by {settings['edges']} of "
-            f"{len(one.circuit.graph):,} edges; random ones {number(round(random['mean'], 2))}"
+            f"{len(one.circuit.graph):,} edges; {strongest} circuits {limits_text(one.recovered(strongest))}"
         )
         tiles[name] = (number(own["mean"]), small)
     facts = (
@@ -64,12 +65,18 @@ def _question(result: DecodingResult) -> list[Any]:
 def circuit_parts(task_circuit: TaskCircuit) -> list[Any]:
     """One task's circuit on a page: the drawing, what it carries on test queries, its strongest edges."""
     scores, name = task_circuit.scores, task_circuit.task
-    drawing = plot(task_circuit.circuit, attention=task_circuit.patterns, title=f"{name}: what reads its vector")
     recovered = replace(task_circuit.curve.recovery(), metric="recovered effect", units="share of the vector's effect")
+    unknown = may_be_zero(task_circuit.curve.clean - task_circuit.curve.corrupted)
+    drawing = plot(
+        task_circuit.circuit,
+        attention=task_circuit.patterns,
+        title=f"{name}: what reads its vector",
+        recovered=None if unknown else recovered,
+    )
     reading = (
-        "On test queries: only the strongest edges carry what they carry with the vector, all others what they carry "
-        "without it. 1 is the whole model with the vector, 0 without it. Random circuits have as many edges; "
-        "degree-matched ones also have as many edges into each reader."
+        "On test queries, the strongest edges keep their values from the run with the vector, and all other edges take "
+        "theirs from the run without it. 1 is the whole model with the vector, 0 without it. Random circuits have as "
+        "many edges; degree-matched ones also have as many edges into each reader."
     )
     frame = scores.to_frame(12)
     rows = [(row.edge, interval_text(row.mean, row.low, row.high)) for row in frame.itertuples()]
@@ -79,7 +86,7 @@ def circuit_parts(task_circuit: TaskCircuit) -> list[Any]:
     )
     parts: list[Any] = [drawing]
     own, gap = task_circuit.recovered(), task_circuit.gap()
-    if may_be_zero(task_circuit.curve.clean - task_circuit.curve.corrupted):
+    if unknown:
         parts.append(
             Note(
                 "On these test queries the vector does not certainly change the metric "
@@ -88,10 +95,8 @@ def circuit_parts(task_circuit: TaskCircuit) -> list[Any]:
                 warn=True,
             )
         )
-    elif own["low"] <= task_circuit.recovered("degree-matched")["mean"]:
-        parts.append(
-            Note("At this size the circuit is not certainly better than a degree-matched random one.", warn=True)
-        )
+    elif own["low"] <= task_circuit.recovered(task_circuit.strongest_control())["mean"]:
+        parts.append(Note("At this size the circuit is not certainly better than its strongest control.", warn=True))
     return [*parts, reading, plot(recovered, title=f"{name}: effect carried by circuits of each size"), table]
 
 

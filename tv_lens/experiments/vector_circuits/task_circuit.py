@@ -20,6 +20,7 @@ from tv_lens.tasks.prompts import Prompts
 from tv_lens.tasks.templates import Template
 
 KINDS = ("circuit", "random", "degree-matched")
+_SAID = {"random": "random circuits", "degree-matched": "degree-matched random circuits"}
 GRID = (5, 10, 20, 50, 100, 200, 500, 1000, 2000)  # numbers of edges of the faithfulness curve
 
 
@@ -50,6 +51,10 @@ class TaskCircuit:
         """The share of the vector's effect that the requested number of edges carries on test queries, with limits."""
         return interval_of(self.curve.recovery().sel(kind=kind, size=self.asked))
 
+    def strongest_control(self) -> str:
+        """The kind of random circuits that carries most at the requested size: "random" or "degree-matched"."""
+        return max(KINDS[1:], key=lambda kind: float(self.recovered(kind)["mean"]))
+
     def gap(self) -> Interval:
         """The vector's whole effect on test queries: the metric with the vector minus the metric without it."""
         curve = self.curve
@@ -58,13 +63,15 @@ class TaskCircuit:
     def sentence(self) -> str:
         """What the circuit carries, beside random circuits of its size."""
         shares = {kind: self.recovered(kind) for kind in KINDS}
+        strongest = self.strongest_control()
+        (other,) = (kind for kind in KINDS[1:] if kind != strongest)
         own, graph, measured = shares["circuit"], self.circuit.graph, len(self.scores.measured)
         screened = "" if measured == len(graph) else f" ({measured:,} of them measured)"
         return (
             f"{self.task}: the {self.asked} strongest of {len(graph):,} edges downstream of the vector{screened} carry "
             f"{limits_text(own)} of its effect on {own['n']} held-out queries; "
-            f"random circuits of that size carry {_two(shares['random']['mean'])}, degree-matched ones "
-            f"{_two(shares['degree-matched']['mean'])}."
+            f"their strongest control, {_SAID[strongest]} of that size, {limits_text(shares[strongest])}, and "
+            f"{_SAID[other]} {_two(shares[other]['mean'])}."
         )
 
     def summary(self) -> dict[str, Any]:

@@ -28,14 +28,12 @@ window.TVCircuit = (function () {
   }
 
   function enhance(place, figure) {
-    const { nodes, wires, edges, units, attention } = figure.props;
+    const { nodes, wires, edges, units, attention, recovered, requested } = figure.props;
     const drawing = place.querySelector("svg");
     const paths = [], groups = [];
     for (const path of drawing.querySelectorAll("[data-wire]")) paths[Number(path.dataset.wire)] = path;
     for (const group of drawing.querySelectorAll("[data-node]")) groups[Number(group.dataset.node)] = group;
     const largest = Math.max(...wires.map((wire) => Math.abs(wire[EFFECT] || 0))) || 1;
-    const total = wires.filter((wire, i) => i === 0 || wires[i - 1][RANK] !== wire[RANK])
-      .reduce((sum, wire) => sum + Math.abs(wire[EFFECT] || 0), 0);
     let shown = edges, chosen = null;
 
     // ---- the frame: a bar above, the drawing, a panel beside it
@@ -61,6 +59,17 @@ window.TVCircuit = (function () {
     // ---- what is shown
     function visible(i) { return wires[i][RANK] < shown; }
 
+    // Effects of single edges do not add up, so what several carry is said by the circuits that were measured whole.
+    function together() {
+      const most = shown === edges ? requested : shown;  // edges that lead nowhere were asked for and are not drawn
+      const measured = recovered.filter((one) => one[0] <= most).pop();
+      if (measured === undefined) return "";
+      const [size, mean, low, high] = measured;
+      const limits = low === null ? "no limits" : low.toFixed(2) + ", " + high.toFixed(2);
+      return (" · the " + size + " strongest alone recover " + mean.toFixed(2) + " [" + limits + "] of the effect on test queries")
+        .replaceAll("-", "−");
+    }
+
     function draw() {
       const alive = new Set(), near = new Set();
       wires.forEach((wire, i) => {
@@ -77,13 +86,7 @@ window.TVCircuit = (function () {
         group.classList.toggle("tvc-dim", chosen !== null && !near.has(i));
         group.classList.toggle("tvc-chosen", chosen !== null && chosen.node === i);
       });
-      const seen = new Set();
-      let sum = 0;
-      wires.forEach((wire, i) => {
-        if (visible(i) && !seen.has(wire[RANK])) { seen.add(wire[RANK]); sum += Math.abs(wire[EFFECT] || 0); }
-      });
-      told.textContent = shown === edges ? "all " + edges
-        : "the strongest " + shown + " of " + edges + (total > 0 ? " · " + Math.round(100 * sum / total) + "% of all effect" : "");
+      told.textContent = (shown === edges ? "all " + edges : "the strongest " + shown + " of " + edges + " edges") + together();
       back.hidden = chosen === null;
       fill();
     }
