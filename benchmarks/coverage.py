@@ -360,7 +360,7 @@ def _a_class(one: Sweep, other: Sweep) -> Sweep:
 
 
 def _mean_of_classes(one: Sweep, other: Sweep) -> Sweep:
-    return one.average("task")
+    return one.mean("task")
 
 
 def _two_classes(one: Sweep, other: Sweep) -> Sweep:
@@ -368,7 +368,7 @@ def _two_classes(one: Sweep, other: Sweep) -> Sweep:
 
 
 def _two_layers(one: Sweep, other: Sweep) -> Sweep:
-    return difference(other.average("task"), one.average("task"))
+    return difference(other.mean("task"), one.mean("task"))
 
 
 kind("decodability of a class")(_decoded(_a_class))

@@ -48,7 +48,7 @@ FOLDERS = {
         limits
         vote_limits
         sweep
-        differences draws sweep_group
+        concatenation differences draws sweep_group
     """,
     "loading": """
         fingerprint folder_cache gguf_header hugging_face

@@ -59,8 +59,8 @@ from .patching.effects import node_effects as node_effects
 from .patching.paths import path_effects as path_effects
 from .patching.scoring import Scores as Scores
 from .patching.scoring import score as score
+from .results.concatenation import concat as concat
 from .results.sweep import Sweep as Sweep
-from .results.sweep import concat as concat
 from .rows.engine import PlacedEdit as PlacedEdit
 from .rows.engine import Row as Row
 from .rows.engine import run_rows as run_rows

@@ -120,7 +120,7 @@ def values_and_words(model: tv.HookedModel) -> dict[str, tuple[Callable, dict]]:
         "metric": (tv.metric, {"units": "u", "sign": "s", "zero": None, "name": None, "answers_only": False}),
         "interval": (sweep.interval, {"level": 0.95, "n_boot": 10, "seed": 0, "method": "auto"}),
         "to_frame": (sweep.to_frame, {"level": 0.95, "n_boot": 10, "seed": 0}),
-        "average": (lambda axis: sweep.average(axis), {"axis": "pos"}),
+        "mean": (lambda axis: sweep.mean(axis), {"axis": "pos"}),
         "best": (lambda axis, lowest: sweep.best(axis, lowest=lowest), {"axis": "layer", "lowest": False}),
         "sel": (sweep.sel, {"layer": 0}),
         "isel": (sweep.isel, {"layer": 0}),

@@ -8,8 +8,9 @@ import numpy as np
 import xarray as xr
 
 from toy_sweeps import make
+from tv_lens.results.concatenation import concat
 from tv_lens.results.differences import difference, independent
-from tv_lens.results.sweep import Sweep, concat
+from tv_lens.results.sweep import Sweep
 from tv_lens.results.vote_limits import DIFFERENCE, SHARE
 
 
@@ -54,7 +55,7 @@ def test_the_mean_and_the_difference_of_tasks_have_the_variance_of_the_same_sum_
     gap = difference(sweep.sel(task="c"), sweep.sel(task="a"))
     assert gap.units == DIFFERENCE
     np.testing.assert_allclose(gap.votes.values, votes[:, 2] - votes[:, 0])
-    np.testing.assert_allclose(sweep.average("task").votes.values, votes.mean(1))
+    np.testing.assert_allclose(sweep.mean("task").votes.values, votes.mean(1))
     same = difference(sweep.sel(task="a"), sweep.sel(task="a")).interval()
     assert float(same["low"]) < 0 < float(same["high"])  # no difference seen is not certainly none
 

@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 
 from toy_sweeps import TOKENS, make
-from tv_lens.errors import InvalidArgument, UnknownName
+from tv_lens.errors import InvalidArgument, RenamedError, UnknownName
 from tv_lens.results.sweep import Sweep
 
 
@@ -54,11 +54,16 @@ def test_best_over_all_and_over_one_axis():
         sweep.best("layr")
 
 
-def test_average_is_paired_by_example():
-    sweep = make().average("pos")
+def test_the_mean_over_an_axis_is_a_sweep_and_paired_by_example():
+    sweep = make().mean("pos")
     assert sweep.axes == ("layer",)
     np.testing.assert_allclose(sweep.values.values, make().values.values.mean(2))
-    assert sweep.recovery().mean().dims == ("layer",)
+    assert sweep.recovery().mean().dims == ("layer",) and sweep.data is sweep.values
+    assert make().mean("layer", "pos").axes == ()
+    with pytest.raises(UnknownName, match="layer"):
+        make().mean("layr")
+    with pytest.raises(RenamedError, match=r'use sweep.mean\("layer"\)'):
+        make().average("layer")
 
 
 def test_to_frame_is_tidy():

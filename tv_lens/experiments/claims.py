@@ -154,7 +154,7 @@ class Claim:
         *,
         control: str = "",
         missing: str = "",
-        **named: str,
+        **named: Any,
     ) -> Claim:
         """The claim with its numbers.
 
@@ -248,9 +248,10 @@ def verdict_from(record: Mapping[str, Any]) -> str:
     """
     conditions = [dict(one) for one in record["conditions"]]
     intervals = {one["key"]: tuple(one.pop("intervals")) for one in conditions}
+    stated = {name: record[name] for name in ("figure", "claim", "paper", "control", "null")}
     return Claim(
-        *(record[name] for name in ("figure", "claim", "paper", "control", "null")),
-        tuple(Condition(**{**one, "bound": float(one["bound"])}) for one in conditions),
+        **stated,
+        conditions=tuple(Condition(**{**one, "bound": float(one["bound"])}) for one in conditions),
         intervals=intervals,
         missing=record["missing"],
         verdicts=tuple(record["verdicts"]),

@@ -7,24 +7,23 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from tv_lens.errors import EmptySelection, InvalidArgument, unknown
-from tv_lens.kinds import checks_kinds, checks_methods
+from tv_lens.errors import EmptySelection, unknown
+from tv_lens.kinds import checks_methods
 from tv_lens.metrics import METRICS, info_of
-from tv_lens.results import joining, sweep_file
+from tv_lens.renamed import renamed_attributes
+from tv_lens.results import sweep_file
 from tv_lens.results import sweep_parts as parts
 from tv_lens.results.limits import AUTO, check_options, limits_of
 from tv_lens.results.recovery import baseline_gap, may_be_zero
 from tv_lens.results.selection import indices, places, require_axis
-from tv_lens.results.sweep_parts import EXAMPLE
+from tv_lens.results.sweep_parts import BASELINES, EXAMPLE
 from tv_lens.results.vote_limits import SHARE, vote_limits
-
-_BASELINES = ("clean", "corrupted", "denominator", "votes")
 
 
 @checks_methods
@@ -76,7 +75,7 @@ class Sweep:
 
         set_("values", parts.labelled(self.values))
         parts.check_finite(self.values, self.metric, self.allow_missing)
-        for key in _BASELINES:
+        for key in BASELINES:
             if getattr(self, key) is not None:
                 set_(key, parts.baseline(key, getattr(self, key), self.values))
         set_("provenance", parts.plain(self.provenance, "provenance"))
@@ -84,6 +83,11 @@ class Sweep:
             set_("zero", info_of(METRICS[self.metric]).zero)
 
     # ----------------------------------------------------------------------------------------------- shape
+
+    @property
+    def data(self) -> xr.DataArray:
+        """The values as xarray holds them; `sweep.data.values` is numpy's array."""
+        return self.values
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -131,18 +135,7 @@ class Sweep:
         def cut(array: xr.DataArray | None) -> xr.DataArray | None:
             return None if array is None else array.isel({k: v for k, v in chosen.items() if k in array.dims})
 
-        return replace(self, values=cut(self.values), **{key: cut(getattr(self, key)) for key in _BASELINES})
-
-    def average(self, *axes: str) -> Sweep:
-        """The sweep averaged over axes, example by example, so that intervals stay paired."""
-        for axis in axes:
-            require_axis(axis, self.axes)
-
-        def pool(array: xr.DataArray | None) -> xr.DataArray | None:
-            return None if array is None else array.mean([axis for axis in axes if axis in array.dims])
-
-        pooled = {key: pool(getattr(self, key)) for key in _BASELINES}
-        return replace(self, values=pool(self.values.astype(float)), **pooled)
+        return replace(self, values=cut(self.values), **{key: cut(getattr(self, key)) for key in BASELINES})
 
     # ------------------------------------------------------------------------------------------ statistics
 
@@ -157,11 +150,34 @@ class Sweep:
             values = values.fillna(0.0)
         return values, below
 
-    def mean(self) -> xr.DataArray:
-        """The mean over examples (for a recovery: the ratio of the two means)."""
+    @overload
+    def mean(self) -> xr.DataArray: ...
+    @overload
+    def mean(self, axis: str, /, *axes: str) -> Sweep: ...
+    def mean(self, *axes: str) -> xr.DataArray | Sweep:
+        """The mean over examples, or with axes the sweep averaged over these, example by example.
+
+        `sweep.mean()` is one number per cell (for a recovery: the ratio of the two means). `sweep.mean("layer")` is a
+        sweep without that axis whose intervals stay paired.
+
+        Raises:
+            UnknownName: an axis that the sweep does not have; names the nearest.
+        """
+        if axes:
+            return self._averaged(axes)
         above, below = self._parts()
         with np.errstate(divide="ignore", invalid="ignore"):
             return (above.sum(EXAMPLE) / below.sum(EXAMPLE)).transpose(*self.axes).rename(self.metric)
+
+    def _averaged(self, axes: Sequence[str]) -> Sweep:
+        for axis in axes:
+            require_axis(axis, self.axes)
+
+        def pool(array: xr.DataArray | None) -> xr.DataArray | None:
+            return None if array is None else array.mean([axis for axis in axes if axis in array.dims])
+
+        pooled = {key: pool(getattr(self, key)) for key in BASELINES}
+        return replace(self, values=pool(self.values.astype(float)), **pooled)
 
     def interval(self, level: float = 0.95, n_boot: int = 1000, seed: int = 0, *, method: str = AUTO) -> xr.Dataset:
         """The mean with limits over examples, as variables `mean`, `low`, `high`, `n` and `why`.
@@ -288,6 +304,8 @@ class Sweep:
         with sweep_file.opened(Path(path)) as (header, arrays):
             return cls(**arrays, **{key: header[key] for key in sweep_file.HEADER})
 
+    __getattr__ = renamed_attributes(average='sweep.mean("layer")')
+
     def __repr__(self) -> str:
         lines = [f"  {key:<10}{text}" for key, text in parts.summary(self)]
         return "\n".join([f"Sweep {self.name!r}", *lines])
@@ -296,55 +314,3 @@ class Sweep:
         row = '<tr><th style="text-align:left">{}</th><td style="text-align:left">{}</td></tr>'
         rows = "".join(row.format(html.escape(key), html.escape(text)) for key, text in parts.summary(self))
         return f"<table><caption><b>{html.escape(self.name or 'Sweep')}</b></caption><tbody>{rows}</tbody></table>"
-
-
-@checks_kinds
-def concat(sweeps: Sequence[Sweep], dim: str, coord: Sequence[Any] | None = None, name: str | None = None) -> Sweep:
-    """One sweep made of several, joined along a new axis or along one of theirs.
-
-    Args:
-        sweeps: sweeps of the same metric whose other axes are the same.
-        dim: the axis they are joined along; "example" adds their examples together.
-        coord: the label of each sweep on a new axis; not needed where each has one from `sel(dim=label)`.
-        name: a title; by default the title that all share.
-
-    Raises:
-        InvalidArgument: they differ in metric, axes, baselines or number of examples.
-    """
-    sweeps = list(sweeps)
-    if not sweeps:
-        raise EmptySelection("There is no sweep to join.")
-    first = sweeps[0]
-    for key in ("metric", "units"):
-        values_of_key = sorted({getattr(sweep, key) for sweep in sweeps})
-        if len(values_of_key) > 1:
-            raise InvalidArgument(f"Sweeps of different {key} cannot be joined.", got=", ".join(values_of_key))
-    if dim not in first.values.coords and (coord is None or len(coord) != len(sweeps)):
-        raise InvalidArgument(
-            f"A new axis {dim!r} needs one label per sweep.", got=coord, allowed=f"{len(sweeps)} labels"
-        )
-    if dim == EXAMPLE and first.denominator is not None:
-        raise InvalidArgument(
-            "Recoveries of different examples have different units.", do="join the sweeps first, then call .recovery()"
-        )
-    values = joining.join([sweep.values for sweep in sweeps], dim, coord)
-    if dim == EXAMPLE:
-        values = values.assign_coords({EXAMPLE: np.arange(values.sizes[EXAMPLE])})
-
-    baselines = {
-        key: joining.join_baselines(
-            key, [getattr(sweep, key) for sweep in sweeps], [sweep.values for sweep in sweeps], dim, coord
-        )
-        for key in _BASELINES
-    }
-    names = {sweep.name for sweep in sweeps}
-    labels = range(len(sweeps)) if dim in first.values.dims else values[dim].values.tolist()
-    title = name if name is not None else (names.pop() if len(names) == 1 else f"{first.metric} by {dim}")
-    return replace(
-        first,
-        values=values,
-        **baselines,
-        provenance=joining.common([sweep.provenance for sweep in sweeps], dim, labels),
-        name=title,
-        allow_missing=any(sweep.allow_missing for sweep in sweeps),
-    )

@@ -13,6 +13,7 @@ import xarray as xr
 from tv_lens.errors import EmptySelection, InvalidArgument, NonFiniteMetric, ShapeMismatch
 
 EXAMPLE = "example"
+BASELINES = ("clean", "corrupted", "denominator", "votes")  # what a sweep may hold beside its values
 
 
 def labelled(values: xr.DataArray) -> xr.DataArray:

@@ -77,7 +77,7 @@ class Decodability:
 
     def over_tasks(self) -> Sweep:
         """`example layer shots`: the mean over the tasks without the Null task."""
-        return self.sweep.sel(task=list(self.tasks)).average("task")
+        return self.sweep.sel(task=list(self.tasks)).mean("task")
 
     def best_layer(self, shots: int | None = None) -> int:
         """The layer with the largest mean over tasks, at one shot count or over all; the lowest of several.

@@ -86,7 +86,7 @@ def _arranged(sweep: Sweep) -> tuple[str | None, str | None]:
         raise InvalidArgument(
             "Bars show at most two axes.",
             got=", ".join(sweep.axes),
-            do="choose with .sel(axis=label) or pool with .average(axis)",
+            do="choose with .sel(axis=label) or pool with .mean(axis)",
         )
     if not sweep.axes:
         return None, None

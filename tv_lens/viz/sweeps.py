@@ -53,7 +53,7 @@ def plot_sweep(
             "A figure shows at most three axes.",
             got=", ".join(sweep.axes),
             allowed="one to three axes",
-            do="choose with .sel(axis=label) or pool with .average(axis)",
+            do="choose with .sel(axis=label) or pool with .mean(axis)",
         )
     kind = kind or default_kind(sweep)
     if kind not in KINDS:

@@ -17,7 +17,7 @@ def test_what_was_put_in_is_what_the_claims_say(run, claims):
     assert re.match(r"basis [03] at step 1", staggered.ours) and "basis 2 at" in staggered.ours
     encoded = claims["tasks are encoded one after another"]
     assert encoded.verdict == "agrees" and re.search(r", basis 2 at .*; 5 of 6 pairs apart", encoded.ours)
-    bayes = run.references.average("shots").sel(reference="Bayes mixture")
+    bayes = run.references.mean("shots").sel(reference="Bayes mixture")
     ratio = (run.mse().isel(step=-1).mean() / bayes.mean()).values
     best = claims["at the end every task is predicted as well as can be"]
     assert best.verdict == "agrees" and f"{run.tasks[ratio.argmax()]}: {ratio.max():.2f} [" in best.ours

@@ -29,7 +29,7 @@ def test_a_map_alone_has_its_slider(run):
 
 def test_gains_are_zero_without_telling_tasks_apart_and_one_as_the_bayesian(run):
     sweep = gains(run)
-    loss, references = run.mse().mean(), run.references.average("shots").mean()
+    loss, references = run.mse().mean(), run.references.mean("shots").mean()
     blind, bayes = (references.sel(reference=name).values for name in ("blind ridge", "Bayes mixture"))
     np.testing.assert_allclose(
         sweep.mean().sel(curve="loss").values, (blind - loss.values) / (blind - bayes), rtol=1e-6

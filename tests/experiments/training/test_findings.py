@@ -20,7 +20,7 @@ def test_the_kind_of_a_family_names_the_papers_experiment(kind, name):
 
 def test_ratios_and_the_nearest_reference(run, findings):
     ratio = findings.ratio("Bayes mixture").interval()["mean"]
-    bayes = run.references.average("shots").sel(reference="Bayes mixture").mean()
+    bayes = run.references.mean("shots").sel(reference="Bayes mixture").mean()
     np.testing.assert_allclose(ratio, run.mse().isel(step=-1).mean().values / bayes.values)
     late = findings.nearest(STEPS[-1], ["Bayes mixture", "oracle basis"])
     assert late.reference == "Bayes mixture" and late.bayes < late.blind and late.nearer["low"] > 0
@@ -38,7 +38,7 @@ def test_heads_are_tied_to_the_tasks_that_were_put_in(findings):
 
 
 def test_differences_of_means_have_limits(run):
-    first, last = (run.mse().isel(step=i).average("task") for i in (0, -1))
+    first, last = (run.mse().isel(step=i).mean("task") for i in (0, -1))
     gap = less(first, last)
     assert (
         gap["mean"] == pytest.approx(float(first.mean()) - float(last.mean()))

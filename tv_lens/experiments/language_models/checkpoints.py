@@ -117,7 +117,7 @@ class Comparison:
                     td = one.decodability.sel(layer=one.layer, shots=shots, task=list(one.decodability.tasks))
                     numbers: dict[str, Any] = {}
                     for name, sweep in (("TD", td), ("accuracy", one.accuracy.sel(shots=shots))):
-                        interval = sweep.average("task").interval(level)
+                        interval = sweep.mean("task").interval(level)
                         numbers |= {
                             name: float(interval["mean"]),
                             f"{name} low": float(interval["low"]),
@@ -138,7 +138,7 @@ class Comparison:
     def accuracy(self, family: str) -> Sweep:
         """Exact match over tasks, `example source shots`."""
         return self._joined(
-            {name: by_family[family].accuracy.average("task") for name, by_family in self.predictions.items()}
+            {name: by_family[family].accuracy.mean("task") for name, by_family in self.predictions.items()}
         )
 
     def decodability(self, family: str) -> Sweep:

@@ -70,10 +70,10 @@ def _peak(family: str, one: Encoding) -> Claim:
     many, tasks = max(one.shots), list(one.decodability.tasks)
     sweep = one.decodability.sweep.sel(shots=many, task=tasks)
     layers = one.decodability.sweep.values["layer"].values.tolist()
-    named = dict(paper=PAPER_LAYER.get(family, "middle"))
+    middle = PAPER_LAYER.get(family, "middle")
     if len(layers) < 3:
         why = f"{len(layers)} layers were read: none lies between the first and the last"
-        return PEAK.measured(family, "", missing=why, **named)
+        return PEAK.measured(family, "", missing=why, paper=middle)
     best = int(sweep.sel(layer=layers[1:-1]).best("layer")["layer"])
     at = sweep.sel(layer=best)
     beside = one.decodability.controls.sel(control=EMBEDDING, shots=many, task=tasks)
@@ -86,7 +86,7 @@ def _peak(family: str, one: Encoding) -> Claim:
         f"{layer} by {signed_text(gaps[key])}" for layer, key in ((layers[0], "first"), (layers[-1], "last"))
     )
     control = f"embedding {_mean(beside):.2f}, below it by {signed_text(gaps['embedding'])}"
-    return PEAK.measured(family, ours, gaps, control=control, **named)
+    return PEAK.measured(family, ours, gaps, control=control, paper=middle)
 
 
 def _contrast(family: str, one: Encoding) -> list[Claim]:
@@ -131,11 +131,11 @@ def of_prediction(family: str, one: Prediction) -> list[Claim]:
     fit, beyond, within = one.fit(), one.fit(controlled=True), one.fit(within_shots=True)
     majority = one.accuracy.provenance.get("majority", {})
     guess = f"; always guessing {np.mean(list(majority.values())):.2f}" if majority else ""
-    named = dict(paper=f"R² {PAPER_R2.get(family, '?')} (Llama-3.1-8B)")
+    paper = f"R² {PAPER_R2.get(family, '?')} (Llama-3.1-8B)"
     accuracies = f"accuracy {float(one.accuracy.mean().min()):.2f} to {float(one.accuracy.mean().max()):.2f}"
     if not np.isfinite(fit.r2):
         why = f"no line: one side does not vary; {accuracies}"
-        return [PREDICTS.measured(family, why, missing=why, **named)]
+        return [PREDICTS.measured(family, why, missing=why, paper=paper)]
     slopes = {"slope": _slope(fit), "beyond": _slope(beyond), "within": _slope(within)}
     ours = (
         f"R² {fit.r2:.2f} {fit.words('r2')}, slope {signed_text(slopes['slope'])}, rank correlation {fit.rank:.2f}; "
@@ -146,7 +146,7 @@ def of_prediction(family: str, one: Prediction) -> list[Claim]:
         f"{signed_text(slopes['beyond'])}; R² {within.r2:.2f} {within.words('r2')} within shot counts, slope "
         f"{signed_text(slopes['within'])}; over tasks {fit.words('r2_tasks')}{guess}"
     ).replace("nan", "–")
-    return [PREDICTS.measured(family, ours, slopes, control=control, **named)]
+    return [PREDICTS.measured(family, ours, slopes, control=control, paper=paper)]
 
 
 def _slope(fit: Fit) -> Interval:
@@ -156,7 +156,7 @@ def _slope(fit: Fit) -> Interval:
 def of_steering(family: str, one: Steering) -> list[Claim]:
     """Fig. 20: the task's own mean helps, and Null's mean harms."""
     layer = one.best_layer()
-    effects = one.effects().sel(layer=layer).average("task")
+    effects = one.effects().sel(layer=layer).mean("task")
     cells = {name: interval_of(effects.sel(condition=name)) for name in effects.values["condition"].values.tolist()}
 
     def beyond(name: str, others: tuple[str, ...]) -> dict[str, Interval]:
@@ -196,7 +196,7 @@ def of_instruction(family: str, one: Instruction) -> list[Claim]:
     guess = "not known"
     if set(names) <= set(majority):
         share = float(np.mean([majority[name] for name in names]))
-        cell = interval_of(one.told.accuracy.sel(shots=shots).average("task"))
+        cell = interval_of(one.told.accuracy.sel(shots=shots).mean("task"))
         intervals["guess"] = {**cell, **{end: cell[end] - share for end in ("mean", "low", "high")}}
         guess = f"{share:.2f}; above it by {signed_text(intervals['guess'])}"
 
@@ -264,6 +264,8 @@ def _mean(sweep: Sweep) -> float:
 
 def _less(more: Sweep, less: Sweep) -> Interval:
     """The difference of two means over everything, with Welch's limits: the two sets of examples are independent."""
-    one, other = (independent(sweep.average(*sweep.axes)).values.astype(float) for sweep in (more, less))
+    one, other = (
+        independent(sweep.mean(*sweep.axes) if sweep.axes else sweep).values.astype(float) for sweep in (more, less)
+    )
     low, high, why = difference_of_means(one, other)
     return {"mean": float(one.mean() - other.mean()), "low": low, "high": high, "why": why}

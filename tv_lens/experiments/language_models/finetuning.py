@@ -53,7 +53,7 @@ class Finetuning:
             for label, layer in ((f"TD at layer {home}", home), ("TD at its best layer", one.layer)):
                 td = (
                     one.decodability.sel(layer=layer, task=list(one.decodability.tasks))
-                    .average("task", "shots")
+                    .mean("task", "shots")
                     .interval(level)
                 )
                 row |= {
@@ -61,7 +61,7 @@ class Finetuning:
                     f"{label}, low": float(td["low"]),
                     f"{label}, high": float(td["high"]),
                 }
-            acc = one.accuracy.average("task", "shots").interval(level)
+            acc = one.accuracy.mean("task", "shots").interval(level)
             row |= {
                 "best layer": one.layer,
                 "accuracy": float(acc["mean"]),

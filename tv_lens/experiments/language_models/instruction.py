@@ -12,7 +12,8 @@ from tv_lens.experiments.language_models.prediction import Prediction, encoding_
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.model.verb import verb
 from tv_lens.renamed import renamed_keywords
-from tv_lens.results.sweep import Sweep, concat
+from tv_lens.results.concatenation import concat
+from tv_lens.results.sweep import Sweep
 from tv_lens.storage.run_folder import FolderLike, inside
 from tv_lens.task_vectors.representations import Tasks
 from tv_lens.tasks.definition import Task
@@ -47,8 +48,8 @@ class Instruction:
         for name, one in zip(CONDITIONS, (self.plain, self.told)):
             tasks, layers = list(one.decodability.tasks), one.decodability.sweep.values["layer"].values.tolist()
             for shots in one.accuracy.values["shots"].values.tolist():
-                td = one.decodability.sel(layer=one.layer, shots=shots, task=tasks).average("task").interval(level)
-                acc = one.accuracy.sel(shots=shots).average("task").interval(level)
+                td = one.decodability.sel(layer=one.layer, shots=shots, task=tasks).mean("task").interval(level)
+                acc = one.accuracy.sel(shots=shots).mean("task").interval(level)
                 first = float(one.decodability.sel(layer=layers[0], shots=shots, task=tasks).mean().mean())
                 rows.append(
                     {

@@ -126,7 +126,7 @@ def _left_out(result: PaperResult) -> list[Any]:
 def _steered(one: Steering) -> str:
     """The effects of steering at the best layer, the controls among them, in words."""
     layer = one.best_layer()
-    effects = one.effects().sel(layer=layer).average("task")
+    effects = one.effects().sel(layer=layer).mean("task")
     words = {
         "own": "the task's own mean",
         "null": "Null's mean",

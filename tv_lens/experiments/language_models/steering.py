@@ -75,7 +75,7 @@ class Steering:
 
     def __repr__(self) -> str:
         layer = self.best_layer()
-        effects = self.effects().sel(layer=layer).average("task")
+        effects = self.effects().sel(layer=layer).mean("task")
         parts = [f"{name} {signed_text(interval_of(effects.sel(condition=name)))}" for name in CONDITIONS[1:]]
         untouched = float(self.sweep.sel(condition="none", layer=layer).mean().mean())
         return f"Steering at layer {layer}, {self.replicates} replicates: untouched {untouched:.3f}; " + ", ".join(
@@ -87,7 +87,7 @@ class Steering:
 @checks_kinds
 def plot_steering(result: Steering, *, title: str | None = None, height: int = 420) -> Figure:
     """A `Figure` of the change in accuracy over layers, averaged over tasks, one curve per condition."""
-    effects = result.effects().average("task")
+    effects = result.effects().mean("task")
     if effects.values.sizes["layer"] == 1:
         return plot(
             effects.sel(layer=effects.values["layer"].values.item()),

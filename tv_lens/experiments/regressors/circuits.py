@@ -26,8 +26,9 @@ from tv_lens.method_value import takes_method
 from tv_lens.metrics import Answers, metric, squared_error
 from tv_lens.model.verb import verb
 from tv_lens.renamed import renamed_keywords
+from tv_lens.results.concatenation import concat
 from tv_lens.results.recovery import may_be_zero
-from tv_lens.results.sweep import Sweep, concat
+from tv_lens.results.sweep import Sweep
 from tv_lens.storage.output_folder import file_name
 from tv_lens.storage.run_folder import FolderLike, inside
 from tv_lens.tasks.prompts import PromptPairs, Prompts

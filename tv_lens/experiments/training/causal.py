@@ -29,7 +29,7 @@ def turning_points(result: Emergence) -> dict[str, int]:
     "last" is the last checkpoint, and the only entry where decodability ends within the band of chance for every task.
     """
     place = result.best()
-    curve = result.td_curve(**place).average("task").mean().values
+    curve = result.td_curve(**place).mean("task").mean().values
     last = result.chance_band().isel(step=-1).sel(**place)["high"]
     if not bool((result.td_curve(**place).isel(step=-1).mean() > last).any()):
         return {"last": result.steps[-1]}
@@ -52,7 +52,7 @@ def patched_layer(matrix: Sweep) -> int:
     """
     chosen = every_second(matrix, 1)
     at = sign_pattern(chosen).mean().sel(pair="difference", **PATCHED)
-    moved = np.abs(chosen.sel(**PATCHED).values).max(["example", "source", "target"]) > NOTHING
+    moved = abs(chosen.sel(**PATCHED).values).max(("example", "source", "target")) > NOTHING
     return int(at["layer"].values[int(at.where(moved, -np.inf).values.argmax())])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -180,7 +181,7 @@ def shared(findings: Findings) -> Claim | None:
     return findings.measured(_SHARED, ours, {"gap": gap}, control="effects of mean ablation of each head")
 
 
-def _ends(row: object, name: str) -> Interval:
+def _ends(row: Any, name: str) -> Interval:
     """A number of a head with its limits."""
     ends = {"mean": name, "low": f"{name}_low", "high": f"{name}_high"}
     return {"task": row.task, "layer": row.layer, "head": row.head, **{k: getattr(row, v) for k, v in ends.items()}}

@@ -89,7 +89,7 @@ def encoded(findings: Findings) -> Claim:
     )
     intervals: dict[str, Any] = {"td": findings.intervals(last), "surface": _beyond_surface(findings)}
     if len(findings.result.steps) > 1:
-        intervals["untrained"] = less(curve.isel(step=-1).average("task"), curve.isel(step=0).average("task"))
+        intervals["untrained"] = less(curve.isel(step=-1).mean("task"), curve.isel(step=0).mean("task"))
     return findings.measured(
         _ENCODED,
         ours,
@@ -102,8 +102,8 @@ def encoded(findings: Findings) -> Claim:
 
 def _beyond_surface(findings: Findings) -> list[Interval]:
     """How far mean decodability at the end exceeds each control without the network."""
-    last = findings.result.td_curve(**findings.place).isel(step=-1).average("task")
-    beside = findings.result.td_controls.sel(token=findings.place["token"]).average("task")
+    last = findings.result.td_curve(**findings.place).isel(step=-1).mean("task")
+    beside = findings.result.td_controls.sel(token=findings.place["token"]).mean("task")
     names = beside.values["control"].values.tolist()
     return [{"control": name, **less(last, beside.sel(control=name))} for name in names]
 
@@ -117,7 +117,7 @@ def layers(findings: Findings) -> Claim | None:
     layers = findings.result.td.values["layer"].values.tolist()
     if len(layers) < 2:
         return None
-    by_step = findings.result.td.sel(shots=findings.result.shots, token=findings.place["token"]).average("task")
+    by_step = findings.result.td.sel(shots=findings.result.shots, token=findings.place["token"]).mean("task")
     at = by_step.isel(step=-1)
     best = int(at.sel(layer=layers[1:]).best("layer")["layer"])
     gap = less(at.sel(layer=best), at.sel(layer=layers[0]))
@@ -146,7 +146,7 @@ def groups(findings: Findings) -> Claim:
     td, place = findings.level("group")
     intervals = {"td": td}
     if len(findings.result.steps) > 1:
-        curve = findings.result.td_curve(**place, level="group").average("task")
+        curve = findings.result.td_curve(**place, level="group").mean("task")
         intervals["untrained"] = less(curve.isel(step=-1), curve.isel(step=0))
     return findings.measured(
         _GROUPS,
@@ -174,7 +174,7 @@ def within(findings: Findings) -> Claim:
 
 def overlap(findings: Findings) -> Claim:
     """Figure 16: whether the representations of kinds of functions overlap."""
-    td = limits(findings.result.td_curve(**findings.place).isel(step=-1).average("task"))
+    td = limits(findings.result.td_curve(**findings.place).isel(step=-1).mean("task"))
     middle = (1 + findings.result.chance()) / 2
     learnt = [name for name in findings.result.tasks if name != UNLEARNT]
     shares = findings.intervals(findings.loss_share().sel(task=learnt))

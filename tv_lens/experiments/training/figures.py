@@ -12,8 +12,9 @@ from tv_lens.errors import InvalidArgument
 from tv_lens.experiments.training.map import CLASS_MEANS, PCA, TrainingMap
 from tv_lens.experiments.training.result import Emergence
 from tv_lens.kinds import checks_kinds
+from tv_lens.results.concatenation import concat
 from tv_lens.results.differences import independent
-from tv_lens.results.sweep import Sweep, concat
+from tv_lens.results.sweep import Sweep
 from tv_lens.viz import theme
 from tv_lens.viz.dispatch import plot
 from tv_lens.viz.figure import Figure
@@ -82,7 +83,7 @@ def training_view(result: Emergence) -> TrainingView:
 
 def levels(result: Emergence) -> dict[str, float]:
     """Mean losses to compare curves with: of predicting zero, of not inferring the task, and of the best predictor."""
-    beside = result.references.average("shots", "task").mean()
+    beside = result.references.mean("shots", "task").mean()
     known = beside["reference"].values.tolist()
     if result.bayes is not None:
         names = [name for name in ("zero", result.blind, result.bayes, _ORACLE) if name in known]
@@ -133,7 +134,7 @@ def gains(result: Emergence, level: str = "task") -> Sweep:
         )
     loss, td = result.mse().values, independent(result.td_curve(**result.best(level=level), level=level))
     # Episode by episode: losses differ mostly by the episode.
-    beside = result.references.average("shots").values
+    beside = result.references.mean("shots").values
     blind, bayes = (beside.sel(reference=name).drop_vars("reference") for name in (result.blind, result.bayes))
     ceiling = result.ceiling.sel(level=level, shots=result.shots).mean()
     chance = result.chance(level)
@@ -180,7 +181,7 @@ def over_runs(results: Sequence[Emergence], what: str) -> Sweep | None:
 
 def resemblance(result: Emergence) -> Sweep:
     """`example step reference`: how far the network's predictions are from each reference's."""
-    return with_levels(result.distance.average("shots", "task"), {}, name="Which predictor the network resembles")
+    return with_levels(result.distance.mean("shots", "task"), {}, name="Which predictor the network resembles")
 
 
 def clipped(figure: Figure, low: float, high: float) -> Figure:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -111,7 +111,7 @@ class Findings:
         return {"before": self.result.steps[0]} | stages if len(stages) == 1 else stages
 
     @cached_property
-    def place(self) -> dict[str, object]:
+    def place(self) -> dict[str, Any]:
         return self.result.best()
 
     def measured(self, statement: Claim, ours: str = "", intervals: Intervals | None = None, **named: str) -> Claim:
@@ -127,7 +127,7 @@ class Findings:
     def ratio(self, reference: str) -> Sweep:
         """`example task`: the last loss as a multiple of a reference's."""
         last = self.result.mse().isel(step=-1)
-        below = self.result.references.sel(reference=reference).average("shots").values.drop_vars("reference")
+        below = self.result.references.sel(reference=reference).mean("shots").values.drop_vars("reference")
         return replace(
             last, values=last.values.drop_vars("step"), denominator=below, units="times the reference's", zero=1.0
         )
@@ -139,7 +139,7 @@ class Findings:
             step: the checkpoint.
             inferring: the references that infer the task, the Bayes-optimal one first.
         """
-        distance = self.result.distance.sel(step=step).average("shots", "task")
+        distance = self.result.distance.sel(step=step).mean("shots", "task")
         means = distance.mean().to_series()
         blind = means[[name for name in means.index if name not in inferring]].idxmin()
         gap = distance.sel(reference=str(blind)).values - distance.sel(reference=inferring[0]).values
@@ -158,12 +158,12 @@ class Findings:
 
     def surface(self) -> float:
         """The best decodability without the network, at the token that is read."""
-        return float(self.result.td_controls.sel(token=self.place["token"]).average("task").mean().max())
+        return float(self.result.td_controls.sel(token=self.place["token"]).mean("task").mean().max())
 
     def level(self, level: str) -> tuple[Interval, dict[str, object]]:
         """Decodability of the task's group, or within it, at the last step, with its limits; and where it was read."""
         place = self.result.best(level=level)
-        return limits(self.result.td_curve(**place, level=level).isel(step=-1).average("task")), place
+        return limits(self.result.td_curve(**place, level=level).isel(step=-1).mean("task")), place
 
     def loss_share(self) -> xr.Dataset:
         """The last loss as a share of the loss of predicting zero, by task."""
@@ -171,7 +171,7 @@ class Findings:
 
     def best_known(self, tasks: Sequence[str]) -> str:
         """In words: the share of the loss of predicting zero that the best reference leaves on these tasks."""
-        means = self.result.references.average("shots").mean().sel(task=list(tasks)).mean("task")
+        means = self.result.references.mean("shots").mean().sel(task=list(tasks)).mean("task")
         share = (means / means.sel(reference="zero")).drop_sel(reference="zero")
         best = str(share["reference"].values[int(share.values.argmin())])
         return f"the best reference, {best}, leaves {number(float(share.min()))}"

@@ -108,7 +108,7 @@ def not_learnt(findings: Findings) -> Claim | None:
     share = findings.ratio("zero")
     (own,) = findings.intervals(share.sel(task=[UNLEARNT]))
     linear = _linear(share)
-    gap = less(linear.sel(task=UNLEARNT), linear.sel(task=others).average("task"))
+    gap = less(linear.sel(task=UNLEARNT), linear.sel(task=others).mean("task"))
     return findings.measured(
         _NOT_LEARNT,
         f"share of predicting zero's loss: {interval_text(own['mean'], own['low'], own['high'])}",

@@ -151,7 +151,7 @@ class Measurements:
 
     def mse(self, relative: bool = False) -> Sweep:
         """`example step task`: the mean over positions; `relative` divides by the power of the answers."""
-        mse = self.loss.average("shots")
+        mse = self.loss.mean("shots")
         if not relative:
             return mse
         return replace(
@@ -163,7 +163,7 @@ class Measurements:
 
     def resembles(self) -> pd.DataFrame:
         """One row per step and reference: mean squared difference of predictions, limits, and whether it is nearest."""
-        table = self.distance.average("shots", "task").to_frame().drop(columns="n").rename(columns={"mean": "distance"})
+        table = self.distance.mean("shots", "task").to_frame().drop(columns="n").rename(columns={"mean": "distance"})
         smallest = table.groupby("step")["distance"].transform("min")
         return table.assign(nearest=table["distance"] == smallest)
 

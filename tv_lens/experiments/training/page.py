@@ -170,11 +170,11 @@ def write_index(families: Mapping[str, Sequence[Findings]], files: Mapping[str, 
 def write_page(networks: Sequence[Findings], path: Path) -> Path:
     """Writes the page of the networks of a family, and their numbers beside it as JSON; returns the page's path."""
     _runs([one.result for one in networks])
-    numbers = [
+    runs = [
         {**one.result.summary(), "claims": as_json([claim.record() for claim in claims_of(one)])} for one in networks
     ]
     over = as_json([claim.record() for claim in claims_over(networks)])
-    numbers = numbers[0] if len(numbers) == 1 else {"format": "tv_lens.emergence/1", "runs": numbers, "claims": over}
+    numbers = runs[0] if len(runs) == 1 else {"format": "tv_lens.emergence/1", "runs": runs, "claims": over}
     text, drawn = json_text(numbers), page_of(networks)
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path.with_suffix(".json"), text)

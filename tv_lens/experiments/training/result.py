@@ -41,7 +41,7 @@ class Emergence(Measurements):
         td = independent(self.td_curve(place["token"], layer, level=level)).transpose("example", "step", "task")
 
         def of_reference(name: str | None) -> np.ndarray | None:
-            return None if name is None else self.references.sel(reference=name).average("shots").values.values
+            return None if name is None else self.references.sel(reference=name).mean("shots").values.values
 
         ceiling = None if self.ceiling is None else self.ceiling.sel(level=level, shots=self.shots).values.values
         return Curves(
@@ -96,7 +96,7 @@ class Emergence(Measurements):
         losses = self.mse().sel(step=step).to_frame().rename(columns=names)
         table = losses.drop(columns="n").set_index("task")
         table["MSE / power"] = table["MSE"] / self.family.power
-        beside = self.references.average("shots").mean()
+        beside = self.references.mean("shots").mean()
         for name in (one for one in (self.blind, self.bayes, "oracle basis") if one in beside["reference"].values):
             table[name] = beside.sel(reference=name).to_series()
         if self.bayes is not None:
@@ -128,12 +128,12 @@ class Emergence(Measurements):
             "settings": self.settings,
             "steps": list(self.steps),
             "by_step": [{"step": step, "tasks": rows_of(self.table(step))} for step in self.steps],
-            "references": rows_of(self.references.average("shots").to_frame()),
+            "references": rows_of(self.references.mean("shots").to_frame()),
             "resembles": rows_of(self.resembles()),
             "td": rows_of(self.td.to_frame()),
             "controls": rows_of(self.td_controls.to_frame()),
             "ceiling": None if self.ceiling is None else rows_of(self.ceiling.to_frame()),
-            "kl": None if self.kl is None else rows_of(self.kl.average("task").to_frame()),
+            "kl": None if self.kl is None else rows_of(self.kl.mean("task").to_frame()),
             "change_points": {
                 "definition": points.definition,
                 "place": points.curves.place,
@@ -149,7 +149,7 @@ class Emergence(Measurements):
                 "pairing": vars(coupled.pairing),
                 "shift": vars(coupled.shift),
             },
-            "layers": rows_of(self.td.isel(step=-1).sel(shots=self.shots).average("task").to_frame()),
+            "layers": rows_of(self.td.isel(step=-1).sel(shots=self.shots).mean("task").to_frame()),
             "patch_matrices": {str(step): _cells(one) for step, one in self.patch_matrices.items()},
             "ablations": {str(step): _cells(one) for step, one in self.ablations.items()},
             "maps": {kind: _points(one) for kind, one in self.maps.items()},

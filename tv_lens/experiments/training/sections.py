@@ -70,7 +70,7 @@ def training(one: Findings, claims: Sequence[Claim]) -> list[Any]:
     result = one.result
     figure = plot(result, title=f"{result.name}: losses, decodability by layer and maps at one checkpoint")
     shown = {"task": "task", "MSE": "MSE", "MSE low": "MSE low", "MSE high": "MSE high", "MSE / power": "MSE / power"}
-    table, beside = result.table(), result.references.average("shots").mean()
+    table, beside = result.table(), result.references.mean("shots").mean()
     if result.bayes is None:
         for name in levels(result):
             table[name] = beside.sel(reference=name).values
@@ -221,7 +221,7 @@ def posterior(result: Emergence) -> list[Section]:
         return []
     token = str(result.best()["token"])
     steps = list(dict.fromkeys(result.steps[i] for i in (len(result.steps) // 3, 2 * len(result.steps) // 3, -1)))
-    by_shots = result.kl.average("task").sel(step=steps)
+    by_shots = result.kl.mean("task").sel(step=steps)
     by_shots = with_levels(
         replace(by_shots, values=by_shots.values.transpose("example", "shots", "step")),
         {},
