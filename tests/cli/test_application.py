@@ -8,6 +8,7 @@ import pytest
 import torch
 import typer
 
+import tv_lens as tv
 from command_line import plain, tv_lens
 from tv_lens import tasks
 from tv_lens.cli import app
@@ -23,6 +24,55 @@ def test_help_names_the_commands_and_shows_examples():
     for name in COMMANDS:
         assert name in found.stdout
     assert "Examples" in found.stdout and "tv-lens survey --task antonym --out survey" in plain(found.stdout)
+
+
+def test_a_bare_command_shows_the_help_and_succeeds():
+    bare = tv_lens()
+    assert bare.exit_code == 0 and "Usage: tv-lens" in plain(bare.stdout) and "survey" in bare.stdout
+
+
+def test_the_version():
+    assert tv_lens("--version").stdout == f"tv-lens {tv.__version__}\n"
+
+
+# One word per flag: every command that takes long, or loads a model, has the same.
+LONG = ("demo", "survey", "circuit", "emergence", "paper")
+LOADING = ("survey", "circuit", "paper")
+
+
+@pytest.mark.parametrize(
+    "commands, flags",
+    [
+        (LONG, ("--folder", "--json", "--quiet", "--seed", "--out", "--debug")),
+        (LOADING, ("--model", "--revision", "--dtype", "--device")),
+        (("survey", "circuit", "audit"), ("--task", "--template")),
+        (("tasks", "audit", "models"), ("--json",)),
+    ],
+)
+def test_one_word_per_flag(commands, flags):
+    known = typer.main.get_command(app).commands
+    for command in commands:
+        options = {option for parameter in known[command].params for option in parameter.opts}
+        assert set(flags) <= options, command
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("survey", "-t", "antonym", "-k", "0"),
+        ("survey", "-t", "antonym", "--n", "0"),
+        ("circuit", "-t", "antonym", "-k", "-1"),
+        ("circuit", "-t", "antonym", "--edges", "0"),
+        ("circuit", "-t", "antonym", "--layer", "-1"),
+        ("circuit", "-t", "antonym", "--dtype", "flaot32"),
+        ("circuit", "-t", "antonym", "--template", "arow"),
+        ("survey", "-t", "antonym", "--template", "none.json"),
+    ],
+)
+def test_a_value_is_refused_before_the_model_is_loaded(monkeypatch, arguments):
+    monkeypatch.setattr("tv_lens.model.hooked_model.load", lambda *args, **kwargs: pytest.fail("the model was loaded"))
+    found = tv_lens(*arguments)
+    assert found.exit_code == 2 and found.stdout == "" and "Traceback" not in found.stderr
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -81,5 +131,5 @@ def test_a_dtype_by_its_name():
 
 def test_a_template_by_its_name():
     assert template_called(None) is None and template_called("arrow") is tasks.ARROW
-    with pytest.raises(UnknownName, match=r"own: in Python, tv.tasks.Template"):
+    with pytest.raises(UnknownName, match=r"or a .json file with its fields"):
         template_called("one of my own")

@@ -25,6 +25,11 @@ def test_the_command_compares_tasks_and_writes_what_it_says(folder, tmp_path, mo
     assert "What the tasks share" in page and page.count('<svg class="tvc"') == 2
     numbers = json.loads((tmp_path / "out" / "circuits.json").read_text())
     assert len(numbers["overlap"]) == 4 and numbers["settings"]["layer_chosen"]
+    work = ("--folder", tmp_path / "work", "--json", "--quiet", "--dtype", "float32")
+    again = tv_lens("circuit", "-m", folder, *tasks, *options, *work)
+    assert again.exit_code == 0 and json.loads(again.stdout).keys() == numbers.keys()
+    assert "loading" not in again.stderr and again.stderr.count("recovery is poorly determined") <= 1
+    assert any((tmp_path / "work").iterdir())
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from command_line import plain, tv_lens
@@ -14,6 +16,8 @@ def test_tasks_lists_every_task_with_an_example():
     assert found.exit_code == 0
     for name in tasks.names():
         assert f"{name} " in found.stdout
+    listed = {one["task"]: one["pairs"] for one in json.loads(tv_lens("tasks", "--json").stdout)}
+    assert listed == {name: len(tasks.task(name)) for name in tasks.names()}
     assert "Afghanistan → Kabul" in found.stdout and "--task my_pairs.json" in found.stdout
 
 
@@ -23,6 +27,7 @@ def test_models_says_what_is_embedded_and_what_else_loads(monkeypatch, tmp_path)
     assert found.exit_code == 0
     for words in ("smollm2-135m", "Apache-2.0", "a .gguf file", "a hub name"):
         assert words in found.stdout
+    assert json.loads(tv_lens("models", "--json").stdout)[0]["model"] == "smollm2-135m"
     assert "unpacked in the cache" not in found.stdout
     (tmp_path / "smollm2-135m").mkdir()
     assert "unpacked in the cache" in tv_lens("models").stdout
@@ -37,6 +42,8 @@ def test_audit_reads_the_tokenizer_alone(folder, tmp_path, monkeypatch):
     found = tv_lens("audit", "-t", "present-past", "-t", path, "-m", folder)
     assert found.exit_code == 0, found.stderr
     assert "present-past" in found.stdout and "191" in found.stdout
+    (one,) = json.loads(tv_lens("audit", "-t", path, "-m", folder, "--json").stdout)
+    assert one["task"] == "same" and one["majority_rate"] == 1
     assert "same: always guessing 'yes' scores 1.00 by first token" in plain(found.stdout)
 
 

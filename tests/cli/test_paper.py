@@ -18,7 +18,7 @@ def test_the_claims_are_printed_and_the_page_is_written(folder, tmp_path, monkey
     assert ran.exit_code == 0, ran.output
     assert "missing could not be measured" in plain(ran.output)
     assert "decodability predicts accuracy" in ran.output and (tmp_path / "out" / "paper.html").exists()
-    assert "0 steps of it were asked for" in (tmp_path / "out" / "paper.html").read_text()
+    assert "not part of this size: finetune=N" in (tmp_path / "out" / "paper.html").read_text()
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tv_lens.errors import InvalidArgument, PromptError, UnknownName
+from tv_lens.errors import InvalidArgument, MissingFile, PromptError, TaskFileError, UnknownName
 from tv_lens.tasks import ARROW, IO, QA, Pair, Template
 from tv_lens.tasks.templates import VERBATIM, as_template
 
@@ -45,6 +45,24 @@ def test_a_template_by_its_name():
     assert as_template(QA) is QA
     with pytest.raises(UnknownName, match="did you mean 'arrow'"):
         as_template("arow")
+
+
+def test_a_template_of_a_file(tmp_path):
+    path = tmp_path / "spoken.json"
+    path.write_text('{"demo": "{x} says", "answer": " {y}", "between": "; "}', encoding="utf-8")
+    assert as_template(str(path)) == Template("spoken", demo="{x} says", answer=" {y}", between="; ")
+    for held, error, words in (
+        ('{"demmo": "{x}"}', UnknownName, "did you mean 'demo'"),
+        ('{"demo": "says"}', InvalidArgument, "exactly once"),
+        ('{"demo": 3}', TaskFileError, "is not a template"),
+        ("[]", TaskFileError, "an object such as"),
+        ("{", TaskFileError, "is not a template"),
+    ):
+        path.write_text(held, encoding="utf-8")
+        with pytest.raises(error, match=words):
+            as_template(str(path))
+    with pytest.raises(MissingFile):
+        as_template(str(tmp_path / "none.json"))
 
 
 def test_half_a_surrogate_pair_is_no_answer():

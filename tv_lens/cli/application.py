@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,7 +10,6 @@ import typer
 from typer.core import TyperGroup
 
 from tv_lens.cli.loader import loaded
-from tv_lens.errors import unknown
 
 if TYPE_CHECKING:
     from tv_lens.tasks.templates import Template
@@ -33,6 +33,13 @@ RENAMED: dict[str, dict[str | None, str]] = {
 class _Commands(TyperGroup):
     """Commands that refuse a name of an earlier version with an error that gives the new name."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """The rest of the arguments; without any, the help is shown, which is no failure."""
+        if not args:
+            typer.echo(ctx.get_help(), color=ctx.color)
+            ctx.exit()
+        return super().parse_args(ctx, args)
+
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that the arguments begin with, unless it or one of its flags has been renamed."""
         old = RENAMED.get(args[0], {}) if args else {}
@@ -48,8 +55,6 @@ class _Commands(TyperGroup):
 app = typer.Typer(
     name="tv-lens",
     cls=_Commands,
-    add_completion=False,
-    no_args_is_help=True,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
@@ -64,6 +69,23 @@ Your model, your pairs:  [cyan]tv-lens survey --model ./mine --task pairs.json[/
 
 What guessing would score:  [cyan]tv-lens audit --task antonym[/cyan]""",
 )
+
+
+def _show_version(asked: bool) -> bool:
+    if asked:
+        typer.echo(f"tv-lens {sys.modules['tv_lens'].__version__}")
+        raise typer.Exit
+    return asked
+
+
+@app.callback()
+def _start(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version, and stop.")
+    ] = False,
+) -> None:
+    """What stands before the commands."""
+
 
 Tasks = Annotated[
     list[str],
@@ -92,9 +114,9 @@ TemplateName = Annotated[
     str | None,
     typer.Option(
         "--template",
-        metavar="qa|arrow|io",
+        metavar="qa|arrow|io|FILE",
         show_default="the task's own: qa",
-        help="The text around inputs and answers.",
+        help="The text around inputs and answers: a built-in template, or a .json file with the fields of one.",
     ),
 ]
 Folder = Annotated[
@@ -106,9 +128,15 @@ Folder = Annotated[
         help="Keep finished work there; the same command then continues where this one stopped.",
     ),
 ]
+FolderInOut = Annotated[
+    Path | None,
+    typer.Option("--folder", metavar="DIR", help="Keep finished measurements there.", show_default="OUT/run"),
+]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub name.", show_default=False)]
 Dtype = Annotated[str, typer.Option(help="Type of the weights.")]
 Device = Annotated[str | None, typer.Option(help="Where to run.", show_default="a GPU if there is one")]
+Json = Annotated[bool, typer.Option("--json", help="Print the numbers as JSON, and nothing else, to standard output.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no stages while it runs.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
@@ -125,13 +153,11 @@ def loading_options(**options: Any) -> dict[str, Any]:
 
 
 def template_called(name: str | None) -> Template | None:
-    """A built-in template by its name.
+    """A built-in template by its name, or the one of a file; None for None.
 
     Raises:
-        UnknownName: no built-in template has this name; the error gives the nearest ones.
+        UnknownName: no built-in template has this name.
+        MissingFile: there is no such file.
+        TaskFileError: the file does not hold a template.
     """
-    tasks = loaded("tv_lens.tasks")
-    known = {one.name: one for one in (tasks.QA, tasks.ARROW, tasks.IO)}
-    if name is not None and name not in known:
-        raise unknown("template", name, known, do="templates of your own: in Python, tv.tasks.Template(...)")
-    return None if name is None else known[name]
+    return None if name is None else loaded("tv_lens.tasks.templates").as_template(name)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from tv_lens.cli.application import Debug, Device, Seed, app
+from tv_lens.cli.application import Debug, Device, FolderInOut, Json, Quiet, Seed, app
 from tv_lens.cli.loader import loaded
-from tv_lens.cli.printing import errors_shown, output, stage_printer
+from tv_lens.cli.printing import errors_shown, going_on, output, print_json, stage_printer
 from tv_lens.errors import EmptySelection, InvalidArgument, unknown
 
 if TYPE_CHECKING:
@@ -52,23 +52,22 @@ def emergence(
         typer.Option("--network-seed", show_default="all there are", help="A seed of an embedded network; repeatable."),
     ] = None,
     seed: Seed = 0,
-    folder: Annotated[
-        Path | None,
-        typer.Option("--folder", metavar="DIR", help="Keep finished measurements there.", show_default="OUT/run"),
-    ] = None,
+    folder: FolderInOut = None,
     device: Device = None,
+    json: Json = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Watch networks learn to distinguish tasks: losses, decodability, patches and heads over training."""
-    with errors_shown(debug):
+    folder = out / "run" if folder is None else folder
+    with errors_shown(debug, going_on(folder)):
         training = loaded("tv_lens.experiments.training.measure")
-        folder = out / "run" if folder is None else folder
         for each in (out, folder):
             loaded("tv_lens.experiments.folders").check_folder(each)
         if size not in training.SIZES:
             raise unknown("size", size, training.SIZES)
         pages = _pages(network, network_seed)
-        say = stage_printer()
+        say = stage_printer(quiet)
         by_page: dict[str, list[Findings]] = {}
         for name, sources in pages.items():
             for source, own in sources:
@@ -84,10 +83,10 @@ def emergence(
                 )
                 findings = loaded("tv_lens.experiments.training.findings").Findings(result)
                 by_page.setdefault(name, []).append(findings)
-        _finish(by_page, out, say)
+        _finish(by_page, out, say, json)
 
 
-def _finish(by_page: Mapping[str, Sequence[Findings]], out: Path, say: Callable[[str], None]) -> None:
+def _finish(by_page: Mapping[str, Sequence[Findings]], out: Path, say: Callable[[str], None], json: bool) -> None:
     """Writes a page per name, and an index if there are several; prints the verdicts and where the pages are."""
     page = loaded("tv_lens.experiments.training.page")
     alone = len(by_page) == 1
@@ -95,10 +94,14 @@ def _finish(by_page: Mapping[str, Sequence[Findings]], out: Path, say: Callable[
     say("writing the page" if alone else "writing the pages")
     for name, networks in by_page.items():
         written = page.write_page(networks, out / files[name])
+        if json:
+            print_json(written.with_suffix(".json"))
+            continue
         _print_claims(networks)
         typer.echo(f"Page:    {written}\nNumbers: {written.with_suffix('.json')}\n")
     if not alone:
-        typer.echo(f"All:     {page.write_index(by_page, files, out)}")
+        index = page.write_index(by_page, files, out)
+        typer.echo(f"All:     {index}", err=json)
 
 
 def _pages(networks: Sequence[str], seeds: Sequence[int] | None) -> dict[str, list[Source]]:

@@ -8,17 +8,21 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from tv_lens.cli.application import DEMO_MODEL, Debug, Model, Tasks, TemplateName, app, template_called
+from tv_lens.cli.application import DEMO_MODEL, Debug, Json, Model, Revision, Tasks, TemplateName, app, template_called
 from tv_lens.cli.loader import loaded
-from tv_lens.cli.printing import errors_shown, output
+from tv_lens.cli.printing import errors_shown, output, print_json
 from tv_lens.errors import ModelLoadError, closest
 
 
 @app.command()
-def tasks(debug: Debug = False) -> None:
+def tasks(json: Json = False, debug: Debug = False) -> None:
     """List the built-in tasks."""
     with errors_shown(debug):
         library = loaded("tv_lens.tasks")
+        if json:
+            named = [library.task(name) for name in library.names()]
+            print_json([{"task": one.name, "pairs": len(one), "description": one.description} for one in named])
+            return
         table = Table(box=None, header_style="bold", pad_edge=False)
         for heading in ("task", "pairs", "example", "what it is"):
             table.add_column(
@@ -36,11 +40,21 @@ def tasks(debug: Debug = False) -> None:
 
 
 @app.command(epilog="[bold]Example[/bold]\n\n[cyan]tv-lens audit --task antonym --task my_pairs.csv[/cyan]")
-def audit(task: Tasks, model: Model = DEMO_MODEL, template: TemplateName = None, debug: Debug = False) -> None:
+def audit(
+    task: Tasks,
+    model: Model = DEMO_MODEL,
+    template: TemplateName = None,
+    revision: Revision = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
     """Show what guessing would score on tasks, and how a model's tokenizer cuts their answers."""
     with errors_shown(debug):
-        named, tokenizer = [loaded("tv_lens.tasks").task(one) for one in task], _tokenizer(model)
+        named, tokenizer = [loaded("tv_lens.tasks").task(one) for one in task], _tokenizer(model, revision)
         audits = [one.audit(tokenizer, template_called(template)) for one in named]
+        if json:
+            print_json([one.to_dict() for one in audits])
+            return
         table = Table(
             box=None,
             header_style="bold",
@@ -71,10 +85,14 @@ def audit(task: Tasks, model: Model = DEMO_MODEL, template: TemplateName = None,
 
 
 @app.command()
-def models(debug: Debug = False) -> None:
+def models(json: Json = False, debug: Debug = False) -> None:
     """List the embedded models, and what else --model takes."""
     with errors_shown(debug):
         weights = loaded("tv_lens.loading.weights")
+        if json:
+            known = weights.EMBEDDED.items()
+            print_json([{"model": name, "licence": one.licence, "description": one.description} for name, one in known])
+            return
         table = Table(box=None, header_style="bold", pad_edge=False)
         for heading in ("embedded model", "licence", "state", "what it is"):
             table.add_column(heading, no_wrap=heading == "embedded model")
@@ -91,7 +109,7 @@ def models(debug: Debug = False) -> None:
         )
 
 
-def _tokenizer(model: str) -> Any:
+def _tokenizer(model: str, revision: str | None = None) -> Any:
     """A model's tokenizer, loaded without its weights."""
     from transformers import AutoTokenizer
 
@@ -99,7 +117,7 @@ def _tokenizer(model: str) -> Any:
     place = weights.locate(model)
     source, local = str(place.folder or place.name), place.folder is not None
     try:
-        return AutoTokenizer.from_pretrained(source, local_files_only=local)
+        return AutoTokenizer.from_pretrained(source, local_files_only=local, revision=revision or "main")
     except Exception as error:  # transformers may raise anything
         near = closest(model, weights.EMBEDDED, n=1)
         do = "check the name or the folder; a hub name needs a connection, once."

@@ -8,9 +8,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from tv_lens.cli.application import DEMO_MODEL, Debug, Device, Dtype, Model, Seed, app, loading_options
+from tv_lens.cli.application import (
+    DEMO_MODEL,
+    Debug,
+    Device,
+    Dtype,
+    FolderInOut,
+    Json,
+    Model,
+    Quiet,
+    Revision,
+    Seed,
+    app,
+    loading_options,
+)
 from tv_lens.cli.loader import loaded
-from tv_lens.cli.printing import errors_shown, output, stage_printer
+from tv_lens.cli.printing import errors_shown, going_on, output, print_json, stage_printer
 
 if TYPE_CHECKING:
     from tv_lens.experiments import PaperResult
@@ -24,6 +37,23 @@ Real sentences:  [cyan]tv-lens paper --sentences en_ewt-ud-train.conllu --out pa
 Checkpoints beside it:  [cyan]tv-lens paper -m EleutherAI/pythia-160m --also EleutherAI/pythia-160m@step1000[/cyan]
 
 The same command continues where it was stopped."""
+
+Also = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--also", metavar="MODEL[@REVISION]", show_default=False, help="A further model or checkpoint; repeatable."
+    ),
+]
+Finetune = Annotated[
+    int | None,
+    typer.Option(
+        "--finetune",
+        metavar="STEPS",
+        min=0,
+        show_default="the size's own",
+        help="Steps of LoRA for each variant; 0 leaves finetuning out.",
+    ),
+]
 
 
 @app.command(epilog=_EPILOG)
@@ -51,31 +81,23 @@ def paper(
             help="A CoNLL-U file of real sentences, or NLTK's Penn Treebank sample.",
         ),
     ] = None,
-    also: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--also", metavar="MODEL[@REVISION]", show_default=False, help="A further model or checkpoint; repeatable."
-        ),
-    ] = None,
-    finetune: Annotated[
-        int | None,
-        typer.Option(
-            "--finetune",
-            metavar="STEPS",
-            min=0,
-            show_default="the size's own",
-            help="Steps of LoRA for each variant; 0 leaves finetuning out.",
-        ),
-    ] = None,
+    also: Also = None,
+    finetune: Finetune = None,
     seed: Seed = 0,
+    revision: Revision = None,
     dtype: Dtype = "float32",
     device: Device = None,
+    folder: FolderInOut = None,
+    json: Json = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Run the paper's experiments on a language model, and write one page: claim by claim, with controls."""
-    with errors_shown(debug):
+    folder = out / "run" if folder is None else folder
+    with errors_shown(debug, going_on(folder)):
         measure = loaded("tv_lens.experiments.language_models.measure")
-        loaded("tv_lens.experiments.folders").check_folder(out)
+        for each in (out, folder):
+            loaded("tv_lens.experiments.folders").check_folder(each)
         result = measure.paper(
             model,
             size=measure.size_called(size, finetune),
@@ -83,17 +105,20 @@ def paper(
             sentences=sentences,
             others=also or (),
             seed=seed,
-            folder=out / "run",
-            say=stage_printer(),
-            loading=loading_options(dtype=dtype, device=device),
+            folder=folder,
+            say=stage_printer(quiet),
+            loading=loading_options(revision=revision, dtype=dtype, device=device),
         )
-        _finish(result, out)
+        _finish(result, out, json)
 
 
-def _finish(result: PaperResult, out: Path) -> None:
+def _finish(result: PaperResult, out: Path, json: bool) -> None:
     """Writes the numbers and the page; prints the verdicts, the models that failed, and where the page is."""
     numbers = result.save(out)
     written = loaded("tv_lens.experiments").report(result).save(out / "paper.html")
+    if json:
+        print_json(numbers)
+        return
     for claim in result.claims():
         output().print(
             f"{claim.figure}, {claim.family}: {claim.claim}: [bold]{claim.verdict}[/bold]\n    {escape(claim.ours)}",

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -28,10 +32,18 @@ def error_output() -> Console:
 
 
 @contextmanager
-def errors_shown(debug: bool) -> Iterator[None]:
-    """Prints an error of tv_lens as one block without a traceback (exit code 2), and an interrupt as one line."""
+def errors_shown(debug: bool, going_on: str = "") -> Iterator[None]:
+    """Prints an error of tv_lens as one block without a traceback (exit code 2), and an interrupt as one line.
+
+    A warning is one line, once, however often it is given.
+
+    Args:
+        debug: errors and warnings are left as Python shows them.
+        going_on: what to do after an interrupt, as a sentence.
+    """
     try:
-        yield
+        with _warnings_shown_once(debug):
+            yield
     except TVLensError as error:
         if debug:
             raise
@@ -43,15 +55,53 @@ def errors_shown(debug: bool) -> Iterator[None]:
     except KeyboardInterrupt:
         if debug:
             raise
-        error_output().print("Stopped. No file is half written.", highlight=False)
+        error_output().print(f"Stopped. No file is half written. {going_on}".rstrip(), highlight=False)
         raise typer.Exit(STOPPED) from None
 
 
-def stage_printer() -> Callable[[str], None]:
-    """A function that prints a line of plain text, with the seconds since this call, as a stage begins."""
+def going_on(folder: Path | None) -> str:
+    """The sentence that says how a stopped command continues."""
+    if folder is None:
+        return "With --folder DIR, finished work is kept, and the same command continues."
+    return f"The same command continues with what is finished in {folder}."
+
+
+@contextmanager
+def _warnings_shown_once(debug: bool) -> Iterator[None]:
+    if debug:
+        yield
+        return
+    shown: set[str] = set()
+
+    def show(message: Warning | str, category: type[Warning], *_: Any) -> None:
+        if (text := str(message)) not in shown and not issubclass(category, (DeprecationWarning, FutureWarning)):
+            shown.add(text)
+            error_output().print(f"[yellow]Warning[/yellow] {escape(text)}", highlight=False)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield
+
+
+def print_json(numbers: Any) -> None:
+    """Numbers as JSON on standard output: those of a file, or plain lists and dictionaries."""
+    if isinstance(numbers, Path):
+        typer.echo(numbers.read_text(encoding="utf-8"))
+    else:
+        typer.echo(json.dumps(numbers, indent=1, ensure_ascii=False))
+
+
+def stage_printer(quiet: bool = False) -> Callable[[str], None]:
+    """A function that prints a line of plain text, with the seconds since this call, as a stage begins.
+
+    Args:
+        quiet: it prints nothing.
+    """
     started = time.perf_counter()
 
     def say(line: str) -> None:
+        if quiet:
+            return
         error_output().print(f"[dim]{time.perf_counter() - started:5.0f} s[/dim]  {escape(line)}", highlight=False)
 
     return say

@@ -16,8 +16,10 @@ from tv_lens.cli.application import (
     Device,
     Dtype,
     Folder,
+    Json,
     Model,
     Out,
+    Quiet,
     Revision,
     Seed,
     Tasks,
@@ -27,7 +29,7 @@ from tv_lens.cli.application import (
     template_called,
 )
 from tv_lens.cli.loader import loaded
-from tv_lens.cli.printing import errors_shown, output, stage_printer
+from tv_lens.cli.printing import errors_shown, going_on, output, print_json, stage_printer
 from tv_lens.errors import unknown
 
 if TYPE_CHECKING:
@@ -50,11 +52,18 @@ Tasks over the same inputs, too:  [cyan]tv-lens survey -t capitalize --family ve
 
 
 @app.command(epilog="[bold]Example[/bold]\n\n[cyan]tv-lens demo --out report[/cyan]")
-def demo(out: Out = Path("report"), seed: Seed = 0, folder: Folder = None, debug: Debug = False) -> None:
+def demo(
+    out: Out = Path("report"),
+    seed: Seed = 0,
+    folder: Folder = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
     """Survey the embedded model: four tasks, a few minutes, one report."""
-    with errors_shown(debug):
-        result = _surveyed(DEMO_MODEL, list(DEMO_TASKS), out, size="demo", seed=seed, family=DEMO_FAMILY, folder=folder)
-        _finish(result, out)
+    with errors_shown(debug, going_on(folder)):
+        options = dict(size="demo", seed=seed, family=DEMO_FAMILY, folder=folder, quiet=quiet)
+        _finish(_surveyed(DEMO_MODEL, list(DEMO_TASKS), out, **options), out, json)
 
 
 @app.command(epilog=_EPILOG)
@@ -62,11 +71,13 @@ def survey(
     task: Tasks,
     model: Model = DEMO_MODEL,
     out: Out = Path("report"),
-    shots: Annotated[int, typer.Option("--shots", "-k", help="Demonstrations in a prompt.")] = 10,
+    shots: Annotated[int, typer.Option("--shots", "-k", min=1, help="Demonstrations in a prompt.")] = 10,
     size: Annotated[
         str, typer.Option("--size", metavar="demo|standard|full", help="How much is measured.")
     ] = "standard",
-    n: Annotated[int | None, typer.Option("--n", help="Test queries per task.", show_default="the size's")] = None,
+    n: Annotated[
+        int | None, typer.Option("--n", min=1, help="Test queries per task.", show_default="the size's")
+    ] = None,
     seed: Seed = 0,
     template: TemplateName = None,
     family: Annotated[
@@ -82,10 +93,12 @@ def survey(
     dtype: Dtype = "float32",
     device: Device = None,
     folder: Folder = None,
+    json: Json = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Find where tasks are encoded, extract their vectors, test them, and write a report."""
-    with errors_shown(debug):
+    with errors_shown(debug, going_on(folder)):
         result = _surveyed(
             model,
             task,
@@ -97,9 +110,10 @@ def survey(
             template=template_called(template),
             family=family,
             folder=folder,
+            quiet=quiet,
             loading=dict(revision=revision, dtype=dtype, device=device),
         )
-        _finish(result, out)
+        _finish(result, out, json)
 
 
 def _surveyed(
@@ -110,6 +124,7 @@ def _surveyed(
     size: str,
     family: str | None,
     folder: Path | None,
+    quiet: bool,
     loading: dict[str, Any] | None = None,
     **options: Any,
 ) -> TaskSurvey:
@@ -124,7 +139,7 @@ def _surveyed(
         library.task(one)
     matched = None if family is None else library.family(family)
     how = loading_options(**(loading or {}))
-    say = stage_printer()
+    say = stage_printer(quiet)
     say(f"loading {model}")
     hooked = loaded("tv_lens.model.hooked_model").load(model, **how)
     result = experiments.survey(hooked, tasks, size=size, matched=matched, folder=folder, say=say, **options)
@@ -132,10 +147,13 @@ def _surveyed(
     return replace(result, source=model)
 
 
-def _finish(result: TaskSurvey, out: Path) -> None:
+def _finish(result: TaskSurvey, out: Path, json: bool) -> None:
     """Writes the report; prints the main numbers with the audit beside them, and where the report is."""
     numbers = result.save(out)
     written = loaded("tv_lens.experiments").report(result, out=out).save(out / "report.html")
+    if json:
+        print_json(numbers)
+        return
     table = Table(box=None, header_style="bold", pad_edge=False)
     for heading in (
         "task",

@@ -48,7 +48,7 @@ def train(
     debug: Debug = False,
 ) -> None:
     """Train a small transformer on a family of in-context regression tasks."""
-    with errors_shown(debug):
+    with errors_shown(debug, "The same command continues where it was stopped."):
         if threads is not None:
             import torch
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Literal
 
-from tv_lens.errors import InvalidArgument, PromptError, unknown
+from tv_lens.errors import InvalidArgument, MissingFile, PromptError, TaskFileError, unknown
 from tv_lens.kinds import checks_kinds
 from tv_lens.tasks.pair_faults import is_text
 
@@ -134,10 +136,12 @@ TEMPLATES = {one.name: one for one in (QA, ARROW, IO, VERBATIM)}
 
 
 def as_template(template: Template | str) -> Template:
-    """The template, or the built-in one of this name.
+    """The template, the built-in one of this name, or the one of a file whose name ends in .json.
 
     Raises:
         UnknownName: no built-in template has this name.
+        MissingFile: there is no such file.
+        TaskFileError: the file does not hold a template.
 
     Example:
         >>> as_template("arrow").demo
@@ -145,7 +149,27 @@ def as_template(template: Template | str) -> Template:
     """
     if not isinstance(template, str):
         return template
+    if template.endswith(".json"):
+        return _template_of(Path(template))
     name = template.strip().lower()
     if name not in TEMPLATES:
-        raise unknown("template", template, TEMPLATES, do='a template of your own: tv.Template(demo="{x} ->")')
+        do = 'a template of your own: tv.Template(demo="{x} ->"), or a .json file with its fields'
+        raise unknown("template", template, TEMPLATES, do=do)
     return TEMPLATES[name]
+
+
+def _template_of(path: Path) -> Template:
+    """The template whose fields a file holds as JSON; it is called as the file is if it does not say."""
+    allowed = 'an object such as {"demo": "{x} ->", "answer": " {y}", "between": "\\n"}'
+    try:
+        held = json.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError as error:
+        raise MissingFile("There is no such file.", got=str(path), allowed="a file with a template as JSON") from error
+    except (ValueError, OSError) as error:
+        raise TaskFileError(f"{path} is not a template.", got=str(error), allowed=allowed) from error
+    if not isinstance(held, dict) or not all(isinstance(value, str) for value in held.values()):
+        raise TaskFileError(f"{path} is not a template.", got=repr(held)[:80], allowed=allowed)
+    known = [field.name for field in fields(Template)]
+    for name in held.keys() - known:
+        raise unknown(f"field of a template in {path}", name, known)
+    return Template(**{"name": path.stem} | held)
