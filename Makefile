@@ -9,7 +9,7 @@ JOBS ?= 2
 RUN := OMP_NUM_THREADS=$(THREADS) MKL_NUM_THREADS=$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/
 REPORT ?= report
 
-.PHONY: help setup demo test test-all lint format clean
+.PHONY: help setup demo test test-all releases lint format clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -33,6 +33,9 @@ test: setup  ## the tests, without the slow ones
 
 test-all: setup  ## all tests, the slow ones too
 	$(RUN)python -m pytest -n $(JOBS) --dist worksteal -m "slow or not slow"
+
+releases: setup  ## the tests with other releases of a dependency: make releases WHAT="transformers==5.24.0"
+	$(RUN)python benchmarks/releases.py $(WHAT)
 
 lint: setup  ## ruff's checks and format, and mypy against a baseline that only shrinks
 	$(BIN)/ruff check .

@@ -52,6 +52,13 @@ def test_what_is_no_language_model_is_refused():
         tv.load(hf.BertForSequenceClassification(config))
 
 
+def test_a_bare_assertion_of_transformer_lens_is_said_in_words():
+    sizes = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, vocab_size=96)
+    with pytest.raises(ModelLoadError) as caught:
+        tv.load(hf.GPTNeoXForCausalLM(hf.GPTNeoXConfig(**sizes, attention_bias=False)))
+    assert "got:     GPTNeoXForCausalLM: it needs a tensor qkv_bias, which is absent here\n" in str(caught.value)
+
+
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "two behind"])  # TransformerLens drops EOS alone
 @pytest.mark.parametrize("family", ["llama", "gpt_neox"])  # TransformerLens's default for BOS differs between them
 def test_the_bridge_takes_text_and_reads_it_as_the_model_does(kind, family):

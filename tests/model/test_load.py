@@ -13,7 +13,7 @@ import tiny
 import tiny_gguf
 import tv_lens as tv
 from hooked_cases import TOKENS, close, words
-from tv_lens.errors import ModelLoadError
+from tv_lens.errors import InvalidArgument, ModelLoadError
 from tv_lens.intervention import Replace
 
 
@@ -26,6 +26,16 @@ def test_a_loaded_model_computes_what_its_hugging_face_model_computes(family):
 
 def test_a_hooked_model_loads_as_itself(llama):
     assert tv.load(llama) is llama
+
+
+def test_options_that_a_loaded_model_would_ignore_are_refused():
+    model = tv.load(tiny.hugging_face_model("llama"), tokenizer=words(), name="llama")
+    assert tv.load(model, tokenizer=model.tokenizer, name="llama", device="cpu") is model
+    for options in ({"tokenizer": words(True)}, {"name": "other"}, {"revision": "main"}, {"device": "meta"}):
+        with pytest.raises(InvalidArgument, match=f"got:     {next(iter(options))}=") as caught:
+            tv.load(model, **options)
+        assert "tv.load(model.tl, tokenizer=..., name=...)" in str(caught.value)
+    assert tv.load(model.tl, tokenizer=words(True), name="other").prepends_bos and not model.prepends_bos
 
 
 def test_a_bridge_loads_with_its_own_tokenizer_and_the_same_fingerprint():

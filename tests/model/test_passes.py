@@ -210,6 +210,28 @@ def test_what_is_no_lack_of_memory_stays_what_it_is(crowded):
     assert not out_of_memory(RuntimeError("shapes do not match")) and not out_of_memory(OutOfMemory("told already"))
 
 
+class Full(tv.Intervention):
+    """An edit of a user's own that runs out of memory of its own."""
+
+    def edit(self, x):
+        raise MemoryError("my own table is full")
+
+
+@pytest.mark.parametrize("engine", ["rows", "passes"])
+def test_a_memory_error_of_a_users_edit_is_that_edits_and_not_the_devices(engine):
+    model = tiny_characters.model("llama")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # no batch is halved
+        with pytest.raises(MemoryError, match="my own table is full") as caught:
+            model.run(IDS, Full("resid_post[1]"))
+        assert not isinstance(caught.value, TVLensError)
+        rows = [tv.Row(i, (tv.PlacedEdit(Full("resid_post[1]"), (6,)),)) for i in range(2)]
+        with pytest.raises(MemoryError, match="my own table is full") as caught:
+            tv.run_rows(model, tv.TokenBatch.from_lists(IDS[:2].tolist()), rows, lambda x, _: x[:, 0], engine=engine)
+        assert not isinstance(caught.value, TVLensError)
+    assert out_of_memory(MemoryError("anywhere else in a pass"))
+
+
 # ---- the batches themselves ------------------------------------------------------------------------------------------
 
 

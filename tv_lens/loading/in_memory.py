@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tv_lens.errors import ModelLoadError
+from tv_lens.errors import InvalidArgument, ModelLoadError
 from tv_lens.loading.hugging_face import load_tokenizer
 from tv_lens.loading.weights import locate
 
@@ -67,6 +67,27 @@ def _check_place(text: str) -> None:
             got=text,
             allowed=_SOURCES,
             do="give the folder that holds it together with config.json and the tokenizer.",
+        )
+
+
+def refuse_ignored(loaded: Any, **options: Any) -> None:
+    """Raises `InvalidArgument` for options that would change nothing, since the model is loaded already.
+
+    Args:
+        loaded: the model, whose attributes say what it has.
+        options: what `tv.load` was given; None where it was left out.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    has = {name: getattr(loaded, name, None) for name in given}
+    named = {name for name, value in given.items() if isinstance(value, (str, torch.device))}
+    same = {name: given[name] is has[name] or (name in named and str(given[name]) == str(has[name])) for name in given}
+    ignored = [name for name in given if not same[name]]
+    if ignored:
+        raise InvalidArgument(
+            "This model is loaded already, and options do not change it.",
+            got=", ".join(f"{name}={str(given[name])[:40]}" for name in ignored),
+            do="leave them out; tv.load(model.tl, tokenizer=..., name=...) makes another HookedModel of the same "
+            "weights.",
         )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import re
+import traceback
 from typing import Any
 
 import torch
@@ -77,9 +79,23 @@ def bridge_of(model: torch.nn.Module, label: str) -> TransformerBridge:
     except Exception as error:
         raise ModelLoadError(
             "TransformerLens could not bridge this model.",
-            got=f"{architecture}: {str(error) or type(error).__name__}",
+            got=f"{architecture}: {_in_words(error)}",
             do="see transformer_lens.supported_models for the architectures it knows.",
         ) from error
+
+
+def _in_words(error: Exception) -> str:
+    """What went wrong; of an error without a message, the line that raised it and what it found."""
+    if str(error):
+        return str(error)
+    frames = list(traceback.walk_tb(error.__traceback__))
+    line = traceback.extract_tb(error.__traceback__)[-1].line or type(error).__name__
+    checked = re.fullmatch(r"assert isinstance\((\w+), ([\w.]+)\)", line)
+    if frames and checked and checked[1] in (known := frames[-1][0].f_locals):
+        found = known[checked[1]]
+        is_what = "absent" if found is None else f"a {type(found).__name__}"
+        return f"it needs a {checked[2].rpartition('.')[2].lower()} {checked[1]}, which is {is_what} here"
+    return f"it does not hold that `{line.removeprefix('assert ')}`" if line.startswith("assert ") else line
 
 
 def give_tokenizer(bridge: TransformerBridge, tokenizer: Any) -> None:

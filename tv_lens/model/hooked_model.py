@@ -322,6 +322,7 @@ def load(
     """
     began = time.perf_counter()
     if isinstance(source, HookedModel):
+        in_memory.refuse_ignored(source, tokenizer=tokenizer, name=name, revision=revision, device=device)
         return source
     tokenizer = in_memory.tokenizer_of(tokenizer)
     if isinstance(source, TransformerBridge):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -125,12 +126,18 @@ def _has_one_value_per_prompt(edit: Intervention, n: int) -> bool:
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that a device is full; each kind of device has its own words for it."""
-    if isinstance(error, TVLensError):
+    if isinstance(error, TVLensError) or _of_an_edit(error):
         return False
     signs = ("out of memory", "can't allocate memory", "not enough memory")
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
         isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
     )
+
+
+def _of_an_edit(error: BaseException) -> bool:
+    """Whether a MemoryError comes out of an edit's own code; torch's own errors about devices are no MemoryError."""
+    frames = traceback.walk_tb(error.__traceback__) if isinstance(error, MemoryError) else ()
+    return any(isinstance(frame.f_locals.get("self"), Intervention) for frame, _ in frames)
 
 
 def raises_out_of_memory(run: Callable[..., T]) -> Callable[..., T]:
