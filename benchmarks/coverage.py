@@ -34,6 +34,7 @@ from tv_lens.experiments.training.timing import ChangePoints, Curves
 from tv_lens.lab.co_movement import pairing_test, shift_test
 from tv_lens.results.correlations import jackknife_limits, resampled_limits, squared
 from tv_lens.results.differences import difference
+from tv_lens.results.draw_limits import LEAST_EPISODES
 from tv_lens.results.limits import difference_of_means
 from tv_lens.results.sweep import Sweep
 from tv_lens.results.vote_limits import SHARE as POINTS
@@ -399,7 +400,7 @@ def _changes(of: Callable[[ChangePoints], tuple[float, float, float]]) -> Kind:
     """Limits of where curves change; the truth is the mean over many more draws of as many points."""
 
     def covered(random: np.random.Generator, one: Distribution, n: int, simulations: int) -> Limits | None:
-        if one.rate is not None or n < 20:
+        if one.rate is not None or n < LEAST_EPISODES:
             return None
 
         def points(rng: np.random.Generator) -> ChangePoints:

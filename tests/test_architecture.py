@@ -48,7 +48,7 @@ FOLDERS = {
         limits
         vote_limits
         sweep
-        concatenation differences draws sweep_group
+        concatenation differences draw_limits draws sweep_group
     """,
     "loading": """
         fingerprint folder_cache gguf_header hugging_face
