@@ -111,11 +111,16 @@ def test(name: str) -> Callable[[Test], Test]:
     return register
 
 
-def sweep(values: np.ndarray, units: str = "u", group: np.ndarray | None = None, **more: object) -> Sweep:
+def sweep(
+    values: np.ndarray,
+    units: str = "u",
+    group: np.ndarray | None = None,
+    context: np.ndarray | None = None,
+    **more: object,
+) -> Sweep:
     """A sweep with one cell per simulated sample."""
-    array = xr.DataArray(values, dims=("example", "sample"))
-    if group is not None:
-        array = array.assign_coords(group=("example", group))
+    labels = {name: ("example", one) for name, one in (("group", group), ("context", context)) if one is not None}
+    array = xr.DataArray(values, dims=("example", "sample"), coords=labels)
     named = {name: None if one is None else xr.DataArray(one, dims=("example", "sample")) for name, one in more.items()}
     return Sweep(array, "m", units, "s", **named)
 
@@ -194,6 +199,36 @@ def two_groups(random: np.random.Generator, one: Distribution, n: int, simulatio
     found = [difference_of_means(first[:, i], second[:, i])[:2] for i in range(simulations)]
     low, high = np.array(found).T
     return Limits(low, high, 0.0)
+
+
+_CONTEXTS = 6  # with which queries are crossed
+
+
+def _crossed(random: np.random.Generator, one: Distribution, n: int, simulations: int) -> tuple[np.ndarray, ...]:
+    """n queries, each in the same contexts: effects of queries, of contexts and of pairs, in shares .4, .4 and .2."""
+    labels = np.repeat(np.arange(n), _CONTEXTS), np.tile(np.arange(_CONTEXTS), n)
+    one_of = one if one.rate is None else DISTRIBUTIONS["normal"]  # a rate: how often a sum is below its threshold
+    shapes = ((n, 1, simulations), (1, _CONTEXTS, simulations), (n, _CONTEXTS, simulations))
+    parts = [(one_of.draw(random, shape) - one_of.mean) / one_of.sd for shape in shapes]
+    values = sum(np.sqrt(share) * part for share, part in zip((0.4, 0.4, 0.2), parts)).reshape(-1, simulations)
+    return (values if one.rate is None else (values < stats.norm.ppf(one.rate)).astype(float), *labels)
+
+
+@kind("mean over queries and contexts")
+def crossed_mean(random: np.random.Generator, one: Distribution, n: int, simulations: int) -> Limits | None:
+    """The mean over n queries that are crossed with six contexts."""
+    if one.rate is not None:
+        return None
+    values, query, context = _crossed(random, one, n, simulations)
+    return limits(sweep(values, group=query, context=context), 0.0)
+
+
+@kind("rate over queries and contexts")
+def crossed_rate(random: np.random.Generator, one: Distribution, n: int, simulations: int) -> Limits | None:
+    if one.rate is None:
+        return None
+    values, query, context = _crossed(random, one, n, simulations)
+    return limits(sweep(values, SHARE, query, context), one.rate)
 
 
 # ---- shares of a gap ------------------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ FOLDERS = {
         bootstrap correlations selection sweep_file sweep_parts
         joining rates recovery
         limits
-        vote_limits
+        crossed vote_limits
         sweep
         concatenation differences draw_limits draws sweep_group
     """,
