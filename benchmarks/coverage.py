@@ -32,8 +32,10 @@ from scipy import stats
 from tv_lens.circuits.permutation_tests import chance_of_difference, chance_of_overlap
 from tv_lens.experiments.training.timing import ChangePoints, Curves
 from tv_lens.lab.co_movement import pairing_test, shift_test
+from tv_lens.results.bootstrap import resampled_means
 from tv_lens.results.correlations import jackknife_limits, resampled_limits, squared
 from tv_lens.results.differences import difference
+from tv_lens.results.draw_limits import LEAST_EPISODES
 from tv_lens.results.limits import difference_of_means
 from tv_lens.results.sweep import Sweep
 from tv_lens.results.vote_limits import SHARE as POINTS
@@ -110,11 +112,16 @@ def test(name: str) -> Callable[[Test], Test]:
     return register
 
 
-def sweep(values: np.ndarray, units: str = "u", group: np.ndarray | None = None, **more: object) -> Sweep:
+def sweep(
+    values: np.ndarray,
+    units: str = "u",
+    group: np.ndarray | None = None,
+    context: np.ndarray | None = None,
+    **more: object,
+) -> Sweep:
     """A sweep with one cell per simulated sample."""
-    array = xr.DataArray(values, dims=("example", "sample"))
-    if group is not None:
-        array = array.assign_coords(group=("example", group))
+    labels = {name: ("example", one) for name, one in (("group", group), ("context", context)) if one is not None}
+    array = xr.DataArray(values, dims=("example", "sample"), coords=labels)
     named = {name: None if one is None else xr.DataArray(one, dims=("example", "sample")) for name, one in more.items()}
     return Sweep(array, "m", units, "s", **named)
 
@@ -193,6 +200,36 @@ def two_groups(random: np.random.Generator, one: Distribution, n: int, simulatio
     found = [difference_of_means(first[:, i], second[:, i])[:2] for i in range(simulations)]
     low, high = np.array(found).T
     return Limits(low, high, 0.0)
+
+
+_CONTEXTS = 6  # with which queries are crossed
+
+
+def _crossed(random: np.random.Generator, one: Distribution, n: int, simulations: int) -> tuple[np.ndarray, ...]:
+    """n queries, each in the same contexts: effects of queries, of contexts and of pairs, in shares .4, .4 and .2."""
+    labels = np.repeat(np.arange(n), _CONTEXTS), np.tile(np.arange(_CONTEXTS), n)
+    one_of = one if one.rate is None else DISTRIBUTIONS["normal"]  # a rate: how often a sum is below its threshold
+    shapes = ((n, 1, simulations), (1, _CONTEXTS, simulations), (n, _CONTEXTS, simulations))
+    parts = [(one_of.draw(random, shape) - one_of.mean) / one_of.sd for shape in shapes]
+    values = sum(np.sqrt(share) * part for share, part in zip((0.4, 0.4, 0.2), parts)).reshape(-1, simulations)
+    return (values if one.rate is None else (values < stats.norm.ppf(one.rate)).astype(float), *labels)
+
+
+@kind("mean over queries and contexts")
+def crossed_mean(random: np.random.Generator, one: Distribution, n: int, simulations: int) -> Limits | None:
+    """The mean over n queries that are crossed with six contexts."""
+    if one.rate is not None:
+        return None
+    values, query, context = _crossed(random, one, n, simulations)
+    return limits(sweep(values, group=query, context=context), 0.0)
+
+
+@kind("rate over queries and contexts")
+def crossed_rate(random: np.random.Generator, one: Distribution, n: int, simulations: int) -> Limits | None:
+    if one.rate is None:
+        return None
+    values, query, context = _crossed(random, one, n, simulations)
+    return limits(sweep(values, SHARE, query, context), one.rate)
 
 
 # ---- shares of a gap ------------------------------------------------------------------------------------------------
@@ -399,7 +436,7 @@ def _changes(of: Callable[[ChangePoints], tuple[float, float, float]]) -> Kind:
     """Limits of where curves change; the truth is the mean over many more draws of as many points."""
 
     def covered(random: np.random.Generator, one: Distribution, n: int, simulations: int) -> Limits | None:
-        if one.rate is not None or n < 20:
+        if one.rate is not None or n < LEAST_EPISODES:
             return None
 
         def points(rng: np.random.Generator) -> ChangePoints:
@@ -557,7 +594,7 @@ def selection(sizes: Sequence[int], simulations: int, seed: int = 0) -> pd.DataF
 
 
 def speed() -> dict[str, float]:
-    """Seconds of one interval on 3,000 cells x 100 examples: of a mean, of a rate, of a recovery."""
+    """Processor seconds of one interval, 3,000 cells x 100 examples, and of the percentile bootstrap of version 0.1."""
     random = np.random.default_rng(0)
     values, gap = random.normal(size=(100, 3000)), random.lognormal(0, 0.5, (100, 3000))
     made = {
@@ -567,10 +604,12 @@ def speed() -> dict[str, float]:
     }
     seconds = {}
     for name, one in made.items():
-        start = time.perf_counter()
+        start = time.process_time()
         one.interval()
-        seconds[name] = time.perf_counter() - start
-    return seconds
+        seconds[name] = time.process_time() - start
+    start = time.process_time()
+    np.quantile(resampled_means(values), [0.025, 0.975], axis=0)
+    return seconds | {"mean, percentile bootstrap": time.process_time() - start}
 
 
 def main() -> None:
@@ -580,7 +619,7 @@ def main() -> None:
     parser.add_argument("--simulations", type=int, default=2000)
     parser.add_argument("--tests", action="store_true", help="calibration and power of tests instead")
     parser.add_argument("--selection", action="store_true", help="selection frequencies instead")
-    parser.add_argument("--speed", action="store_true", help="seconds of one interval instead")
+    parser.add_argument("--speed", action="store_true", help="processor seconds of one interval instead")
     options = parser.parse_args()
     if options.tests:
         rows = {name: calibration(name, min(options.simulations, 200)) for name in TESTS}

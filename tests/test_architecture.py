@@ -46,9 +46,9 @@ FOLDERS = {
         bootstrap correlations selection sweep_file sweep_parts
         joining rates recovery
         limits
-        vote_limits
+        crossed vote_limits
         sweep
-        concatenation differences draws sweep_group
+        concatenation differences draw_limits draws sweep_group
     """,
     "loading": """
         fingerprint folder_cache gguf_header hugging_face

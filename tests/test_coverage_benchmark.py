@@ -17,6 +17,8 @@ QUICK = [
     ("recovery", "log-normal .5", 12),
     ("faithfulness", "normal", 6),
     ("difference of two rates, paired", "Bernoulli .8", 12),
+    ("mean over queries and contexts", "log-normal .5", 12),
+    ("rate over queries and contexts", "Bernoulli .05", 50),
 ]
 
 
@@ -68,16 +70,33 @@ def test_too_few_is_a_dash(coverage):
     assert coverage.table("rate", [6], 20).index.tolist() == ["Bernoulli .05", "Bernoulli .5", "Bernoulli .8"]
 
 
+EXPENSIVE = 40  # simulations of a kind whose samples vote on one another: a bound that fits so many
+
+
+def simulations_of(kind: str) -> int:
+    """How many samples of a kind are drawn in the tests."""
+    return EXPENSIVE if "decodability" in kind or "step" in kind else 250
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("n", [6, 12, 50])
-def test_every_kind_holds_the_truth(coverage, n):
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("n", [6, 12, 20, 50])
+def test_every_kind_holds_the_truth(coverage, monkeypatch, n):
+    monkeypatch.setattr(coverage, "_TRUTHS", 80)
     short = {}
     for kind in coverage.KINDS:
         for distribution in coverage.DISTRIBUTIONS:
-            held, shown = coverage.coverage(kind, distribution, n, 250)
-            if shown > 0 and not enough(held, round(250 * shown)):
+            simulations = simulations_of(kind)
+            held, shown = coverage.coverage(kind, distribution, n, simulations)
+            if shown > 0 and not enough(held, round(simulations * shown)):
                 short[kind, distribution] = (held, shown)
     assert not short
+
+
+def test_change_points_of_few_episodes_have_no_limits(coverage):
+    for kind in coverage.KINDS:
+        if "step" in kind:
+            assert coverage.table(kind, [6, 12], 2).empty, kind
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import tiny_characters
 import tv_lens as tv
 from tiny_vectors import ALWAYS_3, LONG, METHOD, OTHER, saying
 from tv_lens import tasks
-from tv_lens.errors import EmptySelection, InvalidArgument, ModelMismatch, UnknownName
+from tv_lens.errors import EmptySelection, InvalidArgument, ModelMismatch, SiteError, UnknownName
 from tv_lens.patching.scoring import score
 from tv_lens.task_vectors.evaluation import CONDITIONS, evaluate
 from tv_lens.task_vectors.extraction import extract
@@ -78,6 +78,39 @@ def test_an_accuracy_travels_with_its_audit_and_its_birthplace(model, vector):
     assert "caution" not in origin
     json.dumps(origin)
     assert "(majority guess 0.02, copied input 1.00, single-token answers 0%)" in repr(found).splitlines()[0]
+
+
+def test_several_vectors_are_crossed_with_the_queries(model):
+    """Each vector's part is what evaluating it alone gives; limits are over queries and contexts."""
+    vectors = [extract(model, LONG, method=METHOD, seed=seed) for seed in range(6)]
+    options = dict(n=8, n_random=1, score_by="log_prob")
+    found = evaluate(model, vectors, LONG, other=OTHER, **options)
+    assert found.n == 48 and found.provenance["n_vectors"] == 6
+    assert found.values["context"].values.tolist() == np.repeat(range(6), 8).tolist()
+    shared = {"zero-shot", "few-shot", "vector", "other task's vector"}  # random vectors and Null are drawn anew
+    for i in (0, 5):
+        alone = evaluate(model, vectors[i], LONG, other=OTHER, **options)
+        part = found.isel(example=slice(8 * i, 8 * i + 8))
+        for condition in shared:
+            np.testing.assert_allclose(
+                part.values.sel(condition=condition), alone.values.sel(condition=condition), atol=1e-5
+            )
+    limits = found.sel(condition="vector").interval()
+    queries = tv.Sweep(found.sel(condition="vector").values.drop_vars("context"), "m", "u", "s").interval()
+    assert limits["low"] <= queries["low"] and limits["high"] >= queries["high"] and limits["why"] == ""
+    assert np.isfinite(found.recovery().mean().sel(condition="vector"))
+    few = evaluate(model, vectors[:2], LONG, other=OTHER, null=vectors[2], **options).interval()
+    assert set(few["why"].values.tolist()) == {"too few: 2 contexts, at least 6 are needed"}
+    assert few["mean"].notnull().all() and few["low"].isnull().all()
+
+
+def test_vectors_that_are_no_draws_of_contexts_are_refused(model, vector):
+    with pytest.raises(InvalidArgument, match="The same vector twice"):
+        evaluate(model, [vector, vector], LONG)
+    with pytest.raises(EmptySelection, match="no vector"):
+        evaluate(model, [], LONG)
+    with pytest.raises(SiteError, match="one site"):
+        evaluate(model, [vector, saying("3")], LONG)
 
 
 def test_more_queries_than_there_are_means_all_of_them(model, vector):

@@ -105,7 +105,7 @@ def limits_of(
     """
     check_options(level, n_boot, method)
     values = np.asarray(values, np.float64)
-    kind = MEAN if below is not None else _kind(values, units, method, metric, group is not None)
+    kind = MEAN if below is not None else chosen_kind(values, units, method, metric, group is not None)
     missing = np.isnan(values)
     above, weights, present = values, np.ones((len(values), 1)) if below is None else below, (~missing).astype(float)
     if missing.any():
@@ -169,7 +169,8 @@ def no_spread(n: int, unit: str = "example") -> str:
     return f"no spread: all {n} {unit}s have the same value"
 
 
-def _kind(values: np.ndarray, units: str, method: str, metric: str, grouped: bool) -> str:
+def chosen_kind(values: np.ndarray, units: str, method: str, metric: str, grouped: bool) -> str:
+    """The kind of limits that numbers get: the one that is named, or by the values, the units and the metric."""
     kind = kind_of(values, units) if method == AUTO else method
     kind = DIFFERENCE if method == AUTO and kind == RATE and metric.startswith(_CHANGES) else kind
     known = values[~np.isnan(values)]

@@ -19,7 +19,8 @@ from tv_lens.metrics import METRICS, info_of
 from tv_lens.renamed import renamed_attributes
 from tv_lens.results import sweep_file
 from tv_lens.results import sweep_parts as parts
-from tv_lens.results.limits import AUTO, check_options, limits_of
+from tv_lens.results.crossed import limits_over
+from tv_lens.results.limits import AUTO, check_options
 from tv_lens.results.recovery import baseline_gap, may_be_zero
 from tv_lens.results.selection import indices, places, require_axis
 from tv_lens.results.sweep_parts import BASELINES, EXAMPLE
@@ -33,7 +34,7 @@ class Sweep:
 
     Args:
         values: dims `("example", ...)`; coordinates are the axes' labels. A further coordinate along an axis
-            (such as "token" along "pos") labels figures; a coordinate "group" along "example" makes clusters.
+            (such as "token" along "pos") labels figures; along "example", "group" and "context" make clusters.
         metric: the metric's name.
         units: what one unit of it is.
         sign: in words, which way is up and where zero is.
@@ -182,8 +183,8 @@ class Sweep:
     def interval(self, level: float = 0.95, n_boot: int = 1000, seed: int = 0, *, method: str = AUTO) -> xr.Dataset:
         """The mean with limits over examples, as variables `mean`, `low`, `high`, `n` and `why`.
 
-        Examples that share a "group" coordinate are one unit. Where there are no limits (too few units, values all
-        equal, a gap that may be 0), `low` and `high` are NaN and `why` says so in words; elsewhere it is "".
+        Examples that share a "group" are one unit; with a "context" beside it, both are. Where there are no limits (too
+        few units, values all equal, a gap that may be 0), they are NaN, and `why` says so in words; elsewhere it is "".
 
         Args:
             level: nominal coverage.
@@ -194,17 +195,16 @@ class Sweep:
         """
         check_options(level, n_boot, method)
         values, mean, below = self.values.astype(np.float64), self.mean(), self.denominator
-        if below is not None:
-            below = below if below.dims == (EXAMPLE,) else below.broadcast_like(values).transpose(*values.dims)
-            below = below.values.reshape(self.n, -1)
+        if below is not None and below.dims != (EXAMPLE,):
+            below = below.broadcast_like(values).transpose(*values.dims)
         if self.votes is not None and method == AUTO:
             votes = self.votes.broadcast_like(values).transpose(*values.dims).values.reshape(self.n, -1)
             limits = vote_limits(mean.values.ravel(), votes, self.units == SHARE, level)
         else:
-            limits = limits_of(
+            limits = limits_over(
                 values.values.reshape(self.n, -1),
-                below,
-                group=self.values.coords["group"].values if "group" in self.values.coords else None,
+                None if below is None else below.values.reshape(self.n, -1),
+                **parts.clusters(self.values),
                 units=self.units,
                 metric=self.metric,
                 method=method,

@@ -48,13 +48,20 @@ def labelled(values: xr.DataArray) -> xr.DataArray:
                 got=index[index.duplicated()][0],
                 do='number the axis and keep its labels beside it: coords={"token": ("pos", tokens)}',
             )
-    if "group" in values.coords and values["group"].dims != (EXAMPLE,):
-        raise InvalidArgument(
-            'A "group" coordinate says which examples belong together.',
-            got=f"dims {values['group'].dims}",
-            allowed="dims ('example',)",
-        )
+    for name in clusters(values):
+        if values[name].dims != (EXAMPLE,):
+            raise InvalidArgument(
+                f'A "{name}" coordinate says which examples belong together.',
+                got=f"dims {values[name].dims}",
+                allowed="dims ('example',)",
+            )
     return values
+
+
+def clusters(values: xr.DataArray) -> dict[str, np.ndarray]:
+    """Which examples belong together: the labels "group" (a query), and "context" where queries are crossed with it."""
+    names = [name for name in ("group", "context") if name in values.coords and "group" in values.coords]
+    return {name: values.coords[name].values for name in names}
 
 
 def check_finite(values: xr.DataArray, metric: str, allow_missing: bool) -> None:

@@ -10,7 +10,7 @@ import torch
 import xarray as xr
 from jaxtyping import Float
 
-from tv_lens.errors import EmptySelection, InvalidArgument, unknown
+from tv_lens.errors import EmptySelection, InvalidArgument, SiteError, unknown
 from tv_lens.intervention import Intervention
 from tv_lens.method_value import takes_method
 from tv_lens.metrics import exact_match, info_of
@@ -21,7 +21,7 @@ from tv_lens.progress import Bar
 from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
 from tv_lens.storage.configuration import digest, origin
-from tv_lens.storage.run_folder import FolderLike
+from tv_lens.storage.run_folder import FolderLike, inside
 from tv_lens.storage.runner import Piece, Work
 from tv_lens.task_vectors.control_vectors import ControlMaker, ControlVectors, template_of
 from tv_lens.task_vectors.method import Method
@@ -40,7 +40,7 @@ ACCURACIES = {"first token": "first_token", "exact match": "exact_match"}
 @verb
 def evaluate(
     model: HookedModel,
-    vector: TaskVector,
+    vector: TaskVector | Sequence[TaskVector],
     task: TaskLike,
     *,
     n: int = 100,
@@ -69,7 +69,8 @@ def evaluate(
 
     Args:
         model: the model that the vector was made on.
-        vector: the vector that is tested.
+        vector: the vector that is tested; or several, each extracted from contexts of its own (another seed), for how
+            well such vectors do.
         task: the task of the queries; a task, a built-in name or a path.
         n: number of queries; all of the split if it has fewer.
         shots: demonstrations in "few-shot"; as many as in the prompts of the vector if None.
@@ -90,12 +91,14 @@ def evaluate(
         A Sweep `example x condition x score`, or `example x condition` for "log_prob". Its baselines are few-shot
         (clean) and zero-shot (corrupted), so `recovery()` is the share of the demonstrations' effect that the vector
         has. Its title says what guessing scores, and its provenance has the whole audit. Its intervals are over
-        queries, for these vectors: other contexts and other random vectors are not in them.
+        queries, for this vector and these random vectors. Of several vectors, an example is a query with one of them,
+        "group" and "context" say which, and the intervals are over queries and contexts, from six of each on.
 
     Raises:
         ModelMismatch: the vector was made on another model.
         RunMismatch: `folder` was begun with another configuration.
-        SiteError: a control's vector has another site.
+        SiteError: a control's vector, or one of several vectors, has another site.
+        EmptySelection: there is no vector, or no query.
 
     Source:
         Hendel et al. 2023 (arXiv 2310.15916), section 3; the controls are ours.
@@ -104,14 +107,17 @@ def evaluate(
         raise unknown("score", score_by, ("accuracy", "log_prob"))
     if n_random < 1:
         raise InvalidArgument("At least one random vector is needed.", got=f"n_random={n_random}")
-    vector.check(model)
+    vectors = _checked(model, vector)
+    vector, several = vectors[0], not isinstance(vector, TaskVector)
     task = as_task(task)
     scale = vector.own_scale if scale is None else scale
     template = template or template_of(vector) or task.template
 
     # 1. the control vectors
-    maker = ControlMaker(model, vector, method, template, folder, progress)
-    controls = maker.controls(task, other, null, n_random, seed)
+    controls = []
+    for i, one in enumerate(vectors):
+        maker = ControlMaker(model, one, method, template, inside(folder, f"vector {i}") if i else folder, progress)
+        controls.append(maker.controls(task, other, null, n_random, seed * len(vectors) + i))
 
     # 2. the prompts: the same queries with and without demonstrations
     if not task.split(split):
@@ -122,22 +128,43 @@ def evaluate(
     shown = task.prompts(shots, n, seed=seed, split=split, template=template).tokenize(model)
 
     # 3. the scores under every condition
-    conditions = _conditions(plain, shown, vector, controls)
+    conditions = _conditions(plain, shown, vectors, controls)
     scores, record = _scored(model, task, vector, conditions, scale, seed=seed, folder=folder, progress=progress)
 
     # 4. the labelled result
     audit = task.audit(model, template).to_dict()
-    provenance = {**_provenance(model, task, vector, controls, scale, shown, audit), **record}
+    provenance = {**_provenance(model, task, vector, controls[0], scale, shown, audit), **record}
+    if several:
+        provenance |= {"vector_prompts": [one.prompts for one in vectors], "n_vectors": len(vectors)}
     title = f"{task.name}: the vector of {vector.task} and its controls{audit_words(audit)}"
-    return _labelled(scores, score_by, title, provenance)
+    return _labelled(scores, score_by, title, provenance, several)
+
+
+def _checked(model: HookedModel, vector: TaskVector | Sequence[TaskVector]) -> list[TaskVector]:
+    """The vectors, if all were made on this model at one site and no two are the same."""
+    vectors = [vector] if isinstance(vector, TaskVector) else list(vector)
+    if not vectors:
+        raise EmptySelection("There is no vector to evaluate.", got="an empty sequence")
+    for i, one in enumerate(vectors):
+        one.check(model)
+        if one.site != vectors[0].site:
+            raise SiteError("Vectors that are evaluated together have one site.", got=one.site, allowed=vectors[0].site)
+        if any(torch.equal(one.direction, other.direction) for other in vectors[:i]):
+            raise InvalidArgument(
+                "The same vector twice is no second draw of contexts.",
+                got=f"vector {i} again",
+                do="extract each from contexts of its own: [tv.extract(model, task, seed=seed) for seed in range(6)].",
+            )
+    return vectors
 
 
 class _Condition(NamedTuple):
-    """A set of prompts, with the vector that is injected into them, or none."""
+    """A set of prompts, with the vector that is injected into them, or none; `draw` counts the tested vectors."""
 
     label: str
     prompts: TokenizedPrompts
     vector: TaskVector | None = None
+    draw: int | None = None
 
     def edits(self, scale: int | float | None) -> Intervention | tuple[()]:
         """The intervention that injects the vector: a replacement if `scale` is None, else `scale` times it added."""
@@ -147,18 +174,20 @@ class _Condition(NamedTuple):
 
 
 def _conditions(
-    plain: TokenizedPrompts, shown: TokenizedPrompts, vector: TaskVector, controls: ControlVectors
+    plain: TokenizedPrompts, shown: TokenizedPrompts, vectors: Sequence[TaskVector], controls: Sequence[ControlVectors]
 ) -> list[_Condition]:
     """Every condition in order; a condition of several vectors comes once for each of them."""
-    return [
-        _Condition("zero-shot", plain),
-        _Condition("few-shot", shown),
-        _Condition("vector", plain, vector),
-        *(_Condition("random vector", plain, one) for one in controls.random),
-        *(_Condition(label, plain, one) for label, ones in controls.own.items() for one in ones),
-        _Condition("other task's vector", plain, controls.other),
-        _Condition("Null vector", plain, controls.null),
-    ]
+    conditions = [_Condition("zero-shot", plain), _Condition("few-shot", shown)]
+    for draw, (vector, beside) in enumerate(zip(vectors, controls, strict=True)):
+        injected = [
+            ("vector", vector),
+            *(("random vector", one) for one in beside.random),
+            *((label, one) for label, ones in beside.own.items() for one in ones),
+            ("other task's vector", beside.other),
+            ("Null vector", beside.null),
+        ]
+        conditions += [_Condition(label, plain, one, draw) for label, one in injected]
+    return conditions
 
 
 def _scored(
@@ -171,8 +200,8 @@ def _scored(
     seed: int,
     folder: FolderLike,
     progress: bool,
-) -> tuple[dict[str, list[Scores]], dict[str, Any]]:
-    """The scores by condition, and what the provenance says of the folder that keeps them."""
+) -> tuple[dict[str, list[list[Scores]]], dict[str, Any]]:
+    """The scores by condition and tested vector, and what the provenance says of the folder that keeps them."""
     plain, shown = conditions[0].prompts, conditions[1].prompts
     config = {
         "task": task.name,
@@ -192,9 +221,12 @@ def _scored(
 
     work, sizes = Work.on(model, "evaluate", config, folder, progress), [len(one.prompts) for one in conditions]
     finished = work.run(scored, conditions, label=f"{task.name}: conditions", unit="prompts", steps=sizes)
-    scores: dict[str, list[Scores]] = {one.label: [] for one in conditions}
+    draws = range(1 + max(one.draw or 0 for one in conditions))
+    scores: dict[str, list[list[Scores]]] = {one.label: [[] for _ in draws] for one in conditions}
     for one, piece in zip(conditions, finished):
-        scores[one.label].append(Scores(**{name: torch.from_numpy(array) for name, array in piece.arrays.items()}))
+        found = Scores(**{name: torch.from_numpy(array) for name, array in piece.arrays.items()})
+        for draw in draws if one.draw is None else (one.draw,):
+            scores[one.label][draw].append(found)
     return scores, finished.provenance
 
 
@@ -226,11 +258,23 @@ def _provenance(
     }
 
 
-def _labelled(scores: Mapping[str, Sequence[Scores]], score_by: str, name: str, provenance: dict[str, Any]) -> Sweep:
-    """The scores as a Sweep; a condition of several vectors is their mean per example."""
+def _labelled(
+    scores: Mapping[str, Sequence[Sequence[Scores]]],
+    score_by: str,
+    name: str,
+    provenance: dict[str, Any],
+    several: bool,
+) -> Sweep:
+    """The scores as a Sweep; a condition of several vectors is their mean per example.
+
+    Of several tested vectors, the examples of the first are followed by those of the next.
+    """
 
     def column(field: str) -> Float[np.ndarray, "example condition"]:
-        means = [torch.stack([getattr(one, field) for one in ones]).double().mean(0) for ones in scores.values()]
+        means = [
+            torch.cat([torch.stack([getattr(one, field) for one in ones]).double().mean(0) for ones in draws])
+            for draws in scores.values()
+        ]
         return torch.stack(means, dim=1).numpy()
 
     if score_by == "log_prob":
@@ -241,6 +285,12 @@ def _labelled(scores: Mapping[str, Sequence[Scores]], score_by: str, name: str, 
         grid = np.stack([column(field) for field in ACCURACIES.values()], axis=-1)
         values = xr.DataArray(
             grid, dims=("example", "condition", "score"), coords={"condition": list(scores), "score": list(ACCURACIES)}
+        )
+    if several:
+        n_vectors = len(next(iter(scores.values())))
+        n = values.sizes["example"] // n_vectors
+        values = values.assign_coords(
+            group=("example", np.tile(np.arange(n), n_vectors)), context=("example", np.repeat(np.arange(n_vectors), n))
         )
     clean, corrupted = (values.sel(condition=label, drop=True) for label in ("few-shot", "zero-shot"))
     return Sweep(values, metric, units, sign, clean=clean, corrupted=corrupted, name=name, provenance=provenance)

@@ -75,6 +75,48 @@ def test_limits_cover_the_truth():
     assert min(held.values()) >= 32, held
 
 
+def unsure(last, n=40, seed=0):
+    """Curves of two tasks whose decodability ends at these shares; 0.625 is half-way, so a change may not be sure."""
+    random = np.random.default_rng(seed)
+    shares = 0.25 + np.array([sigmoid(4.0) * (end - 0.25) for end in last]).T[None]
+    td = (random.random((n, 1, len(last))) < shares).astype(float)
+    one = run([4.0] * len(last), [4.0] * len(last), n=n, seed=seed)
+    return Curves(one.name, one.tasks, STEPS, one.loss, td, one.blind, one.bayes, one.ceiling, 0.25, "layer 1")
+
+
+def test_tasks_alike_are_not_apart_where_their_changes_are_unsure():
+    """A task that changes in some resamples only is at the last checkpoint in the others only, so limits are wide."""
+    apart, mixed = [], 0
+    for seed in range(60):
+        points = ChangePoints.of(unsure([0.8, 0.8], seed=seed), n_boot=100)
+        apart.append(points.is_staggered("TD"))
+        mixed += points.changed["TD"].sum() == 1
+    assert mixed > 10 and sum(apart) <= 7, (mixed, sum(apart))
+    surely = ChangePoints.of(unsure([1.0, 0.3], n=200), n_boot=100).stagger().set_index("curve").loc["TD"]
+    assert surely.apart and surely.censored and surely.factor > 8
+
+
+def test_limits_of_few_episodes_are_words():
+    points = ChangePoints.of(run([3.0, 5.0], [3.5, None], n=19), n_boot=100)
+    few = "too few: 19 episodes, at least 20 are needed"
+    table = points.table().set_index(["task", "curve"])
+    assert table.why.to_dict() == {
+        ("basis 0", "loss"): few,
+        ("basis 1", "loss"): few,
+        ("basis 0", "TD"): few,
+        ("basis 1", "TD"): "no change",
+    }
+    assert np.isfinite(table.step[("basis 0", "loss")]) and table[["low", "high"]].isna().all(axis=None)
+    assert f"step {table.step['basis 0', 'TD']:.0f} [{few}]" in repr(points)
+    assert points.lags().why.tolist() == [few, "no change"] and points.lags()[["low", "high"]].isna().all(axis=None)
+    pairs = points.stagger()
+    assert set(pairs.why) == {few} and not pairs.apart.any() and not points.is_staggered()
+    both = pooled([points, points])
+    assert both.why == few and np.isnan(both.low) and np.isfinite(both.runs_low) and f"[{few}]" in both.sentence()
+    enough = ChangePoints.of(run([3.0, 5.0], [3.5, None], n=20), n_boot=100)
+    assert enough.stagger()[["low", "high"]].notna().all(axis=None) and pooled([enough]).why == ""
+
+
 def test_coupling_is_found_and_pooled_over_runs():
     one = ChangePoints.of(run([2.0, 4.0, 6.0, 8.0], [2.4, 4.4, 6.4, 8.4]), n_boot=200)
     alone = pooled([one])

@@ -117,7 +117,7 @@ def index_page(families: Mapping[str, Sequence[Findings]], files: Mapping[str, s
         coupled = pooled([one.points for one in networks])
         last = pd.concat([one.result.table() for one in networks])
         factors = [2**one for one in (coupled.lag, coupled.low, coupled.high)]
-        factor = interval_text(*factors) if coupled.n_changed else "–"
+        factor = interval_text(*factors, why=coupled.why) if coupled.n_changed else "–"
         rows.append(
             {
                 "run": Link(name, files[name]),

@@ -146,6 +146,7 @@ class Emergence(Measurements):
                 "lag": coupled.lag,
                 "low": coupled.low,
                 "high": coupled.high,
+                "why": coupled.why,
                 "pairing": vars(coupled.pairing),
                 "shift": vars(coupled.shift),
             },

@@ -25,6 +25,7 @@ from tv_lens.experiments.training.figures import (
 from tv_lens.experiments.training.findings import Findings
 from tv_lens.experiments.training.result import Emergence
 from tv_lens.experiments.training.timing import Coupling
+from tv_lens.experiments.training.timing_claims import step_text
 from tv_lens.viz.dispatch import plot
 from tv_lens.viz.html import Facts, Note, Section, Table
 from tv_lens.viz.theme import interval_text, number
@@ -128,8 +129,8 @@ def _change_rows(one: Findings) -> list[dict[str, Any]]:
             cell = table.loc[(lag["task"], curve)]
             row[words] = _step(cell, one) if cell.changed else "no change"
         factors = [lag[name] for name in ("factor", "factor low", "factor high")]
-        ordered = not (one.too_few_checkpoints or pd.isna(factors).any())
-        row["decodability's step / loss's"] = interval_text(*factors) if ordered else "–"
+        ordered = not (one.too_few_checkpoints or pd.isna(factors[0]))
+        row["decodability's step / loss's"] = interval_text(*factors, why=lag["why"]) if ordered else "–"
         rows.append(row)
     return rows
 
@@ -137,9 +138,10 @@ def _change_rows(one: Findings) -> list[dict[str, Any]]:
 def _step(cell: Any, one: Findings) -> str:
     """A step with its limits; of few checkpoints the two that it lies between, since their grid says where it is."""
     if not one.too_few_checkpoints:
-        return f"{cell.step:.0f} [{cell.low:.0f}, {cell.high:.0f}]"
-    before = max((step for step in one.result.steps if step <= cell.low), default=one.result.steps[0])
-    after = min((step for step in one.result.steps if step >= cell.high), default=one.result.steps[-1])
+        return step_text(cell)
+    low, high = (cell.step, cell.step) if cell.why else (cell.low, cell.high)
+    before = max((step for step in one.result.steps if step <= low), default=one.result.steps[0])
+    after = min((step for step in one.result.steps if step >= high), default=one.result.steps[-1])
     return f"between {before} and {after}"
 
 

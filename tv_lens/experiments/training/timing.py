@@ -10,17 +10,18 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from scipy import stats
 
 from tv_lens.errors import EmptySelection, InvalidArgument, unknown
 from tv_lens.lab.change_points import LEAST_CHECKPOINTS, crossings, log_steps, two_levels
 from tv_lens.lab.co_movement import PermutationTest, pairing_test, shift_test
 from tv_lens.results.bootstrap import resampled_means
+from tv_lens.results.draw_limits import LEAST_NETWORKS, DrawLimits, draw_limits
 
 LOSS, TD = "loss", "TD"
 DEFINITIONS = HALF_WAY, FIT = "half-way", "fit"
 _LEAST = 0.25  # of what there is to gain: a smaller jump of the two-level fit is no change
 _SURE = 0.95  # the share of resamples that must show a change
+_NO_CHANGE = DrawLimits(np.nan, np.nan, np.nan, "no change")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -147,12 +148,15 @@ class ChangePoints:
         return {name: draws[0] & (draws[1:].mean(0) >= _SURE) for name, draws in there.items()}
 
     def table(self, level: float = 0.95) -> pd.DataFrame:
-        """One row per task and curve: the step with its limits (NaN: no change), and the share of resamples that do."""
+        """One row per task and curve: the step with its limits (NaN: no change), and the share of resamples that do.
+
+        Where there are no limits, `why` says so.
+        """
         rows = []
         for name, places in self.places.items():
             for k, task in enumerate(self.curves.tasks):
                 changed = bool(self.changed[name][k])
-                step, low, high = _limits(places[:, k], level, self.n) if changed else (np.nan,) * 3
+                step, low, high, why = draw_limits(places[:, k], self.n, level) if changed else _NO_CHANGE
                 rows.append(
                     {
                         "task": task,
@@ -160,6 +164,7 @@ class ChangePoints:
                         "step": 2**step,
                         "low": 2**low,
                         "high": 2**high,
+                        "why": why,
                         "changed": changed,
                         "share": float(np.isfinite(places[1:, k]).mean()),
                         "before": float(self.before[name][k]),
@@ -172,12 +177,12 @@ class ChangePoints:
     def lags(self, level: float = 0.95) -> pd.DataFrame:
         """One row per task: log2 of (TD's step / the loss's step), positive where decodability is later.
 
-        NaN where one of the two does not change.
+        NaN where one of the two does not change; where there are no limits, `why` says so.
         """
         rows = []
         for k, task in enumerate(self.curves.tasks):
             changed = bool(self.changed[LOSS][k] and self.changed[TD][k])
-            lag, low, high = _limits(self.lag_draws[:, k], level, self.n) if changed else (np.nan,) * 3
+            lag, low, high, why = draw_limits(self.lag_draws[:, k], self.n, level) if changed else _NO_CHANGE
             steps = {
                 f"{name} step": float(2 ** places[0, k]) if self.changed[name][k] else np.nan
                 for name, places in self.places.items()
@@ -193,6 +198,7 @@ class ChangePoints:
                     "factor": 2**lag,
                     "factor low": 2**low,
                     "factor high": 2**high,
+                    "why": why,
                 }
             )
         return pd.DataFrame(rows)
@@ -206,16 +212,17 @@ class ChangePoints:
     def stagger(self, level: float = 0.95) -> pd.DataFrame:
         """One row per curve and pair of tasks: the factor between the steps of their changes, and whether they differ.
 
-        A factor above 1: the second task changes later. Limits hold for all pairs of a curve at once (Bonferroni). A
-        task that does not change counts as changing at the last checkpoint, so that its differences are lower bounds;
-        `censored` says so.
+        A factor above 1: the second task changes later. Limits hold for all pairs of a curve at once (Bonferroni). In
+        a resample without a change, a task counts as changing at the last checkpoint: where its change is not sure,
+        differences are lower bounds, and `censored` says so. Without limits, no two are apart and `why` says why.
         """
         end, rows = log_steps(self.curves.steps)[-1], []
         pairs = list(itertools.combinations(range(len(self.curves.tasks)), 2))
         for name, places in self.places.items():
-            bounded = np.where(np.isfinite(places) & self.changed[name], places, end)
+            bounded = np.where(np.isfinite(places), places, end)
             for a, b in pairs:
-                gap, low, high = _limits(bounded[:, b] - bounded[:, a], 1 - (1 - level) / len(pairs), self.n)
+                distance = bounded[:, b] - bounded[:, a]
+                gap, low, high, why = draw_limits(distance, self.n, 1 - (1 - level) / len(pairs))
                 rows.append(
                     {
                         "curve": name,
@@ -224,6 +231,7 @@ class ChangePoints:
                         "factor": 2**gap,
                         "low": 2**low,
                         "high": 2**high,
+                        "why": why,
                         "apart": bool(low > 0 or high < 0),
                         "censored": bool(not (self.changed[name][a] and self.changed[name][b])),
                     }
@@ -240,7 +248,7 @@ class ChangePoints:
     def __repr__(self) -> str:
         lines = [f"ChangePoints of {self.curves.name}, by {self.definition}; decodability at {self.curves.place}"]
         for row in self.table().itertuples():
-            step = f"step {row.step:.0f} [{row.low:.0f}, {row.high:.0f}]"
+            step = f"step {row.step:.0f} [{row.why or f'{row.low:.0f}, {row.high:.0f}'}]"
             change = step if row.changed else f"no change ({row.share:.0%} of resamples)"
             lines.append(f"  {row.task} {row.curve}: {change}")
         return "\n".join(lines)
@@ -261,6 +269,7 @@ class Coupling:
         pairing: whether each task's decodability goes with its own loss rather than with another task's.
         shift: whether both change at the same checkpoints.
         n_checkpoints: of the network with fewest.
+        why, runs_why: why there are no limits over episodes, or over networks.
 
     Sign:
         Positive: decodability rises after the loss drops; 1 is a doubling of the step.
@@ -278,6 +287,8 @@ class Coupling:
     pairing: PermutationTest
     shift: PermutationTest
     n_checkpoints: int
+    why: str = ""
+    runs_why: str = ""
 
     def sentence(self) -> str:
         """The finding in one sentence."""
@@ -286,12 +297,12 @@ class Coupling:
         if not self.n_changed:
             return "no task shows both a drop of its loss and a rise of its decodability, so there is no lag to tell"
         late = "after" if self.low > 0 else "before" if self.high < 0 else "before or after"
-        factor, low, high = (f"{2**one:.2f}" for one in (self.lag, self.low, self.high))
-        ends = ", ".join(f"{2**one:.2f}" for one in (self.runs_low, self.runs_high) if one is not None)
-        over_runs = f"; [{ends}] over runs and tasks" if ends else ""
+        factor = f"at {2**self.lag:.2f} times its step [{self.why or f'{2**self.low:.2f}, {2**self.high:.2f}'}]"
+        ends = [f"{2**one:.2f}" for one in (self.runs_low, self.runs_high) if one is not None]
+        over_runs = f"; [{self.runs_why or ', '.join(ends)}] over runs and tasks" if ends else ""
         return (
-            f"decodability rises {late} the loss drops, at {factor} times its step [{low}, {high}] over "
-            f"episodes{over_runs} ({self.n_changed} of {self.n_curves} tasks); own partner against another's: "
+            f"decodability rises {late} the loss drops, {factor} over episodes{over_runs} "
+            f"({self.n_changed} of {self.n_curves} tasks); own partner against another's: "
             f"r {self.pairing.statistic:.2f}, p {self.pairing.p:.3g} (smallest {self.pairing.smallest:.2g}); "
             f"at the same checkpoints: r {self.shift.statistic:.2f}, {self.shift.verdict()}"
         )
@@ -306,22 +317,20 @@ def pooled(points: Sequence[ChangePoints], level: float = 0.95, n_boot: int = 10
         raise EmptySelection("There is no run to look at.", got="0 runs")
     draws = [one.lag_draws for one in points]  # draw task
     every = np.concatenate(draws, axis=1)
-    lag, low, high = _limits(_mean(every), level, min(one.n for one in points))
-    over_runs = (None, None)
+    over_episodes = draw_limits(_mean(every), min(one.n for one in points), level)
+    lag, over_runs = over_episodes.value, (None, None, "")
     if len(points) > 1:
         random, means = np.random.default_rng(seed), []
         for _ in range(n_boot):
             runs = random.integers(len(points), size=len(points))
             tasks = [draws[run][0][random.integers(draws[run].shape[1], size=draws[run].shape[1])] for run in runs]
             means.append(_mean(np.concatenate(tasks)[None])[0])
-        over_runs = _limits(np.array([lag, *means]), level, len(points))[1:]
+        over_runs = draw_limits(np.array([lag, *means]), len(points), level, least=LEAST_NETWORKS, unit="network")[1:]
     moving = [one.curves.moving() for one in points]
     losses, tds = [one for one, _ in moving], [other for _, other in moving]
     return Coupling(
-        lag,
-        low,
-        high,
-        *over_runs,
+        *over_episodes[:3],
+        *over_runs[:2],
         pd.concat([one.lags(level) for one in points], ignore_index=True),
         int(np.isfinite(every[0]).sum()),
         every.shape[1],
@@ -329,6 +338,8 @@ def pooled(points: Sequence[ChangePoints], level: float = 0.95, n_boot: int = 10
         pairing_test(losses, tds, seed),
         shift_test(losses, tds, seed),
         min(len(one.curves.steps) for one in points),
+        over_episodes.why,
+        over_runs[2],
     )
 
 
@@ -337,14 +348,3 @@ def _mean(values: np.ndarray) -> np.ndarray:
     there = np.isfinite(values)
     with np.errstate(invalid="ignore"):
         return np.where(there, values, 0.0).sum(-1) / np.where(there.any(-1), there.sum(-1), np.nan)
-
-
-def _limits(draws: np.ndarray, level: float, n: int) -> tuple[float, float, float]:
-    """The first draw, and limits over resamples of n units: the wider of quantiles and of t with their spread."""
-    there = draws[1:][np.isfinite(draws[1:])]
-    if len(there) < 2 or n < 2 or not np.isfinite(draws[0]):
-        return float(draws[0]), np.nan, np.nan
-    # Resamples of n units spread less than n units do, by this root.
-    half = stats.t.ppf((1 + level) / 2, n - 1) * there.std(ddof=1) * np.sqrt(n / (n - 1))
-    low, high = np.quantile(there, [(1 - level) / 2, (1 + level) / 2])
-    return float(draws[0]), min(float(low), float(draws[0] - half)), max(float(high), float(draws[0] + half))

@@ -98,7 +98,7 @@ def _in_turn(findings: Findings, curve: str, statement: Claim, paper: str) -> Cl
     first, last = changed.iloc[0], changed.iloc[-1]
     pairs = findings.points.stagger()
     distances = _distances(pairs[pairs.curve == curve])
-    ours = f"{first.task} at step {_step(first)}, {last.task} at {_step(last)}; {_apart(distances)}"
+    ours = f"{first.task} at step {step_text(first)}, {last.task} at {step_text(last)}; {_apart(distances)}"
     ours += "" if (never := n_tasks - len(changed)) == 0 else f"; {never} never"
     return findings.measured(statement, ours, {"pairs": distances}, paper=paper)
 
@@ -112,12 +112,14 @@ def alike_losses(findings: Findings) -> Claim:
     mates = np.array([groups[a] == groups[b] for a, b in zip(pairs.task, pairs.other, strict=True)])
     own = pairs[(pairs.curve == LOSS) & mates]
     far, distances = own.loc[(np.log2(own.factor)).abs().idxmax()], _distances(own)
-    farthest = interval_text(far.factor, far.low, far.high)
+    farthest = interval_text(far.factor, far.low, far.high, why=far.why)
     ours = f"{_apart(distances, ' within a group')}; the farthest by a factor {farthest}"
     return findings.measured(_ALIKE, ours, {"pairs": distances})
 
 
 def _apart(distances: Sequence[Interval], where: str = "") -> str:
+    if why := next((one["why"] for one in distances if one["why"]), ""):
+        return f"which of {len(distances)} pairs{where} are apart is not known, {why}"
     apart = sum(one["low"] > np.log2(APART) for one in distances)
     return f"{apart} of {len(distances)} pairs{where} apart by more than a factor {APART:g}"
 
@@ -140,6 +142,7 @@ def _distances(pairs: pd.DataFrame) -> list[Interval]:
                 "mean": float(abs(np.log2(row.factor))),
                 "low": low if ends[0] == ends[0] else np.nan,
                 "high": np.nan if row.censored else high,
+                "why": row.why,
             }
         )
     return distances
@@ -155,8 +158,8 @@ def coupled(findings: Findings, coupling: Coupling | None = None) -> Claim:
     lag = _lag(coupling)
     factors = 2.0 ** np.array([lag["mean"], lag["low"], lag["high"]])
     p = _p(coupling.shift.p, coupling.shift.caution)
-    ours = f"decodability's step is {interval_text(*factors)} times the loss's, {coupling.n_changed} of "
-    ours += f"{coupling.n_curves} tasks"
+    ours = f"decodability's step is {interval_text(*factors, why=lag['why'])} times the loss's, "
+    ours += f"{coupling.n_changed} of {coupling.n_curves} tasks"
     control = f"changes at the same checkpoints: r {coupling.shift.statistic:.2f}, {coupling.shift.verdict()}"
     return findings.measured(_COUPLED, ours, {"late": lag, "early": lag, "shift": p}, control=control)
 
@@ -166,7 +169,8 @@ def _lag(coupling: Coupling) -> Interval:
     ends = [coupling.low, coupling.high]
     if coupling.runs_low is not None and coupling.runs_high is not None:
         ends += [coupling.runs_low, coupling.runs_high]
-    return {"mean": coupling.lag, "low": float(np.min(ends)), "high": float(np.max(ends))}
+    why = coupling.why or coupling.runs_why
+    return {"mean": coupling.lag, "low": float(np.min(ends)), "high": float(np.max(ends)), "why": why}
 
 
 def _p(p: float, caution: str = "") -> Interval:
@@ -193,5 +197,6 @@ def with_groups(findings: Findings) -> Claim:
     return replace(found, claim="the loss drops when the groups separate", paper=paper)
 
 
-def _step(row: pd.Series) -> str:
-    return f"{row.step:.0f} [{row.low:.0f}, {row.high:.0f}]"
+def step_text(row: pd.Series) -> str:
+    """A step with its limits, or why there are none."""
+    return f"{row.step:.0f} [{row.why or f'{row.low:.0f}, {row.high:.0f}'}]"
