@@ -1,7 +1,6 @@
 """Vectors, steering and circuits of tasks whose surface says nothing, over independent pools of words.
 
-python benchmarks/positions_vectors.py --pools 3 --folder vectors
-python benchmarks/positions_vectors.py --pools 1 --circuits first second --folder vectors
+python benchmarks/positions_vectors.py --pools 3 --circuits first second third --folder vectors
 
 For the family of places in lists (docs/reproduction.md): what a vector does on prompts without demonstrations, what
 the tasks' means do on prompts with them, which word of the list is answered instead, how alike the vectors are, and how
@@ -28,7 +27,7 @@ from tv_lens.tasks.prompts import Prompts
 from tv_lens.tasks.wordlists import common_words
 
 ANSWERS = ("first", "second", "third", "other")
-LAYERS, COMPARED = range(8, 30, 3), 20  # where vectors are tried; the layer at which they are compared
+LAYERS, COMPARED = range(8, 30, 3), 20  # where vectors are tried; the layer at which decodability is read
 
 
 def vectors_of(
@@ -127,11 +126,13 @@ def print_circuit(
         source=vector.replace(),
         against=null[vector.site.layer].replace(),
         method=tv.ExactEdges(screen=400),
-        folder=kept / f"{task.name} edges",
+        folder=kept / f"{task.name} edges {vector.site.layer}",
         progress=False,
     )
     sizes = (10, 20, 50, 100, 200, 400)
-    curve = tv.faithfulness(model, scores, test, sizes=sizes, folder=kept / f"{task.name} curve", progress=False)
+    curve = tv.faithfulness(
+        model, scores, test, sizes=sizes, folder=kept / f"{task.name} curve {vector.site.layer}", progress=False
+    )
     gap = replace(curve, values=curve.clean - curve.corrupted, clean=None, corrupted=None)
     print(
         f"  {task.name} less {wrong.name}, its vector at layer {vector.site.layer} against Null's: {scores.units} "
@@ -164,7 +165,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=40, help="test queries per task")
     parser.add_argument("--contexts", type=int, default=40, help="prompts behind each mean")
     parser.add_argument("--circuits", nargs="*", default=[], help="tasks whose vector's circuit is measured")
-    parser.add_argument("--queries", type=int, default=8, help="queries on which edges are measured")
+    parser.add_argument("--queries", type=int, default=12, help="queries on which edges are measured")
     parser.add_argument("--folder", default="vectors", help="keeps finished work, so that the same command continues")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -181,12 +182,13 @@ def main() -> None:
             vector = best[task.name]
             print_answered(model, task.prompts(10, options.n, split="test"), f"{task.name} at 10 shots")
             queries = task.queries(options.n, split="test")
-            print_answered(model, queries, f"{task.name}'s vector at layer {vector.site.layer}", vector.replace())
+            for one in (vector, by_task[task.name][COMPARED]):
+                print_answered(model, queries, f"{task.name}'s vector at layer {one.site.layer}", one.replace())
             other = by_task[family[(i + 1) % len(family)].name][vector.site.layer]
             print_injected(model, task, vector, options.n, kept, other)
         print_steered(model, family, pool, options, kept)
         for name in options.circuits:
-            print_circuit(model, best[name], by_task[null.name], family, options.queries, kept)
+            print_circuit(model, by_task[name][COMPARED], by_task[null.name], family, options.queries, kept)
         print(f"  {time.process_time() - started:.0f} processor seconds on one thread", flush=True)
 
 

@@ -108,7 +108,7 @@ def test_one_missing_end_is_far_away():
     )
 
 
-@pytest.mark.parametrize("blank", ["", "  ", None])
+@pytest.mark.parametrize("blank", ["", "  "])
 @pytest.mark.parametrize("what", ["control", "null"])
 def test_a_claim_without_its_control_or_null_is_refused(what, blank):
     stated = dict(control="a random vector", null="no change") | {what: blank}

@@ -21,4 +21,5 @@ def plot_decodability(result: Decodability, **style: Any) -> Figure:
         result: the decodability; plot `result.beside()`, `result.controls` or `result.over_tasks()` for other views.
         style: as for a Sweep.
     """
-    return plot(result.with_controls(), **style)
+    labelled = "shots" in result.sweep.axes and "control" in result.controls.axes
+    return plot(result.with_controls() if labelled else result.sweep, **style)

@@ -183,6 +183,8 @@ def _beside(decodability: Decodability) -> Table:
         "in halves: as they are, without format",
     ]
     caption = f"Per task at layer {layer}, {shots} shots, beside what the same vote finds without the model"
+    if UNTRAINED not in decodability.measured_controls:
+        caption += f"; untrained network {decodability.sweep.provenance.get('untrained', 'not measured')}"
     return Table(pd.DataFrame(rows, columns=columns), caption)
 
 
