@@ -13,7 +13,7 @@ import time
 import torch
 
 import tv_lens as tv
-from tv_lens.task_vectors.decodability_result import CONTROLS
+from tv_lens.task_vectors.decodability_result import FORMATS
 
 
 def main() -> None:
@@ -52,8 +52,11 @@ def main() -> None:
         for name in result.classes:
             low, high = (float(band[end].sel(task=name, shots=shots)) for end in ("low", "high"))
             controls = ", ".join(
-                f"{one} {float(beside.sel(control=one, task=name, shots=shots)):.2f}" for one in CONTROLS
+                f"{one} {float(beside.sel(control=one, task=name, shots=shots)):.2f}"
+                for one in result.measured_controls
             )
+            halves = result.formats.mean().sel(layer=layer, task=name, shots=shots)
+            controls += "".join(f", {one} {float(halves.sel(format=one)):.2f}" for one in FORMATS)
             print(f"  {name:12} {float(here.sel(task=name)):.2f}  chance {low:.2f} to {high:.2f}; {controls}")
         by_layer = result.mean().sel(shots=shots).mean("task")
         print(

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 import tv_lens as tv
-from tv_lens.task_vectors.decodability_result import CHARACTERS, TOKENS
+from tv_lens.task_vectors.decodability_result import FORMATS, STRONG
 from tv_lens.tasks.wordlists import common_words
 
 
@@ -52,19 +52,26 @@ def main() -> None:
         ).interval()
         print(f"pool {pool}: {len(family[0])} inputs\n{surface}\n", *surface.cautions)
         limits, beside = encoded.interval().sel(layer=options.layer), encoded.controls.mean()
+        halves = encoded.formats.mean().sel(layer=options.layer)
         for shots in options.shots:
             for name in encoded.classes:
                 here = {"task": name, "shots": shots}
                 td = [float(limits[part].sel(**here)) for part in ("mean", "low", "high")]
-                controls = [float(beside.sel(control=one, **here)) for one in (TOKENS, CHARACTERS)]
-                line = f"{shots:>3} {name:<20} TD {td[0]:.2f} [{td[1]:.2f}, {td[2]:.2f}]"
-                line += f"  tokens {controls[0]:.2f}  characters {controls[1]:.2f}"
+                controls = [f"{one} {float(beside.sel(control=one, **here)):.2f}" for one in STRONG]
+                controls += [f"{one} {float(halves.sel(format=one, **here)):.2f}" for one in FORMATS]
+                line = f"{shots:>3} {name:<20} TD {td[0]:.2f} [{td[1]:.2f}, {td[2]:.2f}]  {'  '.join(controls)}"
                 if name in right["task"].values:
                     exact = [float(right[part].sel(**here)) for part in ("mean", "low", "high")]
                     line += f"  accuracy {exact[0]:.2f} [{exact[1]:.2f}, {exact[2]:.2f}]"
                 print(line)
-            mean = float(limits["mean"].sel(shots=shots).mean())
-            print(f"{shots:>3} mean of all classes  TD {mean:.3f}, chance {encoded.chance:.3f}")
+            mean, (low, high) = float(limits["mean"].sel(shots=shots).mean()), encoded.widest_band(options.layer, shots)
+            controls = [f"{one} {float(beside.sel(control=one, shots=shots).mean()):.3f}" for one in STRONG]
+            controls += [f"{one} {float(halves.sel(format=one, shots=shots).mean()):.3f}" for one in FORMATS]
+            print(
+                f"{shots:>3} mean of all classes  TD {mean:.3f}, chance {encoded.chance:.3f}, a class by chance "
+                f"{low:.2f} to {high:.2f}; {', '.join(controls)}",
+                flush=True,
+            )
     print(f"{time.perf_counter() - started:.0f} s on {torch.get_num_threads()} thread")
 
 

@@ -29,10 +29,10 @@ def decodability(
     random, shots = np.random.default_rng(seed), list(shares)
     means = np.array([[first] * len(shots), list(shares.values()), [0.3] * len(shots)])
     hits = random.random((n, 3, len(TASKS), len(shots))) < means[None, :, None]
-    control = np.array([0.17, first, *[0.2] * 2])[:, None] * np.ones(len(shots))
+    control = np.array([0.17, first, *[0.2] * (len(CONTROLS) - 2)])[:, None] * np.ones(len(shots))
     if surface is not None:
         control[2] = list(surface.values())
-    beside = random.random((n, 4, len(TASKS), len(shots))) < control[None, :, None]
+    beside = random.random((n, len(CONTROLS), len(TASKS), len(shots))) < control[None, :, None]
     shuffled = np.full((5, 3, len(TASKS), len(shots)), 1 / len(TASKS))
     return Decodability(
         _sweep(hits.astype(float), "task decodability", layer=LAYERS, task=TASKS, shots=shots),

@@ -70,7 +70,7 @@ FOLDERS = {
         logits
         generation
         hooked_model
-        attention_patterns masking readers
+        attention_patterns masking readers untrained
     """,
     "rows": """
         base_run edits
@@ -102,7 +102,9 @@ FOLDERS = {
     "task_vectors": """
         activation_table decodability_result mean_activations neighbours ranking vector_file
         half_votes head_effects representations vector
+        prompt_format
         decodability_votes injection map_method method selection
+        decodability_measurement
         decodability function_vector pca_map residual_mean umap_map
         maps
         extraction universal

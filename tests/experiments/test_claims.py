@@ -108,9 +108,10 @@ def test_one_missing_end_is_far_away():
     )
 
 
+@pytest.mark.parametrize("blank", ["", "  "])
 @pytest.mark.parametrize("what", ["control", "null"])
-def test_a_claim_without_its_control_or_null_is_refused(what):
-    stated = dict(control="a random vector", null="no change") | {what: ""}
+def test_a_claim_without_its_control_or_null_is_refused(what, blank):
+    stated = dict(control="a random vector", null="no change") | {what: blank}
     with pytest.raises(InvalidArgument, match=f"A claim needs its {what}"):
         Claim("Fig. 20", "lowers", "−0.15", conditions=STATED.conditions, **stated)
 

@@ -14,6 +14,7 @@ from tv_lens.errors import FormatError, MissingFile, PromptError, ShapeMismatch,
 from tv_lens.lab import NetworkConfig, Regressor, SparseMixture, build_network, latent_tasks
 from tv_lens.lab.network import N_TRIAL_VECTORS, predictions
 from tv_lens.metrics import squared_error
+from tv_lens.model.untrained import untrained
 
 FAMILY = SparseMixture.disjoint(3, rank=2, points=6)
 CONFIG = NetworkConfig(dim=6, points=6, n_layers=3, n_heads=2, d_model=16, init=0.3)
@@ -145,6 +146,17 @@ def test_decodability_of_an_untrained_network_is_chance(regressor):
     assert bool(((shares >= band.low - 0.02) & (shares <= band.high + 0.02)).all())
     at_answers = tv.decodability(regressor, latent_tasks(FAMILY), shots=(5,), n=20, null=False, pos="y", progress=False)
     assert at_answers.sweep.provenance["pos"] == "y"
+
+
+def test_an_untrained_regressor_begins_as_a_training_would_and_reads_the_same_ids(regressor):
+    episodes = FAMILY.sample(4)
+    ids = regressor.encode(episodes)
+    twin = untrained(regressor, seed=5)
+    begun = Regressor(build_network(regressor.config, 5, "eager"), regressor.config)
+    torch.testing.assert_close(twin.predict(episodes.x, episodes.y), begun.predict(episodes.x, episodes.y))
+    torch.testing.assert_close(twin.run(ids), begun.run(begun.encode(episodes)))
+    found = tv.decodability(regressor, latent_tasks(FAMILY), shots=(5,), n=12, k=3, null=False, progress=False)
+    assert found.untrained is not None and "GPT2LMHeadModel begins with" in found.sweep.provenance["untrained"]
 
 
 def test_extract_and_discover(regressor):

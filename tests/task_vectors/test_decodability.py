@@ -8,11 +8,12 @@ import torch
 
 import tiny_characters
 import tv_lens as tv
-from tv_lens.errors import EmptySelection, InvalidArgument, PositionError, SiteError, UnknownName
+from tv_lens.errors import EmptySelection, InvalidArgument, ModelLoadError, PositionError, SiteError, UnknownName
+from tv_lens.model.untrained import untrained
 from tv_lens.site import Site
 from tv_lens.task_vectors import decodability as module
 from tv_lens.task_vectors.decodability import decodability
-from tv_lens.task_vectors.decodability_result import CONTROLS
+from tv_lens.task_vectors.decodability_result import CONTROLS, UNTRAINED
 from tv_lens.task_vectors.neighbours import leave_one_out
 from tv_lens.task_vectors.representations import classes_of, draw, read
 from tv_lens.tasks import Task, family
@@ -132,6 +133,50 @@ def test_tasks_over_different_inputs_are_pointed_out(model):
     )
     text = repr(decodability(model, [low, high], shots=0, n=12, k=3, null=False))
     assert text.endswith("the tasks have different inputs: shots=0 shows what the query alone gives away")
+
+
+def test_an_untrained_network_of_the_same_shape_reads_the_same_prompts(model, found):
+    alone = decodability(untrained(model, 0), tiny_characters.telling(3), shots=(0, 1, 4), n=30, k=5, untrained=False)
+    np.testing.assert_array_equal(found.untrained.values.values, alone.sweep.values.values)
+    best = found.controls.sel(control=UNTRAINED).values
+    np.testing.assert_array_equal(best.values, alone.sel(layer=alone.best_layer()).values.values)
+    assert found.sweep.provenance["untrained"] == "weights as LlamaForCausalLM begins with, seed 0"
+    assert alone.untrained is None and UNTRAINED not in alone.measured_controls
+    assert "untrained network: not measured: untrained=False" in repr(alone)
+
+
+def test_an_untrained_network_that_takes_too_much_memory_is_left_out_in_words(model, monkeypatch):
+    monkeypatch.setattr(model, "memory_budget", 2**16)
+    left_out = decodability(model, tiny_characters.telling(2), shots=1, n=12, k=3, layers=1)
+    assert "more than the memory budget of 0.0 GiB; untrained=True measures it" in repr(left_out)
+    asked = decodability(model, tiny_characters.telling(2), shots=1, n=12, k=3, layers=1, untrained=True)
+    assert UNTRAINED in asked.measured_controls
+
+
+def test_a_network_of_ones_own_stands_for_the_untrained_one(model):
+    options = dict(shots=1, n=12, k=3, layers=1)
+    own = decodability(model, tiny_characters.telling(2), untrained=model, **options)
+    np.testing.assert_array_equal(own.untrained.values.values, own.sweep.values.values)
+    with pytest.raises(ModelLoadError, match="another shape"):
+        decodability(model, tiny_characters.telling(2), untrained=tiny_characters.model("gpt2"), **options)
+
+
+def test_where_no_untrained_network_can_be_made_words_say_why(model, monkeypatch):
+    def refused(model, seed):
+        raise ModelLoadError("It cannot be made.", got="Other")
+
+    monkeypatch.setattr(module, "untrained_network", refused)
+    found = decodability(model, tiny_characters.telling(2), shots=1, n=12, k=3, layers=1)
+    assert "untrained network: not measured: It cannot be made. Other" in repr(found)
+
+
+def test_the_untrained_network_is_kept_in_the_folder(model, monkeypatch, tmp_path):
+    options = dict(shots=(0, 1), n=12, k=3, layers=1, folder=tmp_path / "kept", progress=False)
+    first = decodability(model, tiny_characters.telling(2), **options)
+    monkeypatch.setattr(module, "layer_votes", None)
+    again = decodability(model, tiny_characters.telling(2), **options)
+    np.testing.assert_array_equal(again.untrained.values.values, first.untrained.values.values)
+    np.testing.assert_array_equal(again.formats.values.values, first.formats.values.values)
 
 
 def test_bad_arguments_before_anything_runs(model, monkeypatch):

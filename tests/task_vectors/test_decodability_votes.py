@@ -7,7 +7,7 @@ import torch
 
 from tv_lens.site import Site
 from tv_lens.task_vectors import decodability_votes
-from tv_lens.task_vectors.decodability_result import CONTROLS
+from tv_lens.task_vectors.decodability_result import WITHOUT_NETWORK
 from tv_lens.task_vectors.decodability_votes import VoteRule, votes_of
 from tv_lens.task_vectors.representations import Points
 
@@ -46,8 +46,8 @@ def test_pairs_leave_the_third_class_out(votes):
 
 
 def test_controls_without_the_model(votes):
-    assert votes.controls.shape == (N, len(CONTROLS), 3)
-    surface = dict(zip(CONTROLS, votes.controls.unbind(1)))
+    assert votes.controls.shape == (N, len(WITHOUT_NETWORK), 3)
+    surface = dict(zip(WITHOUT_NETWORK, votes.controls.unbind(1)))
     assert (surface["surface tokens"] == 1).all()  # every class shows a token of its own
     assert surface["embedding"].sum() < 3 * N and surface["surface characters"].sum() < 3 * N  # all points coincide
 

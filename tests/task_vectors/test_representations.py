@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
 import tiny_characters
 from tv_lens.errors import InvalidArgument
 from tv_lens.site import Site
+from tv_lens.storage.configuration import digest
 from tv_lens.task_vectors.representations import bag, classes_of, draw, read, sites_of
 from tv_lens.tasks import family
 
@@ -19,6 +22,15 @@ def test_classes_have_no_twins_among_each_others_prompts(model):
     queries = [[text.rpartition(";")[2] for text in texts] for texts in (first, second)]
     assert sum(a == b for a, b in zip(*queries)) < 10
     assert len(set(queries[0])) > 15
+
+
+def test_folders_of_earlier_versions_continue(model):
+    """Their configuration has the digest of points that did not know places yet."""
+    points = draw(model, classes_of(tiny_characters.telling(2), null=False)[0], shots=2, n=3)
+    names = [one.name for one in dataclasses.fields(points) if one.name != "shown_places"]
+    earlier = dataclasses.make_dataclass("Points", names)
+    earlier.__module__, earlier.__qualname__ = type(points).__module__, "Points"
+    assert digest(points.identity) == digest(earlier(*(getattr(points, name) for name in names)))
 
 
 def test_draws_add_to_each_other(model):

@@ -122,7 +122,7 @@ class Claim:
 
     def __post_init__(self) -> None:
         for name in ("control", "null"):
-            if not getattr(self, name):
+            if not (getattr(self, name) or "").strip():
                 raise InvalidArgument(
                     f"A claim needs its {name}.",
                     got=f"{self.claim!r} without one",

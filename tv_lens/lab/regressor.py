@@ -25,6 +25,7 @@ from tv_lens.loading.fingerprint import fingerprint
 from tv_lens.model.bridging import bridge_of
 from tv_lens.model.capture import bytes_per_prompt, prompts_per_batch
 from tv_lens.model.hooked_model import GIB, HookedModel
+from tv_lens.model.untrained import untrained
 from tv_lens.storage import envelope, old_files
 from tv_lens.storage.configuration import digest
 
@@ -238,3 +239,12 @@ def _numbered(first: int, vectors: Float[Tensor, "n pos width"]) -> Tensor:
 
 def _whole(ids: Tensor) -> TokenBatch:
     return TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool))
+
+
+@untrained.register
+def untrained_regressor(model: Regressor, seed: int = 0) -> Regressor:
+    """A network of the same sizes as a training would begin with; it reads the same ids."""
+    network = build_network(model.config, seed, "eager").to(model.device)
+    made = Regressor(network, model.config, family=model.family, step=0, name=f"{model.name}, untrained")
+    made._table.vectors = model._table.vectors
+    return made

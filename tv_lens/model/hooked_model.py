@@ -137,7 +137,7 @@ class HookedModel(HookedBridge):
                 "A prompt is longer than the model's context.",
                 got=f"{batch.width} tokens",
                 allowed=f"at most {self.shape.n_ctx}",
-                do="use fewer demonstrations.",
+                do="use fewer demonstrations, or shorter inputs.",
             )
         return batch.to(self.device)
 

@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
-import xarray as xr
-from torch import Tensor
 
-from tv_lens.errors import InvalidArgument, unknown
+from tv_lens.errors import InvalidArgument, TVLensError, unknown
 from tv_lens.model.hooked_model import HookedModel
+from tv_lens.model.untrained import check_alike
+from tv_lens.model.untrained import untrained as untrained_network
 from tv_lens.model.verb import verb
 from tv_lens.progress import Bar
 from tv_lens.renamed import renamed_keywords
-from tv_lens.results.sweep import Sweep
-from tv_lens.results.vote_limits import SHARE
 from tv_lens.site import Site
-from tv_lens.storage.configuration import digest, origin
-from tv_lens.storage.run_folder import FolderLike
+from tv_lens.storage.run_folder import FolderLike, inside
 from tv_lens.storage.runner import Piece, Work
 from tv_lens.task_vectors.activation_table import ActivationTable
-from tv_lens.task_vectors.decodability_result import CONTROLS, LIMITS, MATCHED, METRIC, Decodability
-from tv_lens.task_vectors.decodability_votes import VoteRule, Votes, votes_of
-from tv_lens.task_vectors.neighbours import DISTANCES, TIE_RULE
-from tv_lens.task_vectors.representations import Points, Tasks, classes_of, draw, read_together, sites_of
+from tv_lens.task_vectors.decodability_measurement import Measurement, labelled
+from tv_lens.task_vectors.decodability_result import METRIC, Decodability
+from tv_lens.task_vectors.decodability_votes import LayerVotes, VoteRule, Votes, layer_votes, votes_of
+from tv_lens.task_vectors.neighbours import DISTANCES
+from tv_lens.task_vectors.representations import Points, Tasks, classes_of, read_together, sites_of
 from tv_lens.tasks.definition import Task
 from tv_lens.tasks.templates import Template
 
@@ -46,6 +42,7 @@ def decodability(
     pos: int | str = -1,
     distance: str = "euclidean",
     null: bool | Task = True,
+    untrained: bool | HookedModel | None = None,
     split: str = "train",
     template: Template | None = None,
     seed: int = 0,
@@ -61,7 +58,8 @@ def decodability(
 
     An untrained network scores chance where only a trained model can distinguish the tasks. Where the demonstrations
     alone distinguish them (answers with an ending of their own, the same few pairs again and again), its random
-    features do so too: compare with `.controls`.
+    features do so too. So it is one of the controls, beside the votes of the shown answers' tokens, characters, places
+    and lengths; and decodability is voted on once more after what the format of the prompts explains is taken out.
 
     Args:
         model: the model that is read.
@@ -76,6 +74,9 @@ def decodability(
             last demonstration.
         distance: "euclidean" on raw activations, "cosine", or "standardised" (each coordinate over all points).
         null: whether the Null task, inputs with random answers, is in the pool; or a Null task.
+        untrained: whether an untrained network of the same shape reads the same prompts, which doubles the passes; None
+            if its weights fit the model's `memory_budget`. Or a network of your own, such as the first checkpoint of
+            the model's training.
         split: the split that queries come from; demonstrations are always from train.
         template: used instead of the tasks' own.
         seed: the draws of prompts and of the Null task, and the draws that break ties.
@@ -85,9 +86,10 @@ def decodability(
         progress: Show a progress bar (only on a terminal or in a notebook).
 
     Returns:
-        A `Decodability`: `.sweep` (`example layer task shots`), `.controls`, `.pairs`. Points vote for one another, so
-        limits come from halves of the prompts that vote apart (`half_votes.contributions`); `.pairs` have none, and
-        with fewer than 8 prompts per task nothing has. Use `.chance_band()` to see whether a share differs from chance.
+        A `Decodability`: `.sweep` (`example layer task shots`), `.controls`, `.formats`, `.untrained`, `.pairs`. Points
+        vote for one another, so limits come from halves of the prompts that vote apart (`half_votes.contributions`);
+        `.pairs` have none, and with fewer than 8 prompts per task nothing has. Use `.chance_band()` to see whether a
+        share differs from chance.
 
     Sign:
         1: every point is named rightly; chance is 1 over the number of classes (slightly less, since a point is left
@@ -100,7 +102,7 @@ def decodability(
     shots = (shots,) if isinstance(shots, int) else tuple(shots)
     _check(shots, n, k, distance)
     classes, absent = classes_of(tasks, null, seed)
-    measurement = _Measurement(
+    measurement = Measurement(
         classes=classes,
         null=absent,
         shots=shots,
@@ -121,100 +123,19 @@ def decodability(
     work = Work.on(model, "decodability", measurement.config(prompts), folder, progress)
     votes, record = _voted(work, model, measurement, prompts, store)
 
-    # 3. the labelled results
-    return _labelled(votes, measurement, {**measurement.provenance(model), **record})
+    # 3. the same prompts in an untrained network
+    other, about = _untrained_of(model, untrained, seed)
+    beside = None if other is None else _voted_untrained(other, measurement, prompts, folder, store, progress)
 
-
-@dataclass(frozen=True, eq=False)
-class _Measurement:
-    """What one call measures: the classes, their prompts, the sites and the vote.
-
-    Args:
-        classes: every class by name, the Null task last.
-        null: the name of the Null task, or None.
-        shots: the shot counts.
-        n: prompts per class.
-        sites: the sites that are read, layer by layer.
-        entry: what enters layer 0, for the control "embedding".
-        component: the component of the sites.
-        pos: the position, or the kind of span, that is read.
-        split: the split that queries come from.
-        template: used instead of the tasks' own.
-        rule: how the points vote; its seed also draws the prompts.
-    """
-
-    classes: dict[str, Task]
-    null: str | None
-    shots: tuple[int, ...]
-    n: int
-    sites: list[Site]
-    entry: Site
-    component: str
-    pos: int | str
-    split: str
-    template: Template | None
-    rule: VoteRule
-
-    def prompts(self, model: HookedModel) -> dict[int, Points]:
-        """The points by shot count."""
-        return {
-            count: draw(
-                model,
-                self.classes,
-                shots=count,
-                n=self.n,
-                seed=self.rule.seed,
-                split=self.split,
-                pos=self.pos,
-                template=self.template,
-            )
-            for count in self.shots
-        }
-
-    def config(self, prompts: Mapping[int, Points]) -> dict[str, Any]:
-        """Everything that the numbers depend on, beside the model."""
-        return {
-            "classes": {name: one.fingerprint for name, one in self.classes.items()},
-            "shots": self.shots,
-            "n": self.n,
-            "k": self.rule.k,
-            "sites": [str(one) for one in self.sites],
-            "pos": self.pos,
-            "distance": self.rule.distance,
-            "split": self.split,
-            "seed": self.rule.seed,
-            "points": {str(count): digest(prompts[count]) for count in self.shots},
-        }
-
-    def provenance(self, model: HookedModel) -> dict[str, Any]:
-        """What the result says of its origin."""
-        tasks = {name: one for name, one in self.classes.items() if name != self.null}
-        return {
-            "verb": "decodability",
-            **origin(model),
-            "task": ", ".join(tasks),
-            "tasks": {name: one.fingerprint for name, one in self.classes.items()},
-            "null": self.null,
-            "inputs": _inputs(list(tasks.values())),
-            "n": self.n,
-            "k": self.rule.k,
-            "distance": self.rule.distance,
-            "ties": TIE_RULE,
-            "limits": LIMITS,
-            "chance": 1 / len(self.classes),
-            "component": self.component,
-            "pos": self.pos,
-            "split": self.split,
-            "template": [(self.template or one.template).name for one in self.classes.values()],
-            "seed": self.rule.seed,
-            "draws": "every prompt on its own, by seed, task name and number",
-        }
+    # 4. the labelled results
+    provenance = {**measurement.provenance(model), "untrained": about, **record}
+    return labelled(votes, beside, measurement, provenance)
 
 
 def _voted(
     work: Work,
     model: HookedModel,
-    measurement: _Measurement,
+    measurement: Measurement,
     prompts: dict[int, Points],
     store: str | os.PathLike[str] | None,
 ) -> tuple[list[Votes], dict[str, Any]]:
@@ -234,12 +155,55 @@ def _voted(
     steps = [prompts[count].n_tokens for count in shots]
     finished = work.run(votes, shots, label=METRIC, unit="tokens", steps=steps, prepare=read)
     arrays = [{name: torch.from_numpy(array) for name, array in one.arrays.items()} for one in finished]
-    return [Votes(**one) if "spread" in one else Votes.without_halves(**one) for one in arrays], finished.provenance
+    return [Votes.stored(one) for one in arrays], finished.provenance
 
 
-def _inputs(tasks: Sequence[Task]) -> str:
-    matched = all(one.lookup.keys() == tasks[0].lookup.keys() for one in tasks)
-    return MATCHED if matched else "the tasks have different inputs"
+def _untrained_of(model: HookedModel, wanted: bool | HookedModel | None, seed: int) -> tuple[HookedModel | None, str]:
+    """The untrained network, and what it is; or None, and why there is none."""
+    if isinstance(wanted, HookedModel):
+        check_alike(model, wanted)
+        return wanted, f"{wanted.name}, fingerprint {wanted.fingerprint}"
+    if wanted is None:
+        size = sum(weight.numel() * weight.element_size() for weight in model.tl.original_model.parameters())
+        if size > model.memory_budget:
+            return None, (
+                f"not measured: its weights would take {size / 2**30:.1f} GiB beside the model's, more than the memory "
+                f"budget of {model.memory_budget / 2**30:.1f} GiB; untrained=True measures it"
+            )
+    if wanted is False:
+        return None, "not measured: untrained=False"
+    try:
+        made = untrained_network(model, seed)
+    except TVLensError as error:
+        got = " ".join(str(error.got).split()) if getattr(error, "got", None) else ""
+        return None, f"not measured: {error.what} {got}".rstrip()
+    return made, f"weights as {type(made.tl.original_model).__name__} begins with, seed {seed}"
+
+
+def _voted_untrained(
+    other: HookedModel,
+    measurement: Measurement,
+    prompts: dict[int, Points],
+    folder: FolderLike,
+    store: str | os.PathLike[str] | None,
+    progress: bool,
+) -> list[LayerVotes]:
+    """The votes of the same prompts in another network, by shot count; kept in a folder inside the measurement's."""
+    sites, kept = measurement.sites, None if store is None else f"{os.fspath(store)}-untrained"
+    work = Work.on(other, "decodability untrained", measurement.config(prompts), inside(folder, "untrained"), progress)
+    tables: dict[int, ActivationTable] = {}
+
+    def read(missing: Sequence[int], bar: Bar) -> None:
+        counted = {count: prompts[count] for count in (missing if store is None else measurement.shots)}
+        tables.update(read_together(other, counted, sites, bar.advance, kept))
+
+    def votes(count: int, bar: Bar) -> Piece:
+        return vars(layer_votes(tables.pop(count), sites, prompts[count], measurement.rule))
+
+    steps = [prompts[count].n_tokens for count in measurement.shots]
+    label = f"{METRIC}, untrained"
+    finished = work.run(votes, measurement.shots, label=label, unit="tokens", steps=steps, prepare=read)
+    return [LayerVotes(**{name: torch.from_numpy(array) for name, array in one.arrays.items()}) for one in finished]
 
 
 def _check(shots: tuple[int, ...], n: int, k: int, distance: str) -> None:
@@ -256,53 +220,3 @@ def _check(shots: tuple[int, ...], n: int, k: int, distance: str) -> None:
         )
     if distance not in DISTANCES:
         raise unknown("distance", distance, DISTANCES)
-
-
-def _labelled(votes: Sequence[Votes], measurement: _Measurement, provenance: dict[str, Any]) -> Decodability:
-    """The votes of all shot counts as labelled results."""
-    classes, layers = list(measurement.classes), [one.layer for one in measurement.sites]
-
-    def sweep(
-        part: Callable[[Votes], Tensor],
-        name: str,
-        chance: float,
-        spread: Callable[[Votes], Tensor] | None = None,
-        **axes: Sequence[Any],
-    ) -> Sweep:
-        axes = {**axes, "shots": list(measurement.shots)}
-        values = torch.stack([part(one) for one in votes], dim=-1).numpy()
-        by_halves = None if spread is None else torch.stack([spread(one) for one in votes], dim=-1).numpy()
-        return Sweep(
-            xr.DataArray(values, dims=("example", *axes), coords=axes),
-            metric=METRIC,
-            units=SHARE,
-            sign=f"higher: the neighbours name the task; 1: always; chance is {chance:.3f}",
-            zero=chance,
-            name=name,
-            provenance={**provenance, "chance": chance},
-            allow_missing=bool(np.isnan(values).any()),
-            votes=None if by_halves is None else xr.DataArray(by_halves, dims=("example", *axes)),
-        )
-
-    chance, title = 1 / len(classes), f"{METRIC} of {provenance['task']}"
-    by_layer: dict[str, Any] = {"layer": layers, "task": classes}
-    return Decodability(
-        sweep(lambda one: one.hits, title, chance, lambda one: one.spread, **by_layer),
-        sweep(
-            lambda one: one.controls,
-            f"controls of {title}",
-            chance,
-            lambda one: one.controls_spread,
-            control=list(CONTROLS),
-            task=classes,
-        ),
-        sweep(
-            lambda one: one.pairs,
-            f"pairwise {title}",
-            0.5,
-            lambda one: torch.full_like(one.pairs, torch.nan),
-            **by_layer,
-            other=classes,
-        ),
-        sweep(lambda one: one.shuffles, f"{title}, labels shuffled", chance, **by_layer),
-    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,15 @@ from tv_lens.storage.configuration import digest
 
 KIND = envelope.Kind("decodability", "Decodability.save(path)")
 _SWEEPS = ("sweep", "controls", "pairs", "shuffles")
+_OPTIONAL = ("formats", "untrained")  # not in files of earlier versions
 METRIC = "task decodability"
 LABEL_SHUFFLE, EMBEDDING, TOKENS, CHARACTERS = "label shuffle", "embedding", "surface tokens", "surface characters"
-CONTROLS = (LABEL_SHUFFLE, EMBEDDING, TOKENS, CHARACTERS)
+PLACES, UNTRAINED = "place and length", "untrained network"
+WITHOUT_NETWORK = (LABEL_SHUFFLE, EMBEDDING, TOKENS, CHARACTERS, PLACES)
+CONTROLS = (*WITHOUT_NETWORK, UNTRAINED)
+STRONG = (TOKENS, CHARACTERS, PLACES, UNTRAINED)  # those that read the demonstrations
+KEPT, TAKEN_OUT = "format kept", "format taken out"
+FORMATS = (KEPT, TAKEN_OUT)
 LIMITS = "halves of the prompts vote apart"
 MATCHED = "all tasks have the same inputs"
 
@@ -34,9 +40,15 @@ class Decodability:
         controls: `example control task shots`, the same vote without the model: "label shuffle" (the task names
             shuffled over the points: chance as these points realise it, mean over shuffles and layers), "embedding"
             (what enters layer 0 at the position that is read), "surface tokens" and "surface characters" (how often
-            each occurs in the demonstrations' answers).
+            each occurs in the demonstrations' answers), "place and length" (of these answers, see
+            `prompt_format.place_features`); and "untrained network" (the vote of this result in an untrained network
+            of the same shape, at the layer that is best there), NaN where it was not measured.
         pairs: `example layer task other shots`: the same with only the points of `task` and `other` in the pool.
         shuffles: `example layer task shots`, where an example is one shuffle of the task names: the share of the class.
+        formats: `example layer format task shots`: "format kept" is the vote within halves of the prompts, "format
+            taken out" the same among residuals: activations less what a ridge map from the format (tokens, characters,
+            places and lengths of the shown answers, length of the prompt), fitted on the other half, predicts.
+        untrained: `example layer task shots`: the vote in an untrained network, by layer; None if it was not measured.
 
     Example:
         >>> result = tv.decodability(model, ["present-past", "present-gerund"], shots=(0, 4))  # doctest: +SKIP
@@ -48,6 +60,8 @@ class Decodability:
     controls: Sweep
     pairs: Sweep
     shuffles: Sweep
+    formats: Sweep | None = None
+    untrained: Sweep | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -75,6 +89,60 @@ class Decodability:
         shares = self.shuffles.values
         return xr.Dataset({end: shares.quantile(tail, "example").drop_vars("quantile") for end, tail in tails.items()})
 
+    def widest_band(self, layer: int, shots: int, level: float = 0.95) -> tuple[float, float]:
+        """What any class may score by chance at a layer: the lowest and the highest end of the classes' bands."""
+        band = self.chance_band(level).sel(layer=layer, shots=shots)
+        return float(band["low"].min()), float(band["high"].max())
+
+    @property
+    def measured_controls(self) -> tuple[str, ...]:
+        """The controls that were measured; which were not, `provenance` says, and why."""
+        missing = self.controls.mean().isnull().all([axis for axis in self.controls.axes if axis != "control"])
+        names = self.controls.values["control"].values.tolist()
+        return tuple(name for name, absent in zip(names, missing.values.tolist(), strict=True) if not absent)
+
+    def strongest_control(self, shots: int) -> tuple[str, Sweep]:
+        """The control that names most tasks at a shot count, and its vote, `example`, as a mean over the tasks.
+
+        One of `STRONG`: tokens, characters, places and lengths of the shown answers, and the untrained network.
+        """
+        names = [name for name in STRONG if name in self.measured_controls]
+        cells = self.controls.sel(control=names, shots=shots, task=list(self.tasks)).average("task")
+        name = names[int(cells.mean().values.argmax())]
+        return name, cells.sel(control=name)
+
+    def beside(self) -> Sweep:
+        """`example layer curve shots`: decodability and each measured control, as means over the tasks.
+
+        A control without the model is the same at every layer. The untrained network has its own curve by layer.
+        """
+        layers = self.sweep.values["layer"].values.tolist()
+        curves = {METRIC: self.over_tasks()}
+        if self.formats is not None:
+            out = self.formats.sel(format=TAKEN_OUT, task=list(self.tasks)).average("task")
+            curves[TAKEN_OUT] = out
+        for name in STRONG:
+            if name == UNTRAINED and self.untrained is not None:
+                curves[name] = self.untrained.sel(task=list(self.tasks)).average("task")
+            elif name in self.measured_controls:
+                flat = self.controls.sel(control=name, task=list(self.tasks)).average("task")
+                curves[name] = _at_every_layer(flat, layers)
+        return _side_by_side(curves, self.sweep.name)
+
+    def with_controls(self) -> Sweep:
+        """`example layer task shots`: every class, and the two main controls as means over the tasks, as if classes.
+
+        The controls are the strongest one without a network at the largest shot count, and the untrained network.
+        """
+        beside, shots = self.beside(), int(max(self.sweep.values["shots"].values))
+        known = [name for name in STRONG if name in beside.values["curve"].values and name != UNTRAINED]
+        means = beside.sel(shots=shots).mean().mean("layer")
+        names = [max(known, key=lambda name: float(means.sel(curve=name)))] if known else []
+        names += [UNTRAINED] if self.untrained is not None else []
+        curves = {name: self.sweep.sel(task=name) for name in self.classes}
+        curves |= {f"{name}, mean of tasks": beside.sel(curve=name) for name in names}
+        return _side_by_side(curves, self.sweep.name, "task")
+
     def over_tasks(self) -> Sweep:
         """`example layer shots`: the mean over the tasks without the Null task."""
         return self.sweep.sel(task=list(self.tasks)).mean("task")
@@ -93,8 +161,14 @@ class Decodability:
         table = self.sweep.sel(layer=layer).to_frame(level=level).drop(columns="n")
         band = self.chance_band(level).sel(layer=layer, drop=True).to_dataframe().add_prefix("chance ")
         table = table.merge(band.reset_index(), on=["task", "shots"], validate="one_to_one")
-        control = self.controls.mean().to_dataframe(name="mean")["mean"].unstack("control")[list(CONTROLS)]
-        return table.merge(control.reset_index(), on=["task", "shots"], validate="one_to_one")
+        control = self.controls.mean().to_dataframe(name="mean")["mean"].unstack("control")
+        control = control[self.controls.values["control"].values.tolist()]
+        table = table.merge(control.reset_index(), on=["task", "shots"], validate="one_to_one")
+        if self.formats is None:
+            return table
+        halves = self.formats.mean().sel(layer=layer).drop_vars("layer")
+        halves = halves.to_dataframe(name="mean")["mean"].unstack("format")[list(FORMATS)]
+        return table.merge(halves.reset_index(), on=["task", "shots"], validate="one_to_one")
 
     def pairwise(self, layer: int | None = None, shots: int | None = None) -> pd.DataFrame:
         """Mean decodability of each row's task with only the column's task as the other class; chance is 1/2.
@@ -122,8 +196,9 @@ class Decodability:
         return self.sweep.to_frame(level, n_boot, seed)
 
     def save(self, path: str | Path) -> Path:
-        """Writes all four sweeps to one safetensors file, whole or not at all, and returns its path."""
-        numbers, labels = sweep_group.packed({name: getattr(self, name) for name in _SWEEPS})
+        """Writes all sweeps to one safetensors file, whole or not at all, and returns its path."""
+        sweeps = {name: getattr(self, name) for name in (*_SWEEPS, *_OPTIONAL)}
+        numbers, labels = sweep_group.packed({name: one for name, one in sweeps.items() if one is not None})
         return envelope.write(path, KIND, numbers, {"sweeps": labels}, digest(self.sweep.provenance))
 
     @classmethod
@@ -135,7 +210,16 @@ class Decodability:
             MissingFile: there is no such file.
         """
         with envelope.opened(path, KIND) as file:
-            return cls(**sweep_group.unpacked(file, file.labels["sweeps"], _SWEEPS))
+            labels = file.labels["sweeps"]
+            names = (*_SWEEPS, *(name for name in _OPTIONAL if name in labels))
+            return cls(**sweep_group.unpacked(file, labels, names))
+
+    def at_shots(self, *shots: int) -> Decodability:
+        """The part of the result at these shot counts."""
+        parts = {name: getattr(self, name) for name in (*_SWEEPS, *_OPTIONAL)}
+        return Decodability(
+            **{name: None if one is None else one.sel(shots=list(shots)) for name, one in parts.items()}
+        )
 
     def __repr__(self) -> str:
         made, best = self.sweep.provenance, self.best_layer()
@@ -148,8 +232,49 @@ class Decodability:
         for shots in self.sweep.values["shots"].values.tolist():
             mean, low, high = (float(limits[part].sel(shots=shots)) for part in ("mean", "low", "high"))
             others = beside.mean("task").sel(shots=shots)
-            controls = ", ".join(f"{name} {float(others.sel(control=name)):.2f}" for name in CONTROLS)
-            lines.append(f"  {shots:>3} shots, layer {best}: {mean:.2f} [{low:.2f}, {high:.2f}]  beside {controls}")
+            controls = [f"{name} {float(others.sel(control=name)):.2f}" for name in self.measured_controls]
+            lines.append(
+                f"  {shots:>3} shots, layer {best}: {mean:.2f} [{low:.2f}, {high:.2f}]  beside "
+                f"{', '.join([*controls, *self._halves(best, shots)])}"
+            )
+        bands = [self.widest_band(best, shots) for shots in self.sweep.values["shots"].values.tolist()]
+        low, high = min(one for one, _ in bands), max(one for _, one in bands)
+        lines.append(f"  by chance a class scores {low:.2f} to {high:.2f} at layer {best} (95%)")
+        if UNTRAINED not in self.measured_controls:
+            lines.append(f"  {UNTRAINED}: {made.get('untrained', 'not measured')}")
         if made["inputs"] != MATCHED:
             lines.append(f"  {made['inputs']}: shots=0 shows what the query alone gives away")
         return "\n".join(lines)
+
+    def _halves(self, layer: int, shots: int) -> list[str]:
+        """In words: decodability in halves of the prompts, with their format and without."""
+        if self.formats is None:
+            return []
+        means = self.formats.sel(layer=layer, shots=shots, task=list(self.tasks)).average("task").mean()
+        return [f"{name} {float(means.sel(format=name)):.2f}" for name in FORMATS]
+
+
+def _at_every_layer(flat: Sweep, layers: list[int]) -> Sweep:
+    """The same values at every layer."""
+
+    def spread(array: xr.DataArray | None) -> xr.DataArray | None:
+        return None if array is None else array.expand_dims(layer=layers).transpose("example", "layer", ...)
+
+    values = spread(flat.values)
+    return replace(flat, values=values, votes=None if flat.votes is None else spread(flat.votes))
+
+
+def _side_by_side(curves: dict[str, Sweep], name: str, axis: str = "curve") -> Sweep:
+    """One sweep of several of the same axes, with an axis of their names after that of layers."""
+    names, first = list(curves), next(iter(curves.values()))
+
+    def joined(part: str) -> xr.DataArray | None:
+        arrays = [getattr(one, part) for one in curves.values()]
+        if any(one is None for one in arrays):
+            return None
+        arrays = [one.drop_vars([key for key in one.coords if key not in one.dims]).astype(float) for one in arrays]
+        both = xr.concat(arrays, dim=pd.Index(names, name=axis), join="override")
+        return both.transpose("example", "layer", axis, ...)
+
+    values = joined("values")
+    return replace(first, values=values, votes=joined("votes"), name=name, allow_missing=bool(values.isnull().any()))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, Int
@@ -27,7 +27,7 @@ from tv_lens.tasks.definition import Task
 from tv_lens.tasks.drawing import rng_of
 from tv_lens.tasks.prompts import Prompts
 from tv_lens.tasks.templates import Template
-from tv_lens.tasks.tokenized import TokenizedPrompts
+from tv_lens.tasks.tokenized import TokenizedPrompts, TokenSpan
 from tv_lens.tasks.words import TaskLike, as_task
 
 Tasks = TaskLike | Sequence[TaskLike] | Mapping[str, TaskLike]
@@ -44,6 +44,8 @@ class Points:
         texts: the whole prompt of each point.
         shown_tokens: the tokens of the answers in its demonstrations.
         shown_text: the text of the answers in its demonstrations.
+        shown_places: of each demonstration, how many tokens stand before its answer, and the answer's length in tokens
+            and in characters.
     """
 
     classes: tuple[str, ...]
@@ -52,6 +54,13 @@ class Points:
     texts: list[str]
     shown_tokens: list[list[int]]
     shown_text: list[str]
+    shown_places: list[list[tuple[int, int, int]]] = field(default_factory=list)
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """What tells these points from others in a folder's configuration; places follow from the rest."""
+        names = ("classes", "labels", "rows", "texts", "shown_tokens", "shown_text")
+        return {"class": f"{Points.__module__}.Points", **{name: getattr(self, name) for name in names}}
 
     @property
     def n_tokens(self) -> int:
@@ -143,20 +152,35 @@ def draw(
             demonstration, "query_x", "query_separator"), whose last token is meant.
         template: used instead of the tasks' own.
     """
-    rows, texts, shown_tokens, shown_text = [], [], [], []
+    rows, texts, shown_tokens, shown_text, shown_places = [], [], [], [], []
     for name, one in classes.items():
         seeds = [rng_of("points", seed, name, i).getrandbits(31) for i in range(n)]
         drawn = [one.prompts(shots, 1, seed=own, split=split, template=template) for own in seeds]
         prompts = Prompts(tuple(prompt for single in drawn for prompt in single), name, drawn[0].template)
         tokenized = prompts.tokenize(model)
-        for row, end, spans in zip(tokenized.tokens.rows(), _ends(tokenized, pos, shots), tokenized.token_spans):
+        ends = _ends(tokenized, pos, shots)
+        for prompt, row, end, spans in zip(prompts, tokenized.tokens.rows(), ends, tokenized.token_spans):
             rows.append(row[:end])
             answers = [span for span in spans if span.kind == "y"]
             shown_tokens.append([token for span in answers for token in row[span.start : span.end]])
+            shown_places.append(_places(spans, [len(pair.output) for pair in prompt.demonstrations]))
         texts += prompts.texts
         shown_text += ["".join(pair.output for pair in prompt.demonstrations) for prompt in prompts]
     labels = torch.arange(len(classes), device="cpu").repeat_interleave(n)
-    return Points(tuple(classes), labels, rows, texts, shown_tokens, shown_text)
+    return Points(tuple(classes), labels, rows, texts, shown_tokens, shown_text, shown_places)
+
+
+def _places(spans: Sequence[TokenSpan], n_characters: Sequence[int]) -> list[tuple[int, int, int]]:
+    """Of each demonstration: tokens before its answer, tokens of its answer, characters of its answer."""
+    begins: dict[int, int] = {}
+    for span in spans:
+        if span.demo is not None:
+            begins[span.demo] = min(begins.get(span.demo, span.start), span.start)
+    return [
+        (span.start - begins[span.demo], span.end - span.start, n_characters[span.demo])
+        for span in spans
+        if span.kind == "y" and span.demo is not None
+    ]
 
 
 def _ends(tokenized: TokenizedPrompts, pos: int | str, shots: int) -> list[int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, count
 from math import comb
 
 from tv_lens.errors import InvalidArgument
@@ -97,6 +97,12 @@ def positions_family(
     """
     words = _checked(length, vocabulary)
     most = comb(len(words), length)
+    if most < 5:
+        raise InvalidArgument(
+            "Too few words for lists: each split needs lists of its own.",
+            got=f"{len(words)} words for lists of {length}",
+            allowed=f"{next(size for size in count(length) if comb(size, length) >= 5)} words or more",
+        )
     if not 5 <= n <= most:
         raise InvalidArgument(
             f"So many lists of {length} words cannot be drawn.",

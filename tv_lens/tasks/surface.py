@@ -63,7 +63,7 @@ class SurfaceAudit:
         }
         return [
             f"{said[row.feature]}: the task is named in {row.accuracy:.0%} [{row.low:.0%}, {row.high:.0%}] of prompts "
-            f"of {row.shots} shots, where guessing names it in {self.chance:.0%}"
+            f"of {row.shots} shot{'s' * (row.shots != 1)}, where guessing names it in {self.chance:.0%}"
             for row in best.itertuples()
         ]
 

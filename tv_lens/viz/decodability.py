@@ -13,10 +13,13 @@ from tv_lens.viz.figure import Figure
 @plot.register(Decodability)
 @checks_kinds
 def plot_decodability(result: Decodability, **style: Any) -> Figure:
-    """A `Figure` of the sweep of the result, with chance as a dashed line.
+    """A `Figure` of the sweep of the result beside its controls, with chance as a dashed line.
+
+    The controls are the strongest of those that read the shown answers, and the untrained network, as means over tasks.
 
     Args:
-        result: the decodability; plot `result.controls` or `result.over_tasks()` for the other views.
+        result: the decodability; plot `result.beside()`, `result.controls` or `result.over_tasks()` for other views.
         style: as for a Sweep.
     """
-    return plot(result.sweep, **style)
+    labelled = "shots" in result.sweep.axes and "control" in result.controls.axes
+    return plot(result.with_controls() if labelled else result.sweep, **style)

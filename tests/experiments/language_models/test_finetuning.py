@@ -49,7 +49,9 @@ def test_the_table_reads_every_variant_at_the_pretrained_layer_and_at_its_own(fi
     found = finetuned[2]
     home = found.predictions["pretrained"].layer
     table = found.table()
-    assert {f"TD at layer {home}", "TD at its best layer", "best layer", "accuracy"} <= set(table.columns)
+    assert {f"TD at layer {home}", "TD at its best layer", "best layer", "accuracy", "strongest control"} <= set(
+        table.columns
+    )
     first = table.iloc[0]
     assert first[f"TD at layer {home}"] == first["TD at its best layer"] and first["best layer"] == home
     assert repr(found).startswith("Finetuning\n")

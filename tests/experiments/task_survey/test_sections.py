@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import xarray as xr
 
 from made_up import decodability
 from tiny_folder import TASKS
 from tv_lens.experiments.task_survey.sections import (
+    _beside,
     _input_caution,
     _joined,
     _passage,
@@ -68,6 +71,27 @@ def test_the_controls_table_has_a_row_per_task_and_condition(result):
 
 def test_without_a_circuit_there_is_no_section_of_it(result):
     assert result.circuit is None and circuit_sections(result) == []
+
+
+def test_every_control_stands_beside_decodability(result):
+    table = _beside(result.decodability)
+    shown = ["embedding", "answer tokens", "answer characters", "place and length", "untrained"]
+    assert table.frame.columns.tolist()[3:] == [*shown, "in halves: as they are, without format"]
+    summary = result.decodability.summary(result.decodability.best_layer())
+    row = summary[summary["shots"] == summary["shots"].max()].iloc[0]
+    assert table.frame.iloc[0]["untrained"] == f"{row['untrained network']:.2f}"
+    without = replace(
+        result.decodability,
+        controls=replace(
+            result.decodability.controls,
+            values=result.decodability.controls.values.where(
+                result.decodability.controls.values["control"] != "untrained network"
+            ),
+            allow_missing=True,
+        ),
+        untrained=None,
+    )
+    assert _beside(without).frame.iloc[0]["untrained"] == "not measured"
 
 
 def test_what_spelling_alone_reaches_stands_before_any_inference():

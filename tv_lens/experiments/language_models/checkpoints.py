@@ -109,12 +109,13 @@ class Comparison:
         return tuple(next(iter(self.predictions.values())))
 
     def table(self, level: float = 0.95) -> pd.DataFrame:
-        """One row per source, family and shot count: mean decodability and accuracy over tasks, with limits."""
+        """One row per source, family and shot count: mean decodability and accuracy, strongest control."""
         rows = []
         for source, by_family in self.predictions.items():
             for family, one in by_family.items():
                 for shots in one.accuracy.values["shots"].values.tolist():
                     td = one.decodability.sel(layer=one.layer, shots=shots, task=list(one.decodability.tasks))
+                    strongest, votes = one.decodability.strongest_control(shots)
                     numbers: dict[str, Any] = {}
                     for name, sweep in (("TD", td), ("accuracy", one.accuracy.sel(shots=shots))):
                         interval = sweep.mean("task").interval(level)
@@ -131,6 +132,8 @@ class Comparison:
                             "shots": shots,
                             "layer": one.layer,
                             **numbers,
+                            "strongest control": strongest,
+                            "TD of it": float(votes.mean()),
                         }
                     )
         return pd.DataFrame(rows)

@@ -36,7 +36,7 @@ from tv_lens.experiments.records import Interval, interval_of, signed_text
 from tv_lens.results.differences import difference, independent
 from tv_lens.results.limits import difference_of_means
 from tv_lens.results.sweep import Sweep
-from tv_lens.task_vectors.decodability_result import EMBEDDING, Decodability
+from tv_lens.task_vectors.decodability_result import EMBEDDING, UNTRAINED, Decodability
 
 
 def of_encoding(family: str, one: Encoding) -> list[Claim]:
@@ -76,16 +76,18 @@ def _peak(family: str, one: Encoding) -> Claim:
         return PEAK.measured(family, "", missing=why, paper=middle)
     best = int(sweep.sel(layer=layers[1:-1]).best("layer")["layer"])
     at = sweep.sel(layer=best)
-    beside = one.decodability.controls.sel(control=EMBEDDING, shots=many, task=tasks)
-    gaps = {
+    known = [name for name in (EMBEDDING, UNTRAINED) if name in one.decodability.measured_controls]
+    beside = {name: one.decodability.controls.sel(control=name, shots=many, task=tasks) for name in known}
+    above = {name: _less(at, sweep) for name, sweep in beside.items()}
+    gaps: dict[str, Any] = {
         "first": _less(at, sweep.sel(layer=layers[0])),
         "last": _less(at, sweep.sel(layer=layers[-1])),
-        "embedding": _less(at, beside),
+        "embedding": list(above.values()),
     }
     ours = f"layer {best} of {max(layers) + 1} (from 0); above layer " + ", above layer ".join(
         f"{layer} by {signed_text(gaps[key])}" for layer, key in ((layers[0], "first"), (layers[-1], "last"))
     )
-    control = f"embedding {_mean(beside):.2f}, below it by {signed_text(gaps['embedding'])}"
+    control = "; ".join(f"{name} {_mean(beside[name]):.2f}, below it by {signed_text(above[name])}" for name in known)
     return PEAK.measured(family, ours, gaps, control=control, paper=middle)
 
 
@@ -115,13 +117,14 @@ def _contrast(family: str, one: Encoding) -> list[Claim]:
 def _beyond_surface(
     decodability: Decodability, more: tuple[Sweep, dict[str, Any]], less: tuple[Sweep, dict[str, Any]]
 ) -> tuple[Interval, str]:
-    """The difference of two decodabilities less that of the surface control in which it is larger, and its name."""
+    """The difference of two decodabilities less that of the control in which it is largest, and its name."""
     controls = decodability.controls
+    names = [name for name in SURFACE if name in decodability.measured_controls]
 
     def gap(name: str) -> float:
         return _mean(controls.sel(control=name, **more[1])) - _mean(controls.sel(control=name, **less[1]))
 
-    strongest = max(SURFACE, key=gap)
+    strongest = max(names, key=gap)
     above = (difference(sweep, controls.sel(control=strongest, **place)) for sweep, place in (more, less))
     return _less(*above), strongest
 

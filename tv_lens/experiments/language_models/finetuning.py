@@ -61,12 +61,15 @@ class Finetuning:
                     f"{label}, low": float(td["low"]),
                     f"{label}, high": float(td["high"]),
                 }
-            acc = one.accuracy.mean("task", "shots").interval(level)
+            acc = one.accuracy.average("task", "shots").interval(level)
+            strongest, votes = one.decodability.strongest_control(int(max(one.accuracy.values["shots"].values)))
             row |= {
                 "best layer": one.layer,
                 "accuracy": float(acc["mean"]),
                 "accuracy low": float(acc["low"]),
                 "accuracy high": float(acc["high"]),
+                "strongest control": strongest,
+                "TD of it": float(votes.mean()),
             }
             rows.append(row)
         return pd.DataFrame(rows)

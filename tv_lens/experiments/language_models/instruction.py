@@ -42,14 +42,16 @@ class Instruction:
     def table(self, level: float = 0.95) -> pd.DataFrame:
         """One row per condition and shot count: accuracy, decodability over tasks, and decodability at the first layer.
 
-        "TD at layer 0" is the control: the inputs differ, so decodability that is high there need not be inferred.
+        "TD at layer 0" is the control: the inputs differ, so decodability that is high there need not be inferred. The
+        last columns name the strongest control beside each decodability (`Decodability.strongest_control`).
         """
         rows = []
         for name, one in zip(CONDITIONS, (self.plain, self.told)):
             tasks, layers = list(one.decodability.tasks), one.decodability.sweep.values["layer"].values.tolist()
             for shots in one.accuracy.values["shots"].values.tolist():
-                td = one.decodability.sel(layer=one.layer, shots=shots, task=tasks).mean("task").interval(level)
-                acc = one.accuracy.sel(shots=shots).mean("task").interval(level)
+                td = one.decodability.sel(layer=one.layer, shots=shots, task=tasks).average("task").interval(level)
+                acc = one.accuracy.sel(shots=shots).average("task").interval(level)
+                strongest, votes = one.decodability.strongest_control(shots)
                 first = float(one.decodability.sel(layer=layers[0], shots=shots, task=tasks).mean().mean())
                 rows.append(
                     {
@@ -63,6 +65,8 @@ class Instruction:
                         "accuracy": float(acc["mean"]),
                         "accuracy low": float(acc["low"]),
                         "accuracy high": float(acc["high"]),
+                        "strongest control": strongest,
+                        "TD of it": float(votes.mean()),
                     }
                 )
         return pd.DataFrame(rows)

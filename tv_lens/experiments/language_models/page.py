@@ -16,6 +16,7 @@ from tv_lens.experiments.reporting import report
 from tv_lens.experiments.stages import counted, listed
 from tv_lens.kinds import checks_kinds
 from tv_lens.results.correlations import LEAST_EXAMPLES
+from tv_lens.task_vectors.decodability_result import UNTRAINED, Decodability
 from tv_lens.viz.dispatch import plot
 from tv_lens.viz.html import Facts, Note, Page, Section, Table, page
 
@@ -91,7 +92,7 @@ def _measured(result: PaperResult) -> str:
         f"**Decodability**: {settings['n']} prompts per class and shot count, Null among the classes; a prompt counts "
         f"if most of its {settings['k']} nearest neighbours, itself left out, are of its class, by Euclidean distance "
         "of the residual stream at the last token. The layer is the one with the largest mean, chosen on the same "
-        "prompts.",
+        "prompts; so is the layer of the untrained network, which has the same shape and reads the same prompts.",
         f"**Accuracy**: {settings['queries']} test prompts per task and shot count; the whole answer has to be "
         "written by greedy decoding.",
         f"**Steering**: {settings['steer_queries']} test prompts per task at {settings['steer_layers']} layers, the "
@@ -114,7 +115,20 @@ def _measured(result: PaperResult) -> str:
     return text
 
 
-_CONTROLS = {"label shuffle": "shuffled", "surface tokens": "tokens", "surface characters": "characters"}
+_CONTROLS = {
+    "label shuffle": "shuffled",
+    "surface tokens": "tokens",
+    "surface characters": "characters",
+    "untrained network": "untrained",
+    "format kept": "in halves",
+}
+
+
+def _not_measured(one: Decodability) -> list[Any]:
+    """Why there is no untrained network beside it; nothing where there is one."""
+    if UNTRAINED in one.measured_controls:
+        return []
+    return [f"The untrained network of the same shape: {one.sweep.provenance.get('untrained', 'not measured')}."]
 
 
 def _left_out(result: PaperResult) -> list[Any]:
@@ -161,13 +175,17 @@ def _family(result: PaperResult, family: str) -> list[Section]:
         Section(
             f"{family}: encoding (Figs. 3, 19, 23)",
             plot(
-                encoding.decodability.over_tasks(), title="Decodability by layer, mean over tasks", mark=encoding.layer
+                encoding.decodability.beside(),
+                title="Decodability by layer, mean over tasks, and its controls",
+                mark=encoding.layer,
             ),
             Table(
                 encoding.table().drop(columns="layer"),
-                f"Decodability at layer {encoding.layer}, the band of chance, and the controls.",
+                f"Decodability at layer {encoding.layer}, the band of chance, and the controls. The last two columns "
+                "let only halves of the prompts vote, as they are and without what their format explains.",
                 headings=_CONTROLS,
             ),
+            *_not_measured(encoding.decodability),
             Table(
                 encoding.pairwise(many).reset_index(),
                 f"Pair by pair at {many} shots: the row's task beside the column's; chance is 0.5.",

@@ -117,9 +117,8 @@ class Prediction:
 
     def at_shots(self, *shots: int) -> Prediction:
         """The part of the result at these shot counts, with its own best layer."""
-        whole, pick = self.decodability, dict(shots=list(shots))
-        part = Decodability(*(one.sel(**pick) for one in (whole.sweep, whole.controls, whole.pairs, whole.shuffles)))
-        return Prediction(part, self.accuracy.sel(**pick), part.best_layer())
+        part = self.decodability.at_shots(*shots)
+        return Prediction(part, self.accuracy.sel(shots=list(shots)), part.best_layer())
 
     @property
     def _tasks(self) -> list[str]:

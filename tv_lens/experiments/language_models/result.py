@@ -92,6 +92,7 @@ class PaperResult:
             "encoding": {name: _rows(one.table()) for name, one in self.encoding.items()},
             "layers": {name: _rows(one.decodability.over_tasks().to_frame()) for name, one in self.encoding.items()},
             "controls": {name: _rows(one.decodability.controls.to_frame()) for name, one in self.encoding.items()},
+            "beside": {name: _rows(one.decodability.beside().to_frame()) for name, one in self.encoding.items()},
             "maps": {
                 name: {str(shots): _rows(drawn.to_frame()[["x", "y", "task"]]) for shots, drawn in one.maps.items()}
                 for name, one in self.encoding.items()

@@ -292,6 +292,9 @@ def _decodability_summary(decodability: Decodability) -> dict[str, Any]:
         "mean_over_tasks": records(decodability.over_tasks()),
         "by_task": records(decodability.sweep),
         "controls": records(decodability.controls),
+        "untrained": provenance.get("untrained", "not measured"),
+        "beside": records(decodability.beside()),
+        "formats": None if decodability.formats is None else records(decodability.formats),
         "chance_band": decodability.chance_band().to_dataframe().round(6).reset_index().to_dict(orient="records"),
     }
 

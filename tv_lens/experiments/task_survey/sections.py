@@ -15,7 +15,16 @@ from tv_lens.experiments.stages import counted
 from tv_lens.experiments.task_survey.result import TaskSurvey
 from tv_lens.experiments.vector_circuits.page import circuit_parts
 from tv_lens.results.sweep import Sweep
-from tv_lens.task_vectors.decodability_result import Decodability
+from tv_lens.task_vectors.decodability_result import (
+    CHARACTERS,
+    EMBEDDING,
+    KEPT,
+    PLACES,
+    TAKEN_OUT,
+    TOKENS,
+    UNTRAINED,
+    Decodability,
+)
 from tv_lens.viz.dispatch import plot
 from tv_lens.viz.html import Note, Section, Table
 from tv_lens.viz.theme import number
@@ -89,9 +98,11 @@ def decodability_parts(result: TaskSurvey) -> list[Any]:
     shots = result.map.provenance.get("shots")
     parts += [
         "The other columns show how far the same vote gets without a model that infers the task: with the tasks' "
-        "names shuffled (chance, for these points), from the last token's embedding, and from how often each token "
-        "or character occurs in the examples' answers. Where an answer column is high, spelling alone gives the "
-        "task away, and a high decodability need not be an inferred rule.",
+        "names shuffled (chance, for these points), from the last token's embedding, from how often each token "
+        "or character occurs in the examples' answers, from where these stand and how long they are, and in an "
+        "untrained network of the same shape, at its best layer. Where one is high, it gives the task away, and a high "
+        "decodability need not be an inferred rule. The last column lets only halves of the prompts vote: as they are, "
+        "and without what a linear map from their format (all of the above) explains.",
         f"The map shows the prompts themselves, with {counted(shots, 'example')}, where the tasks are separated best. "
         "Near points are prompts that the model treats alike; hover to read them. “null” are prompts whose answers "
         "are random.",
@@ -109,29 +120,35 @@ def _input_caution(decodability: Decodability) -> str:
     )
 
 
+_REACHES = {
+    TOKENS: "the tokens of the shown answers alone, without a model, reach",
+    CHARACTERS: "the characters of the shown answers alone, without a model, reach",
+    PLACES: "the places and lengths of the shown answers alone, without a model, reach",
+    UNTRAINED: "an untrained network of the same shape, reaches",
+}
+
+
 def _surface_alone(decodability: Decodability) -> str:
-    """What the answers' tokens and characters reach without a model, and whether decodability certainly exceeds it."""
+    """What the strongest control reaches without a trained model, and whether decodability certainly exceeds it."""
     shots, layer = int(max(decodability.sweep.values["shots"].values)), decodability.best_layer()
     own = interval_of(decodability.over_tasks().sel(layer=layer, shots=shots))
-    names = ["surface tokens", "surface characters"]
-    means = decodability.controls.sel(control=names, shots=shots, task=list(decodability.tasks)).mean()
-    best = max(names, key=lambda name: float(means.sel(control=name).mean()))
-    by_task = means.sel(control=best).values
+    best, _ = decodability.strongest_control(shots)
+    by_task = decodability.controls.sel(control=best, shots=shots, task=list(decodability.tasks)).mean().values
     reached, least, most = (f"{share:.2f}" for share in (by_task.mean(), by_task.min(), by_task.max()))
     text = (
-        f"At {counted(shots, 'shot')}, layer {layer} reaches {limits_text(own)}; the {best.removeprefix('surface ')} "
-        f"of the shown answers alone, without a model, reach {reached} ({least} to {most} by task). "
+        f"At {counted(shots, 'shot')}, layer {layer} reaches {limits_text(own)}; the strongest control, "
+        f"{_REACHES[best]} {reached} ({least} to {most} by task). "
     )
     if own["low"] > by_task.mean():
-        return text + "What lies above that is not in the answers' spelling."
+        return text + "What lies above that is not in the answers' spelling, places or lengths."
     return text + "So this rise need not be inference of a rule."
 
 
 def _curves(decodability: Decodability) -> Any:
     names = f"{len(decodability.tasks)} tasks" if len(decodability.tasks) > 3 else ", ".join(decodability.tasks)
     return plot(
-        decodability.over_tasks(),
-        title=f"Task decodability by layer, mean of {names}",
+        decodability.beside(),
+        title=f"Task decodability by layer, mean of {names}, and its controls",
         mark=decodability.best_layer(),
         mark_label=f"best: layer {decodability.best_layer()}",
     )
@@ -141,12 +158,20 @@ def _beside(decodability: Decodability) -> Table:
     shots, layer = int(max(decodability.sweep.values["shots"].values)), decodability.best_layer()
     frame = decodability.summary(layer)
     frame = frame[frame["shots"] == shots]
+    names = {
+        EMBEDDING: "embedding",
+        TOKENS: "answer tokens",
+        CHARACTERS: "answer characters",
+        PLACES: "place and length",
+        UNTRAINED: "untrained",
+    }
     rows = [
         (
             row["task"],
             limits_text(row),
             f"{row['label shuffle']:.2f} [{row['chance low']:.2f}, {row['chance high']:.2f}]",
-            *(f"{row[name]:.2f}" for name in ("embedding", "surface tokens", "surface characters")),
+            *(f"{row[name]:.2f}" if row[name] == row[name] else "not measured" for name in names if name in row),
+            f"{row[KEPT]:.2f}, {row[TAKEN_OUT]:.2f}" if KEPT in row else "not measured",
         )
         for row in frame.to_dict(orient="records")
     ]
@@ -154,11 +179,12 @@ def _beside(decodability: Decodability) -> Table:
         "task",
         "decodability [95% interval]",
         "shuffled names [95%]",
-        "embedding",
-        "answer tokens",
-        "answer characters",
+        *(words for name, words in names.items() if name in frame),
+        "in halves: as they are, without format",
     ]
     caption = f"Per task at layer {layer}, {shots} shots, beside what the same vote finds without the model"
+    if UNTRAINED not in decodability.measured_controls:
+        caption += f"; untrained network {decodability.sweep.provenance.get('untrained', 'not measured')}"
     return Table(pd.DataFrame(rows, columns=columns), caption)
 
 
