@@ -1,7 +1,7 @@
 """A device that is none: a machine with a pretended accelerator, on which every wait of the host for it is counted.
 
-A GPU computes ahead of the program until the program asks for a number: `.item()`, `.cpu()`, `nonzero`, a boolean index.
-Each of these waits for all that was queued, so one in a loop over layers or rows leaves the device idle between them.
+A GPU computes ahead of the program until the program asks for a number: `.item()`, `.cpu()`, `nonzero`, a boolean
+index. Each of these waits for all that was queued, so one in a loop over layers or rows leaves the device idle.
 Here the memory of the tensors that a GPU would hold is known (weights, what is made on their device, and what follows
 from either), and a function mode and a dispatch mode see every operation on it:
 
@@ -203,8 +203,7 @@ class _Calls(TorchFunctionMode):
             return self._moved(func, args[0], args, kwargs, where)
         out = func(*args, **kwargs)
         if func in _FACTORIES and isinstance(out, Tensor) and kwargs.get("device") == DEVICE:
-            if not isinstance(kwargs["device"], str):
-                machine.put(out)
+            machine.put(out)
         return out
 
     def _moved(self, func: Any, tensor: Tensor, args: Any, kwargs: Any, to_device: bool) -> Tensor:

@@ -1,4 +1,4 @@
-"""The host reads the device a fixed number of times, however many layers a circuit spans (`tests/synchronisations.py`)."""
+"""The host reads the device equally often however many layers a circuit spans (`tests/synchronisations.py`)."""
 
 from __future__ import annotations
 

@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tv_lens.circuits.contrast_passes import Chunk, ContrastPasses
+from tv_lens.circuits.contrast_passes import ContrastPasses
+from tv_lens.circuits.traces import Chunk
 from tv_lens.intervention import Replace
 from tv_lens.metrics import Readout
 from tv_lens.model.readers import HELD, PARTS, SITES
@@ -89,7 +90,8 @@ def measured_effects(
                 difference, baseline = passes.difference(chunk, norm), clean[chunk.rows]
                 columns, writers = ends
                 if len(writers):
-                    changed = passes.end_stream(chunk.clean)[:, None] + difference[:, passes.end_slot, writers]
+                    at_end = difference[:, passes.end_slot]
+                    changed = passes.end_stream(chunk.clean)[:, None] + at_end[:, writers.to(at_end.device)]
                     numbers = passes.result(changed.flatten(0, 1), chunk.rows.repeat_interleave(len(writers)))
                     out[where[:, None], columns] = baseline[:, None] - numbers.view(len(where), -1)
                 if readings:
@@ -143,8 +145,11 @@ def _rows(
     layer, part, n = reading.layer, reading.part, len(chunk.rows)
     slots = (passes.slot_place == reading.place).nonzero()[:, 0]
     writers, which = reading.writers.unique(return_inverse=True)
-    stream = chunk.clean.read_by(layer, part)[:, slots]
-    changed = stream[:, :, None] + difference[:, slots][:, :, writers]  # example slot writer d_model
+    here, first, end = slots.to(passes.device), int(writers[0]), int(writers[-1]) + 1
+    changes = difference[:, here, first:end]  # of writers that stand side by side: one place is a view
+    if end - first != len(writers):
+        changes = changes[:, :, (writers - first).to(passes.device)]
+    changed = chunk.clean.read_by(layer, part)[:, here, None] + changes  # example slot writer d_model
     values = passes.readers.value(layer, part, changed.flatten(0, 2)).cpu().unflatten(0, changed.shape[:3])
     sites = [
         Site(SITES[part], layer, head=head)
