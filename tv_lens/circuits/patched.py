@@ -10,7 +10,7 @@ computed for those circuits alone that use it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -30,7 +30,8 @@ from tv_lens.rows.edits import Row
 from tv_lens.rows.walk import BaseRun, base_run
 from tv_lens.site import Site
 
-MASKS_AT_ONCE = 1 << 26  # bytes of the tables of circuits that are put on paths at once
+MASKS_AT_ONCE = 1 << 24  # bytes of the tables of circuits that are put on paths at once
+HOST_BYTES, HOST_TOKENS = 40 << 20, 128  # what keeps one core busy: more rows would take more memory and no less time
 
 
 def run_circuits(
@@ -66,17 +67,22 @@ def run_circuits(
 def _distinct(
     passes: ContrastPasses, masks: Bool[Tensor, "circuit edge"]
 ) -> tuple[Bool[Tensor, "distinct edge"], Int[Tensor, "circuit"]]:
-    """The circuits that differ once edges on no path are left out; and which of them each circuit is."""
+    """The circuits that differ once edges on no path are left out; and which of them each circuit is.
+
+    Where a norm stands after attention, a head that leads nowhere still moves the scale of the others: edges stay.
+    """
     graph, known, which = passes.graph, {}, []
     distinct = []
     for part in masks.split(max(1, MASKS_AT_ONCE // graph.valid.numel())):
-        for pruned in graph.pruned(part):
+        for pruned in part if passes.readers.post_norm else graph.pruned(part):
             digest = hashlib.blake2b(np.packbits(pruned.numpy()).data, digest_size=16).digest()
             if digest not in known:
                 known[digest] = len(distinct)
                 distinct.append(pruned)
             which.append(known[digest])
-    return torch.stack(distinct), torch.tensor(which, dtype=torch.long, device="cpu")
+    found, of_each = torch.stack(distinct), torch.tensor(which, dtype=torch.long, device="cpu")
+    order = found.sum(1).argsort(stable=True)  # small ones first: those that use a layer then stand side by side
+    return found[order], order.argsort()[of_each]
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,6 +149,8 @@ class _Patched:
         writers, readers = len(self.layers) * (shape.n_heads + 1), graph.readers_per_layer + shape.n_heads
         row = 4 * slots * (shape.d_model * (writers + 2 * readers + 8) + 3 * shape.d_mlp)
         size = max(1, min(model.memory_budget // 4 // row, tokens_at_once(model.device) // slots))
+        if model.device.type == "cpu":  # more would be no faster
+            size = max(1, min(size, max(HOST_BYTES // row, HOST_TOKENS // slots)))
         per = max(1, min(n_circuits, size))
         n = max(1, size // per)
         for start in range(0, len(self.chunk.rows), n):
@@ -153,17 +161,15 @@ class _Patched:
         self, examples: range, tables: Bool[Tensor, "circuit position writer reader"]
     ) -> Float[Tensor, "example circuit"]:
         """The number at the end under each circuit."""
-        some = _Batch(self, examples, tables)
+        graph, passes, some = self.passes.graph, self.passes, _Batch(self, examples, tables)
         for layer in self.layers:
             some.attend(layer)
             some.think(layer)
-        graph, passes = self.passes.graph, self.passes
         base = passes.end_stream(self.chunk.corrupted)[examples.start : examples.stop].float()
         readers = range(graph.end_reader, graph.end_reader + 1)
-        change = some.change(readers, graph.mlp_writer(self.layers.stop - 1) + 1, None, passes.end_slot)
-        end = base[:, None] + change[:, :, 0, 0].float()
-        owners = self.chunk.rows[examples.start : examples.stop].repeat_interleave(len(tables))
-        return passes.result(end.flatten(0, 1), owners).view(len(examples), len(tables))
+        change = some.change(readers, graph.head_writer(self.layers.stop, 0), slice(0, len(tables)), passes.end_slot)
+        owners = self.chunk.rows[examples.start : examples.stop].repeat(len(tables))
+        return passes.result((base + change[:, :, 0, 0]).flatten(0, 1), owners).view(len(tables), -1).T
 
 
 class _Batch:
@@ -177,93 +183,98 @@ class _Batch:
 
     def __init__(self, patched: _Patched, examples: range, tables: Bool[Tensor, "circuit position writer reader"]):
         self.patched, self.passes, self.graph = patched, patched.passes, patched.passes.graph
-        self.examples, self.chunk = examples, patched.chunk
+        self.chunk, self.examples = patched.chunk, slice(examples.start, examples.stop)
         model, slots = self.passes.model, len(self.passes.slots)
-        self.n, self.c = len(examples), len(tables)
         self.users = {layer: self._users_of(layer, tables) for layer in patched.layers}  # on the host, before all else
         self.tables = tables.to(model.device)
         self.places = self.passes.slot_place.to(model.device)
-        difference = self.passes.difference(self.chunk)[examples.start : examples.stop]
+        difference = self.passes.difference(self.chunk)[self.examples]
         self.known = [(writers, -difference[:, :, writers]) for writers in patched.known_writers]
         self.first = self.graph.head_writer(patched.layers.start, 0)
-        writers = len(patched.layers) * (self.graph.shape.n_heads + 1)
-        self.own = torch.zeros(
-            self.n, self.c, slots, writers, self.graph.shape.d_model, dtype=model.dtype, device=model.device
-        )
+        shape = (len(tables), len(examples), slots, len(patched.layers) * (self.graph.shape.n_heads + 1))
+        self.own = torch.zeros(*shape, self.graph.shape.d_model, dtype=model.dtype, device=model.device)
 
-    def _users_of(self, layer: int, tables: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """The circuits with an edge into a layer's attention, and into its MLP; None for all of them."""
-        spans = (self._attention_readers(layer), self.graph.readers_of(layer, "mlp"))
-        used = [tables[..., span.start : span.stop].flatten(1).any(1) for span in spans]
-        return tuple(None if bool(one.all()) else one.nonzero()[:, 0].to(self.passes.device) for one in used)
-
-    def _attention_readers(self, layer: int) -> range:
-        return range(self.graph.readers_of(layer, "q").start, self.graph.readers_of(layer, "v").stop)
+    def _users_of(self, layer: int, tables: Bool[Tensor, "circuit position writer reader"]) -> tuple[slice, slice]:
+        """The circuits from the first to the last with an edge into a layer's attention, and into its MLP."""
+        queries, mlp = self.graph.readers_of(layer, "q"), self.graph.readers_of(layer, "mlp")
+        spans = (range(queries.start, mlp.start), mlp)
+        used = [tables[..., span.start : span.stop].flatten(1).any(1).nonzero()[:, 0].tolist() for span in spans]
+        attend, think = (slice(which[0], which[-1] + 1) if which else slice(0, 0) for which in used)
+        return attend, think
 
     def change(
-        self, readers: range, upto: int, users: Int[Tensor, "c"] | None, slot: int | None = None
-    ) -> Float[Tensor, "n c slot reader d_model"]:
+        self, readers: range, upto: int, users: slice, slot: int | None = None
+    ) -> Float[Tensor, "c n slot reader d_model"]:
         """By how much the streams that these readers see differ from the corrupted run's, under some circuits.
 
         Args:
             readers: the readers.
             upto: the writers before this one are upstream.
-            users: which circuits; all if None.
+            users: which circuits.
             slot: one slot; all if None.
         """
         slots = slice(None) if slot is None else slice(slot, slot + 1)
-        table = self.tables if users is None else self.tables[users]
-        chosen = table[..., readers.start : readers.stop][:, self.places[slots]]  # c slot writer reader
-        dtype, n, size = self.own.dtype, self.n, chosen.shape[-1]
-        own = self.own if users is None else self.own[:, users]
-        own = own[:, :, slots, : upto - self.first]
-        mine = chosen[:, :, self.first : upto].transpose(-1, -2).to(dtype)
-        out = torch.matmul(mine, own)
+        table = self.tables[users, :, :, readers.start : readers.stop]
+        chosen = table[:, self.places[slots]].transpose(-1, -2).to(self.own.dtype)  # c slot reader writer
+        out = None
         for writers, difference in self.known:  # the same for all circuits: one product of them all per slot
-            shared = chosen[:, :, writers].permute(1, 0, 3, 2).flatten(1, 2).to(dtype)  # slot c*reader writer
-            added = torch.matmul(shared, difference[:, slots])  # n slot c*reader d_model
-            out = out + added.unflatten(2, (-1, size)).transpose(1, 2)
-        return out if n == len(out) else out.expand(n, -1, -1, -1, -1)
+            shared = chosen[..., writers].transpose(0, 1).flatten(1, 2)  # slot c*reader writer
+            added = torch.matmul(shared, difference[:, slots]).unflatten(2, (-1, len(readers)))
+            out = added.permute(2, 0, 1, 3, 4) if out is None else out.add_(added.permute(2, 0, 1, 3, 4))
+        if upto > self.first:
+            own = self.own[users, :, slots, : upto - self.first]
+            out = torch.matmul(chosen[:, None, :, :, self.first : upto], own).add_(out)
+        return out
+
+    def _only_slot(self, layer: int) -> int | None:
+        """The one slot where what a layer writes is read, in the last layer; None elsewhere."""
+        return self.passes.end_slot if layer == self.patched.layers[-1] else None
 
     def attend(self, layer: int) -> None:
         """What the heads of a layer write."""
-        users, passes, heads = self.users[layer][0], self.passes, self.graph.shape.n_heads
-        if users is not None and not len(users):
+        users, passes = self.users[layer][0], self.passes
+        if users.start == users.stop:
             return
-        trace, some = self.chunk.corrupted, slice(self.examples.start, self.examples.stop)
-        first = self.graph.head_writer(layer, 0)
-        seen = self.change(self._attention_readers(layer), first, users)
-        seen = (trace.pre[layer][some][:, None, :, None] + seen).flatten(0, 1)  # row slot reader d_model
-        groups = self.graph.shape.n_kv_heads
-        inputs = dict(zip("qkv", seen.split([heads, groups, groups], dim=2)))
-        values = {
-            part: passes.readers.value_each(layer, part, one.flatten(0, 1)).unflatten(0, one.shape[:2])
-            for part, one in inputs.items()
-        }
-        c = self.c if users is None else len(users)
-        owners = torch.arange(self.examples.start, self.examples.stop, device=passes.device).repeat_interleave(c)
+        trace, graph, only = self.chunk.corrupted, self.graph, self._only_slot(layer)
+        first, before = graph.head_writer(layer, 0), trace.pre[layer][self.examples]
+        keys = range(graph.readers_of(layer, "k").start, graph.readers_of(layer, "v").stop)
+        values = {}
+        for readers, parts, slot in ((graph.readers_of(layer, "q"), "q", only), (keys, "kv", None)):
+            seen = self.change(readers, first, users, slot)
+            seen += before[:, slice(None) if slot is None else slice(slot, slot + 1), None]
+            for part, one in zip(parts, seen.chunk(len(parts), dim=3)):
+                value = passes.readers.value_each(layer, part, one.flatten(0, 2))
+                values[part] = value.unflatten(0, (-1, seen.shape[2]))  # row slot head d_head
+        if only is not None:  # the other queries' heads write where nothing reads
+            query = values["q"]
+            values["q"] = query.new_zeros(len(query), before.shape[1], *query.shape[2:])
+            values["q"][:, only] = query[:, 0]
+        self._write_heads(layer, users, values)
+
+    def _write_heads(self, layer: int, users: slice, values: Mapping[str, Tensor]) -> None:
+        """What heads with these queries, keys and values write."""
+        trace, passes, first = self.chunk.corrupted, self.passes, self.graph.head_writer(layer, 0)
+        only, c = self._only_slot(layer), users.stop - users.start
+        slots = slice(None) if only is None else slice(only, only + 1)
+        n = self.examples.stop - self.examples.start
+        owners = torch.arange(self.examples.start, self.examples.stop, device=passes.device).repeat(c)
         found = self.patched.attention.heads(layer, owners, values)
-        z, attn = found.z.unflatten(0, (self.n, c)), trace.attn[layer][some][:, None].expand(-1, c, -1, -1)
-        now = attn if found.attn_out is None else found.attn_out.unflatten(0, (self.n, c))
-        before = trace.z[layer][some][:, None].expand_as(z)
-        self._write(users, slice(first, first + heads), passes.readers.exchanged(layer, before, z, attn, now, HELD))
+        z = found.z[:, slots].unflatten(0, (c, n))
+        attn = trace.attn[layer][self.examples, slots].expand(c, -1, -1, -1)
+        now = attn if found.attn_out is None else found.attn_out[:, slots].unflatten(0, (c, n))
+        before = trace.z[layer][self.examples, slots].expand_as(z)
+        writes = passes.readers.exchanged(layer, before, z, attn, now, HELD)
+        self.own[users, :, slots, first - self.first : first - self.first + writes.shape[-2]] = writes
 
     def think(self, layer: int) -> None:
         """What the MLP of a layer writes."""
-        users, passes = self.users[layer][1], self.passes
-        if users is not None and not len(users):
+        users, passes, mlp = self.users[layer][1], self.passes, self.graph.mlp_writer(layer)
+        if users.start == users.stop:
             return
-        trace, some = self.chunk.corrupted, slice(self.examples.start, self.examples.stop)
-        mlp = self.graph.mlp_writer(layer)
+        trace, only = self.chunk.corrupted, self._only_slot(layer)
+        slots = slice(None) if only is None else slice(only, only + 1)
         upto = self.graph.head_writer(layer, 0) if self.graph.parallel else mlp
-        change = self.change(self.graph.readers_of(layer, "mlp"), upto, users)[:, :, :, 0]
-        seen = trace.read_by(layer, "mlp")[some][:, None] + change
+        seen = self.change(self.graph.readers_of(layer, "mlp"), upto, users, only)[:, :, :, 0]
+        seen += trace.read_by(layer, "mlp")[self.examples, slots]
         out = passes.readers.value(layer, "mlp", seen.flatten(0, 2)).unflatten(0, seen.shape[:3])
-        self._write(users, slice(mlp, mlp + 1), (out - trace.mlp[layer][some][:, None])[:, :, :, None])
-
-    def _write(self, users: Tensor | None, writers: slice, values: Float[Tensor, "n c slot writer d_model"]) -> None:
-        place = slice(writers.start - self.first, writers.stop - self.first)
-        if users is None:
-            self.own[:, :, :, place] = values
-        else:
-            self.own[:, :, :, place].index_copy_(1, users, values.to(self.own.dtype))
+        self.own[users, :, slots, mlp - self.first] = out - trace.mlp[layer][self.examples, slots]
