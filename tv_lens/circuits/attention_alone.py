@@ -86,6 +86,11 @@ class _Prefix(PrefixCache):
         return self
 
 
+def unpadded(ids: Int[Tensor, "row pos"]) -> TokenBatch:
+    """A batch of prompts of one length; its mask stays on the host, where looking at it waits for nothing."""
+    return TokenBatch(ids, torch.ones(ids.shape, dtype=torch.bool, device="cpu"))
+
+
 @dataclass(frozen=True, eq=False)
 class AttentionAlone:
     """The attention of any layer on rows that are copies of some prompts.
@@ -171,8 +176,7 @@ class AttentionAlone:
     def _entered(self, layer: int, owners: Int[Tensor, "row"]) -> tuple[TokenBatch, Tensor, dict[str, Any]]:
         """The tokens, the stream that enters the block, and the pass's other arguments."""
         if self.base is None:
-            batch = TokenBatch(self.prompts.ids[owners], self.prompts.mask[owners])
-            return batch, self.streams[layer][owners], {}
+            return unpadded(self.prompts.ids[owners]), self.streams[layer][owners], {}
         walk, n = Walk(self.base, (0,) * len(owners), 0, self.start, owners), len(owners)
         length, d_model = self.base.length - self.start, self.base.stream[layer].shape[-1]
         ids = torch.zeros((n, length), dtype=torch.long, device=owners.device)
@@ -184,4 +188,4 @@ class AttentionAlone:
             "attention_mask": walk.mask(0, n, {}),
         }
         stream = self.base.stream[layer].new_zeros(n, length, d_model)
-        return TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool)), stream, arguments
+        return unpadded(ids), stream, arguments

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tv_lens.batch import TokenBatch
+from tv_lens.circuits.attention_alone import unpadded
 from tv_lens.circuits.contrast import CircuitQuestion, Contrast, Projection, contrast_of, positions_for
 from tv_lens.circuits.graph import Graph
 from tv_lens.circuits.traces import Chunk, Trace, traced
@@ -253,7 +254,7 @@ class ContrastPasses:
         ids = torch.zeros((len(streams), 1), dtype=torch.long, device=self.model.device)
         inputs = streams.to(self.model.device, self.model.dtype)[:, None]
         logits, _ = self.model.forward(
-            TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool)),
+            unpadded(ids),
             logits_at=ids,
             block_call=self.readers.passing(inputs),
             logit_columns=None if columns is None else columns[:, None],

@@ -59,8 +59,12 @@ class Graph(Nodes):
     @cached_property
     def edges(self) -> Int[Tensor, "edge 3"]:
         """Position, writer and reader of every edge that can carry something, as int32; the order of all scores."""
-        parts = [place.nonzero().int() for place in self.valid]  # one place at a time: `nonzero` counts in 8 bytes
-        return torch.cat([torch.cat([torch.full_like(part[:, :1], p), part], 1) for p, part in enumerate(parts)])
+        edges, end = torch.empty(self.n_edges, 3, dtype=torch.int32, device="cpu"), 0
+        for p, place in enumerate(self.valid):  # one at a time: `nonzero` counts in 8 bytes
+            pairs = place.nonzero()
+            start, end = end, end + len(pairs)
+            edges[start:end, 0], edges[start:end, 1:] = p, pairs
+        return edges
 
     @cached_property
     def n_edges(self) -> int:
@@ -69,6 +73,20 @@ class Graph(Nodes):
 
     def __len__(self) -> int:
         return self.n_edges
+
+    @cached_property
+    def _before_row(self) -> Int[Tensor, "position writer"]:
+        """How many edges stand before those out of each writer at each position."""
+        counts = self.valid.sum(2)
+        return counts.flatten().cumsum(0).view_as(counts) - counts
+
+    def into(self, readers: range, place: int | None = None) -> Int[Tensor, "m"]:
+        """The edges into some readers, reader by reader; at one position, or at all."""
+        places = slice(None) if place is None else slice(place, place + 1)
+        chosen = self.valid[places, :, readers.start : readers.stop]
+        earlier = self._before_row[places] + self.valid[places, :, : readers.start].sum(2)
+        numbers = earlier[..., None] + chosen.cumsum(2) - 1
+        return numbers.permute(2, 0, 1)[chosen.permute(2, 0, 1)]
 
     def dense(self, mask: Bool[Tensor, "*circuit edge"]) -> Bool[Tensor, "*circuit position writer reader"]:
         """A mask over edges, or several, as a table."""
