@@ -115,8 +115,9 @@ FOLDERS = {
         nodes permutation_tests truth.writing
         contrast edge_paths
         graph
-        circuit_json contrast_passes growing scores_file truth.known
-        edge_table exact method patched truth.absolute truth.relative
+        attention_alone circuit_json growing scores_file traces truth.known
+        contrast_passes edge_table truth.absolute truth.relative
+        edge_gradients exact method patched
         acdc circuit circuit_runs estimate
         eap
         exact_edges

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from tv_lens.circuits import EdgeScores, Graph, Position
-from tv_lens.circuits.growing import grown
+from tv_lens.circuits.growing import best_of, grown
 from tv_lens.site import ModelShape
 
 SMALL = ModelShape(n_layers=2, n_heads=2, n_kv_heads=1, d_model=8, d_head=4, d_mlp=16, d_vocab=50, n_ctx=32)
@@ -39,3 +40,9 @@ def test_a_circuit_grown_by_hand():
     assert graph.names(grown(graph, values, 3).nonzero()[:, 0]) == ["input->m0", "m0->a1.h0<q>", "a1.h0->logits"]
     values[graph.index("a1.h0->logits")] = float("nan")
     assert "a1.h0->logits" not in graph.names(grown(graph, values, 36).nonzero()[:, 0])
+
+
+def test_the_best_of_many_are_those_of_a_stable_sort():
+    values = np.random.default_rng(0).integers(0, 9, 200).astype(float)
+    for k in (0, 1, 37, 199, 200, 300):
+        assert best_of(values, k).tolist() == np.argsort(-values, kind="stable")[:k].tolist()

@@ -282,7 +282,7 @@ class EdgeScores(EdgeTable):
         """
         self._check_size(n)
         mask = torch.zeros(len(self.graph), dtype=torch.bool, device="cpu")
-        mask[self.order(by)[:n]] = True
+        mask[self.order(by, n)] = True
         return Circuit(self.graph, mask, self, requested=n, provenance={"chosen": f"top {n} by {by}"})
 
     def grow(self, n: int, by: str = "magnitude") -> Circuit:

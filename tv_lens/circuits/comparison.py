@@ -18,6 +18,7 @@ from torch import Tensor
 from tv_lens.circuits import scores_file
 from tv_lens.circuits.circuit import Circuit, EdgeScores
 from tv_lens.circuits.edge_table import check_same_graph, size_key
+from tv_lens.circuits.growing import best_of
 from tv_lens.circuits.permutation_tests import SHARED, SPECIFIC, chance_of_difference, chance_of_overlap, holm
 from tv_lens.errors import EmptySelection, InvalidArgument
 from tv_lens.kinds import checks_kinds
@@ -275,7 +276,7 @@ def _halves(values: Float[Tensor, "example edge"], rng: np.random.Generator) -> 
 
 def _top(mean: Float[Tensor, "edge"], size: int, by: str) -> Bool[Tensor, "edge"]:
     mask = torch.zeros(len(mean), dtype=torch.bool, device=mean.device)
-    mask[torch.sort(size_key(mean, by), descending=True, stable=True).indices[:size]] = True
+    mask[torch.from_numpy(best_of(size_key(mean, by).numpy(), size))] = True
     return mask
 
 

@@ -5,73 +5,28 @@ The clean pass holds what is traced and the corrupted pass lacks it (`contrast.p
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from tv_lens.batch import TokenBatch
+from tv_lens.circuits.attention_alone import unpadded
 from tv_lens.circuits.contrast import CircuitQuestion, Contrast, Projection, contrast_of, positions_for
 from tv_lens.circuits.graph import Graph
-from tv_lens.errors import InvalidArgument
+from tv_lens.circuits.traces import Chunk, Trace, traced
+from tv_lens.errors import InvalidArgument, OutOfMemory
 from tv_lens.intervention import Intervention
 from tv_lens.metrics import Answers, Metric, MetricInfo, Readout, as_metric, info_of, log_prob, logit_diff
+from tv_lens.model.editing import placed_within
 from tv_lens.model.hooked_model import HookedModel
+from tv_lens.model.passes import tokens_at_once
 from tv_lens.model.readers import HELD, Readers, readers_of
-from tv_lens.site import Site
 from tv_lens.tasks.prompts import PromptPairs, Prompts
-
-
-@dataclass(frozen=True, eq=False)
-class Trace:
-    """The activations of one pass at the graph's tokens ("slots"), per layer."""
-
-    pre: Float[Tensor, "layer example slot d_model"]
-    attn: Float[Tensor, "layer example slot d_model"]
-    mid: Float[Tensor, "layer example slot d_model"]  # what the MLP reads
-    mlp: Float[Tensor, "layer example slot d_model"]
-    z: Float[Tensor, "layer example slot head d_head"]
-    post: Float[Tensor, "example slot d_model"]
-
-    def at(self, site: Site) -> Float[Tensor, "example slot d_model"]:
-        """The activations at a place in the stream."""
-        layer = int(site.layer)
-        if site.component in ("attn_out", "mlp_out", "resid_pre", "resid_mid"):
-            by_component = {"attn_out": self.attn, "mlp_out": self.mlp, "resid_pre": self.pre, "resid_mid": self.mid}
-            return by_component[site.component][layer]
-        return self.post if layer == len(self.pre) - 1 else self.pre[layer + 1]
-
-    def of(self, places: Sequence[int]) -> Trace:
-        """The same for some of the examples."""
-        chosen = torch.tensor(list(places), dtype=torch.long, device="cpu")
-        by_layer = (getattr(self, name)[:, chosen] for name in ("pre", "attn", "mid", "mlp", "z"))
-        return Trace(*by_layer, self.post[chosen])
-
-    def read_by(self, layer: int, part: str) -> Float[Tensor, "example slot d_model"]:
-        """The stream that a part of a layer reads."""
-        return self.mid[layer] if part == "mlp" else self.pre[layer]
-
-
-@dataclass(frozen=True, eq=False)
-class Chunk:
-    """Some examples with both of their traces."""
-
-    rows: Int[Tensor, "example"]
-    clean: Trace
-    corrupted: Trace
-    derived: dict[object, Any] = field(default_factory=dict)  # intermediate results that several methods use
-
-    def of(self, rows: Sequence[int]) -> Chunk:
-        """The chunk of some of its examples, which are named by their numbers among all."""
-        places = {row: place for place, row in enumerate(self.rows.tolist())}
-        chosen = [places[row] for row in rows]
-        return Chunk(
-            torch.tensor(list(rows), dtype=torch.long, device="cpu"), self.clean.of(chosen), self.corrupted.of(chosen)
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +59,27 @@ class ContrastPasses:
     def slot_place(self) -> Int[Tensor, "slot"]:
         place = {m: i for i, p in enumerate(self.graph.positions) for m in p.members}
         return torch.tensor([place[slot] for slot in self.slots], dtype=torch.long, device="cpu")
+
+    @cached_property
+    def places_are_slots(self) -> bool:
+        """Whether every place among the graph's positions is one token, in the same order."""
+        return [position.members for position in self.graph.positions] == [(slot,) for slot in self.slots]
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def layers(self) -> range:
+        """The layers between the source and the target, with theirs."""
+        first = 0 if self.graph.source is None else int(self.graph.source.layer)
+        return range(first, self.model.n_layers if self.target is None else int(self.target.site.layer) + 1)
+
+    def columns(self, rows: Sequence[int]) -> Int[Tensor, "row slot"]:
+        """The token of each slot in each of these examples."""
+        slots = torch.tensor(self.slots, dtype=torch.long, device="cpu")
+        lengths = self.contrast.clean.lengths[torch.tensor(list(rows), dtype=torch.long, device="cpu")]
+        return slots[None] % lengths[:, None].to("cpu")
 
     def _slot_of(self, pos: int) -> int:
         width = int(self.contrast.clean.lengths[0])
@@ -140,10 +116,10 @@ class ContrastPasses:
             copies: how many tables `slot writer d_model` the caller keeps per example.
             rows: the examples; all if None.
         """
-        shape, slots = self.model.shape, len(self.slots)
-        table = slots * self.graph.n_writers * shape.d_model * 4
-        traces = 2 * slots * shape.n_layers * (4 * shape.d_model + shape.n_heads * shape.d_head) * 4
-        size = max(1, self.model.memory_budget // 4 // (table * (copies + 2) + traces))
+        shape, slots, itemsize = self.model.shape, len(self.slots), self.model.dtype.itemsize
+        table = slots * self.graph.n_writers * shape.d_model * itemsize
+        traces = 2 * slots * len(self.layers) * (3 * shape.d_model + shape.n_heads * shape.d_head) * itemsize
+        size = max(1, self.model.memory_budget // 4 // (table * (copies + 1) + traces))
         rows = list(range(len(self.contrast)) if rows is None else rows)
         for start in range(0, len(rows), size):
             part = tuple(rows[start : start + size])
@@ -153,11 +129,7 @@ class ContrastPasses:
                     yield around[0].of(part)
                     continue
                 self._last_chunk.clear()
-                self._last_chunk[part] = Chunk(
-                    torch.tensor(part, dtype=torch.long, device="cpu"),
-                    self.trace("clean", part),
-                    self.trace("corrupted", part),
-                )
+                self._last_chunk[part] = Chunk(torch.tensor(part, dtype=torch.long, device="cpu"), *self._traces(part))
             yield self._last_chunk[part]
 
     def tokens(self, side: str, rows: Sequence[int]) -> TokenBatch:
@@ -171,61 +143,79 @@ class ContrastPasses:
 
     def trace(self, side: str, rows: Sequence[int]) -> Trace:
         """The activations of the "clean" or the "corrupted" pass in some examples."""
-        layers = range(self.model.n_layers)
-        names = ["resid_pre", "attn_out", "mlp_out", "z"] + ([] if self.graph.parallel else ["resid_mid"])
-        last = Site("resid_post", self.model.n_layers - 1, pos=self.slots)
-        sites = [Site(name, layer, pos=self.slots) for name in names for layer in layers]
-        with self.model.intervene(*self.edits(side)):
-            captured = self.model.capture(self.tokens(side, rows), [*sites, last])
-        stacks = {
-            name: torch.stack([captured[Site(name, layer, pos=self.slots)] for layer in layers]) for name in names
-        }
-        pre = stacks["resid_pre"]
-        return Trace(
-            pre, stacks["attn_out"], stacks.get("resid_mid", pre), stacks["mlp_out"], stacks["z"], captured[last]
-        )
+        tokens, edits = self.tokens(side, rows), self.edits(side)
+        return traced(self.model, tokens, edits, self.layers, self.slots, self.graph.parallel)
+
+    def _traces(self, rows: Sequence[int]) -> tuple[Trace, Trace]:
+        """The activations of the clean and of the corrupted pass; of one pass over both where one batch holds both."""
+        clean, corrupted = self.tokens("clean", rows), self.tokens("corrupted", rows)
+        if clean.ids.shape == corrupted.ids.shape and 2 * len(clean) * clean.width <= tokens_at_once(self.device):
+            with contextlib.suppress(OutOfMemory):  # then one after the other
+                return self._trace_together(clean, corrupted)
+        return self.trace("clean", rows), self.trace("corrupted", rows)
+
+    def _trace_together(self, clean: TokenBatch, corrupted: TokenBatch) -> tuple[Trace, Trace]:
+        tokens = TokenBatch(torch.cat([clean.ids, corrupted.ids]), torch.cat([clean.mask, corrupted.mask]))
+        edits = [placed_within(edit, clean) for edit in self.clean_edits]
+        later = [placed_within(edit, corrupted) for edit in self.corrupted_edits]
+        edits += [replace(edit, rows=edit.rows + len(clean)) for edit in later]
+        trace = traced(self.model, tokens, edits, self.layers, self.slots, self.graph.parallel)
+        return trace.part(slice(0, len(clean))), trace.part(slice(len(clean), None))
 
     # ---- writers ----------------------------------------------------------------------------------------------------
 
     @cached_property
-    def _live(self) -> Float[Tensor, "slot writer"]:
+    def _live(self) -> Float[Tensor, "slot writer 1"]:
         """1 where a writer has edges at a slot, and 0 where the source cuts it off."""
-        return self.graph.valid.any(2)[self.slot_place].float()
+        live = self.graph.valid.any(2)[self.slot_place].to(self.model.dtype)
+        return live[..., None].to(self.device)
 
     def difference(self, chunk: Chunk, norm: str = HELD) -> Float[Tensor, "example slot writer d_model"]:
         """What each writer wrote in the corrupted pass less what it wrote in the clean one; zero without edges.
+
+        On the model's device and in its dtype.
 
         Args:
             chunk: the examples.
             norm: how a norm after attention goes with one head's change; see `Readers.exchanged`.
         """
-        if norm != HELD and self.readers.post_norm:
-            return self._exchanged(chunk, norm)
-        if "difference" not in chunk.derived:
-            difference = self.writes(chunk.corrupted).sub_(self.writes(chunk.clean)).mul_(self._live[..., None])
-            chunk.derived["difference"] = difference
-        return chunk.derived["difference"]
-
-    def _exchanged(self, chunk: Chunk, norm: str) -> Float[Tensor, "example slot writer d_model"]:
-        """The same where a norm after attention is recomputed for each head."""
+        if not self.readers.post_norm:
+            norm = HELD
         if norm not in chunk.derived:
-            changes, clean, corrupted = self.difference(chunk).clone(), chunk.clean, chunk.corrupted
-            for layer in range(self.model.shape.n_layers):
-                heads = slice(self.graph.head_writer(layer, 0), self.graph.mlp_writer(layer))
-                sides = clean.z[layer], corrupted.z[layer], clean.attn[layer], corrupted.attn[layer]
-                changes[:, :, heads] = self.readers.exchanged(layer, *sides, norm).cpu()
-            chunk.derived[norm] = changes.mul_(self._live[..., None])
+            chunk.derived[norm] = self._difference(chunk, norm).mul_(self._live)
         return chunk.derived[norm]
 
+    def _difference(self, chunk: Chunk, norm: str) -> Float[Tensor, "example slot writer d_model"]:
+        graph, clean, corrupted = self.graph, chunk.clean, chunk.corrupted
+        out = self._empty_table(clean)
+        if 0 in clean.pre:
+            torch.sub(corrupted.pre[0], clean.pre[0], out=out[:, :, 0])
+        for layer in self.layers:
+            heads, mlp = slice(graph.head_writer(layer, 0), graph.mlp_writer(layer)), graph.mlp_writer(layer)
+            sides = clean.z[layer], corrupted.z[layer], clean.attn[layer], corrupted.attn[layer]
+            out[:, :, heads] = self.readers.exchanged(layer, *sides, norm)
+            out[:, :, mlp] = corrupted.mlp[layer] - clean.mlp[layer]
+        if self.start_slot is not None:
+            at = (side.at(self.graph.source)[:, self.start_slot] for side in (corrupted, clean))
+            out[:, self.start_slot, -1] = next(at) - next(at)
+        return out
+
+    def _empty_table(self, trace: Trace) -> Float[Tensor, "example slot writer d_model"]:
+        """Zeros where no layer of the trace writes; the rest is to be filled."""
+        n, slots, d_model = trace.post.shape
+        out = trace.post.new_empty(n, slots, self.graph.n_writers, d_model)
+        out[:, :, : self.graph.head_writer(self.layers.start, 0)] = 0
+        out[:, :, self.graph.head_writer(self.layers.stop, 0) :] = 0
+        return out
+
     def writes(self, trace: Trace) -> Float[Tensor, "example slot writer d_model"]:
-        """What every writer wrote to the stream."""
-        graph, shape = self.graph, self.model.shape
-        n, slots = trace.post.shape[:2]
-        out = torch.zeros(n, slots, graph.n_writers, shape.d_model, dtype=torch.float32, device="cpu")
-        out[:, :, 0] = trace.pre[0]
-        for layer in range(shape.n_layers):
+        """What every writer between the source and the target wrote to the stream."""
+        graph, out = self.graph, self._empty_table(trace)
+        if 0 in trace.pre:
+            out[:, :, 0] = trace.pre[0]
+        for layer in self.layers:
             first, mlp = graph.head_writer(layer, 0), graph.mlp_writer(layer)
-            out[:, :, first:mlp] = self.readers.head_writes(layer, trace.z[layer], trace.attn[layer]).cpu()
+            out[:, :, first:mlp] = self.readers.head_writes(layer, trace.z[layer], trace.attn[layer])
             out[:, :, mlp] = trace.mlp[layer]
         if self.start_slot is not None:
             out[:, self.start_slot, -1] = trace.at(self.graph.source)[:, self.start_slot]
@@ -246,14 +236,14 @@ class ContrastPasses:
     def result(self, streams: Float[Tensor, "n d_model"], owners: Int[Tensor, "n"]) -> Float[Tensor, "n"]:
         """The number at the end that follows from each stream there; `owners` are its examples."""
         if self.target is not None:
-            return self.target.read(streams)
+            return self.target.read(streams.float()).cpu()
         readout, narrow = Readout(self.metric, self.answers, owners), self.model.registry.can_narrow
         size = max(1, self.model.memory_budget // 8 // (self.model.shape.d_vocab * 8))
         numbers = []
         for start in range(0, len(streams), size):
             rows = torch.arange(start, min(start + size, len(streams)), device="cpu")
             columns = readout.columns(rows) if narrow else None
-            logits = self._logits(streams[rows], columns)
+            logits = self._logits(streams[start : start + size], columns)
             if columns is None and (answer_columns := readout.columns(rows)) is not None:
                 logits = logits.gather(1, answer_columns.to(logits.device))
             numbers.append(readout(logits, rows).float().cpu())
@@ -264,7 +254,7 @@ class ContrastPasses:
         ids = torch.zeros((len(streams), 1), dtype=torch.long, device=self.model.device)
         inputs = streams.to(self.model.device, self.model.dtype)[:, None]
         logits, _ = self.model.forward(
-            TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool)),
+            unpadded(ids),
             logits_at=ids,
             block_call=self.readers.passing(inputs),
             logit_columns=None if columns is None else columns[:, None],

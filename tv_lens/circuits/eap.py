@@ -16,21 +16,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tv_lens.circuits.contrast_passes import Chunk, ContrastPasses
+from tv_lens.circuits.contrast_passes import ContrastPasses
+from tv_lens.circuits.edge_gradients import Gradients, PointOnPath, pulled_back, readers_and_writers
 from tv_lens.circuits.estimate import Estimate, finite
 from tv_lens.circuits.method import Scored
 from tv_lens.errors import InvalidArgument, unknown
-from tv_lens.intervention import Intervention, Replace
 from tv_lens.kinds import checks_kinds
-from tv_lens.metrics import checked
 from tv_lens.model.capture import bytes_per_prompt
-from tv_lens.model.editing import Edit
-from tv_lens.model.grad_mode import GradMode
-from tv_lens.model.readers import PARTS, SITES, Readers
 from tv_lens.progress import Bar
 from tv_lens.renamed import renamed_attributes, renamed_keywords
-from tv_lens.site import Site
 from tv_lens.storage.runner import Piece, Work
+
+__all__ = ["EAP", "EAPIG", "pulled_back"]
 
 TOKENS_A_SHARD = 4096  # in all points of the path; as many as one batch of gradients holds at most
 
@@ -118,52 +115,6 @@ def _groups_of_writers(passes: ContrastPasses) -> list[list[int]]:
     return groups + ([] if graph.source is None else [[graph.source_writer]])
 
 
-@dataclass(frozen=True, eq=False)
-class _PointOnPath:
-    """Where the gradient is taken: for each example a row per alpha, between the clean (0) and the corrupted run (1).
-
-    Args:
-        passes: the clean and the corrupted pass.
-        chunk: the examples.
-        alphas: the points; 0 is the clean run, 1 the corrupted one.
-        writers: move only these writers' outputs (one layer's attention, one MLP, the input or the source).
-    """
-
-    passes: ContrastPasses
-    chunk: Chunk
-    alphas: tuple[float, ...]
-    writers: tuple[int, ...] | None = None
-
-    def edits(self, rows: Int[Tensor, "row"], alphas: Float[Tensor, "row"]) -> list[Edit | Intervention]:
-        """What puts each row (an example of the chunk) where it belongs on the path; alpha 0 is the clean run."""
-        passes, graph = self.passes, self.passes.graph
-        start = graph.source_writer if graph.source is not None else 0
-        moved = (start,) if self.writers is None else self.writers
-        keeps_source = start not in moved or graph.source is None
-        before: list[Edit | Intervention] = list(passes.clean_edits) if keeps_source else []
-        site = self._site(moved[0])
-        clean, corrupted = self.chunk.clean.at(site)[rows], self.chunk.corrupted.at(site)[rows]
-        slots = [passes.start_slot] if moved[0] == start and graph.source is not None else range(len(passes.slots))
-        value = clean + alphas[:, None, None] * (corrupted - clean)
-        lengths = passes.contrast.clean.lengths[self.chunk.rows[rows]].tolist()
-        columns = torch.tensor(
-            [[passes.slots[slot] % length for slot in slots] for length in lengths], dtype=torch.long, device="cpu"
-        )
-        if site.component == "resid_pre" and site.layer == 0 and graph.source is None and not bool(alphas.any()):
-            return before
-        at = torch.arange(len(rows), device="cpu")[:, None].expand_as(columns)
-        return [*before, Edit(Replace(site, value[:, list(slots)].flatten(0, 1)), at.flatten(), columns.flatten())]
-
-    def _site(self, writer: int) -> Site:
-        graph = self.passes.graph
-        if writer == 0:
-            return Site("resid_pre", 0)
-        if writer == graph.source_writer:
-            return graph.source.at(None)
-        layer, place = divmod(writer - 1, graph.shape.n_heads + 1)
-        return Site("mlp_out" if place == graph.shape.n_heads else "attn_out", layer)
-
-
 # ---- scores from gradients ----------------------------------------------------------------------------------------
 
 
@@ -208,18 +159,17 @@ def _of_examples(
     passes: ContrastPasses, alphas: tuple[float, ...], group: tuple[int, ...] | None, examples: list[int], bar: Bar
 ) -> Float[Tensor, "example edge"]:
     """The estimates in some examples."""
-    out = torch.zeros(len(passes.contrast), len(passes.graph), dtype=torch.float32, device="cpu")
+    out = torch.zeros(len(examples), len(passes.graph), dtype=torch.float32, device="cpu")
+    place = {example: i for i, example in enumerate(examples)}
     for chunk in passes.chunks(rows=examples):
-        point, difference = _PointOnPath(passes, chunk, alphas, group), passes.difference(chunk)
-        at_once = _rows_at_once(passes)
-        size = max(1, at_once // len(alphas))
+        point = PointOnPath(passes, chunk, alphas, group)
+        size = max(1, _rows_at_once(passes) // len(alphas))
         for start in range(0, len(chunk.rows), size):
-            rows = torch.arange(start, min(start + size, len(chunk.rows)), device="cpu")
-            for first in range(0, len(alphas), max(1, at_once // len(rows))):
-                some = alphas[first : first + max(1, at_once // len(rows))]
-                _add_scores(passes, point, rows, some, difference[rows], out)
+            rows = range(start, min(start + size, len(chunk.rows)))
+            scores = _of_rows(passes, point, rows)
+            out[[place[row] for row in chunk.rows[start : rows.stop].tolist()]] = scores
             bar.advance(len(rows))
-    return finite(out[examples], examples)
+    return finite(out, examples)
 
 
 def _rows_at_once(passes: ContrastPasses) -> int:
@@ -229,121 +179,41 @@ def _rows_at_once(passes: ContrastPasses) -> int:
     return max(1, min(passes.model.memory_budget // 4 // per_row, 4096 // width))
 
 
-def _add_scores(
-    passes: ContrastPasses,
-    point: _PointOnPath,
-    rows: Int[Tensor, "n"],
-    alphas: tuple[float, ...],
-    difference: Float[Tensor, "n slot writer d_model"],
-    out: Float[Tensor, "example edge"],
-) -> None:
-    """Adds what these points of the path contribute to the examples' scores, one part of one layer at a time."""
-    which, n, steps = rows.repeat_interleave(len(alphas)), len(rows), len(point.alphas)
-    examples = point.chunk.rows[rows]
-    shares = torch.tensor(alphas, dtype=torch.float32, device="cpu").repeat(n)
-    for layer, part, table in _reader_gradients(passes, point, which, shares):
-        gradient = table.unflatten(0, (n, len(alphas))).sum(1) / steps
-        edges, scores = _scores(passes, difference, layer, part, gradient)
-        out[examples[:, None], edges[None]] += scores
+def _of_rows(passes: ContrastPasses, point: PointOnPath, rows: range) -> Float[Tensor, "n edge"]:
+    """The estimates in some examples of the chunk: gradients are summed along the path, then meet the writers once."""
+    graph, alphas, at_once = passes.graph, point.alphas, max(1, _rows_at_once(passes) // len(rows))
+    parts = [alphas[first : first + at_once] for first in range(0, len(alphas), at_once)]
+    gradients = [Gradients(passes, point, rows, part) for part in parts]
+    difference = passes.difference(point.chunk)[rows.start : rows.stop]
+    writers = (0, graph.n_writers) if point.writers is None else (min(point.writers), max(point.writers) + 1)
+    table = torch.zeros(
+        len(rows), *graph.valid.shape, dtype=torch.float32, device=passes.device
+    )  # one number for each writer and reader, edge or not: `valid` picks the edges in their order at the end
+    for layer, part in gradients[0].parts:
+        mean = sum(each.at_readers(layer, part) for each in gradients) / len(alphas)  # n slot d_model reader
+        readers, upto = readers_and_writers(passes, layer, part)
+        for first, end in _upstream(passes, upto, writers):
+            scores = difference[:, :, first:end] @ mean.to(difference.dtype)  # n slot writer reader
+            _subtract_at_places(passes, table[:, :, first:end, readers.start : readers.stop], scores.float())
+    return table.cpu()[:, graph.valid]
 
 
-def _reader_gradients(
-    passes: ContrastPasses, point: _PointOnPath, rows: Int[Tensor, "row"], alphas: Float[Tensor, "row"]
-) -> Iterator[tuple[int, str, Float[Tensor, "row slot reader d_model"]]]:
-    """One hooked pass and its gradient, pulled back to each reader's input: layer, part, and its readers' gradients."""
-    graph, model = passes.graph, passes.model
-    examples = point.chunk.rows[rows]
-    batch = passes.tokens("clean", examples.tolist())
-    live = graph.valid.any(1).any(0)  # readers with any edge
-    parts = [
-        (layer, part)
-        for layer in range(graph.shape.n_layers)
-        for part in PARTS
-        if bool(live[graph.readers_of(layer, part).start : graph.readers_of(layer, part).stop].any())
-    ]
-    end = (Site("resid_post", graph.shape.n_layers - 1) if passes.target is None else passes.target.site).tensor
-    sites = [Site(SITES[part], layer) for layer, part in parts]
-    streams = dict.fromkeys(Site(_read(passes, part), layer, pos=passes.slots) for layer, part in parts)
-    _, gradients, attachment = model.gradients(
-        batch,
-        [*sites, end],
-        lambda out: _scored(passes, out, examples),
-        point.edits(rows, alphas),
-        list(streams),
-        at=None if passes.target is None else end,
-        who="edge attribution",
-    )
-    columns = torch.tensor(
-        [[slot % length for slot in passes.slots] for length in batch.lengths.tolist()], dtype=torch.long, device="cpu"
-    )
-    each = torch.arange(len(rows), device="cpu")[:, None]
-    for (layer, part), site in zip(parts, sites):
-        stream = attachment.values[Site(_read(passes, part), layer, pos=passes.slots)]
-        yield layer, part, pulled_back(passes.readers, layer, part, stream, gradients[site][each, columns]).cpu()
-    at_end = torch.zeros(len(rows), len(passes.slots), 1, graph.shape.d_model, dtype=torch.float32, device="cpu")
-    at_end[:, passes.end_slot, 0] = gradients[end][each[:, 0], columns[:, passes.end_slot]].float().cpu()
-    yield graph.shape.n_layers, "end", at_end
-
-
-def _read(passes: ContrastPasses, part: str) -> str:
-    return "resid_mid" if part == "mlp" and not passes.graph.parallel else "resid_pre"
-
-
-def _scored(passes: ContrastPasses, out: Tensor, examples: Int[Tensor, "row"]) -> Float[Tensor, "row"]:
-    """The number at the end of each row, as autograd can follow it."""
-    if passes.target is not None:
-        lengths = passes.contrast.clean.lengths[examples].tolist()
-        columns = torch.tensor(
-            [int(passes.target.site.pos) % length for length in lengths], dtype=torch.long, device="cpu"
-        )
-        return passes.target.read(out[torch.arange(len(out), device="cpu"), columns])
-    return checked(passes.metric, out, passes.answers.select(examples).to(out.device), "a gradient's run")
-
-
-def pulled_back(
-    readers: Readers, layer: int, part: str, stream: Float[Tensor, "n slot d_model"], gradient: Tensor
-) -> Float[Tensor, "n slot reader d_model"]:
-    """The gradient at each reader's own input, from the gradient at its output.
-
-    Args:
-        readers: the model's readers.
-        layer: the layer of the readers.
-        part: "q", "k", "v" (a reader per head) or "mlp".
-        stream: the stream that they read.
-        gradient: the gradient at the part's site, `n slot head d_head` or `n slot d_model`.
-    """
-    stream = stream.to(gradient.device, gradient.dtype)
-    if part == "mlp":
-        with GradMode(True):
-            x = stream.detach().requires_grad_()
-            (pulled,) = torch.autograd.grad(readers.mlp(layer, x), x, gradient)
-        return pulled[:, :, None].float()
-    weight = readers.weights(layer, part).weight.detach()
-    normed = torch.einsum("nshk,dhk->nshd", gradient, weight)
-    with GradMode(True):
-        x = stream.detach()[:, :, None].expand(normed.shape).contiguous().requires_grad_()
-        out = readers.norm(layer, x)
-        if out is x:
-            return normed.float()
-        (pulled,) = torch.autograd.grad(out, x, normed)
-    return pulled.float()
-
-
-def _scores(
-    passes: ContrastPasses,
-    difference: Float[Tensor, "n slot writer d_model"],
-    layer: int,
-    part: str,
-    gradient: Float[Tensor, "n slot reader d_model"],
-) -> tuple[Int[Tensor, "m"], Float[Tensor, "n m"]]:
-    """The edges into these readers, and minus each writer's change times the gradient, summed over a place's tokens."""
+def _upstream(passes: ContrastPasses, upto: int, writers: tuple[int, int]) -> Iterator[tuple[int, int]]:
+    """The upstream writers among those that are wanted, as slices: a prefix, and the source after all others."""
     graph = passes.graph
-    span = range(graph.end_reader, graph.n_readers) if part == "end" else graph.readers_of(layer, part)
-    edges = graph.into(span)
-    p, w, r = graph.edges[edges].T.contiguous()
-    writers = w.unique()
-    table = -torch.matmul(difference[:, :, writers], gradient.transpose(-1, -2))  # n slot writer reader
-    if passes.slot_place.tolist() != list(range(len(graph.positions))):  # places of several tokens
-        summed = torch.zeros(len(table), len(graph.positions), *table.shape[2:], dtype=torch.float32, device="cpu")
-        table = summed.index_add_(1, passes.slot_place, table)
-    return edges, table[:, p, torch.searchsorted(writers, w), r - span.start]
+    first = 0 if graph.source is None else graph.head_writer(passes.layers.start, 0)
+    first, end = max(first, writers[0]), min(upto, writers[1])
+    if first < end:
+        yield first, end
+    if graph.source is not None and writers[1] == graph.n_writers:
+        yield graph.source_writer, graph.n_writers
+
+
+def _subtract_at_places(
+    passes: ContrastPasses, table: Float[Tensor, "n position w r"], scores: Float[Tensor, "n slot w r"]
+) -> None:
+    """Takes each token's scores away at its place."""
+    if passes.places_are_slots:
+        table -= scores
+    else:
+        table.index_add_(1, passes.slot_place.to(table.device), scores, alpha=-1)

@@ -17,6 +17,7 @@ from tv_lens.circuits import scores_file
 from tv_lens.circuits.circuit_json import packed, unpacked
 from tv_lens.circuits.contrast import CircuitQuestion
 from tv_lens.circuits.graph import Graph
+from tv_lens.circuits.growing import best_of
 from tv_lens.circuits.nodes import Position
 from tv_lens.errors import EmptySelection, FormatError, InvalidArgument, ModelMismatch, ShapeMismatch, unknown
 from tv_lens.model.hooked_model import HookedModel
@@ -75,7 +76,10 @@ class EdgeTable:
     @property
     def measured(self) -> Int[Tensor, "m"]:
         """The numbers of the edges that have a score."""
-        return (~self.values.isnan().any(0)).nonzero()[:, 0]
+        unknown_edges = self.values[0].isnan()
+        for row in self.values[1:]:  # row by row: a mask of all examples at once would be as large as a table of bytes
+            unknown_edges |= row.isnan()
+        return (~unknown_edges).nonzero()[:, 0]
 
     @property
     def gap(self) -> Float[Tensor, "example"] | None:
@@ -101,14 +105,15 @@ class EdgeTable:
         found = limits_of(chosen.double().numpy(), method=MEAN, level=level, n_boot=n_boot, seed=seed)
         return torch.from_numpy(found.low).float(), torch.from_numpy(found.high).float()
 
-    def order(self, by: str = "magnitude") -> Int[Tensor, "m"]:
+    def order(self, by: str = "magnitude", n: int | None = None) -> Int[Tensor, "best"]:
         """The measured edges, best first; of equal ones the first in the graph's order.
 
         Args:
             by: "magnitude" ranks by the size of the mean effect, "helpful" by the effect itself, "harmful" by its
                 opposite.
+            n: only the best so many; all if None. The others are not sorted.
         """
-        return _order(self.mean(), self.measured, by)
+        return _order(self.mean(), self.measured, by, n)
 
     def selection_frequency(
         self, n: int, by: str = "magnitude", n_boot: int = 200, seed: int = 0
@@ -121,7 +126,7 @@ class EdgeTable:
         columns = torch.arange(len(measured), device="cpu")
         for repeats in generator.multinomial(self.n, np.full(self.n, 1 / self.n), size=n_boot):
             mean = torch.tensor(repeats / self.n, dtype=torch.float32, device="cpu") @ values
-            counts[measured[_order(mean, columns, by)[:n]]] += 1
+            counts[measured[_order(mean, columns, by, n)]] += 1
         return counts / n_boot
 
     def _check_size(self, n: int) -> None:
@@ -173,7 +178,7 @@ class EdgeTable:
 
     def to_frame(self, n: int | None = None, by: str = "magnitude", level: float = 0.95) -> pd.DataFrame:
         """A table of the measured edges, best first: names, mean effect and its interval."""
-        order = self.order(by)[:n]
+        order = self.order(by, n)
         low, high = self.interval(order, level)
         p, w, r = self.graph.edges[order].T.tolist()
         return pd.DataFrame(
@@ -254,7 +259,7 @@ class EdgeTable:
         return cls(graph, values, **baselines, **{name: data[name] for name in _TEXTS})
 
     def __repr__(self) -> str:
-        measured, best = self.measured, self.order()[:3]
+        measured, best = self.measured, self.order(n=3)
         share = "" if len(measured) == len(self.graph) else f" ({len(measured):,} measured)"
         shown = ", ".join(f"{self.graph.name(int(e))} {float(self.mean()[e]):+.3g}" for e in best)
         title = f"{type(self).__name__} by {self.method.get('name', 'hand')}"
@@ -269,8 +274,14 @@ class EdgeTable:
         return "\n".join(lines)
 
 
-def _order(mean: Float[Tensor, "edge"], measured: Int[Tensor, "m"], by: str) -> Int[Tensor, "m"]:
-    return measured[torch.sort(size_key(mean[measured], by), descending=True, stable=True).indices]
+def _order(
+    mean: Float[Tensor, "edge"], measured: Int[Tensor, "m"], by: str, n: int | None = None
+) -> Int[Tensor, "best"]:
+    """The measured edges by size, largest first; the first `n` of them, without sorting the others."""
+    key = size_key(mean[measured], by)
+    if n is None or n >= len(key):
+        return measured[torch.sort(key, descending=True, stable=True).indices]
+    return measured[torch.from_numpy(best_of(key.numpy(), n))]
 
 
 def size_key(mean: Float[Tensor, "edge"], by: str) -> Float[Tensor, "edge"]:

@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tv_lens.circuits.contrast_passes import Chunk, ContrastPasses
+from tv_lens.circuits.contrast_passes import ContrastPasses
+from tv_lens.circuits.traces import Chunk
 from tv_lens.intervention import Replace
 from tv_lens.metrics import Readout
 from tv_lens.model.readers import HELD, PARTS, SITES
@@ -89,7 +90,8 @@ def measured_effects(
                 difference, baseline = passes.difference(chunk, norm), clean[chunk.rows]
                 columns, writers = ends
                 if len(writers):
-                    changed = passes.end_stream(chunk.clean)[:, None] + difference[:, passes.end_slot, writers]
+                    at_end = difference[:, passes.end_slot]
+                    changed = passes.end_stream(chunk.clean)[:, None] + at_end[:, writers.to(at_end.device)]
                     numbers = passes.result(changed.flatten(0, 1), chunk.rows.repeat_interleave(len(writers)))
                     out[where[:, None], columns] = baseline[:, None] - numbers.view(len(where), -1)
                 if readings:
@@ -124,7 +126,9 @@ def _measured(
     readings: Sequence[_Reading],
 ) -> tuple[Int[Tensor, "m"], Float[Tensor, "example m"]]:
     """The metric under each edge's corruption, all readers' edges in one batch of rows; and which edges these are."""
-    rows = [row for reading in readings for row in _rows(passes, chunk, difference, reading)]
+    values = _on_host([_values(passes, chunk, difference, reading) for reading in readings])
+    before = _before(passes, chunk)
+    rows = [row for reading, value in zip(readings, values) for row in _rows(passes, chunk, reading, value, before)]
     columns = torch.cat([reading.columns for reading in readings])
     owners = torch.tensor([row.prompt for row in rows], dtype=torch.long, device="cpu")
     if passes.target is not None:
@@ -136,40 +140,73 @@ def _measured(
     return columns, metrics.values.view(-1, len(chunk.rows)).T
 
 
-def _rows(
+def _values(
     passes: ContrastPasses, chunk: Chunk, difference: Float[Tensor, "example slot writer d_model"], reading: _Reading
+) -> Float[Tensor, "example here some *heads d"]:
+    """What the reader's part computes once one writer's part of its stream is exchanged, on the model's device."""
+    layer, part = reading.layer, reading.part
+    slots, writers = (passes.slot_place == reading.place).nonzero()[:, 0].tolist(), reading.writers.unique()
+    first, end = int(writers[0]), int(writers[-1]) + 1
+    changes = difference[:, :, first:end]  # writers that stand side by side, at tokens that do, are a view
+    if end - first != len(writers):
+        changes = changes[:, :, (writers - first).to(passes.device)]
+    stream = chunk.clean.read_by(layer, part)
+    here = slice(slots[0], slots[-1] + 1)
+    if here.stop - here.start != len(slots):
+        here = torch.tensor(slots, dtype=torch.long, device=passes.device)
+    changed = stream[:, here, None] + changes[:, here]  # example slot writer d_model
+    return passes.readers.value(layer, part, changed.flatten(0, 2)).unflatten(0, changed.shape[:3])
+
+
+def _on_host(values: Sequence[Tensor]) -> list[Tensor]:
+    """The same on the host, brought there in one copy."""
+    host = torch.cat([value.flatten() for value in values]).cpu()
+    parts = host.split([value.numel() for value in values])
+    return [part.view(value.shape) for part, value in zip(parts, values)]
+
+
+def _rows(
+    passes: ContrastPasses,
+    chunk: Chunk,
+    reading: _Reading,
+    values: Float[Tensor, "example here some *heads d"],
+    before: Sequence[Sequence[tuple[PlacedEdit, ...]]],
 ) -> list[Row]:
     """One row per edge and example, edges first: the reader's value once the one writer's part is exchanged."""
     layer, part, n = reading.layer, reading.part, len(chunk.rows)
-    slots = (passes.slot_place == reading.place).nonzero()[:, 0]
-    writers, which = reading.writers.unique(return_inverse=True)
-    stream = chunk.clean.read_by(layer, part)[:, slots]
-    changed = stream[:, :, None] + difference[:, slots][:, :, writers]  # example slot writer d_model
-    values = passes.readers.value(layer, part, changed.flatten(0, 2)).cpu().unflatten(0, changed.shape[:3])
+    slots, which = (passes.slot_place == reading.place).nonzero()[:, 0], reading.writers.unique(return_inverse=True)[1]
     sites = [
         Site(SITES[part], layer, head=head)
         for head in (range(passes.readers.n_heads(part)) if part != "mlp" else [None])
     ]
     widths = passes.contrast.clean.lengths[chunk.rows].tolist()
     places = [tuple(passes.slots[slot] % width for slot in slots.tolist()) for width in widths]
-    before = [_before(passes, chunk, layer, i, width) for i, width in enumerate(widths)]
     rows = []
     for writer, head in zip(which.tolist(), reading.heads.tolist()):
         value = values[:, :, writer] if part == "mlp" else values[:, :, writer, head]
         site = sites[0] if part == "mlp" else sites[head]
-        rows += [Row(i, (*before[i], PlacedEdit(Replace(site, value[i]), places[i]))) for i in range(n)]
+        rows += [Row(i, (*before[layer][i], PlacedEdit(Replace(site, value[i]), places[i]))) for i in range(n)]
     return rows
 
 
-def _before(passes: ContrastPasses, chunk: Chunk, layer: int, i: int, width: int) -> tuple[PlacedEdit, ...]:
-    """The edits that make a row the clean run, apart from its own edit.
+def _before(passes: ContrastPasses, chunk: Chunk) -> list[list[tuple[PlacedEdit, ...]]]:
+    """The edits that make a row the clean run, apart from its own edit, by layer and example.
 
     At the last token nothing but its own stream distinguishes the clean from the corrupted run, so a row can enter at
     the reader's layer with the clean stream instead of at the source's layer with the source.
     """
-    if passes.slots == (-1,):
-        return (PlacedEdit(Replace(Site("resid_pre", layer), chunk.clean.pre[layer][i]), (width - 1,)),)
-    return tuple(PlacedEdit(edit, (int(edit.site.pos) % width,)) for edit in passes.clean_edits)
+    widths, layers = passes.contrast.clean.lengths[chunk.rows].tolist(), range(passes.model.n_layers)
+    if passes.slots != (-1,):
+        edits = [tuple(PlacedEdit(one, (int(one.site.pos) % width,)) for one in passes.clean_edits) for width in widths]
+        return [edits for _ in layers]
+    streams = dict(zip(chunk.clean.pre, torch.stack(list(chunk.clean.pre.values())).cpu()))
+    return [
+        [
+            (PlacedEdit(Replace(Site("resid_pre", layer), stream), (width - 1,)),)
+            for stream, width in zip(streams.get(layer, ()), widths)
+        ]
+        for layer in layers
+    ]
 
 
 def _at_target(passes: ContrastPasses, chunk: Chunk, rows: Sequence[Row]) -> Float[Tensor, "row"]:

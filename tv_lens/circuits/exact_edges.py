@@ -12,6 +12,7 @@ from torch import Tensor
 from tv_lens.circuits.contrast_passes import ContrastPasses
 from tv_lens.circuits.eap import EAP
 from tv_lens.circuits.exact import effects_in_shards
+from tv_lens.circuits.growing import best_of
 from tv_lens.circuits.method import EdgeMethod, Scored
 from tv_lens.errors import InvalidArgument, UnknownName, closest, unknown
 from tv_lens.kinds import checks_kinds
@@ -57,7 +58,7 @@ class ExactEdges(EdgeMethod):
         edges = self._named(passes)
         if self.screen is not None and self.screen < len(edges):
             guess = EAP(recheck=0).estimated(passes, work.stage("screen", verb="screen"))[0].mean(0).abs()
-            best = torch.sort(guess[edges], descending=True, stable=True).indices[: self.screen]
+            best = torch.from_numpy(best_of(guess[edges].numpy(), self.screen))
             edges = edges[best].sort().values
         values = torch.full((len(passes.contrast), len(passes.graph)), float("nan"), dtype=torch.float32, device="cpu")
         values[:, edges], about = effects_in_shards(passes, edges, work, self.norm)

@@ -58,37 +58,54 @@ class Graph(Nodes):
 
     @cached_property
     def edges(self) -> Int[Tensor, "edge 3"]:
-        """Position, writer and reader of every edge that can carry something; the order of all scores."""
-        return self.valid.nonzero()
-
-    def __len__(self) -> int:
-        return len(self.edges)
+        """Position, writer and reader of every edge that can carry something, as int32; the order of all scores."""
+        edges, end = torch.empty(self.n_edges, 3, dtype=torch.int32, device="cpu"), 0
+        for p, place in enumerate(self.valid):  # one at a time: `nonzero` counts in 8 bytes
+            pairs = place.nonzero()
+            start, end = end, end + len(pairs)
+            edges[start:end, 0], edges[start:end, 1:] = p, pairs
+        return edges
 
     @cached_property
-    def _by_reader(self) -> tuple[Int[Tensor, "edge"], Int[Tensor, "edge"]]:
-        return torch.sort(self.edges[:, 2], stable=True)
+    def n_edges(self) -> int:
+        """How many edges there are, without a list of them."""
+        return int(self.valid.sum())
 
-    def into(self, readers: range) -> Int[Tensor, "m"]:
-        """The edges into some readers, reader by reader."""
-        sorted_readers, order = self._by_reader
-        first, end = torch.searchsorted(
-            sorted_readers, torch.tensor([readers.start, readers.stop], dtype=torch.long, device="cpu")
-        ).tolist()
-        return order[first:end]
+    def __len__(self) -> int:
+        return self.n_edges
 
-    def dense(self, mask: Bool[Tensor, "edge"]) -> Bool[Tensor, "position writer reader"]:
-        """A mask over edges as a table."""
-        table = torch.zeros_like(self.valid)
-        table[tuple(self.edges[mask].T)] = True
-        return table
+    @cached_property
+    def _before_row(self) -> Int[Tensor, "position writer"]:
+        """How many edges stand before those out of each writer at each position."""
+        counts = self.valid.sum(2)
+        return counts.flatten().cumsum(0).view_as(counts) - counts
 
-    def sparse(self, table: Bool[Tensor, "position writer reader"]) -> Bool[Tensor, "edge"]:
-        """A table as a mask over edges; what lies outside the graph is left out."""
-        return table[tuple(self.edges.T)]
+    def into(self, readers: range, place: int | None = None) -> Int[Tensor, "m"]:
+        """The edges into some readers, reader by reader; at one position, or at all."""
+        places = slice(None) if place is None else slice(place, place + 1)
+        chosen = self.valid[places, :, readers.start : readers.stop]
+        earlier = self._before_row[places] + self.valid[places, :, : readers.start].sum(2)
+        numbers = earlier[..., None] + chosen.cumsum(2) - 1
+        return numbers.permute(2, 0, 1)[chosen.permute(2, 0, 1)]
 
-    def on_paths(self, table: Bool[Tensor, "position writer reader"]) -> Bool[Tensor, "position writer reader"]:
+    def dense(self, mask: Bool[Tensor, "*circuit edge"]) -> Bool[Tensor, "*circuit position writer reader"]:
+        """A mask over edges, or several, as a table."""
+        table = torch.zeros((*mask.shape[:-1], *self.valid.shape), dtype=torch.bool, device="cpu")
+        return table.masked_scatter_(self.valid.expand_as(table), mask)
+
+    def sparse(self, table: Bool[Tensor, "*circuit position writer reader"]) -> Bool[Tensor, "*circuit edge"]:
+        """A table, or several, as a mask over edges; what lies outside the graph is left out."""
+        return table[..., self.valid]
+
+    def on_paths(
+        self, table: Bool[Tensor, "*circuit position writer reader"]
+    ) -> Bool[Tensor, "*circuit position writer reader"]:
         """The edges of a table that lie on a path from where the two runs differ to where the result is read."""
         return edge_paths.on_paths(self, table)
+
+    def pruned(self, mask: Bool[Tensor, "*circuit edge"]) -> Bool[Tensor, "*circuit edge"]:
+        """The edges of a circuit, or of each of several, that lie on such a path."""
+        return self.sparse(self.on_paths(self.dense(mask)))
 
     # ---- names --------------------------------------------------------------------------------------------------
 

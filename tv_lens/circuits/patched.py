@@ -2,28 +2,36 @@
 
 Many circuits run side by side, a row for each example and circuit. Per layer the stream that each reader would see is
 put together from the writers upstream, the reader's own value follows from it (`model/readers.py`), the model's own
-block turns queries, keys and values into head outputs, and so on to the end. The model's own stream is not used.
+block turns queries, keys and values into head outputs (`attention_alone.py`), and so on to the end. The model's own
+stream is not used. Edges that lie on no path change nothing and are left out first; a layer's attention or MLP is then
+computed for those circuits alone that use it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from tv_lens.batch import TokenBatch
-from tv_lens.circuits.contrast_passes import Chunk, ContrastPasses
-from tv_lens.intervention import Replace
-from tv_lens.model.editing import Edit
+from tv_lens.circuits.attention_alone import AttentionAlone
+from tv_lens.circuits.contrast_passes import ContrastPasses
+from tv_lens.circuits.traces import Chunk
+from tv_lens.model.passes import tokens_at_once
+from tv_lens.model.readers import HELD
 from tv_lens.progress import progress as progress_bar
 from tv_lens.rows import trial
 from tv_lens.rows.edits import Row
-from tv_lens.rows.walk import Walk, base_run
+from tv_lens.rows.walk import BaseRun, base_run
 from tv_lens.site import Site
+
+MASKS_AT_ONCE = 1 << 24  # bytes of the tables of circuits that are put on paths at once
+HOST_BYTES, HOST_TOKENS = 40 << 20, 128  # what keeps one core busy: more rows would take more memory and no less time
 
 
 def run_circuits(
@@ -41,17 +49,40 @@ def run_circuits(
         Conmy et al. 2023 (arXiv 2304.14997), section 2: edges outside the circuit carry the corrupted run's values.
     """
     out = torch.zeros(len(passes.contrast), len(masks), dtype=torch.float32, device="cpu")
+    circuits, which = _distinct(passes, masks)
     with progress_bar("circuits", out.numel(), "runs", progress) as bar:
         for length in sorted(set(passes.contrast.clean.lengths.tolist())):
             rows = (passes.contrast.clean.lengths == length).nonzero()[:, 0].tolist()
             for chunk in passes.chunks(rows=rows):
                 patched = _Patched(passes, chunk, first_layer)
-                for examples, circuits in patched.batches(len(masks)):
-                    metrics = patched.run(examples, masks[circuits])
-                    columns = torch.tensor(circuits, dtype=torch.long, device="cpu")
-                    out[chunk.rows[examples][:, None], columns[None]] = metrics
-                    bar.advance(metrics.numel())
+                for examples, some in patched.batches(len(circuits)):
+                    metrics = patched.run(examples, passes.graph.dense(circuits[some.start : some.stop]))
+                    columns = ((which >= some.start) & (which < some.stop)).nonzero()[:, 0]
+                    numbers = chunk.rows[examples.start : examples.stop]
+                    out[numbers[:, None], columns[None]] = metrics[:, which[columns] - some.start]
+                    bar.advance(len(numbers) * len(columns))
     return out
+
+
+def _distinct(
+    passes: ContrastPasses, masks: Bool[Tensor, "circuit edge"]
+) -> tuple[Bool[Tensor, "distinct edge"], Int[Tensor, "circuit"]]:
+    """The circuits that differ once edges on no path are left out; and which of them each circuit is.
+
+    Where a norm stands after attention, a head that leads nowhere still moves the scale of the others: edges stay.
+    """
+    graph, known, which = passes.graph, {}, []
+    distinct = []
+    for part in masks.split(max(1, MASKS_AT_ONCE // graph.valid.numel())):
+        for pruned in part if passes.readers.post_norm else graph.pruned(part):
+            digest = hashlib.blake2b(np.packbits(pruned.numpy()).data, digest_size=16).digest()
+            if digest not in known:
+                known[digest] = len(distinct)
+                distinct.append(pruned)
+            which.append(known[digest])
+    found, of_each = torch.stack(distinct), torch.tensor(which, dtype=torch.long, device="cpu")
+    order = found.sum(1).argsort(stable=True)  # small ones first: those that use a layer then stand side by side
+    return found[order], order.argsort()[of_each]
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,141 +105,176 @@ class _Patched:
         return range(first, last)
 
     @cached_property
-    def start(self) -> int:
-        """The writer from which everything starts."""
-        return 0 if self.passes.graph.source is None else self.passes.graph.source_writer
-
-    @cached_property
-    def known(self) -> Float[Tensor, "example slot known d_model"]:
-        """What writers that no circuit can change wrote in the clean run, less what they wrote in the corrupted run."""
-        return -self.passes.difference(self.chunk)[:, :, self.known_writers]
-
-    @cached_property
-    def known_writers(self) -> list[int]:
+    def known_writers(self) -> tuple[slice, ...]:
+        """The writers that no circuit can change, as slices: from where all starts, and below the first layer."""
         graph = self.passes.graph
-        return [self.start, *(range(1, graph.head_writer(self.layers.start, 0)) if self.first_layer else [])]
+        first = 0 if graph.source is None else int(graph.source.layer) + (graph.source.component == "resid_post")
+        below = slice(graph.head_writer(first, 0), graph.head_writer(self.layers.start, 0))
+        start = 0 if graph.source is None else graph.source_writer
+        return (slice(start, start + 1), *([below] if below.start < below.stop else []))
+
+    @cached_property
+    def attention(self) -> AttentionAlone:
+        """The attention of each layer on copies of the chunk's prompts."""
+        passes, model = self.passes, self.passes.model
+        width = int(passes.contrast.clean.lengths[self.chunk.rows[0]])
+        columns = torch.tensor([slot % width for slot in passes.slots], dtype=torch.long, device="cpu")
+        start, columns = int(columns.min()), columns.to(model.device)
+        wants = passes.readers.post_norm
+        if trial.why_not(model, [Row(0)]):
+            prompts = passes.tokens("corrupted", self.chunk.rows.tolist())
+            return AttentionAlone(model, None, 0, columns, prompts, self._corrupted_streams, wants)
+        return AttentionAlone(model, self._base, start, columns, wants_attn_out=wants)
 
     @property
-    def walk(self) -> Walk | None:
-        """The prompts' run before the first token that differs; None where rows cannot share it (`rows.trial`)."""
-        if trial.why_not(self.passes.model, [Row(0)]):
-            return None
-        if "walk" not in self.chunk.derived:
+    def _base(self) -> BaseRun:
+        """The prompts' corrupted run without its edits: rows use it before the first token that differs."""
+        if "base run" not in self.chunk.derived:
             tokens = self.passes.tokens("corrupted", self.chunk.rows.tolist())
-            start = min(slot % tokens.width for slot in self.passes.slots)
-            self.chunk.derived["walk"] = Walk(
-                base_run(self.passes.model, tokens), (), 0, start, torch.zeros(0, dtype=torch.long, device="cpu")
-            )
-        return self.chunk.derived["walk"]
+            self.chunk.derived["base run"] = base_run(self.passes.model, tokens)
+        return self.chunk.derived["base run"]
 
-    def batches(self, n_circuits: int) -> Iterator[tuple[list[int], list[int]]]:
-        """Examples of the chunk and circuits, as many rows at once as a quarter of the memory budget holds."""
-        graph, shape = self.passes.graph, self.passes.model.shape
-        writers = len(self.known_writers) + len(self.layers) * (shape.n_heads + 1)
-        readers = graph.readers_per_layer + shape.n_heads
-        row = 4 * len(self.passes.slots) * shape.d_model * (writers + 2 * readers + 8)
-        size = max(1, min(self.passes.model.memory_budget // 4 // row, 8192 // len(self.passes.slots)))
+    @property
+    def _corrupted_streams(self) -> dict[int, Float[Tensor, "example pos d_model"]]:
+        """The stream into each layer at every token, for models whose rows cannot share a prefix."""
+        model, sites = self.passes.model, {layer: Site("resid_pre", layer) for layer in self.layers}
+        with model.intervene(*self.passes.corrupted_edits):
+            captured = model.capture(self.passes.tokens("corrupted", self.chunk.rows.tolist()), list(sites.values()))
+        return {layer: captured[site].to(model.device, model.dtype) for layer, site in sites.items()}
+
+    def batches(self, n_circuits: int) -> Iterator[tuple[range, range]]:
+        """Examples of the chunk and circuits: as many rows as a quarter of the budget holds, and as keep it busy."""
+        graph, model = self.passes.graph, self.passes.model
+        shape, slots = model.shape, len(self.passes.slots)
+        writers, readers = len(self.layers) * (shape.n_heads + 1), graph.readers_per_layer + shape.n_heads
+        row = 4 * slots * (shape.d_model * (writers + 2 * readers + 8) + 3 * shape.d_mlp)
+        size = max(1, min(model.memory_budget // 4 // row, tokens_at_once(model.device) // slots))
+        if model.device.type == "cpu":  # more would be no faster
+            size = max(1, min(size, max(HOST_BYTES // row, HOST_TOKENS // slots)))
         per = max(1, min(n_circuits, size))
         n = max(1, size // per)
         for start in range(0, len(self.chunk.rows), n):
             for first in range(0, n_circuits, per):
-                yield (
-                    list(range(start, min(start + n, len(self.chunk.rows)))),
-                    list(range(first, min(first + per, n_circuits))),
-                )
+                yield (range(start, min(start + n, len(self.chunk.rows))), range(first, min(first + per, n_circuits)))
 
-    def run(self, examples: Sequence[int], masks: Bool[Tensor, "circuit edge"]) -> Float[Tensor, "example circuit"]:
+    def run(
+        self, examples: range, tables: Bool[Tensor, "circuit position writer reader"]
+    ) -> Float[Tensor, "example circuit"]:
         """The number at the end under each circuit."""
-        graph, passes, corrupted = self.passes.graph, self.passes, self.chunk.corrupted
-        heads, n, c = graph.shape.n_heads, len(examples), len(masks)
-        in_layers = range(graph.head_writer(self.layers.start, 0), 1 + graph.shape.n_layers * (heads + 1))
-        local = [*self.known_writers, *in_layers]
-        table = torch.stack([graph.dense(mask) for mask in masks])[:, :, local].float()[:, passes.slot_place]
-        filled = len(self.known_writers)
-        shape = (n, c, len(passes.slots), filled + len(self.layers) * (heads + 1), graph.shape.d_model)
-        now = torch.zeros(shape, dtype=torch.float32, device="cpu")
-        now[:, :, :, :filled] = self.known[list(examples)][:, None]
-
-        def stream(base: Tensor, readers: range, upto: int) -> Float[Tensor, "n c slot reader d_model"]:
-            chosen = table[:, :, :upto, readers.start : readers.stop].transpose(-1, -2)
-            return base[list(examples)][:, None, :, None] + chosen @ now[:, :, :, :upto]
-
+        graph, passes, some = self.passes.graph, self.passes, _Batch(self, examples, tables)
         for layer in self.layers:
-            inputs = {}
-            for part in "qkv":
-                seen = stream(corrupted.pre[layer], graph.readers_of(layer, part), filled)
-                inputs[part] = passes.readers.value_each(layer, part, seen.flatten(0, 2))
-            z, attn = self._attention(layer, examples, c, inputs)
-            written = (
-                passes.readers.head_writes(layer, z, attn).cpu() - self._corrupted_heads(layer)[list(examples)][:, None]
-            )
-            now[:, :, :, filled : filled + heads] = written
-            upto = filled if graph.parallel else filled + heads
-            seen = stream(corrupted.read_by(layer, "mlp"), graph.readers_of(layer, "mlp"), upto)
-            out = passes.readers.value(layer, "mlp", seen.flatten(0, 3)).cpu().unflatten(0, seen.shape[:3])
-            now[:, :, :, filled + heads] = out - corrupted.mlp[layer][list(examples)][:, None]
-            filled += heads + 1
-        end = passes.end_stream(corrupted)[list(examples)][:, None] + (
-            table[:, passes.end_slot, :filled, graph.end_reader][:, None] @ now[:, :, passes.end_slot, :filled]
-        ).squeeze(2)
-        return passes.result(end.flatten(0, 1), self.chunk.rows[list(examples)].repeat_interleave(c)).view(n, c)
+            some.attend(layer)
+            some.think(layer)
+        base = passes.end_stream(self.chunk.corrupted)[examples.start : examples.stop].float()
+        readers = range(graph.end_reader, graph.end_reader + 1)
+        change = some.change(readers, graph.head_writer(self.layers.stop, 0), slice(0, len(tables)), passes.end_slot)
+        owners = self.chunk.rows[examples.start : examples.stop].repeat(len(tables))
+        return passes.result((base + change[:, :, 0, 0]).flatten(0, 1), owners).view(len(tables), -1).T
 
-    def _corrupted_heads(self, layer: int) -> Float[Tensor, "example slot head d_model"]:
-        """What the heads write in the corrupted run, computed once for all circuits."""
-        if ("corrupted heads", layer) not in self.chunk.derived:
-            trace = self.chunk.corrupted
-            self.chunk.derived["corrupted heads", layer] = self.passes.readers.head_writes(
-                layer, trace.z[layer], trace.attn[layer]
-            ).cpu()
-        return self.chunk.derived["corrupted heads", layer]
 
-    def _attention(
-        self, layer: int, examples: Sequence[int], c: int, inputs: dict[str, Tensor]
-    ) -> tuple[Float[Tensor, "n c slot head d_head"], Float[Tensor, "n c slot d_model"]]:
-        """The heads' outputs and their sum, from queries, keys and values, through the model's own block."""
-        passes, n_slots = self.passes, len(self.passes.slots)
-        owners = torch.tensor(list(examples), dtype=torch.long, device="cpu").repeat_interleave(c)
-        width = int(passes.contrast.clean.lengths[self.chunk.rows[0]])
-        start = 0 if self.walk is None else self.walk.start
-        columns = torch.tensor([slot % width - start for slot in passes.slots], dtype=torch.long, device="cpu")
-        at = torch.arange(len(owners), device="cpu").repeat_interleave(n_slots)
-        edits = [
-            Edit(Replace(Site(part, layer), value), at, columns.repeat(len(owners))) for part, value in inputs.items()
-        ]
-        reads = [Site("z", layer), Site("attn_out", layer)]
-        if self.walk is not None:
-            walk = Walk(self.walk.base, (0,) * len(owners), 0, start, owners)
-            values = walk.step(passes.model, layer, edits, reads, "circuits").values
-        else:
-            batch = passes.tokens("corrupted", self.chunk.rows[owners].tolist())
-            values = self._whole(layer, batch, owners, edits, reads)
-        z, attn = (values[site][:, columns].float().cpu() for site in reads)
-        return z.unflatten(0, (len(examples), c)), attn.unflatten(0, (len(examples), c))
+class _Batch:
+    """Some circuits on some examples, layer by layer: what their writers wrote so far, less the corrupted run's.
 
-    def _whole(
-        self, layer: int, batch: TokenBatch, owners: Tensor, edits: Sequence[Edit], reads: Sequence[Site]
-    ) -> dict[Site, Tensor]:
-        """The block on whole prompts; tokens before the first one that differs hold the corrupted stream."""
-        streams = self._corrupted_stream[layer][owners]
-        first = torch.zeros((len(batch), 1, 1), dtype=torch.long, device="cpu")
-        columns = first if self.passes.model.registry.can_narrow else None
-        _, attachment = self.passes.model.forward(
-            batch,
-            edits,
-            reads,
-            logits_at=batch.last[:, None],
-            logit_columns=columns,
-            stop_after=layer,
-            block_call=self.passes.readers.passing(streams, layer),
-            who="circuits",
-        )
-        return attachment.values
+    Args:
+        patched: the examples.
+        examples: which of them.
+        tables: the circuits, without edges that lie on no path.
+    """
 
-    @cached_property
-    def _corrupted_stream(self) -> dict[int, Float[Tensor, "example pos d_model"]]:
-        sites = {layer: Site("resid_pre", layer) for layer in self.layers}
-        with self.passes.model.intervene(*self.passes.corrupted_edits):
-            captured = self.passes.model.capture(
-                self.passes.tokens("corrupted", self.chunk.rows.tolist()), list(sites.values())
-            )
-        return {layer: captured[site] for layer, site in sites.items()}
+    def __init__(self, patched: _Patched, examples: range, tables: Bool[Tensor, "circuit position writer reader"]):
+        self.patched, self.passes, self.graph = patched, patched.passes, patched.passes.graph
+        self.chunk, self.examples = patched.chunk, slice(examples.start, examples.stop)
+        model, slots = self.passes.model, len(self.passes.slots)
+        self.users = {layer: self._users_of(layer, tables) for layer in patched.layers}  # on the host, before all else
+        self.tables = tables.to(model.device)
+        self.places = self.passes.slot_place.to(model.device)
+        difference = self.passes.difference(self.chunk)[self.examples]
+        self.known = [(writers, -difference[:, :, writers]) for writers in patched.known_writers]
+        self.first = self.graph.head_writer(patched.layers.start, 0)
+        shape = (len(tables), len(examples), slots, len(patched.layers) * (self.graph.shape.n_heads + 1))
+        self.own = torch.zeros(*shape, self.graph.shape.d_model, dtype=model.dtype, device=model.device)
+
+    def _users_of(self, layer: int, tables: Bool[Tensor, "circuit position writer reader"]) -> tuple[slice, slice]:
+        """The circuits from the first to the last with an edge into a layer's attention, and into its MLP."""
+        queries, mlp = self.graph.readers_of(layer, "q"), self.graph.readers_of(layer, "mlp")
+        spans = (range(queries.start, mlp.start), mlp)
+        used = [tables[..., span.start : span.stop].flatten(1).any(1).nonzero()[:, 0].tolist() for span in spans]
+        attend, think = (slice(which[0], which[-1] + 1) if which else slice(0, 0) for which in used)
+        return attend, think
+
+    def change(
+        self, readers: range, upto: int, users: slice, slot: int | None = None
+    ) -> Float[Tensor, "c n slot reader d_model"]:
+        """By how much the streams that these readers see differ from the corrupted run's, under some circuits.
+
+        Args:
+            readers: the readers.
+            upto: the writers before this one are upstream.
+            users: which circuits.
+            slot: one slot; all if None.
+        """
+        slots = slice(None) if slot is None else slice(slot, slot + 1)
+        table = self.tables[users, :, :, readers.start : readers.stop]
+        chosen = table[:, self.places[slots]].transpose(-1, -2).to(self.own.dtype)  # c slot reader writer
+        out = None
+        for writers, difference in self.known:  # the same for all circuits: one product of them all per slot
+            shared = chosen[..., writers].transpose(0, 1).flatten(1, 2)  # slot c*reader writer
+            added = torch.matmul(shared, difference[:, slots]).unflatten(2, (-1, len(readers)))
+            out = added.permute(2, 0, 1, 3, 4) if out is None else out.add_(added.permute(2, 0, 1, 3, 4))
+        if upto > self.first:
+            own = self.own[users, :, slots, : upto - self.first]
+            out = torch.matmul(chosen[:, None, :, :, self.first : upto], own).add_(out)
+        return out
+
+    def _only_slot(self, layer: int) -> int | None:
+        """The one slot where what a layer writes is read, in the last layer; None elsewhere."""
+        return self.passes.end_slot if layer == self.patched.layers[-1] else None
+
+    def attend(self, layer: int) -> None:
+        """What the heads of a layer write."""
+        users, passes = self.users[layer][0], self.passes
+        if users.start == users.stop:
+            return
+        trace, graph, only = self.chunk.corrupted, self.graph, self._only_slot(layer)
+        first, before = graph.head_writer(layer, 0), trace.pre[layer][self.examples]
+        keys = range(graph.readers_of(layer, "k").start, graph.readers_of(layer, "v").stop)
+        values = {}
+        for readers, parts, slot in ((graph.readers_of(layer, "q"), "q", only), (keys, "kv", None)):
+            seen = self.change(readers, first, users, slot)
+            seen += before[:, slice(None) if slot is None else slice(slot, slot + 1), None]
+            for part, one in zip(parts, seen.chunk(len(parts), dim=3)):
+                value = passes.readers.value_each(layer, part, one.flatten(0, 2))
+                values[part] = value.unflatten(0, (-1, seen.shape[2]))  # row slot head d_head
+        if only is not None:  # the other queries' heads write where nothing reads
+            query = values["q"]
+            values["q"] = query.new_zeros(len(query), before.shape[1], *query.shape[2:])
+            values["q"][:, only] = query[:, 0]
+        self._write_heads(layer, users, values)
+
+    def _write_heads(self, layer: int, users: slice, values: Mapping[str, Tensor]) -> None:
+        """What heads with these queries, keys and values write."""
+        trace, passes, first = self.chunk.corrupted, self.passes, self.graph.head_writer(layer, 0)
+        only, c = self._only_slot(layer), users.stop - users.start
+        slots = slice(None) if only is None else slice(only, only + 1)
+        n = self.examples.stop - self.examples.start
+        owners = torch.arange(self.examples.start, self.examples.stop, device=passes.device).repeat(c)
+        found = self.patched.attention.heads(layer, owners, values)
+        z = found.z[:, slots].unflatten(0, (c, n))
+        attn = trace.attn[layer][self.examples, slots].expand(c, -1, -1, -1)
+        now = attn if found.attn_out is None else found.attn_out[:, slots].unflatten(0, (c, n))
+        before = trace.z[layer][self.examples, slots].expand_as(z)
+        writes = passes.readers.exchanged(layer, before, z, attn, now, HELD)
+        self.own[users, :, slots, first - self.first : first - self.first + writes.shape[-2]] = writes
+
+    def think(self, layer: int) -> None:
+        """What the MLP of a layer writes."""
+        users, passes, mlp = self.users[layer][1], self.passes, self.graph.mlp_writer(layer)
+        if users.start == users.stop:
+            return
+        trace, only = self.chunk.corrupted, self._only_slot(layer)
+        slots = slice(None) if only is None else slice(only, only + 1)
+        upto = self.graph.head_writer(layer, 0) if self.graph.parallel else mlp
+        seen = self.change(self.graph.readers_of(layer, "mlp"), upto, users, only)[:, :, :, 0]
+        seen += trace.read_by(layer, "mlp")[self.examples, slots]
+        out = passes.readers.value(layer, "mlp", seen.flatten(0, 2)).unflatten(0, seen.shape[:3])
+        self.own[users, :, slots, mlp - self.first] = out - trace.mlp[layer][self.examples, slots]

@@ -111,6 +111,7 @@ class Attachments:
         self.active = list(active)
         self.batch = next((one.batch for one in reversed(self.active) if one.batch is not None), None)
         self._stream_before: dict[int | None, Tensor] = {}
+        self._positions: dict[tuple[object, torch.device], tuple[TokenBatch, tuple[Tensor, Tensor]]] = {}
 
     def hook_functions(self) -> list[tuple[str, Hook]]:
         """TransformerLens's name of each tensor that is edited, read or traced, with the function that runs there."""
@@ -165,6 +166,8 @@ class Attachments:
             x = torch.where(edited_middle == middle, x, edited_middle - before)
         for attachment in self.active:
             if tensor in attachment.traced:
+                if tensor.component == "resid_mid":  # only what the MLP is given is traced here, not what passes it
+                    x = x.view_as(x)
                 x = x if x.requires_grad else x.detach().requires_grad_()
                 attachment.live[tensor] = x
                 attachment.fired[tensor] = attachment.fired.get(tensor, 0) + 1
@@ -174,13 +177,21 @@ class Attachments:
         attachment.fired[edit.site.tensor] = attachment.fired.get(edit.site.tensor, 0) + 1
         rows, cols = edit.rows, edit.cols
         if rows is None and edit.site.pos is not None:
-            rows, cols = positions_of(self._batch_for(x, edit.site), edit.site.pos, x.device)
+            rows, cols = self._places(x, edit.site)
         return edited(x, edit.intervention, rows, cols, edit.heads)
 
     def _selected(self, x: Tensor, site: Site) -> Tensor:
         if site.pos is None:
             return x if site.head is None else position_second(x, site)
-        return position_second(x, site)[positions_of(self._batch_for(x, site), site.pos, x.device)]
+        return position_second(x, site)[self._places(x, site)]
+
+    def _places(self, x: Tensor, site: Site) -> tuple[Tensor, Tensor]:
+        """The row and column of each token that a site names; found once for all layers, since that reads the mask."""
+        batch, key = self._batch_for(x, site), (site.pos, x.device)
+        known = self._positions.get(key)
+        if known is None or known[0] is not batch:
+            known = self._positions[key] = (batch, positions_of(batch, site.pos, x.device))
+        return known[1]
 
     def _batch_for(self, x: Tensor, site: Site) -> TokenBatch:
         axes = site.entry.axes

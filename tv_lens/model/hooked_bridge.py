@@ -126,6 +126,7 @@ class HookedBridge:
         reads: Sequence[Site] = (),
         at: Site | None = None,
         who: str = "model.gradients",
+        branches: Sequence[Site] = (),
     ) -> tuple[Float[Tensor, "batch"], dict[Site, Tensor], Attachment]:
         """Each prompt's score, its gradient at whole tensors, and the attachment with what was read.
 
@@ -140,10 +141,11 @@ class HookedBridge:
             reads: the sites to capture in the same pass.
             at: a tensor to score instead of the logits; the pass stops after its layer.
             who: the verb that calls, for the registry.
+            branches: `resid_mid` of layers where the gradient is wanted that goes through the MLP, not past it.
         """
         places = {
             site: Site("attn_out", site.layer) if site.component == "resid_mid" else site.tensor for site in sites
-        }
+        } | {site: site.tensor for site in branches}
         traced = dict.fromkeys([*places.values(), *([] if at is None else [at.tensor])])
         gathers = at is None and self.registry.can_gather
         arguments = self.registry.pass_arguments | length_arguments(self.tl, batch, {})

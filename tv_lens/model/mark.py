@@ -94,7 +94,7 @@ def _of_tensors(tensors: list[Tensor]) -> str:
         version = -1 if tensor.is_inference() else tensor._version
         whole.update(f"{tensor.data_ptr()} {version} {tensor.dtype} {tensor.device} {tuple(tensor.shape)}\n".encode())
         if not tensor.is_meta and tensor.numel():
-            flat = tensor.detach()
+            flat = _in_memory_order(tensor.detach())
             flat = flat.view(-1) if flat.is_contiguous() else flat.flatten()[: 64 * SAMPLES]
             step = max(1, flat.numel() // SAMPLES)
             samples.setdefault((tensor.device, tensor.dtype), []).append(flat[::step][:SAMPLES])
@@ -102,6 +102,11 @@ def _of_tensors(tensors: list[Tensor]) -> str:
         bits = torch.cat(parts).cpu().view(torch.uint8)  # numpy has no bfloat16
         whole.update(bits.numpy().tobytes())
     return whole.hexdigest()
+
+
+def _in_memory_order(tensor: Tensor) -> Tensor:
+    """A view with the axes as they lie in memory: a transposed weight is contiguous then, and is not copied."""
+    return tensor.permute(sorted(range(tensor.ndim), key=lambda axis: -tensor.stride(axis)))
 
 
 def _of_config(bridge: TransformerBridge) -> str:

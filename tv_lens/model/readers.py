@@ -157,8 +157,7 @@ class Readers:
             attn_out: what attention added; needed where a norm stands after it.
         """
         affine = Affine.of(self._part(layer, "o"), self._shape.n_heads * self._shape.d_head, self._like)
-        weight = affine.weight.to(torch.float32).unflatten(0, (self._shape.n_heads, -1))
-        writes = torch.einsum("...hk,hkd->...hd", z.to(weight.device, torch.float32), weight)
+        writes = self._per_head(z, affine)
         if affine.bias is not None:
             writes = writes + affine.bias.to(torch.float32) / self._shape.n_heads
         if attn_out is None or not self.post_norm:
@@ -189,12 +188,20 @@ class Readers:
         """
         if norm not in NORMS:
             raise unknown("treatment of the norm after attention", norm, NORMS)
-        if norm == HELD or not self.post_norm:
+        if not self.post_norm:  # the heads' parts are linear, and the bias is the same in both
+            affine = Affine.of(self._part(layer, "o"), self._shape.n_heads * self._shape.d_head, self._like)
+            return self._per_head(other.to(torch.float32) - z.to(torch.float32), affine)
+        if norm == HELD:
             return self.head_writes(layer, other, other_attn_out) - self.head_writes(layer, z, attn_out)
         own, its = self.head_writes(layer, z, None), self.head_writes(layer, other, None)
         total = own.sum(-2, keepdim=True)
         after = self._child(layer, "ln1_post")
         return (self._through(after, self._own(total - own + its)) - self._through(after, self._own(total))).float()
+
+    def _per_head(self, z: Float[Tensor, "*n head d_head"], affine: Affine) -> Float[Tensor, "*n head d_model"]:
+        """Each head's part of the output projection, without its bias, in float32."""
+        weight = affine.weight.to(torch.float32).unflatten(0, (self._shape.n_heads, -1))
+        return torch.einsum("...hk,hkd->...hd", z.to(weight.device, torch.float32), weight)
 
     # ---- the model's own modules ----------------------------------------------------------------------------------
 
