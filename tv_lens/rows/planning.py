@@ -156,14 +156,14 @@ class _Planned:
 
 def _plan(number: int, row: Row, length: int, n_layers: int) -> _Planned:
     last = n_layers - 1
-    entry_layers = [
-        min(last, _entered(edit.intervention, n_layers).site.layer or 0)
-        if edit.intervention.site.layer is not None
-        else last
-        for edit in row.edits
-    ]
+    entry_layers = [_entry_layer(edit.intervention.site, last) for edit in row.edits]
     starts = [min(edit.positions) for edit in row.edits]
     return _Planned(number, min(entry_layers, default=last), min(starts, default=length - 1))
+
+
+def _entry_layer(site: Site, last: int) -> int:
+    """The first layer that an edit of a site changes: what leaves a layer enters the next one."""
+    return last if site.layer is None else min(last, site.layer + (site.component == "resid_post"))
 
 
 def _entered(intervention: Intervention, n_layers: int) -> Intervention:
@@ -177,9 +177,18 @@ def _entered(intervention: Intervention, n_layers: int) -> Intervention:
     return replace(intervention, site=moved)
 
 
-def _as_they_enter(edits: Sequence[PlacedEdit], n_layers: int) -> list[PlacedEdit]:
-    """The edits in the order in which they act: what leaves a layer is edited before what enters the next."""
-    moved = [(edit, _entered(edit.intervention, n_layers)) for edit in edits]
+def _as_they_enter(edits: Sequence[PlacedEdit], n_layers: int, known: dict[int, Intervention]) -> list[PlacedEdit]:
+    """The edits in the order in which they act: what leaves a layer is edited before what enters the next.
+
+    Args:
+        edits: of one row.
+        n_layers: of the model.
+        known: what was found for interventions before, which many rows have in common.
+    """
+    for edit in edits:
+        if id(edit.intervention) not in known:
+            known[id(edit.intervention)] = _entered(edit.intervention, n_layers)
+    moved = [(edit, known[id(edit.intervention)]) for edit in edits]
     moved.sort(key=lambda pair: pair[1] is pair[0].intervention)
     return [edit if new is edit.intervention else replace(edit, intervention=new) for edit, new in moved]
 
@@ -236,11 +245,11 @@ class _Group:
 
     def edits(self, rows: Sequence[Row]) -> list[Edit]:
         """The rows' edits at their places in the walk."""
-        n_layers = len(self.walk.base.stream)
+        n_layers, known = len(self.walk.base.stream), dict[int, Intervention]()
         return merged(
             [
                 Placed(edit.intervention, *self._place(at, edit.positions))
-                for edit in _as_they_enter(rows[planned.row].edits, n_layers)
+                for edit in _as_they_enter(rows[planned.row].edits, n_layers, known)
             ]
             for at, planned in enumerate(self.planned)
         )
