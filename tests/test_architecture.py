@@ -74,7 +74,7 @@ FOLDERS = {
     """,
     "rows": """
         base_run edits
-        hook_passes walk
+        hook_passes unedited walk
         planning
         trial
         engine packing

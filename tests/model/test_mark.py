@@ -10,7 +10,7 @@ import tiny
 import tv_lens as tv
 from hooked_cases import TOKENS
 from tv_lens.intervention import Zero
-from tv_lens.model.mark import mark_of
+from tv_lens.model.mark import Marker, mark_of
 from tv_lens.model.stepping import BlockSteps
 
 
@@ -67,6 +67,26 @@ def test_each_change_is_seen_and_named(part, change):
     changes = mark_of(model.tl).changes(since=before)
     names = {"weights": "weights", "modules": "modules", "hooks": "hooks", "training": "training", "config": "config"}
     assert any(names[part] in text for text in changes), changes
+
+
+@pytest.mark.parametrize("part, change", CASES)
+def test_a_marker_that_remembers_the_modules_sees_what_a_new_one_sees(part, change):
+    model = tv.load(tiny.hugging_face_model("llama"))
+    marker = Marker(model.tl)
+    assert marker.now() == marker.now() == mark_of(model.tl)
+    change(model)
+    assert marker.now() == mark_of(model.tl)
+
+
+def test_a_module_that_takes_the_place_of_another_is_seen_by_a_marker_that_remembers():
+    model = tv.load(tiny.hugging_face_model("llama"))
+    marker = Marker(model.tl)
+    before = marker.now()
+    first(model).mlp.act_fn = torch.nn.GELU()
+    assert any(text.startswith("modules") for text in marker.now().changes(since=before))
+    again = marker.now()
+    first(model).mlp.add_module("other", None)  # no module: nothing has changed
+    assert marker.now() == again == mark_of(model.tl)
 
 
 def test_passes_edits_gradients_and_captures_leave_it_as_it_is(model):

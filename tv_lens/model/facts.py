@@ -19,7 +19,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from tv_lens.errors import ModelChanged
 from tv_lens.loading.fingerprint import fingerprint
 from tv_lens.model.foreign_hooks import foreign_hooks
-from tv_lens.model.mark import Mark, mark_of
+from tv_lens.model.mark import Mark, Marker
 from tv_lens.model.registry import HookRegistry
 from tv_lens.storage.configuration import described
 
@@ -42,7 +42,8 @@ class Facts:
     def __init__(self, bridge: TransformerBridge, registry: HookRegistry):
         self._bridge, self._registry = bridge, registry
         self._found: dict[str, Any] = {}
-        self._mark = self._loaded = mark_of(bridge)
+        self._marker = Marker(bridge)
+        self._mark = self._loaded = self._marker.now()
         self._named: tuple[Mark, str] | None = None  # the fingerprint of a state
         self._inside = threading.local()
 
@@ -125,7 +126,7 @@ class Facts:
 
     def _now(self) -> Mark:
         with self._registry.lock.turn("model.facts"):
-            return mark_of(self._bridge)
+            return self._marker.now()
 
     def check_unchanged(self, who: str) -> None:
         """Compares the model with what it was when the verb began.
@@ -133,7 +134,7 @@ class Facts:
         Raises:
             ModelChanged: it is another.
         """
-        now, before = mark_of(self._bridge), self._mark
+        now, before = self._marker.now(), self._mark
         if now != before:
             self._found, self._mark = {}, now
             raise ModelChanged(

@@ -26,7 +26,13 @@ WORTH_BRANCHING = 16  # tokens in common, below which the additional pass costs 
 
 @dataclass(frozen=True, eq=False)
 class BaseRun:
-    """What rows inherit from the unedited run of prompts of one length, per layer."""
+    """What rows inherit from the unedited run of some prompts, per layer.
+
+    Attributes:
+        length: the columns of the batch: the length of its longest prompt.
+        logits: after each prompt's last token, of the columns that were asked for.
+        lengths: of each prompt; empty where all are as long as the batch is wide.
+    """
 
     length: int
     keys: list[Float[Tensor, "prompt kv_head pos d_head"]]
@@ -34,16 +40,27 @@ class BaseRun:
     stream: list[Float[Tensor, "prompt pos d_model"]]  # what enters each block
     masks: list[Tensor | None]  # the mask that each block was given: additive, boolean, or none
     branched_at: int = 0  # how many tokens were run once for all prompts
+    logits: Float[Tensor, "prompt columns"] | None = None
+    lengths: tuple[int, ...] = ()
 
-    def of(self, prompt: int) -> BaseRun:
-        """The run of one of its prompts."""
-        one = slice(prompt, prompt + 1)
+    @property
+    def last(self) -> tuple[int, ...]:
+        """The column of each prompt's last token."""
+        return tuple(length - 1 for length in self.lengths) or (self.length - 1,) * len(self.stream[0])
+
+    def of(self, prompts: Sequence[int]) -> BaseRun:
+        """The run of some of its prompts; itself where these are all of them."""
+        if len(prompts) == len(self.stream[0]):
+            return self
+        one = slice(prompts[0], prompts[0] + 1)  # a view
+        some = one if len(prompts) == 1 else torch.tensor(list(prompts), dtype=torch.long, device="cpu")
         return BaseRun(
             self.length,
-            [k[one] for k in self.keys],
-            [v[one] for v in self.values],
-            [x[one] for x in self.stream],
-            [m if m is None or len(m) == 1 else m[one] for m in self.masks],
+            [k[some] for k in self.keys],
+            [v[some] for v in self.values],
+            [x[some] for x in self.stream],
+            _of_prompts(self.masks, some),
+            lengths=tuple(self.lengths[prompt] for prompt in prompts) if self.lengths else (),
         )
 
     def tensors(self) -> dict[str, Tensor]:
@@ -57,14 +74,30 @@ class BaseRun:
         return by_name
 
 
-def base_run(model: HookedModel, batch: TokenBatch) -> BaseRun:
-    """The unedited run, keeping keys, values and the stream into every block."""
-    shared = common_start(batch.ids)
-    if len(batch) > 1 and shared >= WORTH_BRANCHING and prefix_sharing_is_exact(model):
-        shared = min(shared, batch.width - 1)
-        if length_class(model.tl, shared) == length_class(model.tl, batch.width):
-            return _branched(model, batch, shared)
-    return _whole(model, batch)
+def base_run(
+    model: HookedModel, batch: TokenBatch, columns: Int[Tensor, "prompt k"] | None = None, shared: int | None = None
+) -> BaseRun:
+    """The unedited run, keeping keys, values and the stream into every block.
+
+    Args:
+        model: the model that runs.
+        batch: right-padded prompts, whose lengths differ only where one table of positions serves them all.
+        columns: the only tokens whose logits are wanted; all if None.
+        shared: how many first tokens run once for all prompts, if that is known already (`branches_at`).
+    """
+    shared = branches_at(model, batch) if shared is None else shared
+    return _branched(model, batch, shared, columns) if shared else _whole(model, batch, columns)
+
+
+def branches_at(model: HookedModel, batch: TokenBatch) -> int:
+    """How many first tokens run once for all prompts; 0 where each prompt runs whole."""
+    if len(batch) == 1:
+        return 0
+    lengths = batch.lengths.tolist()
+    shared = min(common_start(batch.ids), min(lengths) - 1)
+    if shared < WORTH_BRANCHING or not prefix_sharing_is_exact(model):
+        return 0
+    return shared if len({length_class(model.tl, length) for length in {shared, *lengths}}) == 1 else 0
 
 
 def common_start(ids: Int[Tensor, "batch pos"]) -> int:
@@ -74,7 +107,7 @@ def common_start(ids: Int[Tensor, "batch pos"]) -> int:
 
 
 def together(ids: Sequence[Sequence[int]], prompts: Sequence[int], size: int) -> Iterator[list[int]]:
-    """Prompts of one length in groups of at most `size`; those that begin alike are in groups of their own.
+    """Prompts in groups of at most `size`; those that begin alike are in groups of their own.
 
     Args:
         ids: the tokens of every prompt.
@@ -125,6 +158,7 @@ class _Part:
     cache: DynamicCache
     stream: list[Tensor]
     masks: list[Tensor | None]
+    logits: Float[Tensor, "prompt columns"]
 
     @property
     def keys(self) -> list[Tensor]:
@@ -135,36 +169,52 @@ class _Part:
         return [layer.values for layer in self.cache.layers]
 
 
-def _whole(model: HookedModel, batch: TokenBatch) -> BaseRun:
-    part = _recorded(model, batch, DynamicCache())
-    return BaseRun(batch.width, part.keys, part.values, part.stream, part.masks)
+def _whole(model: HookedModel, batch: TokenBatch, columns: Int[Tensor, "prompt k"] | None = None) -> BaseRun:
+    part = _recorded(model, batch, DynamicCache(), columns)
+    return BaseRun(
+        batch.width, part.keys, part.values, part.stream, part.masks, logits=part.logits, lengths=_lengths(batch)
+    )
 
 
-def _recorded(model: HookedModel, batch: TokenBatch, cache: DynamicCache, **arguments: Any) -> _Part:
+def _lengths(batch: TokenBatch) -> tuple[int, ...]:
+    return tuple(batch.lengths.tolist()) if batch.is_padded else ()
+
+
+def _recorded(
+    model: HookedModel,
+    batch: TokenBatch,
+    cache: DynamicCache,
+    columns: Int[Tensor, "prompt k"] | None,
+    **arguments: Any,
+) -> _Part:
     """A run of these tokens after what the cache holds."""
     record = Recording()
-    model.forward(
+    logits, _ = model.forward(
         batch,
         logits_at=batch.last[:, None],
+        logit_columns=None if columns is None else columns[:, None],
         block_call=record,
         past_key_values=cache,
         use_cache=True,
         who="rows: base run",
         **arguments,
     )
-    return _Part(cache, record.streams, [given.get("attention_mask") for given in record.given])
+    return _Part(cache, record.streams, [given.get("attention_mask") for given in record.given], logits[:, 0])
 
 
-def _branched(model: HookedModel, batch: TokenBatch, shared: int) -> BaseRun:
+def _branched(
+    model: HookedModel, batch: TokenBatch, shared: int, columns: Int[Tensor, "prompt k"] | None = None
+) -> BaseRun:
     """The first tokens once, the rest of every prompt from there on."""
     ids, n, width = batch.ids, len(batch), batch.width
     first = TokenBatch(ids[:1, :shared], batch.mask[:1, :shared])
-    prefix, cache = _recorded(model, first, DynamicCache()), DynamicCache()
+    no_logits = torch.zeros((1, 1), dtype=torch.long, device="cpu") if model.registry.can_narrow else None
+    prefix, cache = _recorded(model, first, DynamicCache(), no_logits), DynamicCache()
     for layer, (keys, values) in enumerate(zip(prefix.keys, prefix.values)):
         cache.update(keys.expand(n, -1, -1, -1), values.expand(n, -1, -1, -1), layer)
     rest = TokenBatch(ids[:, shared:], batch.mask[:, shared:])
     positions = torch.arange(shared, width, device=ids.device)[None]
-    suffix = _recorded(model, rest, cache, position_ids=positions)
+    suffix = _recorded(model, rest, cache, columns, position_ids=positions)
     return BaseRun(
         width,
         suffix.keys,
@@ -172,7 +222,15 @@ def _branched(model: HookedModel, batch: TokenBatch, shared: int) -> BaseRun:
         [torch.cat([one.expand(n, -1, -1), two], dim=1) for one, two in zip(prefix.stream, suffix.stream)],
         [_joined(one, two) for one, two in zip(prefix.masks, suffix.masks)],
         shared,
+        suffix.logits,
+        _lengths(batch),
     )
+
+
+def _of_prompts(masks: Sequence[Tensor | None], prompts: slice | Int[Tensor, "some"]) -> list[Tensor | None]:
+    """The masks of some prompts; layers of one kind go on sharing theirs."""
+    chosen = {id(mask): mask if mask is None or len(mask) == 1 else mask[prompts] for mask in masks}
+    return [chosen[id(mask)] for mask in masks]
 
 
 def _joined(one: Tensor | None, two: Tensor | None) -> Tensor | None:

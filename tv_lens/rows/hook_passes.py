@@ -31,15 +31,15 @@ def run(
     passes, peak = 0, 0
     for chunk in _chunks(model, base, rows, budget):
         width = int(base.lengths[[rows[i].prompt for i in chunk]].max())
-        work = partial(_whole_pass, model, base, rows, chunk, readout, values, who)
+        work = partial(_part_of, model, base, rows, chunk, readout, values, who)
         for part, _ in in_batches(model, len(chunk), len(chunk), width, work, who=who):
             size = part.stop - part.start
-            passes, peak = passes + 1, max(peak, size * _bytes(model, width))
+            passes, peak = passes + 1, max(peak, size * bytes_per_row(model, width))
             bar.advance(size)
     return {"passes": passes, "estimated_peak_bytes": peak}
 
 
-def _whole_pass(
+def _part_of(
     model: HookedModel,
     base: TokenBatch,
     rows: Sequence[Row],
@@ -49,8 +49,19 @@ def _whole_pass(
     who: str,
     part: slice,
 ) -> None:
-    """Fills the values of some rows of a chunk by one pass."""
-    chunk = chunk[part]
+    whole_pass(model, base, rows, chunk[part], readout, values, who)
+
+
+def whole_pass(
+    model: HookedModel,
+    base: TokenBatch,
+    rows: Sequence[Row],
+    chunk: Sequence[int],
+    readout: Readout,
+    values: Float[Tensor, "row"],
+    who: str,
+) -> None:
+    """Fills the values of the rows whose numbers `chunk` holds by one pass over their prompts."""
     index = torch.tensor(chunk, dtype=torch.long, device="cpu")
     batch = base.select([rows[i].prompt for i in chunk])
     columns = columns_of(readout, index) if model.registry.can_narrow and model.registry.can_gather else None
@@ -63,7 +74,8 @@ def _whole_pass(
     values[index] = read_out(readout, logits, index, rows)
 
 
-def _bytes(model: HookedModel, width: int) -> int:
+def bytes_per_row(model: HookedModel, width: int) -> int:
+    """What one row takes in a pass of its own."""
     return bytes_per_prompt(model.shape, width, 1, model.dtype.itemsize)
 
 
@@ -72,12 +84,12 @@ def _chunks(model: HookedModel, base: TokenBatch, rows: Sequence[Row], budget: i
     lengths = base.lengths.tolist()
     longest = max(lengths[row.prompt] for row in rows)
     prompts_per_batch(
-        budget, _bytes(model, longest), f"{longest} tokens"
+        budget, bytes_per_row(model, longest), f"{longest} tokens"
     )  # a budget too small for the last batch is refused now
     chunk: list[int] = []
     for i in sorted(range(len(rows)), key=lambda i: lengths[rows[i].prompt]):
         width = lengths[rows[i].prompt]
-        fits = prompts_per_batch(budget, _bytes(model, width), f"{width} tokens")
+        fits = prompts_per_batch(budget, bytes_per_row(model, width), f"{width} tokens")
         fits = min(fits, prompts_at_once(model, width))
         if len(chunk) >= fits:
             yield chunk

@@ -1,4 +1,8 @@
-"""The engine "rows": which rows walk together, in groups of prompts and in batches that fit the memory budget."""
+"""The engine "rows": which rows walk together, in groups of prompts and in batches that fit the memory budget.
+
+A row without edits is read off the base run. A prompt with a single edited row runs whole, with its edit: that is one
+pass, where a base run and a walk would be two.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +20,19 @@ from tv_lens.intervention import Intervention, Stack
 from tv_lens.model.capture import bytes_per_prompt, prompts_per_batch
 from tv_lens.model.editing import Edit
 from tv_lens.model.hooked_model import HookedModel
+from tv_lens.model.length_tables import length_class
 from tv_lens.model.passes import warn_batch_halved
 from tv_lens.progress import Bar
-from tv_lens.rows.base_run import BaseRun, base_run, together
+from tv_lens.rows import hook_passes
+from tv_lens.rows.base_run import BaseRun, base_run, branches_at, together
 from tv_lens.rows.edits import Placed, PlacedEdit, Readout, Row, columns_of, merged, read_out
-from tv_lens.rows.walk import Walk
+from tv_lens.rows.unedited import columns_of_base, read_off
+from tv_lens.rows.walk import Walk, lengths_mix
 from tv_lens.site import Site
 
 TOKENS_PER_WALK = 768  # rows side by side also compute scores of each other's masked keys: beyond this that costs more
 TOKENS_WORTH_A_WALK = 384  # below this a pass costs its overhead, not its tokens
+PADDING_WORTH_A_WALK = 96  # tokens of padding that cost less than a base run and a walk of their own
 
 
 def run(
@@ -37,16 +45,18 @@ def run(
     who: str,
     bar: Bar,
 ) -> dict[str, int]:
-    """Fills `values` by walks, prompts of one length at a time; returns how many runs and bytes that took."""
+    """Fills `values` by walks, prompts of similar length at a time; returns how many runs and bytes that took."""
     planned: dict[int, list[_Planned]] = defaultdict(list)
     lengths = base.lengths.tolist()
     for i, row in enumerate(rows):
         planned[row.prompt].append(_plan(i, row, lengths[row.prompt], model.n_layers))
-    counts = {"base_runs": 0, "tokens_shared": 0, "walks": 0, "estimated_peak_bytes": 0}
+    counts: dict[str, int] = defaultdict(int, {"base_runs": 0, "tokens_shared": 0, "walks": 0})
     needs = {prompt: _needed(model, lengths[prompt], its_rows) for prompt, its_rows in planned.items()}
     worst = max(needs, key=lambda prompt: needs[prompt])  # a budget too small for the last batch is refused now
     prompts_per_batch(budget, needs[worst], f"{lengths[worst]} tokens and its rows")
-    waiting = [{prompt: planned[prompt] for prompt in prompts} for prompts in _alike(base, needs, budget)]
+    groups = _alike(model, base, needs, budget)
+    waiting = [{prompt: planned[prompt] for prompt in prompts} for prompts in groups]
+    work = _Work(model, base, rows, readout, values, budget, who)
     most = len(rows)
     while waiting:
         part = waiting.pop(0)
@@ -54,7 +64,7 @@ def run(
         if size > most:
             waiting = [*_halves(part), *waiting]
             continue
-        part_counts = _tried(model, base, part, rows, readout, values, budget, who)
+        part_counts = work.tried(part)
         if part_counts is None:  # the device is full: half as many prompts, or of one prompt half as many rows
             most = size // 2
             warn_batch_halved(model, f"{size} rows of {len(part)} prompts at once", f"{most} at a time", who)
@@ -63,38 +73,65 @@ def run(
         for name, count in part_counts.items():
             counts[name] = max(counts[name], count) if name == "estimated_peak_bytes" else counts[name] + count
         bar.advance(size)
-    return counts
+    return dict(counts)
 
 
-def _tried(
-    model: HookedModel,
-    base: TokenBatch,
-    part: Mapping[int, list[_Planned]],
-    rows: Sequence[Row],
-    readout: Readout,
-    values: Float[Tensor, "row"],
-    budget: int,
-    who: str,
-) -> dict[str, int] | None:
-    """Fills the values of some prompts' rows; None where the device has no room for them at once."""
-    counts, prompts = {"walks": 0, "estimated_peak_bytes": 0}, list(part)
-    try:
-        inherited = base_run(model, base.select(prompts))
-        for group in _walks(list(part.values()), inherited, model, budget):
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """The rows of a run, and where their values go."""
+
+    model: HookedModel
+    base: TokenBatch
+    rows: Sequence[Row]
+    readout: Readout
+    values: Float[Tensor, "row"]
+    budget: int
+    who: str
+
+    def tried(self, part: Mapping[int, list[_Planned]]) -> dict[str, int] | None:
+        """Fills the values of some prompts' rows; None where the device has no room for them at once."""
+        prompts = self.base.select(list(part))
+        try:
+            shared = branches_at(self.model, prompts)
+            if not shared and all(len(planned) == 1 and self.rows[planned[0].row].edits for planned in part.values()):
+                return self._whole(part, prompts)
+            return self._walked(part, prompts, shared)
+        except OutOfMemory:
+            if sum(map(len, part.values())) == 1:
+                raise
+            return None
+
+    def _whole(self, part: Mapping[int, list[_Planned]], prompts: TokenBatch) -> dict[str, int]:
+        """Each prompt's one row, in one pass over the prompts."""
+        numbers = [planned[0].row for planned in part.values()]
+        hook_passes.whole_pass(self.model, self.base, self.rows, numbers, self.readout, self.values, self.who)
+        return {
+            "passes": 1,
+            "estimated_peak_bytes": len(prompts) * hook_passes.bytes_per_row(self.model, prompts.width),
+        }
+
+    def _walked(self, part: Mapping[int, list[_Planned]], prompts: TokenBatch, shared: int) -> dict[str, int]:
+        """A base run of the prompts, and walks of their rows after it."""
+        model, rows, readout = self.model, self.rows, self.readout
+        counts = {"walks": 0, "estimated_peak_bytes": 0}
+        unedited, edited = (
+            [[p for p in planned if bool(rows[p.row].edits) == wanted] for planned in part.values()]
+            for wanted in (False, True)
+        )
+        numbers = [[p.row for p in planned] for planned in unedited]
+        inherited = base_run(model, prompts, columns_of_base(readout, numbers, model.registry.can_narrow), shared)
+        read_off(inherited, numbers, rows, readout, self.values)
+        for group in _walks(edited, inherited, model, self.budget):
             index = torch.tensor([p.row for p in group.planned], dtype=torch.long, device="cpu")
             columns = columns_of(readout, index) if model.registry.can_narrow else None
             narrow = None if columns is None else group.unflatten(columns)
-            logits = group.walk.run(model, group.edits(rows), narrow, who).flatten(0, 1)
+            logits = group.walk.run(model, group.edits(rows), narrow, self.who).flatten(0, 1)
             if columns is None and (wanted := columns_of(readout, index)) is not None:
                 logits = logits.gather(1, wanted.to(logits.device))
-            values[index] = read_out(readout, logits, index, rows)
+            self.values[index] = read_out(readout, logits, index, rows)
             counts["walks"] += 1
             counts["estimated_peak_bytes"] = max(counts["estimated_peak_bytes"], group.bytes(model))
-    except OutOfMemory:
-        if sum(map(len, part.values())) == 1:
-            raise
-        return None
-    return {**counts, "base_runs": 1, "tokens_shared": inherited.branched_at * (len(prompts) - 1)}
+        return {**counts, "base_runs": 1, "tokens_shared": inherited.branched_at * (len(prompts) - 1)}
 
 
 def _halves(part: Mapping[int, list[_Planned]]) -> list[dict[int, list[_Planned]]]:
@@ -119,14 +156,14 @@ class _Planned:
 
 def _plan(number: int, row: Row, length: int, n_layers: int) -> _Planned:
     last = n_layers - 1
-    entry_layers = [
-        min(last, _entered(edit.intervention, n_layers).site.layer or 0)
-        if edit.intervention.site.layer is not None
-        else last
-        for edit in row.edits
-    ]
+    entry_layers = [_entry_layer(edit.intervention.site, last) for edit in row.edits]
     starts = [min(edit.positions) for edit in row.edits]
     return _Planned(number, min(entry_layers, default=last), min(starts, default=length - 1))
+
+
+def _entry_layer(site: Site, last: int) -> int:
+    """The first layer that an edit of a site changes: what leaves a layer enters the next one."""
+    return last if site.layer is None else min(last, site.layer + (site.component == "resid_post"))
 
 
 def _entered(intervention: Intervention, n_layers: int) -> Intervention:
@@ -140,9 +177,18 @@ def _entered(intervention: Intervention, n_layers: int) -> Intervention:
     return replace(intervention, site=moved)
 
 
-def _as_they_enter(edits: Sequence[PlacedEdit], n_layers: int) -> list[PlacedEdit]:
-    """The edits in the order in which they act: what leaves a layer is edited before what enters the next."""
-    moved = [(edit, _entered(edit.intervention, n_layers)) for edit in edits]
+def _as_they_enter(edits: Sequence[PlacedEdit], n_layers: int, known: dict[int, Intervention]) -> list[PlacedEdit]:
+    """The edits in the order in which they act: what leaves a layer is edited before what enters the next.
+
+    Args:
+        edits: of one row.
+        n_layers: of the model.
+        known: what was found for interventions before, which many rows have in common.
+    """
+    for edit in edits:
+        if id(edit.intervention) not in known:
+            known[id(edit.intervention)] = _entered(edit.intervention, n_layers)
+    moved = [(edit, known[id(edit.intervention)]) for edit in edits]
     moved.sort(key=lambda pair: pair[1] is pair[0].intervention)
     return [edit if new is edit.intervention else replace(edit, intervention=new) for edit, new in moved]
 
@@ -160,14 +206,30 @@ def _needed(model: HookedModel, width: int, planned: Sequence[_Planned]) -> int:
     return max(needs)
 
 
-def _alike(base: TokenBatch, needs: Mapping[int, int], budget: int) -> Iterator[list[int]]:
-    """Prompts of one length, as many as half of the budget holds the base runs and rows of (one at least)."""
-    lengths, ids, by_length = base.lengths.tolist(), base.rows(), defaultdict(list)
-    for prompt in sorted(needs):
-        by_length[lengths[prompt]].append(prompt)
-    for alike in by_length.values():
+def _alike(model: HookedModel, base: TokenBatch, needs: Mapping[int, int], budget: int) -> Iterator[list[int]]:
+    """Prompts of similar length, as many as half of the budget holds the base runs and rows of (one at least)."""
+    lengths, ids = base.lengths.tolist(), base.rows()
+    for alike in _of_similar_length(model, sorted(needs, key=lambda prompt: (lengths[prompt], prompt)), lengths):
         size = max(1, min(budget // 2 // max(needs[prompt] for prompt in alike), 32))
         yield from together(ids, alike, size)
+
+
+def _of_similar_length(model: HookedModel, prompts: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Prompts, shortest first, in groups whose padding costs less than runs of their own would."""
+    group: list[int] = []
+    tokens = 0
+    for prompt in prompts:
+        length = lengths[prompt]
+        if group and length != lengths[group[-1]]:
+            padding = len(group) * length - tokens
+            same = length_class(model.tl, length) == length_class(model.tl, lengths[group[-1]])
+            if padding > max(PADDING_WORTH_A_WALK, tokens // 8) or not same or not lengths_mix(model):
+                yield group
+                group, tokens = [], 0
+        group.append(prompt)
+        tokens += length
+    if group:
+        yield group
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,11 +245,11 @@ class _Group:
 
     def edits(self, rows: Sequence[Row]) -> list[Edit]:
         """The rows' edits at their places in the walk."""
-        n_layers = len(self.walk.base.stream)
+        n_layers, known = len(self.walk.base.stream), dict[int, Intervention]()
         return merged(
             [
                 Placed(edit.intervention, *self._place(at, edit.positions))
-                for edit in _as_they_enter(rows[planned.row].edits, n_layers)
+                for edit in _as_they_enter(rows[planned.row].edits, n_layers, known)
             ]
             for at, planned in enumerate(self.planned)
         )
@@ -207,15 +269,23 @@ class _Group:
 
 
 def _walks(by_prompt: Sequence[list[_Planned]], base: BaseRun, model: HookedModel, budget: int) -> Iterator[_Group]:
-    """The rows of prompts of one length in walks: those of the last token as tokens, the others in the batch."""
-    last = base.length - 1
-    single = [sorted((p for p in planned if p.start == last), key=lambda p: p.entry_layer) for planned in by_prompt]
-    if len({tuple(p.entry_layer for p in planned) for planned in single}) == 1:  # the same rows: one walk for all
-        yield from _side_by_side(single, base, budget, model)
-    else:
-        for prompt, planned in enumerate(single):
-            yield from _side_by_side([planned], base.of(prompt), budget, model)
-    longer = [(p, prompt) for prompt, planned in enumerate(by_prompt) for p in planned if p.start != last]
+    """The rows of some prompts in walks: those of the last token as tokens, the others in the batch."""
+    alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    single = [
+        sorted((p for p in planned if p.start == last), key=lambda p: p.entry_layer)
+        for planned, last in zip(by_prompt, base.last)
+    ]
+    for prompt, planned in enumerate(single):
+        alike[tuple(p.entry_layer for p in planned)].append(prompt)
+    for entry_layers, prompts in alike.items():  # prompts with the same rows walk together
+        if entry_layers:
+            yield from _side_by_side([single[prompt] for prompt in prompts], base.of(prompts), budget, model)
+    longer = [
+        (p, prompt)
+        for prompt, (planned, last) in enumerate(zip(by_prompt, base.last))
+        for p in planned
+        if p.start != last
+    ]
     for start, neighbours in _by_start(longer, base.length):
         neighbours.sort(key=lambda pair: pair[0].entry_layer)
         size = _fit(model, 1, base.length - start, base.length, budget)

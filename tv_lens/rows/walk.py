@@ -23,10 +23,21 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from tv_lens.batch import TokenBatch
+from tv_lens.intervention import Add
 from tv_lens.model.attachment import Attachment
 from tv_lens.model.editing import Edit
 from tv_lens.model.hooked_model import HookedModel
-from tv_lens.model.stepping import Arguments, BlockSteps, OneBlock, additive_mask, future, returned_by
+from tv_lens.model.stepping import (
+    Arguments,
+    BlockSteps,
+    OneBlock,
+    additive_mask,
+    disagreement,
+    future,
+    returned_by,
+    trial_batch,
+    with_hidden,
+)
 from tv_lens.rows.base_run import BaseRun, base_run
 from tv_lens.site import Site
 
@@ -67,7 +78,7 @@ class Walk:
         base: the run they are copies of.
         entry_layers: the layer at which each row enters, ascending.
         axis: 1 where rows are tokens of one sequence, 0 where they are entries of the batch.
-        start: the first position that the rows recompute.
+        start: the first position that the rows recompute; with axis 1 and prompts of several lengths, of the longest.
         owners: with axis 0, the prompt of each row.
     """
 
@@ -95,11 +106,12 @@ class Walk:
         device = self.base.stream[0].device
         ids = torch.zeros((n_batch, n_tokens), dtype=torch.long, device=device)
         if self.axis == 1:
-            positions = torch.full((1, n_tokens), self.start, device=device, dtype=torch.long)
+            last = self.base.last if self.base.lengths else (self.start,)
+            positions = torch.tensor(last, device=device, dtype=torch.long)[:, None].repeat(1, n_tokens)
             at = torch.arange(n_tokens, device="cpu").expand(n_batch, -1)
         else:
             positions = torch.arange(self.start, self.base.length, device=device)[None]
-            at = torch.full((n_batch, 1), n_tokens - 1, dtype=torch.long, device="cpu")
+            at = torch.tensor(self.base.last, dtype=torch.long, device="cpu")[self.owners][:, None] - self.start
         steps = _Entering(self, returned_by(model))
         logits, _ = model.forward(
             TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool)),
@@ -145,8 +157,15 @@ class Walk:
         """The base run's stream into a layer, for the rows that enter there: rows `first` to `end` of the walk."""
         stream = self.base.stream[layer].to(device)
         if self.axis == 1:
-            return repeat(stream[:, self.start], "prompt d -> prompt row d", row=end - first)
+            return repeat(self._at_last(stream), "prompt d -> prompt row d", row=end - first)
         return stream[self.owners[first:end].to(device), self.start :]
+
+    def _at_last(self, x: Float[Tensor, "prompt pos *axes"]) -> Float[Tensor, "prompt *axes"]:
+        """What stands at the token that rows side by side recompute: each prompt's last."""
+        if not self.base.lengths:
+            return x[:, self.start]
+        last = torch.tensor(self.base.last, dtype=torch.long, device=x.device)
+        return x[torch.arange(len(last), device=x.device), last]
 
     def cut(self, value: Any, n: int) -> Any:
         """An argument of a block for its first n rows: positions and rotations stand along the walk's axis."""
@@ -170,8 +189,18 @@ class Walk:
             return mask if len(mask) == 1 else mask[self.owners[:n].to(mask.device)]
         key = id(self.base.masks[layer])
         if key not in made:
-            made[key] = _beside(seen, self.start, len(self.entry_layers))
+            made[key] = _beside(self._seen_by_last(seen), self.start, len(self.entry_layers))
         return made[key][..., :n, : self.start + n]
+
+    def _seen_by_last(self, seen: Tensor) -> Tensor:
+        """A mask whose query `start` is each prompt's last token, which sees the tokens before it and not itself."""
+        if not self.base.lengths:
+            return seen
+        rows = self._at_last(seen.expand(len(self.base.last), *seen.shape[1:]).transpose(1, 2))  # prompt head key
+        columns = torch.arange(rows.shape[-1], device=seen.device)
+        last = torch.tensor(self.base.last, dtype=torch.long, device=seen.device)
+        hidden = with_hidden(rows[:, :, None], (columns >= last[:, None])[:, None, None])
+        return hidden.expand(-1, -1, self.start + 1, -1)
 
 
 @dataclass(eq=False)
@@ -204,6 +233,35 @@ class _Entering(BlockSteps):
             return x
         axis, n = self.walk.axis, self.walk.active_rows(layer)
         return torch.cat([y, x.narrow(axis, n, x.shape[axis] - n)], axis)
+
+
+def lengths_mix(model: HookedModel) -> bool:
+    """Whether prompts of several lengths walk together as they do alone; tried once for the model as it is."""
+    return model.facts.find("rows of several lengths walk together", lambda: _mix_disagreement(model)) is None
+
+
+def _mix_disagreement(model: HookedModel) -> str | None:
+    if model.shape.n_ctx < 9:
+        return "the context is too short to try it in"
+    ids = trial_batch(model, 2, 9).ids
+    batch = TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool))
+    batch.mask[1, 6:] = False
+    last, ones = batch.last.cpu(), torch.ones(model.shape.d_model, dtype=torch.float32, device="cpu")
+    both, who = torch.arange(2, device="cpu"), "rows: a trial"
+    edit = Add(Site("resid_pre", 0), ones)
+    plain, changed = (
+        model.forward(batch, edits, logits_at=batch.last[:, None], who=who)[0]
+        for edits in ([], [Edit(edit, both, last)])
+    )
+
+    def walked() -> dict[str, Tensor]:
+        base, layers = base_run(model, batch), (0, 0, model.n_layers // 2)
+        first = Edit(edit, both, torch.zeros_like(both))
+        side_by_side = Walk(base, layers, 1, 8).run(model, [first], None, who)
+        longer = Walk(base, (0, 0), 0, 4, both).run(model, [Edit(edit, both, last - 4)], None, who)
+        return {"side by side": side_by_side, "longer": longer}
+
+    return disagreement(model, walked, {"side by side": torch.cat([changed, plain, plain], 1), "longer": changed})
 
 
 def _causal(length: int, like: Tensor) -> Float[Tensor, "1 1 query key"]:

@@ -100,7 +100,8 @@ def vector_sweep(
     grid = _Grid(vectors, mode, over, labels)
     work = Work.on(model, "vector_sweep", {"metric": metric}, folder, progress)
     values, record = _swept(work.stage("cells"), model, grid, plain, metric, who=task.name, engine=engine)
-    demonstrated = _shown(work.stage("demonstrations"), model, shown, metric, engine=engine)
+    of_shown = work.stage("demonstrations")
+    demonstrated = _shown(of_shown, model, shown, metric, engine=engine) if shots else values[0]
 
     # 3. the labelled result
     info = info_of(metric)
