@@ -133,7 +133,10 @@ FOLDERS = {
     """,
     "viz": """
         theme training_view
-        circuit_layout document slider sweep_labels
+        circuit_layout document slider static_style sweep_labels
+        static_attention static_drawing static_panels static_traces
+        static_plot
+        static
         figure scrubber_panels
         bars dispatch heatmap lines scatter
         attention circuit decodability html maps scrubber sweeps

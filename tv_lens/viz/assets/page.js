@@ -65,7 +65,10 @@
   // A document inside a notebook's frame asks for the room that it takes; where it may not, the frame scrolls.
   function fitFrame() {
     try {
-      if (window.frameElement) window.frameElement.style.height = document.body.offsetHeight + 4 + "px";
+      if (!window.frameElement) return;
+      window.frameElement.style.height = document.body.offsetHeight + 4 + "px";
+      const still = window.frameElement.previousElementSibling;  // the picture for where no script runs
+      if (still && still.className === "tv-still") still.style.display = "none";
     } catch (error) { /* the frame belongs to another origin */ }
   }
 
