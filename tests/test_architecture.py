@@ -140,6 +140,7 @@ FOLDERS = {
         figure scrubber_panels
         bars dispatch heatmap lines scatter
         attention circuit decodability html maps scrubber sweeps
+        results
     """,
     "experiments": """
         claims folders language_models.generation language_models.lora language_models.performance records
@@ -161,6 +162,7 @@ FOLDERS = {
         training.causal_sections training.sections
         training.page
         training
+        pictures
     """,
     "cli": """
         loader printing

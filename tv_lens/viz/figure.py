@@ -222,6 +222,7 @@ def figure_block(figure: Figure, index: int) -> str:
     name = f"figure-{index}"
     role = "img" if figure.svg is None else "group"
     place = f'<div id="{name}" class="{figure.library}" data-figure="{figure.library}" role="{role}"'
-    place += f' aria-label="{html.escape(figure.title)}">{figure.svg or _NOT_DRAWN}</div>'
+    words = ". ".join(part for part in (figure.title, figure.subtitle, figure.note) if part)
+    place += f' aria-label="{html.escape(words)}">{figure.svg or _NOT_DRAWN}</div>'
     data = f'<script type="application/json" id="{name}-data">{figure.payload()}</script>'
     return f"<figure>{head}{place}{note}{data}</figure>"

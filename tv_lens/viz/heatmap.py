@@ -11,17 +11,28 @@ from tv_lens.viz.figure import Figure
 
 _ORDER = ("layer", "query_pos", "head", "kv_head", "task", "key_pos", "pos", "span", "neuron")
 _WIDTH = 1000  # pixels of a figure on a page, by which labels are thinned
+_SPELT = 64  # cells up to which each shows its number
 
 
-def heatmap(sweep: Sweep, *, title: str, height: int | None, level: float, center: float | int | None) -> Figure:
+def heatmap(
+    sweep: Sweep,
+    *,
+    title: str,
+    height: int | None,
+    level: float,
+    center: float | int | None,
+    reach: float | int | None = None,
+    lower_helps: bool = False,
+) -> Figure:
     """A `Figure` with the mean of every cell as a colour; limits and counts are in the hover labels."""
     import plotly.graph_objects as go
 
     y, x, *rest = _arranged(sweep)
     frames = sweep.values[rest[0]].values.tolist() if rest else [None]
-    interval = sweep.interval(level)
+    interval, _ = sweep_labels.paired_interval(sweep, level)
     means, gaps = interval["mean"].values, sweep_labels.without_limits(interval)
-    scale, low, high = _scale(sweep, means, center)
+    middle = _middle(sweep, center)
+    scale, low, high = _scale(sweep, means, middle, reach, lower_helps)
     columns = sweep_labels.tick_labels(sweep, x)
     x_names, y_names = (np.array(sweep_labels.full_labels(sweep, axis), dtype=object) for axis in (x, y))
     tilted = sum(len(label) for label in columns) * 7.5 > _WIDTH * 0.85 or len(columns) > 40
@@ -55,10 +66,11 @@ def heatmap(sweep: Sweep, *, title: str, height: int | None, level: float, cente
                 ygap=1 if sweep.values.sizes[y] <= 60 else 0,
                 hoverongaps=False,
                 hovertemplate=_hover(sweep, x, y, level, bool(gaps)),
+                texttemplate=_spelt(part["mean"].values),
                 colorbar=_colourbar(sweep, bar),
             )
         )
-    text = " · ".join([_subtitle(sweep, center), *gaps])
+    text = " · ".join([_subtitle(sweep, middle, center is None), *gaps])
     figure = go.Figure(traces, theme.layout(title, text, height))
     if not sweep_labels.is_numbered(sweep, y):
         figure.update_yaxes(autorange="reversed")  # names read from the top, layers rise from the bottom
@@ -104,17 +116,35 @@ def _ticks(sweep: Sweep, axis: str, room: int, each: int) -> dict[str, object]:
     return dict(tickmode="array", tickvals=places[::step], ticktext=labels[::step])
 
 
-def _scale(sweep: Sweep, means: np.ndarray, center: float | int | None) -> tuple[list, float, float]:
-    """The colour scale with its ends: diverging around zero where the metric has a zero."""
-    middle = center if center is not None else sweep.zero
+def _middle(sweep: Sweep, center: float | int | None) -> float | int | None:
+    """Where the neutral colour is: at no effect, which is the run that is patched, or the metric's own zero."""
+    if center is not None:
+        return center
+    name = sweep_labels.unpatched(sweep)
+    return sweep.zero if name is None else sweep_labels.baseline_means(sweep)[name]
+
+
+def _scale(
+    sweep: Sweep, means: np.ndarray, middle: float | int | None, reach: float | int | None, lower_helps: bool
+) -> tuple[list, float, float]:
+    """The colour scale with its ends: diverging around the middle where there is one, blue where it helps."""
     low, high = float(np.nanmin(means)), float(np.nanmax(means))
     if middle is not None:
-        reach = max(abs(high - middle), abs(low - middle)) or 1.0
-        return theme.colourscale(theme.DIVERGING), middle - reach, middle + reach
+        reach = reach or max(abs(high - middle), abs(low - middle)) or 1.0
+        colours = theme.DIVERGING[::-1] if lower_helps else theme.DIVERGING
+        return theme.colourscale(colours), middle - reach, middle + reach
     whole = sweep_labels.value_range(sweep, low, high)
     if whole is not None:
         return theme.colourscale(theme.SEQUENTIAL), 0.0, 1.0
     return theme.colourscale(theme.SEQUENTIAL), low, high if high > low else low + 1.0
+
+
+def _spelt(means: np.ndarray) -> str | None:
+    """How the number of a cell is written into it, on a map of few cells."""
+    if means.size > _SPELT or means.shape[1] > 16:
+        return None
+    largest = float(np.nanmax(np.abs(means))) if np.isfinite(means).any() else 0.0
+    return "%{z:.2f}" if 0.05 <= largest < 100 or largest == 0 else "%{z:.2g}"
 
 
 def _hover(sweep: Sweep, x: str, y: str, level: float, in_words: bool) -> str:
@@ -141,12 +171,13 @@ def _colourbar(sweep: Sweep, room: int) -> dict[str, object]:
     )
 
 
-def _subtitle(sweep: Sweep, center: float | int | None) -> str:
+def _subtitle(sweep: Sweep, middle: float | int | None, own: bool) -> str:
     baselines = sweep_labels.baseline_means(sweep)
     marks = [f"{sweep_labels.baseline_name(name)} {theme.number(mean)}" for name, mean in baselines.items()]
-    middle = center if center is not None else sweep.zero
     if middle is not None:
-        marks.append(f"neutral colour at {theme.number(middle)}")
+        name = sweep_labels.unpatched(sweep) if own else None
+        where = "" if name is None else f"the {name} run, "
+        marks.append(f"neutral colour at {where}{theme.number(middle)}")
     return sweep_labels.subtitle(sweep, *marks)
 
 

@@ -50,7 +50,11 @@
       return Plotly.react(place, dark ? recoloured(figure.data) : figure.data, dark ? recoloured(layout) : layout, config);
     }
     wantsDark.addEventListener("change", draw);
-    return draw();
+    // The bar of buttons has one stop for the keyboard, the first, instead of six per figure.
+    return draw().then(() => {
+      reachable(place);
+      place.querySelectorAll(".modebar-btn").forEach((button, i) => { if (i) button.setAttribute("tabindex", "-1"); });
+    });
   }
 
   function circuitsvis(place, text) {
@@ -72,7 +76,53 @@
     } catch (error) { /* the frame belongs to another origin */ }
   }
 
+  // On a narrow screen a table that is wider becomes a list of cards: every cell under the name of its column.
+  function fitTables() {
+    for (const box of document.querySelectorAll(".table")) {
+      box.classList.remove("cards");
+      const over = box.scrollWidth > box.clientWidth + 1;
+      if (over) box.tabIndex = 0; else box.removeAttribute("tabindex");  // what scrolls can be reached by keyboard
+      if (over && window.innerWidth <= 640) box.classList.add("cards");
+    }
+  }
+
+  function nameCells() {
+    for (const table of document.querySelectorAll(".table table")) {
+      const names = Array.from(table.querySelectorAll("thead th"), (cell) => cell.textContent);
+      for (const row of table.tBodies[0].rows) {
+        Array.from(row.cells).forEach((cell, i) => { cell.dataset.label = names[i]; });
+      }
+    }
+    fitTables();
+    window.addEventListener("resize", fitTables);
+  }
+
+  // The sliders of plotly are drawn: the arrow keys move them, too.
+  function reachable(place) {
+    const slider = place.layout && (place.layout.sliders || [])[0];
+    if (!slider || place.tabIndex === 0) return;
+    place.tabIndex = 0;
+    place.setAttribute("role", "slider");
+    const say = () => {
+      const at = slider.active || 0;
+      place.setAttribute("aria-valuemin", "0");
+      place.setAttribute("aria-valuemax", String(slider.steps.length - 1));
+      place.setAttribute("aria-valuenow", String(at));
+      place.setAttribute("aria-valuetext", "step " + slider.steps[at].label);
+    };
+    say();
+    place.addEventListener("keydown", (event) => {
+      const last = place.layout.sliders[0].steps.length - 1, at = place.layout.sliders[0].active || 0;
+      const to = { ArrowLeft: at - 1, ArrowRight: at + 1, Home: 0, End: last }[event.key];
+      if (to === undefined || to < 0 || to > last) return;
+      event.preventDefault();
+      const [change, traces] = place.layout.sliders[0].steps[to].args;
+      Plotly.update(place, change, { "sliders[0].active": to }, traces).then(() => { slider.active = to; say(); });
+    });
+  }
+
   window.tvDraw = function () {
+    nameCells();
     if (window.parent !== window) new ResizeObserver(fitFrame).observe(document.body);
     for (const place of document.querySelectorAll("[data-figure]")) {
       const text = document.getElementById(place.id + "-data").textContent;
