@@ -15,6 +15,7 @@ from tv_lens.viz.results import (
     plot_comparison,
     plot_edge_scores,
     plot_scores,
+    plot_surface_audit,
     plot_universal_heads,
     plot_vector,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "plot_edge_scores",
     "plot_map",
     "plot_scores",
+    "plot_surface_audit",
     "plot_sweep",
     "plot_training",
     "plot_universal_heads",

@@ -17,6 +17,7 @@ from tv_lens.results.sweep import Sweep
 from tv_lens.task_vectors.universal import UniversalHeads
 from tv_lens.task_vectors.vector import TaskVector
 from tv_lens.tasks.audit import TaskAudit
+from tv_lens.tasks.surface import SurfaceAudit
 from tv_lens.viz.dispatch import plot
 from tv_lens.viz.figure import Figure
 
@@ -91,6 +92,30 @@ def plot_audit(result: TaskAudit, *, title: str | None = None, **style: Any) -> 
     best = max(result.majority_rate, result.copy_rate)
     said = title or f"{result.task}: a guess without any rule scores up to {best:.2f} by first token"
     return plot(sweep, kind="bars", title=said, **style)
+
+
+@plot.register(SurfaceAudit)
+@checks_kinds
+def plot_surface_audit(result: SurfaceAudit, *, title: str | None = None, **style: Any) -> Figure:
+    """A `Figure` of how often the spelling of the shown answers alone names the task, by feature and shot count.
+
+    Args:
+        result: the audit.
+        title: by default the largest share and its feature.
+        style: as for a Sweep.
+    """
+    table, total = result.table, result.n * len(result.tasks)
+    wide = table.pivot(index="feature", columns="shots", values="accuracy").reindex(table["feature"].unique())
+    hits = np.arange(total)[:, None, None] < np.round(wide.to_numpy() * total)[None]
+    coords = {"feature": list(wide.index), "shots": list(wide.columns)}
+    values = xr.DataArray(hits, dims=("example", "feature", "shots"), coords=coords)
+    about = {"chance": result.chance}
+    sweep = Sweep(values, "accuracy", "share of prompts", "higher: the spelling gives more away", provenance=about)
+    if len(wide.columns) == 1:
+        sweep = sweep.isel(shots=0)
+    best = table.loc[table["accuracy"].idxmax()]
+    said = f"{best['feature']} of the shown answers name the task for {best['accuracy']:.2f} of prompts".capitalize()
+    return plot(sweep, kind="bars" if len(wide.columns) == 1 else "lines", title=title or said, **style)
 
 
 @plot.register(Scores)
