@@ -90,5 +90,5 @@ def test_scored_answers_vectors_and_heads_are_drawn():
     with pytest.raises(EmptySelection, match="was given"):
         plot(tv.TaskVector(torch.ones(4), "resid_post[1]@-1", task="past"))
     heads = made(2, 3, dims=("layer", "head"))
-    drawn = plot(UniversalHeads({"a": heads}, heads, tv.FunctionVector(top=2)))
+    drawn = plot(UniversalHeads({"a": heads}, heads, tv.FunctionVector(layer=1)))
     np.testing.assert_allclose(drawn.plotly.data[0].z, heads.mean().values, atol=1e-6)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import xarray as xr
 
 from tv_lens.errors import InvalidArgument
 from tv_lens.results.sweep import Sweep
@@ -43,21 +46,15 @@ def heatmap(
     traces = []
     for i, frame in enumerate(frames):
         part = (interval.sel({rest[0]: frame}) if rest else interval).transpose(y, x)
-        ends, n = [part["low"].values, part["high"].values], np.broadcast_to(part["n"], part["low"].shape)
-        numbers = np.round(np.stack([*ends, n], axis=-1), 6)
-        if gaps:  # words beside the numbers only where they are needed: they make a large map heavy
-            cells = zip(*(one.ravel().tolist() for one in ends), part["why"].values.ravel(), strict=True)
-            said = [theme.hover_limits(start, end, str(why), level) for start, end, why in cells]
-            words = np.array(said, dtype=object).reshape(*n.shape, 1)
-            numbers = np.concatenate([numbers.astype(object), words], axis=-1)
+        shape = part["low"].shape
         traces.append(
             go.Heatmap(
                 z=np.round(part["mean"].values, 6),
                 x=_places(sweep, x),
                 y=_places(sweep, y),
-                text=np.broadcast_to(x_names[None], n.shape).tolist(),
-                hovertext=np.broadcast_to(y_names[:, None], n.shape).tolist(),
-                customdata=numbers,
+                text=np.broadcast_to(x_names[None], shape).tolist(),
+                hovertext=np.broadcast_to(y_names[:, None], shape).tolist(),
+                customdata=_numbers(part, bool(gaps), level),
                 colorscale=scale,
                 zmin=low,
                 zmax=high,
@@ -72,9 +69,28 @@ def heatmap(
         )
     text = " · ".join([_subtitle(sweep, middle, center is None), *gaps])
     figure = go.Figure(traces, theme.layout(title, text, height))
+    _axes(figure, sweep, x, y, height, tilted)
+    if rest:
+        figure.update_layout(updatemenus=[_menu(rest[0], sweep_labels.tick_labels(sweep, rest[0]))], margin_t=130)
+    return Figure(title, text, sweep.sign, plotly=figure, height=height)
+
+
+def _numbers(part: xr.Dataset, in_words: bool, level: float) -> np.ndarray:
+    """Limits and counts of every cell for hovering; words only where they are needed: they make a large map heavy."""
+    ends, n = [part["low"].values, part["high"].values], np.broadcast_to(part["n"], part["low"].shape)
+    numbers = np.round(np.stack([*ends, n], axis=-1), 6)
+    if not in_words:
+        return numbers
+    cells = zip(*(one.ravel().tolist() for one in ends), part["why"].values.ravel(), strict=True)
+    said = [theme.hover_limits(start, end, str(why), level) for start, end, why in cells]
+    return np.concatenate([numbers.astype(object), np.array(said, dtype=object).reshape(*n.shape, 1)], axis=-1)
+
+
+def _axes(figure: Any, sweep: Sweep, x: str, y: str, height: int, tilted: bool) -> None:
+    """Ticks and titles of both axes, thinned so that they do not overlap."""
     if not sweep_labels.is_numbered(sweep, y):
         figure.update_yaxes(autorange="reversed")  # names read from the top, layers rise from the bottom
-    crowded = len(columns) > 70
+    crowded = sweep.values.sizes[x] > 70
     figure.update_xaxes(
         **theme.axis(theme.axis_title(x)),
         showgrid=False,
@@ -84,9 +100,6 @@ def heatmap(
     figure.update_yaxes(**theme.axis(theme.axis_title(y)), showgrid=False, **_ticks(sweep, y, height - 190, 14))
     if tilted:
         figure.update_xaxes(tickfont_size=8.5 if crowded else 11)
-    if rest:
-        figure.update_layout(updatemenus=[_menu(rest[0], sweep_labels.tick_labels(sweep, rest[0]))], margin_t=130)
-    return Figure(title, text, sweep.sign, plotly=figure, height=height)
 
 
 def _arranged(sweep: Sweep) -> list[str]:
