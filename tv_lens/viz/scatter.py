@@ -12,7 +12,7 @@ import pandas as pd
 from tv_lens.viz import theme
 from tv_lens.viz.figure import Figure
 
-_NEAR = 0.009  # of the range: points that are nearer cover each other
+_NEAR = 0.011  # of the range: points that are nearer cover each other
 
 
 def scatter(

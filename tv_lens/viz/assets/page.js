@@ -26,6 +26,48 @@
     traces.forEach((trace, i) => { for (const axis of Object.keys(to)) figure.data[trace][axis] = to[axis][i]; });
   }
 
+  const NARROW = 560;  // pixels of a place below which panels stand one under the other
+
+  // On a phone: panels in one column, the legend below, names of levels inside, long names of columns turned.
+  function stacked(figure, width) {
+    const layout = figure.layout, titles = [], margin = layout.margin || {};
+    const ends = Object.keys(layout).filter((key) => /^xaxis\d*$/.test(key)).map((key) => key.slice(5));
+    const panels = ends.sort((a, b) => (a || 1) - (b || 1)).filter((end) => layout["yaxis" + end]);
+    for (const note of layout.annotations || []) {
+      if (note.xref === "paper" && note.yref === "paper") titles.push(note);
+      else if (/ domain$/.test(note.xref || "") && note.x === 1 && note.xanchor === "left") {
+        Object.assign(note, { xanchor: "right", xshift: -2, yanchor: "bottom" });
+      }
+    }
+    const above = titles.length ? 26 : 10, each = 215, n = panels.length;
+    const bars = figure.data.some((trace) => trace.type === "bar");
+    const total = n > 1 ? n * (each + above + 50) : layout.height - (margin.t || 0) - (margin.b || 0);
+    if (n > 1) {
+      panels.forEach((end, i) => {
+        const x = layout["xaxis" + end], y = layout["yaxis" + end], top = 1 - i / n;
+        const drawn = (bars ? each * 0.8 : each) / total;
+        x.domain = [0, 1];
+        y.domain = [Math.max(0, top - above / total - drawn), top - above / total];
+        y.showticklabels = x.showticklabels === false ? y.showticklabels : true;
+        if (titles.length === n) Object.assign(titles[i], { x: 0.5, y: y.domain[1], xanchor: "center", yanchor: "bottom" });
+      });
+      layout.height = total + (margin.t || 60) + (margin.b || 60);
+    }
+    const named = new Set(figure.data.filter((trace) => trace.showlegend !== false && trace.name).map((one) => one.name));
+    if (layout.showlegend !== false && named.size > 1 && !(layout.sliders || []).length) {
+      const longest = Math.max(...Array.from(named, (name) => name.length)) * 7 + 50;
+      const room = 22 * Math.ceil(named.size / Math.max(1, Math.floor(width / longest))) + 10;
+      layout.legend = Object.assign({}, layout.legend, { orientation: "h", x: 0, y: -62 / total, xanchor: "left", yanchor: "top" });
+      layout.height += room;
+      layout.margin = Object.assign({}, margin, { r: 12, b: (margin.b || 55) + room });
+    } else layout.margin = Object.assign({}, margin, { r: Math.min(margin.r || 12, 12) });
+    for (const end of panels) {
+      const axis = layout["xaxis" + end], words = axis.ticktext || [];
+      if (axis.type !== "log" && words.join("").length * 8 > width - 130) axis.tickangle = -90;
+    }
+    return figure;
+  }
+
   function plotly(place, text) {
     const camera = {
       name: "png", title: "Save as PNG", icon: Plotly.Icons.camera,
@@ -41,9 +83,13 @@
     const config = { displaylogo: false, responsive: true, showSendToCloud: false, plotlyServerURL: "",
                      modeBarButtonsToAdd: [camera],
                      modeBarButtonsToRemove: ["toImage", "select2d", "lasso2d", "autoScale2d"] };
+    let narrow = false;
+    window.addEventListener("resize", () => { if (narrow !== place.clientWidth < NARROW) draw(); });
     function draw() {
-      const figure = JSON.parse(text);
+      let figure = JSON.parse(text);
       asLeft(place, figure);
+      narrow = place.clientWidth < NARROW;
+      if (narrow) figure = stacked(figure, place.clientWidth);
       const ground = { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)" };
       const layout = Object.assign(figure.layout, ground);
       const dark = wantsDark.matches;
