@@ -136,10 +136,14 @@ FOLDERS = {
     """,
     "viz": """
         theme training_view
-        circuit_layout document slider sweep_labels
+        circuit_layout document slider static_style sweep_labels
+        static_attention static_drawing static_panels static_traces
+        static_plot
+        static
         figure scrubber_panels
         bars dispatch heatmap lines scatter
         attention circuit decodability html maps scrubber sweeps
+        results
     """,
     "experiments": """
         claims folders language_models.generation language_models.lora language_models.performance records
@@ -161,6 +165,7 @@ FOLDERS = {
         training.causal_sections training.sections
         training.page
         training
+        pictures
     """,
     "cli": """
         loader printing

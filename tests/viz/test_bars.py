@@ -20,6 +20,18 @@ def test_conditions_are_bars_with_intervals():
     assert next(iter(plot(hits, strong=["zero-shot"]).plotly.data[0].marker.color)) == theme.ACCENT
 
 
+def test_equal_tokens_are_bars_of_their_own():
+    coords = {"pos": range(4), "token": ("pos", ["Q", ":", " go", ":"])}
+    values = sweep(4, dims=("pos",), coords=coords)
+    figure = plot(values, kind="bars")
+    bars = figure.plotly.data[0]
+    assert len(set(bars.y)) == 4
+    np.testing.assert_allclose(bars.x, values.mean().values, atol=1e-6)
+    axis = figure.plotly.layout.yaxis
+    assert dict(zip(axis.tickvals, axis.ticktext, strict=True)) == {0: "Q", 1: ":", 2: "␣go", 3: ":"}
+    assert list(bars.text)[1] == "1 “:”" and list(bars.text)[3] == "3 “:”"
+
+
 def test_bars_have_a_panel_for_another_axis():
     coords = {"task": TASKS, "condition": ["zero-shot", "vector", "random"]}
     figure = plot(sweep(2, 3, dims=("task", "condition"), share=True, coords=coords))

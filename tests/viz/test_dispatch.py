@@ -25,7 +25,7 @@ def test_what_has_no_picture_is_an_error():
 
 
 def test_importing_viz_loads_no_drawing_library():
-    code = "import sys, tv_lens.viz; heavy = ('plotly', 'circuitsvis', 'sklearn', 'umap'); "
+    code = "import sys, tv_lens.viz; heavy = ('plotly', 'matplotlib', 'circuitsvis', 'sklearn', 'umap'); "
     code += "print([name for name in heavy if name in sys.modules])"
     # TransformerLens itself may import any of them, so the package is looked at alone.
     alone = f"import types, sys; sys.modules['tv_lens'] = m = types.ModuleType('tv_lens'); m.__path__ = {SOURCE!r}; "

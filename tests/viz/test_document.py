@@ -11,13 +11,13 @@ from tv_lens.viz import plot
 from tv_lens.viz.document import document, framed, script_safe
 
 
-def test_save_is_atomic_and_only_writes_html(tmp_path, by_token, monkeypatch):
+def test_save_is_atomic_and_only_writes_known_formats(tmp_path, by_token, monkeypatch):
     figure = plot(by_token)
     path = figure.save(tmp_path / "deep" / "figure.html")
     assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
     with pytest.raises(InvalidArgument, match="saved as HTML"):
-        figure.save(tmp_path / "figure.png")
-    assert not (tmp_path / "figure.png").exists()
+        figure.save(tmp_path / "figure.docx")
+    assert not (tmp_path / "figure.docx").exists()
 
     def fail(*args):
         raise OSError("disk full")

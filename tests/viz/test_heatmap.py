@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import xarray as xr
 
 from tiny_figures import TASKS, drawn, sweep
 from tv_lens.results.sweep import Sweep
-from tv_lens.viz import plot
+from tv_lens.viz import plot, theme
 
 
 def test_layer_by_position_is_a_heatmap_with_tokens_as_ticks(by_token):
@@ -68,3 +69,48 @@ def test_cells_without_limits_say_why_and_the_subtitle_too(by_token):
     assert cells.customdata[0][0][3] == "no interval: too few: 4 examples, at least 6 are needed"
     assert "%{customdata[3]}" in cells.hovertemplate and "no interval: too few: 4 examples" in figure.subtitle
     assert "no interval" not in plot(by_token).subtitle
+
+
+def raw(direction: str | None) -> Sweep:
+    """A sweep that hardly moves any cell from the run that it patches: 5.8 corrupted, 7.8 clean."""
+    base = {"denoising": 5.8, "noising": 7.8, None: 5.8}[direction]
+    values = np.random.default_rng(1).normal(base, 0.05, size=(12, 3, 4))
+    values[:, 1, 2] = 5.8 + 7.8 - base
+    dims = ("example", "layer", "head")
+    about = {} if direction is None else {"direction": direction}
+    ends = {"clean": np.full(12, 7.8), "corrupted": np.full(12, 5.8)}
+    given = {name: xr.DataArray(one, dims="example") for name, one in ends.items()}
+    return Sweep(xr.DataArray(values, dims=dims), "logit_diff", "logits", "up", provenance=about, name="raw", **given)
+
+
+@pytest.mark.parametrize(
+    ("direction", "middle", "name"),
+    [("denoising", 5.8, "corrupted"), ("noising", 7.8, "clean"), (None, 5.8, "corrupted")],
+)
+def test_a_raw_sweep_is_neutral_where_patching_does_nothing(direction, middle, name):
+    figure = plot(raw(direction))
+    cells = figure.plotly.data[0]
+    assert (cells.zmin + cells.zmax) / 2 == pytest.approx(middle)
+    assert cells.zmax - middle == pytest.approx(2.0, abs=0.3)  # the one cell that changes has the deepest colour
+    assert f"neutral colour at the {name} run, {middle:.2f}" in figure.subtitle
+    assert plot(raw(direction), center=0.0).plotly.data[0].zmin < 0  # as asked
+
+
+def test_figures_to_compare_have_one_scale_and_blue_is_what_helps():
+    values = sweep(3, 4, dims=("layer", "head"))
+    cells = plot(values, reach=2.5, lower_helps=True).plotly.data[0]
+    assert (cells.zmin, cells.zmax) == (-2.5, 2.5)
+    assert cells.colorscale[0][1] == theme.DIVERGING[-1] and cells.colorscale[-1][1] == theme.DIVERGING[0]
+
+
+def test_a_small_map_shows_its_numbers_and_a_large_one_does_not(by_token):
+    assert plot(by_token).plotly.data[0].texttemplate == "%{z:.2f}"
+    assert plot(sweep(12, 12, dims=("layer", "head"))).plotly.data[0].texttemplate is None
+
+
+def test_an_overlap_has_the_whole_scale():
+    overlap = sweep(2, 2, dims=("task", "other"), share=True, units="Jaccard index", zero=None)
+    assert (plot(overlap, kind="heatmap").plotly.data[0].zmin, plot(overlap, kind="heatmap").plotly.data[0].zmax) == (
+        0,
+        1,
+    )

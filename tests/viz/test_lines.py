@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.stats
+import xarray as xr
 
 from tiny_figures import sweep
 from tv_lens.errors import UnknownName
+from tv_lens.results.sweep import Sweep
 from tv_lens.viz import plot
 
 
@@ -38,6 +41,24 @@ def test_steps_stand_on_a_logarithmic_axis_with_zero_before_the_first(run):
     axis = figure.plotly.layout.xaxis
     assert axis.type == "log" and axis.ticktext[0] == "0" and axis.tickvals[0] == 5.0
     curve = figure.plotly.data[1]
-    assert list(curve.x) == [5.0, 10.0, 20.0, 40.0, 80.0, 160.0] and curve.customdata[0][3] == "0"
+    assert list(curve.x) == [5.0, *run.loss.values["step"].values[1:]] and curve.customdata[0][3] == "0"
     marked = plot(run.mse(), mark=40).plotly
     assert marked.layout.shapes[-1].x0 == 40 and marked.layout.annotations[-1].x == pytest.approx(np.log10(40))
+
+
+def test_bands_of_a_patched_run_are_those_of_the_paired_difference():
+    random = np.random.default_rng(0)
+    corrupted = random.normal(5, 4, size=30)  # prompts differ by far more than patching changes any of them
+    values = corrupted[:, None] + np.array([0.0, 1.0, 2.0]) + random.normal(0, 0.1, size=(30, 3))
+    ends = {"corrupted": xr.DataArray(corrupted, dims="example")}
+    sweep = Sweep(xr.DataArray(values, dims=("example", "layer")), "logit_diff", "logits", "up", name="a",
+                  provenance={"direction": "denoising"}, **ends)  # fmt: skip
+    figure = plot(sweep, kind="lines")
+    line = figure.plotly.data[1]
+    np.testing.assert_allclose(line.y, values.mean(0), atol=1e-5)
+    change = values - corrupted[:, None]
+    for (low, high, *_), mean, sd in zip(line.customdata, change.mean(0), change.std(0, ddof=1), strict=True):
+        # The limits of a mean, by the t distribution.
+        half = scipy.stats.t.ppf(0.975, 29) * sd / np.sqrt(30)
+        np.testing.assert_allclose([low, high], corrupted.mean() + mean + np.array([-half, half]), atol=0.01)
+    assert "paired difference from the corrupted run" in figure.subtitle

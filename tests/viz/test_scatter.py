@@ -32,3 +32,12 @@ def test_without_symbol_or_line_points_are_circles(table):
     figure = scatter(table, "x", "y", colour="task", title="T")
     assert [trace.marker.symbol for trace in figure.plotly.data] == ["circle", "circle"] and figure.note == ""
     assert figure.title == "T" and list(figure.plotly.data[0].text) == ["a&lt;b&gt;"] * 2
+
+
+def test_points_at_one_place_stand_side_by_side_and_keep_their_numbers():
+    table = pd.DataFrame({"TD": [0.4, 0.4, 0.9], "accuracy": [0.2, 0.2, 0.5], "task": ["noun", "pronoun", "verb"]})
+    figure = scatter(table, "TD", "accuracy", colour="task")
+    noun, pronoun, verb = figure.plotly.data
+    assert abs(noun.x[0] - pronoun.x[0]) + abs(noun.y[0] - pronoun.y[0]) > 0.005
+    assert noun.customdata[0] == pronoun.customdata[0] == [0.4, 0.2] and verb.x[0] == 0.9 and verb.y[0] == 0.5
+    assert "Points that coincide stand side by side" in figure.note

@@ -85,4 +85,4 @@ def test_a_view_without_maps_or_ceiling_and_with_one(run):
     assert "xaxis4" not in drawn.layout and len(drawn.data) == 2 * 4 + 2 + 2 * 2 * 4
     assert not any("ceiling" in note.text for note in drawn.layout.annotations)
     alone = TrainingView("alone", view.loss, view.td, view.chance, maps=dict(list(view.maps.items())[:1]))
-    assert plot(alone).plotly.layout.sliders[0].active == 5 and "alone" in repr(alone)
+    assert plot(alone).plotly.layout.sliders[0].active == len(view.steps) - 1 and "alone" in repr(alone)

@@ -1,5 +1,6 @@
 """Experiments: functions that run several verbs and return one result; `report(result)` is its page."""
 
+from tv_lens.experiments import pictures as _pictures  # noqa: F401  registers what `tv.plot` draws
 from tv_lens.experiments.claims import Claim
 from tv_lens.experiments.language_models import (
     Comparison,

@@ -162,7 +162,7 @@ def _of_tensors(tensors: list[Tensor]) -> str:
 
 def _sample(x: Tensor, size: int) -> Shaped[Tensor, "n"]:
     """Some of a tensor's values, spread over it as it lies in memory: a transposed weight is not copied."""
-    if not x.is_contiguous():
+    if x.layout == torch.strided and not x.is_contiguous():
         x = x.detach().permute(sorted(range(x.ndim), key=lambda axis: -x.stride(axis)))
     if type(x) in (Tensor, nn.Parameter) and x.layout == torch.strided and x.is_contiguous():
         step = max(1, size // SAMPLES)

@@ -24,9 +24,9 @@ def bars(sweep: Sweep, *, title: str, height: int | None, level: float, strong: 
     interval = sweep.interval(level)
     if axis is None:
         interval, names = interval.expand_dims({"": 1}), [sweep.name or sweep.metric]
-        axis = ""
+        full = names
     else:
-        names = sweep_labels.tick_labels(sweep, axis)
+        names, full = sweep_labels.tick_labels(sweep, axis), sweep_labels.full_labels(sweep, axis)
     panel_names = sweep_labels.tick_labels(sweep, panels) if panels else []
     n_columns = theme.columns_for(len(panel_names))
     n_rows = math.ceil(len(panel_names) / n_columns) or 1
@@ -47,7 +47,7 @@ def bars(sweep: Sweep, *, title: str, height: int | None, level: float, strong: 
     for panel in range(max(1, len(panel_names))):
         row, column = panel // n_columns + 1, panel % n_columns + 1
         part = interval.isel({panels: panel}) if panels else interval
-        for trace in _bars(sweep, part, axis, names, strong, level, limits):
+        for trace in _bars(sweep, part, names, full, strong, level, limits):
             figure.add_trace(trace, row, column)
         for i, (name, mean) in enumerate(baselines.items()):
             figure.add_vline(mean, row=row, col=column, line=dict(color=theme.SOFT, width=1.3, dash="dash"))
@@ -67,8 +67,8 @@ def bars(sweep: Sweep, *, title: str, height: int | None, level: float, strong: 
     text = sweep_labels.subtitle(sweep, f"lines: {level:.0%} intervals", *sweep_labels.without_limits(interval))
     figure.update_layout(theme.layout(title, text, height), showlegend=False, bargap=0.38)
     figure.update_layout(margin_t=96 + 22 * bool(panel_names) + 12 * len(baselines))
-    figure.update_yaxes(**theme.axis(), showgrid=False)
-    figure.update_yaxes(autorange="reversed", ticks="", ticklabelstandoff=6)
+    figure.update_yaxes(**theme.axis(), showgrid=False, **_ticks(names))
+    figure.update_yaxes(ticks="", ticklabelstandoff=6)
     figure.update_xaxes(**theme.axis(), range=limits)
     for column in range(1, n_columns + 1):
         for row in range(1, n_rows + 1):
@@ -94,6 +94,12 @@ def _arranged(sweep: Sweep) -> tuple[str | None, str | None]:
     return axis, next((other for other in sweep.axes if other != axis), None)
 
 
+def _ticks(names: Sequence[str]) -> dict[str, Any]:
+    """A tick per bar, the first on top; bars may have the same name."""
+    n = len(names)
+    return dict(tickmode="array", tickvals=list(range(n)), ticktext=list(names), range=[n - 0.4, -0.6])
+
+
 def _baselines(sweep: Sweep, interval: xr.Dataset) -> dict[str, float]:
     """The baselines that are not among the bars already."""
     means = interval["mean"].values
@@ -104,8 +110,8 @@ def _baselines(sweep: Sweep, interval: xr.Dataset) -> dict[str, float]:
 def _bars(
     sweep: Sweep,
     interval: xr.Dataset,
-    axis: str,
     names: Sequence[str],
+    full: Sequence[str],
     strong: Sequence[str],
     level: float,
     limits: Sequence[float],
@@ -118,13 +124,17 @@ def _bars(
     set_off = [name in strong if strong else re.match(r"vector($|,| \(| @)", name) is not None for name in names]
     colours = [theme.ACCENT if one or not any(set_off) else theme.MUTED for one in set_off]
     hover = (
-        "<b>%{y}</b><br><b>%{x:.3g}</b> "
+        "<b>%{text}</b><br><b>%{x:.3g}</b> "
         + theme.escaped(sweep.units)
         + "<br>%{customdata[3]}<br>n = %{customdata[2]}<extra></extra>"
     )
+    # Two bars of one name, such as equal tokens, would stand on top of each other.
+    places = list(names) if len(set(names)) == len(names) else list(range(len(names)))
     bar = go.Bar(
         x=np.round(mean, 6),
-        y=list(names),
+        y=places,
+        text=list(full),
+        textposition="none",
         orientation="h",
         marker=dict(color=colours, line=dict(width=0)),
         customdata=[list(row) for row in zip(low.tolist(), high.tolist(), n.tolist(), said, strict=True)],
@@ -142,7 +152,7 @@ def _bars(
     right = np.maximum(np.where(np.isnan(high), mean, high), 0) + (limits[1] - limits[0]) * 0.012
     label = go.Scatter(
         x=right,
-        y=list(names),
+        y=places,
         mode="text",
         text=[theme.number(one) + (" (no interval)" if words else "") for one, words in zip(mean, why, strict=True)],
         textposition="middle right",

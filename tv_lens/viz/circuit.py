@@ -84,6 +84,7 @@ def plot_circuit(
         props=props,
         svg=svg(wiring, layout, title),
         height=int(height or layout.height + 190),
+        redraw=lambda room: svg(wiring, Layout.of(wiring, room), title),
     )
 
 

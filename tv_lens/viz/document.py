@@ -103,6 +103,28 @@ def framed(text: str, height: int) -> str:
     )
 
 
+def still(frame: str, picture: str, words: str) -> str:
+    """The frame after a static picture of it, which the script inside the frame hides.
+
+    Where a notebook is not trusted, or a viewer runs no scripts, the frame is removed and the picture stays.
+
+    Args:
+        frame: of the interactive figure.
+        picture: a PNG in base64.
+        words: what the picture shows.
+    """
+    trust = "A static picture. To interact with it, trust the notebook (File, Trust Notebook) or run the cell."
+    return (
+        f'<div><div class="tv-still"><img src="data:image/png;base64,{picture}" alt="{html.escape(words)}" '
+        f'style="max-width:100%"><p><small>{trust}</small></p></div>{frame}</div>'
+    )
+
+
+def file_name(title: str) -> str:
+    """A title as the name of a file."""
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:60] or "figure"
+
+
 def script_safe(text: str) -> str:
     """JSON in which no token can end the script element or open a comment."""
     return (
@@ -119,15 +141,20 @@ def write_html(path: str | Path, text: str) -> Path:
     path = Path(path)
     if path.suffix.lower() not in (".html", ".htm"):
         raise InvalidArgument(
-            "Figures and pages are saved as HTML.",
+            "Pages are saved as HTML, figures also as PDF, SVG or PNG.",
             got=path.name,
-            allowed="a name that ends in .html",
-            do="open it and use its camera button for a PNG, or figure.plotly.write_image (needs kaleido)",
+            allowed="a name that ends in .html; for a figure also .pdf, .svg or .png",
         )
+    return write_file(path, text.encode())
+
+
+def write_file(path: str | Path, content: bytes) -> Path:
+    """Writes a file whole or not at all."""
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)

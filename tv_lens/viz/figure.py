@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import json
+import sys
+import tempfile
+import warnings
+import webbrowser
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tv_lens.errors import InvalidArgument
 from tv_lens.kinds import checks_methods
-from tv_lens.viz.document import document, framed, script_safe, write_html
+from tv_lens.viz.document import document, file_name, framed, script_safe, still, write_file, write_html
+from tv_lens.viz.static import pixels_for, static_file, warn_of_small_text
+from tv_lens.viz.static_style import FORMATS, StaticStyle, format_of
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -36,6 +46,7 @@ class Figure:
         props: the data of the component, as JSON values.
         svg: a drawing that the page shows before any script runs, and where scripts are off.
         height: pixels.
+        redraw: the drawing for another width in its own units; None where it has one width only.
 
     Example:
         >>> import numpy as np, xarray as xr
@@ -43,7 +54,7 @@ class Figure:
         >>> from tv_lens.viz import plot
         >>> values = xr.DataArray(np.random.default_rng(0).normal(size=(8, 4)), dims=("example", "layer"))
         >>> plot(Sweep(values, "logit_diff", "logits", "higher: the clean answer", name="toy"))
-        Figure('toy', drawn by plotly)
+        Figure('toy', drawn by plotly; .save("figure.pdf", width="column") for a paper, .show() in a script)
     """
 
     title: str
@@ -54,6 +65,7 @@ class Figure:
     props: dict[str, Any] | None = None
     height: int = 420
     svg: str | None = None
+    redraw: Callable[[float], str] | None = None
 
     def __post_init__(self) -> None:
         if (self.plotly is None) == (self.component is None):
@@ -76,7 +88,20 @@ class Figure:
         return (self.library, "circuitsvis") if shows_patterns else (self.library,)
 
     def __repr__(self) -> str:
-        return f"Figure({self.title!r}, drawn by {self.library})"
+        ways = '.save("figure.pdf", width="column") for a paper, .show() in a script'
+        return f"Figure({self.title!r}, drawn by {self.library}; {ways})"
+
+    def data(self) -> dict[str, Any]:
+        """What is drawn, in every format, as plain JSON values.
+
+        Always "title", "subtitle" and "note"; then "data" and "layout" as plotly has them, or "component" and "props".
+        """
+        words = {"title": self.title, "subtitle": self.subtitle, "note": self.note}
+        if self.plotly is None:
+            return {**words, "component": self.component, "props": self.props}
+        from plotly.io.json import to_json_plotly
+
+        return {**words, **_lists(json.loads(to_json_plotly(self.plotly.to_plotly_json())))}
 
     def payload(self) -> str:
         """The data that the script of the page draws, as JSON that is safe inside a `<script>` element."""
@@ -94,15 +119,99 @@ class Figure:
         titles = {"name": self.title, "full": drawn["layout"].get("title"), "margin": drawn["layout"].get("margin")}
         return script_safe(to_json_plotly({"data": drawn["data"], "layout": shape, **titles}))
 
-    def save(self, path: str | Path) -> Path:
-        """Writes the figure as one HTML file that needs nothing else, and returns its path."""
-        return write_html(path, self._document())
+    def save(
+        self,
+        path: str | Path,
+        *,
+        width: str | float | int | None = None,
+        height: float | int | None = None,
+        font: str | None = None,
+        fontsize: float | int | None = None,
+        dpi: int | None = None,
+        title: bool | None = None,
+    ) -> Path:
+        """Writes the figure as one file and returns its path.
+
+        A name that ends in `.html` is the interactive page, which needs nothing else. `.pdf`, `.svg` and `.png` are
+        static, for papers and slides: matplotlib draws the same data on white, and text stays text.
+
+        Args:
+            path: of the file; its ending is the format.
+            width: "column" (3.25 inches), "page" (6.75 inches, also the default), or a number of inches.
+            height: inches; by default what the figure needs.
+            font: a font family that is installed; by default Helvetica or what looks like it.
+            fontsize: points of the labels; by default 8.
+            dpi: pixels per inch of a PNG; by default 300.
+            title: False leaves title and subtitle to the caption of the paper.
+
+        Raises:
+            InvalidArgument: the file's ending is no format, or an option does not fit it.
+            UnknownName: there is no such width or font.
+        """
+        ending = format_of(path)
+        options = dict(width=width, height=height, font=font, fontsize=fontsize, dpi=dpi, title=title)
+        given = [name for name, value in options.items() if value is not None]
+        if ending is None and given and Path(path).suffix.lower() in (".html", ".htm"):
+            raise InvalidArgument(
+                "A page in HTML has no size of its own: it fits the window.",
+                got=", ".join(f"{name}=" for name in given),
+                do=f"leave them out, or save as {', '.join(f'.{one}' for one in FORMATS)}",
+            )
+        if ending is None:
+            return write_html(path, self._document())
+        style = StaticStyle.of(width, height, font, fontsize, dpi, title)
+        return write_file(path, self._static(ending, style))
+
+    def show(self) -> Path | None:
+        """Shows the figure: inline in a notebook, otherwise as a page in the browser, whose path is returned.
+
+        Warns where no browser can be opened; the page is written all the same.
+        """
+        if (get_ipython := getattr(sys.modules.get("IPython"), "get_ipython", None)) is not None:
+            shell = get_ipython()
+            if shell is not None and hasattr(shell, "kernel"):
+                sys.modules["IPython.display"].display(self)
+                return None
+        path = self.save(Path(tempfile.mkdtemp(prefix="tv_lens-")) / f"{file_name(self.title)}.html")
+        if not webbrowser.open(path.as_uri()):
+            warnings.warn(f"No browser could be opened. The figure is at {path}", stacklevel=3)
+        return path
+
+    def _static(self, ending: str, style: StaticStyle) -> bytes:
+        data = self.data()
+        if self.svg is not None:
+            data["svg"] = self.redraw(pixels_for(style)) if self.redraw else self.svg
+            warn_of_small_text(data["svg"], style)
+        return static_file(data, style, ending)
 
     def _repr_html_(self) -> str:
         return framed(self._document(compress=True), self.height + 90)
 
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        """The interactive page, and a static picture for where no script may run: untrusted notebooks, GitHub, PDF."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of glyphs and sizes: the page beside it has both
+            picture = self._static("png", StaticStyle(width=7.5, fontsize=9.0, dpi=100))
+        encoded = base64.b64encode(picture).decode()
+        page = still(self._repr_html_(), encoded, ". ".join(part for part in (self.title, self.subtitle) if part))
+        return {"text/html": page, "image/png": encoded, "text/plain": repr(self)}
+
     def _document(self, compress: bool = False) -> str:
         return document(figure_block(self, 1), self.libraries, title=self.title, compress=compress)
+
+
+def _lists(part: Any) -> Any:
+    """JSON of plotly with lists in place of arrays that it has packed as base64."""
+    if isinstance(part, list):
+        return [_lists(one) for one in part]
+    if not isinstance(part, dict):
+        return part
+    if "bdata" not in part:
+        return {name: _lists(one) for name, one in part.items()}
+    values = np.frombuffer(base64.b64decode(part["bdata"]), dtype=part["dtype"])
+    if "shape" in part:
+        values = values.reshape([int(n) for n in str(part["shape"]).split(",")])
+    return np.where(np.isnan(values), None, values).tolist() if values.dtype.kind == "f" else values.tolist()
 
 
 def figure_block(figure: Figure, index: int) -> str:
@@ -113,6 +222,7 @@ def figure_block(figure: Figure, index: int) -> str:
     name = f"figure-{index}"
     role = "img" if figure.svg is None else "group"
     place = f'<div id="{name}" class="{figure.library}" data-figure="{figure.library}" role="{role}"'
-    place += f' aria-label="{html.escape(figure.title)}">{figure.svg or _NOT_DRAWN}</div>'
+    words = ". ".join(part for part in (figure.title, figure.subtitle, figure.note) if part)
+    place += f' aria-label="{html.escape(words)}">{figure.svg or _NOT_DRAWN}</div>'
     data = f'<script type="application/json" id="{name}-data">{figure.payload()}</script>'
     return f"<figure>{head}{place}{note}{data}</figure>"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import xarray as xr
 
 from tv_lens.errors import InvalidArgument
 from tv_lens.results.sweep import Sweep
@@ -11,17 +14,28 @@ from tv_lens.viz.figure import Figure
 
 _ORDER = ("layer", "query_pos", "head", "kv_head", "task", "key_pos", "pos", "span", "neuron")
 _WIDTH = 1000  # pixels of a figure on a page, by which labels are thinned
+_SPELT = 64  # cells up to which each shows its number
 
 
-def heatmap(sweep: Sweep, *, title: str, height: int | None, level: float, center: float | int | None) -> Figure:
+def heatmap(
+    sweep: Sweep,
+    *,
+    title: str,
+    height: int | None,
+    level: float,
+    center: float | int | None,
+    reach: float | int | None = None,
+    lower_helps: bool = False,
+) -> Figure:
     """A `Figure` with the mean of every cell as a colour; limits and counts are in the hover labels."""
     import plotly.graph_objects as go
 
     y, x, *rest = _arranged(sweep)
     frames = sweep.values[rest[0]].values.tolist() if rest else [None]
-    interval = sweep.interval(level)
+    interval, _ = sweep_labels.paired_interval(sweep, level)
     means, gaps = interval["mean"].values, sweep_labels.without_limits(interval)
-    scale, low, high = _scale(sweep, means, center)
+    middle = _middle(sweep, center)
+    scale, low, high = _scale(sweep, means, middle, reach, lower_helps)
     columns = sweep_labels.tick_labels(sweep, x)
     x_names, y_names = (np.array(sweep_labels.full_labels(sweep, axis), dtype=object) for axis in (x, y))
     tilted = sum(len(label) for label in columns) * 7.5 > _WIDTH * 0.85 or len(columns) > 40
@@ -32,21 +46,15 @@ def heatmap(sweep: Sweep, *, title: str, height: int | None, level: float, cente
     traces = []
     for i, frame in enumerate(frames):
         part = (interval.sel({rest[0]: frame}) if rest else interval).transpose(y, x)
-        ends, n = [part["low"].values, part["high"].values], np.broadcast_to(part["n"], part["low"].shape)
-        numbers = np.round(np.stack([*ends, n], axis=-1), 6)
-        if gaps:  # words beside the numbers only where they are needed: they make a large map heavy
-            cells = zip(*(one.ravel().tolist() for one in ends), part["why"].values.ravel(), strict=True)
-            said = [theme.hover_limits(start, end, str(why), level) for start, end, why in cells]
-            words = np.array(said, dtype=object).reshape(*n.shape, 1)
-            numbers = np.concatenate([numbers.astype(object), words], axis=-1)
+        shape = part["low"].shape
         traces.append(
             go.Heatmap(
                 z=np.round(part["mean"].values, 6),
                 x=_places(sweep, x),
                 y=_places(sweep, y),
-                text=np.broadcast_to(x_names[None], n.shape).tolist(),
-                hovertext=np.broadcast_to(y_names[:, None], n.shape).tolist(),
-                customdata=numbers,
+                text=np.broadcast_to(x_names[None], shape).tolist(),
+                hovertext=np.broadcast_to(y_names[:, None], shape).tolist(),
+                customdata=_numbers(part, bool(gaps), level),
                 colorscale=scale,
                 zmin=low,
                 zmax=high,
@@ -55,14 +63,34 @@ def heatmap(sweep: Sweep, *, title: str, height: int | None, level: float, cente
                 ygap=1 if sweep.values.sizes[y] <= 60 else 0,
                 hoverongaps=False,
                 hovertemplate=_hover(sweep, x, y, level, bool(gaps)),
+                texttemplate=_spelt(part["mean"].values),
                 colorbar=_colourbar(sweep, bar),
             )
         )
-    text = " · ".join([_subtitle(sweep, center), *gaps])
+    text = " · ".join([_subtitle(sweep, middle, center is None), *gaps])
     figure = go.Figure(traces, theme.layout(title, text, height))
+    _axes(figure, sweep, x, y, height, tilted)
+    if rest:
+        figure.update_layout(updatemenus=[_menu(rest[0], sweep_labels.tick_labels(sweep, rest[0]))], margin_t=130)
+    return Figure(title, text, sweep.sign, plotly=figure, height=height)
+
+
+def _numbers(part: xr.Dataset, in_words: bool, level: float) -> np.ndarray:
+    """Limits and counts of every cell for hovering; words only where they are needed: they make a large map heavy."""
+    ends, n = [part["low"].values, part["high"].values], np.broadcast_to(part["n"], part["low"].shape)
+    numbers = np.round(np.stack([*ends, n], axis=-1), 6)
+    if not in_words:
+        return numbers
+    cells = zip(*(one.ravel().tolist() for one in ends), part["why"].values.ravel(), strict=True)
+    said = [theme.hover_limits(start, end, str(why), level) for start, end, why in cells]
+    return np.concatenate([numbers.astype(object), np.array(said, dtype=object).reshape(*n.shape, 1)], axis=-1)
+
+
+def _axes(figure: Any, sweep: Sweep, x: str, y: str, height: int, tilted: bool) -> None:
+    """Ticks and titles of both axes, thinned so that they do not overlap."""
     if not sweep_labels.is_numbered(sweep, y):
         figure.update_yaxes(autorange="reversed")  # names read from the top, layers rise from the bottom
-    crowded = len(columns) > 70
+    crowded = sweep.values.sizes[x] > 70
     figure.update_xaxes(
         **theme.axis(theme.axis_title(x)),
         showgrid=False,
@@ -72,9 +100,6 @@ def heatmap(sweep: Sweep, *, title: str, height: int | None, level: float, cente
     figure.update_yaxes(**theme.axis(theme.axis_title(y)), showgrid=False, **_ticks(sweep, y, height - 190, 14))
     if tilted:
         figure.update_xaxes(tickfont_size=8.5 if crowded else 11)
-    if rest:
-        figure.update_layout(updatemenus=[_menu(rest[0], sweep_labels.tick_labels(sweep, rest[0]))], margin_t=130)
-    return Figure(title, text, sweep.sign, plotly=figure, height=height)
 
 
 def _arranged(sweep: Sweep) -> list[str]:
@@ -104,17 +129,35 @@ def _ticks(sweep: Sweep, axis: str, room: int, each: int) -> dict[str, object]:
     return dict(tickmode="array", tickvals=places[::step], ticktext=labels[::step])
 
 
-def _scale(sweep: Sweep, means: np.ndarray, center: float | int | None) -> tuple[list, float, float]:
-    """The colour scale with its ends: diverging around zero where the metric has a zero."""
-    middle = center if center is not None else sweep.zero
+def _middle(sweep: Sweep, center: float | int | None) -> float | int | None:
+    """Where the neutral colour is: at no effect, which is the run that is patched, or the metric's own zero."""
+    if center is not None:
+        return center
+    name = sweep_labels.unpatched(sweep)
+    return sweep.zero if name is None else sweep_labels.baseline_means(sweep)[name]
+
+
+def _scale(
+    sweep: Sweep, means: np.ndarray, middle: float | int | None, reach: float | int | None, lower_helps: bool
+) -> tuple[list, float, float]:
+    """The colour scale with its ends: diverging around the middle where there is one, blue where it helps."""
     low, high = float(np.nanmin(means)), float(np.nanmax(means))
     if middle is not None:
-        reach = max(abs(high - middle), abs(low - middle)) or 1.0
-        return theme.colourscale(theme.DIVERGING), middle - reach, middle + reach
+        reach = reach or max(abs(high - middle), abs(low - middle)) or 1.0
+        colours = theme.DIVERGING[::-1] if lower_helps else theme.DIVERGING
+        return theme.colourscale(colours), middle - reach, middle + reach
     whole = sweep_labels.value_range(sweep, low, high)
     if whole is not None:
         return theme.colourscale(theme.SEQUENTIAL), 0.0, 1.0
     return theme.colourscale(theme.SEQUENTIAL), low, high if high > low else low + 1.0
+
+
+def _spelt(means: np.ndarray) -> str | None:
+    """How the number of a cell is written into it, on a map of few cells."""
+    if means.size > _SPELT or means.shape[1] > 16:
+        return None
+    largest = float(np.nanmax(np.abs(means))) if np.isfinite(means).any() else 0.0
+    return "%{z:.2f}" if 0.05 <= largest < 100 or largest == 0 else "%{z:.2g}"
 
 
 def _hover(sweep: Sweep, x: str, y: str, level: float, in_words: bool) -> str:
@@ -141,12 +184,13 @@ def _colourbar(sweep: Sweep, room: int) -> dict[str, object]:
     )
 
 
-def _subtitle(sweep: Sweep, center: float | int | None) -> str:
+def _subtitle(sweep: Sweep, middle: float | int | None, own: bool) -> str:
     baselines = sweep_labels.baseline_means(sweep)
     marks = [f"{sweep_labels.baseline_name(name)} {theme.number(mean)}" for name, mean in baselines.items()]
-    middle = center if center is not None else sweep.zero
     if middle is not None:
-        marks.append(f"neutral colour at {theme.number(middle)}")
+        name = sweep_labels.unpatched(sweep) if own else None
+        where = "" if name is None else f"the {name} run, "
+        marks.append(f"neutral colour at {where}{theme.number(middle)}")
     return sweep_labels.subtitle(sweep, *marks)
 
 

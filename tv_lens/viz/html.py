@@ -199,7 +199,7 @@ def table(part: Table) -> str:
     numeric = {name: name in joined or pd.api.types.is_numeric_dtype(frame[name]) for name in frame.columns}
     mark = {name: ' class="number"' if numeric[name] else "" for name in frame.columns}
     headings = {name: str(name).replace("_", " ") for name in frame.columns} | joined | dict(part.headings)
-    head = "".join(f"<th{mark[name]}>{html.escape(str(headings[name]))}</th>" for name in frame.columns)
+    head = "".join(f'<th scope="col"{mark[name]}>{html.escape(str(headings[name]))}</th>' for name in frame.columns)
     rows = []
     for values in frame.itertuples(index=False):
         strong = ' class="strong"' if part.strong and values[0] in part.strong else ""

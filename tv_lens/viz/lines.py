@@ -22,7 +22,7 @@ def lines(
     from plotly.subplots import make_subplots
 
     x, series, panels = _arranged(sweep)
-    interval = sweep.interval(level)
+    interval, limits = sweep_labels.paired_interval(sweep, level)
     names = sweep_labels.tick_labels(sweep, series) if series else [None]
     panel_names = sweep_labels.tick_labels(sweep, panels) if panels else []
     if panels and sweep_labels.is_numbered(sweep, panels):
@@ -60,13 +60,12 @@ def lines(
             figure.add_hline(mean, row=row, col=column, line=dict(color=theme.SOFT, width=1.3, dash="dash"))
         if mark is not None:
             _mark(figure, sweep, x, mark, mark_label if panel == 0 else "", row, column)
-    bands = f"bands: {level:.0%} {getattr(sweep, 'bands', 'intervals')}"
-    text = sweep_labels.subtitle(sweep, bands, *sweep_labels.without_limits(interval))
+    text = sweep_labels.subtitle(sweep, f"bands: {limits}", *sweep_labels.without_limits(interval))
     figure.update_layout(theme.layout(title, text, height), showlegend=len(names) > 1)
     figure.update_layout(margin_t=90 + 24 * bool(panel_names), legend_tracegroupgap=2)
     pixels = (height - 150) / n_rows
-    limits = _axes(figure, sweep, interval, x, n_rows, pixels)
-    beside = _baseline_names(figure, sweep, limits, pixels, n_columns)
+    ends = _axes(figure, sweep, interval, x, n_rows, pixels)
+    beside = _baseline_names(figure, sweep, ends, pixels, n_columns)
     if len(names) > 1:
         longest = max(len(str(name)) for name in names)
         plot_width = _WIDTH - 80 - beside - 50 - 7.5 * longest

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import xarray as xr
 
@@ -83,6 +85,40 @@ def baseline_means(sweep: Sweep) -> dict[str, float]:
     return means | {str(name): float(value) for name, value in levels.items()}
 
 
+def unpatched(sweep: Sweep) -> str | None:
+    """The run into which a raw sweep writes: "corrupted" or "clean"; None where there is none or it is not known.
+
+    Its direction says so; without one, the run whose mean is nearest to most cells, if it is nearer than zero.
+    """
+    if sweep.denominator is not None or sweep.zero is None:
+        return None
+    means = {name: mean for name, mean in baseline_means(sweep).items() if name in ("clean", "corrupted")}
+    direction = sweep.provenance.get("direction")
+    if direction in ("denoising", "noising"):
+        name = "corrupted" if direction == "denoising" else "clean"
+        return name if name in means else None
+    middle = float(np.nanmedian(sweep.mean().values))
+    nearest = min(means, key=lambda name: abs(means[name] - middle), default=None)
+    return nearest if nearest and abs(means[nearest] - middle) < abs(sweep.zero - middle) else None
+
+
+def paired_interval(sweep: Sweep, level: float) -> tuple[xr.Dataset, str]:
+    """The mean with limits, and what these are in words.
+
+    Of a sweep that patches a run, the limits are those of the difference from that run, example by example: how much
+    examples differ from each other, whatever is patched, is not in them.
+    """
+    name = unpatched(sweep)
+    base = None if name is None else getattr(sweep, name)
+    if base is None or base.dims != ("example",) or sweep.votes is not None:
+        return sweep.interval(level), f"{level:.0%} {getattr(sweep, 'bands', 'intervals')}"
+    change = (sweep.values.astype(float) - base).transpose(*sweep.values.dims)
+    interval = replace(sweep, values=change, clean=None, corrupted=None, zero=0.0).interval(level)
+    for key in ("mean", "low", "high"):
+        interval[key] = interval[key] + float(base.mean())
+    return interval, f"{level:.0%} intervals of the paired difference from the {name} run"
+
+
 def baseline_name(name: str) -> str:
     """The name on a figure: "clean run", "corrupted run", any other level by its own name."""
     return f"{name} run" if name in ("clean", "corrupted") else name
@@ -90,6 +126,7 @@ def baseline_name(name: str) -> str:
 
 def value_range(sweep: Sweep, low: float, high: float) -> list[float] | None:
     """The range of the value axis: 0 to 1 for shares and probabilities, None for anything else."""
-    if sweep.units.split(" ")[0] in ("share", "probability", "accuracy", "fraction") and low >= 0 and high <= 1:
+    first = sweep.units.split(" ")[0]
+    if first in ("share", "probability", "accuracy", "fraction", "Jaccard") and low >= 0 and high <= 1:
         return [-0.02, 1.04]
     return None

@@ -31,6 +31,8 @@ def plot_sweep(
     mark: Any = None,
     mark_label: str = "chosen",
     strong: Sequence[str] = (),
+    reach: float | int | None = None,
+    lower_helps: bool = False,
 ) -> Figure:
     """A `Figure` of a sweep of one to three axes.
 
@@ -43,10 +45,13 @@ def plot_sweep(
         title: by default the sweep's name.
         height: pixels.
         level: of the intervals.
-        center: where a heatmap's diverging scale has its neutral colour; by default the metric's own zero.
+        center: where a heatmap's diverging scale has its neutral colour; by default where patching does nothing (the
+            corrupted run, of a noising sweep the clean one), otherwise the metric's own zero.
         mark: a label on the horizontal axis of curves, to be marked by a line.
         mark_label: the text of the mark.
         strong: bars to emphasize; by default the one named "vector".
+        reach: how far a heatmap's diverging scale goes to both sides; the same for figures that are compared.
+        lower_helps: whether blue, the colour of what helps, is below the neutral colour: of a loss.
     """
     if len(sweep.axes) > 3:
         raise InvalidArgument(
@@ -60,7 +65,7 @@ def plot_sweep(
         raise InvalidArgument("A sweep has no such picture.", got=repr(kind), allowed=", ".join(KINDS))
     head = dict(title=title or sweep.name or f"{sweep.metric} by {', '.join(sweep.axes)}", height=height)
     if kind == "heatmap":
-        return heatmap(sweep, level=level, center=center, **head)
+        return heatmap(sweep, level=level, center=center, reach=reach, lower_helps=lower_helps, **head)
     if kind == "bars":
         return bars(sweep, level=level, strong=strong, **head)
     return lines(sweep, level=level, mark=mark, mark_label=mark_label, **head)

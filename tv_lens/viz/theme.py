@@ -34,7 +34,7 @@ _SEQUENTIAL_DARK = ("#1d2228", "#183b5f", "#1f62a0", "#3f90da", "#86bff0", "#dae
 _ORDERED = ("#8fb8de", "#5c95cb", "#2f74b5", "#1a5493", "#0d3568")
 _ORDERED_DARK = ("#3e6d9c", "#5389c2", "#72a8de", "#9dc6ef", "#cfe4fa")
 
-BAND, FAINT_BAND = 0.16, 0.08  # opacity of an interval's band, and of one among many
+BAND, FAINT_BAND, BAR = 0.16, 0.08, 0.45  # opacity of an interval's band, of one among many, and of a bar
 
 SWAP = {
     INK: "#e8ebee",
@@ -59,7 +59,7 @@ def faded(colour: str, opacity: float = BAND) -> str:
 def swap_table() -> dict[str, str]:
     """Dark colours by light ones, plain and faded."""
     swap = dict(SWAP)
-    for band in (BAND, FAINT_BAND):
+    for band in (BAND, FAINT_BAND, BAR):
         swap |= {faded(light, band): faded(dark, band + 0.05) for light, dark in SWAP.items()}
     return swap
 

@@ -146,9 +146,12 @@ def _surface_alone(decodability: Decodability) -> str:
 
 def _curves(decodability: Decodability) -> Any:
     names = f"{len(decodability.tasks)} tasks" if len(decodability.tasks) > 3 else ", ".join(decodability.tasks)
+    curves = decodability.over_tasks()
+    shots = int(max(curves.values["shots"].values))
+    best = float(curves.sel(layer=decodability.best_layer(), shots=shots).mean())
     return plot(
         decodability.beside(),
-        title=f"Task decodability by layer, mean of {names}, and its controls",
+        title=f"Decodability by layer, mean of {names}: {best:.2f} at layer {decodability.best_layer()}, {shots} shots",
         mark=decodability.best_layer(),
         mark_label=f"best: layer {decodability.best_layer()}",
     )

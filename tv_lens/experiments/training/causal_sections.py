@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from tv_lens.experiments.training.claims import claims_on
 from tv_lens.experiments.training.figures import with_levels
 from tv_lens.experiments.training.findings import Findings
 from tv_lens.experiments.training.result import Emergence
+from tv_lens.results.sweep import Sweep
 from tv_lens.viz.dispatch import plot
 from tv_lens.viz.html import Section, Table
 from tv_lens.viz.theme import number
@@ -27,12 +28,14 @@ def patching(one: Findings, claims: Sequence[Claim]) -> list[Section]:
     parts: list[Any] = [
         claims_on(claims, one, "patching"),
         "A row is the task whose mean representation is patched in, a column the task whose episodes are changed. "
-        "Orange lowers the loss, blue raises it. The layer is where own and other representations "
-        "differ most on every second episode; the claims and the table are of the other half, and their limits hold "
+        "Blue lowers the loss (it helps), orange raises it, on one scale for all checkpoints. The layer is where own "
+        "and other representations differ most on every second episode; the claims and the table are of the other "
+        "half, and their limits hold "
         "for all ways of patching at once, since of many some would fit by chance. The menu has the other layers.",
     ]
-    for step, matrix in sorted(one.result.patch_matrices.items()):
-        shown = matrix.sel(**PATCHED)
+    patched = {step: matrix.sel(**PATCHED) for step, matrix in one.result.patch_matrices.items()}
+    reach = _reach([matrix.sel(layer=one.patched_layer) for matrix in patched.values()])
+    for step, shown in sorted(patched.items()):
         layers = [
             one.patched_layer,
             *(layer for layer in shown.values["layer"].values.tolist() if layer != one.patched_layer),
@@ -43,6 +46,8 @@ def patching(one: Findings, claims: Sequence[Claim]) -> list[Section]:
                 shown,
                 kind="heatmap",
                 height=440,
+                reach=reach,
+                lower_helps=True,
                 title=f"Step {step}: change of the loss, difference of means added at y-tokens",
             )
         )
@@ -91,17 +96,29 @@ def _distinguished(tasks: Sequence[str], clusters: Sequence[int]) -> str:
     return listed(names) if names else "none"
 
 
+def _reach(sweeps: Iterable[Sweep], share: float = 1.0) -> float:
+    """How far a scale goes to hold this share of the cells of all sweeps."""
+    sizes = np.concatenate([np.abs(sweep.mean().values).ravel() for sweep in sweeps])
+    return float(np.nanquantile(sizes, share)) or float(np.nanmax(sizes)) or 1.0
+
+
 def heads(one: Findings, claims: Sequence[Claim]) -> list[Section]:
     """The effect of ablating each head on each task."""
     if not one.result.ablations:
         return []
     parts: list[Any] = [claims_on(claims, one, "heads")]
-    for step, ablation in sorted(one.result.ablations.items()):
+    shown = {step: ablation.sel(how="mean", scored="sequence") for step, ablation in one.result.ablations.items()}
+    # One head may change the loss ten times as much as all others, which would then be as pale as no effect.
+    reach = _reach(shown.values(), share=0.9)
+    parts.append("Beyond the scale, a cell has the scale's last colour; the number in it is exact.")
+    for step, ablation in sorted(shown.items()):
         parts.append(
             plot(
-                ablation.sel(how="mean", scored="sequence"),
+                ablation,
                 kind="heatmap",
                 height=440,
+                reach=reach,
+                lower_helps=True,
                 title=f"Step {step}: increase in loss when a head is mean-ablated",
             )
         )
