@@ -9,7 +9,7 @@ JOBS ?= 2
 RUN := OMP_NUM_THREADS=$(THREADS) MKL_NUM_THREADS=$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/
 REPORT ?= report
 
-.PHONY: help setup demo test test-all lint format clean
+.PHONY: help setup demo test test-all lint format dist clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -44,5 +44,8 @@ format: setup  ## rewrite files as ruff formats them, and take the type errors t
 	$(BIN)/ruff format .
 	$(BIN)/mypy | $(BIN)/mypy-baseline sync --sort-baseline
 
+dist: setup  ## the wheel and the sdist that it is built from, in dist/
+	$(BIN)/python -m build --no-isolation --outdir dist .
+
 clean:  ## remove what make has made
-	rm -rf .venv $(REPORT) build *.egg-info
+	rm -rf .venv $(REPORT) build dist *.egg-info

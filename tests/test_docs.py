@@ -24,7 +24,8 @@ import tv_lens as tv
 from tv_lens import errors
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FRONT = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md"]
+PAGES = [*FRONT, *sorted((ROOT / "docs").rglob("*.md"))]
 SLOW: set[str] = set()  # pages that need more than the limit, by their path from the root
 CPU_SECONDS = 60  # of one core for a page that is not slow; half of it when nothing else runs
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
