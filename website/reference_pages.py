@@ -52,12 +52,8 @@ def _inside(home: str, rooms: tuple[str, ...]) -> bool:
 
 def _names(module: ModuleType) -> list[str]:
     listed = getattr(module, "__all__", None)
-    if listed is None:
-        listed = [
-            name
-            for name, value in vars(module).items()
-            if not name.startswith("_") and getattr(value, "__module__", None) == module.__name__
-        ]
+    if listed is None:  # nothing but the names at the top, and of the metrics all that have a name
+        listed = [metric.__name__ for metric in getattr(module, "METRICS", {}).values()]
     return [name for name in listed if not inspect.ismodule(getattr(module, name))]
 
 

@@ -39,9 +39,11 @@ class Decodability:
         shuffles: `example layer task shots`, where an example is one shuffle of the task names: the share of the class.
 
     Example:
-        >>> result = tv.decodability(model, ["present-past", "present-gerund"], shots=(0, 4))  # doctest: +SKIP
-        >>> result.best_layer()  # doctest: +SKIP
-        21
+        >>> import tv_lens as tv
+        >>> model, tasks = tv.circuits.truth.task_switch(n=2).model, tv.circuits.truth.switch_tasks()
+        >>> found = tv.decodability(model, tasks, shots=1, n=8, k=3, null=False, progress=False)
+        >>> found.chance, found.tasks
+        (0.5, ('switch-a', 'switch-b'))
     """
 
     sweep: Sweep

@@ -18,5 +18,11 @@ def plot_decodability(result: Decodability, **style: Any) -> Figure:
     Args:
         result: the decodability; plot `result.controls` or `result.over_tasks()` for the other views.
         style: as for a Sweep.
+
+    Example:
+        >>> import tv_lens as tv
+        >>> model, tasks = tv.circuits.truth.task_switch(n=2).model, tv.circuits.truth.switch_tasks()
+        >>> plot_decodability(tv.decodability(model, tasks, shots=(1, 2), n=8, k=3, progress=False))
+        Figure('task decodability of switch-a, switch-b', drawn by plotly)
     """
     return plot(result.sweep, **style)

@@ -47,6 +47,13 @@ def plot_sweep(
         mark: a label on the horizontal axis of curves, to be marked by a line.
         mark_label: the text of the mark.
         strong: bars to emphasize; by default the one named "vector".
+
+    Example:
+        >>> import tv_lens as tv
+        >>> known = tv.circuits.truth.induction(n=8)
+        >>> sweep = tv.patch(known.model, known.prompts, tv.sites("z", pos=-1), over=("layer", "head"), progress=False)
+        >>> plot_sweep(sweep.recovery(), title="Which head copies?")
+        Figure('Which head copies?', drawn by plotly)
     """
     if len(sweep.axes) > 3:
         raise InvalidArgument(
