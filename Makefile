@@ -9,7 +9,7 @@ JOBS ?= 2
 RUN := OMP_NUM_THREADS=$(THREADS) MKL_NUM_THREADS=$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/
 REPORT ?= report
 
-.PHONY: help setup demo test test-all releases lint format clean
+.PHONY: help setup demo test test-all releases lint format docs dist clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -47,5 +47,16 @@ format: setup  ## rewrite files as ruff formats them, and take the type errors t
 	$(BIN)/ruff format .
 	$(BIN)/mypy | $(BIN)/mypy-baseline sync --sort-baseline
 
+docs: .venv/.docs  ## the site, in build/site; warnings are errors, and nothing is taken from a network
+	NO_MKDOCS_2_WARNING=1 $(RUN)python -m mkdocs build --strict --quiet
+	@echo "build/site/index.html"
+
+.venv/.docs: .venv/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[docs]'
+	@touch $@
+
+dist: setup  ## the wheel and the sdist that it is built from, in dist/
+	$(BIN)/python -m build --no-isolation --outdir dist .
+
 clean:  ## remove what make has made
-	rm -rf .venv $(REPORT) build *.egg-info
+	rm -rf .venv $(REPORT) build dist *.egg-info

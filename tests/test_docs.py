@@ -1,6 +1,7 @@
 """The documentation runs: every python block of a page in order, and what a page shows is what comes out.
 
-A page's blocks share one namespace. A block whose first line is `# not run` is only compiled. Where a `text` block
+A page's blocks share one namespace. A block whose first line is `# not run` is only compiled, and so is one that begins
+with `# needs NAME` where no package of that name is installed. Where a `text` block
 follows a `python` block directly, it is what the block displays, as a notebook would: what it prints, the value of its
 last line, or the message of the `TVLensError` that it raises. `...` in it stands for anything.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import doctest
+import importlib.util
 import inspect
 import io
 import re
@@ -22,9 +24,11 @@ import pytest
 
 import tv_lens as tv
 from tv_lens import errors
+from tv_lens.site import COMPONENTS
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FRONT = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md"]
+PAGES = [*FRONT, *sorted((ROOT / "docs").rglob("*.md"))]
 SLOW: set[str] = set()  # pages that need more than the limit, by their path from the root
 CPU_SECONDS = 60  # of one core for a page that is not slow; half of it when nothing else runs
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
@@ -84,6 +88,12 @@ def displayed(block: Block, page: Path, namespace: dict) -> str:
     return out.getvalue()
 
 
+def runs(block: Block) -> bool:
+    """Whether a block is run here: not where it says so, and not without the package that it needs."""
+    needed = re.match(r"# needs (\w+)", block.text)
+    return not block.text.startswith("# not run") and (not needed or importlib.util.find_spec(needed[1]) is not None)
+
+
 def name_of(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
@@ -108,7 +118,7 @@ def test_every_block_of_a_page_runs_and_shows_what_comes_out(page, request, tmp_
     for block in blocks_of(text):
         if block.language != "python":
             continue
-        if block.text.startswith("# not run"):
+        if not runs(block):
             compile(block.text, str(page), "exec")
             continue
         got = displayed(block, page, namespace)
@@ -127,6 +137,9 @@ def test_blocks_are_found_with_what_they_show():
     assert first == Block("python", "x = 1\nx\n", 3, "1\n")
     assert (alone.language, alone.shown, last.shown) == ("text", None, None)
     assert displayed(first, ROOT / "page.md", {}) == "1\n"
+    assert (runs(first), runs(last)) == (True, False)
+    needing = [Block("python", f"# needs {name}\nx = 1\n", 1) for name in ("json", "no_such_package")]
+    assert [runs(block) for block in needing] == [True, False]
     with pytest.raises(AssertionError, match="line 1 is not closed"):
         blocks_of("```python\nx")
 
@@ -237,3 +250,12 @@ def test_the_old_names_stand_in_the_changelog():
     assert {"run=", "positions=", "plan="} <= keywords
     missing = sorted(old for old in keywords if old not in changelog)
     assert not missing, f"CHANGELOG.md does not name {', '.join(missing)}"
+
+
+def test_the_names_side_by_side_are_those_of_the_components():
+    """The page for people who know TransformerLens names every component with TransformerLens's hook."""
+    page = (ROOT / "docs" / "coming-from.md").read_text(encoding="utf-8").partition("## Names side by side")[2]
+    shown = dict(re.findall(r"^\| `([\w.\[\]]+)` \| `([\w.]+)`", page, flags=re.MULTILINE))
+    for name, hook in shown.items():
+        assert str(tv.Site.parse(hook)) == name.partition(".h")[0], name
+    assert {tv.Site.parse(name).component for name in shown} == set(COMPONENTS)

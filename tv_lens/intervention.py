@@ -30,6 +30,24 @@ class Intervention(ABC):
     `edit` receives what the site selects, batch first: `batch pos *axes` where the site names no position,
     `batch *axes` where it names one; there is no axis of heads where the site names a head. The library's own edits
     compute in float32 where the model has half precision, round once, and refuse a value that its dtype cannot hold.
+
+    Example:
+        >>> from tv_lens.circuits.truth import induction
+        >>> class Halve(Intervention):
+        ...     def edit(self, x):
+        ...         return x / 2
+        >>> known, ones = induction(n=2), torch.ones(64)
+        >>> edits = [Halve("z[2].h1"), Zero("z[2].h1"), Mean("z[2].h1@-1"), Resample("z[2].h1@-1")]
+        >>> edits += [kind("resid_post[1]@-1", ones) for kind in (Replace, Add, Project)]
+        >>> for edit in edits:
+        ...     print(edit.label, list(known.model.run(known.prompts.clean.texts, edit).argmax(-1).tolist()))
+        Halve(z[2].h1) [4, 7]
+        Zero(z[2].h1) [0, 0]
+        Mean(z[2].h1@-1) [7, 4]
+        Resample(z[2].h1@-1) [7, 4]
+        Replace(resid_post[1]@-1) [0, 0]
+        Add(resid_post[1]@-1) [4, 7]
+        Project(resid_post[1]@-1) [4, 7]
     """
 
     site: Site | str  # text is parsed, so after __post_init__ it is a Site
@@ -282,7 +300,12 @@ class Project(Intervention):
 @_checks
 @dataclass(frozen=True, eq=False, repr=False)
 class Stack(Intervention):
-    """Several edits at one site, in order."""
+    """Several edits at one site, in order.
+
+    Example:
+        >>> Zero("z[2].h1").then(Add("z[2].h1", torch.ones(16)))
+        Zero(z[2].h1) then Add(z[2].h1)
+    """
 
     parts: tuple[Intervention, ...]
 

@@ -32,9 +32,9 @@ class Answers:
         number: the answer itself, where a model predicts numbers (`tv.lab`); `correct` is then the one logit's column.
 
     Example:
-        >>> answers = Answers(correct=torch.tensor([5, 7]), wrong=torch.tensor([6, 5]))
-        >>> answers.select(slice(0, 1))
-        Answers(n=1, wrong=yes, reference=no)
+        >>> answers = Answers(torch.tensor([1]), torch.tensor([0]), reference=torch.eye(3)[:1], number=torch.ones(1))
+        >>> " ".join(f"{name} {float(metric(torch.eye(3)[:1], answers)):.2g}" for name, metric in METRICS.items())
+        'logit_diff -1 log_prob -1.6 prob 0.21 rank 1 kl 0 exact_match 0 squared_error 0'
     """
 
     correct: Int[Tensor, "batch"]

@@ -284,7 +284,12 @@ class Site:
 
 @dataclass(frozen=True)
 class Sites:
-    """A selection of sites that does not yet know the model: `None` stands for "all there are"."""
+    """A selection of sites that does not yet know the model: `None` stands for "all there are".
+
+    Example:
+        >>> sites("resid_post", layer=(0, 2), pos=-1)
+        Sites(components=('resid_post',), layers=(0, 2), heads=None, pos=-1)
+    """
 
     components: tuple[str, ...]
     layers: tuple[int, ...] | None = None

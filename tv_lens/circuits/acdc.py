@@ -40,6 +40,13 @@ class ACDC(EdgeMethod):
     Source:
         Conmy et al. 2023 (arXiv 2304.14997), algorithm 1. Deviations: the metric's own change instead of a KL
         divergence; the edges of one stream time are tried together, so that nothing depends on the order within it.
+
+    Example:
+        >>> from tv_lens.circuits.discovery import discover
+        >>> from tv_lens.circuits.truth import induction
+        >>> known = induction(n=2)
+        >>> discover(known.model, known.prompts, method=ACDC(threshold=1.0), progress=False).top(1).names
+        ['a2.h1->logits@query']
     """
 
     threshold: float

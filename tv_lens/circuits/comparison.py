@@ -164,6 +164,15 @@ def compare(
 
     Raises:
         InvalidArgument: the scores belong to different graphs, or a task has fewer than four different prompts.
+
+    Example:
+        >>> from tv_lens.circuits.discovery import discover
+        >>> from tv_lens.circuits.truth import induction
+        >>> known = induction(n=4)
+        >>> scores = discover(known.model, known.prompts, progress=False)
+        >>> found = compare({"one": scores, "again": scores}, size=5, splits=4, permutations=50)
+        >>> isinstance(found, Comparison), len(found.common()), len(found.only("one"))
+        (True, 5, 0)
     """
     names, each_scores = list(scores), list(scores.values())
     edges = _compared_edges(scores, size)

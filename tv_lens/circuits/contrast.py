@@ -196,6 +196,10 @@ class Projection:
     Args:
         site: a place in the residual stream at one position, such as "resid_post[20]@-1".
         direction: the direction, such as a task vector's.
+
+    Example:
+        >>> Projection("resid_post[1]@-1", torch.eye(4)[0])
+        Projection(site=resid_post[1]@-1, direction=tensor([1., 0., 0., 0.]))
     """
 
     site: Site | str
@@ -228,6 +232,11 @@ class CircuitQuestion:
         target: what is read at the end instead of the logits.
         metric: logits and answers to one number per example; the search's default if None.
         pos: where edges live, as in `discover`.
+
+    Example:
+        >>> from tv_lens.intervention import Zero
+        >>> CircuitQuestion(source=Zero("resid_post[1]@-1")).source
+        Zero(resid_post[1]@-1)
     """
 
     source: Intervention | None = None

@@ -83,9 +83,18 @@ def discover(
         See the methods.
 
     Example:
-        >>> scores = discover(model, task.queries(n=20), source=vector.replace())  # doctest: +SKIP
-        >>> scores.top(100).prune()  # doctest: +SKIP
-        Circuit of 96 edges (100 requested), 41 nodes
+        >>> import tv_lens as tv
+        >>> known = tv.circuits.truth.induction(n=4)  # a tiny model whose circuit is known
+        >>> scores = tv.discover(known.model, known.prompts, method=tv.circuits.ExactEdges(), progress=False)
+        >>> {name.split("@")[0] for name in scores.top(5).names} == known.edges
+        True
+        >>> from tv_lens.circuits import ACDC, EAP, EAPIG
+        >>> for method in (EAP(), EAPIG(steps=3), ACDC(threshold=1.0)):
+        ...     found = tv.discover(known.model, known.prompts, method=method, progress=False)
+        ...     print(found.top(1).names)
+        ['a2.h1->logits@query']
+        ['a2.h1->logits@query']
+        ['a2.h1->logits@query']
     """
     method = ExactEdges() if method is None else method
 

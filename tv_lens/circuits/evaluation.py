@@ -80,6 +80,15 @@ def faithfulness(
         Wang et al. 2022 (arXiv 2211.00593), section 4; Hanna et al. 2024 (arXiv 2403.17806), normalised faithfulness;
         Mueller et al. 2025 (MIB, arXiv 2504.13151), CPR and CMD. Deviation: areas by trapezoids over the share of
         edges, from the ratio of mean gaps instead of the mean of ratios.
+
+    Example:
+        >>> from tv_lens.circuits.discovery import discover
+        >>> from tv_lens.circuits.truth import induction
+        >>> known = induction(n=6)
+        >>> circuit = discover(known.model, known.prompts, progress=False).top(5)
+        >>> verbs = (faithfulness, completeness, minimality)
+        >>> [verb(known.model, circuit, known.prompts, progress=False).name for verb in verbs]
+        ['faithfulness on induction', 'completeness on induction', 'minimality on induction']
     """
     passes, graph = _passes(model, circuit, prompts, question)
     sizes = _sizes(circuit, sizes)

@@ -41,6 +41,13 @@ class ExactEdges(EdgeMethod):
     Source:
         Path patching of single edges (Goldowsky-Dill et al. 2023, arXiv 2304.05969), run by the row engine
         (`tv_lens.rows`).
+
+    Example:
+        >>> from tv_lens.circuits.discovery import discover
+        >>> from tv_lens.circuits.truth import induction
+        >>> known = induction(n=2)
+        >>> discover(known.model, known.prompts, method=ExactEdges(), progress=False).top(1).names
+        ['a2.h1->logits@query']
     """
 
     screen: int | None = None

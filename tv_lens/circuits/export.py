@@ -152,7 +152,18 @@ def _data(group: str, thing: Any, keys: Mapping[str, Mapping[str, str]]) -> str:
 
 @checks_kinds
 def to_dot(circuit: Circuit) -> str:
-    """The circuit as DOT, for Graphviz: the input below, blue edges help and orange ones hurt."""
+    """The circuit as DOT, for Graphviz: the input below, blue edges help and orange ones hurt.
+
+    Example:
+        >>> import json
+        >>> from tv_lens.circuits.discovery import discover
+        >>> from tv_lens.circuits.truth import induction
+        >>> known = induction(n=2)
+        >>> circuit = discover(known.model, known.prompts, progress=False).top(5)
+        >>> links = json.loads(to_attribution_graph(circuit))["links"]
+        >>> to_dot(circuit).splitlines()[0], to_graphml(circuit).count("<edge "), len(links)
+        ('digraph circuit {', 5, 5)
+    """
     wiring = Wiring.of(circuit)
     largest = max((abs(wire.effect or 0.0) for wire in wiring.wires), default=0.0) or 1.0
     lines = ["digraph circuit {", "  rankdir=BT; node [shape=box, style=rounded, fontname=Helvetica];"]

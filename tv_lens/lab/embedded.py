@@ -72,7 +72,12 @@ def load(
 
 @checks_kinds
 def checkpoint_steps(source: str | os.PathLike[str], seed: int = 0) -> tuple[int, ...]:
-    """The steps after which there are weights of a network, embedded or in a folder."""
+    """The steps after which there are weights of a network, embedded or in a folder.
+
+    Example:
+        >>> checkpoint_steps("bases4")[0]
+        0
+    """
     folder = _folder(source)
     return _about(_file(str(source), seed))["steps"] if folder is None else TrainingRun(folder).steps
 
@@ -82,6 +87,10 @@ def training_log(source: str | os.PathLike[str], seed: int = 0) -> pd.DataFrame:
     """The losses of a network's training by step, kind ("training" or "checkpoint") and latent task.
 
     See `TrainingRun.log`.
+
+    Example:
+        >>> training_log("bases4").columns.tolist()
+        ['step', 'kind', 'task', 'mse']
     """
     folder = _folder(source)
     if folder is not None:
@@ -99,7 +108,12 @@ def training_log(source: str | os.PathLike[str], seed: int = 0) -> pd.DataFrame:
 
 @checks_kinds
 def training_config(source: str | os.PathLike[str], seed: int = 0) -> TrainingConfig:
-    """The config that a network, embedded or in a folder, was trained with."""
+    """The config that a network, embedded or in a folder, was trained with.
+
+    Example:
+        >>> training_config("bases4").family
+        SparseMixture(dim=8, points=10, noise=0.1, bases=((0, 1), (2, 3), (4, 5), (6, 7)))
+    """
     folder = _folder(source)
     return _about(_file(str(source), seed))["config"] if folder is None else TrainingRun(folder).config
 

@@ -76,6 +76,10 @@ class Family(ABC):
         dim: D, the coordinates of x.
         points: K, the examples of an episode.
         noise: standard deviation of the noise that is added to every answer.
+
+    Example:
+        >>> sorted(kind.__name__ for kind in FAMILIES.values())
+        ['FiniteTasks', 'FixedRepresentation', 'FunctionMixture', 'NoisyLinear', 'SparseMixture']
     """
 
     dim: int

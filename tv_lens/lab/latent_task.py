@@ -172,13 +172,26 @@ class LatentTask(Task):
 
 @checks_kinds
 def latent_tasks(family: Family) -> list[LatentTask]:
-    """Every latent task of a family, in the order of their labels, as `tv.decodability` takes them."""
+    """Every latent task of a family, in the order of their labels, as `tv.decodability` takes them.
+
+    Example:
+        >>> import tv_lens as tv
+        >>> [task.name for task in latent_tasks(tv.lab.load("bases4").family)]
+        ['basis 0', 'basis 1', 'basis 2', 'basis 3']
+    """
     return [LatentTask(family, task) for task in range(family.n_tasks)]
 
 
 @checks_kinds
 def prompts_of(episodes: Episodes, shots: int, name: str = "episodes", recipe: dict[str, Any] | None = None) -> Prompts:
-    """Episodes as prompts: `shots` examples, and the next one's x as the query."""
+    """Episodes as prompts: `shots` examples, and the next one's x as the query.
+
+    Example:
+        >>> import tv_lens as tv
+        >>> episodes = tv.lab.load("bases4").family.sample(2, seed=0)
+        >>> prompts_of(episodes, shots=3)
+        Prompts(2 of 'episodes', 3 shots, template 'episode')
+    """
     items = []
     for x, y in zip(episodes.x.tolist(), episodes.y.tolist()):
         pairs = _pairs(x[: shots + 1], y[: shots + 1])

@@ -42,6 +42,10 @@ class NetworkConfig:
         activation: the function of the MLP, as `transformers` names it. "gelu_pytorch_tanh" is GPT-2's own, "gelu" the
             exact one, which differs by less than 0.001 and takes a third of the time on a CPU.
         answers: the place of y in its vector: "apart", in a coordinate of its own; "first", in x's first one.
+
+    Example:
+        >>> NetworkConfig(dim=2, points=4).d_model
+        64
     """
 
     dim: int
@@ -136,6 +140,11 @@ def build_network(config: NetworkConfig, seed: int = 0, attention: str = "sdpa")
         config: the sizes.
         seed: fixes the weights.
         attention: "sdpa" to train fast, "eager" to be bridged (its patterns can then be read and written).
+
+    Example:
+        >>> network = build_network(NetworkConfig(dim=2, points=4, n_layers=1, n_heads=2, d_model=8))
+        >>> network.config.n_layer
+        1
     """
     body = GPT2Config(
         vocab_size=1,

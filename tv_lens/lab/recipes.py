@@ -38,6 +38,10 @@ class TrainingConfig:
         checkpoints: how many checkpoints are saved, see `checkpoint_steps`.
         evaluation: episodes of every latent task on which the checkpoints' losses are computed.
         precision: "float32", or "bfloat16" for automatic mixed precision.
+
+    Example:
+        >>> preset("tiny").family
+        SparseMixture(dim=2, points=5, noise=0.1, bases=((0,), (1,)))
     """
 
     family: Family

@@ -274,7 +274,14 @@ class DiscretePrior(Posterior):
 
 @checks_kinds
 def references(episodes: Episodes, family: Family) -> dict[str, Reference]:
-    """Every reference that makes sense for a family, by name, usually from the worst to the best."""
+    """Every reference that makes sense for a family, by name, usually from the worst to the best.
+
+    Example:
+        >>> import tv_lens as tv
+        >>> family = tv.lab.load("bases4").family
+        >>> " ".join(type(one).__name__ for one in references(family.sample(2, seed=0), family).values())
+        'Zero Averaging NearestNeighbours OLS Lasso Ridge BayesMixture OracleRidge'
+    """
     predictors: list[Reference] = [
         Zero(),
         Averaging(),

@@ -29,6 +29,12 @@ class AttentionPatterns:
         patterns: each query's weights over keys; rows add up to 1.
         layer: which layer.
         name: of the model or the prompt, for titles.
+
+    Example:
+        >>> from tv_lens.circuits.truth import induction
+        >>> found = attention(induction(n=2).model, "A B C", layer=0)
+        >>> found.patterns.shape, found.tokens
+        ((4, 3, 3), ['A', 'B', 'C'])
     """
 
     tokens: Sequence[str]
@@ -81,7 +87,13 @@ def attention(model: HookedModel, text: str, layer: int) -> AttentionPatterns:
         layer: which layer; layers count from 0.
 
     Example:
-        >>> plot(attention(model, "Q: go\\nA: went", layer=5))  # doctest: +SKIP
+        >>> import tv_lens as tv
+        >>> known = tv.circuits.truth.induction(n=2)
+        >>> found = tv.attention(known.model, known.prompts.clean[0].text, layer=2)
+        >>> found
+        AttentionPatterns(layer=2, heads=4, tokens=6)
+        >>> [round(float(one), 2) for one in found.patterns[1, -1]]  # head 1 looks at what followed the repeated letter
+        [0.0, 0.0, 0.0, 0.0, 1.0, 0.0]
     """
     if model.tokenizer is None:
         raise InvalidArgument(

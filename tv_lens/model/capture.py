@@ -31,6 +31,15 @@ class Capture(Mapping[Site, Tensor]):
         tokens: the right-padded prompts on which they were read.
         peak_bytes: an estimate of the bytes that one batch took for its pass and captures, beside the weights.
         last_logits: the logits after each prompt's last token, where the passes were run to their end for them.
+
+    Example:
+        >>> import tv_lens as tv
+        >>> model = tv.circuits.truth.induction(n=2).model
+        >>> found = model.capture(["A B C A", "B C B"], tv.sites("resid_post", layer=(0, 2)), pos=-1)
+        >>> found
+        Capture(2 sites: resid_post[0]@-1, resid_post[2]@-1; TokenBatch(2 prompts of 3-4 tokens); 0.0 MiB)
+        >>> found["resid_post[2]"].shape
+        torch.Size([2, 64])
     """
 
     def __init__(

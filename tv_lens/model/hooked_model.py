@@ -52,11 +52,6 @@ class HookedModel(HookedBridge):
         name: the model's name in figures and files.
         fingerprint: identifies config and weights in everything that is saved.
         memory_budget: bytes that one pass may take for activations and captures, beside the weights.
-
-    Example:
-        >>> model = load("smollm2-135m")  # doctest: +SKIP
-        >>> model.residual_stream("The capital of France is").shape  # doctest: +SKIP
-        torch.Size([30, 1, 5, 576])
     """
 
     def __init__(
@@ -319,6 +314,12 @@ def load(
     Raises:
         ModelLoadError: the source cannot be loaded, is not causal, or computes something else once it is bridged; says
             what failed and what to do.
+
+    Example:
+        >>> import transformers as hf
+        >>> small = hf.GPT2LMHeadModel(hf.GPT2Config(vocab_size=50, n_embd=8, n_layer=2, n_head=2))
+        >>> load(small, name="small")
+        HookedModel small (GPT2LMHeadModel)...
     """
     began = time.perf_counter()
     if isinstance(source, HookedModel):

@@ -35,9 +35,10 @@ class HookRegistry:
     """The hooks and flags of one model, and who holds them.
 
     Example:
-        >>> print(model.registry)  # doctest: +SKIP
-        LlamaForCausalLM: 30 layers; nothing is attached
-        ...
+        >>> import tv_lens as tv
+        >>> model = tv.circuits.truth.induction(n=2).model
+        >>> model.registry.support(tv.Site("z", layer=1)).word
+        'write'
     """
 
     def __init__(self, bridge: TransformerBridge, shape: ModelShape):

@@ -88,6 +88,15 @@ def patch(
 
     Source:
         Meng et al. 2022 (arXiv 2202.05262), causal tracing; Heimersheim and Nanda 2024 (arXiv 2404.15255), names.
+
+    Example:
+        >>> import tv_lens as tv
+        >>> known = tv.circuits.truth.induction(n=8)  # a tiny model whose circuit is known
+        >>> sweep = tv.patch(known.model, known.prompts, tv.sites("z", pos=-1), over=("layer", "head"), progress=False)
+        >>> sweep.best()
+        {'layer': 2, 'head': 1}
+        >>> round(float(sweep.recovery().sel(layer=2, head=1).interval()["mean"]), 2)
+        1.0
     """
     if direction not in DIRECTIONS:
         raise unknown("patching direction", direction, DIRECTIONS)

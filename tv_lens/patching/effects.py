@@ -77,6 +77,13 @@ def node_effects(
 
     Source:
         Vig et al. 2020 (arXiv 2004.12265), indirect effects of single components.
+
+    Example:
+        >>> import tv_lens as tv
+        >>> known = tv.circuits.truth.induction(n=8)  # a tiny model whose circuit is known
+        >>> effects = tv.node_effects(known.model, known.prompts, progress=False)
+        >>> effects.values.dims, effects.best()
+        (('example', 'layer', 'node'), {'layer': 2, 'node': 'h1'})
     """
 
     nodes = {f"h{head}": Sites(("z",), heads=(head,), pos=pos) for head in range(model.shape.n_heads)}
@@ -152,6 +159,14 @@ def demonstration_effects(
 
     Sign:
         Above 0, the metric is higher with the demonstration than without it.
+
+    Example:
+        >>> from tv_lens.circuits.truth import switch_tasks, task_switch
+        >>> task, _ = switch_tasks()
+        >>> prompts = task.prompts(shots=2, n=4)
+        >>> effects = demonstration_effects(task_switch(n=2).model, prompts, metric="log_prob", progress=False)
+        >>> effects.values.dims, effects.values.shape
+        (('example', 'demonstration'), (4, 2))
     """
     if by not in WAYS:
         raise unknown("way to leave a demonstration out", by, WAYS)

@@ -91,6 +91,13 @@ def path_effects(
     Source:
         Wang et al. 2022 (arXiv 2211.00593), path patching; Goldowsky-Dill et al. 2023 (arXiv 2304.05969). Wang et al.
         let the MLPs between sender and receiver follow the change; here they keep their values, as in the latter.
+
+    Example:
+        >>> import tv_lens as tv
+        >>> known = tv.circuits.truth.task_switch(n=4)
+        >>> effects = tv.path_effects(known.model, known.prompts, receivers=["a2.h0"], progress=False)
+        >>> effects.best()["sender"], known.edges & {"a0.h1->a2.h0<q>"}
+        ('a0.h1', frozenset({'a0.h1->a2.h0<q>'}))
     """
     if direction not in DIRECTIONS:
         raise unknown("patching direction", direction, DIRECTIONS)

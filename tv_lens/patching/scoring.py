@@ -47,6 +47,13 @@ class Scores:
             the answer.
         log_prob: log-probability of the whole answer, in nats, summed over its tokens.
         top: the token predicted right after the prompt.
+
+    Example:
+        >>> from tv_lens.circuits.truth import induction
+        >>> known = induction(n=3)
+        >>> found = score(known.model, known.prompts.clean, progress=False)
+        >>> found.first_token.tolist(), found.exact_match.tolist()
+        ([1.0, 1.0, 1.0], [1.0, 1.0, 1.0])
     """
 
     first_token: Float[Tensor, "batch"]
@@ -116,9 +123,12 @@ def score(
         Higher is better in all three; `log_prob` is 0 at certainty and negative otherwise.
 
     Example:
-        >>> prompts = tv.task("country-capital").queries(n=20)  # doctest: +SKIP
-        >>> score(model, prompts, tv.Zero("z[5].h3"))  # doctest: +SKIP
-        Scores(20 prompts: first token 0.05, exact match 0.05, log-probability -9.31 nats)
+        >>> import tv_lens as tv
+        >>> known = tv.circuits.truth.induction(n=8)
+        >>> tv.score(known.model, known.prompts.clean, progress=False)
+        Scores(8 prompts: first token 1.00, exact match 1.00, log-probability -0.00 nats)
+        >>> tv.score(known.model, known.prompts.clean, tv.Zero("z[2].h1"), progress=False)
+        Scores(8 prompts: first token 0.25, exact match 0.25, log-probability -2.50 nats)
     """
     tokens = prompts.tokenize(model) if isinstance(prompts, Prompts) else prompts
     edits = as_interventions(interventions)

@@ -22,6 +22,11 @@ class PlacedEdit:
     """An intervention at positions of one prompt, counted from its first real token.
 
     The intervention's value is what that one prompt's positions get: `pos *axes`, or what broadcasts to it.
+
+    Example:
+        >>> from tv_lens.intervention import Zero
+        >>> PlacedEdit(Zero("z[2].h1"), (5,)).positions
+        (5,)
     """
 
     intervention: Intervention
@@ -30,7 +35,13 @@ class PlacedEdit:
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """One prompt of the base batch under a set of edits; no edit is the plain run."""
+    """One prompt of the base batch under a set of edits; no edit is the plain run.
+
+    Example:
+        >>> from tv_lens.intervention import Zero
+        >>> Row(0, (PlacedEdit(Zero("z[2].h1"), (5,)),)).prompt
+        0
+    """
 
     prompt: int
     edits: tuple[PlacedEdit, ...] = ()

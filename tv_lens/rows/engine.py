@@ -72,6 +72,17 @@ def run_rows(
         NonFiniteMetric: a row's value is NaN or infinite; names the row, its prompt and its edits.
         InvalidArgument: engine="rows" was demanded and does not apply.
         BudgetTooSmall: the budget does not hold one row.
+
+    Example:
+        >>> from tv_lens.circuits.truth import induction
+        >>> from tv_lens.intervention import Zero
+        >>> known = induction(n=2)
+        >>> prompts = known.prompts.clean.tokenize(known.model)
+        >>> last = int(prompts.tokens.lengths[0]) - 1
+        >>> rows = [Row(0), Row(0, (PlacedEdit(Zero("z[2].h1"), (last,)),))]  # prompt 0 as it is, and without the head
+        >>> found = run_rows(known.model, prompts.tokens, rows, lambda logits, index: logits.amax(1), progress=False)
+        >>> found.values.shape, bool(found.values[0] > found.values[1])
+        (torch.Size([2]), True)
     """
     if engine not in ENGINES:
         raise unknown("engine", engine, ENGINES)

@@ -98,6 +98,13 @@ def decodability(
     Source:
         Han et al. 2025 (arXiv 2412.12276), section 4.1, appendices B and G.5: N = 100, k = 10, majority vote. Distance,
         ties and whether Null is in the pool are not stated there; here they are named in the provenance.
+
+    Example:
+        >>> import tv_lens as tv
+        >>> model, tasks = tv.circuits.truth.task_switch(n=2).model, tv.circuits.truth.switch_tasks()
+        >>> found = tv.decodability(model, tasks, shots=(1, 2), n=8, k=3, progress=False)
+        >>> found.classes, round(found.chance, 2)
+        (('switch-a', 'switch-b', 'null'), 0.33)
     """
     shots = (shots,) if isinstance(shots, int) else tuple(shots)
     _check(shots, n, k, distance)

@@ -51,9 +51,11 @@ class Decodability:
         untrained: `example layer task shots`: the vote in an untrained network, by layer; None if it was not measured.
 
     Example:
-        >>> result = tv.decodability(model, ["present-past", "present-gerund"], shots=(0, 4))  # doctest: +SKIP
-        >>> result.best_layer()  # doctest: +SKIP
-        21
+        >>> import tv_lens as tv
+        >>> model, tasks = tv.circuits.truth.task_switch(n=2).model, tv.circuits.truth.switch_tasks()
+        >>> found = tv.decodability(model, tasks, shots=1, n=8, k=3, null=False, progress=False)
+        >>> found.chance, found.tasks
+        (0.5, ('switch-a', 'switch-b'))
     """
 
     sweep: Sweep

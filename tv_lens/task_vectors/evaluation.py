@@ -102,6 +102,17 @@ def evaluate(
 
     Source:
         Hendel et al. 2023 (arXiv 2310.15916), section 3; the controls are ours.
+
+    Example:
+        >>> import tv_lens as tv
+        >>> from tv_lens.task_vectors.residual_mean import ResidualMean
+        >>> model, (task, _) = tv.circuits.truth.task_switch(n=2).model, tv.circuits.truth.switch_tasks()
+        >>> vector = tv.extract(model, task, method=ResidualMean(layer=1, shots=2, contexts=4), progress=False)
+        >>> accuracy = tv.evaluate(model, vector, task, n=4, n_random=1, progress=False)
+        >>> accuracy.values["condition"].values.tolist()[:3]
+        ['zero-shot', 'few-shot', 'vector']
+        >>> float(accuracy.sel(condition="few-shot", score="first token").values.mean())
+        1.0
     """
     if score_by not in ("accuracy", "log_prob"):
         raise unknown("score", score_by, ("accuracy", "log_prob"))

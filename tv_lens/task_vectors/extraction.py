@@ -48,8 +48,11 @@ def extract(
         SiteError: the model has no such layer.
 
     Example:
-        >>> vector = extract(model, "present-past", method=ResidualMean(layer=20))  # doctest: +SKIP
-        >>> model.run("Q: walk\\nA:", vector.replace()).argmax()  # doctest: +SKIP
+        >>> import tv_lens as tv
+        >>> from tv_lens.task_vectors.residual_mean import ResidualMean
+        >>> model, (task, _) = tv.circuits.truth.task_switch(n=2).model, tv.circuits.truth.switch_tasks()
+        >>> tv.extract(model, task, method=ResidualMean(layer=1, shots=2, contexts=4), progress=False).site
+        resid_post[1]@-1
     """
     task = as_task(task)
     config = {

@@ -57,6 +57,14 @@ class FunctionVector(Method):
     Source:
         Todd et al. 2024 (arXiv 2310.15213), section 2; the numbers are theirs. They also average effects over tasks,
         which is `tv.universal_heads`, and drop prompts that the model gets wrong with its demonstrations.
+
+    Example:
+        >>> from tv_lens.circuits.truth import switch_tasks, task_switch
+        >>> task, _ = switch_tasks()
+        >>> method = FunctionVector(layer=1, heads=2, shots=2, contexts=4, prompts=4)
+        >>> vector = method.extract(task_switch(n=2).model, task, progress=False)
+        >>> vector.site, vector.direction.shape
+        (resid_post[1]@-1, torch.Size([96]))
     """
 
     layer: int | None = None

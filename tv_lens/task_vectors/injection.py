@@ -84,6 +84,15 @@ def vector_sweep(
 
     Sign:
         That of the metric.
+
+    Example:
+        >>> import tv_lens as tv
+        >>> from tv_lens.task_vectors.residual_mean import ResidualMean
+        >>> model, (task, _) = tv.circuits.truth.task_switch(n=2).model, tv.circuits.truth.switch_tasks()
+        >>> vector = tv.extract(model, task, method=ResidualMean(layer=1, shots=2, contexts=4), progress=False)
+        >>> sweep = tv.vector_sweep(model, vector, task, over=("layer",), n=4, progress=False)
+        >>> sweep.values.dims, sweep.values.shape
+        (('example', 'layer'), (2, 3))
     """
     over, task, metric = _axes(over), as_task(task), as_metric(metric)
     vectors = _by_layer(model, vector, over)

@@ -46,6 +46,13 @@ class RepresentationMap:
 
     Sign:
         Only neighbourhoods mean something; under UMAP, distances between clusters do not.
+
+    Example:
+        >>> import tv_lens as tv
+        >>> model, tasks = tv.circuits.truth.task_switch(n=2).model, tv.circuits.truth.switch_tasks()
+        >>> found = tv.representation_map(model, tasks, layer=1, shots=2, n=6, null=False, progress=False)
+        >>> found.site, found.texts[0].count(">")
+        ('resid_post[1]@-1', 3)
     """
 
     points: Float[np.ndarray, "n 2"]
@@ -135,6 +142,13 @@ def representation_map(
     Source:
         Han et al. 2025 (arXiv 2412.12276), figures 2 and 3: UMAP of 100 prompts per class, 15 neighbours, minimal
         distance 0.1.
+
+    Example:
+        >>> import tv_lens as tv
+        >>> model, tasks = tv.circuits.truth.task_switch(n=2).model, tv.circuits.truth.switch_tasks()
+        >>> found = tv.representation_map(model, tasks, layer=1, shots=2, n=6, null=False, progress=False)
+        >>> found.points.shape, found.labels[0]
+        ((12, 2), 'switch-a')
     """
     classes, absent = classes_of(tasks, null, seed)
     if n * len(classes) < method.least_points:

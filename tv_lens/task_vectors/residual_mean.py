@@ -50,6 +50,13 @@ class ResidualMean(Method):
         Hendel, Geva and Globerson 2023 (arXiv 2310.15916). Theirs is `ResidualMean(shots=5, contexts=1, queries=2)`
         separately for every set of demonstrations, with dummies from the test inputs and the layer chosen on a dev
         set. The mean over contexts is their `multi_context` variant and Han et al. 2025 (arXiv 2412.12276), appendix C.
+
+    Example:
+        >>> from tv_lens.circuits.truth import switch_tasks, task_switch
+        >>> task, _ = switch_tasks()
+        >>> vector = ResidualMean(layer=1, shots=2, contexts=4).extract(task_switch(n=2).model, task, progress=False)
+        >>> vector.site, vector.direction.shape
+        (resid_post[1]@-1, torch.Size([96]))
     """
 
     layer: int | None = None

@@ -39,6 +39,14 @@ class UniversalHeads:
         over_tasks: a Sweep `example x layer x head` in which an example is the mean effects of one task, so that its
             limits resample tasks.
         measured_with: the method.
+
+    Example:
+        >>> from tv_lens.circuits.truth import switch_tasks, task_switch
+        >>> from tv_lens.task_vectors.function_vector import FunctionVector
+        >>> method = FunctionVector(layer=1, heads=2, shots=2, contexts=4, prompts=6)
+        >>> found = universal_heads(task_switch(n=2).model, switch_tasks(), method=method, progress=False)
+        >>> sorted(found.by_task)
+        ['switch-a', 'switch-b']
     """
 
     by_task: dict[str, Sweep]
@@ -116,6 +124,13 @@ def universal_heads(
     Source:
         Todd et al. 2024 (arXiv 2310.15213), section 2.3: the mean of the causal indirect effects over tasks, ten heads
         (more in larger models), from 100 clean and 25 shuffled ten-shot prompts per task, which are the defaults here.
+
+    Example:
+        >>> from tv_lens.circuits.truth import switch_tasks, task_switch
+        >>> method = FunctionVector(layer=1, heads=2, shots=2, contexts=4, prompts=6)
+        >>> found = universal_heads(task_switch(n=2).model, switch_tasks(), method=method, progress=False)
+        >>> len(found.heads(2))
+        2
     """
     members = [as_task(one) for one in tasks]
     names = [task.name for task in members]

@@ -32,6 +32,15 @@ class TaskAudit:
         near_duplicates: inputs that have a near-duplicate among the others, by kind (see `tv_lens.tasks.twins`).
         parted_share: pairs with a near-duplicate in another split: where there are so many that they cannot be kept
             in one, or where the task says itself what lies together.
+
+    Example:
+        >>> from tv_lens.circuits.truth import switch_tasks, task_switch
+        >>> switch_tasks()[0].audit(task_switch(n=2).model)
+        TaskAudit('switch-a', 10 pairs, template 'switch')
+          single-token answers    100.0%
+          ambiguous first tokens    0.0%
+          majority guess           10.0%  ('a4'; exact 10.0%)
+          copied input              0.0%  (exact 0.0%)
     """
 
     task: str

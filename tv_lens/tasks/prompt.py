@@ -21,6 +21,11 @@ class Prompt:
         foil: a wrong answer to compare the right one with, as it would be appended; None if there is none.
         spares: further foils, in order, for tokenizers by which `foil` and `answer` begin with the same token.
         demonstrations: the pairs shown before the query.
+
+    Example:
+        >>> from tv_lens.circuits.truth import switch_tasks
+        >>> switch_tasks()[0].prompts(shots=1, n=1)[0].answer
+        ' a6'
     """
 
     text: str

@@ -24,6 +24,10 @@ class Prompts(Sequence[Prompt]):
         task: the task's name.
         template: the text around inputs and answers, and the BOS policy.
         recipe: what reproduces them (shots, seed, split, the task's fingerprint), as JSON holds it.
+
+    Example:
+        >>> Prompts.from_texts(["The capital of France is"], answers=[" Paris"])
+        Prompts(1 of 'texts', 0 shots, template 'verbatim')
     """
 
     items: tuple[Prompt, ...]

@@ -106,6 +106,12 @@ def surface_audit(
 
     Raises:
         InvalidArgument: there are fewer than two classes, no demonstrations, or fewer than four prompts.
+
+    Example:
+        >>> from tv_lens.circuits.truth import switch_tasks, task_switch
+        >>> found = surface_audit(switch_tasks(), task_switch(n=2).model, shots=(1, 2), n=8, null=False)
+        >>> found.chance, len(found.table)
+        (0.5, 10)
     """
     classes = [as_task(one) for one in tasks]
     if null is not False:

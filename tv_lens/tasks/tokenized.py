@@ -69,6 +69,12 @@ class TokenizedPrompts:
         foil_ids: every token of each foil, or None.
         token_spans: the spans of each prompt in tokens; a span without a token of its own is absent.
         pieces: the text of each token that occurs.
+
+    Example:
+        >>> from tv_lens.circuits.truth import induction
+        >>> known = induction(n=2)
+        >>> known.prompts.clean.tokenize(known.model).tokens
+        TokenBatch(2 prompts of 7 tokens)
     """
 
     prompts: PromptSet
@@ -142,7 +148,14 @@ class TokenizedPrompts:
 
 @dataclass(frozen=True, eq=False)
 class TokenizedPairs:
-    """Both sides of prompt pairs as tokens, under one set of answers."""
+    """Both sides of prompt pairs as tokens, under one set of answers.
+
+    Example:
+        >>> from tv_lens.circuits.truth import induction
+        >>> known = induction(n=2)
+        >>> known.prompts.tokenize(known.model).is_aligned
+        True
+    """
 
     clean: TokenizedPrompts
     corrupted: TokenizedPrompts

@@ -60,12 +60,22 @@ _BITWISE = {f"bitwise-{operation.lower()}": operation for operation in OPERATION
 
 
 def names() -> tuple[str, ...]:
-    """The names of all built-in tasks."""
+    """The names of all built-in tasks.
+
+    Example:
+        >>> "present-past" in names()
+        True
+    """
     return tuple(sorted((*pair_lists(), *_REVERSED, *DERIVED, *_POS, *_BITWISE)))
 
 
 def families() -> tuple[str, ...]:
-    """The names of all built-in families."""
+    """The names of all built-in families.
+
+    Example:
+        >>> families()[:3]
+        ('verbs', 'adjectives', 'countries')
+    """
     return (*_FAMILIES, *_MADE)
 
 
@@ -265,7 +275,11 @@ def null(tasks: TaskLike | Sequence[TaskLike], seed: int = 0, name: str = "null"
 
 @checks_kinds
 def check_null(tasks: Iterable[Task], nothing: Task) -> None:
-    """Raises `InvalidArgument` where a Null task answers as one of these tasks does."""
+    """Raises `InvalidArgument` where a Null task answers as one of these tasks does.
+
+    Example:
+        >>> check_null([task("present-past")], null("present-past"))
+    """
     for one in tasks:
         shared = [source for source in nothing.lookup if source in one.lookup]
         if shared and all(nothing.lookup[source] == one.lookup[source] for source in shared):

@@ -19,6 +19,13 @@ def plot_attention(result: AttentionPatterns, *, title: str | None = None, heigh
         result: patterns of one layer.
         title: by default the layer's.
         height: of the frame in Jupyter, in pixels.
+
+    Example:
+        >>> from tv_lens.circuits.truth import induction
+        >>> from tv_lens.model.attention_patterns import attention
+        >>> known = induction(n=2)
+        >>> plot_attention(attention(known.model, "A B C A", layer=2)).title
+        'Attention of layer 2 · truth-induction'
     """
     patterns = np.round(np.asarray(result.patterns, dtype=np.float64), 4)
     name = f" · {result.name}" if result.name else ""

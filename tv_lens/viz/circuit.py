@@ -54,6 +54,13 @@ def plot_circuit(
 
     Raises:
         EmptySelection: the circuit has no edge.
+
+    Example:
+        >>> from tv_lens.circuits.discovery import discover
+        >>> from tv_lens.circuits.truth import induction
+        >>> known = induction(n=2)
+        >>> plot_circuit(discover(known.model, known.prompts, progress=False).top(5)).title
+        'Circuit of truth-induction: 5 edges'
     """
     if not len(result):
         raise EmptySelection("A circuit without edges cannot be drawn.", got=repr(result.graph), do="scores.top(n)")

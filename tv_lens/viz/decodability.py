@@ -20,6 +20,12 @@ def plot_decodability(result: Decodability, **style: Any) -> Figure:
     Args:
         result: the decodability; plot `result.beside()`, `result.controls` or `result.over_tasks()` for other views.
         style: as for a Sweep.
+
+    Example:
+        >>> import tv_lens as tv
+        >>> model, tasks = tv.circuits.truth.task_switch(n=2).model, tv.circuits.truth.switch_tasks()
+        >>> plot_decodability(tv.decodability(model, tasks, shots=(1, 2), n=8, k=3, progress=False))
+        Figure('task decodability of switch-a, switch-b', drawn by plotly)
     """
     labelled = "shots" in result.sweep.axes and "control" in result.controls.axes
     return plot(result.with_controls() if labelled else result.sweep, **style)

@@ -20,6 +20,13 @@ def plot(result: Any, **style: Any) -> Figure:
     Args:
         result: any result of tv_lens that has a picture.
         style: `title=` and `height=` for every figure; the drawing function of each type documents further options.
+
+    Example:
+        >>> import tv_lens as tv
+        >>> known = tv.circuits.truth.induction(n=8)
+        >>> sweep = tv.patch(known.model, known.prompts, tv.sites("z", pos=-1), over=("layer", "head"), progress=False)
+        >>> tv.plot(sweep.recovery())
+        Figure('denoising z of induction', drawn by plotly)
     """
     names = sorted(kind.__name__ for kind in plot.registry if kind is not object)
     raise InvalidArgument("There is no picture of this.", got=type(result).__name__, allowed=", ".join(names))

@@ -78,7 +78,16 @@ class Note:
 
 @dataclass(frozen=True)
 class Page:
-    """A page, ready to be saved with `.save("report.html")` or shown in Jupyter."""
+    """A page, ready to be saved with `.save("report.html")` or shown in Jupyter.
+
+    Example:
+        >>> import pandas as pd
+        >>> table = Table(pd.DataFrame({"layer": [1], "mean": [0.75], "low": [0.62], "high": [0.86]}), "accuracy")
+        >>> parts = [Facts({"examples": 20, "notes": Link("here", "notes.html")}), Note("few examples", warn=True)]
+        >>> made = page("A page", [Section("Accuracy", table, *parts)])
+        >>> isinstance(made, Page), made.title, "0.75" in made.html
+        (True, 'A page', True)
+    """
 
     title: str
     html: str = field(repr=False)

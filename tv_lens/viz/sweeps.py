@@ -52,6 +52,13 @@ def plot_sweep(
         strong: bars to emphasize; by default the one named "vector".
         reach: how far a heatmap's diverging scale goes to both sides; the same for figures that are compared.
         lower_helps: whether blue, the colour of what helps, is below the neutral colour: of a loss.
+
+    Example:
+        >>> import tv_lens as tv
+        >>> known = tv.circuits.truth.induction(n=8)
+        >>> sweep = tv.patch(known.model, known.prompts, tv.sites("z", pos=-1), over=("layer", "head"), progress=False)
+        >>> plot_sweep(sweep.recovery(), title="Which head copies?")
+        Figure('Which head copies?', drawn by plotly)
     """
     if len(sweep.axes) > 3:
         raise InvalidArgument(

@@ -87,6 +87,14 @@ def compared(known: Truth, found: EdgeScores, chosen: Bool[Tensor, "edge"] | Non
         known: the circuit.
         found: scores of its model's edges; an edge that was not measured counts as 0.
         chosen: the method's own choice of edges; the best `k` if None.
+
+    Example:
+        >>> from tv_lens.circuits.discovery import discover
+        >>> from tv_lens.circuits.truth.absolute import induction
+        >>> known = induction(n=4)
+        >>> found = compared(known, discover(known.model, known.prompts, progress=False))
+        >>> found["edge_precision"]
+        1.0
     """
     graph, sizes = found.graph, found.mean().abs().nan_to_num(0.0)
     truth = known.mask(graph)

@@ -91,7 +91,13 @@ def two_steps(n: int = 16, seed: int = 0) -> Truth:
 
 
 def switch_tasks(seed: int = 0) -> tuple[Task, Task]:
-    """Two tasks over the same inputs: `x3 > a5` under one permutation, `x3 > b1` under another."""
+    """Two tasks over the same inputs: `x3 > a5` under one permutation, `x3 > b1` under another.
+
+    Example:
+        >>> first, second = switch_tasks()
+        >>> first.prompts(shots=1, n=1)[0].text
+        'x8 > a0 ; x3 >'
+    """
     tasks = []
     for letter in "ab":
         order = random.Random(f"{letter}|{seed}").sample(range(len(X)), len(X))
@@ -146,6 +152,11 @@ def switch_vector(model: HookedModel, value: float = 1.0) -> Replace:
     """The task vector of the first task (`value=1`), of the second (-1) or of none (0): an Intervention.
 
     It is what the encoder makes of the last token: the token `>`, the constant, and the task's direction.
+
+    Example:
+        >>> vector = switch_vector(task_switch(n=2).model)
+        >>> vector.site
+        resid_post[0]@-1
     """
     stream = _switch_stream()
     vector = model.tl.original_model.get_input_embeddings().weight.detach()[_switch_words().index(">")].clone()

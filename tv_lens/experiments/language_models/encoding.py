@@ -93,6 +93,13 @@ def task_encoding(
     Source:
         Han et al. 2025 (arXiv 2412.12276), figures 3, 19, 23. As there, the layer is the one with the largest mean, and
         it is chosen on the same prompts that its decodability is reported for.
+
+    Example:
+        >>> from tv_lens.circuits.truth import switch_tasks, task_switch
+        >>> task_encoding(task_switch(n=2).model, switch_tasks(), shots=(1, 2), n=8, k=3, maps=None, progress=False)
+        Encoding at layer 0, 0 maps
+        Decodability of 2 tasks and Null: 3 nearest of 3 x 8 points, euclidean distance, chance 0.333
+            ...
     """
     members = tasks_of(tasks)
     encoded = decodability(

@@ -33,6 +33,12 @@ def written_answers(
             when more tokens follow it.
         tokens: how many tokens are written at most.
         stop: text that ends an answer; if None, all tokens are returned.
+
+    Example:
+        >>> from tv_lens.circuits.truth import induction
+        >>> known = induction(n=2)
+        >>> written_answers(known.model, known.prompts.clean, tokens=1)
+        ['D', 'G']
     """
     if tokens < 1:
         raise InvalidArgument("An answer has at least one token.", got=f"tokens={tokens}")

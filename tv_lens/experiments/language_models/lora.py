@@ -42,6 +42,10 @@ class LoRA:
     Source:
         Han et al. 2025 (arXiv 2412.12276), appendix H: rank 16, alpha 16, dropout 0.1, loss on the answers only.
         Learning rate, batch and target modules are not stated there.
+
+    Example:
+        >>> LoRA(rank=4).rank
+        4
     """
 
     rank: int = 16

@@ -60,6 +60,11 @@ def accuracies(
         template: the text around inputs and answers, instead of the tasks' own.
         folder: a folder that keeps each task's answers, so that a killed measurement continues there.
         progress: Show a progress bar (only on a terminal or in a notebook).
+
+    Example:
+        >>> from tv_lens.circuits.truth import switch_tasks, task_switch
+        >>> accuracies(task_switch(n=2).model, switch_tasks(), shots=(1, 2), queries=2, progress=False).axes
+        ('task', 'shots')
     """
     shots, members = ((shots,) if isinstance(shots, int) else tuple(shots)), tasks_of(tasks)
     n = min(queries, *(len(one.split(split)) for one in members)) if 0 in shots else queries

@@ -137,6 +137,12 @@ def steer(
     Source:
         Han et al. 2025 (arXiv 2412.12276), figure 20 and appendix C: the mean of the correct task and of the Null task
         at the best layer, 5 replicates. Another task's mean and the random vector are our controls.
+
+    Example:
+        >>> from tv_lens.circuits.truth import switch_tasks, task_switch
+        >>> options = dict(layers=(1,), shots=1, queries=2, contexts=4, replicates=1)
+        >>> steer(task_switch(n=2).model, switch_tasks(), **options, progress=False)
+        Steering at layer 1, 1 replicates: untouched 1.000; own +0.00 ..., null -1.00 ..., other -1.00 ...
     """
     members = tasks_of(tasks)
     if len(members) < 2 or replicates < 1:

@@ -192,6 +192,13 @@ def latent_circuits(
 
     Source:
         `tv.discover` and `tv.faithfulness`, with their sources. The paper dissects single heads only (figures 17, 18).
+
+    Example:
+        >>> import tv_lens as tv
+        >>> options = dict(tasks=(0, 1), n=4, held_out=4, edges=5, sizes=(1, 5), n_random=1)
+        >>> latent_circuits(tv.lab.load("bases4"), **options, progress=False)
+        LatentCircuits of bases4-0 at step 36000: 2 tasks, 1,227 edges; an episode against its twin, ...
+          basis 0 ...
     """
     everyone = latent_tasks(family_of(regressor))
     members = _chosen(everyone, tasks)

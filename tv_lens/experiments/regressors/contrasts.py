@@ -56,6 +56,10 @@ class Twin(LatentContrast):
 
     Everything that depends on the answers differs, from the first layer on: the circuit both infers the task and uses
     it.
+
+    Example:
+        >>> Twin()
+        Twin()
     """
 
     description: ClassVar[str] = "an episode against its twin, the same inputs answered by another task"
@@ -83,6 +87,10 @@ class Injected(LatentContrast):
         layer: the layer after which the vector is added; not the last one, after which nothing reads it.
         scale: the factor of the vector.
         contexts: episodes per task behind the means, of the split "train".
+
+    Example:
+        >>> Injected(layer=1)
+        Injected(layer=1, scale=1.0, contexts=500)
     """
 
     layer: int

@@ -72,6 +72,12 @@ def head_ablation(
 
     Source:
         Han et al. 2025 (arXiv 2412.12276), figures 17 and 18, where zero and mean are not distinguished.
+
+    Example:
+        >>> import tv_lens as tv
+        >>> found = head_ablation(tv.lab.load("bases4"), how=("zero",), layers=(0,), n=4, contexts=8, progress=False)
+        >>> found.axes
+        ('task', 'layer', 'head', 'how', 'scored')
     """
     family = family_of(regressor)
     layers = list(range(regressor.n_layers)) if layers is None else [int(layer) for layer in layers]
@@ -168,6 +174,12 @@ def head_ties(
         Columns layer, head, task; effect on it with low and high; others, the mean effect on the other tasks;
         selectivity, effect less others, with its low and high: above 0, the head matters more to this task; beyond,
         effect less twice others, likewise; tied, whether both are above 0 by their intervals.
+
+    Example:
+        >>> import tv_lens as tv
+        >>> found = head_ablation(tv.lab.load("bases4"), how=("mean",), layers=(0,), n=12, contexts=8, progress=False)
+        >>> len(head_ties(found, n_boot=20))
+        4
     """
     effects = ablation.sel(how=how, scored=scored)
     values = effects.values.transpose("example", "layer", "head", "task").values

@@ -76,6 +76,13 @@ def patch_matrix(
     Source:
         Han et al. 2025 (arXiv 2412.12276), figure 7 and appendix C, which do not state the tokens, whether the mean is
         added or replaces the stream, and the loss. Replacing an input erases it, so that cannot lower a loss.
+
+    Example:
+        >>> import tv_lens as tv
+        >>> regressor = tv.lab.load("bases4")
+        >>> options = dict(pos=("y",), modes=("replace",), layers=(1,), scored=("sequence",), n=4, contexts=8)
+        >>> patch_matrix(regressor, **options, progress=False).axes
+        ('source', 'target', 'position', 'mode', 'layer', 'scored')
     """
     family = family_of(regressor)
     layers = list(range(regressor.n_layers)) if layers is None else [int(layer) for layer in layers]

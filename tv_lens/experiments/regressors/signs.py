@@ -39,6 +39,13 @@ def sign_pattern(matrix: Sweep, clusters: Sequence[Hashable] | None = None) -> S
 
     Sign:
         The matrix's own; of "difference", above 0: another task's representation is worse than the task's own.
+
+    Example:
+        >>> import tv_lens as tv
+        >>> options = dict(pos=("y",), modes=("replace",), layers=(1,), scored=("sequence",), n=8, contexts=8)
+        >>> matrix = tv.experiments.patch_matrix(tv.lab.load("bases4"), **options, progress=False)
+        >>> sign_pattern(matrix).axes
+        ('pair', 'position', 'mode', 'layer', 'scored')
     """
     for axis in ("source", "target"):
         if axis not in matrix.axes:
@@ -107,6 +114,13 @@ def sign_verdicts(
         level: of the intervals.
         n_boot: resamples.
         seed: of the resamples.
+
+    Example:
+        >>> import tv_lens as tv
+        >>> options = dict(pos=("y",), modes=("replace",), layers=(1,), scored=("sequence",), n=8, contexts=8)
+        >>> matrix = tv.experiments.patch_matrix(tv.lab.load("bases4"), **options, progress=False)
+        >>> sign_verdicts(matrix, n_boot=20).columns.tolist()[:3]
+        ['position', 'mode', 'layer']
     """
     pattern = sign_pattern(matrix, clusters)
     limits = pattern.interval(level, n_boot, seed)

@@ -67,10 +67,14 @@ def survey(
         Hendel et al. 2023 (arXiv 2310.15916) for the vectors, Han et al. 2025 (arXiv 2412.12276) for decodability.
 
     Example:
-        >>> result = survey(model, ["present-past", "singular-plural"], size="demo")  # doctest: +SKIP
-        >>> result.save("report")  # doctest: +SKIP
-        PosixPath('report/summary.json')
-        >>> tv.report(result).save("report/report.html")  # doctest: +SKIP
+        >>> import tv_lens as tv
+        >>> from tv_lens.circuits.truth import switch_tasks, task_switch
+        >>> from tv_lens.experiments.task_survey.size import SurveySize
+        >>> few = dict(contexts=4, dev=2, queries=2, n_random=1, td_prompts=11, td_shots=(1,), map_shots=1)
+        >>> size = SurveySize(**few, patch_pairs=1, patch_shots=2)
+        >>> result = tv.survey(task_switch(n=2).model, switch_tasks(), shots=2, size=size, progress=False)
+        >>> list(result.tasks)
+        ['switch-a', 'switch-b']
     """
     # 1. the settings, and everything that can be refused before minutes have passed
     size, sources, named = size_called(size, n), _sources(tasks), named_tasks(tasks)

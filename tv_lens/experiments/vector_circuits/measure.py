@@ -105,10 +105,11 @@ def decoding_circuits(
         progress: Show a progress bar (only on a terminal or in a notebook).
 
     Example:
-        >>> result = decoding_circuits(model, ["present-past"], size="demo")  # doctest: +SKIP
-        >>> result.save("circuits")  # doctest: +SKIP
-        PosixPath('circuits/circuits.json')
-        >>> tv.report(result).save("circuits/circuits.html")  # doctest: +SKIP
+        >>> from tv_lens.circuits.truth import switch_tasks, task_switch
+        >>> few = CircuitSize(contexts=4, dev=2, n=2, held_out=2, n_random=1)
+        >>> model, tasks = task_switch(n=2).model, switch_tasks()
+        >>> isinstance(decoding_circuits(model, tasks, shots=2, edges=3, size=few, progress=False), DecodingResult)
+        True
     """
     size = _size(size, n)
     if layer is not None and not 0 <= layer < model.n_layers - 1:
