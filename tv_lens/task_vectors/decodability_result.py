@@ -109,7 +109,7 @@ class Decodability:
         One of `STRONG`: tokens, characters, places and lengths of the shown answers, and the untrained network.
         """
         names = [name for name in STRONG if name in self.measured_controls]
-        cells = self.controls.sel(control=names, shots=shots, task=list(self.tasks)).average("task")
+        cells = self.controls.sel(control=names, shots=shots, task=list(self.tasks)).mean("task")
         name = names[int(cells.mean().values.argmax())]
         return name, cells.sel(control=name)
 
@@ -121,13 +121,13 @@ class Decodability:
         layers = self.sweep.values["layer"].values.tolist()
         curves = {METRIC: self.over_tasks()}
         if self.formats is not None:
-            out = self.formats.sel(format=TAKEN_OUT, task=list(self.tasks)).average("task")
+            out = self.formats.sel(format=TAKEN_OUT, task=list(self.tasks)).mean("task")
             curves[TAKEN_OUT] = out
         for name in STRONG:
             if name == UNTRAINED and self.untrained is not None:
-                curves[name] = self.untrained.sel(task=list(self.tasks)).average("task")
+                curves[name] = self.untrained.sel(task=list(self.tasks)).mean("task")
             elif name in self.measured_controls:
-                flat = self.controls.sel(control=name, task=list(self.tasks)).average("task")
+                flat = self.controls.sel(control=name, task=list(self.tasks)).mean("task")
                 curves[name] = _at_every_layer(flat, layers)
         return _side_by_side(curves, self.sweep.name)
 
@@ -252,7 +252,7 @@ class Decodability:
         """In words: decodability in halves of the prompts, with their format and without."""
         if self.formats is None:
             return []
-        means = self.formats.sel(layer=layer, shots=shots, task=list(self.tasks)).average("task").mean()
+        means = self.formats.sel(layer=layer, shots=shots, task=list(self.tasks)).mean("task").mean()
         return [f"{name} {float(means.sel(format=name)):.2f}" for name in FORMATS]
 
 

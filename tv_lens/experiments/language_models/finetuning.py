@@ -61,7 +61,7 @@ class Finetuning:
                     f"{label}, low": float(td["low"]),
                     f"{label}, high": float(td["high"]),
                 }
-            acc = one.accuracy.average("task", "shots").interval(level)
+            acc = one.accuracy.mean("task", "shots").interval(level)
             strongest, votes = one.decodability.strongest_control(int(max(one.accuracy.values["shots"].values)))
             row |= {
                 "best layer": one.layer,

@@ -49,8 +49,8 @@ class Instruction:
         for name, one in zip(CONDITIONS, (self.plain, self.told)):
             tasks, layers = list(one.decodability.tasks), one.decodability.sweep.values["layer"].values.tolist()
             for shots in one.accuracy.values["shots"].values.tolist():
-                td = one.decodability.sel(layer=one.layer, shots=shots, task=tasks).average("task").interval(level)
-                acc = one.accuracy.sel(shots=shots).average("task").interval(level)
+                td = one.decodability.sel(layer=one.layer, shots=shots, task=tasks).mean("task").interval(level)
+                acc = one.accuracy.sel(shots=shots).mean("task").interval(level)
                 strongest, votes = one.decodability.strongest_control(shots)
                 first = float(one.decodability.sel(layer=layers[0], shots=shots, task=tasks).mean().mean())
                 rows.append(
