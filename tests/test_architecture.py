@@ -26,7 +26,7 @@ FILES = {
 
 FOLDERS = {
     "words": """
-        errors kind_words progress torch_settings
+        coerced errors kind_words progress torch_settings
         type_hints
         kinds
         batch metrics renamed site

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import SupportsIndex
 
+from tv_lens.coerced import Coerced, default
 from tv_lens.errors import EmptySelection, InvalidArgument, PositionError, SiteError, WrongKind, unknown
 from tv_lens.kind_words import in_words, shown
 from tv_lens.kinds import checks_kinds
@@ -160,9 +161,9 @@ class Site:
     """
 
     component: str
-    layer: SupportsIndex | None = None
-    head: SupportsIndex | None = None
-    pos: SupportsIndex | Sequence[SupportsIndex] | None = None
+    layer: Coerced[SupportsIndex | None, int | None] = default(None)
+    head: Coerced[SupportsIndex | None, int | None] = default(None)
+    pos: Coerced[SupportsIndex | Sequence[SupportsIndex] | None, int | tuple[int, ...] | None] = default(None)
 
     def __post_init__(self) -> None:
         entry = component(self.component)
