@@ -70,8 +70,8 @@ def _check_place(text: str) -> None:
         )
 
 
-def refuse_ignored(loaded: Any, **options: Any) -> None:
-    """Raises `InvalidArgument` for options that would change nothing, since the model is loaded already.
+def unchanged(loaded: Any, **options: Any) -> Any:
+    """The loaded model itself; raises `InvalidArgument` for options that it would ignore.
 
     Args:
         loaded: the model, whose attributes say what it has.
@@ -89,6 +89,7 @@ def refuse_ignored(loaded: Any, **options: Any) -> None:
             do="leave them out; tv.load(model.tl, tokenizer=..., name=...) makes another HookedModel of the same "
             "weights.",
         )
+    return loaded
 
 
 def plain_model(source: torch.nn.Module) -> tuple[torch.nn.Module, list[str]]:

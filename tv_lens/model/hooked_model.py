@@ -323,8 +323,7 @@ def load(
     """
     began = time.perf_counter()
     if isinstance(source, HookedModel):
-        in_memory.refuse_ignored(source, tokenizer=tokenizer, name=name, revision=revision, device=device)
-        return source
+        return in_memory.unchanged(source, tokenizer=tokenizer, name=name, revision=revision, device=device)
     tokenizer = in_memory.tokenizer_of(tokenizer)
     if isinstance(source, TransformerBridge):
         tokenizer = tokenizer if tokenizer is not None else getattr(source, "tokenizer", None)
