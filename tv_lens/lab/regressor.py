@@ -244,7 +244,9 @@ def _whole(ids: Tensor) -> TokenBatch:
 @untrained.register
 def untrained_regressor(model: Regressor, seed: int = 0) -> Regressor:
     """A network of the same sizes as a training would begin with; it reads the same ids."""
-    network = build_network(model.config, seed, "eager").to(model.device)
-    made = Regressor(network, model.config, family=model.family, step=0, name=f"{model.name}, untrained")
+    network: Any = build_network(model.config, seed, "eager")
+    made = Regressor(
+        network.to(model.device), model.config, family=model.family, step=0, name=f"{model.name}, untrained"
+    )
     made._table.vectors = model._table.vectors
     return made

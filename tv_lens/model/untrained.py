@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from functools import singledispatch
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -43,7 +44,7 @@ def untrained(model: HookedModel, seed: int = 0) -> HookedModel:
     with torch.random.fork_rng(devices=[]), plain_settings():
         torch.manual_seed(seed)
         try:
-            network = type(original)(config)
+            network: Any = type(original)(config)
         except Exception as error:  # whatever an architecture raises that is more than its config
             raise ModelLoadError(
                 "An untrained network cannot be made from the model's config.",

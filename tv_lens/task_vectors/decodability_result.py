@@ -219,9 +219,10 @@ class Decodability:
     def at_shots(self, *shots: int) -> Decodability:
         """The part of the result at these shot counts."""
         parts = {name: getattr(self, name) for name in (*_SWEEPS, *_OPTIONAL)}
-        return Decodability(
-            **{name: None if one is None else one.sel(shots=list(shots)) for name, one in parts.items()}
-        )
+        chosen: dict[str, Any] = {
+            name: None if one is None else one.sel(shots=list(shots)) for name, one in parts.items()
+        }
+        return Decodability(**chosen)
 
     def __repr__(self) -> str:
         made, best = self.sweep.provenance, self.best_layer()
@@ -259,24 +260,26 @@ class Decodability:
 def _at_every_layer(flat: Sweep, layers: list[int]) -> Sweep:
     """The same values at every layer."""
 
-    def spread(array: xr.DataArray | None) -> xr.DataArray | None:
-        return None if array is None else array.expand_dims(layer=layers).transpose("example", "layer", ...)
+    def spread(array: xr.DataArray) -> xr.DataArray:
+        return array.expand_dims(layer=layers).transpose("example", "layer", ...)
 
-    values = spread(flat.values)
-    return replace(flat, values=values, votes=None if flat.votes is None else spread(flat.votes))
+    return replace(flat, values=spread(flat.values), votes=None if flat.votes is None else spread(flat.votes))
 
 
 def _side_by_side(curves: dict[str, Sweep], name: str, axis: str = "curve") -> Sweep:
     """One sweep of several of the same axes, with an axis of their names after that of layers."""
-    names, first = list(curves), next(iter(curves.values()))
+    first = next(iter(curves.values()))
 
-    def joined(part: str) -> xr.DataArray | None:
-        arrays = [getattr(one, part) for one in curves.values()]
-        if any(one is None for one in arrays):
-            return None
-        arrays = [one.drop_vars([key for key in one.coords if key not in one.dims]).astype(float) for one in arrays]
-        both = xr.concat(arrays, dim=pd.Index(names, name=axis), join="override")
+    def joined(arrays: list[xr.DataArray]) -> xr.DataArray:
+        plain = [one.drop_vars([key for key in one.coords if key not in one.dims]).astype(float) for one in arrays]
+        both = xr.concat(plain, dim=pd.Index(list(curves), name=axis), join="override")
         return both.transpose("example", "layer", axis, ...)
 
-    values = joined("values")
-    return replace(first, values=values, votes=joined("votes"), name=name, allow_missing=bool(values.isnull().any()))
+    values, votes = joined([one.values for one in curves.values()]), [one.votes for one in curves.values()]
+    return replace(
+        first,
+        values=values,
+        votes=None if any(one is None for one in votes) else joined(votes),
+        name=name,
+        allow_missing=bool(values.isnull().any()),
+    )
