@@ -2,13 +2,14 @@
 
     python benchmarks/circuit_memory.py tables [--positions 100]           # the graph, its ranking, a grown circuit
     python benchmarks/circuit_memory.py eap [--layers 2 4] [--tokens 100]  # a pair, layer by layer, scaled to 32
-    python benchmarks/circuit_memory.py exact [--layers 2 4]               # every edge below the middle layer, scaled
+    python benchmarks/circuit_memory.py exact --layers 4 6                 # every edge below the middle layer, scaled
 
 The shape is Llama-3.1-8B's: 32 layers, 32 heads over 8 key-value heads, 4,096 wide, MLP 14,336. `tables` needs no
 model. `eap` and `exact` run random bfloat16 layers of that shape with a small vocabulary at two depths in processes of
 their own, and say what the layers between them add: EAP grows with layers (traces, writers, gradients), so depth 32 is
-the shallow one's peak and 32 less its layers times that. The peak is above the loaded model. The edges of `exact` grow
-with the square of the layers, and so do its numbers: they are scaled by edges.
+the shallow one's peak and 32 less its layers times that. The peak is above the loaded model. Of `exact`, whose walks
+take as much at any depth once they are full (from about 4 layers on), what grows is told by edges; beyond 40,000 edges
+they are measured in parts.
 """
 
 from __future__ import annotations
@@ -127,9 +128,9 @@ def scaled() -> None:
     else:
         n = len(Graph(SHAPE, source=tv.Site("resid_post", 15, pos=-1)))
         per_edge = (costs[more].peak_mib - costs[few].peak_mib) / (edges[more] - edges[few])
-        print(
-            f"{DEPTH} layers: {n:,} edges below layer 15; {costs[few].peak_mib + per_edge * n:,.0f} MiB above the model"
-        )
+        at_once = min(n, 40_000)  # tv_lens.circuits.exact.ROWS_AT_ONCE
+        memory = costs[more].peak_mib + per_edge * (at_once - edges[more])
+        print(f"{DEPTH} layers: {n:,} edges below layer 15, {at_once:,} at once: {memory:,.0f} MiB above the model")
 
 
 if options.what == "tables":

@@ -9,6 +9,7 @@ import torch
 
 import tv_lens as tv
 from circuit_cases import CASES, contrast, passes
+from tv_lens.circuits import exact
 from tv_lens.circuits.contrast_passes import make_passes
 from tv_lens.circuits.exact import measured_effects
 from tv_lens.circuits.patched import run_circuits
@@ -72,3 +73,13 @@ def test_examples_are_measured_alone_as_together(tiny_model):
     edges = some_edges(made)
     both = measured_effects(made, edges)
     torch.testing.assert_close(measured_effects(made, edges, [2, 0]), both[[2, 0]], atol=1e-6, rtol=1e-5)
+
+
+def test_edges_that_are_measured_in_parts_have_the_same_effects(tiny_model, monkeypatch):
+    made = passes(tiny_model("llama"), "vector at the last token", n=2)
+    edges = torch.arange(len(made.graph))
+    whole = exact.measured_effects(made, edges, progress=False)
+    monkeypatch.setattr(exact, "ROWS_AT_ONCE", 30)
+    parts = list(exact._in_parts(exact._readings(made, edges)[0], 15))
+    assert len(parts) > 3 and all(len(one) == 1 or sum(len(r.columns) for r in one) <= 15 for one in parts)
+    torch.testing.assert_close(exact.measured_effects(made, edges, progress=False), whole, atol=1e-5, rtol=1e-4)

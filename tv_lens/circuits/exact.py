@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -94,8 +94,8 @@ def measured_effects(
                     changed = passes.end_stream(chunk.clean)[:, None] + at_end[:, writers.to(at_end.device)]
                     numbers = passes.result(changed.flatten(0, 1), chunk.rows.repeat_interleave(len(writers)))
                     out[where[:, None], columns] = baseline[:, None] - numbers.view(len(where), -1)
-                if readings:
-                    columns, values = _measured(passes, chunk, difference, readings)
+                for some in _in_parts(readings, ROWS_AT_ONCE // len(where)):
+                    columns, values = _measured(passes, chunk, difference, some)
                     out[where[:, None], columns[None]] = baseline[:, None] - values
                 (bar or own).advance(len(where) * len(edges))
     return out
@@ -117,6 +117,18 @@ def _readings(
                 readings.append(_Reading(layer, part, place, columns, w[columns], r[columns] - span.start))
     ends = (r == graph.end_reader).nonzero()[:, 0]
     return readings, (ends, w[ends])
+
+
+def _in_parts(readings: Sequence[_Reading], size: int) -> Iterator[list[_Reading]]:
+    """The readings in parts of at most `size` edges, or of one reading."""
+    part: list[_Reading] = []
+    for reading in readings:
+        if part and sum(len(one.columns) for one in part) + len(reading.columns) > size:
+            yield part
+            part = []
+        part.append(reading)
+    if part:
+        yield part
 
 
 def _measured(
