@@ -29,7 +29,7 @@ FOLDERS = {
         coerced errors kind_words progress torch_settings
         type_hints
         kinds
-        batch metrics renamed site
+        batch cores metrics renamed site
         intervention method_value
     """,
     "storage": """
@@ -73,7 +73,7 @@ FOLDERS = {
         attention_patterns masking readers untrained
     """,
     "rows": """
-        base_run edits
+        base_run edits memory
         hook_passes unedited walk
         planning
         trial
@@ -169,7 +169,7 @@ FOLDERS = {
     """,
     "cli": """
         loader printing
-        application
+        application threads
         circuit emergence listings paper survey train
     """,
 }

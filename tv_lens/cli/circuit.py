@@ -27,6 +27,7 @@ from tv_lens.cli.application import (
 )
 from tv_lens.cli.loader import loaded
 from tv_lens.cli.printing import errors_shown, going_on, output, print_json, stage_printer
+from tv_lens.cli.threads import use_cores
 from tv_lens.errors import unknown
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def circuit(
         say = stage_printer(quiet)
         say(f"loading {model}")
         hooked = loaded("tv_lens.model.hooked_model").load(model, **how)
+        use_cores(say, hooked)
         result = circuits.decoding_circuits(
             hooked,
             named,

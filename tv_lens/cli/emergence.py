@@ -12,6 +12,7 @@ from rich.markup import escape
 from tv_lens.cli.application import Debug, Device, FolderInOut, Json, Quiet, Seed, app
 from tv_lens.cli.loader import loaded
 from tv_lens.cli.printing import errors_shown, going_on, output, print_json, stage_printer
+from tv_lens.cli.threads import use_cores
 from tv_lens.errors import EmptySelection, InvalidArgument, unknown
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def emergence(
             raise unknown("size", size, training.SIZES)
         pages = _pages(network, network_seed)
         say = stage_printer(quiet)
+        use_cores(say)
         by_page: dict[str, list[Findings]] = {}
         for name, sources in pages.items():
             for source, own in sources:

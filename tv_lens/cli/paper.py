@@ -24,6 +24,7 @@ from tv_lens.cli.application import (
 )
 from tv_lens.cli.loader import loaded
 from tv_lens.cli.printing import errors_shown, going_on, output, print_json, stage_printer
+from tv_lens.cli.threads import use_cores
 
 if TYPE_CHECKING:
     from tv_lens.experiments import PaperResult
@@ -98,6 +99,8 @@ def paper(
         measure = loaded("tv_lens.experiments.language_models.measure")
         for each in (out, folder):
             loaded("tv_lens.experiments.folders").check_folder(each)
+        say = stage_printer(quiet)
+        use_cores(say)
         result = measure.paper(
             model,
             size=measure.size_called(size, finetune),
@@ -106,7 +109,7 @@ def paper(
             others=also or (),
             seed=seed,
             folder=folder,
-            say=stage_printer(quiet),
+            say=say,
             loading=loading_options(revision=revision, dtype=dtype, device=device),
         )
         _finish(result, out, json)

@@ -30,6 +30,7 @@ from tv_lens.cli.application import (
 )
 from tv_lens.cli.loader import loaded
 from tv_lens.cli.printing import errors_shown, going_on, output, print_json, stage_printer
+from tv_lens.cli.threads import use_cores
 from tv_lens.errors import unknown
 
 if TYPE_CHECKING:
@@ -142,6 +143,7 @@ def _surveyed(
     say = stage_printer(quiet)
     say(f"loading {model}")
     hooked = loaded("tv_lens.model.hooked_model").load(model, **how)
+    use_cores(say, hooked)
     result = experiments.survey(hooked, tasks, size=size, matched=matched, folder=folder, say=say, **options)
     say("writing the report")
     return replace(result, source=model)

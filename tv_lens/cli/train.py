@@ -9,7 +9,8 @@ import typer
 
 from tv_lens.cli.application import Debug, Device, Seed, app
 from tv_lens.cli.loader import loaded
-from tv_lens.cli.printing import errors_shown, output
+from tv_lens.cli.printing import errors_shown, output, stage_printer
+from tv_lens.cli.threads import use_cores
 
 _EPILOG = """[bold]Examples[/bold]
 
@@ -43,16 +44,15 @@ def train(
     device: Device = None,
     threads: Annotated[
         int | None,
-        typer.Option(help="Threads of the CPU; with 1, a resumed run gives the same bits.", show_default="torch's"),
+        typer.Option(
+            help="Threads of the CPU; with 1, a resumed run gives the same bits.", show_default="the cores there are"
+        ),
     ] = None,
     debug: Debug = False,
 ) -> None:
     """Train a small transformer on a family of in-context regression tasks."""
     with errors_shown(debug, "The same command continues where it was stopped."):
-        if threads is not None:
-            import torch
-
-            torch.set_num_threads(threads)
+        use_cores(stage_printer(), threads=threads)
         changes = {name: value for name, value in (("steps", steps), ("batch", batch), ("lr", lr)) if value is not None}
         lab = loaded("tv_lens.lab")
         run = lab.train(lab.preset(preset, seed=seed, **changes), out, device=device, stop_after=stop_after)

@@ -276,17 +276,34 @@ def _read(
     logits, attachment = model.forward(
         batch, reads=sites, logits_at=batch.last[:, None], stop_after=stop, who="model.capture"
     )
-    values = {}
+    values, padded = {}, batch.is_padded
     for site in sites:
         value = attachment.values.pop(site).float()
-        if site.pos is None and batch.is_padded:
+        if site.pos is None and padded:
             value = value.masked_fill(missing(batch, site, value), 0.0)
-        if not allow_nonfinite:
-            if site.component == "scores":  # a key that is hidden has the lowest number there is
-                value = torch.where(value == -torch.inf, torch.finfo(model.dtype).min, value)
+        if not allow_nonfinite and site.component == "scores":  # a key that is hidden has the lowest number there is
+            value = torch.where(value == -torch.inf, torch.finfo(model.dtype).min, value)
+        values[site] = value
+    values = on_host(values)
+    if not allow_nonfinite:
+        for site, value in values.items():
             refuse_nonfinite(value, site, model.dtype, rows.start)
-        values[site] = value.cpu()
     return values, logits
+
+
+def on_host(values: dict[Site, Tensor]) -> dict[Site, Tensor]:
+    """The tensors on the host, by one copy from each device that holds some: every copy waits for the device."""
+    by_device: dict[torch.device, list[Site]] = {}
+    for site, value in values.items():
+        by_device.setdefault(value.device, []).append(site)
+    copied = {}
+    for device, sites in by_device.items():
+        if device == torch.device("cpu"):
+            continue
+        sizes = [values[site].numel() for site in sites]
+        parts = torch.cat([values[site].flatten() for site in sites]).cpu().split(sizes)
+        copied |= {site: part.view(values[site].shape) for site, part in zip(sites, parts)}
+    return {site: copied.get(site, value) for site, value in values.items()}
 
 
 def refuse_nonfinite(value: Float[Tensor, "batch *axes"], site: Site, dtype: torch.dtype, first: int = 0) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from tv_lens.batch import TokenBatch
+from tv_lens.cores import warn_of_threads
 from tv_lens.errors import InvalidArgument
 from tv_lens.intervention import Intervention
 from tv_lens.model.attachment import Attachment
@@ -46,6 +47,8 @@ class HookedBridge:
         self.registry = HookRegistry(bridge, self.shape)
         self.registry.probe(self.n_ids)
         self.facts = Facts(bridge, self.registry)
+        if self.device.type == "cpu":
+            warn_of_threads()
 
     # ---- what it is ---------------------------------------------------------------------------------------------
 

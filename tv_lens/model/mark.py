@@ -22,6 +22,7 @@ from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 
 from tv_lens.model.foreign_hooks import KINDS, foreign_hooks, hooks_of, of_the_model
+from tv_lens.model.grad_mode import without_gradients
 from tv_lens.model.rerouting import Rerouted
 
 SAMPLES = 64  # values of each tensor
@@ -144,7 +145,7 @@ def _modules(roots: Sequence[nn.Module]) -> Iterator[nn.Module]:
                 yield child
 
 
-@torch.no_grad()
+@without_gradients
 def _of_tensors(tensors: list[Tensor]) -> str:
     """A digest of where the tensors lie, how often they were changed in place, and a sample of their values."""
     whole = hashlib.blake2b(digest_size=16)

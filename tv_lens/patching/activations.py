@@ -17,7 +17,7 @@ from torch import Tensor
 from tv_lens.errors import InvalidArgument, unknown
 from tv_lens.intervention import Add, Replace
 from tv_lens.metrics import MetricLike, Readout, as_metric, info_of, logit_diff
-from tv_lens.model.capture import Capture, floats_of
+from tv_lens.model.capture import Capture, bytes_per_prompt, floats_of
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.model.verb import verb
 from tv_lens.patching.alignment import aligned
@@ -26,7 +26,7 @@ from tv_lens.patching.plain_runs import DIRECTIONS, Contrast, Measured
 from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
 from tv_lens.rows.engine import PlacedEdit, Row, why_whole_passes
-from tv_lens.rows.sharding import cut_rows, numbers_of, run_parts
+from tv_lens.rows.sharding import check_budget, cut_rows, numbers_of, run_parts, smallest_budget
 from tv_lens.site import Site
 from tv_lens.storage.configuration import origin
 from tv_lens.storage.run_folder import FolderLike
@@ -236,13 +236,12 @@ class _PatchedRuns:
         tensors = {site.tensor for cell in self.cells for site in cell.sites}
         source = self.contrast.source
         per_example = 4 * sum(floats_of(tensor, source.width, self.model.shape) for tensor in tensors)
-        return cut_rows(
-            [number % n for number in range(len(starts) + n)],
-            starts + last,
-            self.lengths[1],
-            whole=self.kind != "rows",
-            most_prompts=max(1, self.contrast.budget // per_example),
-        )
+        prompts, whole = [number % n for number in range(len(starts) + n)], self.kind != "rows"
+        of_source = per_example + bytes_per_prompt(self.model.shape, source.width, 1, self.model.dtype.itemsize)
+        budget = self.contrast.budget
+        of_rows = smallest_budget(self.model, self.contrast.base, prompts, starts + last, whole=whole)
+        check_budget(self.model, budget, self.contrast.base, of_source, of_rows)
+        return cut_rows(prompts, starts + last, self.lengths[1], whole=whole, most_prompts=budget // per_example)
 
     def shard(self, part: Sequence[int]) -> tuple[list[Row], Readout, Float[Tensor, "row"]]:
         """A shard's rows and their readout, and the metric of each row's source run.

@@ -21,6 +21,7 @@ from tv_lens.batch import TokenBatch
 from tv_lens.errors import EmptySelection, InvalidArgument, unknown
 from tv_lens.intervention import Replace
 from tv_lens.metrics import Answers, MetricLike, Readout, as_metric, info_of, logit_diff
+from tv_lens.model.capture import bytes_per_prompt, floats_of
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.model.readers import NORMS, RECOMPUTED, readers_of
 from tv_lens.model.verb import verb
@@ -29,8 +30,8 @@ from tv_lens.patching.plain_runs import DIRECTIONS, Contrast, Measured
 from tv_lens.patching.sender_changes import sender_changes
 from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
-from tv_lens.rows.engine import PlacedEdit, Row
-from tv_lens.rows.sharding import numbers_of, run_parts
+from tv_lens.rows.engine import PlacedEdit, Row, why_whole_passes
+from tv_lens.rows.sharding import check_budget, numbers_of, run_parts, smallest_budget
 from tv_lens.site import HeadLike, Site, parse_head
 from tv_lens.storage.configuration import origin
 from tv_lens.storage.run_folder import FolderLike
@@ -179,6 +180,13 @@ class _Paths:
         """The components of a sender's layer that its change is computed from."""
         return ("z",) if self.norm == RECOMPUTED else ("z", "attn_out")
 
+    def bytes_per_example(self, model: HookedModel) -> int:
+        """What one example's changes of the stream take, and the new values of every receiver for every sender."""
+        shape = model.shape
+        per_layer = (shape.n_kv_heads if self.grouped else shape.n_heads) * shape.d_head
+        before = [sum(s[0] < layer for s in self.senders) for layer in {layer for layer, _ in self.receivers}]
+        return 4 * (sum(before) * per_layer + 2 * len(self.senders) * shape.d_model)
+
     def array(self, values: Float[Tensor, "example link"]) -> xr.DataArray:
         """The values as `example x sender x receiver`; NaN where there is no path."""
         grid = np.full((len(values), len(self.senders), len(self.receivers)), np.nan)
@@ -246,11 +254,24 @@ class _PathRuns:
     def parts(self) -> list[list[int]]:
         """The numbers in shards of some examples with all their paths."""
         n, links = len(self.contrast.base), range(len(self.paths.links) + 1)
-        size = max(1, ROWS_AT_ONCE // len(links))
+        held = self.paths.bytes_per_example(self.model)
+        self._check_budget(held)
+        size = max(1, min(self.contrast.budget // held, ROWS_AT_ONCE // len(links)))
         return [
             [link * n + example for link in links for example in range(start, min(start + size, n))]
             for start in range(0, n, size)
         ]
+
+    def _check_budget(self, held: int) -> None:
+        """Refuses a budget that one example's values, its captures, or its rows do not fit."""
+        model, base, shape = self.model, self.contrast.base, self.model.shape
+        why = why_whole_passes(model, [Site(self.paths.reads, self.paths.receivers[0][0])], self.contrast.engine)
+        last = [length - 1 for length in base.lengths.tolist()]
+        of_rows = smallest_budget(model, base, range(len(base)), last, whole=why is not None)
+        width, sites = max(base.width, self.contrast.source.width), (*self.paths.written, "resid_pre")
+        per_layer = sum(floats_of(Site(name, 0, pos=-1), 1, shape) for name in sites)
+        of_captures = bytes_per_prompt(shape, width, 1, model.dtype.itemsize) + 4 * per_layer * model.n_layers
+        check_budget(model, self.contrast.budget, base, held, of_rows, of_captures)
 
     def shard(self, part: Sequence[int]) -> tuple[list[Row], Readout, Float[Tensor, "row"]]:
         """A shard's rows, path by path, their readout, and the metric of each row's source run."""

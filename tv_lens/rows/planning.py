@@ -17,7 +17,7 @@ from torch import Tensor
 from tv_lens.batch import TokenBatch
 from tv_lens.errors import OutOfMemory
 from tv_lens.intervention import Intervention, Stack
-from tv_lens.model.capture import bytes_per_prompt, prompts_per_batch
+from tv_lens.model.capture import prompts_per_batch
 from tv_lens.model.editing import Edit
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.model.length_tables import length_class
@@ -26,11 +26,11 @@ from tv_lens.progress import Bar
 from tv_lens.rows import hook_passes
 from tv_lens.rows.base_run import BaseRun, base_run, branches_at, together
 from tv_lens.rows.edits import Placed, PlacedEdit, Readout, Row, columns_of, merged, read_out
+from tv_lens.rows.memory import TOKENS_PER_WALK, held, needed, per_row, rows_at_once
 from tv_lens.rows.unedited import columns_of_base, read_off
 from tv_lens.rows.walk import Walk, lengths_mix
 from tv_lens.site import Site
 
-TOKENS_PER_WALK = 768  # rows side by side also compute scores of each other's masked keys: beyond this that costs more
 TOKENS_WORTH_A_WALK = 384  # below this a pass costs its overhead, not its tokens
 PADDING_WORTH_A_WALK = 96  # tokens of padding that cost less than a base run and a walk of their own
 
@@ -51,7 +51,7 @@ def run(
     for i, row in enumerate(rows):
         planned[row.prompt].append(_plan(i, row, lengths[row.prompt], model.n_layers))
     counts: dict[str, int] = defaultdict(int, {"base_runs": 0, "tokens_shared": 0, "walks": 0})
-    needs = {prompt: _needed(model, lengths[prompt], its_rows) for prompt, its_rows in planned.items()}
+    needs = {prompt: needed(model, lengths[prompt], [p.start for p in some]) for prompt, some in planned.items()}
     worst = max(needs, key=lambda prompt: needs[prompt])  # a budget too small for the last batch is refused now
     prompts_per_batch(budget, needs[worst], f"{lengths[worst]} tokens and its rows")
     groups = _alike(model, base, needs, budget)
@@ -118,6 +118,8 @@ class _Work:
             [[p for p in planned if bool(rows[p.row].edits) == wanted] for planned in part.values()]
             for wanted in (False, True)
         )
+        if not any(edited):  # a part without edits walks, as every part does
+            unedited, edited = edited, unedited
         numbers = [[p.row for p in planned] for planned in unedited]
         inherited = base_run(model, prompts, columns_of_base(readout, numbers, model.registry.can_narrow), shared)
         read_off(inherited, numbers, rows, readout, self.values)
@@ -193,19 +195,6 @@ def _as_they_enter(edits: Sequence[PlacedEdit], n_layers: int, known: dict[int, 
     return [edit if new is edit.intervention else replace(edit, intervention=new) for edit, new in moved]
 
 
-def _needed(model: HookedModel, width: int, planned: Sequence[_Planned]) -> int:
-    """The smallest budget that holds a prompt's base run, and after it any one of its rows."""
-    shape, itemsize = model.shape, model.dtype.itemsize
-    of_base_run = model.n_layers * width * (2 * shape.n_kv_heads * shape.d_head + shape.d_model) * itemsize
-    starts = {p.start for p in planned}
-    needs = [of_base_run + bytes_per_prompt(shape, width, 1, itemsize)]
-    if width - 1 in starts:
-        needs.append(_per_row(model, 1, width + TOKENS_PER_WALK))
-    if min(starts) < width - 1:
-        needs.append(_per_row(model, width - min(starts), width))
-    return max(needs)
-
-
 def _alike(model: HookedModel, base: TokenBatch, needs: Mapping[int, int], budget: int) -> Iterator[list[int]]:
     """Prompts of similar length, as many as half of the budget holds the base runs and rows of (one at least)."""
     lengths, ids = base.lengths.tolist(), base.rows()
@@ -264,12 +253,13 @@ class _Group:
     def bytes(self, model: HookedModel) -> int:
         n_batch, n_tokens = self.walk.shape
         seen = self.walk.start + n_tokens
-        per_entry = bytes_per_prompt(model.shape, n_tokens, 1, model.dtype.itemsize)
-        return n_batch * (per_entry + 12 * model.shape.n_heads * n_tokens * seen)
+        of_base = len(self.walk.base.stream[0]) * held(model, self.walk.base.length)
+        return of_base + n_batch * per_row(model, n_tokens, seen, own_prefix=True)
 
 
 def _walks(by_prompt: Sequence[list[_Planned]], base: BaseRun, model: HookedModel, budget: int) -> Iterator[_Group]:
     """The rows of some prompts in walks: those of the last token as tokens, the others in the batch."""
+    budget -= len(by_prompt) * held(model, base.length)
     alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
     single = [
         sorted((p for p in planned if p.start == last), key=lambda p: p.entry_layer)
@@ -279,7 +269,9 @@ def _walks(by_prompt: Sequence[list[_Planned]], base: BaseRun, model: HookedMode
         alike[tuple(p.entry_layer for p in planned)].append(prompt)
     for entry_layers, prompts in alike.items():  # prompts with the same rows walk together
         if entry_layers:
-            yield from _side_by_side([single[prompt] for prompt in prompts], base.of(prompts), budget, model)
+            own = base.of(prompts)
+            copied = len(prompts) * held(model, base.length) if own is not base and len(prompts) > 1 else 0
+            yield from _side_by_side([single[prompt] for prompt in prompts], own, budget - copied, model)
     longer = [
         (p, prompt)
         for prompt, (planned, last) in enumerate(zip(by_prompt, base.last))
@@ -288,7 +280,7 @@ def _walks(by_prompt: Sequence[list[_Planned]], base: BaseRun, model: HookedMode
     ]
     for start, neighbours in _by_start(longer, base.length):
         neighbours.sort(key=lambda pair: pair[0].entry_layer)
-        size = _fit(model, 1, base.length - start, base.length, budget)
+        size = rows_at_once(model, 1, base.length - start, base.length, budget, own_prefix=True)
         size = max(1, min(size, 8192 // (base.length - start)))
         for at in range(0, len(neighbours), size):
             part = neighbours[at : at + size]
@@ -318,18 +310,8 @@ def _side_by_side(
 ) -> Iterator[_Group]:
     """Rows of the last token as tokens of one sequence per prompt; all prompts have the same entry layers."""
     n_prompts, n_rows, last = len(by_prompt), len(by_prompt[0]), base.length - 1
-    size = max(1, min(TOKENS_PER_WALK, _fit(model, n_prompts, 1, base.length + TOKENS_PER_WALK, budget)))
+    size = max(1, min(TOKENS_PER_WALK, rows_at_once(model, n_prompts, 1, base.length + TOKENS_PER_WALK, budget)))
     for at in range(0, n_rows, size):
         part = [planned[at : at + size] for planned in by_prompt]
         entry_layers = tuple(p.entry_layer for p in part[0])
         yield _Group(Walk(base, entry_layers, 1, last), tuple(p for planned in part for p in planned))
-
-
-def _fit(model: HookedModel, n_prompts: int, n_tokens: int, seen: int, budget: int) -> int:
-    """How many rows of `n_tokens` tokens, each attending to `seen` keys, a budget holds."""
-    what = f"{n_tokens} tokens in each of {n_prompts} prompts"
-    return prompts_per_batch(budget, n_prompts * _per_row(model, n_tokens, seen), what)
-
-
-def _per_row(model: HookedModel, n_tokens: int, seen: int) -> int:
-    return bytes_per_prompt(model.shape, n_tokens, 1, model.dtype.itemsize) + 12 * model.shape.n_heads * n_tokens * seen

@@ -15,10 +15,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tv_lens.batch import TokenBatch
+from tv_lens.model.capture import prompts_per_batch
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.progress import Bar
+from tv_lens.rows import hook_passes
 from tv_lens.rows.edits import Readout, Row, columns_of
 from tv_lens.rows.engine import RowValues, run_rows, why_whole_passes
+from tv_lens.rows.memory import needed
 from tv_lens.storage.runner import Piece, Work
 
 TOKENS_A_SHARD = 16384  # a minute of a 135M-parameter model on one CPU thread; one more base run is 1/160 of it
@@ -129,6 +132,8 @@ def run_sharded(
     lengths = base.lengths.tolist()
     starts = [min((min(edit.positions) for edit in row.edits), default=lengths[row.prompt] - 1) for row in rows]
     why = why_whole_passes(model, [edit.intervention.site for row in rows for edit in row.edits], engine)
+    whole = why is not None
+    check_budget(model, None, base, smallest_budget(model, base, [row.prompt for row in rows], starts, whole=whole))
     config = {
         **work.config,
         "tokens": base,
@@ -140,12 +145,48 @@ def run_sharded(
         replace(work, config=config),
         model,
         base,
-        cut_rows([row.prompt for row in rows], starts, lengths, whole=why is not None),
+        cut_rows([row.prompt for row in rows], starts, lengths, whole=whole),
         lambda part: ([rows[row] for row in part], _Renumbered(readout, numbers_of(part))),
         who=who,
         engine=engine,
         beside=beside,
     )
+
+
+def smallest_budget(
+    model: HookedModel, base: TokenBatch, prompts: Sequence[int], starts: Sequence[int], *, whole: bool
+) -> int:
+    """The smallest memory budget that holds every row, each in a batch of its own.
+
+    Args:
+        model: the model that runs.
+        base: the prompts that the rows edit.
+        prompts: the prompt of each row.
+        starts: the first position that each row edits.
+        whole: whether rows run as whole passes of their prompts.
+    """
+    lengths, first = base.lengths.tolist(), dict[int, set[int]]()
+    for prompt, start in zip(prompts, starts):
+        first.setdefault(prompt, set()).add(start)
+    if whole:
+        return max(hook_passes.bytes_per_row(model, lengths[prompt]) for prompt in first)
+    return max(needed(model, lengths[prompt], list(some)) for prompt, some in first.items())
+
+
+def check_budget(model: HookedModel, budget: int | None, base: TokenBatch, *needs: int) -> None:
+    """Refuses a budget under which some part of a verb would not run, before any of it runs.
+
+    Args:
+        model: the model that runs.
+        budget: the budget; the model's if None.
+        base: the prompts, for the error.
+        needs: the smallest budget of each part.
+
+    Raises:
+        BudgetTooSmall: says the smallest budget that all parts run with.
+    """
+    longest = int(base.lengths.max())
+    prompts_per_batch(model.memory_budget if budget is None else budget, max(needs), f"{longest} tokens with its rows")
 
 
 def run_parts(

@@ -19,8 +19,8 @@ from tv_lens.model.hooked_model import HookedModel
 from tv_lens.model.verb import verb
 from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
-from tv_lens.rows.engine import PlacedEdit, Row
-from tv_lens.rows.sharding import run_sharded
+from tv_lens.rows.engine import PlacedEdit, Row, why_whole_passes
+from tv_lens.rows.sharding import check_budget, run_sharded, smallest_budget
 from tv_lens.site import Site
 from tv_lens.storage.configuration import origin
 from tv_lens.storage.run_folder import FolderLike
@@ -107,6 +107,7 @@ def vector_sweep(
     labels = {"layer": list(vectors), "scale": list(map(float, scales)) if "scale" in over else [1.0]}
     labels["pos"] = _positions(first, pos, min(plain.tokens.lengths.tolist()), over)
     grid = _Grid(vectors, mode, over, labels)
+    _check_budget(model, grid, plain, shown, engine)
     work = Work.on(model, "vector_sweep", {"metric": metric}, folder, progress)
     values, record = _swept(work.stage("cells"), model, grid, plain, metric, who=task.name, engine=engine)
     of_shown = work.stage("demonstrations")
@@ -202,6 +203,22 @@ def _swept(
         engine=engine,
     )
     return result.values.view(1 + len(cells), len(base)).double().numpy(), result.provenance
+
+
+def _check_budget(
+    model: HookedModel, grid: _Grid, plain: TokenizedPrompts, shown: TokenizedPrompts, engine: str
+) -> None:
+    """Refuses a budget that some query of either kind does not fit."""
+    needs = []
+    for tokens, cells in ((plain.tokens, grid.cells), (shown.tokens, [])):
+        lengths = tokens.lengths.tolist()
+        sites = [Site(vector.site.component, layer) for layer, vector in grid.vectors.items()] if cells else []
+        firsts = [(i, n - 1) for i, n in enumerate(lengths)]
+        firsts += [(i, min(_placed(cell[2], n))) for cell in cells for i, n in enumerate(lengths)]
+        prompts, starts = zip(*firsts)
+        whole = why_whole_passes(model, sites, engine) is not None
+        needs.append(smallest_budget(model, tokens, prompts, starts, whole=whole))
+    check_budget(model, None, shown.tokens, *needs)
 
 
 def _axes(over: Sequence[str]) -> tuple[str, ...]:
