@@ -230,7 +230,9 @@ def _lists(part: Any) -> Any:
     values = np.frombuffer(base64.b64decode(part["bdata"]), dtype=part["dtype"])
     if "shape" in part:
         values = values.reshape([int(n) for n in str(part["shape"]).split(",")])
-    return np.where(np.isnan(values), None, values).tolist() if values.dtype.kind == "f" else values.tolist()
+    plain = values.astype(object)
+    plain[values != values] = None  # JSON has no NaN
+    return plain.tolist()
 
 
 def figure_block(figure: Figure, index: int) -> str:
