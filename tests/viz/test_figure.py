@@ -11,6 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbclient
+import nbformat
 import numpy as np
 import pytest
 from PIL import Image
@@ -91,6 +93,31 @@ def test_a_notebook_keeps_a_picture_beside_the_page(by_token, patterns):
         (image,) = [attributes for tag, attributes in tags if tag == "img"]
         assert image["src"] == "data:image/png;base64," + bundle["image/png"] and figure.title in image["alt"]
         assert "trust the notebook" in bundle["text/html"] and figure._repr_html_() in bundle["text/html"]
+
+
+CELL = """
+import numpy as np, xarray as xr
+from tv_lens.results.sweep import Sweep
+from tv_lens.viz import plot
+values = xr.DataArray(np.zeros((8, 4)), dims=("example", "layer"))
+plot(Sweep(values, "logit_diff", "logits", "up", name="A b"))
+"""
+
+
+def test_a_notebook_has_a_picture_as_an_output_of_its_own(tmp_path):
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)])
+    nbclient.NotebookClient(book, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    picture, page = [dict(one["data"]) for one in book.cells[0].outputs if "data" in one]
+    assert Image.open(io.BytesIO(base64.b64decode(picture["image/png"]))).width == 750 and "text/html" not in picture
+    # JupyterLab cleans the HTML of an untrusted output of frames, and of pictures that are data.
+    assert page["text/html"].startswith('<div><div class="tv-still"><p><small>') and "image/png" not in page
+    if BROWSER is None:
+        return
+    image = f'<img id="own" src="data:image/png;base64,{picture["image/png"].strip()}">'
+    (tmp_path / "both.html").write_text(image + page["text/html"], encoding="utf-8")
+    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=9000", "--dump-dom"]
+    shown = subprocess.run([*command, str(tmp_path / "both.html")], capture_output=True, text=True, check=True).stdout
+    assert re.search(r'<img id="own"[^>]*style="display: none;"', shown)
 
 
 @pytest.mark.skipif(BROWSER is None, reason="needs chromium")

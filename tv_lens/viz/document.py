@@ -24,6 +24,9 @@ _POLICY = (
 )
 
 
+_TAIL = 96  # letters of a picture's data by which its frame finds it
+
+
 @functools.cache
 def _library(name: str) -> str:
     """A drawing library's source, fit for an inline script element."""
@@ -104,20 +107,20 @@ def framed(text: str, height: int) -> str:
 
 
 def still(frame: str, picture: str, words: str) -> str:
-    """The frame after a static picture of it, which the script inside the frame hides.
+    """The frame after a static picture of it and a line on trust; the script inside the frame hides both.
 
-    Where a notebook is not trusted, or a viewer runs no scripts, the frame is removed and the picture stays.
+    Where a notebook is not trusted, or a viewer runs no scripts, the frame is removed and these stay.
 
     Args:
         frame: of the interactive figure.
         picture: a PNG in base64.
-        words: what the picture shows.
+        words: what the picture shows; "" where the picture is an output of its own.
     """
     trust = "A static picture. To interact with it, trust the notebook (File, Trust Notebook) or run the cell."
-    return (
-        f'<div><div class="tv-still"><img src="data:image/png;base64,{picture}" alt="{html.escape(words)}" '
-        f'style="max-width:100%"><p><small>{trust}</small></p></div>{frame}</div>'
-    )
+    image = f'<img src="data:image/png;base64,{picture}" alt="{html.escape(words)}" style="max-width:100%">'
+    marked = frame.replace("<iframe ", f'<iframe data-picture="{picture[-_TAIL:]}" ', 1) if not words else frame
+    shown = image if words else ""
+    return f'<div><div class="tv-still">{shown}<p><small>{trust}</small></p></div>{marked}</div>'
 
 
 def file_name(title: str) -> str:

@@ -188,13 +188,32 @@ class Figure:
         return framed(self._document(compress=True), self.height + 90)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        """The interactive page, and a static picture for where no script may run: untrusted notebooks, GitHub, PDF."""
+        """The interactive page after a static picture of it, and the picture alone for programs that show pictures."""
+        picture = self._picture()
+        page = still(self._repr_html_(), picture, self._words())
+        return {"text/html": page, "image/png": picture, "text/plain": repr(self)}
+
+    def _ipython_display_(self) -> None:
+        """Two outputs, a static picture and the page, which hides the picture.
+
+        JupyterLab and GitHub show one form of an output: of an untrusted one its HTML, cleaned of frames and pictures,
+        so that nothing would be left. An output of its own keeps the picture.
+        """
+        from IPython.display import display
+
+        picture = self._picture()
+        display({"image/png": picture, "text/plain": repr(self)}, raw=True)
+        display({"text/html": still(self._repr_html_(), picture, ""), "text/plain": self.note}, raw=True)
+
+    def _picture(self) -> str:
+        """A small PNG of the figure in base64."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of glyphs and sizes: the page beside it has both
-            picture = self._static("png", StaticStyle(width=7.5, fontsize=9.0, dpi=100))
-        encoded = base64.b64encode(picture).decode()
-        page = still(self._repr_html_(), encoded, ". ".join(part for part in (self.title, self.subtitle) if part))
-        return {"text/html": page, "image/png": encoded, "text/plain": repr(self)}
+            return base64.b64encode(self._static("png", StaticStyle(width=7.5, fontsize=9.0, dpi=100))).decode()
+
+    def _words(self) -> str:
+        """What the figure shows, for readers who do not see it."""
+        return ". ".join(part for part in (self.title, self.subtitle, self.note) if part)
 
     def _document(self, compress: bool = False) -> str:
         return document(figure_block(self, 1), self.libraries, title=self.title, compress=compress)
@@ -211,7 +230,9 @@ def _lists(part: Any) -> Any:
     values = np.frombuffer(base64.b64decode(part["bdata"]), dtype=part["dtype"])
     if "shape" in part:
         values = values.reshape([int(n) for n in str(part["shape"]).split(",")])
-    return np.where(np.isnan(values), None, values).tolist() if values.dtype.kind == "f" else values.tolist()
+    plain = values.astype(object)
+    plain[values != values] = None  # JSON has no NaN
+    return plain.tolist()
 
 
 def figure_block(figure: Figure, index: int) -> str:
@@ -222,7 +243,6 @@ def figure_block(figure: Figure, index: int) -> str:
     name = f"figure-{index}"
     role = "img" if figure.svg is None else "group"
     place = f'<div id="{name}" class="{figure.library}" data-figure="{figure.library}" role="{role}"'
-    words = ". ".join(part for part in (figure.title, figure.subtitle, figure.note) if part)
-    place += f' aria-label="{html.escape(words)}">{figure.svg or _NOT_DRAWN}</div>'
+    place += f' aria-label="{html.escape(figure._words())}">{figure.svg or _NOT_DRAWN}</div>'
     data = f'<script type="application/json" id="{name}-data">{figure.payload()}</script>'
     return f"<figure>{head}{place}{note}{data}</figure>"

@@ -30,7 +30,8 @@ def static_file(data: dict[str, Any], style: StaticStyle, ending: str) -> bytes:
     from kiwisolver import UnsatisfiableConstraint
 
     title, subtitle = data["title"], data["subtitle"]
-    with matplotlib.rc_context(style.settings), warnings.catch_warnings(record=True) as caught:
+    settings: Any = style.settings
+    with matplotlib.rc_context(settings), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             _check_room(style, heading_height(style, title, subtitle))
@@ -44,7 +45,7 @@ def static_file(data: dict[str, Any], style: StaticStyle, ending: str) -> bytes:
             raise _too_small(style) from error
         if any("constrained_layout not applied" in str(one.message) for one in caught):
             raise _too_small(style)
-    with matplotlib.rc_context(style.settings):
+    with matplotlib.rc_context(settings):
         return written(canvas, style, ending, title)
 
 

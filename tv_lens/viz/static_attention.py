@@ -33,7 +33,7 @@ def attention_canvas(props: dict[str, Any], style: StaticStyle, title: str, subt
     each = (style.width - 0.6) / columns
     labels = max(map(len, tokens), default=0) * style.fontsize * 0.4 / POINTS
     total = style.height or above + rows * (each * 0.95 + 0.2) + 0.3 + labels
-    canvas = Canvas(figsize=(style.width, total), layout="constrained")
+    canvas: Any = Canvas(figsize=(style.width, total), layout="constrained")
     above = heading(canvas, style, title, subtitle)
     canvas.get_layout_engine().set(rect=(0, 0, 1, 1 - above / total), w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
     scale = LinearSegmentedColormap.from_list("tv_lens", list(theme.SEQUENTIAL))

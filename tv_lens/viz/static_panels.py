@@ -53,9 +53,9 @@ def panels_of(data: list[Part], layout: Part) -> list[Panel]:
             Panel(layout.get("xaxis", {}), layout.get("yaxis", {}), label, [t for t, on in zip(data, seen) if on])
             for label, seen in shown
         ]
-    panels: dict[tuple[str, str], Panel] = {}
+    panels: dict[tuple[Any, ...], Panel] = {}
     for trace in data:
-        names = (trace.get("xaxis") or "x", trace.get("yaxis") or "y")
+        names: tuple[Any, ...] = (trace.get("xaxis") or "x", trace.get("yaxis") or "y")
         if names not in panels:
             panels[names] = Panel(*(layout.get(_long(name), {}) for name in names))
         panels[names].traces.append(trace)

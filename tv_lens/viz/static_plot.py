@@ -32,14 +32,14 @@ def plot_canvas(data: dict[str, Any], style: StaticStyle, title: str, subtitle: 
     names = _names(panels) if legend else {}
     above = heading_height(style, title, subtitle)
     height = style.height or above + _height(panels, grid, style, names)
-    canvas = Canvas(figsize=(style.width, height), layout="constrained")
+    canvas: Any = Canvas(figsize=(style.width, height), layout="constrained")
     pad = 0.5 * style.fontsize / POINTS
     above = heading(canvas, style, title, subtitle)
     line = style.fontsize * 1.3 / POINTS
-    legend_room, across = _legend_rows(names, style) * line, _shared(panels, "x", grid)
-    if across:  # under all panels, over the legend
-        canvas.text(0.5, legend_room / height, across, color=theme.SOFT, ha="center", va="bottom", in_layout=False)
-    below = legend_room + line * bool(across)
+    legend_room, below_all = _legend_rows(names, style) * line, _shared(panels, "x", grid)
+    if below_all:  # under all panels, over the legend
+        canvas.text(0.5, legend_room / height, below_all, color=theme.SOFT, ha="center", va="bottom", in_layout=False)
+    below = legend_room + line * bool(below_all)
     canvas.get_layout_engine().set(
         rect=(0, below / height, 1, 1 - (above + below) / height),
         w_pad=pad / 2,
@@ -174,7 +174,7 @@ def _handle(drawn: Any, trace: dict[str, Any], scale: float | int) -> Any:
 
     if isinstance(drawn, Line2D):
         return drawn
-    colours = getattr(drawn, "get_facecolors", list)()
+    colours: Any = getattr(drawn, "get_facecolors", list)()
     if not len(colours):
         return drawn
     symbol = trace.get("marker", {}).get("symbol") or "circle"

@@ -70,7 +70,9 @@ def plot_sweep(
     kind = kind or default_kind(sweep)
     if kind not in KINDS:
         raise InvalidArgument("A sweep has no such picture.", got=repr(kind), allowed=", ".join(KINDS))
-    head = dict(title=title or sweep.name or f"{sweep.metric} by {', '.join(sweep.axes)}", height=height)
+    head: dict[str, Any] = dict(
+        title=title or sweep.name or f"{sweep.metric} by {', '.join(sweep.axes)}", height=height
+    )
     if kind == "heatmap":
         return heatmap(sweep, level=level, center=center, reach=reach, lower_helps=lower_helps, **head)
     if kind == "bars":

@@ -119,6 +119,10 @@
       window.frameElement.style.height = document.body.offsetHeight + 4 + "px";
       const still = window.frameElement.previousElementSibling;  // the picture for where no script runs
       if (still && still.className === "tv-still") still.style.display = "none";
+      const picture = window.frameElement.dataset.picture;  // an output of its own in a notebook
+      for (const image of picture ? window.parent.document.images : []) {
+        if (image.src.endsWith(picture)) image.style.display = "none";
+      }
     } catch (error) { /* the frame belongs to another origin */ }
   }
 
