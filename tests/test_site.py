@@ -20,6 +20,7 @@ import pytest
 
 import tv_lens as tv
 from error_pages import error_overview, error_pages, kinds
+from gallery import blocks
 from reference_pages import ROOMS, public_names, reference_pages
 
 ROOT = Path(__file__).parents[1]
@@ -28,6 +29,7 @@ SEARCHES = {
     "task vector": "how-to/extract.html",
     "activation patching": "how-to/patch.html",
     "denoising": "how-to/patch.html",
+    "gallery": "gallery.html",
     "extract": "how-to/extract.html",
     "decodability": "how-to/decodability.html",
     "GPU memory": "how-to/load.html",
@@ -94,6 +96,17 @@ def test_every_error_has_a_page_that_says_what_when_and_what_to_do():
             assert re.search(r"\*\*(Cause|Fix)", text), path
     overview = error_overview((ROOT / "docs/errors.md").read_text(encoding="utf-8"))
     assert all(f"({path})" in overview for path in pages) and "\n## " not in overview
+
+
+def test_every_picture_of_the_gallery_is_drawn_by_a_block_above_it():
+    text = (ROOT / "docs/gallery.md").read_text(encoding="utf-8")
+    drawn = [picture for code, picture in blocks() if picture]
+    assert drawn == re.findall(r"\]\((images/gallery/[^)]+)\)", text) and len(drawn) >= 5
+    for code, picture in blocks():
+        assert not picture or "tv.plot(" in code.splitlines()[-1]
+    for picture in drawn:
+        path = ROOT / "docs" / picture
+        assert path.stat().st_size < 200_000 and "<svg" in path.read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")

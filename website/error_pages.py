@@ -43,6 +43,7 @@ def error_pages() -> list[tuple[str, str]]:
         if children:
             text += ["", "**More exact kinds**: " + ", ".join(map(_link, children)) + "."]
         section = re.sub(r"\]\((?!https?:|#)", "](../", sections[kind.__name__].strip())
+        section = section.replace("\n**Fix.**", "\n\n**Fix.**")
         text += ["", "## When it comes, and what to do", "", section, "", _FROM, ""]
         pages.append((f"errors/{kind.__name__.lower()}.md", "\n".join(text)))
     return pages

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,8 +16,7 @@ from reference_pages import reference_pages
 
 ROOT = Path(__file__).parents[1]
 AT_THE_TOP = ("CHANGELOG.md", "CONTRIBUTING.md")  # pages that stand beside docs/
-# Folders and files of the repository that pages link to, and that are no pages of the site.
-_OUTSIDE = re.compile(r"\[([^\]]+)\]\((?:\.\./)*(?:LICENSE|CITATION\.cff|notebooks[^)]*|benchmarks[^)]*)\)")
+_LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?:|#|mailto:)([^)#\s]+)(#[^)]*)?\)")
 _TO_THE_TOP = re.compile(r"\]\(\.\./((?:\.\./)*(?:CHANGELOG|CONTRIBUTING)\.md)")
 _FROM_THE_TOP = re.compile(r"\]\(docs/")
 _TO_AN_ERROR = re.compile(r"\]\(((?:\.\./)*)errors\.md#(\w+)\)")
@@ -52,8 +52,15 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         markdown = error_overview(markdown)
     at_the_top = source in AT_THE_TOP
     markdown = _FROM_THE_TOP.sub("](", markdown) if at_the_top else _TO_THE_TOP.sub(r"](\1", markdown)
-    markdown = _OUTSIDE.sub(r"\1", markdown)
+    markdown = _LINK.sub(lambda link: link[0] if _on_the_site(source, link[2], files) else link[1], markdown)
     return _TO_AN_ERROR.sub(lambda found: f"]({_up(source, found[1])}errors/{found[2]}.md)", markdown)
+
+
+def _on_the_site(source: str, target: str, files: Files) -> bool:
+    """False for what is in the repository and not on the site, such as constraints.txt; a typing error stays a link."""
+    aim = posixpath.normpath(posixpath.join(posixpath.dirname(source), target))
+    elsewhere = (ROOT / "docs" / aim).exists() or (ROOT / aim).exists()
+    return files.get_file_from_path(aim) is not None or not elsewhere
 
 
 def _up(source: str, written: str) -> str:

@@ -316,9 +316,8 @@ def load(
             what failed and what to do.
 
     Example:
-        >>> import transformers as hf
-        >>> small = hf.GPT2LMHeadModel(hf.GPT2Config(vocab_size=50, n_embd=8, n_layer=2, n_head=2))
-        >>> load(small, name="small")
+        >>> from transformers import GPT2Config, GPT2LMHeadModel
+        >>> load(GPT2LMHeadModel(GPT2Config(vocab_size=50, n_embd=8, n_layer=2, n_head=2)), name="small")
         HookedModel small (GPT2LMHeadModel)...
     """
     began = time.perf_counter()
