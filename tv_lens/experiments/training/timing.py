@@ -318,14 +318,14 @@ def pooled(points: Sequence[ChangePoints], level: float = 0.95, n_boot: int = 10
     draws = [one.lag_draws for one in points]  # draw task
     every = np.concatenate(draws, axis=1)
     over_episodes = draw_limits(_mean(every), min(one.n for one in points), level)
-    lag, over_runs = over_episodes.value, (None, None, "")
+    over_runs: tuple[float | None, float | None, str] = (None, None, "")
     if len(points) > 1:
-        random, means = np.random.default_rng(seed), []
+        random, means = np.random.default_rng(seed), [over_episodes.value]
         for _ in range(n_boot):
             runs = random.integers(len(points), size=len(points))
             tasks = [draws[run][0][random.integers(draws[run].shape[1], size=draws[run].shape[1])] for run in runs]
             means.append(_mean(np.concatenate(tasks)[None])[0])
-        over_runs = draw_limits(np.array([lag, *means]), len(points), level, least=LEAST_NETWORKS, unit="network")[1:]
+        over_runs = draw_limits(np.array(means), len(points), level, least=LEAST_NETWORKS, unit="network")[1:]
     moving = [one.curves.moving() for one in points]
     losses, tds = [one for one, _ in moving], [other for _, other in moving]
     return Coupling(
