@@ -16,7 +16,7 @@ from tv_lens.model.verb import verb
 from tv_lens.progress import Bar
 from tv_lens.renamed import renamed_keywords
 from tv_lens.site import Site
-from tv_lens.storage.run_folder import FolderLike, inside
+from tv_lens.storage.run_folder import FolderLike
 from tv_lens.storage.runner import Piece, Work
 from tv_lens.task_vectors.activation_table import ActivationTable
 from tv_lens.task_vectors.decodability_measurement import Measurement, labelled
@@ -108,6 +108,7 @@ def decodability(
     """
     shots = (shots,) if isinstance(shots, int) else tuple(shots)
     _check(shots, n, k, distance)
+    why_not = _why_not(model, untrained)
     classes, absent = classes_of(tasks, null, seed)
     measurement = Measurement(
         classes=classes,
@@ -131,8 +132,9 @@ def decodability(
     votes, record = _voted(work, model, measurement, prompts, store)
 
     # 3. the same prompts in an untrained network
-    other, about = _untrained_of(model, untrained, seed)
-    beside = None if other is None else _voted_untrained(other, measurement, prompts, folder, store, progress)
+    beside, about = None, why_not
+    if not why_not:
+        beside, about = _voted_untrained(work, model, untrained, measurement, prompts, store)
 
     # 4. the labelled results
     provenance = {**measurement.provenance(model), "untrained": about, **record}
@@ -165,52 +167,71 @@ def _voted(
     return [Votes.stored(one) for one in arrays], finished.provenance
 
 
-def _untrained_of(model: HookedModel, wanted: bool | HookedModel | None, seed: int) -> tuple[HookedModel | None, str]:
-    """The untrained network, and what it is; or None, and why there is none."""
+class _NoNetwork(Exception):
+    """An untrained network cannot be made; says why."""
+
+
+def _why_not(model: HookedModel, wanted: bool | HookedModel | None) -> str:
+    """Why no untrained network is to be read, in words; empty where one is."""
     if isinstance(wanted, HookedModel):
         check_alike(model, wanted)
-        return wanted, f"{wanted.name}, fingerprint {wanted.fingerprint}"
-    if wanted is None:
-        size = sum(weight.numel() * weight.element_size() for weight in model.tl.original_model.parameters())
-        if size > model.memory_budget:
-            return None, (
-                f"not measured: its weights would take {size / 2**30:.1f} GiB beside the model's, more than the memory "
-                f"budget of {model.memory_budget / 2**30:.1f} GiB; untrained=True measures it"
-            )
     if wanted is False:
-        return None, "not measured: untrained=False"
+        return "not measured: untrained=False"
+    size = sum(weight.numel() * weight.element_size() for weight in model.tl.original_model.parameters())
+    if wanted is not None or size <= model.memory_budget:
+        return ""
+    return (
+        f"not measured: its weights would take {size / 2**30:.1f} GiB beside the model's, more than the memory "
+        f"budget of {model.memory_budget / 2**30:.1f} GiB; untrained=True measures it"
+    )
+
+
+def _made(model: HookedModel, wanted: bool | HookedModel | None, seed: int) -> HookedModel:
+    """The untrained network: the user's own, or one of the model's shape."""
+    if isinstance(wanted, HookedModel):
+        return wanted
     try:
-        made = untrained_network(model, seed)
+        return untrained_network(model, seed)
     except TVLensError as error:
-        got = " ".join(str(error.got).split()) if getattr(error, "got", None) else ""
-        return None, f"not measured: {error.what} {got}".rstrip()
-    return made, f"weights as {type(made.tl.original_model).__name__} begins with, seed {seed}"
+        got = "" if error.got is None else " ".join(str(error.got).split())
+        raise _NoNetwork(f"not measured: {error.what} {got}".rstrip()) from error
 
 
 def _voted_untrained(
-    other: HookedModel,
+    work: Work,
+    model: HookedModel,
+    wanted: bool | HookedModel | None,
     measurement: Measurement,
     prompts: dict[int, Points],
-    folder: FolderLike,
     store: str | os.PathLike[str] | None,
-    progress: bool,
-) -> list[LayerVotes]:
-    """The votes of the same prompts in another network, by shot count; kept in a folder inside the measurement's."""
+) -> tuple[list[LayerVotes] | None, str]:
+    """The votes of the same prompts in an untrained network, and what it is; or None, and why there are none.
+
+    The network is made where votes are missing, and not for those that a folder holds.
+    """
     sites, kept = measurement.sites, None if store is None else f"{os.fspath(store)}-untrained"
-    work = Work.on(other, "decodability untrained", measurement.config(prompts), inside(folder, "untrained"), progress)
     tables: dict[int, ActivationTable] = {}
 
     def read(missing: Sequence[int], bar: Bar) -> None:
         counted = {count: prompts[count] for count in (missing if store is None else measurement.shots)}
+        other = _made(model, wanted, measurement.rule.seed)
         tables.update(read_together(other, counted, sites, bar.advance, kept))
 
     def votes(count: int, bar: Bar) -> Piece:
         return vars(layer_votes(tables.pop(count), sites, prompts[count], measurement.rule))
 
+    about = f"weights as {type(model.tl.original_model).__name__} begins with, seed {measurement.rule.seed}"
+    if isinstance(wanted, HookedModel):
+        about = f"{wanted.name}, fingerprint {wanted.fingerprint}"
+    stage = work.stage("untrained", "decodability untrained", network=about)
     steps = [prompts[count].n_tokens for count in measurement.shots]
     label = f"{METRIC}, untrained"
-    finished = work.run(votes, measurement.shots, label=label, unit="tokens", steps=steps, prepare=read)
-    return [LayerVotes(**{name: torch.from_numpy(array) for name, array in one.arrays.items()}) for one in finished]
+    try:
+        finished = stage.run(votes, measurement.shots, label=label, unit="tokens", steps=steps, prepare=read)
+    except _NoNetwork as reason:
+        return None, str(reason)
+    stored = [{name: torch.from_numpy(array) for name, array in one.arrays.items()} for one in finished]
+    return [LayerVotes(**one) for one in stored], about
 
 
 def _check(shots: tuple[int, ...], n: int, k: int, distance: str) -> None:
