@@ -29,25 +29,27 @@ context = task.prompts(options.shots, 1, seed=0)[0]
 shown = {context.input, *(pair.input for pair in context.demonstrations)}
 queried = [pair for pair in task.split("train") if pair.input not in shown]
 items = [tv.tasks.Prompt.build(task.template, context.demonstrations, pair) for pair in queried]
-tokens = tv.Prompts(tuple(items), task="one context", template=task.template).tokenize(model).tokens
+tokens = tv.tasks.Prompts(tuple(items), task="one context", template=task.template).tokenize(model).tokens
 common = max(set(tokens.lengths.tolist()), key=tokens.lengths.tolist().count)
 base = model.tokens(tokens.select([i for i, n in enumerate(tokens.lengths.tolist()) if n == common][: options.queries]))
 shared = base_run.common_start(base.ids)
 print(f"{len(base)} queries of {base.width} tokens, {shared} in common")
 zero = [tv.Zero(tv.Site("z", layer, head)) for layer in range(0, 30, 3) for head in range(0, 9, 3)]
 work = {
-    "plain runs": [tv.Row(i) for i in range(len(base))],
+    "plain runs": [tv.rows.Row(i) for i in range(len(base))],
     f"{len(zero)} heads each": [
-        tv.Row(i, (tv.PlacedEdit(edit, (base.width - 1,)),)) for edit in zero for i in range(len(base))
+        tv.rows.Row(i, (tv.rows.PlacedEdit(edit, (base.width - 1,)),)) for edit in zero for i in range(len(base))
     ],
 }
 for name, rows in work.items():
     costs = {}
     for worth in (16, 10**6):
         base_run.WORTH_BRANCHING = worth
-        tv.run_rows(model, base, rows[:2], lambda logits, index: logits[:, 0], progress=False)
+        tv.rows.run_rows(model, base, rows[:2], lambda logits, index: logits[:, 0], progress=False)
         costs[worth] = measured(
-            lambda: tv.run_rows(model, base, rows, lambda logits, index: logits[:, 5] - logits[:, 7], progress=False)
+            lambda: tv.rows.run_rows(
+                model, base, rows, lambda logits, index: logits[:, 5] - logits[:, 7], progress=False
+            )
         )
     (once, cheap), (each, dear) = costs.values()
     print(

@@ -48,12 +48,12 @@ def gpt2(**sizes: int) -> tv.HookedModel:
     return tv.load(hf.GPT2LMHeadModel(hf.GPT2Config(**sizes)).eval(), name="gpt2, random weights", dtype=torch.float32)
 
 
-def random_pairs(n: int, tokens: int, vocabulary: int = 50_000) -> tv.Contrast:
+def random_pairs(n: int, tokens: int, vocabulary: int = 50_000) -> tv.circuits.Contrast:
     draw = torch.Generator().manual_seed(1)
     sides = [torch.randint(5, vocabulary, (n, tokens), generator=draw) for _ in range(2)]
-    clean, corrupted = (tv.TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool)) for ids in sides)
+    clean, corrupted = (tv.tasks.TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool)) for ids in sides)
     right = torch.randint(5, vocabulary, (n, 2), generator=draw)
-    return tv.Contrast(clean, corrupted, tv.Answers(right[:, 0], right[:, 1]))
+    return tv.circuits.Contrast(clean, corrupted, tv.metrics.Answers(right[:, 0], right[:, 1]))
 
 
 def by_gradients(method: tv.circuits.EAP | tv.circuits.EAPIG) -> tuple[torch.Tensor, Cost]:
@@ -67,8 +67,8 @@ def by_gradients(method: tv.circuits.EAP | tv.circuits.EAPIG) -> tuple[torch.Ten
 def curve() -> tuple[torch.Tensor, Cost]:
     model, pairs = gpt2(), random_pairs(2, 15)
     scores = tv.discover(model, pairs, method=tv.circuits.EAP(recheck=0), pos="sum", progress=False)
-    tv.faithfulness(model, scores, pairs, sizes=[10], n_random=0, progress=False)
-    sweep, cost = measured(lambda: tv.faithfulness(model, scores, pairs, n_random=0, progress=False))
+    tv.circuits.faithfulness(model, scores, pairs, sizes=[10], n_random=0, progress=False)
+    sweep, cost = measured(lambda: tv.circuits.faithfulness(model, scores, pairs, n_random=0, progress=False))
     return torch.from_numpy(sweep.values.values), cost
 
 

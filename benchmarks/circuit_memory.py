@@ -80,12 +80,12 @@ def model_of(layers: int) -> tv.HookedModel:
     return tv.load(module, name=f"{layers} random layers", dtype=torch.bfloat16)
 
 
-def pair(tokens: int) -> tv.Contrast:
+def pair(tokens: int) -> tv.circuits.Contrast:
     draw = torch.Generator().manual_seed(1)
     sides = [torch.randint(5, VOCABULARY, (1, tokens), generator=draw) for _ in range(2)]
-    clean, corrupted = (tv.TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool)) for ids in sides)
+    clean, corrupted = (tv.tasks.TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool)) for ids in sides)
     right = torch.randint(5, VOCABULARY, (1, 2), generator=draw)
-    return tv.Contrast(clean, corrupted, tv.Answers(right[:, 0], right[:, 1]))
+    return tv.circuits.Contrast(clean, corrupted, tv.metrics.Answers(right[:, 0], right[:, 1]))
 
 
 def measure(layers: int) -> None:
@@ -98,7 +98,7 @@ def measure(layers: int) -> None:
         method = tv.circuits.ExactEdges()
         push = torch.randn(4096, generator=torch.Generator().manual_seed(0))
         source, prompts = tv.Replace(f"resid_post[{layers // 2 - 1}]@-1", push), pair(options.tokens)
-        prompts = tv.Contrast(prompts.clean, prompts.clean, prompts.answers)
+        prompts = tv.circuits.Contrast(prompts.clean, prompts.clean, prompts.answers)
         model.run(prompts.clean)
     pos = "sum" if options.what == "eap" else None
     scores, cost = measured(lambda: tv.discover(model, prompts, source=source, method=method, pos=pos, progress=False))

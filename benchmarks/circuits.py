@@ -50,12 +50,12 @@ def gpt2_small() -> tv.HookedModel:
     return tv.load(hf.GPT2LMHeadModel(hf.GPT2Config()).eval(), name="gpt2-small, random weights")
 
 
-def random_pairs(model: tv.HookedModel) -> tv.Contrast:
+def random_pairs(model: tv.HookedModel) -> tv.circuits.Contrast:
     draw = torch.Generator().manual_seed(1)
     sides = [torch.randint(5, 50_000, (options.pairs, options.tokens), generator=draw) for _ in range(2)]
-    clean, corrupted = (tv.TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool)) for ids in sides)
+    clean, corrupted = (tv.tasks.TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool)) for ids in sides)
     right = torch.randint(5, 50_000, (options.pairs, 2), generator=draw)
-    return tv.Contrast(clean, corrupted, tv.Answers(right[:, 0], right[:, 1]))
+    return tv.circuits.Contrast(clean, corrupted, tv.metrics.Answers(right[:, 0], right[:, 1]))
 
 
 def side() -> None:
@@ -66,7 +66,11 @@ def side() -> None:
         edges, cost = measured(lambda: theirs(model, pairs))
     else:
         model.run(pairs.clean)
-        method = tv.EAP(gradient_at="corrupted", recheck=0) if options.what == "ours" else tv.EAPIG(5, recheck=0)
+        method = (
+            tv.circuits.EAP(gradient_at="corrupted", recheck=0)
+            if options.what == "ours"
+            else tv.circuits.EAPIG(5, recheck=0)
+        )
         scores, cost = measured(lambda: tv.discover(model, pairs, method=method, pos="all", progress=False))
         folded = scores.at_any_position()
         edges = dict(zip(folded.graph.names(), folded.values.mean(0).tolist()))
@@ -75,7 +79,7 @@ def side() -> None:
     print(json.dumps({"wall": cost.wall, "cpu": cost.cpu, "peak": cost.peak_mib}))
 
 
-def theirs(model: tv.HookedModel, pairs: tv.Contrast) -> dict[str, float]:
+def theirs(model: tv.HookedModel, pairs: tv.circuits.Contrast) -> dict[str, float]:
     """TransformerLens's edge scores, averaged over the pairs as its own verb does, positions summed."""
     from transformer_lens.tools.analysis.attribution_patching import EdgeAttributionConfig, attribution_patch
 
@@ -133,7 +137,11 @@ def peer() -> None:
         f"gpt2-small shape, {options.pairs} pairs of {options.tokens} tokens, {len(scores['ours']):,} edges "
         f"x {options.tokens} positions"
     )
-    for what, label in (("theirs", "transformer_lens"), ("ours", "tv.EAP"), ("ours-ig", "tv.EAPIG(5)")):
+    for what, label in (
+        ("theirs", "transformer_lens"),
+        ("ours", "tv.circuits.EAP"),
+        ("ours-ig", "tv.circuits.EAPIG(5)"),
+    ):
         wall, cpu, peak = (costs[what][kind] for kind in ("wall", "cpu", "peak"))
         print(f"  {label:<18}{wall:8.2f} s wall {cpu:8.2f} s cpu {peak:8.0f} MiB above the model")
     assert set(scores["theirs"]) == set(scores["ours"])
@@ -172,7 +180,9 @@ def curve() -> None:
 def task() -> None:
     model, name = tv.load("smollm2-135m"), options.name
     started = time.perf_counter()
-    vector = tv.extract(model, name, method=tv.ResidualMean(layer=20, contexts=options.contexts), progress=False)
+    vector = tv.extract(
+        model, name, method=tv.methods.ResidualMean(layer=20, contexts=options.contexts), progress=False
+    )
     seconds, queries = time.perf_counter() - started, tv.task(name).queries(n=options.queries, foils=True)
     scores, cost = measured(lambda: tv.discover(model, queries, source=vector.replace(), progress=False))
     options.out.mkdir(parents=True, exist_ok=True)
@@ -192,10 +202,10 @@ def report() -> None:
     for path in sorted(options.out.glob("*.scores.safetensors")):
         name = path.name.removesuffix(".scores.safetensors")
         vector = tv.TaskVector.load(options.out / f"{name}.vector.safetensors", model)
-        by_task[name] = scores = tv.EdgeScores.load(path)
+        by_task[name] = scores = tv.circuits.EdgeScores.load(path)
         started = time.perf_counter()
         held_out = tv.task(name).queries(n=options.queries + options.held_out, foils=True)[options.queries :]
-        sweep = tv.faithfulness(
+        sweep = tv.circuits.faithfulness(
             model,
             scores,
             held_out,
@@ -222,7 +232,7 @@ def report() -> None:
         print(f"  sizes {sizes}, of these on paths {effective}")
         sweep.save(options.out / f"{name}.faithfulness.npz")
     if len(by_task) > 1:
-        compared = tv.compare(by_task, size=options.size)
+        compared = tv.circuits.compare(by_task, size=options.size)
         print(f"\n{compared}\ncorrelation of effects\n{compared.correlation.mean().to_pandas().round(2)}")
         print(compared.tests().drop(columns="null").round(4).to_string(index=False))
         print(f"among the top {options.size} of all tasks: {compared.common()}")

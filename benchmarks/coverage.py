@@ -504,7 +504,7 @@ _WRITERS, _READERS, _TOP = 12, 20, 40
 _WRITER, _READER = (one.ravel() for one in np.mgrid[:_WRITERS, :_READERS])
 
 
-@test("specific (tv.compare)")
+@test("specific (tv.circuits.compare)")
 def specific(random: np.random.Generator, null: bool) -> float:
     """One circuit, of which the second task has twice the strength, other noise and a number of prompts of its own."""
     effects = random.normal(size=_WRITER.size)
@@ -514,7 +514,7 @@ def specific(random: np.random.Generator, null: bool) -> float:
     return chance_of_difference(one, two, 199, random)[0]
 
 
-@test("shared (tv.compare)")
+@test("shared (tv.circuits.compare)")
 def shared(random: np.random.Generator, null: bool) -> float:
     """Two tasks whose writers differ in size alike; their effects are independent, or correlate by 0.8."""
     loud = np.exp(random.normal(size=_WRITERS))[_WRITER]

@@ -151,7 +151,7 @@ def measured(kind: str) -> Row:
     changed = long.clone()
     changed[-1] = 60
     after = model.run(changed[None], logits="all")[0]
-    padded = model.run(tv.TokenBatch.from_lists([long.tolist(), short.tolist()]), logits="all")
+    padded = model.run(tv.tasks.TokenBatch.from_lists([long.tolist(), short.tolist()]), logits="all")
     return Row(
         kind,
         architecture,
@@ -175,11 +175,11 @@ def _bfloat16(kind: str, ids: torch.Tensor) -> str:
 
 
 def _engine(model: tv.HookedModel, ids: torch.Tensor) -> str:
-    """Which engine `tv.run_rows` takes for an edit of the stream, and why if it is not rows."""
-    rows = [tv.Row(0), tv.Row(0, (tv.PlacedEdit(tv.Zero("resid_post[1]"), (LENGTH - 1,)),))]
-    batch = tv.TokenBatch.from_lists([ids.tolist()])
+    """Which engine `tv.rows.run_rows` takes for an edit of the stream, and why if it is not rows."""
+    rows = [tv.rows.Row(0), tv.rows.Row(0, (tv.rows.PlacedEdit(tv.Zero("resid_post[1]"), (LENGTH - 1,)),))]
+    batch = tv.tasks.TokenBatch.from_lists([ids.tolist()])
     try:
-        made = tv.run_rows(model, batch, rows, lambda logits, index: logits.amax(dim=1)).provenance
+        made = tv.rows.run_rows(model, batch, rows, lambda logits, index: logits.amax(dim=1)).provenance
     except Exception as error:
         return f"no: {_first_line(error)}"
     return made["engine"] + (f": {made['engine_why']}" if made.get("engine_why") else "")
@@ -193,7 +193,7 @@ def _share(difference: torch.Tensor, spread: float) -> str:
 
 def _first_line(error: Exception) -> str:
     text = (str(error).strip().splitlines() or [""])[0]
-    ours = isinstance(error, tv.TVLensError)
+    ours = isinstance(error, tv.errors.TVLensError)
     return (text if ours else f"{type(error).__name__}: {text}")[:120].replace("|", "/")
 
 

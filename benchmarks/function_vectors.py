@@ -37,14 +37,16 @@ torch.set_num_threads(options.threads)
 
 def measured(model: tv.HookedModel, name: str) -> tuple[tv.Sweep, dict]:
     task, started = tv.task(name), time.process_time()
-    method = tv.FunctionVector(contexts=options.contexts, prompts=options.prompts)
+    method = tv.methods.FunctionVector(contexts=options.contexts, prompts=options.prompts)
     effects = method.effects(model, task, progress=False)
     seconds = time.process_time() - started
-    ranking = tv.head_ranking(effects)
+    ranking = tv.methods.head_ranking(effects)
     heads = ranking[["layer", "head"]].head(10).values.tolist()
-    vector = tv.extract(model, task, method=tv.FunctionVector(contexts=options.contexts, heads=heads), progress=False)
+    vector = tv.extract(
+        model, task, method=tv.methods.FunctionVector(contexts=options.contexts, heads=heads), progress=False
+    )
     evaluation = tv.evaluate(model, vector, task, n=options.queries, n_random=2, progress=False)
-    mean = tv.extract(model, task, method=tv.ResidualMean(contexts=options.contexts), progress=False)
+    mean = tv.extract(model, task, method=tv.methods.ResidualMean(contexts=options.contexts), progress=False)
     queries = task.queries(n=min(options.queries, len(task.split("test"))), split="test")
     scores = evaluation.sel(score="first token").mean().to_series().to_dict()
     scores["ResidualMean"] = float(tv.score(model, queries, mean.replace(), progress=False).first_token.double().mean())
@@ -78,13 +80,13 @@ def show(name: str, effects: tv.Sweep, facts: dict) -> None:
         f"\n{name}: {effects.n} shuffled prompts, split-half {facts['split_half']:.2f}, "
         f"{facts['seconds_of_effects']} s of processor"
     )
-    table = tv.head_ranking(effects)
+    table = tv.methods.head_ranking(effects)
     for row in table.head(5).itertuples():
         print(
             f"  {row.rank}. head {row.layer}.{row.head}  {row.effect:+.4f} [{row.low:+.4f}, {row.high:+.4f}], "
             f"selected {row.selected:.2f}"
         )
-    settle = tv.ranking_stability(effects).to_frame()
+    settle = tv.methods.ranking_stability(effects).to_frame()
     for score in ("halves: rank correlation", "halves: top heads shared"):
         part = settle[(settle["score"] == score) & (settle["n"] > 0)]
         print(f"  {score}: " + ", ".join(f"{row.prompts} {row.mean:.2f}" for row in part.itertuples()))

@@ -22,7 +22,9 @@ from transformer_lens.model_bridge.sources import build_bridge_from_module
 
 import tv_lens as tv
 
-TEMPLATE = tv.Template("characters", demo="Q:{x}\nA:", answer="{y}", between="\n\n")  # nine tokens a demonstration
+TEMPLATE = tv.tasks.Template(
+    "characters", demo="Q:{x}\nA:", answer="{y}", between="\n\n"
+)  # nine tokens a demonstration
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -96,7 +98,7 @@ class Setting:
         return self.model.device
 
     @property
-    def pairs(self) -> tv.PromptPairs:
+    def pairs(self) -> tv.tasks.PromptPairs:
         """One clean prompt and its twin with shuffled answers."""
         return tasks(1)[0].pairs(shots=self.shape.shots, n=1, corrupt="shuffle_labels", seed=0)
 

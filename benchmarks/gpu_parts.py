@@ -132,12 +132,12 @@ def _float32_effects(setting: Setting, samples: Sequence[Sample]) -> list[Tensor
 def _edges(
     meter: Meter,
     setting: Setting,
-    ours: Callable[[], tv.EdgeScores],
+    ours: Callable[[], tv.circuits.EdgeScores],
     clean: Tensor,
     corrupted: Tensor,
     answers: tuple[int, int],
     source: plain.Edit | None,
-    flops: Callable[[tv.EdgeScores, Tensor], float],
+    flops: Callable[[tv.circuits.EdgeScores, Tensor], float],
 ) -> Row:
     """Edge scores against one hooked pass per edge, on evenly spaced edges, or for an estimate on its largest ones."""
     tl, n_layers = setting.model.tl, setting.model.n_layers
@@ -188,11 +188,11 @@ def decoding(meter: Meter, setting: Setting) -> Row:
     tokens = queries.tokenize(model)
     ids, answers = tokens.tokens.ids.to(setting.device), (int(tokens.answers.correct[0]), int(tokens.answers.wrong[0]))
     vector = model.capture(setting.ids(setting.shape.shots, 1), f"resid_post[{layer}]@-1")[f"resid_post[{layer}]@-1"][0]
-    source, method = tv.Replace(f"resid_post[{layer}]@-1", vector), tv.ExactEdges(screen=setting.shape.screen)
+    source, method = tv.Replace(f"resid_post[{layer}]@-1", vector), tv.circuits.ExactEdges(screen=setting.shape.screen)
     last = ids.shape[1] - 1
     written = plain.Edit(f"blocks.{layer}.hook_resid_post", (last,), vector[None].to(setting.device, model.dtype))
 
-    def flops(scores: tv.EdgeScores, measured: Tensor) -> float:
+    def flops(scores: tv.circuits.EdgeScores, measured: Tensor) -> float:
         into = scores.graph.edges[measured, 2] // scores.graph.readers_per_layer
         return setting.layer_flops * (float((model.n_layers - into).sum()) + 2 * model.n_layers * ids.shape[1])
 
@@ -216,13 +216,13 @@ def eap(meter: Meter, setting: Setting) -> Row:
     clean, corrupted = (side.tokens.ids.to(setting.device) for side in (tokens.clean, tokens.corrupted))
     answers = (int(tokens.answers.correct[0]), int(tokens.answers.wrong[0]))
 
-    def flops(scores: tv.EdgeScores, measured: Tensor) -> float:
+    def flops(scores: tv.circuits.EdgeScores, measured: Tensor) -> float:
         sizes = torch.tensor([len(position.members) for position in scores.graph.positions])
         products = 2.0 * model.shape.d_model * float(sizes[scores.graph.edges[measured, 0]].sum())
         return setting.layer_flops * 4 * model.n_layers * clean.shape[1] + products  # two runs, a gradient's two passes
 
-    def ours() -> tv.EdgeScores:
-        return tv.discover(model, pairs, method=tv.EAP(recheck=0), pos="kinds", progress=False)
+    def ours() -> tv.circuits.EdgeScores:
+        return tv.discover(model, pairs, method=tv.circuits.EAP(recheck=0), pos="kinds", progress=False)
 
     return _edges(meter, setting, ours, clean, corrupted, answers, None, flops)
 

@@ -35,7 +35,7 @@ def vectors_of(
 ) -> dict[int, tv.TaskVector]:
     """The task's vector at every layer that is tried, and at the one where vectors are compared."""
     layers = sorted({*LAYERS, COMPARED})
-    method = tv.ResidualMean(shots=10, contexts=options.contexts, layers=layers)
+    method = tv.methods.ResidualMean(shots=10, contexts=options.contexts, layers=layers)
     return method.at_layers(model, task, folder=kept / f"{task.name} contexts", progress=False)
 
 
@@ -125,12 +125,12 @@ def print_circuit(
         dev,
         source=vector.replace(),
         against=null[vector.site.layer].replace(),
-        method=tv.ExactEdges(screen=400),
+        method=tv.circuits.ExactEdges(screen=400),
         folder=kept / f"{task.name} edges {vector.site.layer}",
         progress=False,
     )
     sizes = (10, 20, 50, 100, 200, 400)
-    curve = tv.faithfulness(
+    curve = tv.circuits.faithfulness(
         model, scores, test, sizes=sizes, folder=kept / f"{task.name} curve {vector.site.layer}", progress=False
     )
     gap = replace(curve, values=curve.clean - curve.corrupted, clean=None, corrupted=None)

@@ -71,18 +71,22 @@ def one_by_one(model: tv.HookedModel, base: TokenBatch, rows: list[Row], readout
 
 def compare(model: tv.HookedModel, base: TokenBatch, rows: list[Row], answers: Answers) -> None:
     owners = torch.tensor([row.prompt for row in rows])
-    run_rows(model, base, rows[:1], Readout(tv.logit_diff, answers, owners[:1]), progress=False)  # the trial
+    run_rows(model, base, rows[:1], Readout(tv.metrics.logit_diff, answers, owners[:1]), progress=False)  # the trial
     fast, cost = measured(
-        lambda: run_rows(model, base, rows, Readout(tv.logit_diff, answers, owners), engine="rows", progress=False)
+        lambda: run_rows(
+            model, base, rows, Readout(tv.metrics.logit_diff, answers, owners), engine="rows", progress=False
+        )
     )
     line("rows, logit difference", cost, f"{len(rows)} cells")
     _full, cost_full = measured(
-        lambda: run_rows(model, base, rows, Readout(tv.log_prob, answers, owners), engine="rows", progress=False)
+        lambda: run_rows(
+            model, base, rows, Readout(tv.metrics.log_prob, answers, owners), engine="rows", progress=False
+        )
     )
     line("rows, log-probability", cost_full)
     chosen = sampled(rows, options.sample)
     some = [rows[i] for i in chosen]
-    readout = Readout(tv.logit_diff, answers, owners[chosen])
+    readout = Readout(tv.metrics.logit_diff, answers, owners[chosen])
     factor = len(rows) / len(chosen)
     batched, cost_batched = measured(lambda: run_rows(model, base, some, readout, engine="passes", progress=False))
     line(
@@ -92,7 +96,7 @@ def compare(model: tv.HookedModel, base: TokenBatch, rows: list[Row], answers: A
         f"(cpu {cost_batched.cpu * factor / cost.cpu:.0f})",
     )
     few = chosen[:: max(1, len(chosen) // 9)]
-    readout = Readout(tv.logit_diff, answers, owners[few])
+    readout = Readout(tv.metrics.logit_diff, answers, owners[few])
     single, cost_single = measured(lambda: one_by_one(model, base, [rows[i] for i in few], readout))
     factor = len(rows) / len(few)
     line(
@@ -116,8 +120,10 @@ def against_transformer_lens(
         Row(0, (PlacedEdit(tv.Replace(site, streams[site][0, [p]]), (p,)),)) for site in streams for p in range(width)
     ]
     base = model.tokens(corrupted)
-    run_rows(model, base, rows[:1], Readout(tv.logit_diff, answers, torch.zeros(1, dtype=torch.long)), progress=False)
-    readout = Readout(tv.logit_diff, answers, torch.zeros(len(rows), dtype=torch.long))
+    run_rows(
+        model, base, rows[:1], Readout(tv.metrics.logit_diff, answers, torch.zeros(1, dtype=torch.long)), progress=False
+    )
+    readout = Readout(tv.metrics.logit_diff, answers, torch.zeros(len(rows), dtype=torch.long))
     fast, cost = measured(lambda: run_rows(model, base, rows, readout, engine="rows", progress=False))
     line("rows", cost, f"{len(layers)} layers x {width} positions")
     index = [(layer, pos) for layer in layers for pos in range(width)]

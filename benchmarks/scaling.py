@@ -66,16 +66,18 @@ def cost(tokens: int, layers: int, heads: int, prompts: int) -> tuple[float, flo
     base = model.tokens(ids)
     values = torch.randn(layers, heads, model.shape.d_head, generator=torch.Generator().manual_seed(1))
     rows = [
-        tv.Row(i, (tv.PlacedEdit(tv.Replace(tv.Site("z", layer, head), values[layer, head][None]), (tokens - 1,)),))
+        tv.rows.Row(
+            i, (tv.rows.PlacedEdit(tv.Replace(tv.Site("z", layer, head), values[layer, head][None]), (tokens - 1,)),)
+        )
         for layer in range(layers)
         for head in range(heads)
         for i in range(prompts)
     ]
     answers = Answers(torch.full((prompts,), 5), torch.full((prompts,), 6))
 
-    def run(some: list[tv.Row], engine: str) -> None:
-        readout = Readout(tv.logit_diff, answers, torch.tensor([row.prompt for row in some]))
-        tv.run_rows(model, base, some, readout, engine=engine, progress=False)
+    def run(some: list[tv.rows.Row], engine: str) -> None:
+        readout = Readout(tv.metrics.logit_diff, answers, torch.tensor([row.prompt for row in some]))
+        tv.rows.run_rows(model, base, some, readout, engine=engine, progress=False)
 
     run(rows[:1], "rows")  # the first rows of a model are compared with whole passes
     sample = rows[:: max(1, len(rows) // options.sample)]
@@ -111,4 +113,4 @@ for axis, sizes in AXES.items():
     )
 if options.page:
     sections = [(f"By {axis}", [tv.plot(figure, kind="lines")]) for axis, figure in zip(AXES, figures)]
-    tv.page("How the cost of sweeps grows", sections, lead=__doc__.splitlines()[0]).save(options.page)
+    tv.viz.page("How the cost of sweeps grows", sections, lead=__doc__.splitlines()[0]).save(options.page)

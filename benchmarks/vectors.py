@@ -128,7 +128,7 @@ def short() -> None:
     """The verb, with its two baselines, against the loop with the same two."""
     model = tv.load("smollm2-135m")
     task, copy = tv.task(options.task), plain(model)
-    vector = tv.extract(model, task, method=tv.ResidualMean(layer=14, contexts=2, shots=2), progress=False)
+    vector = tv.extract(model, task, method=tv.methods.ResidualMean(layer=14, contexts=2, shots=2), progress=False)
     queries = task.prompts(0, options.n, seed=0, split="test").tokenize(model)
     ids, mask = left_padded(queries.tokens.rows())
     lengths = sorted(map(len, queries.tokens.rows()))
@@ -159,7 +159,7 @@ def long() -> None:
         Row(0, (PlacedEdit(tv.Replace(site.at(None), value[0]), (base.width - 1,)),)) for site, value in streams.items()
     ]
     answers, ids = tokens.answers, base.ids
-    readout = Readout(tv.log_prob, answers, torch.zeros(len(rows), dtype=torch.long))
+    readout = Readout(tv.metrics.log_prob, answers, torch.zeros(len(rows), dtype=torch.long))
     print(f"one prompt of {base.width} tokens x {model.n_layers} layers, {model.name}")
     in_turn(
         {
@@ -192,7 +192,7 @@ def narrow() -> None:
     answers = Answers(torch.tensor([5]), torch.tensor([6]))
 
     def ran(rows: list[Row]) -> Tensor:
-        readout = Readout(tv.logit_diff, answers, torch.zeros(len(rows), dtype=torch.long))
+        readout = Readout(tv.metrics.logit_diff, answers, torch.zeros(len(rows), dtype=torch.long))
         return run_rows(model, base, rows, readout, progress=False).values
 
     print(f"one pass of {model.name}, {base.width} tokens")

@@ -36,12 +36,12 @@ Job = Callable[[Path | None], list[bytes]]  # computes something, in a folder or
 SMALL_SHARDS = 70  # tokens per shard, so that a tiny sweep has many shards
 
 
-def tiny_work() -> tuple[tv.HookedModel, tv.PromptPairs]:
+def tiny_work() -> tuple[tv.HookedModel, tv.tasks.PromptPairs]:
     """The model and the prompts of `swept`."""
     return tiny_characters.model("llama"), tiny_characters.pairings(1)[0].pairs(3, 3, corrupt="shuffle_labels", seed=0)
 
 
-def swept(model: tv.HookedModel, pairs: tv.PromptPairs, folder: Path | None = None, **options) -> tv.Sweep:
+def swept(model: tv.HookedModel, pairs: tv.tasks.PromptPairs, folder: Path | None = None, **options) -> tv.Sweep:
     return tv.patch(
         model, pairs, folder=folder, **dict(sites=tv.sites("z"), over=("layer", "pos"), progress=False) | options
     )
@@ -196,9 +196,9 @@ def check_shared(job: Job, folder: Path) -> None:
 
 JOBS = {
     "sweep": sweep,
-    "EAP": lambda: discovery(tv.EAP(recheck=10)),
-    "EAPIG": lambda: discovery(tv.EAPIG(2, where="activations", recheck=10)),
-    "ACDC": lambda: discovery(tv.ACDC(0.001)),
+    "EAP": lambda: discovery(tv.circuits.EAP(recheck=10)),
+    "EAPIG": lambda: discovery(tv.circuits.EAPIG(2, where="activations", recheck=10)),
+    "ACDC": lambda: discovery(tv.circuits.ACDC(0.001)),
 }
 
 if __name__ == "__main__":

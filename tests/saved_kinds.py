@@ -76,7 +76,7 @@ def of_vector(path: Path) -> Any:
 
 
 def of_capture(path: Path) -> Any:
-    capture = tv.Capture.load(path)
+    capture = tv.model.Capture.load(path)
     return [[str(site), bits(value)] for site, value in capture.items()], capture.tokens.rows(), capture.peak_bytes
 
 
@@ -152,58 +152,64 @@ def write_regressor(folder: Path) -> Path:
 
 
 def write_answers(folder: Path) -> Path:
-    return tv.Scores(torch.ones(2), torch.zeros(2), torch.tensor([-0.5, -1.0]), torch.arange(2)).save(folder / "scores")
+    return tv.patching.Scores(torch.ones(2), torch.zeros(2), torch.tensor([-0.5, -1.0]), torch.arange(2)).save(
+        folder / "scores"
+    )
 
 
 def of_answers(path: Path) -> Any:
-    scores = tv.Scores.load(path)
+    scores = tv.patching.Scores.load(path)
     return [bits(one) for one in (scores.first_token, scores.exact_match, scores.log_prob, scores.top)]
 
 
 def write_attention(folder: Path) -> Path:
-    return tv.AttentionPatterns(["a", "é"], torch.eye(2)[None], 3, "name").save(folder / "patterns")
+    return tv.model.AttentionPatterns(["a", "é"], torch.eye(2)[None], 3, "name").save(folder / "patterns")
 
 
 def of_attention(path: Path) -> Any:
-    found = tv.AttentionPatterns.load(path)
+    found = tv.model.AttentionPatterns.load(path)
     return bits(found.patterns), list(found.tokens), found.layer, found.name
 
 
 def write_map(folder: Path) -> Path:
     points = np.arange(4.0).reshape(2, 2)
-    made = tv.RepresentationMap(points, ["a", "b"], "pca", "resid_post[3]@-1", ["x", "é"], (0.5, 0.25), {"seed": 1})
+    made = tv.task_vectors.RepresentationMap(
+        points, ["a", "b"], "pca", "resid_post[3]@-1", ["x", "é"], (0.5, 0.25), {"seed": 1}
+    )
     return made.save(folder / "map")
 
 
 def of_map(path: Path) -> Any:
-    found = tv.RepresentationMap.load(path)
+    found = tv.task_vectors.RepresentationMap.load(path)
     return bits(found.points), found.labels, found.method, found.site, found.texts, found.explained, found.provenance
 
 
 def write_decodability(folder: Path) -> Path:
-    return tv.Decodability(make(), make(seed=1), make(seed=2).sel(layer=1), make(seed=3)).save(folder / "found")
+    return tv.task_vectors.Decodability(make(), make(seed=1), make(seed=2).sel(layer=1), make(seed=3)).save(
+        folder / "found"
+    )
 
 
 def of_decodability(path: Path) -> Any:
-    found = tv.Decodability.load(path)
+    found = tv.task_vectors.Decodability.load(path)
     return [of(sweep) for sweep in (found.sweep, found.controls, found.pairs, found.shuffles)]
 
 
 def write_comparison(folder: Path) -> Path:
     drawn = torch.randn(2, 6, len(GRAPH), generator=torch.Generator().manual_seed(0))
     scores = {task: EdgeScores(GRAPH, one, metric="m", units="u") for task, one in zip("ab", drawn)}
-    return tv.compare(scores, size=9, splits=2, permutations=9).save(folder / "comparison")
+    return tv.circuits.compare(scores, size=9, splits=2, permutations=9).save(folder / "comparison")
 
 
 def of_comparison(path: Path) -> Any:
-    found = tv.Comparison.load(path)
+    found = tv.circuits.Comparison.load(path)
     tables = [found.shared, found.specific, *found.smallest.values()]
     sweeps = [of(found.overlap), of(found.correlation)]
     return sweeps, [bits(one.values) for one in tables], {k: of_scores(v) for k, v in found.scores.items()}, found.size
 
 
 def write_universal(folder: Path) -> Path:
-    method = tv.FunctionVector(heads=[(1, 2)], shots=3)
+    method = tv.methods.FunctionVector(heads=[(1, 2)], shots=3)
     return UniversalHeads({"a": make(), "b": make(seed=1)}, make(seed=2), method).save(folder / "heads")
 
 

@@ -13,11 +13,11 @@ SPANS = (Position("x0", (0, 1)), Position('say "<y>"', (2,)), Position("query", 
 NAMES = ["input->a0.kv0<v>@x0", "input->a0.h1<q>@query", "a0.h1->m1@query", "m1->logits@query", "a0.h1->logits@query"]
 
 
-def scored(graph: Graph, seed: int = 0) -> tv.EdgeScores:
+def scored(graph: Graph, seed: int = 0) -> tv.circuits.EdgeScores:
     """Scores of every kind of number: odd bits, a negative zero, edges that were not measured."""
     values = torch.randn(5, len(graph), generator=torch.Generator().manual_seed(seed)) / 3
     values[:, 1], values[:, 2:4] = -0.0, float("nan")
-    return tv.EdgeScores(
+    return tv.circuits.EdgeScores(
         graph,
         values,
         metric="logit_diff",

@@ -9,7 +9,7 @@ import numpy as np
 import tv_lens as tv
 from tv_lens.storage.run_folder import FolderLike, shards
 
-CONFIG = {"model": {"fingerprint": "abc", "dtype": "float32"}, "seed": 0, "metric": tv.logit_diff}
+CONFIG = {"model": {"fingerprint": "abc", "dtype": "float32"}, "seed": 0, "metric": tv.metrics.logit_diff}
 
 
 def square(folder: FolderLike, total: int = 4, config: dict = CONFIG, verb: str = "squares") -> list[int]:

@@ -111,6 +111,7 @@ FOLDERS = {
         control_vectors
         evaluation
     """,
+    "methods": "",
     "circuits": """
         nodes permutation_tests truth.writing
         contrast edge_paths

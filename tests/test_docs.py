@@ -81,7 +81,7 @@ def displayed(block: Block, page: Path, namespace: dict) -> str:
                 value = eval(compile(ast.Expression(last.value), str(page), "eval"), namespace)
                 if value is not None:
                     print(repr(value))
-        except tv.TVLensError as error:
+        except tv.errors.TVLensError as error:
             if block.shown is None:
                 raise
             print(error)
@@ -175,7 +175,9 @@ def test_tests_that_are_named_exist(page):
 
 def test_every_error_has_a_section():
     kinds = [
-        kind.__name__ for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, tv.TVLensError)
+        kind.__name__
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, tv.errors.TVLensError)
     ]
     heads = re.findall(r"^## (\w+)$", (ROOT / "docs" / "errors.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
     assert sorted(heads) == sorted(kinds)
@@ -196,7 +198,8 @@ def test_every_page_is_reached_from_the_index():
 def verbs() -> dict[str, inspect.Signature]:
     """The public functions that look into a model or a network, as `docs/conventions.md` calls them."""
     found: dict[str, inspect.Signature] = {}
-    for prefix, module in (("", tv), ("experiments.", tv.experiments)):
+    for room in ("", "circuits", "experiments", "methods", "model", "patching", "rows"):
+        module, prefix = (getattr(tv, room), f"{room}.") if room else (tv, "")
         for name in module.__all__:
             verb = getattr(module, name)
             if not inspect.isfunction(verb) or name in found:
@@ -212,7 +215,7 @@ def default_of(parameter: inspect.Parameter) -> str:
     if value is inspect.Parameter.empty:
         return "required"
     if inspect.isfunction(value):
-        return f"`tv.{value.__name__}`"
+        return f"`tv.metrics.{value.__name__}`"
     if type(value).__module__.startswith("tv_lens"):
         return f"`{type(value).__name__}()`"
     return "`" + repr(value).replace("'", '"') + "`"

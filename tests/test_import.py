@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import tv_lens as tv
+from tv_lens.errors import RenamedError
 
 HEAVY = {
     "torch",
@@ -30,6 +31,16 @@ def modules_after(code: str) -> set[str]:
     return set(ran.stderr.split())
 
 
+# What stands at the top. A new name is a decision: at most 40 fit on a page; what a paper adds lives one level down.
+AT_THE_TOP = """
+    circuits errors experiments lab methods metrics rows tasks
+    load task sites patch extract evaluate decodability discover node_effects path_effects vector_sweep
+    representation_map score plot report survey emergence
+    HookedModel Site Sweep Task TaskVector Circuit RunFolder
+    Intervention Add Mean Project Replace Resample Zero
+""".split()
+
+
 @pytest.mark.parametrize("code", ["import tv_lens", "import tv_lens\ndir(tv_lens)", "from tv_lens import errors"])
 def test_the_import_is_light(code):
     found = modules_after(code)
@@ -39,6 +50,18 @@ def test_the_import_is_light(code):
 def test_a_name_is_imported_when_it_is_first_used():
     assert "torch" not in modules_after("import tv_lens\ntv_lens.Site")
     assert "torch" in modules_after("import tv_lens\ntv_lens.patch")
+
+
+def test_the_names_at_the_top_are_these():
+    assert sorted(tv.__all__) == sorted(AT_THE_TOP) and len(AT_THE_TOP) <= 40
+
+
+def test_a_name_that_has_moved_says_where_it_lives():
+    for room, names in tv._MOVED.items():
+        for name in names.split():
+            assert name in dir(getattr(tv, room)), (room, name)
+            with pytest.raises(RenamedError, match=f"use tv.{room}.{name}"):
+                getattr(tv, name)
 
 
 def test_completion_sees_every_public_name_and_none_of_the_internal_ones():

@@ -84,7 +84,7 @@ def test_every_public_name_is_in_the_reference():
 
 
 def _is_error(value: object) -> bool:
-    return isinstance(value, type) and issubclass(value, tv.TVLensError)
+    return isinstance(value, type) and issubclass(value, tv.errors.TVLensError)
 
 
 def test_every_error_has_a_page_that_says_what_when_and_what_to_do():

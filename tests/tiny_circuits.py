@@ -30,7 +30,7 @@ def circuit(kind: str, n: int, seed: int = 0) -> tv.Circuit:
     sign = (torch.rand(len(w), generator=generator) - 0.2).sign()
     mean = liked[w] * likes[r] * torch.rand(len(w), generator=generator) * sign
     values = mean * (1 + 0.3 * torch.randn(8, len(w), generator=generator))
-    scores = tv.EdgeScores(
+    scores = tv.circuits.EdgeScores(
         graph,
         values,
         metric="logit_diff",
@@ -46,5 +46,5 @@ def circuit(kind: str, n: int, seed: int = 0) -> tv.Circuit:
     return pruned
 
 
-def drawing(figure: tv.Figure) -> ElementTree.Element:
+def drawing(figure: tv.viz.Figure) -> ElementTree.Element:
     return ElementTree.fromstring(figure.svg)

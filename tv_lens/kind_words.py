@@ -14,17 +14,17 @@ KINDS: dict[str, tuple[str, str]] = {
     "int": ("a whole number", "whole numbers"),
     "str": ("a text", "texts"),
     "Any": ("anything", "anything"),
-    "Answers": ("tv.Answers", "tv.Answers"),
+    "Answers": ("tv.metrics.Answers", "tv.metrics.Answers"),
     "Bar": ("a progress bar", "progress bars"),
     "Circuit": ("a circuit: scores.top(n)", "circuits"),
-    "Contrast": ("a tv.Contrast", "contrasts"),
+    "Contrast": ("a tv.circuits.Contrast", "contrasts"),
     "EdgeScores": ("the edges' scores: tv.discover(...)", "edges' scores"),
     "Episodes": ("episodes: family.sample(n)", "episodes"),
     "FolderLike": ("a path, a tv.RunFolder, or None", "paths"),
     "HeadLike": ('a head: "a3.h1" or (3, 1)', 'heads: "a3.h1" or (3, 1)'),
     "HookedModel": ("a HookedModel: tv.load(...)", "models"),
     "Intervention": ('an intervention: tv.Zero("z[5].h3"), vector.replace()', "interventions"),
-    "Method": ("an extraction method: tv.ResidualMean(...)", "extraction methods"),
+    "Method": ("an extraction method: tv.methods.ResidualMean(...)", "extraction methods"),
     "Metric": ("a function from logits and answers to one number per example", "metrics"),
     "Tensor": ("a tensor", "tensors"),
     "MetricLike": (
@@ -47,7 +47,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "TaskLike": ("a task, its name, or the path of a file of pairs", "tasks, their names or files"),
     "Tasks": ("a task, its name or its file, several of them, or a mapping from names to them", "tasks"),
     "TaskVector": ("a task vector: tv.extract(...)", "task vectors"),
-    "Template": ("a template: tv.QA, tv.Template(...)", "templates"),
+    "Template": ("a template: tv.tasks.QA, tv.tasks.Template(...)", "templates"),
     "TokenBatch": ("a TokenBatch: model.tokens(...)", "token batches"),
     "TokenizedPrompts": ("tokenized prompts: prompts.tokenize(model)", "tokenized prompts"),
     "Tokens": ("a text, texts, prompts of a task, token ids, what a tokenizer returns, or a TokenBatch", "prompts"),
@@ -66,8 +66,8 @@ _TENSORS = {"Float": "real numbers", "Int": "whole numbers", "Bool": "True and F
 # What a parameter takes, the class of what it was given (or one that this derives from), and what to do.
 _FRAME = 'make a task of it: tv.task(frame), with columns "input" and "output", or tv.task(frame, columns=(..., ...))'
 _PAIRS = "make a task of the (input, answer) pairs: tv.task(pairs)"
-_TEXTS = "make prompts of texts: tv.Prompts.from_texts(texts, answers)"
-_BOTH_SIDES = "take task.pairs(...), or tv.PromptPairs.from_texts(clean, corrupted, answers)"
+_TEXTS = "make prompts of texts: tv.tasks.Prompts.from_texts(texts, answers)"
+_BOTH_SIDES = "take task.pairs(...), or tv.tasks.PromptPairs.from_texts(clean, corrupted, answers)"
 _NUMBER = "write the number itself: True would count as 1 and False as 0"
 ADVICE: tuple[tuple[str, str, str], ...] = (
     ("HookedModel", "Module", "load it first: model = tv.load(model)"),

@@ -14,15 +14,16 @@ import tv_lens as tv
 
 # title, name of the page, modules whose public names stand there, and the module that people import, if there is one
 ROOMS: tuple[tuple[str, str, tuple[str, ...], str | None], ...] = (
-    ("Load and run", "model", ("loading", "model", "batch"), None),
+    ("Load and run", "model", ("loading", "model", "batch"), "model"),
     ("Sites and interventions", "interventions", ("site", "intervention"), None),
     ("tv_lens.metrics", "metrics", ("metrics",), "metrics"),
     ("tv_lens.tasks", "tasks", ("tasks",), "tasks"),
-    ("Patching and effects", "patching", ("patching",), None),
+    ("Patching and effects", "patching", ("patching",), "patching"),
     ("Task vectors", "task_vectors", ("task_vectors",), "methods"),
+    ("What is read from representations", "representations", (), "task_vectors"),
     ("tv_lens.circuits", "circuits", ("circuits",), "circuits"),
     ("tv_lens.circuits.truth", "circuits_truth", ("circuits.truth",), "circuits.truth"),
-    ("Results", "results", ("results",), None),
+    ("Results", "results", ("results",), "results"),
     ("Folders of finished work", "storage", ("storage",), None),
     ("tv_lens.viz", "viz", ("viz",), "viz"),
     ("tv_lens.experiments", "experiments", ("experiments",), "experiments"),

@@ -16,7 +16,7 @@ from tv_lens.site import Site
 @pytest.mark.parametrize("wants", [True, False])
 def test_a_passes_own_queries_keys_and_values_give_its_heads(tiny_model, family, wants, shares):
     """Rows stand in another order than their prompts, and one prompt has two."""
-    model, prompts = tiny_model(family), tv.TokenBatch(tokens(2, 6, 0).ids, tokens(2, 6, 0).mask)
+    model, prompts = tiny_model(family), tv.tasks.TokenBatch(tokens(2, 6, 0).ids, tokens(2, 6, 0).mask)
     names, slots, owners = (
         ("q", "k", "v", "z", "attn_out", "resid_pre"),
         torch.tensor([3, 4, 5]),

@@ -50,7 +50,7 @@ def test_the_fields_are_those_that_eap_ig_reads(by_hand):
         values[:, graph.index(name)] = score
     values[:, graph.index("m1->logits@query")] = -4.0
     values[:, graph.index("input->a0.kv0<v>@query")] = 0.5  # the same edge elsewhere, outside the circuit
-    scores = tv.EdgeScores(graph, values, metric="m", units="u")
+    scores = tv.circuits.EdgeScores(graph, values, metric="m", units="u")
     content = json.loads(tv.Circuit(graph, by_hand.mask, scores).to_json())
     assert content["cfg"] == {"n_layers": 3, "n_heads": 4, "d_model": 32, "parallel_attn_mlp": False}
     assert content["edges"] == {
@@ -82,7 +82,7 @@ def test_what_mib_does_not_know_stays_out_of_its_fields():
 def test_a_json_of_another_model_is_refused(tiny_model):
     model = tiny_model("llama")
     graph = Graph(model.shape, source=Site("resid_post", 0, pos=-1))
-    own = tv.EdgeScores(
+    own = tv.circuits.EdgeScores(
         graph,
         torch.randn(2, len(graph)),
         metric="m",

@@ -11,10 +11,10 @@ from tv_lens.errors import EmptySelection, InvalidArgument
 from tv_lens.site import Site
 
 
-def drawn(effect: torch.Tensor, n: int, seed: int, noise: float = 0.3) -> tv.EdgeScores:
+def drawn(effect: torch.Tensor, n: int, seed: int, noise: float = 0.3) -> tv.circuits.EdgeScores:
     graph = tv.circuits.Graph(tv.site.ModelShape(3, 4, 4, 16, 4, 32, 50, 32), source=Site("resid_pre", 0, pos=-1))
     generator = torch.Generator().manual_seed(seed)
-    return tv.EdgeScores(
+    return tv.circuits.EdgeScores(
         graph, effect[: len(graph)] + noise * torch.randn(n, len(graph), generator=generator), metric="m", units="u"
     )
 
@@ -38,14 +38,14 @@ def test_what_cannot_be_compared_is_refused():
         compare({"a": one})
     with pytest.raises(InvalidArgument, match="fewer than four"):
         compare({"a": one, "b": drawn(torch.randn(4000), 3, 0)})
-    same = tv.EdgeScores(one.graph, one.values[:1].repeat(6, 1), metric="m", units="u")
+    same = tv.circuits.EdgeScores(one.graph, one.values[:1].repeat(6, 1), metric="m", units="u")
     with pytest.raises(InvalidArgument, match="1 different of 6"):
         compare({"a": one, "b": same})
     with pytest.raises(EmptySelection, match="not that many"):
         compare({"a": one, "b": one}, size=10**6)
     graph = tv.circuits.Graph(one.graph.shape)
     with pytest.raises(InvalidArgument, match="two different graphs"):
-        compare({"a": one, "b": tv.EdgeScores(graph, torch.zeros(6, len(graph)), metric="m", units="u")})
+        compare({"a": one, "b": tv.circuits.EdgeScores(graph, torch.zeros(6, len(graph)), metric="m", units="u")})
 
 
 def test_tests_are_told_with_null_correction_and_the_smallest_p():
@@ -81,7 +81,7 @@ def test_the_seed_fixes_every_draw():
 def test_a_saved_comparison_comes_back_with_its_scores(tmp_path):
     one, other = torch.randn(2, 4000, generator=torch.Generator().manual_seed(0))
     made = compare({"a/b": drawn(one, 6, 1), "c": drawn(other, 6, 3)}, size=20, splits=2, permutations=9)
-    again = tv.Comparison.load(made.save(tmp_path / "new" / "comparison"))
+    again = tv.circuits.Comparison.load(made.save(tmp_path / "new" / "comparison"))
     assert repr(again) == repr(made) and again.tests().equals(made.tests())
     assert again.only("a/b").same_edges(made.only("a/b"))
     assert all(torch.equal(again.scores[task].values, scores.values) for task, scores in made.scores.items())

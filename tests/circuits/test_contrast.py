@@ -26,30 +26,34 @@ def test_real_prompts_get_places_by_their_spans(smollm2):
 
 def test_prompts_of_unequal_structure_are_refused_where_positions_matter(tiny_model):
     model = tiny_model("llama")
-    ragged = tv.TokenBatch.from_lists([[5, 6, 7, 8], [5, 6, 7]])
-    twin = tv.TokenBatch.from_lists([[9, 6, 7, 8], [9, 6, 7]])
+    ragged = tv.tasks.TokenBatch.from_lists([[5, 6, 7, 8], [5, 6, 7]])
+    twin = tv.tasks.TokenBatch.from_lists([[9, 6, 7, 8], [9, 6, 7]])
     with pytest.raises(MisalignedPrompts, match="differ in structure"):
-        tv.discover(model, tv.Contrast(ragged, twin, answers(2, 0)))
+        tv.discover(model, tv.circuits.Contrast(ragged, twin, answers(2, 0)))
     with pytest.raises(MisalignedPrompts, match="do not line up"):
-        tv.Contrast(ragged, tv.TokenBatch.from_lists([[9, 6, 7], [9, 6, 7]]), answers(2, 0))
+        tv.circuits.Contrast(ragged, tv.tasks.TokenBatch.from_lists([[9, 6, 7], [9, 6, 7]]), answers(2, 0))
     with pytest.raises(PositionError):
-        tv.discover(model, tv.Contrast(ragged, ragged, answers(2, 0)), source=tv.Replace("resid_post[0]@-9", vector()))
+        tv.discover(
+            model, tv.circuits.Contrast(ragged, ragged, answers(2, 0)), source=tv.Replace("resid_post[0]@-9", vector())
+        )
     at_last = tv.discover(
-        model, tv.Contrast(ragged, ragged, answers(2, 0)), source=tv.Replace("resid_post[0]@-1", vector())
+        model, tv.circuits.Contrast(ragged, ragged, answers(2, 0)), source=tv.Replace("resid_post[0]@-1", vector())
     )
-    alone = tv.TokenBatch.from_lists([[5, 6, 7]])
+    alone = tv.tasks.TokenBatch.from_lists([[5, 6, 7]])
     one = tv.discover(
-        model, tv.Contrast(alone, alone, answers(2, 0).select([1])), source=tv.Replace("resid_post[0]@-1", vector())
+        model,
+        tv.circuits.Contrast(alone, alone, answers(2, 0).select([1])),
+        source=tv.Replace("resid_post[0]@-1", vector()),
     )
     torch.testing.assert_close(at_last.values[1:], one.values, atol=2e-5, rtol=1e-4)  # lengths do not mix
 
 
 def test_prompts_alone_and_pairs_with_a_source_say_too_little_or_too_much(tiny_model):
     model = tiny_characters.model("llama")
-    texts = tv.Prompts.from_texts(["abc"], [" d"], foils=[" e"])
+    texts = tv.tasks.Prompts.from_texts(["abc"], [" d"], foils=[" e"])
     with pytest.raises(InvalidArgument, match="Prompts alone"):
         tv.discover(model, texts)
-    pairs = tv.PromptPairs.from_texts(["abc"], ["abd"], [" d"], foils=[" e"])
+    pairs = tv.tasks.PromptPairs.from_texts(["abc"], ["abd"], [" d"], foils=[" e"])
     with pytest.raises(InvalidArgument, match="second difference"):
         tv.discover(model, pairs, source=tv.Replace("resid_post[0]@-1", vector()))
 
@@ -57,7 +61,7 @@ def test_prompts_alone_and_pairs_with_a_source_say_too_little_or_too_much(tiny_m
 def test_places_by_hand():
     """Two demonstrations of one token each, of which the second starts where the source stands, and a query of two."""
     spans = (TokenSpan("x", 0, 0, 1), TokenSpan("x", 1, 1, 2), TokenSpan("query", None, 2, 4))
-    made = tv.Contrast(tokens(1, 4, 0), tokens(1, 4, 1), answers(1, 0), [spans])
+    made = tv.circuits.Contrast(tokens(1, 4, 0), tokens(1, 4, 1), answers(1, 0), [spans])
     assert positions_for(made, None, "all") == (
         Position("x0", (0,)),
         Position("x1", (1,)),
@@ -74,18 +78,18 @@ def test_places_by_hand():
 
 def test_the_three_parts_of_a_contrast_are_equally_many():
     with pytest.raises(ShapeMismatch) as caught:
-        tv.Contrast(tokens(2, 4, 0), tokens(2, 4, 1), answers(3, 0))
+        tv.circuits.Contrast(tokens(2, 4, 0), tokens(2, 4, 1), answers(3, 0))
     assert str(caught.value) == "Clean prompts, corrupted prompts and answers must be equally many.\n  got:     2, 2, 3"
     assert len(contrast(3)) == 3 and contrast(3).is_uniform
 
 
 def test_a_projection_is_one_for_its_own_direction():
     direction = torch.tensor([3.0, 0.0, 4.0])
-    projection = tv.Projection("resid_post[1]@-1", direction)
+    projection = tv.circuits.Projection("resid_post[1]@-1", direction)
     streams = torch.stack([direction, -2 * direction, torch.tensor([0.0, 5.0, 0.0])])
     assert projection.read(streams).tolist() == [1.0, -2.0, 0.0]
     with pytest.raises(InvalidArgument, match="finite direction that is not zero"):
-        tv.Projection("resid_post[1]@-1", torch.zeros(3))
+        tv.circuits.Projection("resid_post[1]@-1", torch.zeros(3))
 
 
 def test_a_baseline_needs_a_source():

@@ -14,7 +14,7 @@ from tv_lens.errors import InvalidArgument
 
 def test_a_source_that_never_reaches_the_target_is_refused(tiny_model):
     model = tiny_model("llama")
-    late, early = tv.Replace("resid_post[1]@-1", vector()), tv.Projection("resid_post[0]@-1", vector())
+    late, early = tv.Replace("resid_post[1]@-1", vector()), tv.circuits.Projection("resid_post[0]@-1", vector())
     with pytest.raises(InvalidArgument, match="never reaches the target"):
         tv.discover(model, contrast(), source=late, target=early)
     with pytest.raises(InvalidArgument, match="no such position"):
@@ -22,7 +22,7 @@ def test_a_source_that_never_reaches_the_target_is_refused(tiny_model):
             model,
             contrast(),
             source=tv.Replace("resid_post[0]@4", vector()),
-            target=tv.Projection("resid_post[1]@2", vector()),
+            target=tv.circuits.Projection("resid_post[1]@2", vector()),
         )
 
 
@@ -43,7 +43,7 @@ def test_writers_add_up_to_the_stream_at_the_end(tiny_model, family):
 def test_the_numbers_at_the_end_are_those_of_the_models_own_runs(tiny_model):
     model, made = tiny_model("qwen2"), passes(tiny_model("qwen2"), "pairs")
     for number, side in zip(made.baselines, (made.contrast.clean, made.contrast.corrupted)):
-        torch.testing.assert_close(number, tv.logit_diff(model.run(side), made.answers), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(number, tv.metrics.logit_diff(model.run(side), made.answers), atol=1e-5, rtol=1e-5)
 
 
 def test_chunks_of_a_small_budget_hold_the_same_traces(tiny_model):
@@ -62,7 +62,7 @@ def test_chunks_of_a_small_budget_hold_the_same_traces(tiny_model):
 
 def test_a_metric_that_needs_a_reference_gets_the_clean_logits(tiny_model):
     model = tiny_model("gpt2")
-    question = tv.circuits.CircuitQuestion(metric=tv.kl, pos="all")
+    question = tv.circuits.CircuitQuestion(metric=tv.metrics.kl, pos="all")
     made = tv.circuits.contrast_passes.make_passes(model, contrast(2, pairs=True), question)
     torch.testing.assert_close(made.reference, model.run(tokens(2, 6, 0)).cpu())
     assert float(made.baselines[0].abs().max()) < 1e-5 < float(made.baselines[1].abs().min())

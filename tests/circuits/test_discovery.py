@@ -26,12 +26,12 @@ def replace_budget(model, budget: int) -> int:
 @pytest.mark.parametrize(
     "method",
     [
-        tv.ExactEdges(),
-        tv.EAP(recheck=5),
-        tv.EAP(gradient_at="corrupted", recheck=0),
-        tv.EAPIG(3, recheck=0),
-        tv.EAPIG(2, where="activations", recheck=0),
-        tv.ACDC(0.05),
+        tv.circuits.ExactEdges(),
+        tv.circuits.EAP(recheck=5),
+        tv.circuits.EAP(gradient_at="corrupted", recheck=0),
+        tv.circuits.EAPIG(3, recheck=0),
+        tv.circuits.EAPIG(2, where="activations", recheck=0),
+        tv.circuits.ACDC(0.05),
     ],
     ids=repr,
 )
@@ -39,7 +39,7 @@ def test_every_method_scores_every_edge_and_batches_change_nothing(tiny_model, m
     model = tiny_model("qwen3")
     whole = tv.discover(model, contrast(4), **given("vector at the last token"), method=method)
     assert whole.values.shape == (4, len(whole.graph)) and not whole.values.isnan().any()
-    assert whole.approximate == isinstance(method, (tv.EAP, tv.EAPIG))
+    assert whole.approximate == isinstance(method, (tv.circuits.EAP, tv.circuits.EAPIG))
     small = replace_budget(model, 2**20)
     try:
         torch.testing.assert_close(
@@ -54,12 +54,14 @@ def test_every_method_scores_every_edge_and_batches_change_nothing(tiny_model, m
 
 def test_estimates_say_what_they_are_worth(tiny_model):
     found = tv.discover(
-        tiny_model("gpt2"), contrast(3), **given("vector at the last token"), method=tv.EAPIG(20, recheck=30)
+        tiny_model("gpt2"), contrast(3), **given("vector at the last token"), method=tv.circuits.EAPIG(20, recheck=30)
     )
     about = found.provenance["recheck"]
     assert about["n"] == 30 and about["left_out_n"] == 30 and about["left_out_largest"] >= about["left_out_mean"]
     assert abs(about["completeness_gap"]) < 0.02 * abs(float(found.gap.mean()))
-    plain = tv.discover(tiny_model("gpt2"), contrast(3), **given("vector at the last token"), method=tv.EAP(recheck=30))
+    plain = tv.discover(
+        tiny_model("gpt2"), contrast(3), **given("vector at the last token"), method=tv.circuits.EAP(recheck=30)
+    )
     assert abs(about["completeness_gap"]) < abs(plain.provenance["recheck"]["completeness_gap"])
     measured = tv.discover(tiny_model("gpt2"), contrast(3), **given("vector at the last token"))
     best = found.order()[:30]
@@ -70,15 +72,17 @@ def test_estimates_say_what_they_are_worth(tiny_model):
 def test_screened_and_chosen_readers_are_the_exact_effects_of_those_edges(tiny_model):
     model, arguments = tiny_model("llama"), given("pairs")
     everything = tv.discover(model, contrast(2, pairs=True), **arguments)
-    screened = tv.discover(model, contrast(2, pairs=True), **arguments, method=tv.ExactEdges(screen=30))
+    screened = tv.discover(model, contrast(2, pairs=True), **arguments, method=tv.circuits.ExactEdges(screen=30))
     assert len(screened.measured) == 30
     torch.testing.assert_close(
         screened.values[:, screened.measured], everything.values[:, screened.measured], atol=2e-5, rtol=1e-4
     )
-    into = tv.discover(model, contrast(2, pairs=True), **arguments, method=tv.ExactEdges(into=("m2", "a1.kv0<k>")))
+    into = tv.discover(
+        model, contrast(2, pairs=True), **arguments, method=tv.circuits.ExactEdges(into=("m2", "a1.kv0<k>"))
+    )
     assert {into.graph.readers[r] for r in into.graph.edges[into.measured, 2].tolist()} == {"m2", "a1.kv0<k>"}
     with pytest.raises(UnknownName, match="a1.h1<q>"):
-        tv.discover(model, contrast(2, pairs=True), **arguments, method=tv.ExactEdges(into=("a1.h1<k>",)))
+        tv.discover(model, contrast(2, pairs=True), **arguments, method=tv.circuits.ExactEdges(into=("a1.h1<k>",)))
 
 
 def test_a_killed_discovery_continues_and_another_one_is_refused(tiny_model, tmp_path, monkeypatch):
@@ -103,12 +107,12 @@ def test_a_killed_discovery_continues_and_another_one_is_refused(tiny_model, tmp
 
 
 KEPT = {
-    "EAP": tv.EAP(recheck=6),
-    "EAPIG": tv.EAPIG(2, recheck=6),
-    "EAPIG activations": tv.EAPIG(2, where="activations", recheck=0),
-    "ACDC": tv.ACDC(0.03),
-    "screened": tv.ExactEdges(screen=20),
-    "exact": tv.ExactEdges(),
+    "EAP": tv.circuits.EAP(recheck=6),
+    "EAPIG": tv.circuits.EAPIG(2, recheck=6),
+    "EAPIG activations": tv.circuits.EAPIG(2, where="activations", recheck=0),
+    "ACDC": tv.circuits.ACDC(0.03),
+    "screened": tv.circuits.ExactEdges(screen=20),
+    "exact": tv.circuits.ExactEdges(),
 }
 
 
@@ -143,7 +147,9 @@ def test_every_method_goes_on_where_it_was_stopped(name, at, tiny_model, tmp_pat
         patched.setattr(Shards, "put", lambda *arguments: pytest.fail("a shard was computed again"))
         again = tv.discover(model, contrast(4), **asked, folder=tmp_path)
     torch.testing.assert_close(again.values, expected.values, atol=0, rtol=0, equal_nan=True)
-    other = {"EAP": tv.EAP(recheck=7), "ACDC": tv.ACDC(0.04)}.get(name, tv.ExactEdges(screen=3))
+    other = {"EAP": tv.circuits.EAP(recheck=7), "ACDC": tv.circuits.ACDC(0.04)}.get(
+        name, tv.circuits.ExactEdges(screen=3)
+    )
     with pytest.raises(RunMismatch, match="method"):
         tv.discover(model, contrast(4), **asked | {"method": other}, folder=tmp_path)
 
@@ -162,13 +168,13 @@ def test_against_another_vector_only_the_difference_counts(tiny_model):
 def test_what_cannot_be_asked_is_refused_in_words(tiny_model):
     model, source = tiny_model("llama"), tv.Replace("resid_post[0]@-1", vector())
     with pytest.raises(InvalidArgument, match="not a method"):
-        tv.discover(model, contrast(), source=source, method=tv.EAP)
+        tv.discover(model, contrast(), source=source, method=tv.circuits.EAP)
     with pytest.raises(UnknownName, match="inputs"):
-        tv.EAPIG(where="input")
+        tv.circuits.EAPIG(where="input")
     with pytest.raises(UnknownName, match="run"):
-        tv.EAP(gradient_at="a")
+        tv.circuits.EAP(gradient_at="a")
     with pytest.raises(InvalidArgument, match="threshold"):
-        tv.ACDC(float("nan"))
+        tv.circuits.ACDC(float("nan"))
     with pytest.raises(InvalidArgument, match="something is attached"), model.intervene(tv.Zero("z[0].h1")):
         tv.discover(model, contrast(), source=source)
     with pytest.raises(InvalidArgument, match="mixes the prompts"):
@@ -183,7 +189,7 @@ def test_nothing_stays_on_the_model(tiny_model):
     model = tiny_model("gpt2")
     asking = [parameter.requires_grad for parameter in model.tl.parameters()]
     before = model.run(tokens(2, 5, 0))
-    tv.discover(model, contrast(2), **given("vector at the last token"), method=tv.EAP(recheck=3))
+    tv.discover(model, contrast(2), **given("vector at the last token"), method=tv.circuits.EAP(recheck=3))
     with pytest.raises(RuntimeError, match="on purpose"):
         model.gradients(tokens(1, 4, 0), [tv.Site("q", 0)], fail)
     assert [parameter.requires_grad for parameter in model.tl.parameters()] == asking

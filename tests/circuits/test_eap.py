@@ -17,7 +17,7 @@ def test_a_path_of_many_points_is_complete_and_one_end_of_it_is_not(tiny_model):
     made = passes(tiny_model("llama"), "vector at the last token")
     start = made.graph.edges[:, 1] == made.graph.source_writer
     gap = made.baselines[0] - made.baselines[1]
-    along, at_the_end = (method.estimate(made, progress=False) for method in (tv.EAPIG(40), tv.EAP()))
+    along, at_the_end = (method.estimate(made, progress=False) for method in (tv.circuits.EAPIG(40), tv.circuits.EAP()))
     torch.testing.assert_close(along[:, start].sum(1), gap, atol=2e-2, rtol=2e-2)
     assert (at_the_end[:, start].sum(1) - gap).abs().max() > (along[:, start].sum(1) - gap).abs().max()
 
@@ -45,22 +45,22 @@ def test_gradients_are_pulled_back_as_autograd_does(tiny_model):
 
 def test_runs_paths_and_steps_that_do_not_exist():
     with pytest.raises(UnknownName, match="corrupted"):
-        tv.EAP(gradient_at="corrupt")
+        tv.circuits.EAP(gradient_at="corrupt")
     with pytest.raises(UnknownName, match="activations"):
-        tv.EAPIG(where="activation")
+        tv.circuits.EAPIG(where="activation")
     with pytest.raises(InvalidArgument) as caught:
-        tv.EAPIG(steps=0)
+        tv.circuits.EAPIG(steps=0)
     assert str(caught.value) == "A path needs at least one step.\n  got:     steps=0"
 
 
 def test_a_gradient_that_overflows_is_an_error_and_no_missing_score(tiny_model):
     """NaN in a table of scores means that an edge was not measured."""
 
-    @tv.metric(units="", sign="")
+    @tv.metrics.metric(units="", sign="")
     def kink(logits, answers):  # finite, and its slope at zero is not
         return (logits[:, 0] - logits[:, 0]).sqrt()
 
     asked = tv.circuits.CircuitQuestion(metric=kink, pos="all")
     made = make_passes(tiny_model("llama"), contrast(pairs=True), asked)
     with pytest.raises(NonFiniteMetric, match="gradient"):
-        tv.EAP(recheck=0).estimate(made, progress=False)
+        tv.circuits.EAP(recheck=0).estimate(made, progress=False)

@@ -17,7 +17,7 @@ def test_the_branch_into_an_mlp_has_the_gradient_that_the_mlp_pulls_back(tiny_mo
     """Against autograd through the MLP's own modules; past the MLP the stream has another gradient."""
     model, made = tiny_model(family), passes(tiny_model(family), "pairs", n=2)
     batch = made.tokens("clean", [0, 1])
-    score = lambda logits: tv.logit_diff(logits, made.answers.select([0, 1]))  # noqa: E731
+    score = lambda logits: tv.metrics.logit_diff(logits, made.answers.select([0, 1]))  # noqa: E731
     middle, out = Site("resid_mid", 1), Site("mlp_out", 1)
     _, (branch), attachment = model.gradients(batch, [out], score, (), [middle], branches=[middle])
     with torch.enable_grad():

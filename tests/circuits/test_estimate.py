@@ -28,7 +28,7 @@ def test_an_estimate_of_ones_own_is_rechecked_like_any_other(tiny_model):
     recheck = about["recheck"]
     assert recheck["n"] == recheck["left_out_n"] == 5 and recheck["spearman"] == pytest.approx(1)
     assert recheck["mean_error"] == pytest.approx(recheck["mean_size"], rel=1e-3)
-    assert Doubled.approximate and not tv.ACDC(0.1).approximate
+    assert Doubled.approximate and not tv.circuits.ACDC(0.1).approximate
 
 
 def test_the_left_out_edges_follow_the_seed(tiny_model):

@@ -15,15 +15,15 @@ from tv_lens.storage.runner import Work
 
 def test_at_least_one_edge_is_measured():
     with pytest.raises(InvalidArgument) as caught:
-        tv.ExactEdges(screen=0)
+        tv.circuits.ExactEdges(screen=0)
     assert str(caught.value) == "At least one edge must be measured.\n  got:     screen=0"
 
 
 def test_a_screening_is_kept_beside_the_effects_of_the_edges_that_it_chose(tiny_model, tmp_path):
     made = passes(tiny_model("llama"), "vector at the last token")
-    values, about = tv.ExactEdges(screen=7).score_edges(made, Work("discover", {}, tmp_path))
+    values, about = tv.circuits.ExactEdges(screen=7).score_edges(made, Work("discover", {}, tmp_path))
     measured = (~values.isnan().any(0)).nonzero()[:, 0]
-    guess = tv.EAP().estimate(made).mean(0).abs()
+    guess = tv.circuits.EAP().estimate(made).mean(0).abs()
     assert sorted(measured.tolist()) == sorted(guess.topk(7).indices.tolist())
     torch.testing.assert_close(values[:, measured], measured_effects(made, measured), atol=2e-5, rtol=1e-4)
     assert about == {"folder": str(tmp_path)} and [part.verb for part in RunFolder(tmp_path).parts] == ["screen"]

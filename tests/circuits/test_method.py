@@ -15,11 +15,11 @@ SOURCE = tv.Replace("resid_post[0]@-1", vector())
 @pytest.mark.parametrize(
     "method, approximate, taken",
     [
-        (tv.ExactEdges(), False, None),
-        (tv.EAP(), True, "clean"),
-        (tv.EAP(gradient_at="corrupted"), True, "corrupted"),
-        (tv.EAPIG(), True, "path"),
-        (tv.ACDC(0.1), False, None),
+        (tv.circuits.ExactEdges(), False, None),
+        (tv.circuits.EAP(), True, "clean"),
+        (tv.circuits.EAP(gradient_at="corrupted"), True, "corrupted"),
+        (tv.circuits.EAPIG(), True, "path"),
+        (tv.circuits.ACDC(0.1), False, None),
     ],
     ids=repr,
 )
@@ -29,8 +29,8 @@ def test_a_method_says_what_its_scores_are(method, approximate, taken):
 
 def test_only_a_method_that_prunes_has_a_choice_of_its_own():
     mean = torch.tensor([0.3, -0.2, 0.1])
-    assert tv.ACDC(0.2).own_choice(mean).tolist() == [True, True, False]
-    assert tv.EAP().own_choice(mean) is None and tv.ExactEdges().own_choice(mean) is None
+    assert tv.circuits.ACDC(0.2).own_choice(mean).tolist() == [True, True, False]
+    assert tv.circuits.EAP().own_choice(mean) is None and tv.circuits.ExactEdges().own_choice(mean) is None
 
 
 def test_a_method_of_ones_own_needs_no_change_of_the_verb(tiny_model):

@@ -32,13 +32,13 @@ def made(**keywords) -> EdgeScores:
         (lambda: EAP().grad_at, "method.gradient_at"),
         (lambda: contrast().tokens_a, "contrast.clean"),
         (lambda: contrast().tokens_b, "contrast.corrupted"),
-        (lambda: tv.Contrast(tokens_a=None, corrupted=None, answers=None), "clean="),
+        (lambda: tv.circuits.Contrast(tokens_a=None, corrupted=None, answers=None), "clean="),
         (lambda: ACDC(0.1).sweep(None), "acdc.score_edges"),
         (lambda: made().graph.read_at, "graph.read_times"),
         (lambda: made().graph.written_at, "graph.write_times"),
-        (lambda: tv.faithfulness(None, made(), None, random=3), "n_random="),
-        (lambda: tv.completeness(None, made().top(1), None, setting=None), "question="),
-        (lambda: tv.minimality(None, made().top(1), None, setting=None), "question="),
+        (lambda: tv.circuits.faithfulness(None, made(), None, random=3), "n_random="),
+        (lambda: tv.circuits.completeness(None, made().top(1), None, setting=None), "question="),
+        (lambda: tv.circuits.minimality(None, made().top(1), None, setting=None), "question="),
     ],
 )
 def test_each_old_name_says_the_new_one(use, new):

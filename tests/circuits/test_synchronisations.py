@@ -54,8 +54,8 @@ def test_what_follows_from_the_device_is_on_it_and_what_was_brought_back_is_not(
 
 
 VERBS: dict[str, Callable[[tv.HookedModel], object]] = {
-    "EAP": lambda model: _discover(model, tv.EAP(recheck=0)),
-    "EAPIG": lambda model: _discover(model, tv.EAPIG(3, recheck=0)),
+    "EAP": lambda model: _discover(model, tv.circuits.EAP(recheck=0)),
+    "EAPIG": lambda model: _discover(model, tv.circuits.EAPIG(3, recheck=0)),
     "ExactEdges": lambda model: tv.discover(
         model, contrast(2), source=tv.Replace("resid_post[0]@-1", vector()), progress=False
     ),
@@ -63,13 +63,13 @@ VERBS: dict[str, Callable[[tv.HookedModel], object]] = {
 }
 
 
-def _discover(model: tv.HookedModel, method: object) -> tv.EdgeScores:
+def _discover(model: tv.HookedModel, method: object) -> tv.circuits.EdgeScores:
     return tv.discover(model, contrast(2, pairs=True), method=method, pos="all", progress=False)
 
 
 def _curve(model: tv.HookedModel) -> tv.Sweep:
-    graph = _discover(model, tv.EAP(recheck=0))
-    return tv.faithfulness(model, graph, contrast(2, pairs=True), sizes=[20, 50], n_random=1, progress=False)
+    graph = _discover(model, tv.circuits.EAP(recheck=0))
+    return tv.circuits.faithfulness(model, graph, contrast(2, pairs=True), sizes=[20, 50], n_random=1, progress=False)
 
 
 def _counted(layers: int, verb: Callable[[tv.HookedModel], object]) -> tuple[Counter[tuple[str, str]], Machine]:

@@ -36,7 +36,7 @@ def test_wires_are_ranked_by_the_size_of_their_effects_and_hold_their_limits():
     values = torch.zeros(8, len(graph))
     values[:, graph.index("m1->logits")] = torch.tensor([-5.0, -4.0, -6.0, -5.0] * 2)
     values[:, graph.index("source->m1")] = 2.0
-    circuit = tv.EdgeScores(graph, values, metric="m", units="u").top(2)
+    circuit = tv.circuits.EdgeScores(graph, values, metric="m", units="u").top(2)
     wiring = Wiring.of(circuit)
     assert [(wire.name, wire.effect, wire.rank) for wire in wiring.wires] == [
         ("m1->logits", -5.0, 0),
@@ -45,7 +45,7 @@ def test_wires_are_ranked_by_the_size_of_their_effects_and_hold_their_limits():
     strongest, constant = wiring.wires
     assert -6 <= strongest.low < -5 < strongest.high <= -4
     assert constant.low is None and constant.high is None  # no spread to tell limits from
-    few = tv.EdgeScores(graph, values[:5], metric="m", units="u").top(2)
+    few = tv.circuits.EdgeScores(graph, values[:5], metric="m", units="u").top(2)
     assert Wiring.of(few).wires[0].low is None
     assert [(node.name, node.kind, node.layer, node.head) for node in wiring.nodes] == [
         ("source", "source", 0, None),

@@ -59,23 +59,23 @@ class Failing(tv.Intervention):
 def in_a_metric(model, fuse: Fuse) -> dict[str, Callable]:
     def metric(logits, answers):
         fuse.light()
-        return tv.log_prob(logits, answers)
+        return tv.metrics.log_prob(logits, answers)
 
     options = {"metric": metric, **QUIET}
-    vector = tv.extract(model, TASK, method=tv.ResidualMean(layer=1, contexts=4), **QUIET)
+    vector = tv.extract(model, TASK, method=tv.methods.ResidualMean(layer=1, contexts=4), **QUIET)
     return {
         "patch": lambda: tv.patch(model, PAIRS, tv.sites("z"), over=("layer", "pos"), **options),
         "patch by passes": lambda: tv.patch(model, PAIRS, "mlp_out[1]@-1", over=("layer",), engine="passes", **options),
         "node_effects": lambda: tv.node_effects(model, PAIRS, **options),
         "path_effects": lambda: tv.path_effects(model, PAIRS, senders=["a0.h0"], receivers=["a1.h1"], **options),
-        "demonstrations removed": lambda: tv.demonstration_effects(model, PAIRS, **options),
-        "demonstrations hidden": lambda: tv.demonstration_effects(model, PAIRS, by="hiding", **options),
+        "demonstrations removed": lambda: tv.patching.demonstration_effects(model, PAIRS, **options),
+        "demonstrations hidden": lambda: tv.patching.demonstration_effects(model, PAIRS, by="hiding", **options),
         "vector_sweep": lambda: tv.vector_sweep(
             model, vector, TASK, over=("scale",), n=2, shots=2, split="train", **options
         ),
-        "EAP": lambda: tv.discover(model, PAIRS, method=tv.EAP(recheck=3), **options),
-        "ACDC": lambda: tv.discover(model, PAIRS, method=tv.ACDC(0.5), **options),
-        "exact edges": lambda: tv.discover(model, PAIRS, method=tv.ExactEdges(screen=8), **options),
+        "EAP": lambda: tv.discover(model, PAIRS, method=tv.circuits.EAP(recheck=3), **options),
+        "ACDC": lambda: tv.discover(model, PAIRS, method=tv.circuits.ACDC(0.5), **options),
+        "exact edges": lambda: tv.discover(model, PAIRS, method=tv.circuits.ExactEdges(screen=8), **options),
     }
 
 
@@ -96,7 +96,9 @@ def in_an_intervention(model, fuse: Fuse) -> dict[str, Callable]:
         "capture inside": around(lambda: model.capture(["ab", "cde"], ["z[1]", "mlp_out[2]"])),
         "residual_stream inside": around(lambda: model.residual_stream("abc")),
         "patch inside": around(lambda: tv.patch(model, PAIRS, "z[2]@-1", over=("layer",), **QUIET)),
-        "extract inside": around(lambda: tv.extract(model, TASK, method=tv.ResidualMean(layer=2, contexts=4), **QUIET)),
+        "extract inside": around(
+            lambda: tv.extract(model, TASK, method=tv.methods.ResidualMean(layer=2, contexts=4), **QUIET)
+        ),
     }
 
 
@@ -119,12 +121,12 @@ def in_a_hook(model, fuse: Fuse) -> dict[str, Callable]:
         "run": lambda: model.run(["ab", "cde"], tv.Zero("result[1].h1")),
         "capture": lambda: model.capture(["ab", "cde"], ["result[1]", "z[2]"]),
         "patch": lambda: tv.patch(model, PAIRS, "z[2]@-1", over=("layer",), **QUIET),
-        "extract": lambda: tv.extract(model, TASK, method=tv.ResidualMean(layer=1, contexts=4), **QUIET),
+        "extract": lambda: tv.extract(model, TASK, method=tv.methods.ResidualMean(layer=1, contexts=4), **QUIET),
         "decodability": lambda: tv.decodability(
             model, pairings, shots=(1,), n=6, k=2, layers=(1,), null=False, split="train", **QUIET
         ),
-        "discover": lambda: tv.discover(model, PAIRS, method=tv.ExactEdges(screen=4), **QUIET),
-        "attention": lambda: tv.attention(model, "abc", layer=1),
+        "discover": lambda: tv.discover(model, PAIRS, method=tv.circuits.ExactEdges(screen=4), **QUIET),
+        "attention": lambda: tv.model.attention(model, "abc", layer=1),
     }
     return {name: hooked(work) for name, work in works.items()}
 
@@ -132,14 +134,16 @@ def in_a_hook(model, fuse: Fuse) -> dict[str, Callable]:
 def in_a_readout(model, fuse: Fuse) -> dict[str, Callable]:
     tokens = PAIRS.clean.tokenize(model).tokens
     last = (tokens.lengths - 1).tolist()
-    rows = [tv.Row(i, (tv.PlacedEdit(tv.Zero(f"z[{layer}]"), (last[i],)),)) for i in (0, 1) for layer in (0, 1, 2)]
+    rows = [
+        tv.rows.Row(i, (tv.rows.PlacedEdit(tv.Zero(f"z[{layer}]"), (last[i],)),)) for i in (0, 1) for layer in (0, 1, 2)
+    ]
 
     def readout(logits, index):
         fuse.light()
         return logits.max(dim=1).values
 
     return {
-        engine: lambda engine=engine: tv.run_rows(model, tokens, rows, readout, engine=engine, **QUIET)
+        engine: lambda engine=engine: tv.rows.run_rows(model, tokens, rows, readout, engine=engine, **QUIET)
         for engine in ("rows", "passes")
     }
 
@@ -150,10 +154,10 @@ def in_a_bar(model, fuse: Fuse) -> dict[str, Callable]:
             fuse.light()
 
     tokens = PAIRS.clean.tokenize(model).tokens
-    rows = [tv.Row(0), tv.Row(1)]
+    rows = [tv.rows.Row(0), tv.rows.Row(1)]
     return {
         "score": lambda: tv.score(model, PAIRS.clean, bar=Bar()),
-        "run_rows": lambda: tv.run_rows(model, tokens, rows, lambda logits, index: logits[:, 0], bar=Bar()),
+        "run_rows": lambda: tv.rows.run_rows(model, tokens, rows, lambda logits, index: logits[:, 0], bar=Bar()),
     }
 
 

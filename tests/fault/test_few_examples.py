@@ -51,7 +51,9 @@ def test_classes_of_one_or_two_prompts(model):
 def test_the_same_prompts_in_both_groups(model):
     """Clean and corrupted alike have no recovery; two tasks alike are decoded by chance, and limits hold it."""
     prompts = LONG.prompts(2, 6)
-    same = tv.patch(model, PromptPairs(prompts, prompts), "resid_post[0]@-1", over=("layer",), metric=tv.log_prob)
+    same = tv.patch(
+        model, PromptPairs(prompts, prompts), "resid_post[0]@-1", over=("layer",), metric=tv.metrics.log_prob
+    )
     with pytest.raises(InvalidArgument, match="do not differ on average"):
         same.recovery()
     twins = [LONG, Task("again", LONG.items, template=LONG.template)]

@@ -39,7 +39,7 @@ def wrong_calls(model, vector, sweep, scores) -> dict:
         "pairs and model": (lambda: patch(PAIRS, model, SITE, **CELL), "model=", "pairs=", "swapped"),
         "sites and pairs": (lambda: patch(model, SITE, PAIRS, **CELL), "pairs=", "swapped", "(model, pairs, sites"),
         "task and vector": (lambda: tv.evaluate(model, TASK, vector, n=2), "vector=", "swapped"),
-        "circuit and prompts": (lambda: tv.minimality(model, PAIRS, scores.top(3)), "circuit=", "swapped"),
+        "circuit and prompts": (lambda: tv.circuits.minimality(model, PAIRS, scores.top(3)), "circuit=", "swapped"),
         # prompts and tasks
         "queries for pairs": (lambda: patch(model, QUERIES, SITE, **CELL), "pairs=", "task.pairs("),
         "a task for pairs": (lambda: tv.node_effects(model, TASK), "pairs=", "task.pairs("),
@@ -50,7 +50,7 @@ def wrong_calls(model, vector, sweep, scores) -> dict:
         "a table for tasks": (lambda: tv.decodability(model, FRAME), "tasks=", "tv.task(frame)"),
         "a table for pairs of a task": (lambda: tv.Task("mine", FRAME), "pairs=", "zip("),
         "a dict for a task": (lambda: tv.vector_sweep(model, vector, {"a": "b"}), "task=", "tv.task(pairs)"),
-        "numbers for texts": (lambda: tv.Prompts.from_texts([1, 2], ["a", "b"]), "texts=", "entry 0 is 1 (int)"),
+        "numbers for texts": (lambda: tv.tasks.Prompts.from_texts([1, 2], ["a", "b"]), "texts=", "entry 0 is 1 (int)"),
         "pairs for tokens": (lambda: model.run(PAIRS), "Prompts are", "pairs.clean"),
         "a task for tokens": (lambda: model.run(TASK), "Prompts are"),
         "None for tokens": (lambda: model.run(None), "prompts=", "got:     None"),
@@ -63,8 +63,8 @@ def wrong_calls(model, vector, sweep, scores) -> dict:
         "True as a seed": (lambda: tv.extract(model, TASK, seed=True), "seed="),
         "shots with a float": (lambda: tv.decodability(model, [TASK], shots=(1, 2.5)), "shots=", "entry 1 is 2.5"),
         "a level in words": (lambda: sweep.interval("95%"), "level="),
-        "half a step": (lambda: tv.EAPIG(steps=1.5), "steps="),
-        "a layer in words": (lambda: tv.ResidualMean(layer="middle"), "layer="),
+        "half a step": (lambda: tv.circuits.EAPIG(steps=1.5), "steps="),
+        "a layer in words": (lambda: tv.methods.ResidualMean(layer="middle"), "layer="),
         "a scale in words": (lambda: tv.Add(SITE, torch.ones(32), "2"), "scale=", "quotation marks"),
         "a complex scale": (lambda: vector.add(2j), "scale=", "real part"),
         "bytes in words": (
@@ -89,7 +89,7 @@ def wrong_calls(model, vector, sweep, scores) -> dict:
         "an edit among others": (lambda: tv.score(model, QUERIES, [keep, None]), "interventions=", "entry 1 is None"),
         "an edit of a context": (lambda: model.intervene(vector), "interventions=", "vector.replace()"),
         "an edit for a source": (lambda: tv.discover(model, QUERIES, source=vector), "source=", "vector.replace()"),
-        "scores for a circuit": (lambda: tv.completeness(model, scores, PAIRS), "circuit=", "scores.top("),
+        "scores for a circuit": (lambda: tv.circuits.completeness(model, scores, PAIRS), "circuit=", "scores.top("),
         "a dict for a vector": (lambda: tv.evaluate(model, {1: vector}, TASK), "vector="),
         # metrics and methods
         "a metric that is none": (lambda: patch(model, PAIRS, SITE, metric="logit_dif"), "metric", "'logit_diff'"),
@@ -98,16 +98,16 @@ def wrong_calls(model, vector, sweep, scores) -> dict:
         ),
         "a number for a metric": (lambda: tv.node_effects(model, PAIRS, metric=3, **QUIET), "metric="),
         "a name for a method": (lambda: tv.extract(model, TASK, method="mean"), "method"),
-        "a class for a method": (lambda: tv.discover(model, PAIRS, method=tv.EAP), "method"),
+        "a class for a method": (lambda: tv.discover(model, PAIRS, method=tv.circuits.EAP), "method"),
         # keywords
         "tv.plot misspelt": (lambda: tv.plot(sweep, titel="T"), "titel=", "did you mean title=?"),
         "tv.plot of a circuit misspelt": (lambda: tv.plot(scores.top(3), heigth=3), "heigth=", "did you mean height=?"),
         "tv.plot's height": (lambda: tv.plot(sweep, height="tall"), "height="),
-        "a verb misspelt": (lambda: patch(model, PAIRS, SITE, metrc=tv.prob), "metrc=", "did you mean metric=?"),
+        "a verb misspelt": (lambda: patch(model, PAIRS, SITE, metrc="prob"), "metrc=", "did you mean metric=?"),
         "a method misspelt": (lambda: TASK.queries(number=3), "number=", "allowed: n, seed"),
-        "a constructor misspelt": (lambda: tv.ResidualMean(layr=1), "layr=", "did you mean layer=?"),
+        "a constructor misspelt": (lambda: tv.methods.ResidualMean(layr=1), "layr=", "did you mean layer=?"),
         "too little": (lambda: patch(model, PAIRS), "sites=", "was not given"),
-        "too much": (lambda: tv.extract(model, TASK, tv.ResidualMean(1)), "extract", "by name: "),
+        "too much": (lambda: tv.extract(model, TASK, tv.methods.ResidualMean(1)), "extract", "by name: "),
         "None for a choice": (lambda: patch(model, PAIRS, SITE, direction=None), "direction=", "leave direction="),
         "a word for a truth": (lambda: patch(model, PAIRS, SITE, over=("layer",), progress="no"), "progress="),
         "a number for a folder": (lambda: patch(model, PAIRS, SITE, folder=3, **CELL), "folder="),
@@ -121,10 +121,10 @@ def right_calls(model, vector, sweep, scores) -> dict:
     value = lambda **more: tv.patch(model, PAIRS, SITE, **{**CELL, **more}).values.values.tolist()  # noqa: E731
     sites = tv.sites("z", layer=(0, 1))
     return {
-        "a metric's name": (lambda: value(metric="logit_diff"), lambda: value(metric=tv.logit_diff)),
+        "a metric's name": (lambda: value(metric="logit_diff"), lambda: value(metric=tv.metrics.logit_diff)),
         "another metric's name": (
             lambda: tv.discover(model, PAIRS, metric="log_prob", **QUIET).values.tolist(),
-            lambda: tv.discover(model, PAIRS, metric=tv.log_prob, **QUIET).values.tolist(),
+            lambda: tv.discover(model, PAIRS, metric=tv.metrics.log_prob, **QUIET).values.tolist(),
         ),
         "numbers of numpy": (lambda: TASK.queries(n=np.int64(2)).texts, lambda: QUERIES.texts),
         "a tensor's number": (lambda: TASK.queries(n=ones.sum() - 1).texts, lambda: QUERIES.texts),
@@ -147,7 +147,10 @@ def right_calls(model, vector, sweep, scores) -> dict:
         "a table, column by column": (
             lambda: tv.Task("t", zip(FRAME["input"], FRAME["output"])).lookup["a"], lambda: "g"
         ),
-        "a list for a tuple": (lambda: tv.ExactEdges(into=["q"]) == tv.ExactEdges(into=("q",)), lambda: True),
+        "a list for a tuple": (
+            lambda: tv.circuits.ExactEdges(into=["q"]) == tv.circuits.ExactEdges(into=("q",)),
+            lambda: True,
+        ),
         "None where it is the default": (lambda: value(memory_budget=None), lambda: value()),
     }  # fmt: skip
 
@@ -156,9 +159,9 @@ def outcomes() -> dict:
     """What became of each call: the message of an error of ours, what another error says, or the two results."""
     torch.set_num_threads(1)
     model = tiny_characters.model("llama")
-    vector = tv.extract(model, TASK, method=tv.ResidualMean(layer=1), **QUIET)
+    vector = tv.extract(model, TASK, method=tv.methods.ResidualMean(layer=1), **QUIET)
     sweep = tv.patch(model, PAIRS, tv.sites("resid_post"), over=("layer", "pos"), **QUIET)
-    scores = tv.discover(model, PAIRS, method=tv.EAP(recheck=0), **QUIET)
+    scores = tv.discover(model, PAIRS, method=tv.circuits.EAP(recheck=0), **QUIET)
     attached = str(model.registry)
     found: dict = {"wrong": {}, "right": {}}
     for name, (call, *words) in wrong_calls(model, vector, sweep, scores).items():

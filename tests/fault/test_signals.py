@@ -24,9 +24,9 @@ PROMPTS = ["abcd", "efg"]
 
 def verbs(model) -> dict:
     """Every kind of verb, small; each gives numbers."""
-    vector = tv.extract(model, TASK, method=tv.ResidualMean(layer=1), progress=False)
+    vector = tv.extract(model, TASK, method=tv.methods.ResidualMean(layer=1), progress=False)
     quiet = {"progress": False}
-    scores = tv.discover(model, PAIRS, method=tv.EAP(recheck=0), **quiet)
+    scores = tv.discover(model, PAIRS, method=tv.circuits.EAP(recheck=0), **quiet)
     return {
         "run": lambda: model.run(PROMPTS, tv.Zero("result[1].h1")),
         "capture": lambda: model.capture(PROMPTS, ["z[1]", "result[0]"])["z[1]"],
@@ -36,7 +36,7 @@ def verbs(model) -> dict:
             tv.patch(model, PAIRS, "mlp_out[1]@-1", over=("layer",), engine="passes", **quiet).values.values
         ),
         "node_effects": lambda: tv.node_effects(model, PAIRS, **quiet).values.values,
-        "extract": lambda: tv.extract(model, TASK, method=tv.ResidualMean(layer=2), **quiet).direction,
+        "extract": lambda: tv.extract(model, TASK, method=tv.methods.ResidualMean(layer=2), **quiet).direction,
         "vector_sweep": lambda: (
             tv.vector_sweep(
                 model, {1: vector}, TASK, over=("scale",), scales=(0.5, 1.0), n=2, split="train", **quiet
@@ -45,8 +45,10 @@ def verbs(model) -> dict:
         "decodability": lambda: tv.decodability(
             model, list(PAIRINGS), shots=(1,), n=6, k=2, layers=(1,), null=False, **quiet
         ).sweep.values.values.astype(float),
-        "discover": lambda: tv.discover(model, PAIRS, method=tv.EAP(recheck=4), **quiet).values,
-        "faithfulness": lambda: tv.faithfulness(model, scores.top(6), PAIRS, n_random=1, **quiet).values.values,
+        "discover": lambda: tv.discover(model, PAIRS, method=tv.circuits.EAP(recheck=4), **quiet).values,
+        "faithfulness": lambda: (
+            tv.circuits.faithfulness(model, scores.top(6), PAIRS, n_random=1, **quiet).values.values
+        ),
     }
 
 

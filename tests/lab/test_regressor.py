@@ -65,9 +65,9 @@ def test_the_table_lends_and_keeps(regressor, episodes):
 def test_every_component_can_be_written(regressor):
     absent = [
         name
-        for name in tv.COMPONENTS
+        for name in tv.model.COMPONENTS
         for layer in range(3)
-        if not regressor.registry.support(tv.Site(name, layer if tv.COMPONENTS[name].layered else None)).write
+        if not regressor.registry.support(tv.Site(name, layer if tv.model.COMPONENTS[name].layered else None)).write
     ]
     assert absent == []
 
@@ -95,7 +95,7 @@ def test_streams_and_edits(regressor, episodes):
 def test_rows_are_hooks(regressor, episodes):
     tokens = regressor.encode(episodes)
     rows = [
-        tv.Row(i, (tv.PlacedEdit(tv.Zero(f"{name}[{layer}]"), (pos,)),))
+        tv.rows.Row(i, (tv.rows.PlacedEdit(tv.Zero(f"{name}[{layer}]"), (pos,)),))
         for i in range(3)
         for name in ("attn_out", "resid_pre", "mlp_out", "z")
         for layer in range(3)
@@ -106,7 +106,7 @@ def test_rows_are_hooks(regressor, episodes):
         return logits[:, 0]
 
     by_rows, by_hooks = (
-        tv.run_rows(regressor, tokens, rows, prediction, engine=engine).values for engine in ("rows", "passes")
+        tv.rows.run_rows(regressor, tokens, rows, prediction, engine=engine).values for engine in ("rows", "passes")
     )
     torch.testing.assert_close(by_rows, by_hooks, atol=1e-5, rtol=1e-5)
     assert by_hooks.std() > 0.05
@@ -161,7 +161,7 @@ def test_an_untrained_regressor_begins_as_a_training_would_and_reads_the_same_id
 
 def test_extract_and_discover(regressor):
     one, other = latent_tasks(FAMILY)[:2]
-    vector = tv.extract(regressor, one, method=tv.ResidualMean(layer=1, shots=5, contexts=20), progress=False)
+    vector = tv.extract(regressor, one, method=tv.methods.ResidualMean(layer=1, shots=5, contexts=20), progress=False)
     prompts = one.prompts(5, 20, seed=0, split="train")
     stream = regressor.residual_stream(prompts.tokenize(regressor).tokens)[1, :, -1]
     torch.testing.assert_close(vector.direction, stream.mean(0), atol=1e-4, rtol=1e-4)

@@ -48,7 +48,7 @@ def test_what_is_no_language_model_is_refused():
     config = hf.BertConfig(
         vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8
     )
-    with pytest.raises(tv.TVLensError):
+    with pytest.raises(tv.errors.TVLensError):
         tv.load(hf.BertForSequenceClassification(config))
 
 

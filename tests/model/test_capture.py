@@ -81,7 +81,7 @@ def test_an_unknown_selection_of_layers_names_the_range(llama):
 
 def test_a_padded_prompt_holds_what_it_holds_alone(model, family):
     """Every component; behind a prompt's end there is no value: 0 stands there, and the mask says so."""
-    batch = tv.TokenBatch.from_lists(ROWS)
+    batch = tv.tasks.TokenBatch.from_lists(ROWS)
     word = {
         site: model.registry.support(site).word
         for site in (Site(n, 1 if e.layered else None) for n, e in COMPONENTS.items())
@@ -226,7 +226,7 @@ def count_passes(model, monkeypatch) -> list[int]:
 
 
 def test_a_budget_splits_the_batch_and_changes_no_value(model, monkeypatch):
-    batch = tv.TokenBatch.from_lists(ROWS)
+    batch = tv.tasks.TokenBatch.from_lists(ROWS)
     asked = ["resid_post[1]", "z[2].h1@-1", "pattern[0]", "final_norm@-1"]
     whole = model.capture(batch, asked)
     one = whole.peak_bytes // len(batch)
@@ -315,7 +315,7 @@ def test_scores_in_half_precision_are_finite_where_a_key_is_hidden(half):
 
 
 def test_the_token_mask_sums_what_a_loop_sums(llama):
-    batch = tv.TokenBatch.from_lists(ROWS)
+    batch = tv.tasks.TokenBatch.from_lists(ROWS)
     found = llama.capture(batch, ["resid_post[1]", "z[1].h2", "pattern[1].h3"])
     for site, value in found.items():
         mask = found.token_mask(site)

@@ -31,8 +31,13 @@ def stored(model, tmp_path):
 
 def test_a_capture_in_a_file_is_the_capture(model, stored, tmp_path):
     plain = model.capture(PROMPTS, SITES)
-    saved = tv.Capture.load(plain.save(tmp_path / "new" / "file"))
-    for again in (stored, tv.Capture.load(tmp_path / "held"), tv.Capture.open(tmp_path / "held" / NAME), saved):
+    saved = tv.model.Capture.load(plain.save(tmp_path / "new" / "file"))
+    for again in (
+        stored,
+        tv.model.Capture.load(tmp_path / "held"),
+        tv.model.Capture.open(tmp_path / "held" / NAME),
+        saved,
+    ):
         assert again.nbytes == plain.nbytes and repr(again).split(";")[0] == repr(plain).split(";")[0]
         for site in plain:
             torch.testing.assert_close(again[site], plain[site], atol=1e-6, rtol=0)
@@ -56,7 +61,7 @@ def test_changing_a_capture_in_place_changes_memory_and_not_the_file(model, tmp_
     if how == "loaded from version 0.1":
         as_version_0_1(first, tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    capture = first if how == "returned" else tv.Capture.load(tmp_path)
+    capture = first if how == "returned" else tv.model.Capture.load(tmp_path)
     values = capture["resid_post[0]"]
     was = values.clone()
     values -= values.mean()
@@ -65,7 +70,7 @@ def test_changing_a_capture_in_place_changes_memory_and_not_the_file(model, tmp_
     assert not torch.equal(capture["resid_post[0]"], was)
     del values, capture
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
-    assert torch.equal(tv.Capture.load(tmp_path)["resid_post[0]"], was)
+    assert torch.equal(tv.model.Capture.load(tmp_path)["resid_post[0]"], was)
 
 
 def test_only_the_site_that_is_damaged_is_refused(stored, tmp_path):
@@ -75,7 +80,7 @@ def test_only_the_site_that_is_damaged_is_refused(stored, tmp_path):
     at = content.find(wholes[next(iter(wholes))].numpy().tobytes())
     content[at + 5] ^= 1
     path.write_bytes(content)
-    again = tv.Capture.load(path)
+    again = tv.model.Capture.load(path)
     first, *others = wholes
     with pytest.raises(FormatError, match=r"the checksum of resid_post\[1\] does not fit"):
         again[first]
@@ -87,12 +92,12 @@ def test_a_capture_that_is_not_whole_is_refused(stored, tmp_path):
     path = tmp_path / "held" / NAME
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(FormatError, match="damaged, or it holds no capture"):
-        tv.Capture.load(tmp_path / "held")
+        tv.model.Capture.load(tmp_path / "held")
     path.unlink()
     with pytest.raises(FormatError, match="no whole capture"):
-        tv.Capture.load(tmp_path / "held")
+        tv.model.Capture.load(tmp_path / "held")
     with pytest.raises(MissingFile):
-        tv.Capture.load(tmp_path / "nowhere")
+        tv.model.Capture.load(tmp_path / "nowhere")
 
 
 def test_a_capture_that_fails_leaves_what_was_there(model, stored, tmp_path, monkeypatch):
@@ -115,7 +120,7 @@ def test_mapped_values_say_their_size_without_reading(tmp_path):
     assert MappedValues(tmp_path / "absent", {}, {}).nbytes == 0
 
 
-def as_version_0_1(capture: tv.Capture, folder: Path) -> None:
+def as_version_0_1(capture: tv.model.Capture, folder: Path) -> None:
     """Writes the files of version 0.1 in the place of today's: NaN where a prompt has no token."""
     for site, value in capture.items():
         mask = capture.token_mask(site).expand_as(value).numpy()
@@ -129,9 +134,9 @@ def as_version_0_1(capture: tv.Capture, folder: Path) -> None:
 def test_a_capture_of_version_0_1_is_read_as_one_of_today(model, stored, tmp_path):
     as_version_0_1(stored, tmp_path / "held")
     with pytest.warns(UserWarning, match=r"held was written by an earlier tv_lens; .* by Capture.save\(path\)"):
-        again = tv.Capture.load(tmp_path / "held")
+        again = tv.model.Capture.load(tmp_path / "held")
     assert again.peak_bytes == 1 and all(torch.equal(again[site], stored[site]) for site in stored)
     for name, content in (("capture.json", b"{"), ("z[2]@-1.npy", b"\x93NUMPY")):
         (tmp_path / "held" / name).write_bytes(content)
         with pytest.raises(FormatError, match="damaged, or it holds no capture"):
-            tv.Capture.load(tmp_path / "held")
+            tv.model.Capture.load(tmp_path / "held")

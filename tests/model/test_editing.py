@@ -94,7 +94,7 @@ def test_placed_edits_share_one_pass_as_if_each_had_run_alone(model, family):
 )
 def test_an_edit_across_prompts_of_different_lengths_is_refused(llama, edit):
     """At a position that another prompt does not have there is only padding to take a value from."""
-    padded = tv.TokenBatch.from_lists([[5, 6, 7, 8], [9, 10]])
+    padded = tv.tasks.TokenBatch.from_lists([[5, 6, 7, 8], [9, 10]])
     with pytest.raises(MisalignedPrompts) as caught:
         llama.run(padded, edit)
     assert str(caught.value) == (
@@ -105,7 +105,7 @@ def test_an_edit_across_prompts_of_different_lengths_is_refused(llama, edit):
 
 
 def test_an_edit_across_prompts_at_a_position_they_all_have_is_fine(llama):
-    padded = tv.TokenBatch.from_lists([[5, 6, 7, 8], [9, 10]])
+    padded = tv.tasks.TokenBatch.from_lists([[5, 6, 7, 8], [9, 10]])
     with llama.intervene(Resample("resid_post[0]@-1")):
         found = llama.capture(padded, "resid_post[0]@-1")["resid_post[0]@-1"]
     clean = llama.capture(padded, "resid_post[0]@-1")["resid_post[0]@-1"]
@@ -149,7 +149,7 @@ def test_an_edit_acts_at_its_rows_columns_and_head_and_nowhere_else():
 
 
 def test_positions_of_padded_prompts_are_counted_in_each_prompt():
-    batch = tv.TokenBatch.from_lists([[5, 6, 7, 8], [9, 10]])
+    batch = tv.tasks.TokenBatch.from_lists([[5, 6, 7, 8], [9, 10]])
     rows, columns = positions_of(batch, -1, torch.device("cpu"))
     assert (rows.tolist(), columns.tolist()) == ([0, 1], [3, 1])
     rows, columns = positions_of(batch, (0, -1), torch.device("cpu"))

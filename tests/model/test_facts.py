@@ -116,7 +116,7 @@ def test_what_was_saved_before_a_change_is_refused_after_it(own, change, tmp_pat
 def test_a_model_that_changes_while_a_verb_runs_is_an_error_that_names_the_change(own, change):
     once = [change]
 
-    @tv.metric(units="logits", sign="up")
+    @tv.metrics.metric(units="logits", sign="up")
     def changing(logits, answers):
         if once:
             once.pop()(own)

@@ -28,7 +28,7 @@ from tv_lens.lab import Regressor, build_network
 from tv_lens.model import generation
 
 NEW = 6
-BATCH = tv.TokenBatch.from_lists(ROWS)
+BATCH = tv.tasks.TokenBatch.from_lists(ROWS)
 ONES = torch.linspace(-2, 2, tiny.D_MODEL)
 
 
@@ -61,7 +61,7 @@ def test_without_edits_it_writes_what_hugging_face_writes_for_each_prompt_alone(
     for use_cache in (True, False):
         found = model.generate(BATCH, max_new_tokens=NEW, use_cache=use_cache)
         assert found.ids == expected and found.provenance["cache"] is use_cache
-    left = tv.TokenBatch.from_lists(ROWS, side="left")
+    left = tv.tasks.TokenBatch.from_lists(ROWS, side="left")
     assert model.generate(left, max_new_tokens=NEW).ids == expected
     assert [model.generate(row, max_new_tokens=NEW).ids[0] for row in ROWS[:2]] == expected[:2]
 

@@ -42,7 +42,7 @@ def test_a_model_names_its_sizes(model, family):
 
 
 def score(logits: torch.Tensor) -> torch.Tensor:
-    return tv.logit_diff(logits, answers(2, 0))
+    return tv.metrics.logit_diff(logits, answers(2, 0))
 
 
 def test_a_gradient_predicts_what_a_small_push_does(tiny_model, family):

@@ -33,10 +33,10 @@ def test_token_ids_are_taken_as_they_are(llama):
 
 
 def test_left_padding_is_turned_into_right_padding(llama):
-    left = tv.TokenBatch.from_lists(ROWS, side="left")
+    left = tv.tasks.TokenBatch.from_lists(ROWS, side="left")
     right = llama.tokens(left)
     assert right.rows() == ROWS and right.first.tolist() == [0, 0, 0, 0]
-    assert torch.equal(llama.run(left), llama.run(tv.TokenBatch.from_lists(ROWS)))
+    assert torch.equal(llama.run(left), llama.run(tv.tasks.TokenBatch.from_lists(ROWS)))
 
 
 @pytest.mark.parametrize("bos", [False, True])
@@ -81,7 +81,7 @@ def test_prompts_that_cannot_be_run_are_refused(speaking, name):
 
 
 def test_the_last_logits_are_those_of_all_positions_at_the_last_real_token(model):
-    batch = tv.TokenBatch.from_lists(ROWS)
+    batch = tv.tasks.TokenBatch.from_lists(ROWS)
     every, last = model.run(batch, logits="all"), model.run(batch)
     assert every.shape == (4, 6, tiny.VOCAB) and last.shape == (4, tiny.VOCAB) and last.dtype == torch.float32
     assert close(last, every[torch.arange(4), batch.last])
@@ -112,7 +112,7 @@ EDITS = {
 
 
 def test_a_padded_prompt_runs_as_it_does_alone(model):
-    batch, clean = tv.TokenBatch.from_lists(ROWS), model.run(TOKENS)
+    batch, clean = tv.tasks.TokenBatch.from_lists(ROWS), model.run(TOKENS)
     for name, make in {"nothing": lambda: (), **EDITS}.items():
         if name == "even attention" and not model.registry.support(Site("scores", 1)).write:
             continue
@@ -123,7 +123,7 @@ def test_a_padded_prompt_runs_as_it_does_alone(model):
 
 
 def test_a_position_beyond_a_prompt_names_the_rows(llama):
-    batch = tv.TokenBatch.from_lists(ROWS)
+    batch = tv.tasks.TokenBatch.from_lists(ROWS)
     for call in (
         lambda: llama.run(batch, Zero("z[1]@3")),
         lambda: llama.capture(batch, "z[1]@-4"),
@@ -141,8 +141,8 @@ def test_the_residual_stream_is_resid_post_of_every_layer(model):
     assert stream.shape == (tiny.LAYERS, 5, 7, tiny.D_MODEL) and stream.dtype == torch.float32
     found = model.capture(TOKENS, sites("resid_post"))
     assert all(torch.equal(stream[layer], found[Site("resid_post", layer)]) for layer in range(tiny.LAYERS))
-    padded = model.residual_stream(tv.TokenBatch.from_lists(ROWS))
-    assert torch.equal((padded == 0).all(-1)[0], ~tv.TokenBatch.from_lists(ROWS).mask)
+    padded = model.residual_stream(tv.tasks.TokenBatch.from_lists(ROWS))
+    assert torch.equal((padded == 0).all(-1)[0], ~tv.tasks.TokenBatch.from_lists(ROWS).mask)
 
 
 # ---- contexts --------------------------------------------------------------------------------------------------------

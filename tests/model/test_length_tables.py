@@ -16,7 +16,7 @@ from tv_lens.site import Site
 
 IDS = torch.randint(3, tiny.VOCAB, (24,), generator=torch.Generator().manual_seed(3)).tolist()
 LENGTHS = (5, tiny.SWITCH, 24, tiny.SWITCH + 1, 20)
-PADDED = tv.TokenBatch.from_lists([IDS[:n] for n in LENGTHS])
+PADDED = tv.tasks.TokenBatch.from_lists([IDS[:n] for n in LENGTHS])
 LONGROPE = [name for name in tiny.LENGTH_DEPENDENT if name.startswith("longrope")]
 
 
@@ -26,7 +26,7 @@ def own_logits(family: str, length: int) -> torch.Tensor:
         return tiny.hugging_face_model(family)(torch.tensor([IDS[:length]])).logits[0, -1]
 
 
-def last_logits(model: tv.HookedModel, batch: tv.TokenBatch) -> torch.Tensor:
+def last_logits(model: tv.HookedModel, batch: tv.tasks.TokenBatch) -> torch.Tensor:
     return model.forward(batch, logits_at=batch.last[:, None])[0][:, 0]
 
 
@@ -52,7 +52,7 @@ def test_a_padded_prompt_computes_what_it_computes_alone(dependent, name):
 def test_what_ran_before_makes_no_difference(dependent, name):
     """Dynamic scaling keeps the table of the longest prompt for those that follow, down to the switch."""
     for length in (24, 20, tiny.SWITCH, 5, 24):
-        batch = tv.TokenBatch.from_lists([IDS[:length]])
+        batch = tv.tasks.TokenBatch.from_lists([IDS[:length]])
         torch.testing.assert_close(last_logits(dependent, batch)[0], own_logits(name, length), atol=2e-5, rtol=0)
 
 
@@ -79,7 +79,7 @@ def test_rows_equal_whole_passes_on_both_sides_of_the_switch(name):
     """Prompts that share a beginning as long as the switch: it is not run as a prompt of its own length."""
     model = tv.load(tiny.hugging_face_model(name))
     prompts = [[*IDS[:16], 50 + i, 60, 70 + i, 4] for i in range(3)] + [IDS[:9], [*IDS[:8], 11]]
-    base = tv.TokenBatch.from_lists(prompts)
+    base = tv.tasks.TokenBatch.from_lists(prompts)
     rows = [
         Row(i, (PlacedEdit(Zero(Site("attn_out", layer)), (place,)),))
         for i, prompt in enumerate(prompts)
@@ -116,7 +116,7 @@ def test_a_model_without_such_tables_is_left_as_it_is(tiny_model):
 
 
 def test_rows_of_one_class_are_given_nothing(dependent):
-    short = tv.TokenBatch.from_lists([IDS[:5], IDS[:9]])
+    short = tv.tasks.TokenBatch.from_lists([IDS[:5], IDS[:9]])
     assert length_arguments(dependent.tl, short, {}) == {}
     mixed = length_arguments(dependent.tl, PADDED, {})
     assert mixed["position_ids"].amax(dim=1).tolist() == [n - 1 for n in LENGTHS]
@@ -127,7 +127,7 @@ def test_rows_of_one_class_are_given_nothing(dependent):
 def test_every_family_pads_without_a_trace(family):
     """Every position of every layer, and the logits: in a batch padded far, and alone."""
     model = tv.load(tiny.hugging_face_model(family))
-    batch = tv.TokenBatch.from_lists([IDS, IDS[:4], IDS[2:11]])
+    batch = tv.tasks.TokenBatch.from_lists([IDS, IDS[:4], IDS[2:11]])
     logits, stream = model.run(batch, logits="all"), model.residual_stream(batch)
     for i, row in enumerate(batch.rows()):
         alone = torch.tensor([row])

@@ -122,7 +122,7 @@ def test_a_quantised_file_is_called_so_wherever_its_name_stands(tmp_path, monkey
     model = tv.load(tmp_path / "file.gguf")
     assert (model.name, model.full_name) == ("file", whole)
     assert repr(model).startswith("HookedModel file (tiny, 4-bit (Q4_1), dequantised to float32, LlamaForCausalLM)")
-    pairs = tv.PromptPairs.from_texts(["the", "th"], ["th", "the"], ["a", "a"], foils=["b", "b"])
+    pairs = tv.tasks.PromptPairs.from_texts(["the", "th"], ["th", "the"], ["a", "a"], foils=["b", "b"])
     sweep = tv.patch(model, pairs, "resid_post[1]@-1", over=("layer",))
     assert sweep.provenance["full_name"] == whole and f"model     {whole}" in repr(sweep)
     assert tv.load(tmp_path / "file.gguf", dtype="bfloat16").full_name.endswith("dequantised to bfloat16)")

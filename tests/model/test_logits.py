@@ -22,7 +22,7 @@ def batches(model, monkeypatch):
 
 @pytest.mark.parametrize("logits", ["last", "all"])
 def test_a_run_is_split_to_fit_the_budget_and_gives_what_it_gives_whole(llama, logits, monkeypatch):
-    prompts = tv.TokenBatch.from_lists(ROWS * 5)
+    prompts = tv.tasks.TokenBatch.from_lists(ROWS * 5)
     whole, edit = llama.run(prompts, logits=logits), Zero("z[1]@-1")
     edited = llama.run(prompts, edit, logits=logits)
     each = bytes_per_prompt(llama.shape, 6, 1 if logits == "last" else 6)

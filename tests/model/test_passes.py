@@ -107,14 +107,14 @@ def test_rows_are_those_of_the_whole_batch(crowded, engine, room):
     model, table = crowded
     places = ((6,), (4,))
     rows = [
-        tv.Row(i, (tv.PlacedEdit(tv.Zero(Site(name, 1)), place),))
+        tv.rows.Row(i, (tv.rows.PlacedEdit(tv.Zero(Site(name, 1)), place),))
         for i in range(4)
         for name in ("z", "mlp_out", "resid_pre")
         for place in places
     ]
 
     def work():
-        return tv.run_rows(
+        return tv.rows.run_rows(
             model,
             model.tokens(IDS),
             rows,
@@ -225,9 +225,11 @@ def test_a_memory_error_of_a_users_edit_is_that_edits_and_not_the_devices(engine
         with pytest.raises(MemoryError, match="my own table is full") as caught:
             model.run(IDS, Full("resid_post[1]"))
         assert not isinstance(caught.value, TVLensError)
-        rows = [tv.Row(i, (tv.PlacedEdit(Full("resid_post[1]"), (6,)),)) for i in range(2)]
+        rows = [tv.rows.Row(i, (tv.rows.PlacedEdit(Full("resid_post[1]"), (6,)),)) for i in range(2)]
         with pytest.raises(MemoryError, match="my own table is full") as caught:
-            tv.run_rows(model, tv.TokenBatch.from_lists(IDS[:2].tolist()), rows, lambda x, _: x[:, 0], engine=engine)
+            tv.rows.run_rows(
+                model, tv.tasks.TokenBatch.from_lists(IDS[:2].tolist()), rows, lambda x, _: x[:, 0], engine=engine
+            )
         assert not isinstance(caught.value, TVLensError)
     assert out_of_memory(MemoryError("anywhere else in a pass"))
 

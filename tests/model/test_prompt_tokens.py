@@ -42,7 +42,7 @@ FORMS = {
     "a column": lambda: pd.Series(TEXTS),
     "prompts of a task": lambda: Prompts.from_texts(TEXTS, [" went"] * 3),
     "tokenized prompts": lambda: Prompts.from_texts(TEXTS, [" went"] * 3).tokenize(TOKENIZER),
-    "a token batch": lambda: tv.TokenBatch.from_lists(ROWS),
+    "a token batch": lambda: tv.tasks.TokenBatch.from_lists(ROWS),
     "lists of ids": lambda: ROWS,
     "a generator of ids": lambda: (row for row in ROWS),
     "tensors of ids": lambda: [torch.tensor(row) for row in ROWS],
@@ -175,7 +175,7 @@ def test_a_pad_token_within_a_row_or_no_tokenizer_is_no_padding():
     within = torch.tensor([[5, 0, 6]])
     assert prompt_tokens(within, TOKENIZER).rows() == within.tolist()
     assert prompt_tokens(torch.tensor([[0, 5, 0]]), None).rows() == [[0, 5, 0]]
-    assert prompt_tokens(tv.TokenBatch.from_lists([[0, 5, 0]]), TOKENIZER).rows() == [[0, 5, 0]]
+    assert prompt_tokens(tv.tasks.TokenBatch.from_lists([[0, 5, 0]]), TOKENIZER).rows() == [[0, 5, 0]]
 
 
 def test_BOS_that_is_the_pad_token_may_begin_every_row_once():
@@ -208,5 +208,5 @@ def test_every_verb_reads_the_ids_that_the_tokenizers_own_prefix_and_the_text_ha
     answer = tokenizer(" went", add_special_tokens=False).input_ids[0]
     scores = tv.score(model, prompts, progress=False)
     assert scores.top.tolist() == [int(expected.argmax())]
-    sweep = tv.patch(model, pairs, "resid_post[1]@-1", over=("layer",), metric=tv.log_prob, progress=False)
+    sweep = tv.patch(model, pairs, "resid_post[1]@-1", over=("layer",), metric=tv.metrics.log_prob, progress=False)
     assert float(sweep.clean[0]) == pytest.approx(float(expected.log_softmax(-1)[answer]), abs=1e-4)

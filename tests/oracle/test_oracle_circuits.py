@@ -31,7 +31,7 @@ def name_of(node) -> str:
     }[node.kind]
 
 
-def peers_scores(model, pair: tv.Contrast) -> list[dict[str, float]]:
+def peers_scores(model, pair: tv.circuits.Contrast) -> list[dict[str, float]]:
     """TransformerLens's edge scores of each pair, its positions summed."""
     found = []
     for a, b, right, wrong in zip(pair.clean.ids, pair.corrupted.ids, pair.answers.correct, pair.answers.wrong):
@@ -54,7 +54,9 @@ def peers_scores(model, pair: tv.Contrast) -> list[dict[str, float]]:
 @pytest.mark.parametrize("family", ["gpt2", "gpt_neox"])
 def test_EAP_is_transformer_lenss_edge_attribution_with_its_positions_summed(tiny_model, family):
     model, pair = tiny_model(family), contrast(2, pairs=True)
-    ours = tv.discover(model, pair, method=tv.EAP(gradient_at="corrupted", recheck=0), pos="all").at_any_position()
+    ours = tv.discover(
+        model, pair, method=tv.circuits.EAP(gradient_at="corrupted", recheck=0), pos="all"
+    ).at_any_position()
     names = ours.graph.names()
     for example, peer in enumerate(peers_scores(model, pair)):
         assert set(peer) == set(names)
@@ -77,13 +79,13 @@ def test_an_edges_effect_is_that_of_hooks_written_by_hand(tiny_model, family):
     found = measured_effects(made, edges)[0]
     kv = "h" if model.shape.n_kv_heads == model.shape.n_heads else "kv"
     wrote_clean, wrote_corrupted = (contributions(model, side.ids) for side in (pair.clean, pair.corrupted))
-    clean = tv.logit_diff(model.run(pair.clean), pair.answers)
+    clean = tv.metrics.logit_diff(model.run(pair.clean), pair.answers)
     for edge, ours in zip(edges.tolist(), found):
         place, w, r = graph.edges[edge].tolist()
         writer, reader, pos = graph.writers[w], graph.readers[r], graph.positions[place].members[0]
         change = wrote_corrupted[writer][0, pos] - wrote_clean[writer][0, pos]
         logits = with_changed_input(model, pair.clean.ids, reader, kv, pos, change)
-        torch.testing.assert_close(ours, (clean - tv.logit_diff(logits, pair.answers))[0], atol=2e-5, rtol=1e-3)
+        torch.testing.assert_close(ours, (clean - tv.metrics.logit_diff(logits, pair.answers))[0], atol=2e-5, rtol=1e-3)
 
 
 def contributions(model, ids: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -162,21 +164,23 @@ def linear_model(seed: int = 0) -> tv.HookedModel:
 @pytest.mark.parametrize(
     "method",
     [
-        tv.EAP(recheck=0),
-        tv.EAP(gradient_at="corrupted", recheck=0),
-        tv.EAPIG(3, recheck=0),
-        tv.EAPIG(2, where="activations", recheck=0),
+        tv.circuits.EAP(recheck=0),
+        tv.circuits.EAP(gradient_at="corrupted", recheck=0),
+        tv.circuits.EAPIG(3, recheck=0),
+        tv.circuits.EAPIG(2, where="activations", recheck=0),
     ],
     ids=repr,
 )
 def test_on_a_linear_model_every_estimate_is_the_exact_effect(method):
     model = linear_model()
     a, b = tokens(3, 5, 0), tokens(3, 5, 1)
-    pair = tv.Contrast(tv.TokenBatch(a.ids % 60, a.mask), tv.TokenBatch(b.ids % 60, b.mask), small_answers())
+    pair = tv.circuits.Contrast(
+        tv.tasks.TokenBatch(a.ids % 60, a.mask), tv.tasks.TokenBatch(b.ids % 60, b.mask), small_answers()
+    )
     readers = tv.circuits.Graph(model.shape).readers
     bending = ("<q>", "<k>")  # nothing is written to these: the registry would refuse to, since attention cannot change
     exact = tv.discover(
-        model, pair, pos="all", method=tv.ExactEdges(into=tuple(r for r in readers if r[-3:] not in bending))
+        model, pair, pos="all", method=tv.circuits.ExactEdges(into=tuple(r for r in readers if r[-3:] not in bending))
     )
     estimate, some = tv.discover(model, pair, method=method, pos="all"), exact.measured
     others = exact.values.isnan().all(0)
@@ -189,14 +193,14 @@ def test_on_a_linear_model_every_estimate_is_the_exact_effect(method):
     )
 
 
-def small_answers() -> tv.Answers:
+def small_answers() -> tv.metrics.Answers:
     drawn = answers(3, 2)
-    return tv.Answers(drawn.correct % 30, drawn.wrong % 30 + 30)
+    return tv.metrics.Answers(drawn.correct % 30, drawn.wrong % 30 + 30)
 
 
 def test_on_a_nonlinear_model_they_differ(tiny_model):
     """The comparison above can fail."""
     made = make_passes(tiny_model("gpt2"), contrast(3, pairs=True), tv.circuits.CircuitQuestion(pos="all"))
     edges = torch.arange(0, len(made.graph), 9)
-    exact, guess = measured_effects(made, edges), tv.EAP().estimate(made)[:, edges]
+    exact, guess = measured_effects(made, edges), tv.circuits.EAP().estimate(made)[:, edges]
     assert float((exact - guess).abs().max()) > 0.02 * float(exact.abs().max())

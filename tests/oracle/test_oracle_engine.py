@@ -20,13 +20,13 @@ def model() -> tv.HookedModel:
 
 
 @pytest.fixture(scope="module")
-def pairs() -> tv.PromptPairs:
+def pairs() -> tv.tasks.PromptPairs:
     return tiny_characters.pairings(1)[0].pairs(shots=2, n=2)
 
 
 @pytest.fixture(scope="module")
 def vector(model) -> tv.TaskVector:
-    method = tv.ResidualMean(layer=1, shots=2, contexts=3)
+    method = tv.methods.ResidualMean(layer=1, shots=2, contexts=3)
     return tv.extract(model, tiny_characters.pairings(1)[0], method=method, progress=False)
 
 
@@ -37,8 +37,8 @@ def numbers(sweep: tv.Sweep) -> np.ndarray:
 
 def rows_of_last_logits(model, pairs, **options) -> np.ndarray:
     tokens = pairs.tokenize(model).clean.tokens
-    rows = [tv.Row(i) for i in range(len(pairs))]
-    return tv.run_rows(model, tokens, rows, lambda logits, index: logits.max(1).values, **options).values.numpy()
+    rows = [tv.rows.Row(i) for i in range(len(pairs))]
+    return tv.rows.run_rows(model, tokens, rows, lambda logits, index: logits.max(1).values, **options).values.numpy()
 
 
 VERBS = {
@@ -46,15 +46,15 @@ VERBS = {
         tv.patch(model, pairs, tv.sites("z"), over=("layer", "pos"), **o)
     ),
     "patch, kl": lambda model, pairs, vector, **o: numbers(
-        tv.patch(model, pairs, "resid_post[1]@-1", over=("layer",), metric=tv.kl, mode="add", **o)
+        tv.patch(model, pairs, "resid_post[1]@-1", over=("layer",), metric=tv.metrics.kl, mode="add", **o)
     ),
     "node_effects": lambda model, pairs, vector, **o: numbers(tv.node_effects(model, pairs, **o)),
-    "path_effects": lambda model, pairs, vector, **o: numbers(tv.path_effects(model, pairs, metric=tv.kl, **o)),
+    "path_effects": lambda model, pairs, vector, **o: numbers(tv.path_effects(model, pairs, metric=tv.metrics.kl, **o)),
     "demonstration_effects": lambda model, pairs, vector, **o: numbers(
-        tv.demonstration_effects(model, pairs, metric=tv.kl, **o)
+        tv.patching.demonstration_effects(model, pairs, metric=tv.metrics.kl, **o)
     ),
     "demonstration_effects, hiding": lambda model, pairs, vector, **o: numbers(
-        tv.demonstration_effects(model, pairs, by="hiding", metric=tv.kl, **o)
+        tv.patching.demonstration_effects(model, pairs, by="hiding", metric=tv.metrics.kl, **o)
     ),
     "vector_sweep": lambda model, pairs, vector, **o: numbers(
         tv.vector_sweep(model, vector, tiny_characters.pairings(1)[0], scales=(1.0, 2.0), n=3, **o)
@@ -66,7 +66,7 @@ VERBS = {
 def test_every_verb_with_an_engine_is_here():
     takers = {
         name
-        for module in (tv, tv.experiments)
+        for module in (tv, tv.experiments, tv.patching, tv.rows)
         for name in module.__all__
         if inspect.isfunction(verb := getattr(module, name)) and "engine" in inspect.signature(verb).parameters
     }

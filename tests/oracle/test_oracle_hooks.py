@@ -129,7 +129,7 @@ def writable(family):
 
 
 def test_captures_are_what_plain_hooks_see(model, family):
-    batch = tv.TokenBatch.from_lists(ROWS)
+    batch = tv.tasks.TokenBatch.from_lists(ROWS)
     for component in readable(family):
         seen = []
         with_hook(model, component, lambda x: seen.append(x.clone()))
@@ -172,7 +172,7 @@ def edits_of(component, head, pos, width):
 def test_interventions_are_what_plain_hooks_do(model, family, component):
     if component not in writable(family):
         return  # the library refuses to write there: tests/model/test_registry.py, R9
-    batch, width = tv.TokenBatch.from_lists(ROWS), {}
+    batch, width = tv.tasks.TokenBatch.from_lists(ROWS), {}
     with_hook(model, component, lambda x: width.setdefault("last", x.shape[-1]))
     for number, (head, pos) in enumerate(selections(component, family)):
         kinds = list(edits_of(component, head, pos, width["last"]))
@@ -250,14 +250,14 @@ def at_last(x, change):
 def test_runs_are_those_of_the_untouched_model(model, family):
     with torch.no_grad():
         expected = untouched(family)(IDS, use_cache=False).logits
-    batch = tv.TokenBatch.from_lists(ROWS)
+    batch = tv.tasks.TokenBatch.from_lists(ROWS)
     assert close(model.run(batch), last(expected))
     assert close(model.run(batch, logits="all"), expected)
 
 
 def test_the_stream_and_what_is_added_to_it_are_the_untouched_models(model, family):
     """Reading, adding and zeroing at resid_pre, resid_post, attn_out and mlp_out, and one head's z."""
-    batch = tv.TokenBatch.from_lists(ROWS)
+    batch = tv.tasks.TokenBatch.from_lists(ROWS)
     vector = torch.randn(tiny.D_MODEL, generator=torch.Generator().manual_seed(0))
     layer, (_, attention, mlp, projection) = layer_of(family), PATHS[family]
     places = {
@@ -312,7 +312,7 @@ SEQUENTIAL = [family for family in PATHS if family not in ("gpt_neox", "gptj", "
 @pytest.mark.parametrize("name", ["add at the last token", "zero everywhere", "replace at two positions"])
 def test_resid_mid_is_written_to_the_mlp_and_to_the_skip(tiny_model, family, name):
     """The oracle computes the second half of the layer from the edited stream and hands that on as its output."""
-    model, batch, layer = tiny_model(family), tv.TokenBatch.from_lists(ROWS), layer_of(family)
+    model, batch, layer = tiny_model(family), tv.tasks.TokenBatch.from_lists(ROWS), layer_of(family)
     vector = torch.randn(tiny.D_MODEL, generator=torch.Generator().manual_seed(1))
 
     def at_two(x):
@@ -358,6 +358,6 @@ def test_a_fully_replaced_resid_mid_gives_the_sources_logits(tiny_model, family,
         expected = last(untouched(family)(source, use_cache=False).logits)
         mid = model.tl.run_with_cache(source)[1][f"blocks.{layer}.hook_resid_mid"]
         theirs = last(model.tl.run_with_hooks(IDS, fwd_hooks=[(f"blocks.{layer}.hook_resid_mid", lambda x, hook: mid)]))
-    ours = model.run(tv.TokenBatch.from_lists(ROWS), tv.Replace(Site("resid_mid", layer), mid))
+    ours = model.run(tv.tasks.TokenBatch.from_lists(ROWS), tv.Replace(Site("resid_mid", layer), mid))
     assert close(ours, expected)
     assert not close(theirs, expected), "TransformerLens writes it right now: the detour can go"

@@ -22,7 +22,7 @@ def model(request) -> tv.HookedModel:
 
 
 def ours(model, component, over):
-    pairs = tv.PromptPairs.from_texts([CLEAN], [CORRUPTED], answers=[ANSWER], foils=[FOIL])
+    pairs = tv.tasks.PromptPairs.from_texts([CLEAN], [CORRUPTED], answers=[ANSWER], foils=[FOIL])
     return tv.patch(model, pairs, tv.sites(component), over=over, progress=False).values[0].values
 
 
@@ -59,7 +59,7 @@ def test_resid_mid_is_written_to_the_skip_connection_too(model):
     """All of clean resid_mid at once must give the clean run, by position as TransformerLens's own patching does."""
     if not model.registry.support(tv.Site("resid_mid", 1)).write:
         pytest.skip("a parallel block has no resid_mid")
-    pairs = tv.PromptPairs.from_texts([CLEAN], [CORRUPTED], answers=[ANSWER], foils=[FOIL])
+    pairs = tv.tasks.PromptPairs.from_texts([CLEAN], [CORRUPTED], answers=[ANSWER], foils=[FOIL])
     sweep = tv.patch(model, pairs, tv.sites("resid_mid"), over=("layer",), progress=False)
     np.testing.assert_allclose(sweep.values[0], [sweep.clean[0]] * 3, atol=ATOL)
     # TransformerLens's patching edits the tensor in place, and so reaches the skip connection by shared memory ...

@@ -14,7 +14,7 @@ import tiny_characters
 import tv_lens as tv
 
 TASK, OTHER = tiny_characters.pairings(2)
-METHOD = tv.ResidualMean(layer=1, shots=3, contexts=4)
+METHOD = tv.methods.ResidualMean(layer=1, shots=3, contexts=4)
 DIRECTIONS = torch.randn(2, tiny.D_MODEL, generator=torch.Generator().manual_seed(0))
 HEADS = tv.sites("z", layer=(0, 1), pos=-1)
 QUICK = ("run with edits", "capture", "score", "patch", "discover EAP")
@@ -61,15 +61,15 @@ SETTINGS: dict[str, Callable[[], object]] = {
 }
 
 
-def batch() -> tv.TokenBatch:
-    return tv.TokenBatch.from_lists([[5, 6, 7, 8, 9], [9, 8, 7]])
+def batch() -> tv.tasks.TokenBatch:
+    return tv.tasks.TokenBatch.from_lists([[5, 6, 7, 8, 9], [9, 8, 7]])
 
 
-def pairs() -> tv.PromptPairs:
+def pairs() -> tv.tasks.PromptPairs:
     return TASK.pairs(shots=2, n=3)
 
 
-def scores(model: tv.HookedModel, method: object) -> tv.EdgeScores:
+def scores(model: tv.HookedModel, method: object) -> tv.circuits.EdgeScores:
     return tv.discover(model, TASK.pairs(shots=2, n=2), method=method, progress=False)
 
 
@@ -91,7 +91,7 @@ VERBS: dict[str, Callable[[tv.HookedModel], object]] = {
     "score": lambda model: tv.score(model, pairs().clean, progress=False).log_prob,
     "patch": lambda model: tv.patch(model, pairs(), HEADS, over=("layer", "head"), progress=False),
     "patch by passes": lambda model: tv.patch(
-        model, pairs(), HEADS, over=("layer",), engine="passes", metric=tv.kl, progress=False
+        model, pairs(), HEADS, over=("layer",), engine="passes", metric=tv.metrics.kl, progress=False
     ),
     "node_effects": lambda model: tv.node_effects(model, pairs(), progress=False),
     "path_effects": lambda model: tv.path_effects(
@@ -100,7 +100,10 @@ VERBS: dict[str, Callable[[tv.HookedModel], object]] = {
     "extract": lambda model: tv.extract(model, TASK, method=METHOD, progress=False).direction,
     "function vector": lambda model: (
         tv.extract(
-            model, TASK, method=tv.FunctionVector(layer=1, heads=2, shots=2, contexts=3, prompts=2), progress=False
+            model,
+            TASK,
+            method=tv.methods.FunctionVector(layer=1, heads=2, shots=2, contexts=3, prompts=2),
+            progress=False,
         ).direction
     ),
     "random_like": lambda model: tv.TaskVector(DIRECTIONS[0], "resid_post[1]@-1", task="t").random_like(0).direction,
@@ -110,12 +113,12 @@ VERBS: dict[str, Callable[[tv.HookedModel], object]] = {
     "decodability": lambda model: (
         tv.decodability(model, tiny_characters.telling(2), shots=(0, 2), n=8, k=3, progress=False).sweep
     ),
-    "discover exact": lambda model: scores(model, tv.ExactEdges()),
-    "discover EAP": lambda model: scores(model, tv.EAP(recheck=3)),
-    "discover EAPIG": lambda model: scores(model, tv.EAPIG(2, where="activations", recheck=0)),
-    "discover ACDC": lambda model: scores(model, tv.ACDC(0.05)),
-    "faithfulness": lambda model: tv.faithfulness(
-        model, scores(model, tv.EAP(recheck=0)).top(5), pairs(), progress=False
+    "discover exact": lambda model: scores(model, tv.circuits.ExactEdges()),
+    "discover EAP": lambda model: scores(model, tv.circuits.EAP(recheck=3)),
+    "discover EAPIG": lambda model: scores(model, tv.circuits.EAPIG(2, where="activations", recheck=0)),
+    "discover ACDC": lambda model: scores(model, tv.circuits.ACDC(0.05)),
+    "faithfulness": lambda model: tv.circuits.faithfulness(
+        model, scores(model, tv.circuits.EAP(recheck=0)).top(5), pairs(), progress=False
     ),
 }
 
@@ -123,7 +126,7 @@ VERBS: dict[str, Callable[[tv.HookedModel], object]] = {
 def arrays(result: object) -> list[np.ndarray]:
     """The numbers of a result, with the dtype that they have."""
     parts = result if isinstance(result, list) else [result]
-    found = [part.values if isinstance(part, (tv.Sweep, tv.EdgeScores)) else part for part in parts]
+    found = [part.values if isinstance(part, (tv.Sweep, tv.circuits.EdgeScores)) else part for part in parts]
     return [part.numpy() if isinstance(part, torch.Tensor) else np.asarray(part) for part in found]
 
 

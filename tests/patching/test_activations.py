@@ -24,8 +24,8 @@ def text_model():
     return make
 
 
-def pairs() -> tv.PromptPairs:
-    return tv.PromptPairs.from_texts(
+def pairs() -> tv.tasks.PromptPairs:
+    return tv.tasks.PromptPairs.from_texts(
         clean=["ab>ba;cd>", "pq>qp;rs>", "xy>yx;ef>"],
         corrupted=["ab>ab;cd>", "pq>pq;rs>", "xy>xy;ef>"],
         answers=["d", "s", "f"],
@@ -44,7 +44,7 @@ def test_a_full_patch_of_the_stream_is_the_source_run(text_model):
 
 
 def test_clean_equal_to_corrupted_has_no_effect(text_model):
-    same = tv.PromptPairs.from_texts(["ab>ba;cd>"], ["ab>ba;cd>"], answers=["d"], foils=["c"])
+    same = tv.tasks.PromptPairs.from_texts(["ab>ba;cd>"], ["ab>ba;cd>"], answers=["d"], foils=["c"])
     for engine in ("rows", "passes"):
         sweep = tv.patch(
             text_model(), same, tv.sites("z"), over=("layer", "head", "pos"), engine=engine, progress=False
@@ -89,7 +89,7 @@ def test_several_components_side_by_side(text_model):
 
 
 def test_the_last_token_needs_no_alignment(text_model):
-    uneven = tv.PromptPairs.from_texts(["ab>ba;cd>"], ["cd>"], answers=["d"], foils=["c"])
+    uneven = tv.tasks.PromptPairs.from_texts(["ab>ba;cd>"], ["cd>"], answers=["d"], foils=["c"])
     last = tv.patch(text_model(), uneven, tv.sites("resid_post", pos=-1), over=("layer",), progress=False)
     np.testing.assert_allclose(last.values[0, -1], last.clean[0], atol=1e-5)
     with pytest.raises(MisalignedPrompts) as caught:
@@ -114,11 +114,13 @@ def test_the_model_is_left_as_it_was(text_model):
 
 def test_any_metric_and_a_metric_that_fails(text_model):
     model = text_model()
-    for metric in (tv.log_prob, tv.prob, tv.rank, tv.kl, tv.exact_match):
+    for metric in (tv.metrics.log_prob, tv.metrics.prob, tv.metrics.rank, tv.metrics.kl, tv.metrics.exact_match):
         found = tv.patch(model, pairs(), tv.sites("resid_post", pos=-1), over=("layer",), metric=metric, progress=False)
         assert found.metric == metric.__name__
     assert (
-        tv.patch(model, pairs(), tv.sites("resid_post"), over=("layer",), metric=tv.kl, progress=False).values.max()
+        tv.patch(
+            model, pairs(), tv.sites("resid_post"), over=("layer",), metric=tv.metrics.kl, progress=False
+        ).values.max()
         < 1e-5
     )
     with pytest.raises(NonFiniteMetric, match="the clean run"):
@@ -135,9 +137,9 @@ def test_errors_name_what_is_allowed(text_model):
         (dict(sites=tv.sites("resid_post"), over=("layer", "head")), InvalidArgument, "cannot be swept over heads"),
         (dict(sites=tv.sites("z", pos=-1), over=("layer", "pos")), InvalidArgument, "name a position"),
         (dict(sites=tv.sites("z"), over=("pos", "span")), InvalidArgument, "axes of a sweep"),
-        (dict(sites=tv.sites("z", layer=9), over=("layer",)), tv.TVLensError, "layers 0 to 2"),
-        (dict(sites=tv.sites("z", head=9), over=("layer",)), tv.TVLensError, "heads 0 to 3"),
-        (dict(sites=tv.sites("z", pos=50), over=("layer",)), tv.TVLensError, "beyond"),
+        (dict(sites=tv.sites("z", layer=9), over=("layer",)), tv.errors.TVLensError, "layers 0 to 2"),
+        (dict(sites=tv.sites("z", head=9), over=("layer",)), tv.errors.TVLensError, "heads 0 to 3"),
+        (dict(sites=tv.sites("z", pos=50), over=("layer",)), tv.errors.TVLensError, "beyond"),
         (dict(sites=["z[0].h1", "z[1].h2"], over=("layer", "head")), InvalidArgument, "do not fill a grid"),
     ):
         with pytest.raises(error) as caught:
@@ -151,7 +153,7 @@ def test_a_budget_splits_the_work_and_changes_no_value(text_model):
     roomy = tv.patch(text_model(), pairs(), tv.sites("resid_pre"), progress=False)
     tight = tv.patch(text_model(), pairs(), tv.sites("resid_pre"), progress=False, memory_budget=150_000)
     np.testing.assert_allclose(roomy.values, tight.values, atol=1e-5)
-    with pytest.raises(tv.TVLensError, match="at least"):
+    with pytest.raises(tv.errors.TVLensError, match="at least"):
         tv.patch(text_model(), pairs(), tv.sites("resid_pre"), progress=False, memory_budget=100)
 
 
@@ -173,7 +175,7 @@ def test_named_sets_of_sites_are_patched_together(text_model):
     for name in ("heads", "two layers"):
         held = model.capture(tokens.clean.tokens, sets[name])
         logits = model.run(tokens.corrupted.tokens, [tv.Replace(site, held[site]) for site in sets[name]])
-        np.testing.assert_allclose(found.sel(set=name).values, tv.logit_diff(logits, tokens.answers), atol=1e-5)
+        np.testing.assert_allclose(found.sel(set=name).values, tv.metrics.logit_diff(logits, tokens.answers), atol=1e-5)
     whole = tv.patch(model, asked, tv.sites("z", layer=1, pos=-1), over="layer", progress=False)
     np.testing.assert_allclose(found.sel(set="one").values, whole.sel(layer=1).values, atol=1e-5)
 
@@ -192,7 +194,7 @@ def test_adding_the_difference_once_is_replacing_and_scales_are_swept(text_model
     )
     logits = model.run(tokens.corrupted.tokens, tv.Add("resid_pre[2]@3", clean - base, 2.0))
     np.testing.assert_allclose(
-        added.sel(scale=2, layer=2, pos=3).values, tv.logit_diff(logits, tokens.answers), atol=1e-5
+        added.sel(scale=2, layer=2, pos=3).values, tv.metrics.logit_diff(logits, tokens.answers), atol=1e-5
     )
     halfway = tv.patch(model, asked, sites, mode="add", scales=[0.5], direction="noising", progress=False)
     assert halfway.axes == ("layer", "pos")
@@ -207,6 +209,6 @@ def test_sets_and_scales_are_asked_for_rightly(text_model):
         (dict(sites="z[0]", over=("layer",), mode="add", scales=[1, 2]), "Several scales are swept over"),
         (dict(sites="z[0]", over=("layer",), mode="plus"), "replace, add"),
     ):
-        with pytest.raises(tv.TVLensError) as caught:
+        with pytest.raises(tv.errors.TVLensError) as caught:
             tv.patch(text_model(), pairs(), progress=False, **arguments)
         assert words in str(caught.value)

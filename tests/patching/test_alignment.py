@@ -17,11 +17,11 @@ def model():
     return tiny_characters.model("llama")
 
 
-def words_of_two_lengths() -> tv.PromptPairs:
+def words_of_two_lengths() -> tv.tasks.PromptPairs:
     short = ["ab", "cd", "ef", "gh", "ij", "kl", "st", "uv", "wx", "yz"]
     words = [*short, "mno", "pqr"]
     pairs = [(word, word[::-1]) for word in words]
-    return tv.Task("mirror", pairs, template=tv.Template("t", "{x}>", "{y}", ";")).pairs(shots=3, n=4, seed=0)
+    return tv.Task("mirror", pairs, template=tv.tasks.Template("t", "{x}>", "{y}", ";")).pairs(shots=3, n=4, seed=0)
 
 
 def test_prompts_of_a_task_are_drawn_again_where_a_sweep_over_positions_needs_one_structure(model):
@@ -34,7 +34,7 @@ def test_prompts_of_a_task_are_drawn_again_where_a_sweep_over_positions_needs_on
 
 
 def test_texts_of_two_lengths_line_up_at_the_last_token_alone(model):
-    uneven = tv.PromptPairs.from_texts(["ab>ba;cd>"], ["cd>"], answers=["d"], foils=["c"])
+    uneven = tv.tasks.PromptPairs.from_texts(["ab>ba;cd>"], ["cd>"], answers=["d"], foils=["c"])
     aligned(model, uneven, LAST, ("layer",))
     with pytest.raises(MisalignedPrompts, match="do not line up in pair 0"):
         aligned(model, uneven, EVERYWHERE, ("layer",))
@@ -42,13 +42,15 @@ def test_texts_of_two_lengths_line_up_at_the_last_token_alone(model):
 
 def test_texts_of_several_structures_cannot_be_swept_by_position(model):
     texts = ["ab>ba;cd>", "abc>cba;cd>"]
-    pairs = tv.PromptPairs.from_texts(texts, texts, answers=["d", "d"], foils=["c", "c"])
+    pairs = tv.tasks.PromptPairs.from_texts(texts, texts, answers=["d", "d"], foils=["c", "c"])
     aligned(model, pairs, EVERYWHERE, ("layer",))
     with pytest.raises(MisalignedPrompts, match="different structures"):
         aligned(model, pairs, EVERYWHERE, ("pos",))
 
 
 def test_a_position_that_some_prompt_lacks_is_refused(model):
-    pairs = tv.PromptPairs.from_texts(["ab>ba;cd>", "ab>"], ["cd>dc;cd>", "cd>"], answers=["d", "b"], foils=["c", "a"])
+    pairs = tv.tasks.PromptPairs.from_texts(
+        ["ab>ba;cd>", "ab>"], ["cd>dc;cd>", "cd>"], answers=["d", "b"], foils=["c", "a"]
+    )
     with pytest.raises(PositionError):
         aligned(model, pairs, [tv.Site("resid_pre", 1, pos=5)], ("layer",))

@@ -20,7 +20,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def tokens(model):
-    pairs = tv.PromptPairs.from_texts(["ab>c", "de>f"], ["ab>f", "de>c"], answers=["x", "y"], foils=["y", "x"])
+    pairs = tv.tasks.PromptPairs.from_texts(["ab>c", "de>f"], ["ab>f", "de>c"], answers=["x", "y"], foils=["y", "x"])
     return pairs.tokenize(model)
 
 

@@ -123,7 +123,7 @@ def test_bad_demonstrations_are_refused(model, pairs, monkeypatch):
     with pytest.raises(UnknownName, match="did you mean 'removing'"):
         demonstration_effects(model, pairs, by="remove")
     with pytest.raises(EmptySelection, match="as many demonstrations"):
-        demonstration_effects(model, TASK.queries(3), metric=tv.log_prob)
+        demonstration_effects(model, TASK.queries(3), metric=tv.metrics.log_prob)
     with pytest.raises(InvalidArgument, match="needs Answers.wrong"):
         demonstration_effects(model, TASK.prompts(2, 3), progress=False)
     model = tv.load(tiny.hugging_face_model("llama", seed=8), tokenizer=tiny_characters.tokenizer())

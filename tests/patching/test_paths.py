@@ -128,7 +128,7 @@ def test_an_edge_and_a_path_are_the_same_under_each_norm(family, pairs):
     alone = pairs.uniform(model)
     for norm in ("held", "recomputed"):
         found = path_effects(model, alone, norm=norm, **some)
-        method = tv.ExactEdges(into=("a2.h0<q>", "a2.h3<q>"), norm=norm)
+        method = tv.circuits.ExactEdges(into=("a2.h0<q>", "a2.h3<q>"), norm=norm)
         scores = tv.discover(model, alone, method=method, pos="all", progress=False)
         last = scores.graph.positions[-1].label
         for sender in ("a0.h1", "a1.h2"):
@@ -154,7 +154,7 @@ def test_a_group_is_named_as_a_group(pairs):
     with pytest.raises(UnknownName, match="held, recomputed"):
         path_effects(model, pairs, norm="frozen", progress=False)
     with pytest.raises(UnknownName, match="held, recomputed"):
-        tv.ExactEdges(norm="frozen")
+        tv.circuits.ExactEdges(norm="frozen")
 
 
 def test_equal_runs_have_no_paths(model, pairs):

@@ -22,7 +22,7 @@ def tokens(model):
     return tiny_characters.pairings(1)[0].pairs(2, 3, corrupt="shuffle_labels", seed=0).tokenize(model)
 
 
-def contrast(model, tokens, metric=tv.logit_diff, direction="denoising", engine="auto"):
+def contrast(model, tokens, metric=tv.metrics.logit_diff, direction="denoising", engine="auto"):
     return Contrast.of(model, tokens, metric, direction, engine, None)
 
 
@@ -40,12 +40,12 @@ def test_a_source_run_gives_activations_and_metric_of_one_plain_pass(model, toke
     examples, sites = [2, 0], [tv.Site("resid_post", 1)]
     capture, answers, values = contrast(model, tokens, direction=direction).source_run(examples, sites)
     assert torch.equal(capture[sites[0]], model.capture(source.tokens.select(examples), sites)[sites[0]])
-    expected = tv.logit_diff(logits[examples], tokens.answers.select(examples))
+    expected = tv.metrics.logit_diff(logits[examples], tokens.answers.select(examples))
     torch.testing.assert_close(values, expected, atol=1e-5, rtol=0)
     assert answers.reference is None  # logit_diff compares with no other run
-    _, answers, values = contrast(model, tokens, tv.kl, direction).source_run(examples, [])
+    _, answers, values = contrast(model, tokens, tv.metrics.kl, direction).source_run(examples, [])
     torch.testing.assert_close(answers.reference, clean[examples], atol=1e-5, rtol=0)
-    torch.testing.assert_close(values, tv.kl(logits[examples], answers), atol=1e-5, rtol=0)
+    torch.testing.assert_close(values, tv.metrics.kl(logits[examples], answers), atol=1e-5, rtol=0)
 
 
 def whole_passes(width, monkeypatch, work) -> int:
@@ -74,15 +74,17 @@ def test_no_pass_runs_twice(model, monkeypatch):
         return whole_passes(width, monkeypatch, lambda: verb(model, pairs, **arguments))
 
     assert count(tv.patch, **last) == 2
-    assert count(tv.patch, **last, metric=tv.log_prob, direction="noising") == 2
-    assert count(tv.patch, **last, metric=tv.kl) == 2
-    assert count(tv.patch, **last, metric=tv.kl, direction="noising") == 3  # the clean run is compared with every row
+    assert count(tv.patch, **last, metric=tv.metrics.log_prob, direction="noising") == 2
+    assert count(tv.patch, **last, metric=tv.metrics.kl) == 2
+    assert (
+        count(tv.patch, **last, metric=tv.metrics.kl, direction="noising") == 3
+    )  # the clean run is compared with every row
     assert count(tv.node_effects, progress=False) == 2
     assert count(tv.path_effects, progress=False) == 3  # the base run is captured, too
 
 
 def test_last_logits_are_the_models_own_whatever_the_padding(model):
-    batch = tv.TokenBatch.from_lists([[5, 6, 7, 8], [9, 10]])
+    batch = tv.tasks.TokenBatch.from_lists([[5, 6, 7, 8], [9, 10]])
     torch.testing.assert_close(last_logits(model, batch), model.run(batch), atol=1e-5, rtol=0)
     tight = last_logits(model, batch, budget=100_000)
     torch.testing.assert_close(tight, model.run(batch), atol=1e-5, rtol=0)

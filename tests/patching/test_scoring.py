@@ -52,8 +52,8 @@ def test_an_answer_of_one_token_is_scored_as_the_metrics_score_it(model):
     tokens = prompts.tokenize(model)
     logits = model.run(tokens.tokens)
     scores = score(model, prompts)
-    torch.testing.assert_close(scores.first_token, tv.exact_match(logits, tokens.answers))
-    torch.testing.assert_close(scores.log_prob, tv.log_prob(logits, tokens.answers))
+    torch.testing.assert_close(scores.first_token, tv.metrics.exact_match(logits, tokens.answers))
+    torch.testing.assert_close(scores.log_prob, tv.metrics.log_prob(logits, tokens.answers))
     assert torch.equal(scores.exact_match, scores.first_token)
     assert torch.equal(scores.top, logits.argmax(-1))
     assert len(scores) == 8
@@ -191,6 +191,6 @@ def test_scores_print_their_means(model):
 
 def test_saved_scores_come_back(tmp_path):
     drawn = torch.rand(3, 4, generator=torch.Generator().manual_seed(0))
-    made = tv.Scores(drawn[0].round(), drawn[1].round(), -drawn[2], torch.arange(4))
-    again = tv.Scores.load(made.save(tmp_path / "new" / "scores"))
+    made = tv.patching.Scores(drawn[0].round(), drawn[1].round(), -drawn[2], torch.arange(4))
+    again = tv.patching.Scores.load(made.save(tmp_path / "new" / "scores"))
     assert all(torch.equal(getattr(again, name), getattr(made, name)) for name in FIELDS)

@@ -143,7 +143,7 @@ def test_what_rows_cannot_honour_runs_as_whole_passes_and_says_why(tiny_model):
         )
     with model.tl.hooks(fwd_hooks=[("blocks.0.hook_in", lambda x, hook: x)]):
         assert "added to the model by hand" in run_rows(model, base, [row], two_logits).provenance["engine_why"]
-        with pytest.raises(tv.TVLensError, match="Rows do not apply here"):
+        with pytest.raises(tv.errors.TVLensError, match="Rows do not apply here"):
             run_rows(model, base, [row], two_logits, engine="rows")
 
 
@@ -185,15 +185,15 @@ def test_errors_say_what_to_do(tiny_model):
         "Resample(resid_pre[1]) mixes the prompts": Row(0, (PlacedEdit(Resample(site), (0,)),)),
     }
     for message, row in cases.items():
-        with pytest.raises(tv.TVLensError) as caught:
+        with pytest.raises(tv.errors.TVLensError) as caught:
             run_rows(model, base, [row], two_logits)
         assert str(caught.value).startswith(message)
-    with pytest.raises(tv.TVLensError, match="did you mean 'rows'"):
+    with pytest.raises(tv.errors.TVLensError, match="did you mean 'rows'"):
         run_rows(model, base, [Row(0)], two_logits, engine="row")
-    with pytest.raises(tv.TVLensError, match="There is no row to run"):
+    with pytest.raises(tv.errors.TVLensError, match="There is no row to run"):
         run_rows(model, base, [], two_logits)
     for engine in ("rows", "passes"):
-        with pytest.raises(tv.TVLensError, match="at least [0-9,]+ bytes"):
+        with pytest.raises(tv.errors.TVLensError, match="at least [0-9,]+ bytes"):
             run_rows(model, base, [Row(0)], two_logits, engine=engine, memory_budget=1000)
 
 
@@ -216,7 +216,7 @@ def test_the_engine_is_known_before_anything_runs(tiny_model):
     assert why_whole_passes(model, [Site("z", 1)]) is None
     assert why_whole_passes(model, [Site("z", 1)], "passes") == "asked for"
     assert "pattern" in why_whole_passes(model, [Site("z", 1), Site("pattern", 1)])
-    with pytest.raises(tv.TVLensError, match="did you mean 'rows'"):
+    with pytest.raises(tv.errors.TVLensError, match="did you mean 'rows'"):
         why_whole_passes(model, [Site("z", 1)], "row")
 
 

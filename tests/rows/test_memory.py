@@ -43,7 +43,7 @@ def test_a_row_with_a_prefix_of_its_own_takes_that_too(tiny_model):
 def test_a_verb_says_the_smallest_budget_that_works(verb, engine, characters_model):
     model, task = characters_model, tiny_characters.pairings(1)[0]
     pairs = task.pairs(shots=2, n=2, corrupt="shuffle_labels", seed=0)
-    vector = tv.extract(model, task, method=tv.ResidualMean(layer=1, shots=2, contexts=2), progress=False)
+    vector = tv.extract(model, task, method=tv.methods.ResidualMean(layer=1, shots=2, contexts=2), progress=False)
     run = {
         "patch": lambda **o: tv.patch(model, pairs, tv.sites("z"), over=("layer", "pos"), **o),
         "node_effects": lambda **o: tv.node_effects(model, pairs, **o),

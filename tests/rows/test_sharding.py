@@ -71,7 +71,7 @@ def test_shards_of_rows_are_the_rows(family, tiny_model, monkeypatch, tmp_path):
 def test_a_readout_of_answers_stays_narrow_in_shards(tiny_model, monkeypatch):
     model, rows = tiny_model("llama"), zeroing()
     owners = torch.tensor([row.prompt for row in rows])
-    readout = Readout(tv.logit_diff, Answers(torch.tensor([5, 6, 7, 8]), torch.tensor([9, 10, 11, 12])), owners)
+    readout = Readout(tv.metrics.logit_diff, Answers(torch.tensor([5, 6, 7, 8]), torch.tensor([9, 10, 11, 12])), owners)
     whole = run_rows(model, model.tokens(batch()), rows, readout).values
     monkeypatch.setattr(sharding, "TOKENS_A_SHARD", 60)
     found = run_sharded(Work("x", {}), model, model.tokens(batch()), rows, readout, who="test")

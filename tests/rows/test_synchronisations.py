@@ -24,7 +24,7 @@ def edited_rows(model: tv.HookedModel, n: int) -> torch.Tensor:
         for at in (11, 5)
     ] + list(map(Row, range(n)))
     answers = Answers(torch.arange(5, 5 + n), torch.arange(25, 25 + n))
-    readout = Readout(tv.logit_diff, answers, torch.tensor([row.prompt for row in rows]))
+    readout = Readout(tv.metrics.logit_diff, answers, torch.tensor([row.prompt for row in rows]))
     return run_rows(model, model.tokens(ids(1, n=n)), rows, readout, progress=False).values
 
 

@@ -27,16 +27,16 @@ def test_rows_without_edits_are_the_models_own_run(tiny_model):
         for rows in ([*edited, *plain], [*plain, *edited], plain):
             owners = torch.tensor([row.prompt for row in rows])
             where = [at for at, row in enumerate(rows) if not row.edits]
-            for metric in (tv.logit_diff, tv.log_prob):
+            for metric in (tv.metrics.logit_diff, tv.metrics.log_prob):
                 found = run_rows(model, base, rows, Readout(metric, ANSWERS, owners), engine="rows").values
                 expected = metric(model.run(batch()), ANSWERS)[owners[where]]
                 torch.testing.assert_close(found[where], expected, atol=1e-5, rtol=0)
 
 
 def test_only_the_logits_that_are_read_are_asked_for():
-    readout = Readout(tv.logit_diff, ANSWERS, torch.tensor([0, 1, 1]))
+    readout = Readout(tv.metrics.logit_diff, ANSWERS, torch.tensor([0, 1, 1]))
     assert columns_of_base(readout, [[], []], True).shape == (2, 1)
     assert columns_of_base(readout, [[2], []], True).tolist() == [[6, 10], [0, 0]]
     assert columns_of_base(readout, [[1, 2], [0]], True) is None  # two rows of one prompt may read different ones
     assert columns_of_base(readout, [[2], []], False) is None
-    assert columns_of_base(Readout(tv.log_prob, ANSWERS, torch.tensor([0])), [[0]], True) is None
+    assert columns_of_base(Readout(tv.metrics.log_prob, ANSWERS, torch.tensor([0])), [[0]], True) is None

@@ -66,7 +66,7 @@ SAME = {
     "partial": lambda: functools.partial(closing_over(2.0), offset=1.0),
     "method": lambda: Scaled(2.0).times,
     "object": lambda: Scaled(2.0),
-    "metric": lambda: tv.logit_diff,
+    "metric": lambda: tv.metrics.logit_diff,
     "built-in": lambda: abs,
 }
 OTHER = {
@@ -76,7 +76,7 @@ OTHER = {
     "partial": lambda: functools.partial(closing_over(2.0), offset=2.0),
     "method": lambda: Scaled(3.0).times,
     "object": lambda: Scaled(3.0),
-    "metric": lambda: tv.prob,
+    "metric": lambda: tv.metrics.prob,
     "built-in": lambda: len,
 }
 

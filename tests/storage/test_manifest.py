@@ -18,7 +18,7 @@ from tv_lens.storage.shard_file import Shard, packed, unpacked
 
 def test_another_configuration_is_refused_and_every_difference_is_named(tmp_path):
     square(tmp_path)
-    other = {"model": {"fingerprint": "abd", "dtype": "float32"}, "seed": 1, "metric": tv.prob, "shots": 2}
+    other = {"model": {"fingerprint": "abd", "dtype": "float32"}, "seed": 1, "metric": tv.metrics.prob, "shots": 2}
     with pytest.raises(RunMismatch) as caught:
         square(tmp_path, config=other, total=5, verb="cubes")
     lines = str(caught.value).splitlines()

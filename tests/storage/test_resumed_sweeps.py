@@ -21,7 +21,7 @@ def model() -> tv.HookedModel:
 
 
 @pytest.fixture(scope="module")
-def pairs() -> tv.PromptPairs:
+def pairs() -> tv.tasks.PromptPairs:
     return tiny_work()[1]
 
 
@@ -44,7 +44,7 @@ def test_a_sweep_asked_otherwise_is_refused(model, pairs, tmp_path):
     swept(model, pairs, tmp_path)
     others = {
         "direction": dict(direction="noising"),
-        "metric.function": dict(metric=tv.prob),
+        "metric.function": dict(metric=tv.metrics.prob),
         "over": dict(over="layer"),
         "memory_budget": dict(memory_budget=10**8),
         "engine: 'rows' in the folder, 'passes: asked for'": dict(engine="passes"),

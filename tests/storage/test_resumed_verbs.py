@@ -26,7 +26,7 @@ SIZE = SurveySize(
     patch_pairs=1,
     patch_shots=2,
 )
-HEADS = tv.FunctionVector(shots=2, contexts=4, prompts=2, dev=3, heads=2)
+HEADS = tv.methods.FunctionVector(shots=2, contexts=4, prompts=2, dev=3, heads=2)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def tasks() -> list[tv.Task]:
 
 @pytest.fixture(scope="module")
 def vector(model, tasks) -> tv.TaskVector:
-    return tv.extract(model, tasks[0], method=tv.ResidualMean(layer=1, shots=2, contexts=3), progress=False)
+    return tv.extract(model, tasks[0], method=tv.methods.ResidualMean(layer=1, shots=2, contexts=3), progress=False)
 
 
 def vector_numbers(found: tv.TaskVector) -> list[np.ndarray]:
@@ -56,13 +56,15 @@ def survey_numbers(found) -> list[np.ndarray]:
 
 def demonstrations(model, tasks, by, run) -> list[np.ndarray]:
     prompts = tasks[0].prompts(shots=3, n=3)
-    found = tv.demonstration_effects(model, prompts, by=by, metric=tv.kl, folder=run, progress=False)
+    found = tv.patching.demonstration_effects(model, prompts, by=by, metric=tv.metrics.kl, folder=run, progress=False)
     return [found.values.values, np.array(found.provenance["whole_prompt"])]
 
 
 VERBS = {
     "ResidualMean": lambda model, tasks, vector, run: vector_numbers(
-        tv.extract(model, tasks[0], method=tv.ResidualMean(shots=2, contexts=4, dev=3), folder=run, progress=False)
+        tv.extract(
+            model, tasks[0], method=tv.methods.ResidualMean(shots=2, contexts=4, dev=3), folder=run, progress=False
+        )
     ),
     "FunctionVector": lambda model, tasks, vector, run: vector_numbers(
         tv.extract(model, tasks[0], method=HEADS, folder=run, progress=False)
@@ -89,7 +91,7 @@ VERBS = {
         for one in (sweep.values, sweep.clean, sweep.corrupted)
     ],
     "layers": lambda model, tasks, vector, run: [
-        tv.universal_heads(model, tasks, method=HEADS, folder=run, progress=False).over_tasks.values.values
+        tv.methods.universal_heads(model, tasks, method=HEADS, folder=run, progress=False).over_tasks.values.values
     ],
     "demonstrations removed": lambda model, tasks, vector, run: demonstrations(model, tasks, "removing", run),
     "demonstrations hidden": lambda model, tasks, vector, run: demonstrations(model, tasks, "hiding", run),

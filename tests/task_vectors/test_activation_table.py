@@ -88,7 +88,7 @@ def test_files_hold_what_memory_holds(model, several, tmp_path):
         assert np.load(tmp_path / "held" / f"{site}.npy").nbytes == plain[site].nbytes  # every point is another prompt
     assert {path.name for path in (tmp_path / "held").iterdir()} >= {"readings.json", "done.safetensors", "z[1].npy"}
     assert repr(stored) == "ActivationTable(4 sites, 18 points)" and len(stored) == 4
-    with pytest.raises(tv.TVLensError, match="site that was read"):
+    with pytest.raises(tv.errors.TVLensError, match="site that was read"):
         stored["resid_pre[0]"]
 
 

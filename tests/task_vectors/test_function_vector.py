@@ -28,7 +28,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def vector(model):
-    return tv.extract(model, PAIRING, method=tv.ResidualMean(layer=1, shots=3, contexts=3), progress=False)
+    return tv.extract(model, PAIRING, method=tv.methods.ResidualMean(layer=1, shots=3, contexts=3), progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,10 @@ def test_random_heads_are_others_of_the_same_length(model):
         assert len(drawn) == 3 and not drawn & chosen
         assert one.norm == pytest.approx(vector.norm, rel=1e-5) and one.site == vector.site
         alone = tv.extract(
-            model, PAIRING, method=tv.FunctionVector(layer=1, heads=sorted(drawn), shots=3, contexts=5), progress=False
+            model,
+            PAIRING,
+            method=tv.methods.FunctionVector(layer=1, heads=sorted(drawn), shots=3, contexts=5),
+            progress=False,
         )
         assert one.cosine(alone) == pytest.approx(1, abs=1e-5)
     assert len({tuple(map(tuple, one.method["summed_heads"])) for one in controls}) == 3
@@ -64,7 +67,7 @@ def test_random_heads_are_others_of_the_same_length(model):
 
 def test_controls_are_not_ranked_again(model, monkeypatch):
     vector = tv.extract(model, PAIRING, method=SMALL, progress=False)
-    monkeypatch.setattr(tv.FunctionVector, "_effects", lambda *args: pytest.fail("effects were measured"))
+    monkeypatch.setattr(tv.methods.FunctionVector, "_effects", lambda *args: pytest.fail("effects were measured"))
     tv.evaluate(model, vector, PAIRING, n=2, other=OTHER, n_random=1, progress=False)
 
 
@@ -132,7 +135,7 @@ def test_it_knows_that_it_is_added(model, tmp_path):
     assert method_of(kept) == method_of(vector) and method_of(kept).heads == 3
     for one in (vector, kept, 2 * vector, vector.random_like()):
         assert one.own_scale == 1.0 and isinstance(one.inject(), tv.Add)
-    residual = extract(model, PAIRING, method=tv.ResidualMean(layer=1, shots=3, contexts=2), progress=False)
+    residual = extract(model, PAIRING, method=tv.methods.ResidualMean(layer=1, shots=3, contexts=2), progress=False)
     assert residual.own_scale is None and isinstance(residual.inject(), tv.Replace)
     assert residual.inject(2).scale == 2
 

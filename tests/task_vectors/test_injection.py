@@ -13,7 +13,7 @@ from tv_lens.errors import InvalidArgument, PositionError, UnknownName
 PAIRING, OTHER = tiny_characters.pairings(2)
 
 
-SMALL = tv.FunctionVector(layer=1, heads=3, shots=3, contexts=4, prompts=6, dev=4)
+SMALL = tv.methods.FunctionVector(layer=1, heads=3, shots=3, contexts=4, prompts=6, dev=4)
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def vector(model):
-    return tv.extract(model, PAIRING, method=tv.ResidualMean(layer=1, shots=3, contexts=3), progress=False)
+    return tv.extract(model, PAIRING, method=tv.methods.ResidualMean(layer=1, shots=3, contexts=3), progress=False)
 
 
 @pytest.mark.parametrize("mode", ["replace", "add"])
@@ -43,12 +43,12 @@ def test_every_cell_is_one_pass_with_the_vector_there(mode, model, vector):
                     if mode == "replace"
                     else tv.Add(site, vector.direction, scale)
                 )
-                alone = tv.log_prob(model.run(prompts.tokens, edit), prompts.answers)
+                alone = tv.metrics.log_prob(model.run(prompts.tokens, edit), prompts.answers)
                 np.testing.assert_allclose(found.sel(layer=layer, pos=pos, scale=scale).values, alone, atol=1e-5)
-    plain = tv.log_prob(model.run(prompts.tokens), prompts.answers)
+    plain = tv.metrics.log_prob(model.run(prompts.tokens), prompts.answers)
     shown = PAIRING.prompts(3, 3, split="test").tokenize(model)
     np.testing.assert_allclose(found.corrupted, plain, atol=1e-5)
-    np.testing.assert_allclose(found.clean, tv.log_prob(model.run(shown.tokens), shown.answers), atol=1e-5)
+    np.testing.assert_allclose(found.clean, tv.metrics.log_prob(model.run(shown.tokens), shown.answers), atol=1e-5)
 
 
 def test_what_is_not_swept_stays_as_the_vector_has_it(model, vector):
@@ -58,7 +58,7 @@ def test_what_is_not_swept_stays_as_the_vector_has_it(model, vector):
     assert by_layer.provenance["mode"] == "replace"  # as a mean of the stream is injected
     heads = tv.extract(model, PAIRING, method=SMALL, progress=False)
     assert tv.vector_sweep(model, heads, PAIRING, over="layer", n=3, progress=False).provenance["mode"] == "add"
-    many = tv.ResidualMean(shots=3, contexts=3).at_layers(model, PAIRING, progress=False)
+    many = tv.methods.ResidualMean(shots=3, contexts=3).at_layers(model, PAIRING, progress=False)
     own = tv.vector_sweep(model, many, PAIRING, over="layer", n=3, progress=False)
     np.testing.assert_allclose(own.sel(layer=1).values, by_layer.sel(layer=1).values, atol=1e-5)
     assert abs(own.sel(layer=2).values - by_layer.sel(layer=2).values).max() > 1e-3

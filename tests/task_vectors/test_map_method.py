@@ -13,7 +13,7 @@ from tv_lens.task_vectors.umap_map import UMAP
 def test_values_pass_and_everything_else_is_refused():
     for value in (PCA(), UMAP(), UMAP(5, 0.0)):
         assert MapMethod.checked(value) is value
-    with pytest.raises(RenamedError, match=r"use method=tv.UMAP\(\)"):
+    with pytest.raises(RenamedError, match=r"use method=tv.methods.UMAP\(\)"):
         MapMethod.checked("umap")
     for wrong in ("umpa", PCA, None):
         with pytest.raises(InvalidArgument, match="not a method of drawing a map"):

@@ -26,7 +26,7 @@ class ByHand(Method):
 
 
 @pytest.mark.parametrize("template", [None, ARROW, QA])
-@pytest.mark.parametrize("kind", [tv.ResidualMean, tv.FunctionVector])
+@pytest.mark.parametrize("kind", [tv.methods.ResidualMean, tv.methods.FunctionVector])
 def test_a_method_comes_back_from_its_dictionary(kind, template):
     method = kind(layer=2, shots=3, template=template)
     described = json.loads(json.dumps(method.to_dict()))

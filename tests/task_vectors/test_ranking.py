@@ -19,9 +19,11 @@ def made_up(values, groups=None) -> tv.Sweep:
 
 def test_a_ranking_without_noise_settles_at_once_and_pure_noise_never():
     heads, random = np.arange(40.0).reshape(4, 10), np.random.default_rng(0)
-    sure = tv.ranking_stability(made_up(np.repeat(heads[None], 12, 0) + random.normal(0, 1e-6, (12, 4, 10))), top=5)
+    sure = tv.methods.ranking_stability(
+        made_up(np.repeat(heads[None], 12, 0) + random.normal(0, 1e-6, (12, 4, 10))), top=5
+    )
     assert sure.axes == ("prompts", "score") and np.nanmin(sure.values) == pytest.approx(1)
-    noise = tv.ranking_stability(made_up(random.normal(size=(24, 4, 10))), top=5)
+    noise = tv.methods.ranking_stability(made_up(random.normal(size=(24, 4, 10))), top=5)
     halves = noise.mean().sel(score="halves: rank correlation", prompts=12)
     assert abs(float(halves)) < 0.2
     shared = noise.mean().sel(score="halves: top heads shared", prompts=12)
@@ -32,7 +34,7 @@ def test_a_ranking_without_noise_settles_at_once_and_pure_noise_never():
 def test_more_queries_settle_it_more_and_limits_are_the_spread_of_draws():
     random = np.random.default_rng(1)
     effects = made_up(np.linspace(0, 1, 40).reshape(4, 10) + random.normal(0, 1, (60, 4, 10)))
-    found = tv.ranking_stability(effects, sizes=(2, 8, 30), draws=300)
+    found = tv.methods.ranking_stability(effects, sizes=(2, 8, 30), draws=300)
     curve = found.mean().sel(score="halves: rank correlation").values
     assert curve[0] < curve[1] < curve[2]
     # Spearman-Brown by hand: with reliability r of one query, s of them have s r / (1 + (s - 1) r).
@@ -41,7 +43,7 @@ def test_more_queries_settle_it_more_and_limits_are_the_spread_of_draws():
     limits, cell = found.interval(0.9), dict(prompts=8, score="all: rank correlation")
     inside = (found.values.sel(cell) >= limits["low"].sel(cell)) & (found.values.sel(cell) <= limits["high"].sel(cell))
     assert float(inside.mean()) == pytest.approx(0.9, abs=0.02)
-    more = tv.ranking_stability(effects, sizes=(8,), draws=3000).interval(0.9)
+    more = tv.methods.ranking_stability(effects, sizes=(8,), draws=3000).interval(0.9)
     width = lambda one: float((one["high"] - one["low"]).sel(prompts=8, score="all: rank correlation"))  # noqa: E731
     assert width(more) == pytest.approx(width(limits), rel=0.25)  # more draws do not narrow it
     figure = tv.plot(found)
@@ -50,16 +52,16 @@ def test_more_queries_settle_it_more_and_limits_are_the_spread_of_draws():
 
 def test_a_query_that_comes_again_counts_once():
     values = np.random.default_rng(0).normal(size=(6, 2, 3))
-    found = tv.ranking_stability(made_up(values, [0, 0, 1, 1, 2, 2]), top=2)
+    found = tv.methods.ranking_stability(made_up(values, [0, 0, 1, 1, 2, 2]), top=2)
     assert found.values["prompts"].values.tolist() == [1, 2, 3] and found.provenance["queries"] == 3
     with pytest.raises(EmptySelection, match="over several queries"):
-        tv.ranking_stability(made_up(values, [0] * 6), top=2)
+        tv.methods.ranking_stability(made_up(values, [0] * 6), top=2)
     with pytest.raises(EmptySelection, match="1 to 6"):
-        tv.ranking_stability(made_up(values), sizes=(7,), top=2)
+        tv.methods.ranking_stability(made_up(values), sizes=(7,), top=2)
     with pytest.raises(InvalidArgument, match="top=9"):
-        tv.ranking_stability(made_up(values), top=9)
+        tv.methods.ranking_stability(made_up(values), top=9)
     assert ranked_heads(made_up(values)) == [
-        tuple(head) for head in tv.head_ranking(made_up(values), top=2)[["layer", "head"]].values
+        tuple(head) for head in tv.methods.head_ranking(made_up(values), top=2)[["layer", "head"]].values
     ]
 
 

@@ -88,7 +88,7 @@ def test_the_seed_fixes_the_vector(model):
         (dict(layers=[]), InvalidArgument, "Either one layer is named, or several"),
         (dict(component="z"), SiteError, "residual stream's axes"),
         (dict(component="embed"), InvalidArgument, "no layers to choose from"),
-        (dict(component="resid_pots"), tv.TVLensError, "did you mean 'resid_post'"),
+        (dict(component="resid_pots"), tv.errors.TVLensError, "did you mean 'resid_post'"),
     ],
 )
 def test_impossible_methods_are_refused_when_they_are_made(options, error, says):

@@ -19,8 +19,8 @@ def test_a_missing_library_is_said_whole(monkeypatch):
         UMAP().check_installed()
     assert str(error.value) == (
         "Drawing a map by UMAP needs the library umap-learn.\n"
-        "  got:     method=tv.UMAP()\n"
-        "  allowed: method=tv.PCA(), which needs nothing more\n"
+        "  got:     method=tv.methods.UMAP()\n"
+        "  allowed: method=tv.methods.PCA(), which needs nothing more\n"
         "  do:      pip install 'tv_lens[umap]'"
     )
 

@@ -14,7 +14,7 @@ from tv_lens.task_vectors.universal import UniversalHeads
 PAIRING, OTHER = tiny_characters.pairings(2)
 
 
-SMALL = tv.FunctionVector(layer=1, heads=3, shots=3, contexts=4, prompts=6, dev=4)
+SMALL = tv.methods.FunctionVector(layer=1, heads=3, shots=3, contexts=4, prompts=6, dev=4)
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def model():
 
 
 def test_universal_heads_average_over_tasks(model, tmp_path):
-    found = tv.universal_heads(model, [PAIRING, OTHER], method=SMALL, progress=False)
+    found = tv.methods.universal_heads(model, [PAIRING, OTHER], method=SMALL, progress=False)
     each = [SMALL.effects(model, task, progress=False).mean().values for task in (PAIRING, OTHER)]
     np.testing.assert_allclose(found.over_tasks.mean().values, np.mean(each, axis=0), atol=1e-12)
     best = np.argsort(-np.mean(each, axis=0).reshape(-1), kind="stable")[:3]
@@ -39,6 +39,6 @@ def test_universal_heads_average_over_tasks(model, tmp_path):
     assert list(again.by_task) == list(found.by_task)
     assert all(again.by_task[task].values.identical(one.values) for task, one in found.by_task.items())
     with pytest.raises(InvalidArgument, match="two at least"):
-        tv.universal_heads(model, [PAIRING, PAIRING], method=SMALL)
+        tv.methods.universal_heads(model, [PAIRING, PAIRING], method=SMALL)
     with pytest.raises(InvalidArgument, match="top=13"):
         found.heads(13)

@@ -95,7 +95,7 @@ def test_combining_needs_one_model_and_one_site():
     assert str(caught.value) == (
         "Vectors of different sites cannot be combined.\n"
         "  got:     resid_post[1]@-1 and resid_post[2]@-1\n"
-        "  do:      extract both at one layer, as in tv.ResidualMean(layer=1)."
+        "  do:      extract both at one layer, as in tv.methods.ResidualMean(layer=1)."
     )
     assert a.cosine(elsewhere) == pytest.approx(1.0)  # an angle needs no common site
 

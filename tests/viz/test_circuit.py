@@ -85,7 +85,7 @@ def test_a_page_needs_no_network_and_brings_circuitsvis_only_for_patterns():
     drawn = circuit("spans", 40)
     plain, shown = tv.plot(drawn), tv.plot(circuit("source", 20), attention=[patterns(5)])
     for figure in (plain, shown):
-        text = tv.page("p", [("s", [figure])]).html
+        text = tv.viz.page("p", [("s", [figure])]).html
         assert [link for link in Resources(text).links if not link.startswith("#")] == []
         assert text.count("window.TVCircuit =") == 1 and ("CircuitsVis=" in text) == (figure is shown)
     assert repr(plain) == "Figure('Circuit of toy: 40 edges', drawn by circuit)" or "drawn by circuit" in repr(plain)
@@ -110,7 +110,7 @@ def test_a_browser_draws_and_answers(tmp_path):
     """Opened with the network refused: nodes are there, the slider hides, a chosen head shows edges and its pattern."""
     drawn = circuit("source", 50)
     layer = next(node.layer for node in Wiring.of(drawn).nodes if node.kind == "head")
-    text = tv.page("p", [("s", [tv.plot(drawn, attention=[patterns(layer)], recovered=curve())])]).html
+    text = tv.viz.page("p", [("s", [tv.plot(drawn, attention=[patterns(layer)], recovered=curve())])]).html
     head = next(i for i, node in enumerate(Wiring.of(drawn).nodes) if node.kind == "head" and node.layer == layer)
     ask = (
         f'const place = document.querySelector("[data-figure=circuit]"), all = place.querySelectorAll("[data-wire]");'

@@ -32,9 +32,12 @@ _NO_RESULTS = """
 """
 
 
+ROOMS = ("circuits", "experiments", "methods", "model", "patching", "results", "rows", "task_vectors", "tasks")
+
+
 def test_every_public_result_has_a_picture():
     names = {word for line in _NO_RESULTS.strip().splitlines() for word in line.split(":")[1].split()}
-    rooms = (tv, tv.experiments, tv.circuits, tv.tasks)
+    rooms = (tv, *(getattr(tv, room) for room in ROOMS))
     classes = {one for room in rooms for name in room.__all__ if inspect.isclass(one := getattr(room, name))}
     without = {one.__name__ for one in classes if plot.dispatch(one) is plot.dispatch(object)}
     assert without == names & {one.__name__ for one in classes} and len(classes) - len(without) > 20
@@ -49,12 +52,12 @@ def test_scores_are_bars_of_the_strongest_edges():
     names = scores.graph.names(torch.tensor(order))
     assert list(bars.y) == [theme.escaped(one) for one in names] and names[0] in figure.title
     with pytest.raises(EmptySelection):
-        plot(tv.EdgeScores(Graph(SHAPE), torch.full((6, len(Graph(SHAPE))), torch.nan), metric="m", units="u"))
+        plot(tv.circuits.EdgeScores(Graph(SHAPE), torch.full((6, len(Graph(SHAPE))), torch.nan), metric="m", units="u"))
 
 
 def test_a_comparison_is_a_matrix_from_nothing_to_everything():
     graph = Graph(SHAPE)
-    comparison = tv.compare({"a": scored(graph, 0), "b": scored(graph, 1)}, size=4, splits=4, permutations=20)
+    comparison = tv.circuits.compare({"a": scored(graph, 0), "b": scored(graph, 1)}, size=4, splits=4, permutations=20)
     cells = plot(comparison).plotly.data[0]
     assert (cells.zmin, cells.zmax, cells.texttemplate) == (0, 1, "%{z:.2f}")
     np.testing.assert_allclose(cells.z, comparison.overlap.mean().values, atol=1e-6)
@@ -80,7 +83,7 @@ def test_audits_are_shares_of_pairs():
 
 def test_scored_answers_vectors_and_heads_are_drawn():
     right = torch.tensor([1.0, 1.0, 0.0, 1.0])
-    scores = tv.Scores(right, right * 0, right, torch.zeros(4, dtype=torch.long))
+    scores = tv.patching.Scores(right, right * 0, right, torch.zeros(4, dtype=torch.long))
     assert list(plot(scores).plotly.data[0].x) == [0.75, 0.0]
     sweep = made(3, dims=("layer",))
     vector = tv.TaskVector(torch.ones(4), "resid_post[1]@-1", task="past", selection=sweep)
@@ -90,5 +93,5 @@ def test_scored_answers_vectors_and_heads_are_drawn():
     with pytest.raises(EmptySelection, match="was given"):
         plot(tv.TaskVector(torch.ones(4), "resid_post[1]@-1", task="past"))
     heads = made(2, 3, dims=("layer", "head"))
-    drawn = plot(UniversalHeads({"a": heads}, heads, tv.FunctionVector(layer=1)))
+    drawn = plot(UniversalHeads({"a": heads}, heads, tv.methods.FunctionVector(layer=1)))
     np.testing.assert_allclose(drawn.plotly.data[0].z, heads.mean().values, atol=1e-6)

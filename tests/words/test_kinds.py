@@ -135,13 +135,13 @@ def test_the_shapes_of_a_constructors_tensors_are_its_own_matter():
     assert caught.value.do == "did you mean name=?"
 
 
+ROOMS = ("circuits", "experiments", "lab", "methods", "model", "patching", "results", "rows", "tasks")
+
+
 def public() -> dict:
     """Every public function, and every one that draws a figure or a page."""
     found = {}
-    for where, module in (
-        ("tv", tv),
-        *((f"tv.{n}", getattr(tv, n)) for n in ("tasks", "circuits", "lab", "experiments")),
-    ):
+    for where, module in (("tv", tv), *((f"tv.{n}", getattr(tv, n)) for n in ROOMS)):
         for name in module.__all__:
             if inspect.isfunction(getattr(module, name)):
                 found[f"{where}.{name}"] = getattr(module, name)
@@ -158,12 +158,15 @@ def test_every_public_function_is_checked():
     assert bare <= free | {"plot of object", "report of object"}, bare - free
 
 
-@pytest.mark.parametrize("kind", ["HookedModel", "Task", "Prompts", "PromptPairs", "TaskVector", "Sweep", "EdgeScores"])
+@pytest.mark.parametrize(
+    "kind",
+    [tv.HookedModel, tv.Task, tv.tasks.Prompts, tv.tasks.PromptPairs, tv.TaskVector, tv.Sweep, tv.circuits.EdgeScores],
+)
 def test_every_public_method_is_checked(kind):
-    for name, method in vars(getattr(tv, kind)).items():
+    for name, method in vars(kind).items():
         function = getattr(method, "__func__", method)
         if inspect.isfunction(function) and not name.startswith("_"):
-            assert hasattr(function, "checks_kinds"), f"{kind}.{name}"
+            assert hasattr(function, "checks_kinds"), f"{kind.__name__}.{name}"
 
 
 def test_the_import_waits_for_the_first_checked_call():

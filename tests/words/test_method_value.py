@@ -128,12 +128,12 @@ def test_the_rule_can_say_no():
     ids=["extract", "discover", "representation_map"],
 )
 def test_every_verb_refuses_what_is_no_method_before_it_looks_at_the_model(verb):
-    for wrong in ("unheard of", 3, tv.EAP, tv.ResidualMean, tv.PCA, object()):
+    for wrong in ("unheard of", 3, tv.circuits.EAP, tv.methods.ResidualMean, tv.methods.PCA, object()):
         with pytest.raises(InvalidArgument, match="a method is a value"):
             verb(wrong)
 
 
-@pytest.mark.parametrize("old, new", [("pca", "tv.PCA"), ("umap", "tv.UMAP")])
+@pytest.mark.parametrize("old, new", [("pca", "tv.methods.PCA"), ("umap", "tv.methods.UMAP")])
 def test_names_of_maps_are_values_now(old, new):
     with pytest.raises(RenamedError) as caught:
         tv.representation_map(None, "present-past", 0, method=old)
@@ -142,20 +142,23 @@ def test_names_of_maps_are_values_now(old, new):
 
 def test_the_decorator_looks_at_the_parameter_wherever_it_stands():
     @takes_method(MapMethod, "maps")
-    def verb(model, maps: MapMethod | None = tv.PCA(), *, seed: int = 0):
+    def verb(model, maps: MapMethod | None = tv.methods.PCA(), *, seed: int = 0):
         """What comes back."""
         return maps
 
-    assert verb(1) == verb(1, tv.PCA()) == verb(1, maps=tv.PCA()) == tv.PCA() and verb(1, None) is None
+    assert (
+        verb(1) == verb(1, tv.methods.PCA()) == verb(1, maps=tv.methods.PCA()) == tv.methods.PCA()
+        and verb(1, None) is None
+    )
     assert verb.__doc__ == "What comes back." and list(inspect.signature(verb).parameters) == ["model", "maps", "seed"]
-    for call in (lambda: verb(1, "x"), lambda: verb(1, maps="x"), lambda: verb(1, tv.PCA)):
+    for call in (lambda: verb(1, "x"), lambda: verb(1, maps="x"), lambda: verb(1, tv.methods.PCA)):
         with pytest.raises(InvalidArgument, match="not a method of drawing a map"):
             call()
     with pytest.raises(RenamedError):
         verb(1, maps="pca")
 
     @takes_method(MapMethod)
-    def strict(method: MapMethod = tv.UMAP()):
+    def strict(method: MapMethod = tv.methods.UMAP()):
         return method
 
     with pytest.raises(InvalidArgument, match="got:     None"):

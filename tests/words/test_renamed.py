@@ -59,7 +59,7 @@ OLD = {
     "tv.Setting": "tv.circuits.CircuitQuestion",
     "tv.circuits.Setting": "tv.circuits.CircuitQuestion",
     "tv.lab.runs": "tv.lab.networks",
-    "tv.experiments.LensResult": "tv.TaskSurvey",
+    "tv.experiments.LensResult": "tv.experiments.TaskSurvey",
 }
 
 
@@ -78,8 +78,8 @@ def test_a_public_name_of_version_0_1_names_the_new_one(old):
         (lambda: tv.vector_sweep(None, None, positions=(-1,)), "pos="),
         (lambda: tv.evaluate(None, None, random_seeds=3), "n_random="),
         (lambda: tv.HookedModel.capture(None, None, positions=-1), "pos="),
-        (lambda: tv.FunctionVector().effects(None, None, run="results"), "folder="),
-        (lambda: tv.run_rows(None, show_progress=False), "progress="),
+        (lambda: tv.methods.FunctionVector().effects(None, None, run="results"), "folder="),
+        (lambda: tv.rows.run_rows(None, show_progress=False), "progress="),
         (lambda: tv.emergence("bases4", draw=1), "network_seed="),
         (lambda: tv.survey(None, None, run="results"), "folder="),
     ],

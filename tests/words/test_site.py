@@ -260,4 +260,4 @@ def test_an_empty_selection_is_refused():
 
 
 def test_the_public_names_are_these():
-    assert tv.sites is sites and tv.Site is Site and tv.Sites is Sites and tv.COMPONENTS is COMPONENTS
+    assert tv.sites is sites and tv.Site is Site and tv.model.Sites is Sites and tv.model.COMPONENTS is COMPONENTS

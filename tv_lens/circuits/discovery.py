@@ -55,8 +55,8 @@ def discover(
         source: what the clean run has, such as `vector.replace()`: a *decoding* circuit is what lies downstream of it.
         against: the baseline, which the corrupted run has at the same site instead of nothing: the Null task's vector,
             or another task's.
-        target: read this instead of the logits: `tv.Projection(vector.site, vector.direction)` finds who *writes* a
-            vector (an *encoding* circuit).
+        target: read this instead of the logits: `tv.circuits.Projection(vector.site, vector.direction)` finds who
+            *writes* a vector (an *encoding* circuit).
         metric: logits and answers to one number per example. None is `logit_diff` where the prompts have foils, and
             `log_prob` where they have none.
         method: `ExactEdges()` measures, `EAP()` and `EAPIG()` estimate by gradients, `ACDC()` prunes; `ExactEdges()`

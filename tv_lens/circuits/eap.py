@@ -126,7 +126,7 @@ def _estimated(
         raise InvalidArgument(
             "This architecture's modules cannot be called alone, so gradients cannot be pulled back through them.",
             got=str(passes.readers.computed_by),
-            do="use tv.ExactEdges(): it measures.",
+            do="use tv.circuits.ExactEdges(): it measures.",
         )
     size = max(1, TOKENS_A_SHARD // (passes.contrast.clean.width * len(alphas)))
     examples = list(range(len(passes.contrast)))

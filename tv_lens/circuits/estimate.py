@@ -50,7 +50,7 @@ def finite(scores: Float[Tensor, "example edge"], examples: Sequence[int]) -> Fl
         raise NonFiniteMetric(
             "A gradient is NaN or infinite, and with it the estimates.",
             got=f"{len(broken)} of {len(examples)} examples, the first is {broken[0]}",
-            do="half precision overflows in gradients: load the model in float32, or measure with tv.ExactEdges().",
+            do="half precision overflows in gradients: load the model in float32, or measure with ExactEdges().",
         )
     return scores
 

@@ -23,7 +23,9 @@ class EdgeMethod(MethodValue):
     """
 
     purpose: ClassVar[str] = "circuit discovery"
-    examples: ClassVar[str] = "tv.ExactEdges(), tv.EAP(), tv.EAPIG(), tv.ACDC(threshold)"
+    examples: ClassVar[str] = (
+        "tv.circuits.ExactEdges(), tv.circuits.EAP(), tv.circuits.EAPIG(), tv.circuits.ACDC(threshold)"
+    )
     approximate: ClassVar[bool] = False
 
     @abstractmethod

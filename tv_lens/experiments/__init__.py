@@ -90,4 +90,9 @@ __all__ = [
     "written_answers",
 ]
 
-__getattr__ = _renamed_names(__name__, lens="tv.survey", LensResult="tv.TaskSurvey", LensSize="tv.SurveySize")
+__getattr__ = _renamed_names(
+    __name__,
+    lens="tv.survey",
+    LensResult="tv.experiments.TaskSurvey",  # renamed
+    LensSize="tv.experiments.SurveySize",  # renamed
+)

@@ -89,7 +89,7 @@ def attention(model: HookedModel, text: str, layer: int) -> AttentionPatterns:
     Example:
         >>> import tv_lens as tv
         >>> known = tv.circuits.truth.induction(n=2)
-        >>> found = tv.attention(known.model, known.prompts.clean[0].text, layer=2)
+        >>> found = tv.model.attention(known.model, known.prompts.clean[0].text, layer=2)
         >>> found
         AttentionPatterns(layer=2, heads=4, tokens=6)
         >>> [round(float(one), 2) for one in found.patterns[1, -1]]  # head 1 looks at what followed the repeated letter

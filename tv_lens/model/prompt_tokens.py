@@ -18,7 +18,7 @@ from tv_lens.model.text_ids import pad_id, text_ids
 
 @runtime_checkable
 class Tokenizable(Protocol):
-    """Prompts under one template, which know how they are tokenized; `tv.Prompts` is such a set."""
+    """Prompts under one template, which know how they are tokenized; `tv.tasks.Prompts` is such a set."""
 
     @property
     def template(self) -> Any: ...

@@ -85,7 +85,7 @@ class ControlMaker:
             raise InvalidArgument(
                 f"The vector does not say how it was extracted, so no control can be extracted alike ({name}=).",
                 got=repr(self.vector),
-                do=f"pass method=tv.ResidualMean(), or {name}=<a TaskVector>.",
+                do=f"pass method=tv.methods.ResidualMean(), or {name}=<a TaskVector>.",
             )
         method = method.fixed(self.vector.site.layer, self.template)
         return method.extract(

@@ -56,7 +56,7 @@ class FunctionVector(Method):
 
     Source:
         Todd et al. 2024 (arXiv 2310.15213), section 2; the numbers are theirs. They also average effects over tasks,
-        which is `tv.universal_heads`, and drop prompts that the model gets wrong with its demonstrations.
+        which is `tv.methods.universal_heads`, and drop prompts that the model gets wrong with its demonstrations.
 
     Example:
         >>> from tv_lens.circuits.truth import switch_tasks, task_switch

@@ -69,7 +69,8 @@ def vector_sweep(
         pos: the positions for "pos", counted from the prompt's end: (-1, -2, ...); all that every prompt has if None.
         mode: "replace" replaces what the site holds by the scaled vector, "add" adds it; None does as the vector's
             method does.
-        metric: logits and answers to one number per example; `tv.logit_diff` needs foils, which queries do not have.
+        metric: logits and answers to one number per example; `tv.metrics.logit_diff` needs foils, which queries do
+            not have.
         n: number of queries; all of the split if it has fewer.
         shots: demonstrations of the clean baseline; as many as in the prompts of the vector if None.
         split: the split that queries come from: "dev" to choose, "test" to report.

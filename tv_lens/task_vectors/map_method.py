@@ -22,8 +22,8 @@ class MapMethod(MethodValue):
     """
 
     purpose: ClassVar[str] = "drawing a map"
-    examples: ClassVar[str] = "tv.PCA(), tv.UMAP(n_neighbors=15)"
-    renamed_values: ClassVar[Mapping[str, str]] = {"pca": "tv.PCA()", "umap": "tv.UMAP()"}
+    examples: ClassVar[str] = "tv.methods.PCA(), tv.methods.UMAP(n_neighbors=15)"
+    renamed_values: ClassVar[Mapping[str, str]] = {"pca": "tv.methods.PCA()", "umap": "tv.methods.UMAP()"}
     name: ClassVar[str]
 
     @property

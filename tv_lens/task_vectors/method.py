@@ -22,7 +22,7 @@ class Method(MethodValue):
     """
 
     purpose: ClassVar[str] = "extraction"
-    examples: ClassVar[str] = "tv.ResidualMean(layer=20), tv.FunctionVector()"
+    examples: ClassVar[str] = "tv.methods.ResidualMean(layer=20), tv.methods.FunctionVector()"
 
     @abstractmethod
     def extract(

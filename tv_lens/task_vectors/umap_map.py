@@ -72,8 +72,8 @@ def _library() -> Any:
     except ImportError as error:
         raise InvalidArgument(
             "Drawing a map by UMAP needs the library umap-learn.",
-            got="method=tv.UMAP()",
-            allowed="method=tv.PCA(), which needs nothing more",
+            got="method=tv.methods.UMAP()",
+            allowed="method=tv.methods.PCA(), which needs nothing more",
             do="pip install 'tv_lens[umap]'",
         ) from error
     return umap

@@ -193,7 +193,7 @@ class TaskVector:
             raise SiteError(
                 "Vectors of different sites cannot be combined.",
                 got=f"{self.site} and {other.site}",
-                do=f"extract both at one layer, as in tv.ResidualMean(layer={self.site.layer}).",
+                do=f"extract both at one layer, as in tv.methods.ResidualMean(layer={self.site.layer}).",
             )
 
     # ---- where it belongs ---------------------------------------------------------------------------------------

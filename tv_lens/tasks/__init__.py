@@ -1,5 +1,6 @@
 """Tasks, their templates, and the prompts that are made of them."""
 
+from tv_lens.batch import TokenBatch
 from tv_lens.tasks.audit import TaskAudit
 from tv_lens.tasks.definition import Task
 from tv_lens.tasks.prompt import Prompt
@@ -22,6 +23,7 @@ __all__ = [
     "Task",
     "TaskAudit",
     "Template",
+    "TokenBatch",
     "TokenSpan",
     "TokenizedPairs",
     "TokenizedPrompts",

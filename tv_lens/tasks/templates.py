@@ -153,7 +153,7 @@ def as_template(template: Template | str) -> Template:
         return _template_of(Path(template))
     name = template.strip().lower()
     if name not in TEMPLATES:
-        do = 'a template of your own: tv.Template(demo="{x} ->"), or a .json file with its fields'
+        do = 'a template of your own: tv.tasks.Template(demo="{x} ->"), or a .json file with its fields'
         raise unknown("template", template, TEMPLATES, do=do)
     return TEMPLATES[name]
 

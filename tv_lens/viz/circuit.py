@@ -48,9 +48,10 @@ def plot_circuit(
         result: the circuit; `.prune()` it first, so that no edge leads nowhere.
         title: by default the model and the number of edges.
         height: pixels of the frame in Jupyter.
-        attention: patterns of some layers (`tv.attention(model, text, layer)`), shown when one of their heads is
+        attention: patterns of some layers (`tv.model.attention(model, text, layer)`), shown when one of their heads is
             chosen.
-        recovered: `tv.faithfulness(...).recovery()`, so that the slider says what circuits of a size recover together.
+        recovered: `tv.circuits.faithfulness(...).recovery()`, so that the slider says what circuits of a size recover
+            together.
 
     Raises:
         EmptySelection: the circuit has no edge.

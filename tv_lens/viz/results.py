@@ -166,7 +166,7 @@ def plot_vector(result: TaskVector, *, title: str | None = None, **style: Any) -
         raise EmptySelection(
             "The layer of this vector was given, so there is no sweep to draw.",
             got=repr(result),
-            do='tv.extract(..., method=tv.ResidualMean(layer="auto")), or tv.vector_sweep for a sweep of its effect',
+            do="tv.extract(model, task) chooses it; tv.vector_sweep sweeps the effect of a vector",
         )
     layer = getattr(result.site, "layer", None)
     mark = {"mark": layer} if "layer" in result.selection.axes and layer is not None else {}

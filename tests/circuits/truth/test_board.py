@@ -11,7 +11,11 @@ from tv_lens.circuits import Graph, truth
 
 @pytest.fixture(scope="module")
 def board():
-    methods = {"exact": tv.ExactEdges(), "EAP": tv.EAP(recheck=0), "EAPIG": tv.EAPIG(steps=20, recheck=0)}
+    methods = {
+        "exact": tv.circuits.ExactEdges(),
+        "EAP": tv.circuits.EAP(recheck=0),
+        "EAPIG": tv.circuits.EAPIG(steps=20, recheck=0),
+    }
     return truth.scoreboard(methods, [make(n=2) for make in truth.TRUTHS], pos="sum")
 
 
@@ -30,7 +34,9 @@ def test_one_gradient_misses_what_a_saturated_softmax_hides_and_a_path_of_them_d
 
 
 def test_a_pruning_method_is_taken_at_its_word():
-    found = truth.scoreboard({"loose": tv.ACDC(0.0), "strict": tv.ACDC(0.05)}, [truth.task_switch_decoding(n=2)])
+    found = truth.scoreboard(
+        {"loose": tv.circuits.ACDC(0.0), "strict": tv.circuits.ACDC(0.05)}, [truth.task_switch_decoding(n=2)]
+    )
     loose, strict = found.to_dict("records")
     assert strict["edge_precision"] == strict["edge_recall"] == 1
     assert loose["edge_recall"] == 1 and loose["edge_precision"] < 0.1
@@ -43,7 +49,7 @@ def test_measures_against_hand_counts():
     values = torch.zeros(1, len(graph))
     values[:, true] = torch.tensor([-3.0, 1.0])  # sizes count, not signs
     values[:, int((~true).nonzero()[0])] = 2.0
-    found = truth.compared(known, tv.EdgeScores(graph, values, metric="m", units="u"))
+    found = truth.compared(known, tv.circuits.EdgeScores(graph, values, metric="m", units="u"))
     assert found["known"] == 2 and found["edge_precision"] == found["edge_recall"] == 0.5
     false = len(graph) - 2
     assert found["edge_auroc"] == pytest.approx((false + false - 1) / (2 * false), abs=1e-4)

@@ -42,10 +42,10 @@ def known(request):
     return getattr(truth, request.param)(n=3), request.param
 
 
-def runs(found: truth.Truth) -> tuple[torch.Tensor, torch.Tensor, tv.Answers]:
+def runs(found: truth.Truth) -> tuple[torch.Tensor, torch.Tensor, tv.metrics.Answers]:
     """The tokens of the clean and the corrupted run, and the answers."""
     made = found.prompts.tokenize(found.model)
-    if isinstance(found.prompts, tv.PromptPairs):
+    if isinstance(found.prompts, tv.tasks.PromptPairs):
         return made.clean.tokens.ids, made.corrupted.tokens.ids, made.answers
     return made.tokens.ids, made.tokens.ids, made.answers
 
@@ -56,7 +56,7 @@ def test_the_model_does_its_task_on_every_prompt_and_not_on_its_twin(known):
     with_source = () if found.source is None else found.source
     logits_a, logits_b = found.model.run(a, with_source), found.model.run(b)
     assert (logits_a.argmax(1) == answers.correct).all()
-    assert (tv.logit_diff(logits_a, answers) > 9).all()
+    assert (tv.metrics.logit_diff(logits_a, answers) > 9).all()
     if found.source is None:
         assert (logits_b.argmax(1) == answers.wrong).all()
     else:
@@ -71,7 +71,7 @@ def test_exactly_the_named_edges_carry_the_answer(known):
     source = None if found.source is None else found.source.value.double()
 
     def metric(logits):
-        return tv.logit_diff(logits, answers)
+        return tv.metrics.logit_diff(logits, answers)
 
     logits_a, out_a = model.run(a, source=source)
     logits_b, out_b = model.run(b)
@@ -107,8 +107,8 @@ def test_the_named_edges_suffice(known):
     edges = set(model.edges()) | ({f"source->{r}" for r in readers} if source is not None else set())
     kept = model.run(a, out_b, edges - found.edges, source)[0]
     dropped = model.run(a, out_b, found.edges, source)[0]
-    assert (tv.logit_diff(kept, answers) > 9).all()
-    assert (tv.logit_diff(dropped, answers) < 0.1).all()
+    assert (tv.metrics.logit_diff(kept, answers) > 9).all()
+    assert (tv.metrics.logit_diff(dropped, answers) < 0.1).all()
 
 
 def test_a_mask_holds_the_known_edges_at_every_position(known):

@@ -15,7 +15,9 @@ def test_the_switchs_vector_is_what_the_encoder_writes():
     vectors = {}
     for task, sign in ((first, 1.0), (second, -1.0)):
         known = truth.switch_vector(found.model, sign)
-        made = tv.extract(found.model, task, method=tv.ResidualMean(layer=0, shots=3, contexts=4), progress=False)
+        made = tv.extract(
+            found.model, task, method=tv.methods.ResidualMean(layer=0, shots=3, contexts=4), progress=False
+        )
         vectors[sign] = made.direction
         queries = task.queries(n=2)
         for edit in (known, made.replace()):

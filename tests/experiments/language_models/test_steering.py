@@ -25,7 +25,7 @@ def test_rows_find_what_scoring_finds(model):
     # Half of the prompts ask for what the model will write under an edit, so that both outcomes occur.
     texts = [prompt.text for prompt in prompts]
     written = [i for i, answer in enumerate(answers) if answer.strip()][:3]
-    asked = tv.Prompts.from_texts(texts, [answers[i] if i in written else " zz" for i in range(len(texts))])
+    asked = tv.tasks.Prompts.from_texts(texts, [answers[i] if i in written else " zz" for i in range(len(texts))])
     found = steered_exact_match(model, asked, edits)
     slow = torch.stack([tv.score(model, asked, edit, progress=False).exact_match for edit in [(), *edits]], dim=1)
     torch.testing.assert_close(found, slow)
@@ -42,7 +42,7 @@ def test_steering_labels_and_controls(model, bits, tmp_path):
         "layer",
         "task",
     )
-    method = tv.ResidualMean(layer=1, shots=1, contexts=4)
+    method = tv.methods.ResidualMean(layer=1, shots=1, contexts=4)
     prompts = bits[0].prompts(1, 3, seed=0, split="test")
     vectors = {"own": bits[0], "other": bits[1], "null": tv.tasks.null(bits)}
     for condition, one in vectors.items():

@@ -87,5 +87,5 @@ def test_a_vector_needs_an_answer_to_be_added_at_and_a_layer_that_reads_it(regre
 
 
 def test_the_metric_is_the_squared_error_with_its_sign_turned():
-    answers = tv.Answers(torch.tensor([0, 0]), number=torch.tensor([1.0, -2.0]))
+    answers = tv.metrics.Answers(torch.tensor([0, 0]), number=torch.tensor([1.0, -2.0]))
     assert negative_squared_error(torch.tensor([[3.0], [-2.0]]), answers).tolist() == [-4.0, 0.0]

@@ -42,7 +42,7 @@ def test_a_task_whose_prompts_do_not_line_up_is_skipped_and_named(result, model,
 
 def test_a_vector_that_nothing_reads_has_no_circuit(model):
     task = tv.task("capitalize")
-    vector = tv.extract(model, task, method=tv.ResidualMean(layer=2, shots=2, contexts=2), progress=False)
+    vector = tv.extract(model, task, method=tv.methods.ResidualMean(layer=2, shots=2, contexts=2), progress=False)
     stages = stages_of(model, {"capitalize": task}, circuit_queries=4)
     found, why = stages.circuit("capitalize", vector)
     assert found is None and "last layer" in why

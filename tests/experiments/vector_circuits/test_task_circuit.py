@@ -25,7 +25,7 @@ def test_shares_of_the_effect_by_hand(known):
 
 def test_a_circuit_has_at_most_the_edges_that_were_measured(model):
     task = tv.task("present-past")
-    vector = tv.extract(model, task, method=tv.ResidualMean(layer=1, shots=2, contexts=2), progress=False)
+    vector = tv.extract(model, task, method=tv.methods.ResidualMean(layer=1, shots=2, contexts=2), progress=False)
     options = dict(n=2, held_out=2, n_random=1, screen=10, progress=False)
     few = circuit_of_task(model, task, vector, edges=4, **options)
     many = circuit_of_task(model, task, vector, edges=1000, **options)

@@ -38,7 +38,7 @@ def scoreboard(
     one number; for a method that chooses edges itself (ACDC), they are those of its own choice.
 
     Args:
-        methods: values such as `tv.EAP()`, or names to values; ExactEdges, EAP, two EAPIGs and ACDC if None.
+        methods: values such as `tv.circuits.EAP()`, or names to values; ExactEdges, EAP, two EAPIGs and ACDC if None.
         truths: known circuits; all of them if None.
         pos: how finely edges are separated by position during discovery, as `discover` takes it.
         progress: show a progress bar on a terminal or in a notebook.

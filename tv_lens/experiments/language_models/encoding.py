@@ -84,7 +84,7 @@ def task_encoding(
         n: prompts per task.
         k: neighbours that vote.
         layers: the layers that are read; all if None.
-        maps: how the maps are drawn, such as `tv.PCA()`; None for no maps.
+        maps: how the maps are drawn, such as `tv.methods.PCA()`; None for no maps.
         seed: fixes every draw.
         template: the text around inputs and answers, instead of the tasks' own.
         folder: a folder that keeps the results of each shot count, so that a killed measurement continues there.

@@ -48,7 +48,7 @@ class PaperSize:
         steer_queries: test prompts per task that are steered.
         contexts: prompts behind each mean.
         replicates: how often the means are drawn anew.
-        maps: how the maps are drawn, such as `tv.PCA()`; None for no maps.
+        maps: how the maps are drawn, such as `tv.methods.PCA()`; None for no maps.
         finetune: steps of LoRA for each variant; 0 leaves finetuning out.
         batch: prompts per step of LoRA.
         tuned: the share of the layers that is tuned, first the first ones and then the last ones.

@@ -191,7 +191,8 @@ def latent_circuits(
         progress: show a progress bar on a terminal or in a notebook.
 
     Source:
-        `tv.discover` and `tv.faithfulness`, with their sources. The paper dissects single heads only (figures 17, 18).
+        `tv.discover` and `tv.circuits.faithfulness`, with their sources. The paper dissects single heads only
+        (figures 17, 18).
 
     Example:
         >>> import tv_lens as tv

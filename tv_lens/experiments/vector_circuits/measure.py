@@ -87,8 +87,8 @@ def decoding_circuits(
     """The edges that decode each task's vector, how much of its effect they carry on held-out queries, and overlaps.
 
     All tasks' vectors are injected at one layer, so that their circuits are edges of one graph. If no layer is given,
-    it is the one where the vectors work best on average. Edges are measured on development queries (`tv.ExactEdges`),
-    circuits are tested on test queries.
+    it is the one where the vectors work best on average. Edges are measured on development queries
+    (`tv.circuits.ExactEdges`), circuits are tested on test queries.
 
     Args:
         model: the model to look into; it is left as it was.
