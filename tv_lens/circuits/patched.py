@@ -72,7 +72,7 @@ def _distinct(
     Where a norm stands after attention, a head that leads nowhere still moves the scale of the others: edges stay.
     """
     graph, known, which = passes.graph, {}, []
-    distinct = []
+    distinct: list[Tensor] = []
     for part in masks.split(max(1, MASKS_AT_ONCE // graph.valid.numel())):
         for pruned in part if passes.readers.post_norm else graph.pruned(part):
             digest = hashlib.blake2b(np.packbits(pruned.numpy()).data, digest_size=16).digest()

@@ -46,8 +46,8 @@ class Trace:
 
     def part(self, chosen: slice | Int[Tensor, "n"]) -> Trace:
         """The same for some of the examples; a slice of them is a view."""
-        by_layer = ({i: x[chosen] for i, x in one.items()} for one in (self.pre, self.attn, self.mlp, self.z))
-        return Trace(*by_layer, self.post[chosen], self.parallel)
+        pre, attn, mlp, z = ({i: x[chosen] for i, x in one.items()} for one in (self.pre, self.attn, self.mlp, self.z))
+        return Trace(pre, attn, mlp, z, self.post[chosen], self.parallel)
 
     def read_by(self, layer: int, part: str) -> Float[Tensor, "example slot d_model"]:
         """The stream that a part of a layer reads."""

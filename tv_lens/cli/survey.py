@@ -63,8 +63,10 @@ def demo(
 ) -> None:
     """Survey the embedded model: four tasks, a few minutes, one report."""
     with errors_shown(debug, going_on(folder)):
-        options = dict(size="demo", seed=seed, family=DEMO_FAMILY, folder=folder, quiet=quiet)
-        _finish(_surveyed(DEMO_MODEL, list(DEMO_TASKS), out, **options), out, json)
+        result = _surveyed(
+            DEMO_MODEL, list(DEMO_TASKS), out, size="demo", seed=seed, family=DEMO_FAMILY, folder=folder, quiet=quiet
+        )
+        _finish(result, out, json)
 
 
 @app.command(epilog=_EPILOG)

@@ -296,7 +296,7 @@ def on_host(values: dict[Site, Tensor]) -> dict[Site, Tensor]:
     by_device: dict[torch.device, list[Site]] = {}
     for site, value in values.items():
         by_device.setdefault(value.device, []).append(site)
-    copied = {}
+    copied: dict[Site, Tensor] = {}
     for device, sites in by_device.items():
         if device == torch.device("cpu"):
             continue

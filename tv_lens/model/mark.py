@@ -164,7 +164,8 @@ def _of_tensors(tensors: list[Tensor]) -> str:
 def _sample(x: Tensor, size: int) -> Shaped[Tensor, "n"]:
     """Some of a tensor's values, spread over it as it lies in memory: a transposed weight is not copied."""
     if x.layout == torch.strided and not x.is_contiguous():
-        x = x.detach().permute(sorted(range(x.ndim), key=lambda axis: -x.stride(axis)))
+        strides = x.stride()
+        x = x.detach().permute(sorted(range(x.ndim), key=lambda axis: -strides[axis]))
     if type(x) in (Tensor, nn.Parameter) and x.layout == torch.strided and x.is_contiguous():
         step = max(1, size // SAMPLES)
         return x.as_strided((min(SAMPLES, -(-size // step)),), (step,), x.storage_offset())
