@@ -74,7 +74,8 @@ FOLDERS = {
     """,
     "rows": """
         base_run edits memory
-        hook_passes unedited walk
+        entering hook_passes unedited walk
+        prompt_groups
         planning
         trial
         engine packing

@@ -19,4 +19,4 @@ def test_other_checkpoints_are_refused(run):
 def test_a_view_knows_its_steps_and_tasks(run):
     view = training_view(run)
     assert view.steps == STEPS and view.tasks == run.tasks
-    assert repr(view) == "TrainingView('disjoint-0', 6 checkpoints, 4 tasks, 2 maps)"
+    assert repr(view) == "TrainingView('disjoint-0', 8 checkpoints, 4 tasks, 2 maps)"

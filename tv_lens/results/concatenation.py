@@ -25,6 +25,13 @@ def concat(sweeps: Sequence[Sweep], dim: str, coord: Sequence[Any] | None = None
         coord: the label of each sweep on a new axis; not needed where each has one from `sel(dim=label)`.
         name: a title; by default the title that all share.
 
+    Example:
+        >>> import xarray as xr
+        >>> values = xr.DataArray(np.arange(12.0).reshape(4, 3), dims=("example", "layer"))
+        >>> sweep = Sweep(values, metric="logit_diff", units="logits", sign="higher: the clean answer")
+        >>> concat([sweep, sweep], "example").n, concat([sweep, sweep], "seed", [0, 1]).axes
+        (8, ('seed', 'layer'))
+
     Raises:
         InvalidArgument: they differ in metric, axes, baselines or number of examples.
     """

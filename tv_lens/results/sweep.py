@@ -53,8 +53,8 @@ class Sweep:
         >>> sweep = Sweep(values, metric="logit_diff", units="logits", sign="higher: the clean answer")
         >>> sweep.best("layer")
         {'layer': 2}
-        >>> sweep.sel(layer=[0, 2]).mean().values, concat([sweep, sweep], "example").n
-        (array([4.5, 6.5]), 8)
+        >>> sweep.sel(layer=[0, 2]).mean().values, sweep.mean("layer").axes
+        (array([4.5, 6.5]), ())
     """
 
     values: xr.DataArray

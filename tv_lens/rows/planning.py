@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -16,23 +16,22 @@ from torch import Tensor
 
 from tv_lens.batch import TokenBatch
 from tv_lens.errors import OutOfMemory
-from tv_lens.intervention import Intervention, Stack
+from tv_lens.intervention import Intervention
 from tv_lens.model.capture import prompts_per_batch
 from tv_lens.model.editing import Edit
 from tv_lens.model.hooked_model import HookedModel
-from tv_lens.model.length_tables import length_class
 from tv_lens.model.passes import warn_batch_halved
 from tv_lens.progress import Bar
 from tv_lens.rows import hook_passes
-from tv_lens.rows.base_run import BaseRun, base_run, branches_at, together
-from tv_lens.rows.edits import Placed, PlacedEdit, Readout, Row, columns_of, merged, read_out
+from tv_lens.rows.base_run import BaseRun, base_run, branches_at
+from tv_lens.rows.edits import Placed, Readout, Row, columns_of, merged, read_out
+from tv_lens.rows.entering import Planned, as_they_enter, planned_row
 from tv_lens.rows.memory import TOKENS_PER_WALK, held, needed, per_row, rows_at_once
+from tv_lens.rows.prompt_groups import alike
 from tv_lens.rows.unedited import columns_of_base, read_off
-from tv_lens.rows.walk import Walk, lengths_mix
-from tv_lens.site import Site
+from tv_lens.rows.walk import Walk
 
 TOKENS_WORTH_A_WALK = 384  # below this a pass costs its overhead, not its tokens
-PADDING_WORTH_A_WALK = 96  # tokens of padding that cost less than a base run and a walk of their own
 
 
 def run(
@@ -46,15 +45,15 @@ def run(
     bar: Bar,
 ) -> dict[str, int]:
     """Fills `values` by walks, prompts of similar length at a time; returns how many runs and bytes that took."""
-    planned: dict[int, list[_Planned]] = defaultdict(list)
+    planned: dict[int, list[Planned]] = defaultdict(list)
     lengths = base.lengths.tolist()
     for i, row in enumerate(rows):
-        planned[row.prompt].append(_plan(i, row, lengths[row.prompt], model.n_layers))
+        planned[row.prompt].append(planned_row(i, row, lengths[row.prompt], model.n_layers))
     counts: dict[str, int] = defaultdict(int, {"base_runs": 0, "tokens_shared": 0, "walks": 0})
     needs = {prompt: needed(model, lengths[prompt], [p.start for p in some]) for prompt, some in planned.items()}
     worst = max(needs, key=lambda prompt: needs[prompt])  # a budget too small for the last batch is refused now
     prompts_per_batch(budget, needs[worst], f"{lengths[worst]} tokens and its rows")
-    groups = _alike(model, base, needs, budget)
+    groups = alike(model, base, needs, budget)
     waiting = [{prompt: planned[prompt] for prompt in prompts} for prompts in groups]
     work = _Work(model, base, rows, readout, values, budget, who)
     most = len(rows)
@@ -88,7 +87,7 @@ class _Work:
     budget: int
     who: str
 
-    def tried(self, part: Mapping[int, list[_Planned]]) -> dict[str, int] | None:
+    def tried(self, part: Mapping[int, list[Planned]]) -> dict[str, int] | None:
         """Fills the values of some prompts' rows; None where the device has no room for them at once."""
         prompts = self.base.select(list(part))
         try:
@@ -101,7 +100,7 @@ class _Work:
                 raise
             return None
 
-    def _whole(self, part: Mapping[int, list[_Planned]], prompts: TokenBatch) -> dict[str, int]:
+    def _whole(self, part: Mapping[int, list[Planned]], prompts: TokenBatch) -> dict[str, int]:
         """Each prompt's one row, in one pass over the prompts."""
         numbers = [planned[0].row for planned in part.values()]
         hook_passes.whole_pass(self.model, self.base, self.rows, numbers, self.readout, self.values, self.who)
@@ -110,7 +109,7 @@ class _Work:
             "estimated_peak_bytes": len(prompts) * hook_passes.bytes_per_row(self.model, prompts.width),
         }
 
-    def _walked(self, part: Mapping[int, list[_Planned]], prompts: TokenBatch, shared: int) -> dict[str, int]:
+    def _walked(self, part: Mapping[int, list[Planned]], prompts: TokenBatch, shared: int) -> dict[str, int]:
         """A base run of the prompts, and walks of their rows after it."""
         model, rows, readout = self.model, self.rows, self.readout
         counts = {"walks": 0, "estimated_peak_bytes": 0}
@@ -136,7 +135,7 @@ class _Work:
         return {**counts, "base_runs": 1, "tokens_shared": inherited.branched_at * (len(prompts) - 1)}
 
 
-def _halves(part: Mapping[int, list[_Planned]]) -> list[dict[int, list[_Planned]]]:
+def _halves(part: Mapping[int, list[Planned]]) -> list[dict[int, list[Planned]]]:
     """The prompts in two parts, or one prompt's rows."""
     prompts = list(part)
     half = len(prompts) // 2
@@ -147,86 +146,12 @@ def _halves(part: Mapping[int, list[_Planned]]) -> list[dict[int, list[_Planned]
     return [{prompt: planned[: len(planned) // 2]}, {prompt: planned[len(planned) // 2 :]}]
 
 
-@dataclass(frozen=True)
-class _Planned:
-    """A row's number, and the layer and position at which it begins to differ from the base run."""
-
-    row: int
-    entry_layer: int
-    start: int
-
-
-def _plan(number: int, row: Row, length: int, n_layers: int) -> _Planned:
-    last = n_layers - 1
-    entry_layers = [_entry_layer(edit.intervention.site, last) for edit in row.edits]
-    starts = [min(edit.positions) for edit in row.edits]
-    return _Planned(number, min(entry_layers, default=last), min(starts, default=length - 1))
-
-
-def _entry_layer(site: Site, last: int) -> int:
-    """The first layer that an edit of a site changes: what leaves a layer enters the next one."""
-    return last if site.layer is None else min(last, site.layer + (site.component == "resid_post"))
-
-
-def _entered(intervention: Intervention, n_layers: int) -> Intervention:
-    """An edit of what leaves a layer as the same edit of what enters the next one, which saves the layer."""
-    site = intervention.site
-    if site.component != "resid_post" or site.layer == n_layers - 1:
-        return intervention
-    moved = Site("resid_pre", site.layer + 1, pos=site.pos)
-    if isinstance(intervention, Stack):
-        return Stack(moved, tuple(replace(part, site=moved) for part in intervention.parts))
-    return replace(intervention, site=moved)
-
-
-def _as_they_enter(edits: Sequence[PlacedEdit], n_layers: int, known: dict[int, Intervention]) -> list[PlacedEdit]:
-    """The edits in the order in which they act: what leaves a layer is edited before what enters the next.
-
-    Args:
-        edits: of one row.
-        n_layers: of the model.
-        known: what was found for interventions before, which many rows have in common.
-    """
-    for edit in edits:
-        if id(edit.intervention) not in known:
-            known[id(edit.intervention)] = _entered(edit.intervention, n_layers)
-    moved = [(edit, known[id(edit.intervention)]) for edit in edits]
-    moved.sort(key=lambda pair: pair[1] is pair[0].intervention)
-    return [edit if new is edit.intervention else replace(edit, intervention=new) for edit, new in moved]
-
-
-def _alike(model: HookedModel, base: TokenBatch, needs: Mapping[int, int], budget: int) -> Iterator[list[int]]:
-    """Prompts of similar length, as many as half of the budget holds the base runs and rows of (one at least)."""
-    lengths, ids = base.lengths.tolist(), base.rows()
-    for alike in _of_similar_length(model, sorted(needs, key=lambda prompt: (lengths[prompt], prompt)), lengths):
-        size = max(1, min(budget // 2 // max(needs[prompt] for prompt in alike), 32))
-        yield from together(ids, alike, size)
-
-
-def _of_similar_length(model: HookedModel, prompts: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Prompts, shortest first, in groups whose padding costs less than runs of their own would."""
-    group: list[int] = []
-    tokens = 0
-    for prompt in prompts:
-        length = lengths[prompt]
-        if group and length != lengths[group[-1]]:
-            padding = len(group) * length - tokens
-            same = length_class(model.tl, length) == length_class(model.tl, lengths[group[-1]])
-            if padding > max(PADDING_WORTH_A_WALK, tokens // 8) or not same or not lengths_mix(model):
-                yield group
-                group, tokens = [], 0
-        group.append(prompt)
-        tokens += length
-    if group:
-        yield group
-
-
 @dataclass(frozen=True, eq=False)
 class _Group:
     """Rows that walk together, in the order of the walk's logits: prompt by prompt, and in a prompt by entry layer."""
 
     walk: Walk
-    planned: tuple[_Planned, ...]
+    planned: tuple[Planned, ...]
 
     def unflatten(self, columns: Int[Tensor, "row k"]) -> Int[Tensor, "batch n k"]:
         n_batch, n = self.walk.shape if self.walk.axis == 1 else (len(self.planned), 1)
@@ -238,7 +163,7 @@ class _Group:
         return merged(
             [
                 Placed(edit.intervention, *self._place(at, edit.positions))
-                for edit in _as_they_enter(rows[planned.row].edits, n_layers, known)
+                for edit in as_they_enter(rows[planned.row].edits, n_layers, known)
             ]
             for at, planned in enumerate(self.planned)
         )
@@ -257,7 +182,7 @@ class _Group:
         return of_base + n_batch * per_row(model, n_tokens, seen, own_prefix=True)
 
 
-def _walks(by_prompt: Sequence[list[_Planned]], base: BaseRun, model: HookedModel, budget: int) -> Iterator[_Group]:
+def _walks(by_prompt: Sequence[list[Planned]], base: BaseRun, model: HookedModel, budget: int) -> Iterator[_Group]:
     """The rows of some prompts in walks: those of the last token as tokens, the others in the batch."""
     budget -= len(by_prompt) * held(model, base.length)
     alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
@@ -289,12 +214,12 @@ def _walks(by_prompt: Sequence[list[_Planned]], base: BaseRun, model: HookedMode
             yield _Group(Walk(base, entry_layers, 0, start, owners), tuple(p for p, _ in part))
 
 
-def _by_start(longer: Sequence[tuple[_Planned, int]], length: int) -> Iterator[tuple[int, list[tuple[_Planned, int]]]]:
+def _by_start(longer: Sequence[tuple[Planned, int]], length: int) -> Iterator[tuple[int, list[tuple[Planned, int]]]]:
     """Rows by the position where they begin; neighbours join until a walk has work enough to fill a pass.
 
     A row may begin earlier than it must: it then recomputes some tokens, which changes no value.
     """
-    group: list[tuple[_Planned, int]] = []
+    group: list[tuple[Planned, int]] = []
     for pair in sorted(longer, key=lambda pair: pair[0].start):
         enough = bool(group) and len(group) * (length - group[0][0].start) >= TOKENS_WORTH_A_WALK
         if enough and pair[0].start != group[-1][0].start:
@@ -306,7 +231,7 @@ def _by_start(longer: Sequence[tuple[_Planned, int]], length: int) -> Iterator[t
 
 
 def _side_by_side(
-    by_prompt: Sequence[list[_Planned]], base: BaseRun, budget: int, model: HookedModel
+    by_prompt: Sequence[list[Planned]], base: BaseRun, budget: int, model: HookedModel
 ) -> Iterator[_Group]:
     """Rows of the last token as tokens of one sequence per prompt; all prompts have the same entry layers."""
     n_prompts, n_rows, last = len(by_prompt), len(by_prompt[0]), base.length - 1

@@ -23,21 +23,10 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from tv_lens.batch import TokenBatch
-from tv_lens.intervention import Add
 from tv_lens.model.attachment import Attachment
 from tv_lens.model.editing import Edit
 from tv_lens.model.hooked_model import HookedModel
-from tv_lens.model.stepping import (
-    Arguments,
-    BlockSteps,
-    OneBlock,
-    additive_mask,
-    disagreement,
-    future,
-    returned_by,
-    trial_batch,
-    with_hidden,
-)
+from tv_lens.model.stepping import Arguments, BlockSteps, OneBlock, additive_mask, future, returned_by, with_hidden
 from tv_lens.rows.base_run import BaseRun, base_run
 from tv_lens.site import Site
 
@@ -233,35 +222,6 @@ class _Entering(BlockSteps):
             return x
         axis, n = self.walk.axis, self.walk.active_rows(layer)
         return torch.cat([y, x.narrow(axis, n, x.shape[axis] - n)], axis)
-
-
-def lengths_mix(model: HookedModel) -> bool:
-    """Whether prompts of several lengths walk together as they do alone; tried once for the model as it is."""
-    return model.facts.find("rows of several lengths walk together", lambda: _mix_disagreement(model)) is None
-
-
-def _mix_disagreement(model: HookedModel) -> str | None:
-    if model.shape.n_ctx < 9:
-        return "the context is too short to try it in"
-    ids = trial_batch(model, 2, 9).ids
-    batch = TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool))
-    batch.mask[1, 6:] = False
-    last, ones = batch.last.cpu(), torch.ones(model.shape.d_model, dtype=torch.float32, device="cpu")
-    both, who = torch.arange(2, device="cpu"), "rows: a trial"
-    edit = Add(Site("resid_pre", 0), ones)
-    plain, changed = (
-        model.forward(batch, edits, logits_at=batch.last[:, None], who=who)[0]
-        for edits in ([], [Edit(edit, both, last)])
-    )
-
-    def walked() -> dict[str, Tensor]:
-        base, layers = base_run(model, batch), (0, 0, model.n_layers // 2)
-        first = Edit(edit, both, torch.zeros_like(both))
-        side_by_side = Walk(base, layers, 1, 8).run(model, [first], None, who)
-        longer = Walk(base, (0, 0), 0, 4, both).run(model, [Edit(edit, both, last - 4)], None, who)
-        return {"side by side": side_by_side, "longer": longer}
-
-    return disagreement(model, walked, {"side by side": torch.cat([changed, plain, plain], 1), "longer": changed})
 
 
 def _causal(length: int, like: Tensor) -> Float[Tensor, "1 1 query key"]:

@@ -188,7 +188,7 @@ def _sweep(
 
 def _best(hits: Sequence[Tensor], is_task: Sequence[bool]) -> int:
     """The place of the layer with the largest mean over tasks and shots, as `Decodability.best_layer` chooses it."""
-    tasks = torch.tensor(is_task, device="cpu")
+    tasks = torch.tensor(is_task, dtype=torch.bool, device="cpu")
     return int(torch.stack([one[:, :, tasks].double().mean(dim=(0, 2)) for one in hits]).mean(dim=0).argmax())
 
 

@@ -25,7 +25,7 @@ def plot_decodability(result: Decodability, **style: Any) -> Figure:
         >>> import tv_lens as tv
         >>> model, tasks = tv.circuits.truth.task_switch(n=2).model, tv.circuits.truth.switch_tasks()
         >>> plot_decodability(tv.decodability(model, tasks, shots=(1, 2), n=8, k=3, progress=False))
-        Figure('task decodability of switch-a, switch-b', drawn by plotly)
+        Figure('task decodability of switch-a, switch-b', drawn by plotly; ...)
     """
     labelled = "shots" in result.sweep.axes and "control" in result.controls.axes
     return plot(result.with_controls() if labelled else result.sweep, **style)

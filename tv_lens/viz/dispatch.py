@@ -26,7 +26,7 @@ def plot(result: Any, **style: Any) -> Figure:
         >>> known = tv.circuits.truth.induction(n=8)
         >>> sweep = tv.patch(known.model, known.prompts, tv.sites("z", pos=-1), over=("layer", "head"), progress=False)
         >>> tv.plot(sweep.recovery())
-        Figure('denoising z of induction', drawn by plotly)
+        Figure('denoising z of induction', drawn by plotly; ...)
     """
     names = sorted(kind.__name__ for kind in plot.registry if kind is not object)
     raise InvalidArgument("There is no picture of this.", got=type(result).__name__, allowed=", ".join(names))

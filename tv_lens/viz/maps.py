@@ -32,7 +32,7 @@ def plot_map(result: RepresentationMap, *, title: str | None = None, height: int
         >>> import tv_lens as tv
         >>> model, tasks = tv.circuits.truth.task_switch(n=2).model, tv.circuits.truth.switch_tasks()
         >>> plot_map(tv.representation_map(model, tasks, layer=1, shots=2, n=6, null=False, progress=False))
-        Figure('Representations at resid_post[1]@-1, PCA', drawn by plotly)
+        Figure('Representations at resid_post[1]@-1, PCA', drawn by plotly; ...)
     """
     import plotly.graph_objects as go
 

@@ -58,7 +58,7 @@ def plot_sweep(
         >>> known = tv.circuits.truth.induction(n=8)
         >>> sweep = tv.patch(known.model, known.prompts, tv.sites("z", pos=-1), over=("layer", "head"), progress=False)
         >>> plot_sweep(sweep.recovery(), title="Which head copies?")
-        Figure('Which head copies?', drawn by plotly)
+        Figure('Which head copies?', drawn by plotly; ...)
     """
     if len(sweep.axes) > 3:
         raise InvalidArgument(
