@@ -34,6 +34,11 @@ def test_curves_have_one_line_a_task_and_one_panel_a_shot_count(curves):
     assert [trace.name for trace in lines if trace.showlegend] == ["present-past", "a &amp; &lt;b&gt;"]
     assert [note.text for note in figure.plotly.layout.annotations[:3]] == ["shots 1", "shots 4", "shots 10"]
     assert figure.plotly.layout.annotations[-1].text == "chance 0.50"
+    marked = plot(
+        curves, mark=curves.values["layer"].values[0], mark_label="best: here"
+    )  # panels have names above them
+    assert "dotted line: best: here" in marked.subtitle
+    assert "best: here" not in [note.text for note in marked.plotly.layout.annotations]
 
 
 def test_steps_stand_on_a_logarithmic_axis_with_zero_before_the_first(run):

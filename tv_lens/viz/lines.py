@@ -59,8 +59,10 @@ def lines(
         for mean in sweep_labels.baseline_means(sweep).values():
             figure.add_hline(mean, row=row, col=column, line=dict(color=theme.SOFT, width=1.3, dash="dash"))
         if mark is not None:
-            _mark(figure, sweep, x, mark, mark_label if panel == 0 else "", row, column)
-    text = sweep_labels.subtitle(sweep, f"bands: {limits}", *sweep_labels.without_limits(interval))
+            _mark(figure, sweep, x, mark, "" if panel_names else mark_label, row, column)
+    # Above a panel stands its name, so that there the label of the mark is said once, for all.
+    marked = [f"dotted line: {mark_label}"] if mark is not None and panel_names else []
+    text = sweep_labels.subtitle(sweep, f"bands: {limits}", *marked, *sweep_labels.without_limits(interval))
     figure.update_layout(theme.layout(title, text, height), showlegend=len(names) > 1)
     figure.update_layout(margin_t=90 + 24 * bool(panel_names), legend_tracegroupgap=2)
     pixels = (height - 150) / n_rows
