@@ -75,12 +75,9 @@ class Answers:
             index = index if isinstance(index, Tensor) else torch.from_numpy(np.array(index))
             index = index.reshape(-1) if index.dtype == torch.bool else index.reshape(-1).long()
 
-        def pick(part: Tensor) -> Tensor:
-            return part[index if isinstance(index, slice) else index.to(part.device)]
-
-        wrong = None if self.wrong is None else pick(self.wrong)
-        reference = None if self.reference is None else pick(self.reference)
-        return Answers(pick(self.correct), wrong, reference, None if self.number is None else pick(self.number))
+        parts = {name: part for name, part in vars(self).items() if part is not None}
+        at = {name: index if isinstance(index, slice) else index.to(part.device) for name, part in parts.items()}
+        return Answers(**{name: part[at[name]] for name, part in parts.items()})
 
     def to(self, device: torch.device | str) -> Answers:
         """The same answers on another device."""

@@ -14,6 +14,7 @@ from tv_lens.circuits.contrast_passes import ContrastPasses
 from tv_lens.circuits.traces import Chunk
 from tv_lens.intervention import Replace
 from tv_lens.metrics import Readout
+from tv_lens.model.capture import on_host
 from tv_lens.model.readers import HELD, PARTS, SITES
 from tv_lens.progress import Bar
 from tv_lens.progress import progress as progress_bar
@@ -138,7 +139,8 @@ def _measured(
     readings: Sequence[_Reading],
 ) -> tuple[Int[Tensor, "m"], Float[Tensor, "example m"]]:
     """The metric under each edge's corruption, all readers' edges in one batch of rows; and which edges these are."""
-    values = _on_host([_values(passes, chunk, difference, reading) for reading in readings])
+    by_reading = {at: _values(passes, chunk, difference, reading) for at, reading in enumerate(readings)}
+    values = on_host(by_reading).values()
     before = _before(passes, chunk)
     rows = [row for reading, value in zip(readings, values) for row in _rows(passes, chunk, reading, value, before)]
     columns = torch.cat([reading.columns for reading in readings])
@@ -168,13 +170,6 @@ def _values(
         here = torch.tensor(slots, dtype=torch.long, device=passes.device)
     changed = stream[:, here, None] + changes[:, here]  # example slot writer d_model
     return passes.readers.value(layer, part, changed.flatten(0, 2)).unflatten(0, changed.shape[:3])
-
-
-def _on_host(values: Sequence[Tensor]) -> list[Tensor]:
-    """The same on the host, brought there in one copy."""
-    host = torch.cat([value.flatten() for value in values]).cpu()
-    parts = host.split([value.numel() for value in values])
-    return [part.view(value.shape) for part, value in zip(parts, values)]
 
 
 def _rows(

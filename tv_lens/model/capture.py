@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -19,6 +20,8 @@ from tv_lens.model.capture_file import NAME, CaptureWriter, MappedValues, missin
 from tv_lens.model.hooked_bridge import HookedBridge
 from tv_lens.model.passes import in_batches, needs_whole_batch, prompts_at_once
 from tv_lens.site import ModelShape, Site
+
+Name = TypeVar("Name")  # of a tensor
 
 
 @checks_methods
@@ -284,26 +287,27 @@ def _read(
         if not allow_nonfinite and site.component == "scores":  # a key that is hidden has the lowest number there is
             value = torch.where(value == -torch.inf, torch.finfo(model.dtype).min, value)
         values[site] = value
-    values = on_host(values)
+    if any(value.device != torch.device("cpu") for value in values.values()):
+        values = on_host(values)
     if not allow_nonfinite:
         for site, value in values.items():
             refuse_nonfinite(value, site, model.dtype, rows.start)
     return values, logits
 
 
-def on_host(values: dict[Site, Tensor]) -> dict[Site, Tensor]:
+def on_host(values: dict[Name, Tensor]) -> dict[Name, Tensor]:
     """The tensors on the host, by one copy from each device that holds some: every copy waits for the device."""
-    by_device: dict[torch.device, list[Site]] = {}
-    for site, value in values.items():
-        by_device.setdefault(value.device, []).append(site)
-    copied: dict[Site, Tensor] = {}
-    for device, sites in by_device.items():
+    by_device: dict[torch.device, list[Name]] = {}
+    for name, value in values.items():
+        by_device.setdefault(value.device, []).append(name)
+    copied: dict[Name, Tensor] = {}
+    for device, names in by_device.items():
         if device == torch.device("cpu"):
             continue
-        sizes = [values[site].numel() for site in sites]
-        parts = torch.cat([values[site].flatten() for site in sites]).cpu().split(sizes)
-        copied |= {site: part.view(values[site].shape) for site, part in zip(sites, parts)}
-    return {site: copied.get(site, value) for site, value in values.items()}
+        sizes = [values[name].numel() for name in names]
+        parts = torch.cat([values[name].flatten() for name in names]).cpu().split(sizes)
+        copied |= {name: part.view(values[name].shape) for name, part in zip(names, parts)}
+    return {name: copied.get(name, value) for name, value in values.items()}
 
 
 def refuse_nonfinite(value: Float[Tensor, "batch *axes"], site: Site, dtype: torch.dtype, first: int = 0) -> None:

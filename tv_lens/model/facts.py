@@ -119,14 +119,11 @@ class Facts:
         """Forgets what was found about another state of the model; inside a verb its entry has done so."""
         if getattr(self._inside, "depth", 0):
             return
-        mark = self._now()
+        with self._registry.lock.turn("model.facts"):
+            mark = self._marker.now()
         if mark != self._mark:
             self._found = {}
             self._mark = mark
-
-    def _now(self) -> Mark:
-        with self._registry.lock.turn("model.facts"):
-            return self._marker.now()
 
     def check_unchanged(self, who: str) -> None:
         """Compares the model with what it was when the verb began.

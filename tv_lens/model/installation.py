@@ -151,7 +151,7 @@ class Installation:
             ModelChanged: hooks of tv_lens that belong to no attachment cannot be removed.
         """
         active = self.attached()
-        if self._installed is not None and _same(active, self._installed) and self._is_exact():
+        if self._installed is not None and active == self._installed and self._is_exact():
             return
         running = _Running()
         self._settling, self._installed = ref(running), None
@@ -178,7 +178,7 @@ class Installation:
                 do="model.tl.reset_hooks(including_permanent=True) removes every hook; if it does not help, load anew.",
             )
         self._installed = active
-        if not _same(active, self.attached()):  # a context was freed meanwhile
+        if active != self.attached():  # a context was freed meanwhile
             del running
             self.settle()
 
@@ -229,10 +229,6 @@ class Installation:
             link for link in self._contexts if (one := link()) is not None and one.turn.caller.thread == here
         ]
         self._installed = None
-
-
-def _same(some: list[Attachment], others: list[Attachment]) -> bool:
-    return len(some) == len(others) and all(one is other for one, other in zip(some, others))
 
 
 def _reroutable(bridge: TransformerBridge) -> list[torch.nn.Module]:

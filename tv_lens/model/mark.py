@@ -22,7 +22,6 @@ from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 
 from tv_lens.model.foreign_hooks import KINDS, foreign_hooks, hooks_of, of_the_model
-from tv_lens.model.grad_mode import without_gradients
 from tv_lens.model.rerouting import Rerouted
 
 SAMPLES = 64  # values of each tensor
@@ -145,7 +144,6 @@ def _modules(roots: Sequence[nn.Module]) -> Iterator[nn.Module]:
                 yield child
 
 
-@without_gradients
 def _of_tensors(tensors: list[Tensor]) -> str:
     """A digest of where the tensors lie, how often they were changed in place, and a sample of their values."""
     whole = hashlib.blake2b(digest_size=16)
@@ -154,7 +152,7 @@ def _of_tensors(tensors: list[Tensor]) -> str:
     samples: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
     for x in tensors:
         if not x.is_meta and (size := x.numel()):
-            samples.setdefault((x.device, x.dtype), []).append(_sample(x, size))
+            samples.setdefault((x.device, x.dtype), []).append(_sample(x.detach(), size))
     for parts in samples.values():
         bits = torch.cat(parts).cpu().view(torch.uint8)  # numpy has no bfloat16
         whole.update(bits.numpy().tobytes())
@@ -165,7 +163,7 @@ def _sample(x: Tensor, size: int) -> Shaped[Tensor, "n"]:
     """Some of a tensor's values, spread over it as it lies in memory: a transposed weight is not copied."""
     if x.layout == torch.strided and not x.is_contiguous():
         strides = x.stride()
-        x = x.detach().permute(sorted(range(x.ndim), key=lambda axis: -strides[axis]))
+        x = x.permute(sorted(range(x.ndim), key=lambda axis: -strides[axis]))
     if type(x) in (Tensor, nn.Parameter) and x.layout == torch.strided and x.is_contiguous():
         step = max(1, size // SAMPLES)
         return x.as_strided((min(SAMPLES, -(-size // step)),), (step,), x.storage_offset())

@@ -131,24 +131,19 @@ def _as_returned(x: Tensor, length: int | None) -> Any:
 # ---- masks ----------------------------------------------------------------------------------------------------------
 
 
-def lowest(dtype: torch.dtype) -> float:
-    """What an additive mask holds where a key is hidden."""
-    return torch.finfo(dtype).min
-
-
 def with_hidden(mask: Tensor, hidden: Tensor) -> Tensor:
     """A mask, additive or boolean, under which these keys are hidden, too."""
-    return mask & ~hidden if mask.dtype == torch.bool else mask.masked_fill(hidden, lowest(mask.dtype))
+    return mask & ~hidden if mask.dtype == torch.bool else mask.masked_fill(hidden, torch.finfo(mask.dtype).min)
 
 
 def additive_mask(hidden: Tensor, dtype: torch.dtype) -> Tensor:
     """The additive mask under which exactly these keys are hidden."""
-    return torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill(hidden, lowest(dtype))
+    return torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill(hidden, torch.finfo(dtype).min)
 
 
 def shown(mask: Tensor) -> Tensor:
     """Which keys an additive or boolean mask shows."""
-    return mask if mask.dtype == torch.bool else mask > lowest(mask.dtype) / 2
+    return mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
 
 
 def future(length: int, device: torch.device) -> Tensor:

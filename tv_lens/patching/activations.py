@@ -25,8 +25,9 @@ from tv_lens.patching.cells import Cell, SitesLike, array_of, axes_of, cells_of,
 from tv_lens.patching.plain_runs import DIRECTIONS, Contrast, Measured
 from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
+from tv_lens.rows.edits import index_of
 from tv_lens.rows.engine import PlacedEdit, Row, why_whole_passes
-from tv_lens.rows.sharding import check_budget, cut_rows, numbers_of, run_parts, smallest_budget
+from tv_lens.rows.sharding import check_budget, cut_rows, run_parts, smallest_budget
 from tv_lens.site import Site
 from tv_lens.storage.configuration import origin
 from tv_lens.storage.run_folder import FolderLike
@@ -259,7 +260,7 @@ class _PatchedRuns:
             Row(i) if cell == len(self.cells) else self._row(self.cells[cell], source, bases, places[i], i)
             for cell, i in numbers
         ]
-        owners = numbers_of([places[i] for _, i in numbers])
+        owners = index_of([places[i] for _, i in numbers])
         return rows, Readout(self.contrast.metric, answers, owners), of_source[owners]
 
     def _tensors(self, numbers: Sequence[tuple[int, int]]) -> list[Site]:

@@ -25,8 +25,9 @@ from tv_lens.patching.plain_runs import last_logits
 from tv_lens.progress import Bar
 from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
+from tv_lens.rows.edits import index_of
 from tv_lens.rows.engine import Row
-from tv_lens.rows.sharding import cut_rows, numbers_of, run_parts
+from tv_lens.rows.sharding import cut_rows, run_parts
 from tv_lens.site import Sites
 from tv_lens.storage.configuration import origin
 from tv_lens.storage.run_folder import FolderLike
@@ -241,10 +242,7 @@ class _Demonstrations:
             self.model,
             base,
             cut_rows(range(len(base)), [length - 1 for length in lengths], lengths),
-            lambda part: (
-                [Row(number) for number in part],
-                Readout(self.metric, self.answers, numbers_of(part) // per),
-            ),
+            lambda part: ([Row(number) for number in part], Readout(self.metric, self.answers, index_of(part) // per)),
             who="prompts without a demonstration",
             unit="prompts",
             engine=self.engine,

@@ -30,8 +30,9 @@ from tv_lens.patching.plain_runs import DIRECTIONS, Contrast, Measured
 from tv_lens.patching.sender_changes import sender_changes
 from tv_lens.renamed import renamed_keywords
 from tv_lens.results.sweep import Sweep
+from tv_lens.rows.edits import index_of
 from tv_lens.rows.engine import PlacedEdit, Row, why_whole_passes
-from tv_lens.rows.sharding import check_budget, numbers_of, run_parts, smallest_budget
+from tv_lens.rows.sharding import check_budget, run_parts, smallest_budget
 from tv_lens.site import HeadLike, Site, parse_head
 from tv_lens.storage.configuration import origin
 from tv_lens.storage.run_folder import FolderLike
@@ -279,7 +280,7 @@ class _PathRuns:
         examples = sorted({number % n for number in part})
         receivers, answers, of_source = _Receivers.of(self.model, self.contrast, examples, self.paths)
         rows = [row for link in self.paths.links for row in receivers.rows(*link, examples)]
-        owners = numbers_of(part) % n - examples[0]
+        owners = index_of(part) % n - examples[0]
         return [*rows, *map(Row, examples)], Readout(self.contrast.metric, answers, owners), of_source[owners]
 
 

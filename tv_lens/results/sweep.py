@@ -6,6 +6,7 @@ import html
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, overload
 
@@ -71,9 +72,7 @@ class Sweep:
     votes: Any = None
 
     def __post_init__(self) -> None:
-        def set_(key: str, value: Any) -> None:  # the dataclass is frozen
-            object.__setattr__(self, key, value)
-
+        set_ = partial(object.__setattr__, self)  # the dataclass is frozen
         set_("values", parts.labelled(self.values))
         parts.check_finite(self.values, self.metric, self.allow_missing)
         for key in BASELINES:

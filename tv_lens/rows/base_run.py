@@ -8,7 +8,7 @@ can be continued in this way is tried once per model, on a few tokens.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from transformers import DynamicCache
 from tv_lens.batch import TokenBatch
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.model.length_tables import length_class
-from tv_lens.model.stepping import Recording, additive_mask, disagreement, future, lowest, shown, trial_batch
+from tv_lens.model.stepping import Recording, additive_mask, disagreement, future, shown, trial_batch
 
 WORTH_BRANCHING = 16  # tokens in common, below which the additional pass costs as much as it saves
 
@@ -49,9 +49,7 @@ class BaseRun:
         return tuple(length - 1 for length in self.lengths) or (self.length - 1,) * len(self.stream[0])
 
     def of(self, prompts: Sequence[int]) -> BaseRun:
-        """The run of some of its prompts; itself where these are all of them."""
-        if len(prompts) == len(self.stream[0]):
-            return self
+        """The run of some of its prompts."""
         one = slice(prompts[0], prompts[0] + 1)  # a view
         some = one if len(prompts) == 1 else torch.tensor(list(prompts), dtype=torch.long, device="cpu")
         return BaseRun(
@@ -86,7 +84,8 @@ def base_run(
         shared: how many first tokens run once for all prompts, if that is known already (`branches_at`).
     """
     shared = branches_at(model, batch) if shared is None else shared
-    return _branched(model, batch, shared, columns) if shared else _whole(model, batch, columns)
+    run = _branched(model, batch, shared, columns) if shared else _whole(model, batch, columns)
+    return replace(run, lengths=tuple(batch.lengths.tolist())) if batch.is_padded else run
 
 
 def branches_at(model: HookedModel, batch: TokenBatch) -> int:
@@ -94,16 +93,11 @@ def branches_at(model: HookedModel, batch: TokenBatch) -> int:
     if len(batch) == 1:
         return 0
     lengths = batch.lengths.tolist()
-    shared = min(common_start(batch.ids), min(lengths) - 1)
+    same = (batch.ids == batch.ids[:1]).all(dim=0)
+    shared = min(int(same.int().cumprod(0).sum()), min(lengths) - 1)
     if shared < WORTH_BRANCHING or not prefix_sharing_is_exact(model):
         return 0
     return shared if len({length_class(model.tl, length) for length in {shared, *lengths}}) == 1 else 0
-
-
-def common_start(ids: Int[Tensor, "batch pos"]) -> int:
-    """How many first tokens all rows have in common."""
-    same = (ids == ids[:1]).all(dim=0)
-    return int(same.int().cumprod(0).sum())
 
 
 def together(ids: Sequence[Sequence[int]], prompts: Sequence[int], size: int) -> Iterator[list[int]]:
@@ -115,13 +109,11 @@ def together(ids: Sequence[Sequence[int]], prompts: Sequence[int], size: int) ->
         size: how many one group may have.
     """
 
-    def shared(one: int, other: int) -> int:
-        return next((i for i, (a, b) in enumerate(zip(ids[one], ids[other])) if a != b), len(ids[one]))
-
     group: list[int] = []
     branching = False
     for prompt in sorted(prompts, key=lambda prompt: (list(ids[prompt]), prompt)):
-        alike = bool(group) and shared(group[-1], prompt) >= WORTH_BRANCHING
+        begins = ids[prompt][:WORTH_BRANCHING]
+        alike = bool(group) and len(begins) == WORTH_BRANCHING and ids[group[-1]][:WORTH_BRANCHING] == begins
         if len(group) == size or (branching and not alike):
             yield group
             group, branching = [], False
@@ -155,29 +147,16 @@ def _disagreement(model: HookedModel) -> str | None:
 class _Part:
     """The record of a run of some of a prompt's tokens: the cache grown by them, and what entered each block."""
 
-    cache: DynamicCache
+    keys: list[Tensor]
+    values: list[Tensor]
     stream: list[Tensor]
     masks: list[Tensor | None]
     logits: Float[Tensor, "prompt columns"]
 
-    @property
-    def keys(self) -> list[Tensor]:
-        return [layer.keys for layer in self.cache.layers]
-
-    @property
-    def values(self) -> list[Tensor]:
-        return [layer.values for layer in self.cache.layers]
-
 
 def _whole(model: HookedModel, batch: TokenBatch, columns: Int[Tensor, "prompt k"] | None = None) -> BaseRun:
     part = _recorded(model, batch, DynamicCache(), columns)
-    return BaseRun(
-        batch.width, part.keys, part.values, part.stream, part.masks, logits=part.logits, lengths=_lengths(batch)
-    )
-
-
-def _lengths(batch: TokenBatch) -> tuple[int, ...]:
-    return tuple(batch.lengths.tolist()) if batch.is_padded else ()
+    return BaseRun(batch.width, part.keys, part.values, part.stream, part.masks, logits=part.logits)
 
 
 def _recorded(
@@ -199,7 +178,9 @@ def _recorded(
         who="rows: base run",
         **arguments,
     )
-    return _Part(cache, record.streams, [given.get("attention_mask") for given in record.given], logits[:, 0])
+    keys: list[Any] = [layer.keys for layer in cache.layers]
+    values: list[Any] = [layer.values for layer in cache.layers]
+    return _Part(keys, values, record.streams, [given.get("attention_mask") for given in record.given], logits[:, 0])
 
 
 def _branched(
@@ -223,7 +204,6 @@ def _branched(
         [_joined(one, two) for one, two in zip(prefix.masks, suffix.masks)],
         shared,
         suffix.logits,
-        _lengths(batch),
     )
 
 
@@ -241,7 +221,7 @@ def _joined(one: Tensor | None, two: Tensor | None) -> Tensor | None:
         length = two.shape[-1] - two.shape[-2]
         hidden = future(length, two.device)[None, None]
         one = ~hidden if two.dtype == torch.bool else additive_mask(hidden, two.dtype)
-    blocked = False if two.dtype == torch.bool else lowest(two.dtype)
+    blocked = False if two.dtype == torch.bool else torch.finfo(two.dtype).min
     above = torch.full((*one.shape[:-1], two.shape[-1]), blocked, dtype=two.dtype, device=two.device)
     above[..., : one.shape[-1]] = one
     above = above.expand(len(two), -1, -1, -1) if len(above) == 1 else above

@@ -212,17 +212,18 @@ def _rank(site: Site) -> int:
 def _together(group: Sequence[Placed]) -> Edit:
     """Edits of one kind as one edit."""
     first, site, rank = group[0].edit, group[0].site, _rank(group[0].site)
-    rows, cols = _index(row for one in group for row in one.rows), _index(col for one in group for col in one.cols)
+    rows, cols = index_of(row for one in group for row in one.rows), index_of(col for one in group for col in one.cols)
     if len(group) == 1:
         return Edit(first, rows, cols)
     changes: dict[str, Any] = {"site": replace(site, head=None)}
     if (name := _VALUES[type(first)]) is not None:
         changes[name] = torch.cat([_per_position(getattr(one.edit, name), rank, len(one.cols)) for one in group])
-    heads = None if site.head is None else _index(cast(int, one.site.head) for one in group for _ in one.cols)
+    heads = None if site.head is None else index_of(cast(int, one.site.head) for one in group for _ in one.cols)
     return Edit(replace(first, **changes), rows, cols, heads)
 
 
-def _index(numbers: Iterable[int]) -> Int[Tensor, "n"]:
+def index_of(numbers: Iterable[int]) -> Int[Tensor, "n"]:
+    """Numbers as an index on the host."""
     return torch.tensor(list(numbers), dtype=torch.long, device="cpu")
 
 

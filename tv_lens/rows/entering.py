@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 from tv_lens.intervention import Intervention, Stack
 from tv_lens.rows.edits import PlacedEdit, Row
@@ -22,14 +23,11 @@ class Planned:
 def planned_row(number: int, row: Row, length: int, n_layers: int) -> Planned:
     """Where a row of a prompt of some length begins to differ; without edits, at the last token of the last layer."""
     last = n_layers - 1
-    entry_layers = [_entry_layer(edit.intervention.site, last) for edit in row.edits]
+    sites = [cast(Site, edit.intervention.site) for edit in row.edits]
+    # What leaves a layer enters the next one, and is first changed there.
+    entry_layers = [last if s.layer is None else min(last, s.layer + (s.component == "resid_post")) for s in sites]
     starts = [min(edit.positions) for edit in row.edits]
     return Planned(number, min(entry_layers, default=last), min(starts, default=length - 1))
-
-
-def _entry_layer(site: Site, last: int) -> int:
-    """The first layer that an edit of a site changes: what leaves a layer enters the next one."""
-    return last if site.layer is None else min(last, site.layer + (site.component == "resid_post"))
 
 
 def entered(intervention: Intervention, n_layers: int) -> Intervention:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from tv_lens.batch import TokenBatch
@@ -125,7 +125,7 @@ class _Work:
         for group in _walks(edited, inherited, model, self.budget):
             index = torch.tensor([p.row for p in group.planned], dtype=torch.long, device="cpu")
             columns = columns_of(readout, index) if model.registry.can_narrow else None
-            narrow = None if columns is None else group.unflatten(columns)
+            narrow = None if columns is None else columns.view(group.walk.shape[0], -1, columns.shape[-1])
             logits = group.walk.run(model, group.edits(rows), narrow, self.who).flatten(0, 1)
             if columns is None and (wanted := columns_of(readout, index)) is not None:
                 logits = logits.gather(1, wanted.to(logits.device))
@@ -152,10 +152,6 @@ class _Group:
 
     walk: Walk
     planned: tuple[Planned, ...]
-
-    def unflatten(self, columns: Int[Tensor, "row k"]) -> Int[Tensor, "batch n k"]:
-        n_batch, n = self.walk.shape if self.walk.axis == 1 else (len(self.planned), 1)
-        return columns.view(n_batch, n, -1)
 
     def edits(self, rows: Sequence[Row]) -> list[Edit]:
         """The rows' edits at their places in the walk."""
@@ -194,7 +190,7 @@ def _walks(by_prompt: Sequence[list[Planned]], base: BaseRun, model: HookedModel
         alike[tuple(p.entry_layer for p in planned)].append(prompt)
     for entry_layers, prompts in alike.items():  # prompts with the same rows walk together
         if entry_layers:
-            own = base.of(prompts)
+            own = base if len(prompts) == len(by_prompt) else base.of(prompts)
             copied = len(prompts) * held(model, base.length) if own is not base and len(prompts) > 1 else 0
             yield from _side_by_side([single[prompt] for prompt in prompts], own, budget - copied, model)
     longer = [

@@ -19,7 +19,7 @@ from tv_lens.model.capture import prompts_per_batch
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.progress import Bar
 from tv_lens.rows import hook_passes
-from tv_lens.rows.edits import Readout, Row, columns_of
+from tv_lens.rows.edits import Readout, Row, columns_of, index_of
 from tv_lens.rows.engine import RowValues, run_rows, why_whole_passes
 from tv_lens.rows.memory import needed
 from tv_lens.storage.runner import Piece, Work
@@ -146,7 +146,7 @@ def run_sharded(
         model,
         base,
         cut_rows([row.prompt for row in rows], starts, lengths, whole=whole),
-        lambda part: ([rows[row] for row in part], _Renumbered(readout, numbers_of(part))),
+        lambda part: ([rows[row] for row in part], _Renumbered(readout, index_of(part))),
         who=who,
         engine=engine,
         beside=beside,
@@ -224,7 +224,7 @@ def run_parts(
     def compute(part: Sequence[int], bar: Bar) -> Piece:
         rows, readout = questions(part)
         result = run_rows(model, base, rows, readout, engine=engine, memory_budget=memory_budget, who=who, bar=bar)
-        filled = {name: one[numbers_of(part)] for name, one in beside.items()}
+        filled = {name: one[index_of(part)] for name, one in beside.items()}
         return {"values": result.values, **filled}, result.provenance
 
     steps = list(map(len, parts))
@@ -236,11 +236,6 @@ def run_parts(
             one[list(part)] = torch.from_numpy(shard[name])
         provenance = added(provenance, shard.about)
     return RowValues(values, {**provenance, **finished.provenance})
-
-
-def numbers_of(part: Sequence[int]) -> Int[Tensor, "row"]:
-    """The numbers of a shard's rows as an index."""
-    return torch.tensor(part, dtype=torch.long, device="cpu")
 
 
 def added(total: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:

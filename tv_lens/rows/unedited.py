@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tv_lens.rows.base_run import BaseRun
-from tv_lens.rows.edits import Readout, Row, columns_of, read_out
+from tv_lens.rows.edits import Readout, Row, columns_of, index_of, read_out
 
 
 def columns_of_base(
@@ -28,7 +28,7 @@ def columns_of_base(
         return None
     if not known:
         return torch.zeros((len(numbers), 1), dtype=torch.long, device="cpu")
-    columns = columns_of(readout, _index(known))
+    columns = columns_of(readout, index_of(known))
     if columns is None or max(map(len, numbers)) > 1:
         return None
     by_prompt = torch.zeros((len(numbers), columns.shape[1]), dtype=columns.dtype, device=columns.device)
@@ -43,14 +43,10 @@ def read_off(
     pairs = [(prompt, number) for prompt, its_rows in enumerate(numbers) for number in its_rows]
     if not pairs:
         return
-    owners, index = _index([prompt for prompt, _ in pairs]), _index([number for _, number in pairs])
+    owners, index = index_of([prompt for prompt, _ in pairs]), index_of([number for _, number in pairs])
     logits = cast(Tensor, base.logits)
     logits = logits[owners.to(logits.device)]
     wanted = columns_of(readout, index)
     if wanted is not None and logits.shape[1] != wanted.shape[1]:
         logits = logits.gather(1, wanted.to(logits.device))
     values[index] = read_out(readout, logits, index, rows)
-
-
-def _index(numbers: Sequence[int]) -> Int[Tensor, "n"]:
-    return torch.tensor(numbers, dtype=torch.long, device="cpu")

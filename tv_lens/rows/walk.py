@@ -146,13 +146,12 @@ class Walk:
         """The base run's stream into a layer, for the rows that enter there: rows `first` to `end` of the walk."""
         stream = self.base.stream[layer].to(device)
         if self.axis == 1:
-            return repeat(self._at_last(stream), "prompt d -> prompt row d", row=end - first)
+            own = self._at_last(stream) if self.base.lengths else stream[:, self.start]
+            return repeat(own, "prompt d -> prompt row d", row=end - first)
         return stream[self.owners[first:end].to(device), self.start :]
 
     def _at_last(self, x: Float[Tensor, "prompt pos *axes"]) -> Float[Tensor, "prompt *axes"]:
-        """What stands at the token that rows side by side recompute: each prompt's last."""
-        if not self.base.lengths:
-            return x[:, self.start]
+        """What stands at each prompt's last token, which rows side by side recompute, where lengths differ."""
         last = torch.tensor(self.base.last, dtype=torch.long, device=x.device)
         return x[torch.arange(len(last), device=x.device), last]
 
@@ -178,13 +177,12 @@ class Walk:
             return mask if len(mask) == 1 else mask[self.owners[:n].to(mask.device)]
         key = id(self.base.masks[layer])
         if key not in made:
-            made[key] = _beside(self._seen_by_last(seen), self.start, len(self.entry_layers))
+            own = self._seen_by_last(seen) if self.base.lengths else seen
+            made[key] = _beside(own, self.start, len(self.entry_layers))
         return made[key][..., :n, : self.start + n]
 
     def _seen_by_last(self, seen: Tensor) -> Tensor:
-        """A mask whose query `start` is each prompt's last token, which sees the tokens before it and not itself."""
-        if not self.base.lengths:
-            return seen
+        """The same mask where lengths differ: query `start` is each prompt's last token, which does not see itself."""
         rows = self._at_last(seen.expand(len(self.base.last), *seen.shape[1:]).transpose(1, 2))  # prompt head key
         columns = torch.arange(rows.shape[-1], device=seen.device)
         last = torch.tensor(self.base.last, dtype=torch.long, device=seen.device)
