@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 BY_HAND = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-PARAMETERS_A_THREAD = 4_000_000  # with fewer for each, threads wait longer for one another than they compute
+PARAMETERS_A_THREAD = 4_000_000  # a guess that was not measured: with fewer for each, threads mostly wait
 
 
 def cores() -> int:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -14,7 +12,7 @@ from tv_lens.model.capture import bytes_per_prompt, prompts_per_batch
 from tv_lens.model.hooked_model import HookedModel
 from tv_lens.model.passes import in_batches, prompts_at_once
 from tv_lens.progress import Bar
-from tv_lens.rows.edits import Readout, Row, batch_entries, columns_of, read_out
+from tv_lens.rows.edits import Readout, Row, batch_entries, columns_of, index_of, read_out
 
 
 def run(
@@ -31,25 +29,15 @@ def run(
     passes, peak = 0, 0
     for chunk in _chunks(model, base, rows, budget):
         width = int(base.lengths[[rows[i].prompt for i in chunk]].max())
-        work = partial(_part_of, model, base, rows, chunk, readout, values, who)
+
+        def work(part: slice) -> None:
+            whole_pass(model, base, rows, chunk[part], readout, values, who)
+
         for part, _ in in_batches(model, len(chunk), len(chunk), width, work, who=who):
             size = part.stop - part.start
             passes, peak = passes + 1, max(peak, size * bytes_per_row(model, width))
             bar.advance(size)
     return {"passes": passes, "estimated_peak_bytes": peak}
-
-
-def _part_of(
-    model: HookedModel,
-    base: TokenBatch,
-    rows: Sequence[Row],
-    chunk: Sequence[int],
-    readout: Readout,
-    values: Float[Tensor, "row"],
-    who: str,
-    part: slice,
-) -> None:
-    whole_pass(model, base, rows, chunk[part], readout, values, who)
 
 
 def whole_pass(
@@ -62,7 +50,7 @@ def whole_pass(
     who: str,
 ) -> None:
     """Fills the values of the rows whose numbers `chunk` holds by one pass over their prompts."""
-    index = torch.tensor(chunk, dtype=torch.long, device="cpu")
+    index = index_of(chunk)
     batch = base.select([rows[i].prompt for i in chunk])
     columns = columns_of(readout, index) if model.registry.can_narrow and model.registry.can_gather else None
     narrow = None if columns is None else columns[:, None]

@@ -33,3 +33,9 @@ def test_a_number_that_json_does_not_know_is_none():
 def test_the_page_is_a_verb_and_no_method(result):
     with pytest.raises(RenamedError, match=r"tv.report\(result\)"):
         result.page()
+
+
+def test_its_picture_is_that_of_a_familys_accuracy_over_decodability(result):
+    family = next(iter(result.prediction))
+    figure, own = tv.plot(result), tv.plot(result.prediction[family])
+    assert figure.title == own.title and figure.data()["data"] == own.data()["data"]

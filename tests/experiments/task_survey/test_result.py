@@ -12,6 +12,7 @@ import pytest
 import xarray as xr
 
 import tiny_folder
+import tv_lens as tv
 from tiny_folder import TASKS
 from tv_lens.experiments import TaskSurvey
 from tv_lens.experiments.task_survey.page import _question
@@ -189,3 +190,10 @@ def test_no_recovery_where_the_two_runs_do_not_certainly_differ(result):
     assert same.recovery is None and same.summary()["patching"]["recovery"] is None
     apart = replace(result, patching=replace(sweep, clean=sweep.corrupted + 1.0))
     assert apart.recovery is not None
+
+
+def test_its_picture_is_the_best_tasks_accuracy_beside_its_controls(result):
+    figure = tv.plot(result)
+    means = result.evaluations[result.best].sel(score="first token").mean().values
+    assert figure.title.startswith(f"{result.best}: ")
+    np.testing.assert_allclose(sorted(figure.plotly.data[0].x), sorted(means), atol=1e-6)

@@ -34,3 +34,9 @@ def test_the_summary_is_json_and_names_every_task(known):
 def test_the_page_is_a_verb_and_no_method(known):
     with pytest.raises(RenamedError, match=r"tv.report\(result\)"):
         known.page()
+
+
+def test_its_picture_is_the_circuit_of_one_task(known):
+    names = list(known.found)
+    assert tv.plot(known).svg == tv.plot(known, task=names[0]).svg
+    assert tv.plot(known, task=names[1]).svg != tv.plot(known).svg
